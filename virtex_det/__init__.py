@@ -1,0 +1,17 @@
+"""Caption-pretrained ResNets in Detectron2: pretrain, load, fine-tune, evaluate.
+
+Importing the package registers its backbones, models and datasets with Detectron2. It takes in none of the text stack:
+that comes with the ``[pretrain]`` extra, at the moment a pretraining config asks for it.
+"""
+
+try:
+    import detectron2  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "virtex_det needs Detectron2, which cannot be imported here; install it with: python tools/install_detectron2.py"
+    ) from error
+
+from virtex_det.config import add_virtex_det_config, get_cfg
+
+__version__ = "0.1.0"
+__all__ = ["add_virtex_det_config", "get_cfg"]

@@ -1,0 +1,8 @@
+"""The one exception that means "the user can mend this": tools print it without a traceback and exit with code 1."""
+
+
+class UserError(Exception):
+    """A mistake in a path, a config, a dataset or a weights file.
+
+    The message says what was found, what was expected and what to do, on one screen.
+    """
