@@ -11,6 +11,8 @@ except ImportError as error:
         "virtex_det needs Detectron2, which cannot be imported here; install it with: python tools/install_detectron2.py"
     ) from error
 
+import virtex_det.data
+import virtex_det.modeling  # noqa: F401  (both register what they define)
 from virtex_det.config import add_virtex_det_config, get_cfg
 
 __version__ = "0.1.0"

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message says what was found, what was expected and what to do, on one screen.
     """
+
+    def __str__(self) -> str:
+        # A data loader's worker process hands its errors over with the traceback written into the message.
+        return super().__str__().rpartition("UserError: ")[2]

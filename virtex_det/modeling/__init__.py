@@ -1,0 +1,19 @@
+"""Networks; importing this registers them with Detectron2."""
+
+from virtex_det.modeling.backbone import build_caption_resnet_backbone, build_caption_resnet_fpn_backbone
+from virtex_det.modeling.poolers import GatherROIAlign, use_gather_roi_align
+from virtex_det.modeling.precision import use_bf16
+from virtex_det.modeling.pretraining import BicaptioningModel
+from virtex_det.modeling.roi_heads import Res5ROIHeadsExtraNorm
+from virtex_det.modeling.textual import TransformerDecoderTextualHead
+
+__all__ = [
+    "BicaptioningModel",
+    "GatherROIAlign",
+    "Res5ROIHeadsExtraNorm",
+    "TransformerDecoderTextualHead",
+    "build_caption_resnet_backbone",
+    "build_caption_resnet_fpn_backbone",
+    "use_bf16",
+    "use_gather_roi_align",
+]

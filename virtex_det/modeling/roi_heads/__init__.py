@@ -1,0 +1,5 @@
+"""Heads over regions of interest, registered with Detectron2."""
+
+from virtex_det.modeling.roi_heads.res5_extra_norm import Res5ROIHeadsExtraNorm
+
+__all__ = ["Res5ROIHeadsExtraNorm"]

@@ -1,0 +1,70 @@
+"""What virtex_det needs, and why; building it needs neither torch nor Detectron2."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+# Loose bounds; a pin says what breaks. Detectron2 is not here: PyPI has no wheel of it for every Python and platform,
+# and the one you built yourself is as good. tools/install_detectron2.py brings it where it is missing.
+INSTALL_REQUIRES = [
+    "torch>=2.4",  # the first with a fused SGD on the CPU
+    "torchvision>=0.19",  # ROIAlign and NMS for the detectors, image transforms for pretraining; goes with torch 2.4
+    "numpy",  # masks, boxes and images outside the model
+    "Pillow",  # reads images, as Detectron2's loader does
+    "opencv-python-headless",  # draws the scenes; Detectron2 resizes with it; headless: servers have no libGL
+    "pycocotools>=2.0.2",  # run-length masks and the COCO metrics
+    "safetensors",  # weights files that cannot hold code
+    "tqdm",  # progress bars
+    "PyYAML>=5.1",  # configs and catalogues, read with safe_load
+    "Jinja2",  # the page that a comparison makes; torch needs it too
+    # What Detectron2 imports; they stand here because it is installed without its own list of dependencies, which
+    # asks for numpy<2 although it runs with NumPy 2.
+    "setuptools<81",  # it imports pkg_resources, which later releases no longer have
+    "fvcore>=0.1.5,<0.1.6",  # checkpoints, schedules, configs; the line that Detectron2 was written for
+    "iopath>=0.1.7,<0.2",  # path handlers, likewise
+    "yacs>=0.1.8",  # its config node
+    "omegaconf>=2.1,<2.4",  # its lazy configs, imported with every config; its own bound
+    "hydra-core>=1.1",  # overrides of lazy configs
+    "cloudpickle",  # sends datasets to worker processes
+    "tabulate",  # tables of metrics
+    "termcolor>=1.1",  # colours of the log
+    "matplotlib",  # its visualizer; the curves of the page
+    "tensorboard",  # its default trainer writes TensorBoard events
+]
+
+EXTRAS_REQUIRE = {
+    "pretrain": [
+        "sentencepiece",  # the vocabulary of captions
+    ],
+    "dev": [
+        "pytest",
+        "pytest-xdist",  # tests on several cores
+        "ruff>=0.17,<0.18",  # another release formats differently
+        "mypy>=2.4,<2.5",  # another release finds other errors
+    ],
+}
+
+
+def version() -> str:
+    """Return the version that virtex_det/__init__.py states, without importing it: that needs torch."""
+    text = (HERE / "virtex_det" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('virtex_det/__init__.py has no line of the form: __version__ = "0.1.0"')
+    return found.group(1)
+
+
+setup(
+    name="virtex_det",
+    version=version(),
+    description="Caption-pretrained ResNets in Detectron2: pretrain, load, fine-tune, evaluate",
+    license="Apache-2.0",
+    packages=find_packages(include=["virtex_det", "virtex_det.*"]),
+    package_data={"virtex_det": ["**/*.yaml", "**/*.j2"]},
+    python_requires=">=3.10,<3.13",
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)

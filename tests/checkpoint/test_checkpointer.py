@@ -1,0 +1,318 @@
+import json
+import logging
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer, hooks
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from torch import nn
+
+from tests.checkpoint.conftest import own_pretraining, torchvision_tensors, virtex_training_file
+from virtex_det.checkpoint import TransferCheckpointer
+from virtex_det.errors import UserError
+
+
+class Run:
+    """A training run of one layer with Detectron2's optimizer, schedule and hooks, saved into a folder."""
+
+    def __init__(self, folder: Path, cfg: CfgNode, features: int = 4) -> None:
+        self.model = nn.Linear(features, 1)
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
+        self.trainer = SimpleTrainer(self.model, (), self.optimizer)
+        self.trainer.iter = 0
+        self.trainer.register_hooks([hooks.LRScheduler(self.optimizer, self.scheduler)])
+        self.checkpointer = TransferCheckpointer(self.model, str(folder), trainer=self.trainer)
+
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.optimizer.zero_grad()
+            self.model(torch.ones(2, self.model.in_features)).sum().backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            self.trainer.iter += 1
+
+    @property
+    def momentum(self) -> torch.Tensor:
+        return self.optimizer.state[self.model.weight]["momentum_buffer"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def run(folder, cfg):
+    """A run that has saved model_first after 3 steps and model_last after 5."""
+    run = Run(folder, cfg)
+    run.step(3)
+    run.checkpointer.save("model_first")
+    run.step(2)
+    run.checkpointer.save("model_last")
+    return run
+
+
+@pytest.fixture
+def foreign_cwd(tmp_path, monkeypatch):
+    """A working directory with a last_checkpoint of somebody else's."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    torch.save({"model": nn.Linear(4, 1).state_dict()}, elsewhere / "model_foreign.pth")
+    (elsewhere / "last_checkpoint").write_text("model_foreign.pth")
+    monkeypatch.chdir(elsewhere)
+    return elsewhere
+
+
+def read_report(folder: Path) -> dict:
+    return json.loads((folder / "load_report.json").read_text())
+
+
+def test_foreign_weights_leave_a_report_in_the_run_folder_and_the_log(fpn, folder, save, cfg, backbone_tensors, caplog):
+    path = save(virtex_training_file(backbone_tensors))
+    checkpointer = TransferCheckpointer(fpn(), str(folder), cfg=cfg)
+    with caplog.at_level(logging.INFO):
+        rest = checkpointer.load(path)
+    report = read_report(folder)
+    assert report["format"] == "virtex" and report["path"] == path and len(report["loaded"]) == 318
+    assert report["sha256"] == checkpointer.report.sha256
+    assert "res5" in caplog.text and "virtex" in caplog.text
+    assert rest == {}
+
+
+def test_a_worker_other_than_the_first_writes_no_report(fpn, folder, save, backbone_tensors):
+    checkpointer = TransferCheckpointer(fpn(), str(folder), save_to_disk=False)
+    checkpointer.load(save(torchvision_tensors(backbone_tensors)))
+    assert checkpointer.report.loaded and not folder.exists()
+
+
+def test_what_does_not_fit_leaves_no_report(fpn, folder, save, backbone_tensors):
+    checkpointer = TransferCheckpointer(fpn(DEPTH=101), str(folder))
+    with pytest.raises(UserError):
+        checkpointer.load(save(torchvision_tensors(backbone_tensors)))
+    assert checkpointer.report is None and not folder.exists()
+
+
+def test_a_partial_load_needs_the_permission(fpn, folder, save, backbone_tensors):
+    path = save(torchvision_tensors(backbone_tensors))
+    checkpointer = TransferCheckpointer(fpn(DEPTH=101), str(folder), allow_partial=True)
+    checkpointer.load(path)
+    assert read_report(folder)["partial"]
+
+
+def test_a_config_that_contradicts_the_weights_is_refused(fpn, save, cfg, backbone_tensors):
+    bgr = cfg.clone()
+    bgr.INPUT.FORMAT = "BGR"
+    with pytest.raises(UserError, match="INPUT.FORMAT"):
+        TransferCheckpointer(fpn(), cfg=bgr).load(save(torchvision_tensors(backbone_tensors)))
+
+
+def test_no_weights_are_random_init(fpn, folder, caplog):
+    model = fpn()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        TransferCheckpointer(model, str(folder)).resume_or_load("", resume=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert read_report(folder)["format"] == "random init"
+    assert "random" in caplog.text
+
+
+def test_no_weights_cannot_be_evaluated(fpn):
+    with pytest.raises(UserError, match="MODEL.WEIGHTS"):
+        TransferCheckpointer(fpn(), require="model").load("")
+
+
+def test_the_rest_of_an_own_file_is_returned(pretraining, save, backbone_tensors):
+    rest = TransferCheckpointer(pretraining(), require="model").load(save(own_pretraining(backbone_tensors)))
+    assert rest == {"iteration": 9}
+
+
+def test_weights_alone_are_taken_from_a_file_with_a_trainer(folder, pretraining, save, cfg, backbone_tensors):
+    run = Run(folder, cfg)
+    checkpointer = TransferCheckpointer(pretraining(), str(folder), trainer=run.trainer)
+    content = own_pretraining(backbone_tensors) | {"trainer": {"iteration": 70}}
+    checkpointer.resume_or_load(save(content), resume=False)
+    assert run.trainer.iter == 0
+
+
+def test_resuming_restores_weights_momentum_learning_rate_and_iteration(run, folder, cfg):
+    resumed = Run(folder, cfg)
+    resumed.checkpointer.resume_or_load("never/read.pth", resume=True)
+    assert torch.equal(resumed.model.weight, run.model.weight)
+    assert torch.equal(resumed.momentum, run.momentum)
+    assert (
+        resumed.optimizer.param_groups[0]["lr"]
+        == run.optimizer.param_groups[0]["lr"]
+        != Run(folder, cfg).optimizer.param_groups[0]["lr"]
+    )
+    assert resumed.scheduler.last_epoch == 5 and resumed.trainer.iter == 5
+    for each in (run, resumed):
+        each.step(2)
+    assert torch.equal(resumed.model.weight, run.model.weight)
+
+
+def test_resuming_returns_what_else_was_saved(run, folder, cfg):
+    run.checkpointer.save("model_more", iteration=5)
+    assert Run(folder, cfg).checkpointer.resume() == {"iteration": 5}
+
+
+def test_resuming_keeps_the_report_of_the_weights_that_the_run_began_with(folder, cfg, run):
+    (folder / "load_report.json").write_text("{}")
+    resumed = Run(folder, cfg)
+    resumed.checkpointer.resume_or_load("")
+    assert read_report(folder) == {}
+    assert resumed.checkpointer.report.format == "own checkpoint"
+
+
+def test_without_resume_the_runs_own_checkpoint_is_left_alone(run, folder, pretraining, save, backbone_tensors):
+    TransferCheckpointer(pretraining(), str(folder)).resume_or_load(
+        save(own_pretraining(backbone_tensors)), resume=False
+    )
+    assert read_report(folder)["format"] == "virtex_det_pretraining"
+
+
+def test_nothing_to_resume_from_starts_from_the_weights(folder, pretraining, save, backbone_tensors, caplog):
+    checkpointer = TransferCheckpointer(pretraining(), str(folder))
+    checkpointer.resume_or_load(save(own_pretraining(backbone_tensors)), resume=True)
+    assert checkpointer.report.format == "virtex_det_pretraining"
+    assert "Nothing to resume" in caplog.text
+
+
+@pytest.mark.parametrize("save_dir", ["", "run"])
+def test_a_foreign_last_checkpoint_in_the_working_directory_is_not_picked_up(foreign_cwd, cfg, save_dir):
+    checkpointer = TransferCheckpointer(nn.Linear(4, 1), save_dir)
+    assert not checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == ""
+    checkpointer.resume_or_load("", resume=True)
+    assert checkpointer.report.format == "random init"
+
+
+@pytest.mark.parametrize("name", ["{elsewhere}/model_foreign.pth", "../elsewhere/model_foreign.pth"])
+def test_a_last_checkpoint_that_points_elsewhere_is_refused(foreign_cwd, run, folder, cfg, name):
+    (folder / "last_checkpoint").write_text(name.format(elsewhere=foreign_cwd))
+    with pytest.raises(UserError, match="no file of this folder"):
+        Run(folder, cfg).checkpointer.resume_or_load("")
+
+
+@pytest.mark.parametrize("tag", ["model_gone.pth", ""])
+def test_a_last_checkpoint_that_is_not_there_names_the_others(run, folder, cfg, tag):
+    (folder / "last_checkpoint").write_text(tag)
+    with pytest.raises(UserError, match="model_first.pth, model_last.pth"):
+        Run(folder, cfg).checkpointer.resume_or_load("")
+
+
+def test_a_truncated_last_checkpoint_names_the_others(run, folder, cfg):
+    last = folder / "model_last.pth"
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(UserError, match="cut short") as caught:
+        Run(folder, cfg).checkpointer.resume_or_load("")
+    assert "Other checkpoints there: model_first.pth." in str(caught.value)
+
+
+def test_the_advice_to_go_on_from_another_checkpoint_works(run, folder, cfg):
+    (folder / "model_last.pth").unlink()
+    (folder / "last_checkpoint").write_text("model_first.pth")
+    resumed = Run(folder, cfg)
+    resumed.checkpointer.resume_or_load("")
+    assert resumed.trainer.iter == 3
+
+
+def test_resuming_another_model_changes_nothing(run, folder, cfg):
+    other = Run(folder, cfg, features=7)
+    before = other.model.weight.clone()
+    with pytest.raises(UserError, match="does not fill the whole model"):
+        other.checkpointer.resume_or_load("")
+    assert torch.equal(other.model.weight, before) and other.trainer.iter == 0
+
+
+def test_resuming_from_weights_without_a_trainer_is_refused(run, folder, cfg):
+    torch.save({"model": run.model.state_dict()}, folder / "model_last.pth")
+    with pytest.raises(UserError, match="has no trainer"):
+        Run(folder, cfg).checkpointer.resume_or_load("")
+
+
+def test_resuming_with_another_optimizer_is_refused(run, folder, cfg):
+    other = Run(folder, cfg)
+    other.trainer.optimizer = torch.optim.SGD([other.model.weight], lr=1)
+    with pytest.raises(UserError, match="state of 'trainer'"):
+        other.checkpointer.resume_or_load("")
+
+
+def test_what_was_resumed_does_not_change_with_the_file(run, folder, cfg):
+    resumed = Run(folder, cfg)
+    resumed.checkpointer.resume_or_load("")
+    size = (folder / "model_last.pth").stat().st_size
+    (folder / "model_last.pth").write_bytes(bytes(size))
+    assert torch.equal(resumed.momentum, run.momentum)
+
+
+def test_a_whole_detector_is_resumed_with_its_heads(c4, folder):
+    saved, resumed = c4(extra_norm=True), c4(extra_norm=True)
+    TransferCheckpointer(saved, str(folder)).save("model_0000009")
+    TransferCheckpointer(resumed, str(folder)).resume_or_load("")
+    for name, value in saved.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_data_parallel_is_taken_off(fpn, folder):
+    model = fpn()
+    TransferCheckpointer(nn.DataParallel(model), str(folder)).save("model")
+    assert set(torch.load(folder / "model.pth")["model"]) == set(model.state_dict())
+
+
+def test_a_checkpoint_is_tensors_and_plain_values(run, folder):
+    content = torch.load(folder / "model_last.pth", weights_only=True)
+    assert set(content) == {"model", "trainer"}
+    assert set(content["trainer"]) == {"iteration", "hooks", "optimizer"}
+
+
+def test_a_value_that_could_not_be_read_back_is_refused_when_it_is_saved(run, folder):
+    with pytest.raises(TypeError, match="numpy"):
+        run.checkpointer.save("model_bad", best=np.float64(3))
+    assert last_good(folder) == "model_last.pth"
+
+
+def last_good(folder: Path) -> str:
+    """The last checkpoint, seen to be readable, in a folder without half-written files."""
+    assert {path.name for path in folder.iterdir()} == {"model_first.pth", "model_last.pth", "last_checkpoint"}
+    name = (folder / "last_checkpoint").read_text()
+    assert torch.load(folder / name)["trainer"]["iteration"] == 5
+    return name
+
+
+@pytest.mark.parametrize("name", ["model_next", "model_last"])
+def test_a_save_that_breaks_off_keeps_the_last_good_checkpoint(run, folder, monkeypatch, name):
+    def break_off(data, path):
+        Path(path).write_bytes(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(UserError, match="No space left on device.*model_last.pth is untouched"):
+        run.checkpointer.save(name)
+    monkeypatch.undo()
+    assert last_good(folder) == "model_last.pth"
+
+
+@pytest.fixture
+def full_disk():
+    """Lets no file grow beyond a kilobyte, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_runs_full_keeps_the_last_good_checkpoint(run, folder, full_disk):
+    with pytest.raises(UserError, match="Cannot save checkpoint"):
+        run.checkpointer.save("model_next")
+    assert last_good(folder) == "model_last.pth"
+
+
+def test_a_checkpointer_that_only_loads_saves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TransferCheckpointer(nn.Linear(1, 1)).save("model")
+    TransferCheckpointer(nn.Linear(1, 1), "run", save_to_disk=False).save("model")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,88 @@
+"""A small set of scenes, small models, and the real samples where they are at hand."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+# Detectron2 reads the variable when its datasets are registered, which is at import.
+_DATASETS = tempfile.TemporaryDirectory(prefix="virtex_det_tests_")
+os.environ["DETECTRON2_DATASETS"] = _DATASETS.name
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from detectron2.config import CfgNode  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    """The folder of a small set of captioned scenes, registered under its names."""
+    from virtex_det.data.datasets.scenes import generate_scenes
+
+    root = Path(_DATASETS.name) / "scenes"
+    if not root.exists():
+        generate_scenes(root, num_train=12, num_val=4, num_unlabelled=12, image_size=64, seed=0, num_workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def vocabulary(scenes: Path) -> Path:
+    """A tokenizer of the small scenes' captions."""
+    from virtex_det.data.datasets import load_dataset
+    from virtex_det.data.tokenizer import train_tokenizer
+
+    path = Path(_DATASETS.name) / "vocabulary.model"
+    dicts = load_dataset("scenes_train_captions") + load_dataset("scenes_unlabelled_captions")
+    train_tokenizer((caption for image in dicts for caption in image["captions"]), path, vocab_size=80)
+    return path
+
+
+TINY_BACKBONE = ("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8")
+TINY_DETECTOR = (
+    *TINY_BACKBONE,
+    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "MODEL.ROI_MASK_HEAD.CONV_DIM", "16"),
+    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "1", "TEST.EVAL_PERIOD", "0"),
+)
+TINY_PRETRAINING = (
+    *TINY_BACKBONE,
+    *("MODEL.TEXTUAL.VOCAB_SIZE", "80", "MODEL.TEXTUAL.HIDDEN_SIZE", "16", "MODEL.TEXTUAL.FEEDFORWARD_SIZE", "32"),
+    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "1", "INPUT.CAPTION.CROP_SIZE", "64"),
+    *("DATALOADER.NUM_WORKERS", "0"),
+)
+
+
+@pytest.fixture
+def detector_cfg(scenes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
+    """Makes configs of a tiny Mask R-CNN on the small scenes; takes ``KEY, VALUE`` pairs."""
+    from virtex_det.engine import load_config
+
+    def make(*options: object) -> CfgNode:
+        config = str(ROOT / "configs/detectron2/scenes_segm.yaml")
+        return load_config(config, [*TINY_DETECTOR, "OUTPUT_DIR", str(tmp_path / "run"), *map(str, options)])
+
+    return make
+
+
+@pytest.fixture
+def pretraining_cfg(scenes: Path, vocabulary: Path, tmp_path: Path) -> Callable[..., CfgNode]:
+    """Makes configs of a tiny bicaptioning model on the small scenes; takes ``KEY, VALUE`` pairs."""
+    from virtex_det.engine import load_config
+
+    def make(*options: object) -> CfgNode:
+        config = str(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
+        paths = ["INPUT.CAPTION.TOKENIZER", str(vocabulary), "OUTPUT_DIR", str(tmp_path / "pretrain")]
+        return load_config(config, [*TINY_PRETRAINING, *paths, *map(str, options)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of real COCO, LVIS and VOC samples; the test is skipped where it is absent."""
+    path = Path(os.environ.get("VIRTEX_DET_SAMPLES", ROOT / "../shared/data")).resolve()
+    if not path.is_dir():
+        pytest.skip(f"no real samples at {path}; set VIRTEX_DET_SAMPLES to their folder")
+    return path

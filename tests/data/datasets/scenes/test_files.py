@@ -1,0 +1,149 @@
+import json
+import stat
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from virtex_det.data.datasets.scenes import SHAPES, draw_scene, files, generate_scenes
+from virtex_det.errors import UserError
+
+SMALL = {"num_train": 4, "num_val": 3, "num_unlabelled": 5, "image_size": 64, "num_workers": 0}
+
+
+def _contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return generate_scenes(tmp_path_factory.mktemp("data") / "scenes", **SMALL)
+
+
+def _annotations(root, kind, split):
+    return json.loads((root / "annotations" / f"{kind}_{split}.json").read_text())
+
+
+def test_folders_hold_as_many_images_as_asked_for(root):
+    counts = {split: len(list((root / split).glob("*.png"))) for split in ("train", "val", "unlabelled")}
+    assert counts == {"train": 4, "val": 3, "unlabelled": 5}
+
+
+def test_images_on_disk_are_the_drawn_ones(root):
+    image = cv2.imread(str(root / "val" / "000002.png"))[:, :, ::-1]
+    assert np.array_equal(image, draw_scene(0, "val", 2, image_size=64).image)
+
+
+def test_masks_boxes_and_areas_on_disk_are_exact(root):
+    coco = COCO(str(root / "annotations" / "instances_train.json"))
+    for index, image_id in enumerate(sorted(coco.imgs)):
+        scene = draw_scene(0, "train", index, image_size=64)
+        annotations = coco.imgToAnns[image_id]
+        assert [SHAPES[a["category_id"] - 1] for a in annotations] == [i.shape for i in scene.instances]
+        for annotation, mask in zip(annotations, scene.masks, strict=True):
+            assert np.array_equal(coco.annToMask(annotation), mask)
+            assert coco_mask.toBbox(annotation["segmentation"]).tolist() == annotation["bbox"]
+            assert annotation["area"] == mask.sum() and annotation["iscrowd"] == 0
+
+
+def test_captions_on_disk_are_the_drawn_ones(root):
+    content = _annotations(root, "captions", "unlabelled")
+    image_id = content["images"][3]["id"]
+    captions = tuple(a["caption"] for a in content["annotations"] if a["image_id"] == image_id)
+    assert captions == draw_scene(0, "unlabelled", 3, image_size=64).captions
+
+
+def test_the_unlabelled_split_has_no_instances(root):
+    assert not (root / "annotations" / "instances_unlabelled.json").exists()
+
+
+def test_splits_share_no_image_id_and_no_pixels(root):
+    ids = [image["id"] for split in files.SPLITS for image in _annotations(root, "captions", split)["images"]]
+    pixels = {path.read_bytes() for path in root.rglob("*.png")}
+    assert len(set(ids)) == len(pixels) == 12
+
+
+def test_annotation_ids_are_unique(root):
+    for kind in ("instances", "captions"):
+        ids = [annotation["id"] for annotation in _annotations(root, kind, "train")["annotations"]]
+        assert len(set(ids)) == len(ids) > 0
+
+
+def test_several_processes_write_the_same_files_as_one(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_CHUNK", 2)
+    parallel = generate_scenes(tmp_path / "scenes", **{**SMALL, "num_workers": 2})
+    assert _contents(parallel) == _contents(root)
+
+
+def test_more_images_begin_with_the_same_ones(root, tmp_path):
+    more = generate_scenes(tmp_path / "scenes", **{**SMALL, "num_val": 6})
+    assert (more / "val" / "000002.png").read_bytes() == (root / "val" / "000002.png").read_bytes()
+
+
+def test_the_folder_is_readable_for_others(root):
+    other = root.parent / "plain"
+    other.mkdir()
+    assert stat.S_IMODE(root.stat().st_mode) == stat.S_IMODE(other.stat().st_mode)
+
+
+def test_complete_scenes_with_the_same_settings_are_kept(root, monkeypatch):
+    monkeypatch.setattr(files, "draw_scene", None)
+    before = _contents(root)
+    assert generate_scenes(root, **SMALL) == root
+    assert _contents(root) == before
+
+
+def test_scenes_with_other_settings_are_refused_unless_overwritten(tmp_path):
+    folder = generate_scenes(tmp_path / "scenes", **SMALL)
+    before = _contents(folder)
+    with pytest.raises(UserError, match='(?s)other settings.*"seed": 0.*"seed": 1.*overwrite'):
+        generate_scenes(folder, **SMALL, seed=1)
+    assert _contents(folder) == before
+    generate_scenes(folder, **SMALL, seed=1, overwrite=True)
+    assert _contents(folder) != before
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
+
+
+def test_a_folder_of_other_files_is_never_replaced(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="Nothing was changed"):
+        generate_scenes(tmp_path, **SMALL, overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def _draw_until(index, error):
+    def draw(seed, split, number, *rest):
+        if split == "val" and number == index:
+            raise error
+        return draw_scene(seed, split, number, *rest)
+
+    return draw
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError()], ids=repr)
+def test_an_interrupted_generation_leaves_nothing(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "draw_scene", _draw_until(1, error))
+    with pytest.raises(type(error)):
+        generate_scenes(tmp_path / "scenes", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_overwriting_keeps_the_old_scenes(tmp_path, monkeypatch):
+    folder = generate_scenes(tmp_path / "scenes", **SMALL)
+    before = _contents(folder)
+    monkeypatch.setattr(files, "draw_scene", _draw_until(1, OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match="No space left on device"):
+        generate_scenes(folder, **SMALL, seed=1, overwrite=True)
+    assert _contents(folder) == before
+
+
+def test_a_negative_number_of_images_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="-1 images .* as val"):
+        generate_scenes(tmp_path / "scenes", **{**SMALL, "num_val": -1})
+
+
+def test_a_split_may_be_empty(tmp_path):
+    folder = generate_scenes(tmp_path / "scenes", **{**SMALL, "num_unlabelled": 0})
+    assert _annotations(folder, "captions", "unlabelled")["images"] == []

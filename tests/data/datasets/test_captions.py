@@ -1,0 +1,90 @@
+import json
+import logging
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from virtex_det.data.datasets import load_coco_captions, register_coco_captions
+from virtex_det.errors import UserError
+
+IMAGES = [{"id": k, "file_name": f"{k}.jpg", "height": 10 * k, "width": 20 * k} for k in (3, 1, 2)]
+CAPTIONS = [(3, "a cat"), (1, "a dog"), (3, "two cats")]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "captions.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+def _content(captions=CAPTIONS):
+    return {"images": IMAGES, "annotations": [{"image_id": k, "caption": caption} for k, caption in captions]}
+
+
+def test_captions_are_grouped_by_image_in_the_order_of_ids(write):
+    assert load_coco_captions(write(_content()), "images") == [
+        {"file_name": "images/1.jpg", "image_id": 1, "height": 10, "width": 20, "captions": ["a dog"]},
+        {"file_name": "images/3.jpg", "image_id": 3, "height": 30, "width": 60, "captions": ["a cat", "two cats"]},
+    ]
+
+
+def test_dropped_images_without_captions_are_counted_in_the_log(write, caplog):
+    with caplog.at_level(logging.INFO, logger="virtex_det"):
+        load_coco_captions(write(_content()), "images")
+    assert "2 captioned images" in caplog.text and "dropped 1 without captions" in caplog.text
+
+
+def test_a_registered_file_is_read_only_when_used(write, tmp_path):
+    register_coco_captions("test_captions_lazy", tmp_path / "captions.json", tmp_path)
+    try:
+        metadata = MetadataCatalog.get("test_captions_lazy")
+        assert metadata.evaluator_type == "captions" and metadata.image_root == str(tmp_path)
+        write(_content())
+        assert len(DatasetCatalog.get("test_captions_lazy")) == 2
+    finally:
+        DatasetCatalog.remove("test_captions_lazy")
+        MetadataCatalog.remove("test_captions_lazy")
+
+
+def test_a_missing_file_says_the_folder_and_the_variable(tmp_path):
+    with pytest.raises(UserError, match=f"no captions.json in {tmp_path}\n.*DETECTRON2_DATASETS"):
+        load_coco_captions(tmp_path / "captions.json", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "<html>not found</html>", '{"images": [', "\x00\x01"])
+def test_a_file_that_is_not_json_is_an_error(content, write):
+    with pytest.raises(UserError, match="captions.json is not JSON"):
+        load_coco_captions(write(content), "images")
+
+
+def test_a_file_that_is_not_text_is_an_error(tmp_path):
+    (tmp_path / "captions.json").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(UserError, match="not JSON"):
+        load_coco_captions(tmp_path / "captions.json", "images")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        "[1, 2]",
+        {"images": IMAGES},
+        {"annotations": []},
+        {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]},
+        {"images": IMAGES, "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]},
+        {"images": {"1": IMAGES[0]}, "annotations": []},
+    ],
+    ids=str,
+)
+def test_json_of_another_form_is_an_error_that_shows_the_right_one(content, write):
+    with pytest.raises(UserError, match='(?s)not of the form of COCO captions.*"images".*"caption"'):
+        load_coco_captions(write(content), "images")
+
+
+def test_captions_of_an_unlisted_image_are_an_error_that_names_it(write):
+    with pytest.raises(UserError, match="1 image ids.*e.g. 99"):
+        load_coco_captions(write(_content([*CAPTIONS, (99, "a ghost"), (99, "boo")])), "images")

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from virtex_det import get_cfg
+from virtex_det.data import CaptionMapper, SentencePieceTokenizer
+from virtex_det.data.caption_mapper import exchange_left_and_right
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def cfg(tokenizer_file):
+    cfg = get_cfg()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.CAPTION.TOKENIZER = str(tokenizer_file)
+    cfg.INPUT.CAPTION.CROP_SIZE = 16
+    return cfg
+
+
+@pytest.fixture
+def plain_cfg(cfg):
+    """No crop, no jitter: what is left is the flip and the caption."""
+    cfg.merge_from_list(["INPUT.CAPTION.CROP_SCALE", (1.0, 1.0), "INPUT.CAPTION.COLOR_JITTER_PROB", 0.0])
+    return cfg
+
+
+@pytest.fixture
+def square(tmp_path, example):
+    """A red left half, a blue right half."""
+    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
+    pixels[:, :8, 0] = pixels[:, 8:, 2] = 255
+    Image.fromarray(pixels).save(tmp_path / "square.png")
+    return {
+        "file_name": str(tmp_path / "square.png"),
+        "image_id": 3,
+        "height": 16,
+        "width": 16,
+        "captions": ["a star on the left"],
+    }
+
+
+def words(cfg, tokens):
+    return SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode(tokens.tolist())
+
+
+def test_an_example_has_a_square_uint8_image_and_tokens_between_boundaries(cfg, example):
+    mapped = CaptionMapper(cfg, True)(example)
+    assert mapped["image"].shape == (3, 16, 16) and mapped["image"].dtype == torch.uint8
+    assert mapped["image"].is_contiguous()
+    tokens = mapped["caption_tokens"]
+    assert tokens.dtype == torch.int64 and tokens.ndim == 1
+    assert tokens[0] == 1 and tokens[-1] == 2 and (tokens[1:-1] > 3).all()
+    assert mapped["image_id"] == 7 and mapped["height"] == mapped["width"] == 16
+
+
+def test_without_flip_image_and_words_stay(plain_cfg, square):
+    plain_cfg.INPUT.CAPTION.FLIP_PROB = 0.0
+    mapped = CaptionMapper(plain_cfg, True)(square)
+    assert mapped["image"][:, 0, 0].tolist() == [255, 0, 0] and mapped["image"][:, 0, -1].tolist() == [0, 0, 255]
+    assert words(plain_cfg, mapped["caption_tokens"]) == "a star on the left"
+
+
+def test_a_flip_mirrors_the_image_and_its_words(plain_cfg, square):
+    plain_cfg.INPUT.CAPTION.FLIP_PROB = 1.0
+    mapped = CaptionMapper(plain_cfg, True)(square)
+    assert mapped["image"][:, 0, 0].tolist() == [0, 0, 255]
+    assert words(plain_cfg, mapped["caption_tokens"]) == "a star on the right"
+
+
+def test_bgr_is_the_same_image_with_its_channels_reversed(cfg, example):
+    images = {}
+    for image_format in ("RGB", "BGR"):
+        cfg.INPUT.FORMAT = image_format
+        torch.manual_seed(0)
+        images[image_format] = CaptionMapper(cfg, True)(example)["image"]
+    assert torch.equal(images["BGR"], images["RGB"].flip(0))
+
+
+def test_evaluation_takes_the_first_caption_and_the_centre_whatever_the_seed(cfg, example):
+    mapper = CaptionMapper(cfg, False)
+    mapped = [mapper(example) for _ in range(3)]
+    assert all(torch.equal(mapped[0]["image"], other["image"]) for other in mapped)
+    assert words(cfg, mapped[0]["caption_tokens"]) == example["captions"][0]
+    # 40 x 60 becomes 16 x 24, of which the middle 16 columns stay.
+    whole = np.asarray(Image.open(example["file_name"]).resize((24, 16), Image.Resampling.BILINEAR))[:, 4:20]
+    assert np.abs(mapped[0]["image"].permute(1, 2, 0).numpy().astype(int) - whole).max() <= 1
+
+
+def test_training_draws_from_all_captions(cfg, example):
+    cfg.INPUT.CAPTION.FLIP_PROB = 0.0
+    mapper = CaptionMapper(cfg, True)
+    assert len({tuple(mapper(example)["caption_tokens"].tolist()) for _ in range(30)}) == 2
+
+
+def test_a_torch_seed_fixes_pixels_and_words(cfg, example):
+    mapper = CaptionMapper(cfg, True)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append([mapper(example) for _ in range(4)])
+    for first, second in zip(*runs, strict=True):
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["caption_tokens"], second["caption_tokens"])
+    assert not torch.equal(runs[0][0]["image"], runs[0][1]["image"])
+
+
+@pytest.mark.parametrize("key, value", [("COLOR_JITTER_PROB", 0.0), ("COLOR_JITTER", (0.0, 0.0, 0.0, 0.0))])
+def test_colour_jitter_can_be_turned_off(cfg, square, key, value):
+    cfg.merge_from_list(["INPUT.CAPTION.COLOR_JITTER_PROB", 1.0, "INPUT.CAPTION.CROP_SCALE", (1.0, 1.0)])
+    torch.manual_seed(0)
+    assert set(CaptionMapper(cfg, True)(square)["image"].unique().tolist()) != {0, 255}
+    cfg.merge_from_list([f"INPUT.CAPTION.{key}", value])
+    assert set(CaptionMapper(cfg, True)(square)["image"].unique().tolist()) == {0, 255}
+
+
+def test_a_long_caption_is_cut_and_keeps_both_boundaries(cfg, example):
+    whole = CaptionMapper(cfg, False)(example)["caption_tokens"]
+    cfg.INPUT.CAPTION.MAX_LENGTH = 6
+    cut = CaptionMapper(cfg, False)(example)["caption_tokens"]
+    assert cut.tolist() == [*whole[:5].tolist(), 2]
+
+
+@pytest.mark.parametrize("captions", [None, []])
+def test_an_image_without_captions_is_an_error_that_names_it(cfg, example, captions):
+    with pytest.raises(UserError, match=r"photo\.jpg(?s:.*)_captions"):
+        CaptionMapper(cfg, True)({**example, "captions": captions})
+
+
+def test_a_format_without_colours_is_an_error(cfg):
+    cfg.INPUT.FORMAT = "L"
+    with pytest.raises(UserError, match="INPUT.FORMAT is 'L'"):
+        CaptionMapper(cfg, True)
+
+
+@pytest.mark.parametrize(
+    "caption, exchanged",
+    [
+        ("a star left of a ring", "a star right of a ring"),
+        ("left and right", "right and left"),
+        ("a bright light leftover", "a bright light leftover"),
+        ("Left, RIGHT. left-hand", "Right, LEFT. right-hand"),
+    ],
+)
+def test_left_and_right_change_places_as_whole_words_in_their_case(caption, exchanged):
+    assert exchange_left_and_right(caption) == exchanged
+    assert exchange_left_and_right(exchanged) == caption

@@ -1,0 +1,137 @@
+import copy
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from detectron2.data import DatasetMapper
+
+from virtex_det import get_cfg
+from virtex_det.data import DetectionMapper
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.INPUT.MIN_SIZE_TRAIN = (30, 50, 70)
+    cfg.INPUT.MIN_SIZE_TEST = 50
+    return cfg
+
+
+def with_run_length_masks(example):
+    for annotation in example["annotations"]:
+        annotation["segmentation"] = mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], 40, 60))
+    return example
+
+
+def map_with_seed(mapper, example, seed):
+    np.random.seed(seed)
+    return mapper(copy.deepcopy(example))
+
+
+def masks_of(instances):
+    masks = instances.gt_masks
+    return masks.tensor if hasattr(masks, "tensor") else torch.cat([torch.tensor(p) for m in masks for p in m])
+
+
+def assert_equal_examples(ours, theirs, pixel_tolerance=0):
+    assert ours.keys() == theirs.keys()
+    assert ours["image"].shape == theirs["image"].shape and ours["image"].dtype == torch.uint8
+    assert (ours["image"].int() - theirs["image"].int()).abs().max() <= pixel_tolerance
+    if "instances" not in theirs:
+        return
+    ours, theirs = ours["instances"], theirs["instances"]
+    assert ours.image_size == theirs.image_size and ours.get_fields().keys() == theirs.get_fields().keys()
+    assert torch.equal(ours.gt_boxes.tensor, theirs.gt_boxes.tensor)
+    assert torch.equal(ours.gt_classes, theirs.gt_classes)
+    if theirs.has("gt_masks"):
+        assert torch.equal(masks_of(ours), masks_of(theirs))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("INPUT.FORMAT", "RGB"),
+        ("INPUT.RANDOM_FLIP", "vertical"),
+        ("INPUT.MASK_FORMAT", "bitmask"),
+        ("MODEL.MASK_ON", False),
+        ("INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.7, 0.7], "MODEL.MASK_ON", False),
+        ("INPUT.MIN_SIZE_TRAIN", (0,)),
+    ],
+    ids=lambda options: " ".join(map(str, options)) or "default",
+)
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+def test_examples_are_those_of_detectron2_under_the_same_seed(cfg, example, options, fast):
+    cfg.merge_from_list(["INPUT.FAST_RESIZE", fast, *options])
+    ours, theirs = DetectionMapper(cfg, True), DatasetMapper(cfg, True)
+    for seed in range(6):
+        assert_equal_examples(
+            map_with_seed(ours, example, seed), map_with_seed(theirs, example, seed), pixel_tolerance=2 * fast
+        )
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+def test_run_length_masks_come_out_as_detectron2_resizes_them(cfg, example, fast):
+    cfg.merge_from_list(["INPUT.FAST_RESIZE", fast, "INPUT.MASK_FORMAT", "bitmask"])
+    example = with_run_length_masks(example)
+    for seed in range(4):
+        ours = map_with_seed(DetectionMapper(cfg, True), example, seed)
+        assert_equal_examples(ours, map_with_seed(DatasetMapper(cfg, True), example, seed), pixel_tolerance=2 * fast)
+
+
+def test_cropped_masks_give_the_boxes_as_in_detectron2(cfg, example):
+    cfg.merge_from_list(["INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [0.5, 0.5], "INPUT.MASK_FORMAT", "bitmask"])
+    example = with_run_length_masks(example)
+    for seed in range(4):
+        ours = map_with_seed(DetectionMapper(cfg, True), example, seed)
+        assert_equal_examples(ours, map_with_seed(DatasetMapper(cfg, True), example, seed))
+
+
+def test_cropping_polygons_without_shapely_is_an_error_that_says_what_to_install(cfg, monkeypatch):
+    monkeypatch.setattr("virtex_det.data.detection_mapper.find_spec", lambda name: None)
+    cfg.INPUT.CROP.ENABLED = True
+    with pytest.raises(UserError, match="pip install shapely"):
+        DetectionMapper(cfg, True)
+
+
+def test_evaluation_examples_are_those_of_detectron2(cfg, example):
+    ours = DetectionMapper(cfg, False)(example)
+    assert_equal_examples(ours, DatasetMapper(cfg, False)(example))
+    assert "annotations" not in ours and (ours["height"], ours["width"]) == (40, 60)
+
+
+def test_the_fast_resize_is_another_kernel_than_the_default(cfg, example):
+    cfg.INPUT.MIN_SIZE_TEST = 70
+    exact = DetectionMapper(cfg, False)(example)["image"]
+    cfg.INPUT.FAST_RESIZE = True
+    assert not torch.equal(DetectionMapper(cfg, False)(example)["image"], exact)
+
+
+def test_an_image_without_objects_gives_empty_instances(cfg, example):
+    assert len(DetectionMapper(cfg, True)({**example, "annotations": []})["instances"]) == 0
+
+
+def test_the_dataset_dict_stays_as_it_was_even_where_polygons_are_arrays(cfg, example):
+    for annotation in example["annotations"]:
+        annotation["segmentation"] = [np.array(polygon, dtype=float) for polygon in annotation["segmentation"]]
+    before = copy.deepcopy(example)
+    DetectionMapper(cfg, True)(example)
+    for annotation, expected in zip(example.pop("annotations"), before.pop("annotations"), strict=True):
+        assert np.array_equal(annotation.pop("segmentation"), expected.pop("segmentation"))
+        assert annotation == expected
+    assert example == before
+
+
+def test_run_length_masks_in_polygon_format_are_an_error_that_names_file_and_key(cfg, example):
+    with pytest.raises(UserError, match=r"(?s)photo\.jpg.*INPUT\.MASK_FORMAT bitmask"):
+        DetectionMapper(cfg, True)(with_run_length_masks(example))
+
+
+@pytest.mark.parametrize("key", ["MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS"])
+def test_what_the_mapper_leaves_out_is_an_error_that_names_the_other_mapper(cfg, key):
+    cfg.merge_from_list([key, True])
+    with pytest.raises(UserError, match=r"DATALOADER\.MAPPER DatasetMapper"):
+        DetectionMapper(cfg, True)

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.data.detection_utils import read_image as detectron2_read_image
+from PIL import Image
+
+from virtex_det.data.images import image_tensor, read_image
+from virtex_det.errors import UserError
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB", "L"])
+def test_pixels_are_those_that_detectron2_reads(example, image_format):
+    expected = detectron2_read_image(example["file_name"], image_format)
+    ours = image_tensor(read_image(example, image_format), image_format)
+    assert np.array_equal(ours.permute(1, 2, 0), expected) and ours.is_contiguous()
+
+
+@pytest.mark.parametrize("planar", [True, False])
+@pytest.mark.parametrize("mirror", [(1,), (2,), (1, 2)])
+def test_mirrored_views_come_out_as_numpy_copies_them(planar, mirror):
+    memory = np.random.default_rng(0).integers(0, 256, (3, 5, 7) if planar else (5, 7, 3), dtype=np.uint8)
+    pixels = memory.transpose(1, 2, 0) if planar else memory
+    view = np.flip(pixels, [axis - 1 for axis in mirror])
+    assert torch.equal(image_tensor(view, "BGR"), torch.from_numpy(view.transpose(2, 0, 1)[::-1].copy()))
+
+
+def test_an_image_with_exif_orientation_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image({"file_name": str(tmp_path / "turned.jpg")}, "BGR").shape == (8, 4, 3)
+
+
+def test_a_missing_height_and_width_are_filled_in(photo):
+    example = {"file_name": str(photo)}
+    read_image(example, "RGB")
+    assert (example["height"], example["width"]) == (40, 60)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_image_is_an_error_that_names_the_file(tmp_path, photo, suffix):
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
+    Image.open(photo).save(whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"cannot be read: .*cut\.{suffix}"):
+        read_image({"file_name": str(cut)}, "RGB")
+
+
+def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    with pytest.raises(UserError, match=r"page\.jpg"):
+        read_image({"file_name": str(tmp_path / "page.jpg")}, "RGB")
+
+
+def test_a_missing_image_is_an_error_that_says_what_to_check():
+    with pytest.raises(UserError, match="not found: absent.jpg\n.*DETECTRON2_DATASETS"):
+        read_image({"file_name": "absent.jpg"}, "RGB")
+
+
+def test_another_size_than_annotated_is_an_error_that_names_the_file(example):
+    with pytest.raises(UserError, match=r"(?s)photo\.jpg.*\(60, 40\).*\(61, 40\)"):
+        read_image({**example, "width": 61}, "RGB")

@@ -1,0 +1,54 @@
+import argparse
+import logging
+
+import pytest
+import torch
+
+from virtex_det.engine import launch, with_one_screen_errors
+from virtex_det.errors import UserError
+
+
+def fail() -> None:
+    raise UserError("found this; expected that; do so")
+
+
+def test_a_users_mistake_ends_with_code_1_and_one_message(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        with_one_screen_errors(fail)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "\nerror: found this; expected that; do so\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        with_one_screen_errors(lambda: 1 / 0)
+
+
+def test_a_mistake_met_in_a_loader_process_loses_the_traceback_in_its_message():
+    wrapped = UserError("Caught UserError in DataLoader worker process 0.\nTraceback...\nx.errors.UserError: a.jpg is cut")
+    assert str(wrapped) == "a.jpg is cut"
+
+
+def test_training_logs_a_users_mistake_without_traceback(caplog):
+    logger = logging.getLogger("detectron2.engine.train_loop")
+    with pytest.raises(SystemExit):
+        with_one_screen_errors(fail)
+    try:
+        fail()
+    except UserError:
+        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), __import__("sys").exc_info())
+    assert logger.filter(record)
+    assert record.exc_info is None
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has the GPUs that the test asks for in vain")
+def test_more_gpus_than_there_are_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        launch(lambda args: None, argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"))
+    assert "--num-gpus 2" in capsys.readouterr().err
+
+
+def test_without_gpus_the_command_runs_in_this_process():
+    seen = []
+    launch(seen.append, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"))
+    assert len(seen) == 1

@@ -1,0 +1,87 @@
+import pytest
+
+from virtex_det.engine import argument_parser, load_config, setup
+from virtex_det.errors import UserError
+
+CONFIG = "configs/detectron2/scenes_segm.yaml"
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def arguments(*words):
+    return argument_parser().parse_args(["--config-file", CONFIG, *map(str, words)])
+
+
+def test_overrides_win_over_the_file_and_the_file_over_the_defaults():
+    cfg = load_config(CONFIG, ["SOLVER.MAX_ITER", "7"])
+    assert cfg.SOLVER.MAX_ITER == 7
+    assert cfg.MODEL.RESNETS.DEPTH == 18
+    assert cfg.is_frozen()
+
+
+def test_a_missing_config_file_is_named():
+    with pytest.raises(UserError, match="no config file nowhere.yaml"):
+        load_config("nowhere.yaml", [])
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_ones():
+    with pytest.raises(UserError, match=r"no config key SOLVER.MAX_ITERS.*SOLVER.MAX_ITER"):
+        load_config(CONFIG, ["SOLVER.MAX_ITERS", "7"])
+
+
+def test_an_unknown_key_in_a_file_is_answered_with_the_nearest_ones(tmp_path):
+    path = tmp_path / "typo.yaml"
+    path.write_text("MODEL:\n  RESNET:\n    DEPTH: 50\nVERSION: 2\n")
+    with pytest.raises(UserError, match=r"no config key MODEL.RESNET\..*MODEL.RESNETS"):
+        load_config(str(path), [])
+
+
+def test_a_value_of_the_wrong_type_is_an_error():
+    with pytest.raises(UserError, match="MAX_ITER"):
+        load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
+
+
+def test_yaml_that_would_run_code_is_refused_and_does_not_run(tmp_path):
+    path, trace = tmp_path / "evil.yaml", tmp_path / "trace"
+    path.write_text(f'OUTPUT_DIR: !!python/object/apply:os.system ["touch {trace}"]\nVERSION: 2\n')
+    with pytest.raises(UserError, match="plain YAML"):
+        load_config(str(path), [])
+    assert not trace.exists()
+
+
+def test_a_new_run_folder_gets_its_config_and_environment(tmp_path):
+    cfg = setup(arguments("OUTPUT_DIR", tmp_path))
+    again = load_config(str(tmp_path / "config.yaml"), [])
+    assert again.dump() == cfg.dump()
+    assert "PyTorch" in (tmp_path / "environment.txt").read_text()
+
+
+def test_a_folder_that_holds_another_run_is_refused_unless_resumed(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(UserError, match="--resume"):
+        setup(arguments("OUTPUT_DIR", tmp_path))
+    setup(arguments("--resume", "OUTPUT_DIR", tmp_path))
+
+
+def test_evaluating_in_a_run_folder_keeps_the_config_of_the_run(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    (tmp_path / "config.yaml").write_text("of the run")
+    setup(arguments("--eval-only", "OUTPUT_DIR", tmp_path))
+    assert (tmp_path / "config.yaml").read_text() == "of the run"
+
+
+def test_sync_bn_over_cpu_processes_is_refused_with_what_to_set(monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    from virtex_det.engine.setup import check_devices
+
+    cfg = load_config(CONFIG, ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "SyncBN"])
+    with pytest.raises(UserError, match="MODEL.RESNETS.NORM naiveSyncBN"):
+        check_devices(cfg)
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_with_what_to_set(tmp_path):
+    with pytest.raises(UserError, match="SOLVER.WARMUP_ITERS 1"):
+        setup(arguments("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 10))

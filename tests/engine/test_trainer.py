@@ -1,0 +1,174 @@
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import launch
+from detectron2.utils.env import seed_all_rng
+
+from virtex_det.benchmark import read_records
+from virtex_det.engine import Trainer
+from virtex_det.errors import UserError
+
+
+def train(cfg, resume: bool = False) -> Trainer:
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def final_weights(cfg) -> dict[str, torch.Tensor]:
+    return torch.load(Path(cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)["model"]
+
+
+def logged(cfg) -> list[dict]:
+    return [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
+
+
+def test_a_detector_trains_and_leaves_a_record_with_where_it_came_from(detector_cfg):
+    cfg = detector_cfg()
+    train(cfg)
+    record = read_records(cfg.OUTPUT_DIR)[-1]
+    assert set(record.metrics) == {"bbox", "segm"}
+    assert record.iteration == 4
+    assert record.dataset == "scenes_val"
+    assert record.weights["format"] == "random init"
+    assert (Path(cfg.OUTPUT_DIR) / "load_report.json").exists()
+
+
+def test_evaluation_results_reach_metrics_json_at_the_step_they_were_taken(detector_cfg):
+    cfg = detector_cfg("TEST.EVAL_PERIOD", 2)
+    train(cfg)
+    evaluated = [row["iteration"] for row in logged(cfg) if "bbox/AP" in row]
+    assert evaluated[-1] == 4
+    assert [record.iteration for record in read_records(cfg.OUTPUT_DIR)] == [2, 4]
+
+
+def test_expected_results_that_are_not_met_stop_the_run(detector_cfg):
+    with pytest.raises(SystemExit):
+        train(detector_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AP", 99.0, 0.1]]))
+
+
+def test_a_pretrained_backbone_goes_into_a_detector_whole_and_unchanged(pretraining_cfg, detector_cfg):
+    train(pretraining_cfg())
+    weights = Path(pretraining_cfg().OUTPUT_DIR) / "model_final.pth"
+    trainer = Trainer(detector_cfg("MODEL.WEIGHTS", weights))
+    trainer.resume_or_load(resume=False)
+    pretrained = torch.load(weights, weights_only=True)["model"]
+    loaded = trainer.model.backbone.bottom_up.state_dict()
+    assert all(torch.equal(loaded[name], pretrained[f"backbone.{name}"]) for name in loaded)
+    report = json.loads((Path(trainer.cfg.OUTPUT_DIR) / "load_report.json").read_text())
+    assert report["format"] == "virtex_det_pretraining"
+    assert len(report["loaded"]) == len(loaded)
+    assert report["missing"] == report["mismatched"] == []
+
+
+def test_pretraining_lowers_its_loss(pretraining_cfg):
+    cfg = pretraining_cfg("SOLVER.MAX_ITER", 40, "SOLVER.BASE_LR", 0.02)
+    train(cfg)
+    losses = [row["total_loss"] for row in logged(cfg)]
+    assert losses[-1] < 0.85 * 2 * math.log(80)  # two directions, 80 pieces, uniform
+
+
+def test_one_seed_gives_one_result(detector_cfg):
+    weights = []
+    for _ in range(2):
+        cfg = detector_cfg("DATASETS.TEST", "()")
+        seed_all_rng(cfg.SEED)
+        train(cfg)
+        weights.append(final_weights(cfg))
+        shutil.rmtree(cfg.OUTPUT_DIR)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_resumed_run_goes_on_with_its_weights_optimizer_schedule_and_iteration(detector_cfg):
+    options = ("DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", 2)
+    train(detector_cfg(*options))
+    run = Path(detector_cfg(*options).OUTPUT_DIR)
+    (run / "last_checkpoint").write_text("model_0000001.pth")
+
+    resumed = Trainer(detector_cfg(*options))
+    resumed.resume_or_load(resume=True)
+    saved = torch.load(run / "model_0000001.pth", weights_only=True)
+    assert resumed.start_iter == 2
+    assert resumed.scheduler.last_epoch == 2
+    assert resumed.optimizer.param_groups[0]["lr"] == saved["trainer"]["step"]["optimizer"]["param_groups"][0]["lr"]
+    momenta = resumed.optimizer.state_dict()["state"]
+    assert momenta
+    wanted = saved["trainer"]["step"]["optimizer"]["state"]
+    assert all(torch.equal(momenta[key]["exp_avg"], wanted[key]["exp_avg"]) for key in momenta)
+
+
+def test_a_resumed_run_ignores_model_weights(detector_cfg):
+    train(detector_cfg("DATASETS.TEST", "()"))
+    resumed = Trainer(detector_cfg("DATASETS.TEST", "()", "MODEL.WEIGHTS", "/nowhere.pth"))
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 4
+
+
+def test_the_last_checkpoint_of_another_folder_is_not_picked_up(detector_cfg, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    torch.save({"model": {}, "iteration": 99}, "model_final.pth")
+    Path("last_checkpoint").write_text("model_final.pth")
+    trainer = Trainer(detector_cfg())
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 0
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(detector_cfg, monkeypatch):
+    options = ("DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", 2)
+    save = torch.save
+
+    def fail_on_the_second(*args, **kwargs):
+        if (run / "model_0000001.pth").exists():
+            raise OSError(28, "No space left on device")
+        save(*args, **kwargs)
+
+    run = Path(detector_cfg().OUTPUT_DIR)
+    monkeypatch.setattr(torch, "save", fail_on_the_second)
+    with pytest.raises(UserError, match="No space left"):
+        train(detector_cfg(*options))
+    assert (run / "last_checkpoint").read_text() == "model_0000001.pth"
+    torch.load(run / "model_0000001.pth", weights_only=True)
+    assert not (run / "model_final.pth").exists()
+
+
+def _ranks_agree(cfg) -> None:
+    torch.manual_seed(torch.distributed.get_rank())  # as default seeding does: every rank its own
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    _assert_equal_over_ranks(trainer)
+    trainer.train()
+    _assert_equal_over_ranks(trainer)
+
+
+def _assert_equal_over_ranks(trainer: Trainer) -> None:
+    flat = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+    both = [torch.empty_like(flat) for _ in range(2)]
+    torch.distributed.all_gather(both, flat)
+    assert torch.equal(*both)
+
+
+@pytest.mark.slow
+def test_two_processes_hold_the_same_weights_from_random_init_to_the_last_step(detector_cfg):
+    cfg = detector_cfg("DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2)
+    launch(_ranks_agree, 2, dist_url="auto", args=(cfg,))
+    assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+
+
+def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
+    cfg = detector_cfg("MODEL.BF16", True)
+    train(cfg)
+    assert read_records(cfg.OUTPUT_DIR)
+    assert all(value.dtype != torch.bfloat16 for value in final_weights(cfg).values())
+
+
+def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):
+    seen = []
+    monkeypatch.setattr("virtex_det.engine.hooks.PreciseBN.update_stats", lambda hook: seen.append(hook.trainer.iter))
+    train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 3, "DATASETS.TEST", "()"))
+    assert seen == [2, 3]

@@ -1,0 +1,20 @@
+import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+from virtex_det.config import get_cfg
+from virtex_det.errors import UserError
+from virtex_det.evaluation import build_evaluator
+
+
+def test_a_dataset_of_the_coco_kind_gets_the_coco_evaluator(scenes, tmp_path):
+    assert isinstance(build_evaluator(get_cfg(), "scenes_val", str(tmp_path)), COCOEvaluator)
+
+
+@pytest.mark.parametrize("kind", [None, "cityscapes_instance"])
+def test_a_dataset_with_no_known_evaluator_is_an_error(kind, tmp_path):
+    name = f"dataset_evaluated_by_{kind}"
+    if kind:
+        MetadataCatalog.get(name).evaluator_type = kind
+    with pytest.raises(UserError, match="evaluator_type"):
+        build_evaluator(get_cfg(), name, str(tmp_path))

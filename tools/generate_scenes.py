@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Write the built-in data: images of coloured shapes with masks, boxes and captions, in COCO's format.
+
+python tools/generate_scenes.py
+python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 --unlabelled 10000 --image-size 128
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from virtex_det.data.datasets import datasets_root, generate_scenes
+from virtex_det.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Generate scenes as the command line says; return the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        folder = generate_scenes(
+            options.output,
+            num_train=options.train,
+            num_val=options.val,
+            num_unlabelled=options.unlabelled,
+            image_size=options.image_size,
+            captions_per_image=options.captions,
+            seed=options.seed,
+            num_workers=options.workers,
+            overwrite=options.overwrite,
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(folder)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = datasets_root() / "scenes"
+    parser.add_argument("--output", type=Path, default=default, help=f"folder to write (default: {default})")
+    parser.add_argument("--train", type=int, default=300, help="labelled training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=200, help="labelled validation images (default: %(default)s)")
+    parser.add_argument("--unlabelled", type=int, default=3000, help="images with captions only (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=96, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--captions", type=int, default=5, help="captions of each image (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace scenes with other settings")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""The checkpointer of train_net: strict with weights, exact in resuming, atomic in saving."""
+
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from torch import nn
+
+from virtex_det.checkpoint.formats import OWN_CHECKPOINT, as_format, recognise, unwrap
+from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, Required, fill
+from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.errors import UserError
+from virtex_det.utils import write_atomically
+
+_LAST = "last_checkpoint"
+
+
+class TransferCheckpointer(DetectionCheckpointer):
+    """A DetectionCheckpointer whose loads fill what they must or raise, and whose saves are whole files.
+
+    Attributes:
+        report: the LoadReport of the last load or resume; None before.
+
+    Example:
+        >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)
+        >>> checkpointer.resume_or_load("bicaptioning_R_50_L1_H2048.pth", resume=False)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        allow_partial: bool = False,
+        require: Required = "backbone",
+        cfg: CfgNode | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """
+        Args:
+            model: loaded into and saved; DDP is taken off.
+            save_dir: the run folder; "" for a checkpointer that only loads.
+            save_to_disk: write files; by default the main process alone does.
+            allow_partial: accept weights that leave a part of what is required at random.
+            require: what weights must fill: the backbone, or the whole model for evaluation.
+            cfg: refuse weights that this config contradicts.
+            checkpointables: what else a checkpoint holds, such as the trainer with optimizer and schedule.
+        """
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.logger = logging.getLogger(__name__)
+        self.allow_partial = allow_partial
+        self.require: Required = require
+        self.cfg = cfg
+        self.report: LoadReport | None = None
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights of any known family, and leave their report in the run folder.
+
+        Args:
+            path: a file or address; "" leaves the model at random.
+            checkpointables: of those that the file has, which to restore; by default all.
+
+        Returns:
+            What else a file with Detectron2's names holds, such as ``iteration``.
+
+        Raises:
+            UserError: the file cannot be read, or does not fill what is required. The model is as it was.
+        """
+        if not path:
+            self._start_from_random()
+            return {}
+        wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        file = local_path(path)
+        content = read_file(file, mmap=not wanted)  # an optimizer may keep the very tensors it is given
+        weights = recognise(content, path)
+        report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
+        self._publish(report._replace(sha256=file_sha256(file)))
+        if not weights.format.detectron2_names or "model" not in content:
+            return {}
+        return self._restore(content, [key for key in wanted if key in content], path)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on from this run's last checkpoint if ``resume`` and there is one; otherwise load weights from ``path``.
+
+        Returns:
+            What else the file holds, such as ``iteration``.
+        """
+        if resume and self.has_checkpoint():
+            return self.resume()
+        if resume:
+            self.logger.warning("Nothing to resume from in %r; starting from MODEL.WEIGHTS %r", self.save_dir, path)
+        return self.load(path, checkpointables=[])
+
+    def resume(self) -> dict[str, Any]:
+        """Restore the whole model and every checkpointable from this run's last checkpoint.
+
+        Raises:
+            UserError: it cannot be read or does not fit; other checkpoints in the folder are named.
+        """
+        path = self.get_checkpoint_file()
+        try:
+            content = read_file(path, mmap=False)
+            absent = {"model", *self.checkpointables} - set(content if isinstance(content, Mapping) else ())
+            if absent:
+                raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
+            weights = as_format(OWN_CHECKPOINT, unwrap(content, "model"))
+            self.report = fill(self.model, weights, path, require="model")._replace(sha256=file_sha256(path))
+            rest = self._restore(content, list(self.checkpointables), path)
+        except UserError as error:
+            raise UserError(f"Cannot resume. {error}\n{self._other_checkpoints(path)}") from error
+        self.logger.info("Resumed %s from %s", ", ".join(["the model", *self.checkpointables]), path)
+        return rest
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``<save_dir>/<name>.pth`` and tag it as the last checkpoint; an interrupted save leaves the one before.
+
+        Args:
+            name: of the file, without folder and suffix.
+            kwargs: plain values to save with it.
+
+        Raises:
+            UserError: the file cannot be written, as when the disk is full.
+            TypeError: the checkpoint would hold more than tensors and plain values.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir) / f"{name}.pth"
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        self.logger.info("Saving checkpoint to %s", path)
+        try:
+            with _replacing(path) as unfinished:
+                torch.save({"model": self.model.state_dict(), **states, **kwargs}, unfinished)
+                _check_plain(unfinished)  # what could not be read back must not replace what can
+            self.tag_last_checkpoint(path.name)
+        except (OSError, RuntimeError) as error:
+            raise UserError(self._not_saved(path, error)) from error
+
+    def has_checkpoint(self) -> bool:
+        """Return whether the run folder has a last checkpoint; without a run folder there is none."""
+        return bool(self.save_dir) and super().has_checkpoint()
+
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the run's last checkpoint, "" when it has none.
+
+        Raises:
+            UserError: ``last_checkpoint`` names no file of the run folder.
+        """
+        if not self.has_checkpoint():
+            return ""
+        tag = Path(self.save_dir) / _LAST
+        name = tag.read_text().strip()
+        path = Path(self.save_dir) / name
+        if not name or Path(name).name != name or not path.is_file():
+            raise UserError(
+                f"{tag} names {name!r}, which is no file of this folder. {self._other_checkpoints(str(path))}"
+            )
+        return str(path)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Record, atomically, which file to resume from."""
+        write_atomically(Path(self.save_dir) / _LAST, last_filename_basename)
+
+    def _start_from_random(self) -> None:
+        if self.require == "model":
+            raise UserError("There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give --resume.")
+        self.logger.info("MODEL.WEIGHTS is empty: the model starts from random weights")
+        self._publish(LoadReport(RANDOM_INIT))
+
+    def _publish(self, report: LoadReport) -> None:
+        self.report = report
+        if report.path:
+            state = "partly " if report.partial else ""
+            heading = f"{state}loaded {report.path} (format {report.format}, sha256 {report.sha256[:12]})"
+            self.logger.log(logging.WARNING if report.partial else logging.INFO, "%s\n%s", heading, report.table())
+        if self.save_dir and self.save_to_disk:
+            report.write(self.save_dir)
+
+    def _restore(self, content: Mapping[str, Any], keys: list[str], path: str) -> dict[str, Any]:
+        for key in keys:
+            try:
+                self.checkpointables[key].load_state_dict(content[key])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
+                ) from error
+        return {key: value for key, value in content.items() if key not in ("model", *keys)}
+
+    def _other_checkpoints(self, path: str) -> str:
+        others = sorted(
+            Path(file).name for file in self.get_all_checkpoint_files() if Path(file).name != Path(path).name
+        )
+        if not others:
+            return f"There is no other checkpoint in {self.save_dir}; start anew in another OUTPUT_DIR."
+        tag = Path(self.save_dir) / _LAST
+        return f"Other checkpoints there: {', '.join(others[-5:])}. To go on from one, write its name into {tag}."
+
+    def _not_saved(self, path: Path, error: Exception) -> str:
+        reason = str(error).partition("\n")[0]
+        free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.exists() else 0
+        tag = path.with_name(_LAST)
+        last = f"{tag.read_text()} is untouched" if tag.exists() else "there was none before"
+        return (
+            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
+            "make room, then go on with --resume."
+        )
+
+
+def _check_plain(path: Path) -> None:
+    try:
+        torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(f"A checkpoint may hold tensors and plain values only: {error}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,100 @@
+"""Registers the data sets that come in a known layout below $DETECTRON2_DATASETS."""
+
+import os
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import (
+    get_lvis_instances_meta,
+    load_lvis_json,
+    register_coco_instances,
+    register_lvis_instances,
+    register_pascal_voc,
+)
+
+from virtex_det.data.datasets.captions import register_coco_captions
+from virtex_det.data.datasets.scenes import SHAPES, SPLITS
+
+_GENERATE = "python tools/generate_scenes.py"
+
+
+def datasets_root() -> Path:
+    """Return $DETECTRON2_DATASETS, or "datasets", as Detectron2 reads it."""
+    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+def register_builtin_datasets(root: str | Path) -> None:
+    """Register the data sets of one folder; earlier registrations of the same names give way.
+
+    Nothing is read. COCO, LVIS and VOC themselves are registered by Detectron2, which has no captions.
+
+    Args:
+        root: folder that holds coco/, lvis/, scenes/ and so on.
+    """
+    root = Path(root)
+    _register_scenes(root / "scenes")
+    _register_coco_captions(root / "coco", "coco_2017")
+    _register_coco_mini(root / "coco_mini")
+    _register_voc_mini(root / "voc_mini" / "VOC2007")
+    _register_lvis_sample(root / "lvis_100")
+    _register_lvis_v1_by_its_other_name(root)
+
+
+def _forget(name: str) -> str:
+    """Drop an earlier registration of that name, if any, and return the name."""
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    return name
+
+
+def _register_scenes(folder: Path) -> None:
+    classes = {"thing_classes": list(SHAPES), "made_by": _GENERATE}
+    for split in SPLITS:
+        captions = folder / "annotations" / f"captions_{split}.json"
+        register_coco_captions(_forget(f"scenes_{split}_captions"), captions, folder / split, made_by=_GENERATE)
+    for split in ("train", "val"):
+        instances = folder / "annotations" / f"instances_{split}.json"
+        register_coco_instances(_forget(f"scenes_{split}"), classes, str(instances), str(folder / split))
+
+
+def _register_coco_captions(folder: Path, prefix: str) -> None:
+    for split in ("train", "val"):
+        captions = folder / "annotations" / f"captions_{split}2017.json"
+        register_coco_captions(_forget(f"{prefix}_{split}_captions"), captions, folder / f"{split}2017")
+
+
+def _register_coco_mini(folder: Path) -> None:
+    _register_coco_captions(folder, "coco_mini")
+    classes = {"thing_classes": MetadataCatalog.get("coco_2017_val").thing_classes}
+    for split in ("train", "val"):
+        instances = folder / "annotations" / f"instances_{split}2017.json"
+        register_coco_instances(_forget(f"coco_mini_{split}"), classes, str(instances), str(folder / f"{split}2017"))
+
+
+def _register_voc_mini(folder: Path) -> None:
+    for split in ("trainval", "test"):
+        name = _forget(f"voc_mini_{split}")
+        register_pascal_voc(name, str(folder), split, 2007)
+        MetadataCatalog.get(name).set(evaluator_type="pascal_voc")
+
+
+def _register_lvis_sample(folder: Path) -> None:
+    name = _forget("lvis_100_val")
+    json_file = str(folder / "annotations" / "lvis_val_9_with_images.json")
+    # The folder of the split ("val2017") is appended to the root as it stands, hence the slash.
+    image_root = f"{folder}/"
+    # Without a name: Detectron2 would look for an LVIS release in it. Ids then start at 0 all the same.
+    DatasetCatalog.register(name, lambda: load_lvis_json(json_file, image_root))
+    metadata = get_lvis_instances_meta("lvis_v0.5")
+    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="lvis", **metadata)
+
+
+def _register_lvis_v1_by_its_other_name(root: Path) -> None:
+    """Find LVIS v1 as lvis_v1.0_*.json where only that exists; Detectron2 looks for lvis_v1_*.json."""
+    for split in ("train", "val"):
+        usual, other = root / "lvis" / f"lvis_v1_{split}.json", root / "lvis" / f"lvis_v1.0_{split}.json"
+        if other.exists() and not usual.exists():
+            metadata = get_lvis_instances_meta("lvis_v1")
+            register_lvis_instances(_forget(f"lvis_v1_{split}"), metadata, str(other), f"{root}/coco/")

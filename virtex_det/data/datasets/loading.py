@@ -1,0 +1,130 @@
+"""Loads registered data sets, and says what to do when one is missing or broken."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from virtex_det.errors import UserError
+
+# What Detectron2's readers raise when a file is not what they expect.
+_READING_ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, ParseError)
+
+
+def check_datasets(names: Iterable[str]) -> None:
+    """Check before any work that data sets are registered and their files lie where they should.
+
+    Args:
+        names: names in Detectron2's DatasetCatalog, its own and ours.
+
+    Raises:
+        UserError: a name is unknown, or a file or folder is missing.
+    """
+    for name in names:
+        if name not in DatasetCatalog.list():
+            raise UserError(_unknown_name(name))
+        missing = [path for path in _needed_paths(name) if not path.exists()]
+        if missing:
+            raise UserError(_missing_files(name, missing))
+
+
+def load_dataset(name: str) -> list[dict[str, Any]]:
+    """Load a registered data set.
+
+    Args:
+        name: name in Detectron2's DatasetCatalog.
+
+    Returns:
+        Its dataset dicts, as Detectron2 or the function registered under that name makes them.
+
+    Raises:
+        UserError: it is unknown, missing, empty, not JSON, or its categories do not match.
+    """
+    check_datasets([name])
+    try:
+        dicts = DatasetCatalog.get(name)
+    except _READING_ERRORS as error:
+        raise UserError(_unreadable(name, error)) from error
+    if not dicts:
+        raise UserError(f"data set {name} has no images (read from {_source(name)})")
+    _check_category_ids(name, dicts)
+    return dicts
+
+
+def check_num_classes(name: str, num_classes: int) -> None:
+    """Check that a detector has as many classes as a data set.
+
+    Args:
+        name: name of a data set; one without classes (captions) always passes.
+        num_classes: MODEL.ROI_HEADS.NUM_CLASSES.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is not None and len(classes) != num_classes:
+        raise UserError(
+            f"the detector has {num_classes} classes, data set {name} has {len(classes)}\n"
+            f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
+        )
+
+
+def _needed_paths(name: str) -> list[Path]:
+    """Return the local files and folders that the data set's metadata names."""
+    metadata = MetadataCatalog.get(name).as_dict()
+    paths = [metadata[key] for key in ("json_file", "image_root", "image_dir", "dirname") if metadata.get(key)]
+    if "dirname" in metadata and "split" in metadata:
+        paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
+    return [Path(path) for path in paths if "://" not in str(path)]
+
+
+def _source(name: str) -> str:
+    metadata = MetadataCatalog.get(name)
+    return str(metadata.get("json_file") or metadata.get("dirname") or "its registered function")
+
+
+def _unknown_name(name: str) -> str:
+    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "DatasetCatalog.list() gives all names."
+    return (
+        f"there is no data set named {name!r}\n{hint} Your own data: detectron2.data.datasets.register_coco_instances."
+    )
+
+
+def _missing_files(name: str, missing: list[Path]) -> str:
+    lines = [f"data set {name} is not there. Missing:"]
+    lines += [f"  {path.name} in {path.parent.absolute()}" for path in missing]
+    setting = os.environ.get("DETECTRON2_DATASETS")
+    state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
+    lines.append(f"DETECTRON2_DATASETS {state}; set it to the folder that holds coco/, lvis/, VOC2007/, scenes/ ...")
+    made_by = MetadataCatalog.get(name).get("made_by")
+    return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
+
+
+def _unreadable(name: str, error: Exception) -> str:
+    # str(KeyError) is the repr of its argument.
+    reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+    kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
+    return (
+        f"data set {name}: {_source(name)} {kind}\n  {type(error).__name__}: {str(reason)[:600]}\n"
+        "Download or make the annotations again; categories must be those that the data set is registered with."
+    )
+
+
+def _check_category_ids(name: str, dicts: list[dict[str, Any]]) -> None:
+    """Check the contiguous category ids: Detectron2's LVIS reader lets any through."""
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is None:
+        return
+    for entry in dicts:
+        for annotation in entry.get("annotations", ()):
+            if not 0 <= annotation["category_id"] < len(classes):
+                raise UserError(
+                    f"data set {name}: image {entry['image_id']} has an annotation of category "
+                    f"{annotation['category_id']} (counted from 0) of {len(classes)} ({_source(name)})\n"
+                    "Annotations and categories must come from one release."
+                )

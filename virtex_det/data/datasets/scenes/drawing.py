@@ -1,0 +1,222 @@
+"""Draws one captioned scene: shapes on a textured background, with the exact mask of each."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from virtex_det.data.datasets.scenes.dice import Dice
+from virtex_det.data.datasets.scenes.shapes import COS, OUTLINES, SHAPES, SIN, TURN, UNIT, Outline
+from virtex_det.data.datasets.scenes.textures import BACKGROUNDS, draw_background, light_and_noise
+from virtex_det.data.datasets.scenes.words import Instance, write_captions
+from virtex_det.errors import UserError
+
+SPLITS: tuple[str, ...] = ("train", "val", "unlabelled")
+MIN_IMAGE_SIZE = 48
+
+# RGB around which the colour of each instance varies.
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (212, 44, 46),
+    "orange": (242, 138, 26),
+    "yellow": (246, 218, 62),
+    "green": (52, 156, 66),
+    "blue": (40, 96, 214),
+    "purple": (128, 62, 182),
+    "pink": (244, 136, 186),
+    "white": (244, 244, 240),
+}
+
+# Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
+# right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
+_DRAWN_AREA = {"small": (16_000, 23_000), "medium": (39_000, 53_000), "large": (89_000, 120_000)}
+# Visible area, in millionths of the image's, from which an instance is called medium, and large.
+MEDIUM_FROM, LARGE_FROM = 26_000, 60_000
+# Percent of an instance that must stay visible.
+MIN_VISIBLE = 70
+
+_PLACES_TRIED = 8
+# Subpixels per pixel and side: their count is the coverage of a pixel's edge.
+_FINE = 4
+_FULL = _FINE * _FINE
+
+
+class Scene(NamedTuple):
+    """One image and all that is known of it.
+
+    Masks hold visible pixels only: where shapes overlap, the pixel belongs to the one drawn last.
+    """
+
+    image: np.ndarray  # uint8 RGB, (size, size, 3)
+    masks: np.ndarray  # bool, (instances, size, size)
+    instances: tuple[Instance, ...]
+    background: str  # the word that captions use for it
+    captions: tuple[str, ...]
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """COCO category id of each instance: 1 + its shape's position in SHAPES."""
+        return tuple(1 + SHAPES.index(instance.shape) for instance in self.instances)
+
+
+class _Sprite(NamedTuple):
+    """One shape, placed but not painted."""
+
+    shape: str
+    color: str
+    outline: Outline  # contours in pixels / 64
+    area: int  # whole area in pixels
+    window: tuple[slice, slice]  # rows and columns of the image around it
+    coverage: np.ndarray  # 0.._FULL per pixel of the window
+
+    @property
+    def solid(self) -> np.ndarray:
+        """Pixels of the window that are the shape's: those at least half covered."""
+        return self.coverage * 2 >= _FULL
+
+
+def draw_scene(
+    seed: int = 0, split: str = "train", index: int = 0, image_size: int = 96, captions_per_image: int = 5
+) -> Scene:
+    """Draw one scene, the same for the same arguments on every machine.
+
+    Args:
+        seed: seed of the data set.
+        split: "train", "val" or "unlabelled"; each draws from a stream of its own.
+        index: number of the scene within its split.
+        image_size: side of the square image in pixels.
+        captions_per_image: captions to write.
+
+    Returns:
+        The scene: image, visible masks, instances, background and captions.
+
+    Raises:
+        UserError: an argument is out of range.
+
+    Example:
+        >>> scene = draw_scene(seed=0, split="val", index=3)
+        >>> scene.image.shape, len(scene.masks) == len(scene.instances)
+        ((96, 96, 3), True)
+    """
+    check_scene_arguments(seed, split, image_size, captions_per_image)
+    dice = Dice(seed, (SPLITS.index(split), index))
+    background = dice.pick(tuple(BACKGROUNDS))
+    canvas = draw_background(dice, background, image_size)
+    sprites, owner = _place_sprites(dice, image_size)
+    light = dice.below(TURN)
+    for sprite in sprites:
+        _paint(dice, canvas, sprite, light)
+    masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
+    instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
+    image = light_and_noise(dice, canvas)
+    captions = write_captions(dice, instances, background, image_size, captions_per_image)
+    return Scene(image, masks, instances, background, captions)
+
+
+def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_image: int) -> None:
+    """Raise UserError when no scene can be drawn with these arguments."""
+    if split not in SPLITS:
+        raise UserError(f"there is no scenes split {split!r}; choose one of: {', '.join(SPLITS)}")
+    if seed < 0:
+        raise UserError(f"the seed of the scenes is {seed}; it must be 0 or more")
+    if image_size < MIN_IMAGE_SIZE:
+        raise UserError(f"an image size of {image_size} pixels is too small for scenes; use {MIN_IMAGE_SIZE} or more")
+    if captions_per_image < 1:
+        raise UserError(f"{captions_per_image} captions per image were asked for; scenes need 1 or more")
+
+
+def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
+    """Place two to five shapes so that enough of each stays visible; one that finds no room is left out.
+
+    Returns:
+        The sprites in the order of painting, and the owner of each pixel: 0 for the background, else 1 + the sprite's
+        position. uint8, shape (size, size).
+    """
+    sprites: list[_Sprite] = []
+    owner = np.zeros((size, size), dtype=np.uint8)
+    visible, wanted = [size * size], [0]
+    for _ in range(dice.between(2, 5)):
+        shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(_DRAWN_AREA))
+        area = dice.between(*_DRAWN_AREA[extent]) * size * size // 1_000_000
+        wanted.append(-(-area * MIN_VISIBLE // 100))
+        for _ in range(_PLACES_TRIED):
+            sprite = _random_sprite(dice, shape, color, area, size)
+            hidden = np.bincount(owner[sprite.window][sprite.solid], minlength=len(visible)).tolist()
+            remaining = [before - lost for before, lost in zip(visible, hidden, strict=True)] + [sum(hidden)]
+            if all(pixels >= least for pixels, least in zip(remaining, wanted, strict=True)):
+                visible = remaining
+                sprites.append(sprite)
+                owner[sprite.window][sprite.solid] = len(sprites)
+                break
+        else:
+            wanted.pop()
+    return sprites, owner
+
+
+def _random_sprite(dice: Dice, shape: str, color: str, area: int, size: int) -> _Sprite:
+    """Put a shape of that area (pixels) at a random place, angle and slight stretch."""
+    side = math.isqrt(area * 64 * 64)
+    stretch = dice.between(15, 18)
+    angle = dice.below(TURN)
+    center = np.array([dice.between(5 * size, 59 * size), dice.between(5 * size, 59 * size)])
+    outline = []
+    for contour in OUTLINES[shape]:
+        x = contour[:, 0] * side // UNIT * stretch // 16
+        y = contour[:, 1] * side // UNIT * 16 // stretch
+        turned = np.stack([x * COS[angle] - y * SIN[angle], x * SIN[angle] + y * COS[angle]], axis=1) // UNIT
+        outline.append(turned + center)
+    return _Sprite(shape, color, outline, area, *_rasterize(outline, size))
+
+
+def _rasterize(outline: Outline, size: int) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return the window of the image around an outline and how many subpixels of each pixel it covers."""
+    points = np.concatenate(outline)
+    left, top = np.maximum(points.min(axis=0) // 64 - 1, 0).tolist()
+    right, bottom = np.minimum(points.max(axis=0) // 64 + 2, size).tolist()
+    height, width = max(bottom - top, 0), max(right - left, 0)
+    fine = np.zeros((height * _FINE, width * _FINE), dtype=np.uint8)
+    # Four binary places after the subpixel; OpenCV takes pixel centers as whole numbers, hence the half.
+    local = [((contour - [64 * left, 64 * top]) * _FINE // 4 - 8).astype(np.int32) for contour in outline]
+    cv2.fillPoly(fine, local, color=(1,), shift=4)
+    # Strided sums: several times faster than sums over axes of length 4.
+    rows = functools.reduce(np.add, [fine[k::_FINE] for k in range(_FINE)])
+    coverage = functools.reduce(np.add, [rows[:, k::_FINE] for k in range(_FINE)])
+    return (slice(top, bottom), slice(left, right)), coverage
+
+
+def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
+    """Paint a sprite with its drop shadow, light falling across it and, sometimes, a dark rim."""
+    size = len(canvas)
+    offset = np.array([COS[light], SIN[light]]) * size * 4 // (3 * UNIT)
+    window, shadow = _rasterize([contour + offset for contour in sprite.outline], size)
+    canvas[window] -= canvas[window] * shadow[:, :, None] * 5 >> 8
+
+    texels = _lit(dice, sprite, light)
+    if dice.below(2):
+        inside = cv2.erode(sprite.coverage, np.ones((3, 3), np.uint8), iterations=max(1, size // 96))
+        texels = texels * (11 * _FULL + 5 * inside.astype(np.int32))[:, :, None] >> 8
+    target = canvas[sprite.window]
+    target += (texels - target) * sprite.coverage[:, :, None] >> 4
+
+
+def _lit(dice: Dice, sprite: _Sprite, light: int) -> np.ndarray:
+    """Return the colours of a sprite's window: its own shade of its colour, darker away from the light. int32."""
+    height, width = sprite.coverage.shape
+    paint = (np.array(COLORS[sprite.color]) + dice.octets(3) % 37 - 18).astype(np.int32)
+    strength = dice.between(8, 40)
+    across = (np.arange(width) * 2 - width) * COS[light] * strength
+    down = (np.arange(height) * 2 - height) * SIN[light] * strength
+    shade = -((across + down[:, None]) // (UNIT * max(height, width))).astype(np.int32)
+    return np.clip(paint + shade[:, :, None], 0, 255)
+
+
+def _describe(sprite: _Sprite, mask: np.ndarray) -> Instance:
+    """Measure a visible mask: its size's word and its box."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top = int(xs[0]), int(ys[0])
+    box = (left, top, int(xs[-1]) + 1 - left, int(ys[-1]) + 1 - top)
+    area = int(mask.sum())
+    millionths = area * 1_000_000 // mask.size
+    size = "small" if millionths < MEDIUM_FROM else "medium" if millionths < LARGE_FROM else "large"
+    return Instance(sprite.shape, sprite.color, size, area, box)

@@ -1,0 +1,236 @@
+"""Writes captioned scenes to disk in COCO's format: images, instances and captions."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_arguments, draw_scene
+from virtex_det.data.datasets.scenes.shapes import SHAPES
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "scenes.json"
+# Raise it whenever the same settings begin to give other pixels, masks or words.
+GENERATOR_VERSION = 1
+
+# Instances are only known for splits that are labelled.
+_LABELLED = ("train", "val")
+_CHUNK = 50
+# Ids of the splits are this far apart, so that no two images share one.
+_MAX_IMAGES = 10_000_000
+# Exact and quick: matching buys little in a noisy image.
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
+
+
+class _Chunk(NamedTuple):
+    """A run of scenes for one worker to write."""
+
+    folder: Path
+    split: str
+    start: int
+    stop: int
+    seed: int
+    image_size: int
+    captions_per_image: int
+
+
+class _Records(NamedTuple):
+    """What COCO's files say about some scenes; ids of annotations and captions are given when all are together."""
+
+    split: str
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    captions: list[dict[str, Any]]
+
+
+def generate_scenes(
+    root: str | Path,
+    *,
+    num_train: int = 300,
+    num_val: int = 200,
+    num_unlabelled: int = 3000,
+    image_size: int = 96,
+    captions_per_image: int = 5,
+    seed: int = 0,
+    num_workers: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a data set of captioned scenes; a complete one with the same settings is kept.
+
+    The folder appears only when it is whole: until then everything lies in a temporary one beside it.
+
+    Args:
+        root: folder to write, e.g. "datasets/scenes".
+        num_train: labelled and captioned images to train on.
+        num_val: labelled and captioned images to evaluate on.
+        num_unlabelled: images with captions only, to pretrain on.
+        image_size: side of the square images in pixels.
+        captions_per_image: captions of each image.
+        seed: another seed gives other scenes; splits of one seed never share a stream.
+        num_workers: processes; None takes one per core, 0 or 1 works in this one. The result is the same.
+        overwrite: replace scenes with other settings.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: a setting is out of range, the folder holds other scenes or other files, or cannot be written.
+    """
+    root = Path(root)
+    counts = {"train": num_train, "val": num_val, "unlabelled": num_unlabelled}
+    settings = {
+        "generator_version": GENERATOR_VERSION,
+        "num_images": counts,
+        "image_size": image_size,
+        "captions_per_image": captions_per_image,
+        "seed": seed,
+    }
+    _check_counts(counts)
+    check_scene_arguments(seed, "train", image_size, captions_per_image)
+    if _is_kept(root, settings, overwrite):
+        logger.info("%s already holds these scenes: kept", root)
+        return root
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as temporary:
+            folder = Path(temporary) / "new"
+            _write_all(folder, settings, num_workers)
+            if root.exists():
+                root.replace(Path(temporary) / "old")
+            folder.replace(root)
+    except OSError as error:
+        raise UserError(f"cannot write scenes to {root}: {error}; check free space and permissions") from error
+    logger.info("wrote %d scenes to %s", sum(counts.values()), root)
+    return root
+
+
+def _check_counts(counts: dict[str, int]) -> None:
+    for split, count in counts.items():
+        if not 0 <= count <= _MAX_IMAGES:
+            raise UserError(f"{count} images were asked for as {split}; choose a number from 0 to {_MAX_IMAGES}")
+
+
+def _is_kept(root: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+    """Say whether the folder already holds these scenes; raise when it must not be replaced."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / SETTINGS_FILE).read_text())
+    except (OSError, ValueError):
+        raise UserError(
+            f"{root} exists and holds no complete set of scenes (no readable {SETTINGS_FILE}).\n"
+            "Nothing was changed. Choose another folder, or remove this one yourself."
+        ) from None
+    if found == settings:
+        return True
+    if not overwrite:
+        raise UserError(
+            f"{root} holds scenes with other settings.\n  found:     {json.dumps(found)}\n"
+            f"  asked for: {json.dumps(settings)}\nChoose another folder, or have them replaced (--overwrite)."
+        )
+    return False
+
+
+def _write_all(folder: Path, settings: dict[str, Any], num_workers: int | None) -> None:
+    """Draw and write every split, then the annotation files, and the settings last."""
+    chunks = []
+    for split in SPLITS:
+        (folder / split).mkdir(parents=True)
+        count = settings["num_images"][split]
+        for start in range(0, count, _CHUNK):
+            stop = min(start + _CHUNK, count)
+            numbers = (settings["seed"], settings["image_size"], settings["captions_per_image"])
+            chunks.append(_Chunk(folder, split, start, stop, *numbers))
+    records = _run(chunks, num_workers)
+    (folder / "annotations").mkdir()
+    for split in SPLITS:
+        _write_annotations(folder, split, [part for part in records if part.split == split])
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _run(chunks: list[_Chunk], num_workers: int | None) -> list[_Records]:
+    """Write the chunks in this process or in several; return their records in the order of the chunks."""
+    workers = min(os.cpu_count() or 1 if num_workers is None else num_workers, len(chunks))
+    results: dict[int, _Records] = {}
+    total = sum(chunk.stop - chunk.start for chunk in chunks)
+    with tqdm(total=total, desc="scenes", unit="image") as progress, closing(_completed(chunks, workers)) as completed:
+        for number, records in completed:
+            results[number] = records
+            progress.update(len(records.images))
+    return [results[number] for number in range(len(chunks))]
+
+
+def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Records], None, None]:
+    """Yield the number and the records of each chunk as it gets done."""
+    if workers <= 1:
+        yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        try:
+            futures = {pool.submit(_write_chunk, chunk): number for number, chunk in enumerate(chunks)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            # After an error or Ctrl-C the rest must not be drawn first.
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_chunk(chunk: _Chunk) -> _Records:
+    """Draw the scenes of a chunk and write their images."""
+    records = _Records(chunk.split, [], [], [])
+    first_id = SPLITS.index(chunk.split) * _MAX_IMAGES + 1
+    for index in range(chunk.start, chunk.stop):
+        scene = draw_scene(chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image)
+        image_id, file_name = first_id + index, f"{index:06d}.png"
+        _, encoded = cv2.imencode(".png", scene.image[:, :, ::-1], _PNG)
+        (chunk.folder / chunk.split / file_name).write_bytes(encoded.tobytes())
+        size = chunk.image_size
+        records.images.append({"id": image_id, "file_name": file_name, "height": size, "width": size})
+        records.annotations.extend(_annotations(scene, image_id))
+        records.captions.extend({"image_id": image_id, "caption": caption} for caption in scene.captions)
+    return records
+
+
+def _annotations(scene: Scene, image_id: int) -> Iterator[dict[str, Any]]:
+    """Yield the COCO annotation of each instance; masks are compressed RLE, exact to the pixel."""
+    stacked = np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8))
+    for instance, category_id, rle in zip(scene.instances, scene.category_ids, coco_mask.encode(stacked), strict=True):
+        yield {
+            "image_id": image_id,
+            "category_id": category_id,
+            "bbox": list(instance.box),
+            "area": instance.area,
+            "iscrowd": 0,
+            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+            "attributes": {"size": instance.size, "color": instance.color},
+        }
+
+
+def _write_annotations(folder: Path, split: str, parts: list[_Records]) -> None:
+    """Write the instances (where labelled) and captions of a split."""
+    images = [image for part in parts for image in part.images]
+    captions = _numbered(caption for part in parts for caption in part.captions)
+    contents = {"captions": {"images": images, "annotations": captions}}
+    if split in _LABELLED:
+        annotations = _numbered(annotation for part in parts for annotation in part.annotations)
+        categories = [{"id": 1 + k, "name": shape, "supercategory": "shape"} for k, shape in enumerate(SHAPES)]
+        contents["instances"] = {"images": images, "annotations": annotations, "categories": categories}
+    for kind, content in contents.items():
+        info = {"description": "captioned scenes", "version": str(GENERATOR_VERSION)}
+        (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps({"info": info, **content}))
+
+
+def _numbered(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"id": number, **entry} for number, entry in enumerate(entries, start=1)]

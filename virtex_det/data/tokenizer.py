@@ -1,0 +1,133 @@
+"""The SentencePiece vocabulary of captions: made, read, applied."""
+
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from virtex_det.errors import UserError
+
+CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
+
+
+class SentencePieceTokenizer:
+    """Captions to token ids and back, with the ids of VirTex's published vocabulary."""
+
+    unk_id = 0
+    pad_id = 0
+    sos_id = 1
+    eos_id = 2
+    mask_id = 3
+
+    def __init__(self, model_file: str | Path) -> None:
+        """Read a vocabulary that ``train_tokenizer`` made.
+
+        Raises:
+            UserError: no such file, not a SentencePiece model, or one with other special ids.
+        """
+        if not Path(model_file).is_file():
+            raise UserError(f"Tokenizer file not found: '{model_file}'\n{_HOW_TO_BUILD}")
+        sentencepiece = _sentencepiece()
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"Not a SentencePiece model: {model_file} ({error})\n{_HOW_TO_BUILD}") from error
+        found = [self._processor.piece_to_id(symbol) for symbol in CONTROL_SYMBOLS]
+        expected = [self.sos_id, self.eos_id, self.mask_id]
+        if found != expected or self._processor.unk_id() != self.unk_id:
+            raise UserError(
+                f"Tokenizer {model_file} has ids {found} for {', '.join(CONTROL_SYMBOLS)}; expected {expected}, "
+                f"and 0 for unknown pieces.\n{_HOW_TO_BUILD}"
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, the special ones included."""
+        return self._processor.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a caption, without boundaries."""
+        return self._processor.encode(normalize_caption(text))
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """Text of token ids; boundaries, masks and padding leave no trace."""
+        return self._processor.decode([int(i) for i in token_ids if i != self.pad_id])
+
+
+def normalize_caption(text: str) -> str:
+    """Lower-case a caption and strip its accents, as VirTex's public code does before training and encoding."""
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size: int = 10000) -> None:
+    """Make a vocabulary by byte-pair encoding with VirTex's published settings (Desai and Johnson 2021, sec. 3.2).
+
+    Args:
+        captions: the training captions; their order does not matter.
+        model_file: where to write, atomically.
+        vocab_size: number of pieces, the special ones included.
+
+    Raises:
+        UserError: the captions cannot give a vocabulary of this size; says which size they can give.
+    """
+    model = io.BytesIO()
+    try:
+        _sentencepiece().SentencePieceTrainer.train(
+            sentence_iterator=(normalize_caption(caption) for caption in captions),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=1.0,
+            bos_id=-1,
+            eos_id=-1,
+            control_symbols=list(CONTROL_SYMBOLS),
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(_why_training_failed(str(error), vocab_size)) from error
+    _write_atomically(Path(model_file), model.getvalue())
+
+
+_HOW_TO_BUILD = (
+    "Build one with: python tools/build_vocabulary.py --dataset NAME --vocab-size N --output PATH\n"
+    "and set INPUT.CAPTION.TOKENIZER to PATH."
+)
+
+
+def _sentencepiece() -> ModuleType:
+    """Import SentencePiece only where captions are used: fine-tuning a detector does without it."""
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise UserError(
+            "Captions need SentencePiece, which is not installed here.\n"
+            'Install the pretraining extra: pip install -e ".[pretrain]"'
+        ) from error
+    return sentencepiece
+
+
+def _why_training_failed(error: str, vocab_size: int) -> str:
+    if largest := re.search(r"too high.*<= (\d+)", error):
+        return (
+            f"Vocabulary size {vocab_size} is more than these captions can give.\n"
+            f"Use --vocab-size {largest[1]} or less (and MODEL.TEXTUAL.VOCAB_SIZE the same), or give more captions."
+        )
+    if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
+        return f"Vocabulary size {vocab_size} cannot hold each character of these captions; use at least {smallest[1]}."
+    if "sentences_.empty()" in error:
+        return "The captions are empty: a vocabulary needs text. Check that the dataset has captions."
+    return f"SentencePiece cannot make a vocabulary of {vocab_size} pieces: {error}"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

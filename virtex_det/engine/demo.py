@@ -1,0 +1,223 @@
+"""The whole road at a laptop's size: scenes, vocabulary, pretraining, two fine-tunes per seed, one page.
+
+Every step is one of the commands that a user would type, run as a process of its own, so what the demo shows is what
+the tools do. A step that is complete is skipped and one that was cut short is resumed.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from virtex_det.benchmark.records import read_records
+from virtex_det.benchmark.report import write_report
+from virtex_det.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETRAIN_CONFIG = ROOT / "configs" / "pretrain" / "scenes_bicaptioning.yaml"
+FINETUNE_CONFIG = ROOT / "configs" / "detectron2" / "scenes_segm.yaml"
+ARMS = ("random", "captions")
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSize:
+    """How much of everything."""
+
+    train: int = 300
+    val: int = 200
+    captioned: int = 3000
+    pretrain_iterations: int = 600
+    finetune_iterations: int = 200
+    fractions: tuple[float, ...] = (0.1, 0.25)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+FULL = DemoSize()
+QUICK = DemoSize(
+    train=60, val=20, captioned=256, pretrain_iterations=20, finetune_iterations=20, fractions=(0.25,), seeds=(0, 1)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run of ``tools/train_net.py``."""
+
+    name: str
+    folder: Path
+    iterations: int
+    config: Path
+    options: tuple[str, ...]
+
+    def command(self) -> list[str]:
+        """Return the command line; ``--resume`` starts afresh where there is nothing to go on from."""
+        train_net = str(ROOT / "tools" / "train_net.py")
+        options = [*self.options, "SOLVER.MAX_ITER", str(self.iterations), "OUTPUT_DIR", str(self.folder)]
+        return [sys.executable, train_net, "--resume", "--config-file", str(self.config), *options]
+
+    def done_iterations(self) -> int:
+        """Return the last iteration that the run has logged."""
+        path = self.folder / "metrics.json"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return json.loads(lines[-1])["iteration"] + 1 if lines else 0
+
+    def is_complete(self) -> bool:
+        """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
+        evaluated = self.config != FINETUNE_CONFIG or any(
+            record.iteration == self.iterations for record in read_records(self.folder)
+        )
+        return evaluated and (self.folder / "model_final.pth").exists()
+
+
+def run_demo(folder: str | Path, size: DemoSize) -> Path:
+    """Run what is still missing of the demo and write its page.
+
+    Args:
+        folder: where everything goes; a second call with it goes on from there.
+        size: number of images, iterations and seeds.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        UserError: when a step fails; names its log.
+    """
+    folder = Path(folder).resolve()
+    started = time.monotonic()
+    _keep_to_one_size(folder, size)
+    datasets = folder / "datasets"
+    os.environ["DETECTRON2_DATASETS"] = str(datasets)
+
+    _announce(1, "captioned scenes: images, boxes, masks and captions")
+    counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
+    _call("generate_scenes.py", "--output", datasets / "scenes", *(f"--num-{k}={v}" for k, v in counts.items()))
+
+    _announce(2, "vocabulary of the captions")
+    vocabulary = folder / "vocabulary.model"
+    if not vocabulary.exists():
+        names = ("scenes_unlabelled_captions",)
+        _call("build_vocabulary.py", "--dataset", *names, "--vocab-size", 120, "--output", vocabulary)
+
+    _announce(3, "pretraining: a backbone reads captions, and sees no box")
+    tokenizer = ("INPUT.CAPTION.TOKENIZER", str(vocabulary))
+    pretraining = Run("pretrain", folder / "pretrain", size.pretrain_iterations, PRETRAIN_CONFIG, tokenizer)
+    _train([pretraining])
+
+    _announce(4, "fine-tuning: the same Mask R-CNN from random and from captions")
+    runs = finetune_runs(folder, size, pretraining.folder / "model_final.pth")
+    _train(runs)
+
+    _announce(5, "the page")
+    page = folder / "index.html"
+    write_report(
+        page,
+        [run.folder for run in runs],
+        pretraining=pretraining.folder,
+        annotations=datasets / "scenes" / "annotations" / "instances_val.json",
+        image_root=datasets / "scenes" / "val",
+        facts=describe(size),
+    )
+    print(f"\nFinished in {(time.monotonic() - started) / 60:.1f} minutes. Open this page:\n{page}")
+    return page
+
+
+def finetune_runs(folder: Path, size: DemoSize, weights: Path) -> list[Run]:
+    """Return the runs to compare: each fraction and seed once from random and once from ``weights``."""
+    runs = []
+    for fraction in size.fractions:
+        for seed in size.seeds:
+            for arm in ARMS:
+                name = f"{arm}_{fraction:.0%}_seed{seed}".replace("%", "pct")
+                options = {
+                    "MODEL.WEIGHTS": str(weights) if arm == "captions" else "",
+                    "DATASETS.TRAIN_FRACTION": str(fraction),
+                    "DATASETS.SUBSET_SEED": str(seed),
+                    "SEED": str(seed),
+                    "TEST.EVAL_PERIOD": str(max(size.finetune_iterations // 4, 1)),
+                }
+                pairs = tuple(word for pair in options.items() for word in pair)
+                runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs))
+    return runs
+
+
+def describe(size: DemoSize) -> dict[str, str]:
+    """Say in words what was run."""
+    return {
+        "Data": f"captioned scenes, 96 px: {size.captioned} captioned images without boxes, {size.train} with labels "
+        f"(of which the fraction named is used), {size.val} for evaluation",
+        "Pretraining": f"VirTex bicaptioning, {size.pretrain_iterations} iterations of 64 images",
+        "Detector": "Mask R-CNN FPN on a narrow ResNet-18, all layers trained",
+        "Fine-tuning": f"{size.finetune_iterations} iterations of 8 images in every run",
+        "Seeds": ", ".join(map(str, size.seeds)),
+    }
+
+
+def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
+    path = folder / "demo.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(size)))
+    if path.exists() and json.loads(path.read_text()) != wanted:
+        raise UserError(f"{folder} holds a demo of another size. Remove the folder or give another one with --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(wanted))
+
+
+def _announce(step: int, title: str) -> None:
+    print(f"\n[{step}/5] {title}", flush=True)
+
+
+def _call(tool: str, *arguments: object) -> None:
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, arguments)]
+    if subprocess.run(command).returncode != 0:
+        raise UserError(f"{tool} failed; its own message stands above.")
+
+
+def _train(runs: Sequence[Run]) -> None:
+    """Run what is not complete, as many at a time as there are cores, behind one progress bar."""
+    missing = [run for run in runs if not run.is_complete()]
+    total = sum(run.iterations for run in runs)
+    at_once = max(1, min(len(missing), os.cpu_count() or 1))
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    stop = threading.Event()
+    with tqdm(total=total, unit="it", desc=f"{len(runs)} run{'s' * (len(runs) > 1)}") as bar:
+        bar.update(sum(run.iterations for run in runs if run not in missing))
+        bar.start_t, bar.initial = time.time(), bar.n  # the ETA counts what this call does
+        with ThreadPoolExecutor(at_once) as pool:
+            jobs = [pool.submit(_train_one, run, threads, stop) for run in missing]
+            try:
+                _watch(bar, runs, jobs)
+                for job in jobs:
+                    job.result()
+            finally:
+                stop.set()
+
+
+def _watch(bar: tqdm, runs: Sequence[Run], jobs: Iterable) -> None:
+    while not all(job.done() for job in jobs):
+        time.sleep(0.5)
+        bar.update(sum(min(run.done_iterations(), run.iterations) for run in runs) - bar.n)
+        if any(job.done() and job.exception() for job in jobs):
+            return
+    bar.update(bar.total - bar.n)
+
+
+def _train_one(run: Run, threads: int, stop: threading.Event) -> None:
+    if stop.is_set():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / "stdout.txt"
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    with log.open("a") as output:
+        process = subprocess.Popen(run.command(), stdout=output, stderr=subprocess.STDOUT, env=environment)
+        while process.poll() is None:
+            if stop.wait(0.2):
+                process.terminate()
+    if process.returncode != 0 and not stop.is_set():
+        tail = "\n".join(log.read_text().splitlines()[-8:])
+        raise UserError(f"The run {run.name} failed. The end of {log}:\n{tail}")

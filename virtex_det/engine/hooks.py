@@ -1,0 +1,48 @@
+"""Training hooks that Detectron2 lacks."""
+
+import torch
+from detectron2.engine import hooks
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+from torch.distributed import all_reduce
+
+
+class PreciseBN(hooks.PreciseBN):
+    """True averages for batch norm before everything that is kept: each checkpoint and each evaluation.
+
+    Detectron2's hook runs at one period only, so that checkpoints between evaluations hold moving averages, and leaves
+    each rank with the statistics of its own images (Detectron2 issues 5398 and 5409). Here the ranks are pooled.
+    """
+
+    def __init__(self, periods: tuple[int, ...], model: nn.Module, data_loader: object, num_iter: int) -> None:
+        super().__init__(0, model, data_loader, num_iter)
+        self.model = model
+        self.periods = tuple(period for period in periods if period > 0)
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter or any(done % period == 0 for period in self.periods):
+            self.update_stats()
+
+    def update_stats(self) -> None:
+        """Compute the statistics on each rank and pool them."""
+        super().update_stats()
+        pool_bn_statistics(self.model)
+
+
+@torch.no_grad()
+def pool_bn_statistics(model: nn.Module) -> None:
+    """Give every rank the statistics of all ranks' images together, as if one process had seen them.
+
+    The variance of a pool is the mean of the variances plus the variance of the means.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for module in get_bn_modules(model):
+        mean, square = module.running_mean, module.running_var + module.running_mean**2
+        moments = torch.stack([mean, square])
+        all_reduce(moments)
+        mean, square = moments / comm.get_world_size()
+        module.running_mean.copy_(mean)
+        module.running_var.copy_(square - mean**2)

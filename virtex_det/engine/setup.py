@@ -1,0 +1,134 @@
+"""From command line to a frozen config, a prepared run folder, a logger and a seed."""
+
+import argparse
+import difflib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from yaml import YAMLError
+
+from virtex_det.config import get_cfg
+from virtex_det.engine.performance import tune_process
+from virtex_det.errors import UserError
+from virtex_det.utils import write_atomically
+
+RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's own arguments: --config-file, --num-gpus, --resume, --eval-only, KEY VALUE and the rest."""
+    return default_argument_parser(epilog)
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Build the config, check the run folder, start logging and seed the process.
+
+    Args:
+        args: what ``argument_parser()`` parsed.
+
+    Returns:
+        The full config, frozen; also written to ``config.yaml`` in a new run folder.
+
+    Raises:
+        UserError: for a config or a run folder that cannot be meant.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    check_schedule(cfg)
+    check_devices(cfg)
+    run_folder = Path(cfg.OUTPUT_DIR)
+    is_run = any((run_folder / marker).exists() for marker in RUN_MARKERS)
+    if is_run and not (args.resume or args.eval_only):
+        raise UserError(
+            f"The output folder {run_folder} holds another run.\n"
+            "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."
+        )
+    comm.synchronize()  # a rank must not find the folder that a faster one has just filled
+
+    run_folder.mkdir(parents=True, exist_ok=True)
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "virtex_det"):
+        setup_logger(str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2"))
+    logger = logging.getLogger("virtex_det")
+    logger.info(f"Environment:\n{collect_env_info()}")
+    logger.info(f"Command line: {vars(args)}")
+    if comm.is_main_process() and not (is_run and args.eval_only):
+        write_atomically(run_folder / "config.yaml", cfg.dump())
+        write_atomically(run_folder / "environment.txt", collect_env_info())
+        logger.info(f"Config: {run_folder / 'config.yaml'}")
+
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    tune_process()
+    return cfg
+
+
+def load_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """Return the frozen config of a file and ``KEY VALUE`` overrides, on CPU where there is no GPU.
+
+    YAML is read safely: tags that would run code are refused.
+
+    Raises:
+        UserError: for a file that is missing or not YAML, and for keys and values that do not fit.
+    """
+    cfg = get_cfg()
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    if config_file and not Path(config_file).is_file():
+        raise UserError(f"There is no config file {config_file}. Those that come with virtex_det lie under configs/.")
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+        cfg.merge_from_list(overrides)
+    except (KeyError, AssertionError, ValueError, TypeError) as error:
+        raise UserError(_explain(error, cfg)) from error
+    except (YAMLError, OSError) as error:
+        raise UserError(f"{config_file} or one of its _BASE_ files cannot be read as plain YAML: {error}") from error
+    cfg.freeze()
+    return cfg
+
+
+def check_schedule(cfg: CfgNode) -> None:
+    """Refuse a warm-up that does not end before training does; it would fail at the last step."""
+    warmup, total = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
+    if warmup >= total:
+        raise UserError(
+            f"SOLVER.WARMUP_ITERS is {warmup} and SOLVER.MAX_ITER {total}: warm-up has to end before training does.\n"
+            f"For a run this short set SOLVER.WARMUP_ITERS {total // 10}."
+        )
+
+
+def check_devices(cfg: CfgNode) -> None:
+    """Refuse a norm that PyTorch cannot run: SyncBatchNorm over several processes needs GPUs."""
+    norms = {"MODEL.RESNETS.NORM": cfg.MODEL.RESNETS.NORM, "MODEL.FPN.NORM": cfg.MODEL.FPN.NORM}
+    clashing = [key for key, norm in norms.items() if norm == "SyncBN"]
+    if cfg.MODEL.DEVICE == "cpu" and comm.get_world_size() > 1 and clashing:
+        raise UserError(
+            "PyTorch's SyncBatchNorm over several processes needs GPUs, and MODEL.DEVICE is cpu.\n"
+            "Run one process, or set " + " ".join(f"{key} naiveSyncBN" for key in clashing)
+        )
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    text = str(error).strip("'\"")
+    match = re.search(r"[Nn]on-existent (?:config )?key: (\S+)", text)
+    if not match:
+        return f"The config does not fit: {text}"
+    key = match.group(1)
+    similar = difflib.get_close_matches(key, list(_keys(cfg)), n=3, cutoff=0.5)
+    return f"There is no config key {key}." + (f" The nearest: {', '.join(similar)}" if similar else "")
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{name}.")

@@ -1,0 +1,169 @@
+"""The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
+
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from virtex_det.checkpoint import TransferCheckpointer
+from virtex_det.data.build import build_test_loader, build_train_loader
+from virtex_det.engine.hooks import PreciseBN
+from virtex_det.engine.results import write_records
+from virtex_det.evaluation import build_evaluator
+from virtex_det.modeling.poolers import use_gather_roi_align
+from virtex_det.modeling.precision import use_bf16
+from virtex_det.solver import build_optimizer
+
+
+class Trainer(DefaultTrainer):
+    """Trains any registered meta-architecture, pretraining model or detector, from a config.
+
+    It is a DefaultTrainer in all but construction: DefaultTrainer's own ``__init__`` hands GPU ids to DDP (so that
+    several CPU processes cannot run) and builds a checkpointer that loads whatever part of a file happens to fit.
+
+    The order of construction matters: DDP gives every rank the weights of rank 0, random ones included, and what is
+    loaded afterwards is read by all ranks from one file. So all ranks are equal before the first step.
+
+    Example:
+        >>> trainer = Trainer(cfg)
+        >>> trainer.resume_or_load(resume=False)
+        >>> results = trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)
+        self.started = time.monotonic()
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.results: dict[str, Any] | None = None
+
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        # train() brings the data: only then is it known at which iteration the sampler has to begin.
+        use_amp = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE != "cpu"  # AMPTrainer scales gradients for GPUs alone
+        self.step_trainer = (AMPTrainer if use_amp else SimpleTrainer)(distribute(model), (), optimizer)
+        self.checkpointer = TransferCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            cfg=cfg,
+            allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS,
+            trainer=weakref.proxy(self),
+        )
+        self.register_hooks(self.build_hooks())
+
+    def train(self) -> dict[str, Any] | None:
+        """Train from ``start_iter`` to ``SOLVER.MAX_ITER``.
+
+        Returns:
+            The last evaluation's results, None when ``DATASETS.TEST`` is empty.
+        """
+        self.step_trainer.data_loader = self.build_train_loader(self.cfg, self.start_iter)
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, self.results)
+        return self.results
+
+    # DefaultTrainer looks for these in a place of its own.
+    @property
+    def model(self) -> nn.Module:
+        """The model in training, wrapped by DDP when there are several processes."""
+        return self.step_trainer.model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of ``model``."""
+        return self.step_trainer.optimizer
+
+    @property
+    def data_loader(self) -> Iterable:
+        """The endless loader of training batches."""
+        return self.step_trainer.data_loader
+
+    def run_step(self) -> None:
+        self.step_trainer.iter = self.iter
+        self.step_trainer.run_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return iteration, hooks, optimizer (under ``step``) and, with AMP, the gradient scaler."""
+        return TrainerBase.state_dict(self) | {"step": self.step_trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        self.step_trainer.load_state_dict(state_dict["step"])
+
+    def build_hooks(self) -> list[hooks.HookBase]:
+        cfg = self.cfg
+        on_main = comm.is_main_process()
+        found = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
+            # Last, so that it writes what the evaluation has just found.
+            hooks.PeriodicWriter(self.build_writers(), period=20) if on_main else None,
+        ]
+        return [hook for hook in found if hook is not None]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Return the model of ``cfg`` with the faster kernels that the config allows."""
+        model = build_model(cfg)
+        if cfg.MODEL.GATHER_ROI_ALIGN:
+            use_gather_roi_align(model)
+        if cfg.MODEL.BF16:
+            use_bf16(model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:
+        return build_train_loader(cfg, start_iter=start_iter)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        return build_evaluator(cfg, dataset_name, str(folder))
+
+    def _build_precise_bn(self) -> PreciseBN:
+        periods = (self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        return PreciseBN(periods, self.model, self._precise_bn_batches(), self.cfg.TEST.PRECISE_BN.NUM_ITER)
+
+    def _precise_bn_batches(self) -> Iterator[list[dict]]:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # a loader of its own, so that training's order stays; it need not be fast
+        yield from self.build_train_loader(cfg)
+
+    def _evaluate(self) -> dict[str, Any]:
+        self.results = self.test(self.cfg, self.model)
+        done = min(self.iter + 1, self.max_iter)
+        write_records(self.cfg, self.results, iteration=done, wall_seconds=time.monotonic() - self.started)
+        return self.results
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Wrap a model for several processes, on GPUs or CPUs; return it as it is for one."""
+    if comm.get_world_size() == 1:
+        return model
+    if next(model.parameters()).is_cuda:
+        return create_ddp_model(model, broadcast_buffers=False)
+    return DistributedDataParallel(model, broadcast_buffers=False)

@@ -1,0 +1,145 @@
+"""ROIAlign on CPU as one gather: each output bin is a weighted sum of rows of a table of pixels."""
+
+from typing import NamedTuple
+
+import torch
+from detectron2.layers import ROIAlign
+from detectron2.modeling.poolers import ROIPooler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+# Turning a map into a table costs its every pixel, so it must serve some bins; found by timing both ways.
+_BINS_PER_PIXEL_WORTH_A_TABLE = 1 / 8
+
+
+def use_gather_roi_align(model: nn.Module) -> nn.Module:
+    """Replace, in place, each ROIAlign of a model's ROI poolers by `GatherROIAlign`; return the model."""
+    for pooler in (module for module in model.modules() if isinstance(module, ROIPooler)):
+        for level, align in enumerate(pooler.level_poolers):
+            if isinstance(align, ROIAlign):
+                pooler.level_poolers[level] = GatherROIAlign(
+                    align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned
+                )
+    return model
+
+
+class GatherROIAlign(ROIAlign):
+    """ROIAlign (He et al. 2017, sec. 3) that takes 3 to 10 times less CPU time to train through than torchvision's.
+
+    Bilinear samples of one bin lie close together and share pixels, and the weight of a pixel is a product of one
+    weight per axis. So the samples are merged into a window of pixels per bin, and `embedding_bag` sums those. Equal to
+    torchvision up to float32 rounding, which still does the work on GPUs and where there are few regions.
+
+    Args:
+        output_size: bins per region, (height, width).
+        spatial_scale: feature map pixels per image pixel.
+        sampling_ratio: samples per bin and axis; 0 for as many as the bin has feature map pixels, rounded up.
+        aligned: shift by half a pixel, so that samples have the pixels' own centres.
+    """
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Pool regions.
+
+        Args:
+            features: (images, channels, height, width).
+            rois: (regions, 5): image index, x0, y0, x1, y1 in image pixels. No gradient flows to them.
+
+        Returns:
+            (regions, channels, *output_size), of the features' type; half precision is computed in float32.
+        """
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        wide, rois = features.to(dtype), rois.detach().to(dtype)
+        return (self._gather(wide, rois) if self._pays(features, rois) else self._loop(wide, rois)).to(features.dtype)
+
+    def _pays(self, features: Tensor, rois: Tensor) -> bool:
+        pixels = features[:, 0].numel()
+        bins = len(rois) * self.output_size[0] * self.output_size[1]
+        return features.device.type == "cpu" and bins > pixels * _BINS_PER_PIXEL_WORTH_A_TABLE
+
+    def _loop(self, features: Tensor, rois: Tensor) -> Tensor:
+        return roi_align(features, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
+
+    def _gather(self, features: Tensor, rois: Tensor) -> Tensor:
+        images, channels, height, width = features.shape
+        boxes = rois[:, 1:] * self.spatial_scale - (0.5 if self.aligned else 0.0)
+        extent = boxes[:, 2:] - boxes[:, :2]
+        if not self.aligned:
+            extent = extent.clamp(min=1.0)
+        columns = _windows(boxes[:, 0], extent[:, 0], self.output_size[1], self.sampling_ratio, width)
+        rows = _windows(boxes[:, 1], extent[:, 1], self.output_size[0], self.sampling_ratio, height)
+        pixels, weights, offsets = _bags(rois[:, 0].long() * height * width, rows, columns, width)
+
+        table = features.permute(0, 2, 3, 1).reshape(images * height * width, channels).contiguous()
+        pooled = F.embedding_bag(pixels, table, offsets, mode="sum", per_sample_weights=weights)
+        return pooled.view(len(rois), *self.output_size, channels).permute(0, 3, 1, 2)
+
+
+class _Windows(NamedTuple):
+    """Per region and bin, the run of pixels along one axis that the bin's samples read."""
+
+    first: Tensor  # (regions, bins): where the run starts
+    count: Tensor  # (regions, bins): its length
+    weights: Tensor  # (regions, bins, longest run): zero after the run's end
+
+
+def _windows(start: Tensor, extent: Tensor, bins: int, sampling_ratio: int, length: int) -> _Windows:
+    """Merge the bilinear samples of each bin along one axis, of which regions have `start` and `extent` in pixels."""
+    bin_size = (extent / bins)[:, None, None]
+    samples = torch.full_like(bin_size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil().clamp(min=0)
+    divisor = samples.clamp(min=1)
+    sample = torch.arange(int(divisor.max()), dtype=start.dtype)
+    within_bin = (torch.minimum(sample, divisor - 1) + 0.5) / divisor  # samples that a region lacks repeat its last
+    position = start[:, None, None] + bin_size * (torch.arange(bins, dtype=start.dtype)[:, None] + within_bin)
+    counts = (sample < samples) & (position >= -1) & (position <= length)
+
+    position = position.clamp(0, length - 1)
+    below = position.floor().clamp(max=max(length - 2, 0))  # its neighbour above is then on the map, too
+    weight_above = (position - below) * counts / divisor
+    weight_below = counts / divisor - weight_above
+
+    first, last = below.aminmax(dim=2)
+    slot = (below - first[:, :, None]).long()
+    longest = int((last - first).max()) + 2
+    weights = start.new_zeros(*first.shape, longest)
+    weights.scatter_add_(2, slot, weight_below).scatter_add_(2, slot + 1, weight_above)
+    return _Windows(first.long(), (last - first + 2).clamp(max=length).long(), weights)
+
+
+def _bags(image_start: Tensor, rows: _Windows, columns: _Windows, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """List the pixels of every bin's window, row after row, as `embedding_bag` wants them.
+
+    Args:
+        image_start: (regions,): index in the table of the first pixel of a region's image.
+        rows: windows along the height.
+        columns: windows along the width.
+        width: pixels per row of the feature map.
+
+    Returns:
+        Index and weight of each pixel, bin after bin, and where each bin starts among them.
+    """
+    across, down = columns.first.shape[1], rows.first.shape[1]
+    corner = (image_start[:, None, None] + rows.first[:, :, None] * width + columns.first[:, None, :]).flatten()
+    height_of_bin = rows.count[:, :, None].expand(-1, -1, across).flatten()
+    width_of_bin = columns.count[:, None, :].expand(-1, down, -1).flatten()
+
+    # One line per row of pixels in a bin's window.
+    bin_of_line = torch.repeat_interleave(height_of_bin)
+    row = torch.arange(len(bin_of_line)) - _starts(height_of_bin)[bin_of_line]
+    band = bin_of_line // across  # region and vertical bin
+    column = band // down * across + bin_of_line % across  # region and horizontal bin
+    line_weight = rows.weights.flatten()[band * rows.weights.shape[2] + row]
+    line_length = columns.count.flatten()[column]
+    line_start = _starts(line_length)
+
+    # One entry per pixel of a line.
+    line = torch.repeat_interleave(line_length)
+    entry = torch.arange(len(line))
+    pixels = entry + (corner[bin_of_line] + row * width - line_start)[line]
+    column_weight = columns.weights.flatten()[entry + (column * columns.weights.shape[2] - line_start)[line]]
+    return pixels, column_weight * line_weight[line], _starts(height_of_bin * width_of_bin)
+
+
+def _starts(lengths: Tensor) -> Tensor:
+    """Return where each of some consecutive runs begins."""
+    return lengths.cumsum(0) - lengths

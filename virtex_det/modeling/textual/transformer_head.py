@@ -1,0 +1,86 @@
+"""The textual head: a transformer decoder that reads the image grid."""
+
+from torch import Tensor, nn
+
+from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
+
+
+class TransformerDecoderTextualHead(nn.Module):
+    """Transformer decoder over projected image features; word embedding and output share weights (VirTex, sec. 3).
+
+    The three steps are separate for the caller's economy: one projection serves both caption directions, and the
+    vocabulary, the widest layer, is needed only at positions that have a target.
+
+    Args:
+        visual_feature_size: channels of the image grid.
+        vocab_size: tokens in the vocabulary.
+        hidden_size: width of the decoder.
+        num_layers: decoder layers.
+        attention_heads: heads per attention.
+        feedforward_size: width inside each feed-forward block.
+        dropout: in embedding, attention and feed-forward blocks.
+        norm_first: layer norm before each block and once at the end, rather than after each block.
+        max_length: longest caption, in tokens.
+        padding_idx: padding token.
+    """
+
+    def __init__(
+        self,
+        visual_feature_size: int,
+        vocab_size: int,
+        hidden_size: int,
+        num_layers: int,
+        attention_heads: int,
+        feedforward_size: int,
+        dropout: float = 0.1,
+        norm_first: bool = False,
+        max_length: int = 30,
+        padding_idx: int = 0,
+    ):
+        super().__init__()
+        self.padding_idx = padding_idx
+        self.visual_projection = nn.Linear(visual_feature_size, hidden_size)
+        self.embedding = WordAndPositionEmbedding(vocab_size, hidden_size, max_length, dropout, padding_idx)
+        layer = nn.TransformerDecoderLayer(
+            hidden_size,
+            attention_heads,
+            dim_feedforward=feedforward_size,
+            dropout=dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=norm_first,
+        )
+        self.transformer = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(hidden_size) if norm_first else None)
+        self.output = nn.Linear(hidden_size, vocab_size)
+        self.apply(_initialise)
+        self.output.weight = self.embedding.words.weight
+
+    def project(self, visual_grid: Tensor) -> Tensor:
+        """Turn an image grid (images, channels, height, width) into the decoder's memory (images, cells, hidden_size)."""
+        return self.visual_projection(visual_grid.flatten(2).transpose(1, 2))
+
+    def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
+        """Return a feature for each token, from the tokens up to it and the image; `output` makes it logits.
+
+        Padding may only follow a caption: then no feature of a real token depends on it, and attention needs no mask
+        but the causal one.
+
+        Args:
+            tokens: (captions, length), padded on the right.
+            memory: (captions, cells, hidden_size), from `project`.
+
+        Returns:
+            (captions, length, hidden_size).
+        """
+        future = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
+        return self.transformer(self.embedding(tokens), memory, tgt_mask=future, tgt_is_causal=True)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) as BERT does; biases and norms keep PyTorch's start."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.MultiheadAttention):
+        nn.init.normal_(module.in_proj_weight, std=0.02)
+    if isinstance(module, WordAndPositionEmbedding):
+        nn.init.zeros_(module.words.weight[module.padding_idx])

@@ -1,0 +1,111 @@
+"""The optimizer of a config: which rule, which parameters with which rates, what happens around a step."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim import Optimizer
+
+from virtex_det.errors import UserError
+from virtex_det.solver.lookahead import add_lookahead, parameters_of
+
+# The ResNet, wherever a model keeps it: a C4 detector has its last stage in the head. An FPN's own layers are not of it.
+_BACKBONE = re.compile(r"backbone\.(?!fpn_|top_block\.)|roi_heads\.res5\.\d")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """Build the optimizer of cfg.SOLVER, with gradient clipping and LookAhead where it asks for them.
+
+    Args:
+        cfg: a config.
+        model: its parameters that require a gradient are optimized.
+
+    Raises:
+        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE names nothing that exists, or SOLVER.NO_DECAY is
+            not a regular expression.
+    """
+    optimizer = _update_rule(cfg, parameter_groups(cfg, model))
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+        _add_gradient_clipping(cfg, optimizer)
+    if cfg.SOLVER.LOOKAHEAD.ENABLED:
+        add_lookahead(optimizer, cfg.SOLVER.LOOKAHEAD.STEPS, cfg.SOLVER.LOOKAHEAD.ALPHA)
+    return optimizer
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+    """Group a model's parameters by learning rate and weight decay, into as few groups as there are pairs of them.
+
+    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR and NO_DECAY
+    overrule them. NO_DECAY may match anywhere in a parameter's name.
+    """
+    solver = cfg.SOLVER
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if solver.BACKBONE_LR:
+        groups.append({"params": [p for name, p in named if _BACKBONE.match(name)], "lr": solver.BACKBONE_LR})
+    if solver.NO_DECAY:
+        exempt = _compile(solver.NO_DECAY)
+        groups.append({"params": [p for name, p in named if exempt.search(name)], "weight_decay": 0.0})
+    return reduce_param_groups(groups)
+
+
+def _update_rule(cfg: CfgNode, groups: list[dict[str, Any]]) -> Optimizer:
+    solver = cfg.SOLVER
+    rule: dict[str, Any] = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "fused": _can_fuse(cfg, groups)}
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **rule)
+    if solver.OPTIMIZER == "AdamW":
+        return torch.optim.AdamW(groups, **rule)
+    raise UserError(f'SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, but must be "SGD" or "AdamW".')
+
+
+def _can_fuse(cfg: CfgNode, groups: list[dict[str, Any]]) -> bool | None:
+    """Fuse on CPU and CUDA, but leave the choice to PyTorch under gradient scaling.
+
+    There a fused step is the one that unscales, so that gradients would be clipped too early.
+    """
+    parameters = (parameter for group in groups for parameter in group["params"])
+    fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return True if fits and not cfg.SOLVER.AMP.ENABLED else None
+
+
+def _add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer) -> None:
+    """Clip before each step: Detectron2's "value" and "norm" per parameter, or "full_model", the norm over all.
+
+    Detectron2 clips in a subclass's step; a step that calls its parent's would run hooks, and so LookAhead, twice.
+    """
+    settings = cfg.SOLVER.CLIP_GRADIENTS
+    clippers: dict[str, Callable[[list[Tensor]], object]] = {
+        "value": lambda parameters: clip_grad_value_(parameters, settings.CLIP_VALUE),
+        "norm": lambda parameters: [clip_grad_norm_(p, settings.CLIP_VALUE, settings.NORM_TYPE) for p in parameters],
+        "full_model": lambda parameters: clip_grad_norm_(parameters, settings.CLIP_VALUE, settings.NORM_TYPE),
+    }
+    if settings.CLIP_TYPE not in clippers:
+        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}, but must be of {list(clippers)}.")
+
+    def clip(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        clippers[settings.CLIP_TYPE](parameters_of(optimizer))
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"SOLVER.NO_DECAY is {pattern!r}, which is not a regular expression: {error}. "
+            r"Write it like '.*textual\.(embedding|transformer).*(norm.*|bias)'."
+        ) from error
