@@ -166,8 +166,10 @@ def fake_venv(tmp_path) -> Path:
 
 
 def make_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings_of_an_outer_make = ("MAKE", "MFLAGS", "PYTHON", "TORCH")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(settings_of_an_outer_make)}
     command = ["make", "setup", f"VENV={folder / 'venv'}"]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True)
 
 
 @needs_make

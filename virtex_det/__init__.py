@@ -4,6 +4,11 @@ Importing the package registers its backbones, models and datasets with Detectro
 that comes with the ``[pretrain]`` extra, at the moment a pretraining config asks for it.
 """
 
+import warnings
+
+# Detectron2 scripts two functions at import; nobody here can change that, and nobody needs to read it at every start.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
+
 try:
     import detectron2  # noqa: F401
 except ImportError as error:

@@ -1,4 +1,3 @@
-import os
 import pickle
 import subprocess
 import sys
@@ -58,7 +57,7 @@ def test_the_same_captions_give_the_same_file(tmp_path):
     for name in ("a", "b"):
         train_tokenizer(iter(CAPTIONS), tmp_path / name / "t.model", vocab_size=60)
     assert (tmp_path / "a/t.model").read_bytes() == (tmp_path / "b/t.model").read_bytes()
-    assert os.listdir(tmp_path / "a") == ["t.model"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["t.model"]
 
 
 def test_training_is_silent(tmp_path, capfd):

@@ -1,30 +1,48 @@
 import numpy as np
+import pytest
 import torch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 
-from virtex_det.data.workers import UnpackedBatches, pack
+from virtex_det.data.workers import LARGEST_PACKED_IMAGE, UnpackedBatches, pack
 
 
-def test_a_packed_batch_comes_out_as_it_went_in():
-    instances = Instances((8, 8), gt_boxes=Boxes(torch.rand(2, 4)), gt_classes=torch.tensor([1, 2]))
+@pytest.fixture
+def example():
+    instances = Instances((2, 4), gt_boxes=Boxes(torch.rand(2, 4)), gt_classes=torch.tensor([1, 2]))
     instances.gt_masks = PolygonMasks([[np.array([0.0, 0, 4, 0, 4, 4])], [np.array([1.0, 1, 5, 1, 5, 5])]])
-    image = torch.arange(24, dtype=torch.uint8).view(3, 2, 4)
-    packed = pack([{"image": image, "instances": instances, "image_id": 3}])
+    return {"image": torch.arange(24, dtype=torch.uint8).view(3, 2, 4), "instances": instances, "image_id": 3}
+
+
+def unpack(packed):
+    return next(iter(UnpackedBatches([packed])))
+
+
+def test_a_packed_batch_comes_out_as_it_went_in(example):
+    packed = pack([example])
     assert packed.dtype == torch.uint8 and packed.ndim == 1
-
-    (example,) = next(iter(UnpackedBatches([packed])))
-    assert torch.equal(example["image"], image) and example["image_id"] == 3
-    assert torch.equal(example["instances"].gt_boxes.tensor, instances.gt_boxes.tensor)
-    assert torch.equal(example["instances"].gt_classes, instances.gt_classes)
-    assert np.array_equal(example["instances"].gt_masks.polygons[1][0], instances.gt_masks.polygons[1][0])
-
-
-def test_an_unpacked_tensor_can_be_written_to():
-    (tensor,) = next(iter(UnpackedBatches([pack([torch.zeros(3)])])))
-    tensor += 1
-    assert tensor.tolist() == [1, 1, 1]
+    (unpacked,) = unpack(packed)
+    assert torch.equal(unpacked["image"], example["image"]) and unpacked["image_id"] == 3
+    for field in ("gt_boxes", "gt_masks", "gt_classes"):
+        assert str(unpacked["instances"].get(field)) == str(example["instances"].get(field))
+    assert torch.equal(unpacked["instances"].gt_boxes.tensor, example["instances"].gt_boxes.tensor)
+    assert np.array_equal(unpacked["instances"].gt_masks.polygons, example["instances"].gt_masks.polygons)
 
 
-def test_batches_of_the_main_process_pass_through():
-    batches = UnpackedBatches([[{"image_id": 1}], [{"image_id": 2}]])
-    assert list(batches) == [[{"image_id": 1}], [{"image_id": 2}]] and len(batches) == 2
+def test_a_single_example_is_packed_too(example):
+    assert torch.equal(unpack(pack(example))["image"], example["image"])
+
+
+def test_an_unpacked_tensor_can_be_written_to(example):
+    (unpacked,) = unpack(pack([example]))
+    unpacked["image"].zero_()
+    assert not unpacked["image"].any()
+
+
+def test_large_images_are_left_to_pytorch(example):
+    batch = [example, {"image": torch.zeros(LARGEST_PACKED_IMAGE + 1, dtype=torch.uint8)}]
+    assert pack(batch) is batch and unpack(batch) is batch
+
+
+def test_batches_of_the_main_process_pass_through(example):
+    batches = UnpackedBatches([[example], [example]])
+    assert list(batches) == [[example], [example]] and len(batches) == 2

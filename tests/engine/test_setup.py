@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from virtex_det.engine import argument_parser, load_config, setup
 from virtex_det.errors import UserError
@@ -55,7 +56,7 @@ def test_yaml_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 def test_a_new_run_folder_gets_its_config_and_environment(tmp_path):
     cfg = setup(arguments("OUTPUT_DIR", tmp_path))
     again = load_config(str(tmp_path / "config.yaml"), [])
-    assert again.dump() == cfg.dump()
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
     assert "PyTorch" in (tmp_path / "environment.txt").read_text()
 
 

@@ -23,9 +23,7 @@ def draw_rois(count: int, images: int, height: int, width: int) -> Tensor:
 def assert_same_as_torchvision(align: ROIAlign, features: Tensor, rois: Tensor) -> None:
     ours, theirs = features.clone().requires_grad_(), features.clone().requires_grad_()
     pooled = align(ours, rois)
-    expected = roi_align(
-        theirs, rois, align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned
-    )
+    expected = roi_align(theirs, rois, align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned)
     torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
     gradient = torch.randn_like(expected)
     pooled.backward(gradient)
@@ -77,6 +75,12 @@ def test_boxes_outside_the_image_pool_zeros() -> None:
 def test_few_regions_on_a_large_map(count: int) -> None:
     align = GatherROIAlign((2, 2), 1.0, 0, True)
     assert_same_as_torchvision(align, torch.randn(1, 2, 64, 64), draw_rois(count, 1, 64, 64))
+
+
+def test_large_bins_with_few_samples() -> None:
+    assert_same_as_torchvision(
+        GatherROIAlign((1, 1), 1.0, 2, True), torch.randn(1, 2, 40, 40), draw_rois(300, 1, 40, 40)
+    )
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])

@@ -23,7 +23,9 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
-        self.textual = nn.ModuleDict({"transformer": nn.ModuleDict({"norm1": nn.LayerNorm(4)}), "output": nn.Linear(4, 5)})
+        self.textual = nn.ModuleDict(
+            {"transformer": nn.ModuleDict({"norm1": nn.LayerNorm(4)}), "output": nn.Linear(4, 5)}
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.textual["output"](self.textual["transformer"]["norm1"](self.backbone(images).mean(dim=(2, 3))))
@@ -96,12 +98,18 @@ def test_an_fpn_and_heads_do_not_get_the_rate_of_the_backbone(cfg: CfgNode) -> N
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
     cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.IN_FEATURES = "StandardROIHeads", ["p2", "p3", "p4", "p5"]
-    cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = "FastRCNNConvFCHead", 1, 8
+    cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = (
+        "FastRCNNConvFCHead",
+        1,
+        8,
+    )
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.SOLVER.BACKBONE_LR = 0.2
     detector = build_model(cfg)
     rates = {name: rate for name, (rate, _) in settings(parameter_groups(cfg, detector), detector).items()}
-    assert {name for name, rate in rates.items() if rate == 0.2} == {n for n in rates if n.startswith("backbone.bottom_up.")}
+    assert {name for name, rate in rates.items() if rate == 0.2} == {
+        n for n in rates if n.startswith("backbone.bottom_up.")
+    }
     assert any(name.startswith("backbone.fpn_") for name in rates)
 
 
@@ -189,7 +197,9 @@ def test_under_gradient_scaling_gradients_are_clipped_after_they_are_unscaled(cf
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all", ["'all'", "full_model"]),
     ],
 )
-def test_a_setting_that_does_not_exist_is_named(cfg: CfgNode, model: Model, key: str, value: str, names: list[str]) -> None:
+def test_a_setting_that_does_not_exist_is_named(
+    cfg: CfgNode, model: Model, key: str, value: str, names: list[str]
+) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError) as error:

@@ -236,5 +236,5 @@ def _stage(name: str) -> str:
 
 def _some(items: Iterable[str], shown: int = 3) -> str:
     items = list(items)
-    more = f", and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + more if items else "none"
+    more = f"; and {len(items) - shown} more" if len(items) > shown else ""
+    return "; ".join(items[:shown]) + more if items else "none"

@@ -59,7 +59,8 @@ class Run:
     def command(self) -> list[str]:
         """Return the command line; ``--resume`` starts afresh where there is nothing to go on from."""
         train_net = str(ROOT / "tools" / "train_net.py")
-        options = [*self.options, "SOLVER.MAX_ITER", str(self.iterations), "OUTPUT_DIR", str(self.folder)]
+        schedule = ["SOLVER.MAX_ITER", str(self.iterations), "SOLVER.WARMUP_ITERS", str(self.iterations // 10)]
+        options = [*self.options, *schedule, "OUTPUT_DIR", str(self.folder)]
         return [sys.executable, train_net, "--resume", "--config-file", str(self.config), *options]
 
     def done_iterations(self) -> int:
@@ -97,7 +98,7 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
 
     _announce(1, "captioned scenes: images, boxes, masks and captions")
     counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
-    _call("generate_scenes.py", "--output", datasets / "scenes", *(f"--num-{k}={v}" for k, v in counts.items()))
+    _call("generate_scenes.py", "--output", datasets / "scenes", *(f"--{k}={v}" for k, v in counts.items()))
 
     _announce(2, "vocabulary of the captions")
     vocabulary = folder / "vocabulary.model"
@@ -185,7 +186,8 @@ def _train(runs: Sequence[Run]) -> None:
     at_once = max(1, min(len(missing), os.cpu_count() or 1))
     threads = max(1, (os.cpu_count() or 1) // at_once)
     stop = threading.Event()
-    with tqdm(total=total, unit="it", desc=f"{len(runs)} run{'s' * (len(runs) > 1)}") as bar:
+    title = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    with tqdm(total=total, unit="it", desc=title, mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
         bar.update(sum(run.iterations for run in runs if run not in missing))
         bar.start_t, bar.initial = time.time(), bar.n  # the ETA counts what this call does
         with ThreadPoolExecutor(at_once) as pool:

@@ -11,6 +11,8 @@ from torchvision.ops import roi_align
 
 # Turning a map into a table costs its every pixel, so it must serve some bins; found by timing both ways.
 _BINS_PER_PIXEL_WORTH_A_TABLE = 1 / 8
+# A list of this many pixels takes about 0.7 GB; detectors with FPN or C4 stay far below.
+_LONGEST_LIST = 2**24
 
 
 def use_gather_roi_align(model: nn.Module) -> nn.Module:
@@ -50,12 +52,10 @@ class GatherROIAlign(ROIAlign):
         """
         dtype = torch.promote_types(features.dtype, torch.float32)
         wide, rois = features.to(dtype), rois.detach().to(dtype)
-        return (self._gather(wide, rois) if self._pays(features, rois) else self._loop(wide, rois)).to(features.dtype)
-
-    def _pays(self, features: Tensor, rois: Tensor) -> bool:
-        pixels = features[:, 0].numel()
         bins = len(rois) * self.output_size[0] * self.output_size[1]
-        return features.device.type == "cpu" and bins > pixels * _BINS_PER_PIXEL_WORTH_A_TABLE
+        worth_a_table = bins > features[:, 0].numel() * _BINS_PER_PIXEL_WORTH_A_TABLE
+        pool = self._gather if worth_a_table and features.device.type == "cpu" else self._loop
+        return pool(wide, rois).to(features.dtype)
 
     def _loop(self, features: Tensor, rois: Tensor) -> Tensor:
         return roi_align(features, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
@@ -68,18 +68,26 @@ class GatherROIAlign(ROIAlign):
             extent = extent.clamp(min=1.0)
         columns = _windows(boxes[:, 0], extent[:, 0], self.output_size[1], self.sampling_ratio, width)
         rows = _windows(boxes[:, 1], extent[:, 1], self.output_size[0], self.sampling_ratio, height)
+        if self._is_too_long(rows, columns):
+            return self._loop(features, rois)
         pixels, weights, offsets = _bags(rois[:, 0].long() * height * width, rows, columns, width)
 
         table = features.permute(0, 2, 3, 1).reshape(images * height * width, channels).contiguous()
         pooled = F.embedding_bag(pixels, table, offsets, mode="sum", per_sample_weights=weights)
         return pooled.view(len(rois), *self.output_size, channels).permute(0, 3, 1, 2)
 
+    def _is_too_long(self, rows: "_Windows", columns: "_Windows") -> bool:
+        """Whether the bins have more pixels than fit in memory, or far more than the samples in them read."""
+        pixels = int((rows.size.sum(dim=1) * columns.size.sum(dim=1)).sum())
+        read = rows.size[0].numel() * columns.size.numel() * (2 * self.sampling_ratio) ** 2
+        return pixels > _LONGEST_LIST or (self.sampling_ratio > 0 and pixels > 4 * read)
+
 
 class _Windows(NamedTuple):
     """Per region and bin, the run of pixels along one axis that the bin's samples read."""
 
     first: Tensor  # (regions, bins): where the run starts
-    count: Tensor  # (regions, bins): its length
+    size: Tensor  # (regions, bins): its length
     weights: Tensor  # (regions, bins, longest run): zero after the run's end
 
 
@@ -120,8 +128,8 @@ def _bags(image_start: Tensor, rows: _Windows, columns: _Windows, width: int) ->
     """
     across, down = columns.first.shape[1], rows.first.shape[1]
     corner = (image_start[:, None, None] + rows.first[:, :, None] * width + columns.first[:, None, :]).flatten()
-    height_of_bin = rows.count[:, :, None].expand(-1, -1, across).flatten()
-    width_of_bin = columns.count[:, None, :].expand(-1, down, -1).flatten()
+    height_of_bin = rows.size[:, :, None].expand(-1, -1, across).flatten()
+    width_of_bin = columns.size[:, None, :].expand(-1, down, -1).flatten()
 
     # One line per row of pixels in a bin's window.
     bin_of_line = torch.repeat_interleave(height_of_bin)
@@ -129,7 +137,7 @@ def _bags(image_start: Tensor, rows: _Windows, columns: _Windows, width: int) ->
     band = bin_of_line // across  # region and vertical bin
     column = band // down * across + bin_of_line % across  # region and horizontal bin
     line_weight = rows.weights.flatten()[band * rows.weights.shape[2] + row]
-    line_length = columns.count.flatten()[column]
+    line_length = columns.size.flatten()[column]
     line_start = _starts(line_length)
 
     # One entry per pixel of a line.

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from virtex_det.errors import UserError
 from virtex_det.solver.lookahead import add_lookahead, parameters_of
 
-# The ResNet, wherever a model keeps it: a C4 detector has its last stage in the head. An FPN's own layers are not of it.
+# The ResNet, wherever a model keeps it: a C4 detector has its last stage in the head. FPN's own layers are not of it.
 _BACKBONE = re.compile(r"backbone\.(?!fpn_|top_block\.)|roi_heads\.res5\.\d")
 
 

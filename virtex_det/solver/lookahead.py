@@ -12,7 +12,7 @@ _STATE = "lookahead"  # PyTorch saves and restores optimizer state under names l
 def add_lookahead(optimizer: Optimizer, steps: int, alpha: float) -> None:
     """Let slow weights follow an optimizer's: every few updates both become the slow ones, moved a part of the way.
 
-    The slow weights start as the parameters are at the first update, so weights may be loaded in between. They are a part
+    The slow weights start as the parameters are at the first update, so weights may be loaded in between. They are part
     of the optimizer's state, so training resumes exactly.
 
     Args:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import build_backbone
+from detectron2.modeling.backbone import resnet
 from detectron2.modeling.backbone.resnet import BasicBlock
 
 import virtex_det.modeling  # noqa: F401  (registers the builders)
@@ -22,7 +23,13 @@ def config(builder: str, **resnets: Any) -> CfgNode:
     cfg.MODEL.BACKBONE.FREEZE_AT = resnets.pop("FREEZE_AT", 0)
     cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = STAGES, 8
     cfg.MODEL.FPN.NORM = resnets.pop("FPN_NORM", "")
-    narrow = {"OUT_FEATURES": STAGES, "RES2_OUT_CHANNELS": 16, "WIDTH_PER_GROUP": 4, "STEM_OUT_CHANNELS": 8, "NORM": "BN"}
+    narrow = {
+        "OUT_FEATURES": STAGES,
+        "RES2_OUT_CHANNELS": 16,
+        "WIDTH_PER_GROUP": 4,
+        "STEM_OUT_CHANNELS": 8,
+        "NORM": "BN",
+    }
     cfg.MODEL.RESNETS.update({**narrow, **resnets})
     return cfg
 
@@ -68,12 +75,22 @@ def test_same_feature_pyramid_as_detectron2(norm: str) -> None:
     assert_same_network("resnet_fpn_backbone", {"FPN_NORM": norm})
 
 
+class UncompiledDeformConv(Conv2d):
+    """Detectron2's deformable convolutions need its compiled part; this has their parameters."""
+
+    def __init__(self, *args: Any, deformable_groups: int, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+
+
 @pytest.mark.parametrize("modulated", [True, False])
-def test_same_deformable_layers_as_detectron2(modulated: bool) -> None:
+def test_same_deformable_layers_as_detectron2(modulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DeformConv", "ModulatedDeformConv"):
+        monkeypatch.setattr(resnet, name, UncompiledDeformConv)
     settings = {"DEFORM_ON_PER_STAGE": [False, True, True, True], "DEFORM_MODULATED": modulated, "DEFORM_NUM_GROUPS": 2}
     ours = build_backbone(config("build_caption_resnet_backbone", **settings)).state_dict()
     theirs = build_backbone(config("build_resnet_backbone", **settings)).state_dict()
     assert {name: tensor.shape for name, tensor in ours.items()} == {n: t.shape for n, t in theirs.items()}
+    assert "res3.0.conv2_offset.weight" in ours
 
 
 @pytest.mark.parametrize("depth", [18, 34])

@@ -7,6 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 import virtex_det.modeling  # noqa: F401  (registers the head)
@@ -58,7 +59,8 @@ def test_trains_and_detects(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> N
         model = build_model(cfg)
     assert "private" not in caplog.text
     targets = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[4.0, 4, 40, 40]])), gt_classes=torch.tensor([3]))
-    losses = model([{"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "instances": targets}])
+    with EventStorage():
+        losses = model([{"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "instances": targets}])
     sum(losses.values()).backward()
     assert model.roi_heads.res5.norm.weight.grad.abs().sum() > 0
     model.eval()

@@ -49,7 +49,7 @@ def build_caption_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
 
 @BACKBONE_REGISTRY.register()
 def build_caption_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Build a feature pyramid (Lin et al. 2017) on `build_caption_resnet_backbone`, as Detectron2 does on its ResNet."""
+    """Build a feature pyramid (Lin et al. 2017) on `build_caption_resnet_backbone`, as Detectron2 does on its own."""
     return FPN(
         bottom_up=build_caption_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

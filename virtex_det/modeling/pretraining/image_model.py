@@ -17,6 +17,9 @@ class ImageModel(nn.Module):
         pixel_std: likewise.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, backbone: Backbone, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
         self.backbone = backbone

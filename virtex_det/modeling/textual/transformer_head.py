@@ -56,7 +56,7 @@ class TransformerDecoderTextualHead(nn.Module):
         self.output.weight = self.embedding.words.weight
 
     def project(self, visual_grid: Tensor) -> Tensor:
-        """Turn an image grid (images, channels, height, width) into the decoder's memory (images, cells, hidden_size)."""
+        """Turn a grid (images, channels, height, width) into the decoder's memory (images, cells, hidden_size)."""
         return self.visual_projection(visual_grid.flatten(2).transpose(1, 2))
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:

@@ -3,8 +3,8 @@ from virtex_det.data.datasets.scenes.dice import Dice
 
 def test_numbers_are_pinned():
     dice = Dice(0, (1, 2))
-    assert [dice.below(100) for _ in range(6)] == [44, 77, 82, 77, 5, 27]
-    assert dice.octets(4).tolist() == [1, 2, 3, 4]
+    assert [dice.below(100) for _ in range(6)] == [5, 56, 58, 86, 65, 94]
+    assert dice.octets(4).tolist() == [13, 61, 46, 19]
 
 
 def test_between_reaches_both_ends():

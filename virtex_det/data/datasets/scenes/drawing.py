@@ -30,11 +30,11 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 # Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
 # right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
-_DRAWN_AREA = {"small": (16_000, 23_000), "medium": (39_000, 53_000), "large": (89_000, 120_000)}
+_DRAWN_AREA = {"small": (18_000, 23_500), "medium": (39_000, 53_000), "large": (89_000, 120_000)}
 # Visible area, in millionths of the image's, from which an instance is called medium, and large.
 MEDIUM_FROM, LARGE_FROM = 26_000, 60_000
 # Percent of an instance that must stay visible.
-MIN_VISIBLE = 70
+MIN_VISIBLE = 75
 
 _PLACES_TRIED = 8
 # Subpixels per pixel and side: their count is the coverage of a pixel's edge.
@@ -157,7 +157,7 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
 def _random_sprite(dice: Dice, shape: str, color: str, area: int, size: int) -> _Sprite:
     """Put a shape of that area (pixels) at a random place, angle and slight stretch."""
     side = math.isqrt(area * 64 * 64)
-    stretch = dice.between(15, 18)
+    stretch = dice.between(15, 17)
     angle = dice.below(TURN)
     center = np.array([dice.between(5 * size, 59 * size), dice.between(5 * size, 59 * size)])
     outline = []

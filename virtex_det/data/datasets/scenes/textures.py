@@ -76,7 +76,7 @@ def draw_background(dice: Dice, kind: str, size: int) -> np.ndarray:
     first, second = _muted_color(dice, gray), _muted_color(dice, min(max(gray + contrast, 56), 184))
     mix = 3 * BACKGROUNDS[kind](dice, size) + _clouds(dice, size)
     canvas = (first + ((second - first) * mix[:, :, None] >> 10)).astype(np.uint8)
-    for _ in range(dice.between(3, 7)):
+    for _ in range(dice.between(2, 5)):
         dice.pick(_CLUTTER)(dice, canvas)
     return canvas.astype(np.int32)
 
@@ -143,5 +143,5 @@ def light_and_noise(dice: Dice, canvas: np.ndarray) -> np.ndarray:
     # The sum of two uniform bytes is bell-shaped enough, and exact.
     first, second = dice.octets(2, size, size, 3)
     grain = np.add(first, second, dtype=np.int32) - 255
-    canvas += grain * dice.between(8, 30) >> 8
+    canvas += grain * dice.between(6, 22) >> 8
     return np.clip(canvas, 0, 255).astype(np.uint8)

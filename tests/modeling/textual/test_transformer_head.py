@@ -1,0 +1,58 @@
+"""The textual head: what depends on what, and how it starts."""
+
+import pytest
+import torch
+
+from virtex_det.modeling.textual import TransformerDecoderTextualHead
+
+
+def build_head(norm_first: bool = False, **sizes: int) -> TransformerDecoderTextualHead:
+    torch.manual_seed(0)
+    arguments = {"visual_feature_size": 12, "vocab_size": 50, "hidden_size": 64, "num_layers": 2, "attention_heads": 4}
+    return TransformerDecoderTextualHead(**{**arguments, "feedforward_size": 128, **sizes}, norm_first=norm_first)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_feature_depends_on_no_later_token(norm_first: bool) -> None:
+    head = build_head(norm_first).eval()
+    memory = head.project(torch.randn(1, 12, 3, 3))
+    short, long = head(torch.tensor([[1, 7, 8]]), memory), head(torch.tensor([[1, 7, 8, 9, 2]]), memory)
+    torch.testing.assert_close(long[:, :3], short)
+
+
+def test_padding_after_a_caption_changes_nothing() -> None:
+    head = build_head().eval()
+    memory = head.project(torch.randn(2, 12, 3, 3))
+    alone = head(torch.tensor([[1, 7, 2]]), memory[:1])
+    padded = head(torch.tensor([[1, 7, 2, 0, 0], [1, 5, 6, 7, 2]]), memory)
+    torch.testing.assert_close(padded[:1, :3], alone)
+
+
+def test_every_feature_depends_on_the_image_and_on_earlier_tokens() -> None:
+    head = build_head().eval()
+    grid = torch.randn(1, 12, 3, 3, requires_grad=True)
+    words = head.embedding.words.weight
+    feature = head(torch.tensor([[1, 7, 8]]), head.project(grid))[0, 2].square().sum()
+    of_grid, of_words = torch.autograd.grad(feature, [grid, words])
+    assert (of_grid.abs().sum(dim=1) > 0).all()
+    assert {index for index in range(50) if of_words[index].any()} == {1, 7, 8}
+
+
+def test_the_output_is_tied_to_the_words() -> None:
+    head = build_head()
+    assert head.output.weight is head.embedding.words.weight
+    assert "output.weight" in head.state_dict() and "output.weight" not in dict(head.named_parameters())
+
+
+def test_weights_start_as_in_bert() -> None:
+    head = build_head(hidden_size=256, feedforward_size=512)
+    drawn = {name: p for name, p in head.named_parameters() if p.dim() == 2}
+    assert any("self_attn.in_proj_weight" in name for name in drawn)
+    for name, weight in drawn.items():
+        assert float(weight.std()) == pytest.approx(0.02, rel=0.05), name
+    assert not head.embedding.words.weight[0].any()
+
+
+def test_only_the_pre_norm_decoder_ends_in_a_norm() -> None:
+    assert "transformer.norm.weight" in build_head(norm_first=True).state_dict()
+    assert "transformer.norm.weight" not in build_head(norm_first=False).state_dict()

@@ -1,0 +1,30 @@
+import subprocess
+import sys
+from pathlib import Path
+
+from virtex_det.data import SentencePieceTokenizer
+from virtex_det.data.datasets import load_dataset
+
+TOOL = Path(__file__).parents[2] / "tools" / "build_vocabulary.py"
+
+
+def build_vocabulary(*arguments):
+    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_captions_of_several_datasets_become_a_vocabulary(scenes, tmp_path):
+    names = ["scenes_train_captions", "scenes_unlabelled_captions"]
+    captions = [caption for name in names for image in load_dataset(name) for caption in image["captions"]]
+    path = tmp_path / "new" / "scenes.model"
+    run = build_vocabulary("--dataset", *names, "--vocab-size", 60, "--output", path)
+    assert run.returncode == 0 and f"60 pieces from {len(captions)} captions" in run.stdout
+    tokenizer = SentencePieceTokenizer(path)
+    assert tokenizer.vocab_size == 60 and tokenizer.unk_id not in tokenizer.encode(captions[-1])
+
+
+def test_a_mistake_is_one_screen_and_exit_code_1(scenes, tmp_path):
+    run = build_vocabulary(
+        "--dataset", "scenes_train_captions", "--vocab-size", 10**6, "--output", tmp_path / "v.model"
+    )
+    assert run.returncode == 1 and "--vocab-size" in run.stderr and "Traceback" not in run.stderr
+    assert not list(tmp_path.iterdir())
