@@ -9,9 +9,9 @@ from pathlib import Path
 _DATASETS = tempfile.TemporaryDirectory(prefix="virtex_det_tests_")
 os.environ["DETECTRON2_DATASETS"] = _DATASETS.name
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
+import pytest
+import torch
+from detectron2.config import CfgNode
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)

@@ -6,33 +6,32 @@ python tools/build_vocabulary.py --dataset coco_2017_train_captions --vocab-size
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-import virtex_det  # noqa: F401  registers the datasets
-from virtex_det.data import train_tokenizer
-from virtex_det.data.datasets import load_dataset
-from virtex_det.errors import UserError
+try:
+    from virtex_det.data import train_tokenizer
+    from virtex_det.data.datasets import load_dataset
+    from virtex_det.engine import with_one_screen_errors
+except ImportError as error:
+    sys.exit(f"error: {error}")
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the vocabulary that the command line names."""
+    options = _parser().parse_args(arguments)
+    examples = [example for name in options.dataset for example in load_dataset(name)]
+    captions = [caption for example in examples for caption in example.get("captions", [])]
+    train_tokenizer(captions, options.output, options.vocab_size)
+    print(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
     parser.add_argument("--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)")
     parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
-    return parser.parse_args()
-
-
-def main(args: argparse.Namespace) -> None:
-    """Make the vocabulary."""
-    captions = [
-        caption for name in args.dataset for example in load_dataset(name) for caption in example.get("captions", [])
-    ]
-    train_tokenizer(captions, args.output, args.vocab_size)
-    print(f"{args.output}: {args.vocab_size} pieces from {len(captions)} captions of {', '.join(args.dataset)}")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    with_one_screen_errors(main)

@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Write the built-in data: images of coloured shapes with masks, boxes and captions, in COCO's format.
 
 python tools/generate_scenes.py
@@ -8,33 +8,31 @@ python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.data.datasets import datasets_root, generate_scenes
-from virtex_det.errors import UserError
+try:
+    from virtex_det.data.datasets import datasets_root, generate_scenes
+    from virtex_det.engine import with_one_screen_errors
+except ImportError as error:
+    sys.exit(f"error: {error}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Generate scenes as the command line says; return the exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Generate scenes as the command line says."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        folder = generate_scenes(
-            options.output,
-            num_train=options.train,
-            num_val=options.val,
-            num_unlabelled=options.unlabelled,
-            image_size=options.image_size,
-            captions_per_image=options.captions,
-            seed=options.seed,
-            num_workers=options.workers,
-            overwrite=options.overwrite,
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(folder)
-    return 0
+    generate_scenes(
+        options.output,
+        num_train=options.train,
+        num_val=options.val,
+        num_unlabelled=options.unlabelled,
+        image_size=options.image_size,
+        captions_per_image=options.captions,
+        seed=options.seed,
+        num_workers=options.workers,
+        overwrite=options.overwrite,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,4 +51,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with_one_screen_errors(main)

@@ -58,7 +58,8 @@ def _add_data_keys(cfg: CN) -> None:
     # Turns a dataset dict into a training example: "DetectionMapper" or "CaptionMapper".
     cfg.DATALOADER.MAPPER = "DetectionMapper"
 
-    # Resize images with torch's uint8 antialiased kernel: about 3x faster than Pillow; pixels differ by at most 1.
+    # Resize images with torch's uint8 antialiased kernel instead of Pillow's: an image is loaded about twice as fast;
+    # 0.1 % of the pixel values differ by 1, very few by 2.
     cfg.INPUT.FAST_RESIZE = False
 
     # Image and caption augmentation of pretraining (VirTex, sec. 3.2 and its public code).

@@ -28,6 +28,7 @@ def cfg(dicts, register, tokenizer_file):
     cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "DATALOADER.ASPECT_RATIO_GROUPING", False])
     cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (20, 30), "INPUT.MIN_SIZE_TEST", 20])
     cfg.merge_from_list(["INPUT.CAPTION.CROP_SIZE", 16, "INPUT.CAPTION.TOKENIZER", str(tokenizer_file)])
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 60
     cfg.DATASETS.TRAIN = (register(dicts),)
     return cfg
 

@@ -14,6 +14,7 @@ def cfg(tokenizer_file):
     cfg = get_cfg()
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.CAPTION.TOKENIZER = str(tokenizer_file)
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 60
     cfg.INPUT.CAPTION.CROP_SIZE = 16
     return cfg
 
@@ -145,3 +146,9 @@ def test_a_format_without_colours_is_an_error(cfg):
 def test_left_and_right_change_places_as_whole_words_in_their_case(caption, exchanged):
     assert exchange_left_and_right(caption) == exchanged
     assert exchange_left_and_right(exchanged) == caption
+
+
+def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_what_to_set(cfg):
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 61
+    with pytest.raises(UserError, match="MODEL.TEXTUAL.VOCAB_SIZE 60"):
+        CaptionMapper(cfg)

@@ -25,7 +25,9 @@ def test_an_error_of_ours_keeps_its_traceback():
 
 
 def test_a_mistake_met_in_a_loader_process_loses_the_traceback_in_its_message():
-    wrapped = UserError("Caught UserError in DataLoader worker process 0.\nTraceback...\nx.errors.UserError: a.jpg is cut")
+    wrapped = UserError(
+        "Caught UserError in DataLoader worker process 0.\nTraceback...\nx.errors.UserError: a.jpg is cut"
+    )
     assert str(wrapped) == "a.jpg is cut"
 
 

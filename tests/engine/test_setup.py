@@ -8,7 +8,7 @@ CONFIG = "configs/detectron2/scenes_segm.yaml"
 
 
 @pytest.fixture(autouse=True)
-def in_root(monkeypatch, request):
+def in_root(monkeypatch, request, scenes):
     monkeypatch.chdir(request.config.rootpath)
 
 
@@ -86,3 +86,17 @@ def test_sync_bn_over_cpu_processes_is_refused_with_what_to_set(monkeypatch):
 def test_a_warm_up_longer_than_the_run_is_refused_with_what_to_set(tmp_path):
     with pytest.raises(UserError, match="SOLVER.WARMUP_ITERS 1"):
         setup(arguments("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 10))
+
+
+def test_a_missing_dataset_is_named_with_the_folder_and_the_variable(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)coco_2017_train.*DETECTRON2_DATASETS"):
+        setup(arguments("OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", '("coco_2017_train",)'))
+
+
+def test_a_detector_with_another_number_of_classes_than_its_data_is_refused(tmp_path):
+    with pytest.raises(UserError, match="MODEL.ROI_HEADS.NUM_CLASSES 8"):
+        setup(arguments("OUTPUT_DIR", tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", 80))
+
+
+def test_evaluation_does_not_ask_for_training_data(tmp_path):
+    setup(arguments("--eval-only", "OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", '("coco_2017_train",)'))

@@ -148,6 +148,17 @@ def test_the_default_is_the_optimizer_of_detectron2(cfg: CfgNode, model: Model) 
     torch.testing.assert_close(train(model, build_optimizer(cfg, model)), train(plain, theirs), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_resuming_with_another_memory_layout_changes_nothing(cfg: CfgNode, model: Model, name: str) -> None:
+    cfg.SOLVER.OPTIMIZER = name
+    optimizer = build_optimizer(cfg, model)
+    train(model, optimizer)
+    resumed = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    after = build_optimizer(cfg, resumed)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.testing.assert_close(train(resumed, after), train(model, optimizer), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("clip_type", ["value", "norm"])
 def test_clipping_per_parameter_is_that_of_detectron2(cfg: CfgNode, model: Model, clip_type: str) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, clip_type

@@ -29,7 +29,8 @@ class ResultRecord:
         subset_seed: which part.
         seed: seed of the run; negative when it had none.
         iteration: training iterations behind the model evaluated; None where it is not known.
-        metrics: as Detectron2 nests them, for example ``{"bbox": {"AP": 12.3, ...}, "segm": {...}}``, in percent.
+        metrics: as Detectron2 nests them, for example ``{"bbox": {"AP": 12.3, ...}, "segm": {...}}``, in
+            percent; None where a metric is not defined.
         weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file.
         evaluated: the same of the file evaluated, when it is not the model in training.
         config_sha256: of the full config, as ``config.yaml`` in the run folder shows it.
@@ -43,7 +44,7 @@ class ResultRecord:
     subset_seed: int
     seed: int
     iteration: int | None
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
     weights: dict[str, str]
     evaluated: dict[str, str]
     config_sha256: str

@@ -13,6 +13,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 
@@ -148,7 +149,7 @@ def _sheet(
     rows = []
     for image_id in _busiest_images(truth, pictures):
         info = truth.loadImgs(image_id)[0]
-        image = cv2.imread(str(image_root / info["file_name"]))
+        image = np.asarray(Image.open(image_root / info["file_name"]).convert("RGB"))[:, :, ::-1]
         row = {}
         for title, predictions in columns.items():
             found = truth.imgToAnns[image_id] if predictions is None else predictions.get(image_id, [])
@@ -178,7 +179,7 @@ def _busiest_images(truth: COCO, count: int) -> list[int]:
     return sorted(truth.imgs, key=lambda image_id: (-len(truth.imgToAnns[image_id]), image_id))[:count]
 
 
-def draw_instances(image: np.ndarray, instances: Sequence[dict], names: dict[int, str], scale: int = 3) -> np.ndarray:
+def draw_instances(image: np.ndarray, instances: Sequence[dict], names: dict[int, str], scale: int = 4) -> np.ndarray:
     """Draw masks, outlines and class names over an image.
 
     Args:
@@ -202,10 +203,10 @@ def draw_instances(image: np.ndarray, instances: Sequence[dict], names: dict[int
         cv2.drawContours(canvas, contours, -1, colour, 2)
         x, y = (int(scale * edge) for edge in instance["bbox"][:2])
         score = f" {instance['score']:.2f}" if "score" in instance else ""
-        labels.append((names[instance["category_id"]] + score, (x, max(y - 3, 9)), colour))
-    for text, corner, colour in labels:
-        for thickness, ink in ((3, (255, 255, 255)), (1, [c // 2 for c in colour])):
-            cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.36, ink, thickness, cv2.LINE_AA)
+        labels.append((names[instance["category_id"]] + score, (x, max(y - 4, 14))))
+    for text, corner in labels:
+        for thickness, ink in ((4, (20, 20, 20)), (1, (255, 255, 255))):
+            cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.55, ink, thickness, cv2.LINE_AA)
     return canvas
 
 

@@ -54,9 +54,15 @@ class CaptionMapper:
         """Read INPUT.FORMAT and INPUT.CAPTION."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"CaptionMapper reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+        tokenizer = SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER)
+        if tokenizer.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
+            raise UserError(
+                f"The tokenizer {cfg.INPUT.CAPTION.TOKENIZER} has {tokenizer.vocab_size} pieces, and the model "
+                f"{cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\nSet MODEL.TEXTUAL.VOCAB_SIZE {tokenizer.vocab_size}."
+            )
         return {
             "is_train": is_train,
-            "tokenizer": SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER),
+            "tokenizer": tokenizer,
             "image_transform": build_image_transform(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "flip_prob": cfg.INPUT.CAPTION.FLIP_PROB,

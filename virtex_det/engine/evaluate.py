@@ -36,8 +36,10 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
         raise UserError(f"{wanted}: --eval-only needs a trained detector. Set MODEL.WEIGHTS to its model_final.pth.")
     report_folder = "" if run.has_checkpoint() else cfg.OUTPUT_DIR
-    rest = TransferCheckpointer(model, report_folder, cfg=cfg, require="model").load(weights)
+    checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
+    rest = checkpointer.load(weights)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
-    write_records(cfg, results, iteration=rest.get("iteration"), wall_seconds=seconds, evaluated=weights)
+    done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
+    write_records(cfg, results, iteration=done, wall_seconds=seconds, evaluated=checkpointer.report)
     return results

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from virtex_det.benchmark.records import ResultRecord, sha256_of
+from virtex_det.checkpoint import LoadReport
 
 
 def write_records(
@@ -17,7 +18,7 @@ def write_records(
     *,
     iteration: int | None,
     wall_seconds: float,
-    evaluated: str = "",
+    evaluated: LoadReport | None = None,
 ) -> None:
     """Write one :class:`ResultRecord` per test dataset into ``cfg.OUTPUT_DIR``; on the main process alone.
 
@@ -26,7 +27,7 @@ def write_records(
         results: what ``Trainer.test`` returned: metrics of the one dataset, or metrics by dataset.
         iteration: training iterations behind the model, if known.
         wall_seconds: time since the run or this evaluation began.
-        evaluated: path of the weights file evaluated; empty for the model in training.
+        evaluated: report of the weights file evaluated; None for the model in training.
     """
     if not comm.is_main_process():
         return
@@ -41,8 +42,8 @@ def write_records(
             seed=cfg.SEED,
             iteration=iteration,
             metrics={task: {name: _finite(value) for name, value in table.items()} for task, table in metrics.items()},
-            weights=_weights(Path(evaluated).parent if evaluated else Path(cfg.OUTPUT_DIR)),
-            evaluated=evaluated,
+            weights=_weights(Path(evaluated.path).parent if evaluated else Path(cfg.OUTPUT_DIR)),
+            evaluated=_identity(evaluated._asdict()) if evaluated else {},
             config_sha256=sha256_of(cfg.dump()),
             wall_seconds=round(wall_seconds, 1),
         ).write(cfg.OUTPUT_DIR)
@@ -56,7 +57,8 @@ def _finite(value: float) -> float | None:
 def _weights(run_folder: Path) -> dict[str, str]:
     """Return path, sha256 and format of what the run in a folder started from; empty where nothing tells."""
     report = run_folder / "load_report.json"
-    if not report.exists():
-        return {}
-    found = json.loads(report.read_text())
-    return {key: found[key] for key in ("path", "sha256", "format")}
+    return _identity(json.loads(report.read_text())) if report.exists() else {}
+
+
+def _identity(report: dict[str, Any]) -> dict[str, str]:
+    return {key: report[key] for key in ("path", "sha256", "format")}

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from yaml import YAMLError
 
 from virtex_det.config import get_cfg
+from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.engine.performance import tune_process
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
@@ -44,6 +45,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     check_schedule(cfg)
     check_devices(cfg)
+    check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any((run_folder / marker).exists() for marker in RUN_MARKERS)
     if is_run and not (args.resume or args.eval_only):
@@ -104,6 +106,14 @@ def check_schedule(cfg: CfgNode) -> None:
             f"SOLVER.WARMUP_ITERS is {warmup} and SOLVER.MAX_ITER {total}: warm-up has to end before training does.\n"
             f"For a run this short set SOLVER.WARMUP_ITERS {total // 10}."
         )
+
+
+def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Refuse data sets that are not there, and a detector with another number of classes than they have."""
+    check_datasets(names)
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        for name in names:
+            check_num_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
 
 
 def check_devices(cfg: CfgNode) -> None:

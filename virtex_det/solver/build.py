@@ -30,6 +30,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
             not a regular expression.
     """
     optimizer = _update_rule(cfg, parameter_groups(cfg, model))
+    optimizer.register_load_state_dict_post_hook(_match_layout)
     if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
         _add_gradient_clipping(cfg, optimizer)
     if cfg.SOLVER.LOOKAHEAD.ENABLED:
@@ -79,6 +80,19 @@ def _can_fuse(cfg: CfgNode, groups: list[dict[str, Any]]) -> bool | None:
     parameters = (parameter for group in groups for parameter in group["params"])
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     return True if fits and not cfg.SOLVER.AMP.ENABLED else None
+
+
+def _match_layout(optimizer: Optimizer) -> None:
+    """Lay loaded state out in memory as its parameters are.
+
+    A fused step on CPU takes that for granted, and would mix up the values of a run resumed with channels-last memory
+    (MODEL.BF16) that began without.
+    """
+    for parameter in parameters_of(optimizer):
+        state = optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer) -> None:

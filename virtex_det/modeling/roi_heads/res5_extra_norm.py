@@ -13,8 +13,8 @@ from virtex_det.errors import UserError
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
     """`Res5ROIHeads` with a norm of type MODEL.RESNETS.NORM after the last block, named `res5.norm`.
 
-    A backbone pretrained without labels gives res5 outputs of another scale than a supervised one; the norm makes one
-    learning rate fit both (He et al. 2020, "Momentum Contrast", sec. 4.2 and appendix).
+    Backbones pretrained in different ways give outputs of different scale; the norm makes one schedule fit them all
+    (He et al. 2020, "Momentum Contrast", sec. 4.2).
     """
 
     @classmethod

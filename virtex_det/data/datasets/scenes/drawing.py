@@ -30,9 +30,9 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 # Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
 # right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
-_DRAWN_AREA = {"small": (18_000, 23_500), "medium": (39_000, 53_000), "large": (89_000, 120_000)}
+_DRAWN_AREA = {"small": (23_000, 32_000), "medium": (50_000, 66_000), "large": (100_000, 125_000)}
 # Visible area, in millionths of the image's, from which an instance is called medium, and large.
-MEDIUM_FROM, LARGE_FROM = 26_000, 60_000
+MEDIUM_FROM, LARGE_FROM = 36_000, 73_000
 # Percent of an instance that must stay visible.
 MIN_VISIBLE = 75
 
@@ -175,21 +175,44 @@ def _rasterize(outline: Outline, size: int) -> tuple[tuple[slice, slice], np.nda
     left, top = np.maximum(points.min(axis=0) // 64 - 1, 0).tolist()
     right, bottom = np.minimum(points.max(axis=0) // 64 + 2, size).tolist()
     height, width = max(bottom - top, 0), max(right - left, 0)
-    fine = np.zeros((height * _FINE, width * _FINE), dtype=np.uint8)
-    # Four binary places after the subpixel; OpenCV takes pixel centers as whole numbers, hence the half.
-    local = [((contour - [64 * left, 64 * top]) * _FINE // 4 - 8).astype(np.int32) for contour in outline]
-    cv2.fillPoly(fine, local, color=(1,), shift=4)
+    fine = _filled([contour - [64 * left, 64 * top] for contour in outline], height * _FINE, width * _FINE)
     # Strided sums: several times faster than sums over axes of length 4.
     rows = functools.reduce(np.add, [fine[k::_FINE] for k in range(_FINE)])
     coverage = functools.reduce(np.add, [rows[:, k::_FINE] for k in range(_FINE)])
     return (slice(top, bottom), slice(left, right)), coverage
 
 
+def _filled(outline: Outline, height: int, width: int) -> np.ndarray:
+    """Fill an outline by the even-odd rule: 1 for each subpixel whose centre is inside, else 0.
+
+    Masks must be the same everywhere, and OpenCV's fillPoly gives others from version 4.11 on than before.
+
+    Args:
+        outline: contours in pixels / 64.
+        height: rows of subpixels.
+        width: columns of subpixels.
+
+    Returns:
+        uint8, shape (height, width).
+    """
+    x, y = np.concatenate(outline).T
+    next_x, next_y = np.concatenate([part for contour in outline for part in (contour[1:], contour[:1])]).T
+    side = 64 // _FINE
+    columns = np.arange(width) * side + side // 2
+    edge, column = np.nonzero((x[:, None] <= columns) != (next_x[:, None] <= columns))
+    crossing = y[edge] + (columns[column] - x[edge]) * (next_y - y)[edge] // (next_x - x)[edge]
+    # The first row whose centre lies at or below the crossing: there inside and outside change places.
+    row = np.minimum(np.maximum((crossing + side // 2 - 1) // side, 0), height)
+    changes = np.bincount(row * width + column, minlength=(height + 1) * width).astype(np.uint8)
+    return np.bitwise_xor.accumulate(changes.reshape(height + 1, width)[:-1] & 1, axis=0)
+
+
 def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     """Paint a sprite with its drop shadow, light falling across it and, sometimes, a dark rim."""
     size = len(canvas)
-    offset = np.array([COS[light], SIN[light]]) * size * 4 // (3 * UNIT)
-    window, shadow = _rasterize([contour + offset for contour in sprite.outline], size)
+    window, shadow = _shifted(
+        sprite, int(COS[light]) * size // (48 * UNIT), int(SIN[light]) * size // (48 * UNIT), size
+    )
     canvas[window] -= canvas[window] * shadow[:, :, None] * 5 >> 8
 
     texels = _lit(dice, sprite, light)
@@ -200,6 +223,16 @@ def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     target += (texels - target) * sprite.coverage[:, :, None] >> 4
 
 
+def _shifted(sprite: _Sprite, right: int, down: int, size: int) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return a sprite's window and coverage after a shift in pixels, cut off at the border of the image."""
+    top, left = sprite.window[0].start + down, sprite.window[1].start + right
+    bottom, far = sprite.window[0].stop + down, sprite.window[1].stop + right
+    window = (slice(max(top, 0), min(bottom, size)), slice(max(left, 0), min(far, size)))
+    return window, sprite.coverage[
+        window[0].start - top : window[0].stop - top, window[1].start - left : window[1].stop - left
+    ]
+
+
 def _lit(dice: Dice, sprite: _Sprite, light: int) -> np.ndarray:
     """Return the colours of a sprite's window: its own shade of its colour, darker away from the light. int32."""
     height, width = sprite.coverage.shape
@@ -208,7 +241,7 @@ def _lit(dice: Dice, sprite: _Sprite, light: int) -> np.ndarray:
     across = (np.arange(width) * 2 - width) * COS[light] * strength
     down = (np.arange(height) * 2 - height) * SIN[light] * strength
     shade = -((across + down[:, None]) // (UNIT * max(height, width))).astype(np.int32)
-    return np.clip(paint + shade[:, :, None], 0, 255)
+    return np.minimum(np.maximum(paint + shade[:, :, None], 0), 255)
 
 
 def _describe(sprite: _Sprite, mask: np.ndarray) -> Instance:
