@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from virtex_det.data.datasets.scenes import SHAPES, SPLITS, draw_scene
-from virtex_det.data.datasets.scenes.drawing import _DRAWN_AREA, LARGE_FROM, MEDIUM_FROM, MIN_VISIBLE
+from virtex_det.data.datasets.scenes.drawing import DRAWN_AREA, LARGE_FROM, MEDIUM_FROM, MIN_VISIBLE
 from virtex_det.errors import UserError
 
 # Made on x86-64 Linux; another machine, NumPy or OpenCV that gives another value breaks the promise of scenes.
@@ -76,7 +76,7 @@ def test_enough_of_every_instance_is_visible(scenes):
     # The size word of an instance tells the range that its whole area was drawn from.
     for scene in scenes:
         for instance in scene.instances:
-            smallest = _DRAWN_AREA[instance.size][0] * scene.masks[0].size // 1_000_000
+            smallest = DRAWN_AREA[instance.size][0] * scene.masks[0].size // 1_000_000
             assert instance.area * 100 >= smallest * MIN_VISIBLE
 
 

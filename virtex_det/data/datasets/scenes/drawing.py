@@ -30,7 +30,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 # Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
 # right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
-_DRAWN_AREA = {"small": (23_000, 32_000), "medium": (50_000, 66_000), "large": (100_000, 125_000)}
+DRAWN_AREA = {"small": (23_000, 32_000), "medium": (50_000, 66_000), "large": (100_000, 125_000)}
 # Visible area, in millionths of the image's, from which an instance is called medium, and large.
 MEDIUM_FROM, LARGE_FROM = 36_000, 73_000
 # Percent of an instance that must stay visible.
@@ -137,8 +137,8 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
     owner = np.zeros((size, size), dtype=np.uint8)
     visible, wanted = [size * size], [0]
     for _ in range(dice.between(2, 5)):
-        shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(_DRAWN_AREA))
-        area = dice.between(*_DRAWN_AREA[extent]) * size * size // 1_000_000
+        shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(DRAWN_AREA))
+        area = dice.between(*DRAWN_AREA[extent]) * size * size // 1_000_000
         wanted.append(-(-area * MIN_VISIBLE // 100))
         for _ in range(_PLACES_TRIED):
             sprite = _random_sprite(dice, shape, color, area, size)
@@ -210,9 +210,8 @@ def _filled(outline: Outline, height: int, width: int) -> np.ndarray:
 def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     """Paint a sprite with its drop shadow, light falling across it and, sometimes, a dark rim."""
     size = len(canvas)
-    window, shadow = _shifted(
-        sprite, int(COS[light]) * size // (48 * UNIT), int(SIN[light]) * size // (48 * UNIT), size
-    )
+    away = (int(SIN[light]) * size // (48 * UNIT), int(COS[light]) * size // (48 * UNIT))
+    window, shadow = _shifted(sprite, away, size)
     canvas[window] -= canvas[window] * shadow[:, :, None] * 5 >> 8
 
     texels = _lit(dice, sprite, light)
@@ -223,14 +222,14 @@ def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     target += (texels - target) * sprite.coverage[:, :, None] >> 4
 
 
-def _shifted(sprite: _Sprite, right: int, down: int, size: int) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Return a sprite's window and coverage after a shift in pixels, cut off at the border of the image."""
-    top, left = sprite.window[0].start + down, sprite.window[1].start + right
-    bottom, far = sprite.window[0].stop + down, sprite.window[1].stop + right
-    window = (slice(max(top, 0), min(bottom, size)), slice(max(left, 0), min(far, size)))
-    return window, sprite.coverage[
-        window[0].start - top : window[0].stop - top, window[1].start - left : window[1].stop - left
-    ]
+def _shifted(sprite: _Sprite, by: tuple[int, int], size: int) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Return a sprite's window and coverage moved down and right by whole pixels, cut off at the image's border."""
+    starts = [old.start + step for old, step in zip(sprite.window, by, strict=True)]
+    stops = [old.stop + step for old, step in zip(sprite.window, by, strict=True)]
+    rows, columns = (slice(max(start, 0), min(stop, size)) for start, stop in zip(starts, stops, strict=True))
+    top, left = starts
+    coverage = sprite.coverage[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return (rows, columns), coverage
 
 
 def _lit(dice: Dice, sprite: _Sprite, light: int) -> np.ndarray:
