@@ -54,3 +54,13 @@ def test_without_gpus_the_command_runs_in_this_process():
     seen = []
     launch(seen.append, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"))
     assert len(seen) == 1
+
+
+def test_an_interruption_is_no_traceback(capsys):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        with_one_screen_errors(interrupt)
+    assert stopped.value.code == 130
+    assert "interrupted" in capsys.readouterr().err

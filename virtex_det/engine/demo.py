@@ -55,6 +55,7 @@ class Run:
     iterations: int
     config: Path
     options: tuple[str, ...]
+    needs: Path | None = None  # a file that another run writes
 
     def command(self) -> list[str]:
         """Return the command line; ``--resume`` starts afresh where there is nothing to go on from."""
@@ -106,16 +107,15 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
         names = ("scenes_unlabelled_captions",)
         _call("build_vocabulary.py", "--dataset", *names, "--vocab-size", 120, "--output", vocabulary)
 
-    _announce(3, "pretraining: a backbone reads captions, and sees no box")
+    _announce(
+        3, "pretraining on captions; the same Mask R-CNN fine-tuned from random and, when it is done, from captions"
+    )
     tokenizer = ("INPUT.CAPTION.TOKENIZER", str(vocabulary))
     pretraining = Run("pretrain", folder / "pretrain", size.pretrain_iterations, PRETRAIN_CONFIG, tokenizer)
-    _train([pretraining])
-
-    _announce(4, "fine-tuning: the same Mask R-CNN from random and from captions")
     runs = finetune_runs(folder, size, pretraining.folder / "model_final.pth")
-    _train(runs)
+    _train([pretraining, *runs])
 
-    _announce(5, "the page")
+    _announce(4, "the page")
     page = folder / "index.html"
     write_report(
         page,
@@ -130,11 +130,11 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
 
 
 def finetune_runs(folder: Path, size: DemoSize, weights: Path) -> list[Run]:
-    """Return the runs to compare: each fraction and seed once from random and once from ``weights``."""
+    """Return the runs to compare, those from random first: each fraction and seed, once per arm."""
     runs = []
-    for fraction in size.fractions:
-        for seed in size.seeds:
-            for arm in ARMS:
+    for arm in ARMS:
+        for fraction in size.fractions:
+            for seed in size.seeds:
                 name = f"{arm}_{fraction:.0%}_seed{seed}".replace("%", "pct")
                 options = {
                     "MODEL.WEIGHTS": str(weights) if arm == "captions" else "",
@@ -144,7 +144,8 @@ def finetune_runs(folder: Path, size: DemoSize, weights: Path) -> list[Run]:
                     "TEST.EVAL_PERIOD": str(max(size.finetune_iterations // 4, 1)),
                 }
                 pairs = tuple(word for pair in options.items() for word in pair)
-                runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs))
+                needed = weights if arm == "captions" else None
+                runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs, needed))
     return runs
 
 
@@ -170,7 +171,7 @@ def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
 
 
 def _announce(step: int, title: str) -> None:
-    print(f"\n[{step}/5] {title}", flush=True)
+    print(f"\n[{step}/4] {title}", flush=True)
 
 
 def _call(tool: str, *arguments: object) -> None:
@@ -180,18 +181,19 @@ def _call(tool: str, *arguments: object) -> None:
 
 
 def _train(runs: Sequence[Run]) -> None:
-    """Run what is not complete, as many at a time as there are cores, behind one progress bar."""
+    """Run what is not complete, one run per core and thread, behind one progress bar.
+
+    Networks this small gain little from a second thread, and two threads that meet at every layer lose much when
+    anything else wants a core.
+    """
     missing = [run for run in runs if not run.is_complete()]
     total = sum(run.iterations for run in runs)
-    at_once = max(1, min(len(missing), os.cpu_count() or 1))
-    threads = max(1, (os.cpu_count() or 1) // at_once)
     stop = threading.Event()
-    title = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    with tqdm(total=total, unit="it", desc=title, mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
+    with tqdm(total=total, unit="it", desc="training", mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
         bar.update(sum(run.iterations for run in runs if run not in missing))
         bar.start_t, bar.initial = time.time(), bar.n  # the ETA counts what this call does
-        with ThreadPoolExecutor(at_once) as pool:
-            jobs = [pool.submit(_train_one, run, threads, stop) for run in missing]
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            jobs = [pool.submit(_train_one, run, stop) for run in missing]
             try:
                 _watch(bar, runs, jobs)
                 for job in jobs:
@@ -209,12 +211,14 @@ def _watch(bar: tqdm, runs: Sequence[Run], jobs: Iterable) -> None:
     bar.update(bar.total - bar.n)
 
 
-def _train_one(run: Run, threads: int, stop: threading.Event) -> None:
+def _train_one(run: Run, stop: threading.Event) -> None:
+    while run.needs and not run.needs.exists() and not stop.is_set():
+        stop.wait(0.5)
     if stop.is_set():
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     log = run.folder / "stdout.txt"
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with log.open("a") as output:
         process = subprocess.Popen(run.command(), stdout=output, stderr=subprocess.STDOUT, env=environment)
         while process.poll() is None:

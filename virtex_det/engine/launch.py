@@ -30,6 +30,9 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was saved stays", file=sys.stderr)
+        sys.exit(130)
 
 
 def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

@@ -1,0 +1,19 @@
+import pytest
+
+from virtex_det.utils import write_atomically
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    write_atomically(tmp_path / "new" / "a.txt", "one")
+    write_atomically(tmp_path / "new" / "a.txt", "two")
+    assert (tmp_path / "new" / "a.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "a.txt", "old")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
