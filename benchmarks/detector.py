@@ -18,7 +18,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,7 +107,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--allocator", action="store_true", help="run each detector in processes of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="change keys of the config")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for the config; at the end")
     return parser.parse_args()
 
 
@@ -170,8 +170,9 @@ def calibrated_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, T
 
 def score_of_candidate(rank: int, task: Task) -> float:
     """Return the score of the candidate (a box with a class) in this place from the top in the first image."""
-    detector, scores = Detector(STOCK, task), []
-    predictor = detector.model.roi_heads.box_predictor
+    detector = Detector(STOCK, task)
+    scores: list[Tensor] = []
+    predictor = detector.model.get_submodule("roi_heads.box_predictor")
     predictor.register_forward_hook(lambda module, inputs, output: scores.append(output[0].softmax(dim=1)[:, :-1]))
     detector.infer()
     return scores[0].flatten().topk(min(rank, scores[0].numel())).values[-1].item()
@@ -216,25 +217,21 @@ def measure_apart(task: Task, rounds: int) -> Costs:
 
 def cost_of(job: Callable[[], Any]) -> Cost:
     """Run a job to its end, on a GPU too, and return what it took."""
-    before = list(_counters())
+    start = _counters()
     job()
-    return Cost(*(after - start for start, after in zip(before, _counters(), strict=True)))
+    end = _counters()
+    return Cost(end.cpu - start.cpu, end.wall - start.wall, end.page_faults - start.page_faults)
 
 
 def summarise(costs: Costs) -> list[dict[str, Any]]:
     """Return medians, and the medians of the paired ratios to Detectron2's costs."""
-    return [
-        {
-            "job": job,
-            "detector": name,
-            "CPU s": float(np.median([cost.cpu for cost in own])),
-            "wall s": float(np.median([cost.wall for cost in own])),
-            "CPU ratio": float(np.median([one.cpu / cost.cpu for one, cost in zip(costs[job, STOCK], own)])),
-            "wall ratio": float(np.median([one.wall / cost.wall for one, cost in zip(costs[job, STOCK], own)])),
-            "page faults": float(np.median([cost.page_faults for cost in own])),
-        }
-        for (job, name), own in costs.items()
-    ]
+    rows = []
+    for (job, name), own in costs.items():
+        cpu, wall, page_faults = np.median(own, axis=0).tolist()
+        ratios = np.median(np.array(costs[job, STOCK])[:, :2] / np.array(own)[:, :2], axis=0).tolist()
+        row = {"job": job, "detector": name, "CPU s": cpu, "wall s": wall}
+        rows.append({**row, "CPU ratio": ratios[0], "wall ratio": ratios[1], "page faults": page_faults})
+    return rows
 
 
 def _build(name: str, cfg: CfgNode) -> tuple[nn.Module, Optimizer]:
@@ -263,12 +260,10 @@ def _costs_in_this_process(name: str, task: Task) -> dict[str, Cost]:
     return {job: [cost_of(run) for _ in range(2)][-1] for job, run in detector.jobs.items()}  # the first warms up
 
 
-def _counters() -> Iterator[float]:
+def _counters() -> Cost:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    yield time.process_time()
-    yield time.perf_counter()
-    yield resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return Cost(time.process_time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
 def _largest_score_difference(ours: Instances, theirs: Instances) -> float:

@@ -135,3 +135,11 @@ def test_what_the_mapper_leaves_out_is_an_error_that_names_the_other_mapper(cfg,
     cfg.merge_from_list([key, True])
     with pytest.raises(UserError, match=r"DATALOADER\.MAPPER DatasetMapper"):
         DetectionMapper(cfg, True)
+
+
+def test_an_object_without_a_mask_is_an_error_when_masks_are_asked_for(cfg, example):
+    del example["annotations"][0]["segmentation"]
+    with pytest.raises(UserError, match="no segmentation .*MODEL.MASK_ON False"):
+        DetectionMapper(cfg, is_train=True)(example)
+    cfg.MODEL.MASK_ON = False
+    assert len(DetectionMapper(cfg, is_train=True)(example)["instances"]) == 2

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
@@ -9,6 +11,18 @@ from virtex_det.evaluation import build_evaluator
 
 def test_a_dataset_of_the_coco_kind_gets_the_coco_evaluator(scenes, tmp_path):
     assert isinstance(build_evaluator(get_cfg(), "scenes_val", str(tmp_path)), COCOEvaluator)
+
+
+@pytest.mark.parametrize("field", ["area", "iscrowd"])
+def test_an_annotation_that_the_metrics_cannot_use_is_named(field, scenes, tmp_path):
+    content = json.loads((scenes / "annotations" / "instances_val.json").read_text())
+    del content["annotations"][3][field]
+    path = tmp_path / "incomplete.json"
+    path.write_text(json.dumps(content))
+    name = f"without_{field}"
+    MetadataCatalog.get(name).set(evaluator_type="coco", json_file=str(path))
+    with pytest.raises(UserError, match=rf"annotation {content['annotations'][3]['id']} has no {field}"):
+        build_evaluator(get_cfg(), name, str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", [None, "cityscapes_instance"])

@@ -132,6 +132,8 @@ class DetectionMapper:
             for annotation in annotations
             if not annotation.get("iscrowd", 0)
         ]
+        if self.use_instance_mask and any("segmentation" not in annotation for annotation in transformed):
+            raise ValueError("an object has no segmentation (boxes alone are enough with MODEL.MASK_ON False)")
         instances = detection_utils.annotations_to_instances(transformed, size, self.instance_mask_format)
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

@@ -1,6 +1,8 @@
 """Choosing the evaluator of a dataset by the ``evaluator_type`` of its metadata."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -9,8 +11,25 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDete
 from virtex_det.errors import UserError
 from virtex_det.evaluation.lvis import LVISEvaluator
 
+# What COCO's metrics read of a ground-truth object, and fail on the absence of.
+COCO_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+
+
+def build_coco_evaluator(dataset_name: str, output_folder: str) -> COCOEvaluator:
+    """Return Detectron2's COCO evaluator, after a look at whether the annotations are complete."""
+    json_file = MetadataCatalog.get(dataset_name).json_file
+    for annotation in json.loads(Path(json_file).read_text())["annotations"]:
+        absent = [field for field in COCO_FIELDS if field not in annotation]
+        if absent:
+            raise UserError(
+                f"{json_file}: annotation {annotation.get('id')} has no {', '.join(absent)}, which COCO needs.\n"
+                "Add what is missing: area in pixels, iscrowd 0 for a single object, ids that are unique and not 0."
+            )
+    return COCOEvaluator(dataset_name, output_dir=output_folder)
+
+
 EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": lambda dataset, folder: COCOEvaluator(dataset, output_dir=folder),
+    "coco": build_coco_evaluator,
     "lvis": lambda dataset, folder: LVISEvaluator(dataset, output_dir=folder),
     "pascal_voc": lambda dataset, folder: PascalVOCDetectionEvaluator(dataset),
 }

@@ -100,7 +100,9 @@ def _missing_files(name: str, missing: list[Path]) -> str:
     lines += [f"  {path.name} in {path.parent.absolute()}" for path in missing]
     setting = os.environ.get("DETECTRON2_DATASETS")
     state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
-    lines.append(f"DETECTRON2_DATASETS {state}; set it to the folder that holds coco/, lvis/, VOC2007/, scenes/ ...")
+    lines.append(
+        f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, VOC2007/, scenes/"
+    )
     made_by = MetadataCatalog.get(name).get("made_by")
     return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
 
