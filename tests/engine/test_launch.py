@@ -50,6 +50,22 @@ def test_more_gpus_than_there_are_is_an_error(capsys):
     assert "--num-gpus 2" in capsys.readouterr().err
 
 
+def _fail_in_a_process(args: argparse.Namespace) -> None:
+    fail()
+
+
+@pytest.mark.slow
+def test_a_users_mistake_in_one_of_several_processes_is_no_traceback_either(monkeypatch, capfd):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit) as stopped:
+        args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+        launch(_fail_in_a_process, args)
+    assert stopped.value.code == 1
+    printed = capfd.readouterr().err
+    assert "error: found this" in printed
+    assert "Traceback" not in printed
+
+
 def test_without_gpus_the_command_runs_in_this_process():
     seen = []
     launch(seen.append, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"))

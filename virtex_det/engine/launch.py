@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 from virtex_det.errors import UserError
 
@@ -45,14 +46,19 @@ def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespa
             "Leave --num-gpus out to run on one GPU, or on the CPU where there is none; "
             "for several CPU processes start the command with torchrun."
         )
-    launch_processes(
-        _main_on_one_screen,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url="auto" if args.num_machines == 1 else args.dist_url,
-        args=(main, args),
-    )
+    try:
+        launch_processes(
+            _main_on_one_screen,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url="auto" if args.num_machines == 1 else args.dist_url,
+            args=(main, args),
+        )
+    except ProcessExitedException as error:
+        if error.exit_code != 1:
+            raise
+        sys.exit(1)  # the process has said what the user can mend
 
 
 def _main_on_one_screen(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:

@@ -60,12 +60,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     for name in ("fvcore", "detectron2", "virtex_det"):
         setup_logger(str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2"))
     logger = logging.getLogger("virtex_det")
-    logger.info(f"Environment:\n{collect_env_info()}")
     logger.info(f"Command line: {vars(args)}")
     if comm.is_main_process() and not (is_run and args.eval_only):
         write_atomically(run_folder / "config.yaml", cfg.dump())
         write_atomically(run_folder / "environment.txt", collect_env_info())
-        logger.info(f"Config: {run_folder / 'config.yaml'}")
+        logger.info(f"The full config and the environment are in {run_folder}: config.yaml, environment.txt")
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
