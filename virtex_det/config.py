@@ -47,6 +47,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.TEXTUAL.DROPOUT = 0.1
     # Layer norm before each block ("transdec_prenorm") rather than after it ("transdec_postnorm").
     cfg.MODEL.TEXTUAL.NORM_FIRST = False
+    # Standard deviation of the initial weights. BERT's and VirTex's 0.02 suits widths of 512 and more; in a decoder far
+    # narrower it leaves so little of the image in the sum that learning from it starts late. 1 / sqrt(width) serves.
+    cfg.MODEL.TEXTUAL.INIT_STD = 0.02
 
 
 def _add_data_keys(cfg: CN) -> None:
@@ -68,6 +71,9 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.INPUT.CAPTION.TOKENIZER = ""
     # Tokens per caption, boundaries included; longer captions are cut.
     cfg.INPUT.CAPTION.MAX_LENGTH = 30
+    # Captions drawn of each image and step; VirTex draws one. On small images, where decoding costs little beside what
+    # the backbone costs, more of them teach more for the time.
+    cfg.INPUT.CAPTION.PER_STEP = 1
     # Side of the square training crop, in pixels, and its share of the image area.
     cfg.INPUT.CAPTION.CROP_SIZE = 224
     cfg.INPUT.CAPTION.CROP_SCALE = (0.2, 1.0)

@@ -34,7 +34,7 @@ class DemoSize:
     train: int = 300
     val: int = 200
     captioned: int = 3000
-    pretrain_iterations: int = 600
+    pretrain_iterations: int = 1400
     finetune_iterations: int = 200
     fractions: tuple[float, ...] = (0.1, 0.25)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -154,7 +154,7 @@ def describe(size: DemoSize) -> dict[str, str]:
     return {
         "Data": f"captioned scenes, 96 px: {size.captioned} captioned images without boxes, {size.train} with labels "
         f"(of which the fraction named is used), {size.val} for evaluation",
-        "Pretraining": f"VirTex bicaptioning, {size.pretrain_iterations} iterations of 64 images",
+        "Pretraining": f"VirTex bicaptioning, {size.pretrain_iterations} iterations of 16 images, 3 captions of each",
         "Detector": "Mask R-CNN FPN on a narrow ResNet-18, all layers trained",
         "Fine-tuning": f"{size.finetune_iterations} iterations of 8 images in every run",
         "Seeds": ", ".join(map(str, size.seeds)),

@@ -20,6 +20,7 @@ class TransformerDecoderTextualHead(nn.Module):
         feedforward_size: width inside each feed-forward block.
         dropout: in embedding, attention and feed-forward blocks.
         norm_first: layer norm before each block and once at the end, rather than after each block.
+        init_std: of the normal distribution that weights start from.
         max_length: longest caption, in tokens.
         padding_idx: padding token.
     """
@@ -34,6 +35,7 @@ class TransformerDecoderTextualHead(nn.Module):
         feedforward_size: int,
         dropout: float = 0.1,
         norm_first: bool = False,
+        init_std: float = 0.02,
         max_length: int = 30,
         padding_idx: int = 0,
     ):
@@ -52,7 +54,7 @@ class TransformerDecoderTextualHead(nn.Module):
         )
         self.transformer = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(hidden_size) if norm_first else None)
         self.output = nn.Linear(hidden_size, vocab_size)
-        self.apply(_initialise)
+        self.apply(lambda module: _initialise(module, init_std))
         self.output.weight = self.embedding.words.weight
 
     def project(self, visual_grid: Tensor) -> Tensor:
@@ -76,11 +78,11 @@ class TransformerDecoderTextualHead(nn.Module):
         return self.transformer(self.embedding(tokens), memory, tgt_mask=future, tgt_is_causal=True)
 
 
-def _initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, 0.02) as BERT does; biases and norms keep PyTorch's start."""
+def _initialise(module: nn.Module, std: float) -> None:
+    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's start."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.MultiheadAttention):
-        nn.init.normal_(module.in_proj_weight, std=0.02)
+        nn.init.normal_(module.in_proj_weight, std=std)
     if isinstance(module, WordAndPositionEmbedding):
         nn.init.zeros_(module.words.weight[module.padding_idx])

@@ -10,9 +10,9 @@ from virtex_det.errors import UserError
 
 # Made on x86-64 Linux; another machine, NumPy or OpenCV that gives another value breaks the promise of scenes.
 PINNED = {
-    ("train", 0, 96): "41fafc5731fcaf290c811f6d9880b86bc40b09e54a13c56c2e61368c9966f013",
-    ("val", 7, 96): "fe45c442f6dbd1bebf076ca631048a383f33c978c4551c6213d04bcc902c31d2",
-    ("unlabelled", 123, 130): "47a0ec15abb35a9fd87ea1451dabc2c8b67803a5160704b47feff822958f11b3",
+    ("train", 0, 96): "d24b2cf4b3f6eb1a92cdde796b929c126dd23e41c558b531b0388aeffbb14729",
+    ("val", 7, 96): "f71f4277201e0514e3e8fd1a7c689de0de3877c7c94048cdc83716fa764523f5",
+    ("unlabelled", 123, 130): "633eedf081fc1120f962a6609c3bdf05212312af3b64613b0f5ffd658eef7aee",
 }
 
 
@@ -96,9 +96,9 @@ def test_every_class_colour_size_and_background_occurs(scenes):
     assert len({scene.background for scene in scenes}) == 5
 
 
-def test_scenes_hold_two_to_five_instances_as_a_rule(scenes):
+def test_scenes_hold_one_to_four_instances(scenes):
     counts = [len(scene.instances) for scene in scenes]
-    assert min(counts) >= 1 and max(counts) == 5
+    assert min(counts) >= 1 and max(counts) == 4
     assert 3 <= np.mean(counts) <= 4
 
 

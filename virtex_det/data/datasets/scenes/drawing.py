@@ -30,11 +30,14 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 # Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
 # right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
-DRAWN_AREA = {"small": (23_000, 32_000), "medium": (50_000, 66_000), "large": (100_000, 125_000)}
+DRAWN_AREA = {"small": (34_000, 45_000), "medium": (62_000, 80_000), "large": (112_000, 140_000)}
 # Visible area, in millionths of the image's, from which an instance is called medium, and large.
-MEDIUM_FROM, LARGE_FROM = 36_000, 73_000
+MEDIUM_FROM, LARGE_FROM = 46_000, 82_000
 # Percent of an instance that must stay visible.
 MIN_VISIBLE = 75
+
+# Degrees by which a shape leans to either side.
+MAX_TILT = 25
 
 _PLACES_TRIED = 8
 # Subpixels per pixel and side: their count is the coverage of a pixel's edge.
@@ -127,7 +130,7 @@ def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_i
 
 
 def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
-    """Place two to five shapes so that enough of each stays visible; one that finds no room is left out.
+    """Place one to four shapes so that enough of each stays visible; one that finds no room is left out.
 
     Returns:
         The sprites in the order of painting, and the owner of each pixel: 0 for the background, else 1 + the sprite's
@@ -136,7 +139,7 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
     sprites: list[_Sprite] = []
     owner = np.zeros((size, size), dtype=np.uint8)
     visible, wanted = [size * size], [0]
-    for _ in range(dice.between(2, 5)):
+    for _ in range(dice.between(1, 4)):
         shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(DRAWN_AREA))
         area = dice.between(*DRAWN_AREA[extent]) * size * size // 1_000_000
         wanted.append(-(-area * MIN_VISIBLE // 100))
@@ -155,10 +158,10 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
 
 
 def _random_sprite(dice: Dice, shape: str, color: str, area: int, size: int) -> _Sprite:
-    """Put a shape of that area (pixels) at a random place, angle and slight stretch."""
+    """Put a shape of that area (pixels) at a random place, with a slight tilt and stretch."""
     side = math.isqrt(area * 64 * 64)
     stretch = dice.between(15, 17)
-    angle = dice.below(TURN)
+    angle = dice.between(-MAX_TILT, MAX_TILT) % TURN
     center = np.array([dice.between(5 * size, 59 * size), dice.between(5 * size, 59 * size)])
     outline = []
     for contour in OUTLINES[shape]:

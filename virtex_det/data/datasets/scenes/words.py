@@ -24,7 +24,7 @@ class Instance(NamedTuple):
 
 
 SIZE_WORDS = {"small": ("small", "little"), "medium": ("medium",), "large": ("large", "big")}
-NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five"}
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 
 # Relation of a to b -> "a ... b", and "b with a ...".
 RELATIONS = {
@@ -51,7 +51,7 @@ def write_captions(
 
     Args:
         dice: the scene's stream.
-        instances: what is to be seen, one to five.
+        instances: what is to be seen, one to four.
         background: the word for the background, e.g. "striped".
         image_size: side of the image in pixels, the measure of distances.
         count: captions to write.
