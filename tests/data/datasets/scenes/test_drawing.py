@@ -99,7 +99,7 @@ def test_every_class_colour_size_and_background_occurs(scenes):
 def test_scenes_hold_one_to_four_instances(scenes):
     counts = [len(scene.instances) for scene in scenes]
     assert min(counts) >= 1 and max(counts) == 4
-    assert 3 <= np.mean(counts) <= 4
+    assert 2 <= np.mean(counts) <= 3
 
 
 def test_category_ids_count_from_one(scenes):
