@@ -34,6 +34,9 @@ CAPTIONING = "CaptionMapper"
 CAPTIONS = ["a small red star left of a large blue circle", "a big green square above a tiny yellow ring"]
 
 
+VOCAB_SIZE = 60
+
+
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,7 +80,7 @@ def synthetic_example(folder: Path) -> dict[str, Any]:
 
 def build_mappers(args: argparse.Namespace, folder: Path) -> dict[str, Mapper]:
     """Build Detectron2's mapper and ours with the same settings, and the caption mapper."""
-    train_tokenizer(CAPTIONS, folder / "tokenizer.model", vocab_size=60)
+    train_tokenizer(CAPTIONS, folder / "tokenizer.model", vocab_size=VOCAB_SIZE)
     cfg = _config(args, folder)
     fast = _config(args, folder)
     fast.INPUT.FAST_RESIZE = True
@@ -122,6 +125,7 @@ def _config(args: argparse.Namespace, folder: Path) -> CfgNode:
     cfg.INPUT.MIN_SIZE_TRAIN = (args.short_edge,)
     cfg.INPUT.MASK_FORMAT = args.mask_format
     cfg.INPUT.CAPTION.TOKENIZER = str(folder / "tokenizer.model")
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = VOCAB_SIZE
     return cfg
 
 

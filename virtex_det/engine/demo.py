@@ -34,10 +34,10 @@ class DemoSize:
     train: int = 300
     val: int = 200
     captioned: int = 3000
-    pretrain_iterations: int = 1400
+    pretrain_iterations: int = 1600
     finetune_iterations: int = 200
     fractions: tuple[float, ...] = (0.1, 0.25)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1)
 
 
 FULL = DemoSize()
