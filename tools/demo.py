@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Captions in, AP out, on built-in data: about ten minutes on two cores.
+"""Captions in, AP out, on built-in data: about twelve minutes on two cores.
 
 Started again after an interruption, it goes on from where it was.
 """
