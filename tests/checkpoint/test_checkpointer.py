@@ -260,7 +260,7 @@ def test_a_whole_detector_is_resumed_with_its_heads(c4, folder):
 def test_data_parallel_is_taken_off(fpn, folder):
     model = fpn()
     TransferCheckpointer(nn.DataParallel(model), str(folder)).save("model")
-    assert set(torch.load(folder / "model.pth")["model"]) == set(model.state_dict())
+    assert set(torch.load(folder / "model.pth", weights_only=True)["model"]) == set(model.state_dict())
 
 
 def test_a_checkpoint_is_tensors_and_plain_values(run, folder):
@@ -279,7 +279,7 @@ def last_good(folder: Path) -> str:
     """The last checkpoint, seen to be readable, in a folder without half-written files."""
     assert {path.name for path in folder.iterdir()} == {"model_first.pth", "model_last.pth", "last_checkpoint"}
     name = (folder / "last_checkpoint").read_text()
-    assert torch.load(folder / name)["trainer"]["iteration"] == 5
+    assert torch.load(folder / name, weights_only=True)["trainer"]["iteration"] == 5
     return name
 
 
