@@ -71,9 +71,6 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.INPUT.CAPTION.TOKENIZER = ""
     # Tokens per caption, boundaries included; longer captions are cut.
     cfg.INPUT.CAPTION.MAX_LENGTH = 30
-    # Captions drawn of each image and step; VirTex draws one. On small images, where decoding costs little beside what
-    # the backbone costs, more of them teach more for the time.
-    cfg.INPUT.CAPTION.PER_STEP = 1
     # Side of the square training crop, in pixels, and its share of the image area.
     cfg.INPUT.CAPTION.CROP_SIZE = 224
     cfg.INPUT.CAPTION.CROP_SCALE = (0.2, 1.0)

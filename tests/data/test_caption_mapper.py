@@ -42,15 +42,14 @@ def square(tmp_path, example):
 
 
 def words(cfg, tokens):
-    (caption,) = tokens
-    return SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode(caption.tolist())
+    return SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode(tokens.tolist())
 
 
 def test_an_example_has_a_square_uint8_image_and_tokens_between_boundaries(cfg, example):
     mapped = CaptionMapper(cfg, True)(example)
     assert mapped["image"].shape == (3, 16, 16) and mapped["image"].dtype == torch.uint8
     assert mapped["image"].is_contiguous()
-    (tokens,) = mapped["caption_tokens"]
+    tokens = mapped["caption_tokens"]
     assert tokens.dtype == torch.int64 and tokens.ndim == 1
     assert tokens[0] == 1 and tokens[-1] == 2 and (tokens[1:-1] > 3).all()
     assert mapped["image_id"] == 7 and mapped["height"] == mapped["width"] == 16
@@ -92,17 +91,7 @@ def test_evaluation_takes_the_first_caption_and_the_centre_whatever_the_seed(cfg
 def test_training_draws_from_all_captions(cfg, example):
     cfg.INPUT.CAPTION.FLIP_PROB = 0.0
     mapper = CaptionMapper(cfg, True)
-    assert len({tuple(mapper(example)["caption_tokens"][0].tolist()) for _ in range(30)}) == 2
-
-
-def test_several_captions_of_an_image_are_drawn_without_repetition_and_as_many_as_there_are(cfg, example):
-    cfg.INPUT.CAPTION.FLIP_PROB = 0.0
-    cfg.INPUT.CAPTION.PER_STEP = 5
-    drawn = CaptionMapper(cfg, True)(example)["caption_tokens"]
-    decode = SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode
-    assert {decode(tokens.tolist()) for tokens in drawn} == {
-        caption.replace("é", "e") for caption in example["captions"]
-    }
+    assert len({tuple(mapper(example)["caption_tokens"].tolist()) for _ in range(30)}) == 2
 
 
 def test_a_torch_seed_fixes_pixels_and_words(cfg, example):
@@ -113,7 +102,7 @@ def test_a_torch_seed_fixes_pixels_and_words(cfg, example):
         runs.append([mapper(example) for _ in range(4)])
     for first, second in zip(*runs, strict=True):
         assert torch.equal(first["image"], second["image"])
-        assert torch.equal(first["caption_tokens"][0], second["caption_tokens"][0])
+        assert torch.equal(first["caption_tokens"], second["caption_tokens"])
     assert not torch.equal(runs[0][0]["image"], runs[0][1]["image"])
 
 
@@ -127,9 +116,9 @@ def test_colour_jitter_can_be_turned_off(cfg, square, key, value):
 
 
 def test_a_long_caption_is_cut_and_keeps_both_boundaries(cfg, example):
-    (whole,) = CaptionMapper(cfg, False)(example)["caption_tokens"]
+    whole = CaptionMapper(cfg, False)(example)["caption_tokens"]
     cfg.INPUT.CAPTION.MAX_LENGTH = 6
-    (cut,) = CaptionMapper(cfg, False)(example)["caption_tokens"]
+    cut = CaptionMapper(cfg, False)(example)["caption_tokens"]
     assert cut.tolist() == [*whole[:5].tolist(), 2]
 
 

@@ -56,7 +56,7 @@ def inputs() -> list[dict[str, Tensor | Instances]]:
     boxes = Boxes(torch.tensor([[4.0, 4, 40, 40], [30, 20, 60, 60]]))
     targets = Instances((64, 64), gt_boxes=boxes, gt_classes=torch.tensor([0, 2]), gt_masks=BitMasks(masks))
     image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
-    return [{"image": image, "instances": targets, "caption_tokens": [torch.tensor([1, 7, 5, 2])]}]
+    return [{"image": image, "instances": targets, "caption_tokens": torch.tensor([1, 7, 5, 2])}]
 
 
 @pytest.mark.parametrize("build", [build_detector, build_captioner])

@@ -1,4 +1,4 @@
-"""Dataset dicts with captions to pretraining examples: an augmented image and tokenised captions."""
+"""Dataset dicts with captions to pretraining examples: an augmented image and one tokenised caption."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ from virtex_det.errors import UserError
 
 @MAPPER_REGISTRY.register()
 class CaptionMapper:
-    """Image and caption augmentation of VirTex (sec. 3.2): crop, flip with its words, colour jitter, a caption.
+    """Image and caption augmentation of VirTex (sec. 3.2): crop, flip with its words, colour jitter, one caption.
 
     All randomness is torch's, which Detectron2 seeds in each worker.
     """
@@ -31,7 +31,6 @@ class CaptionMapper:
         image_format: str,
         flip_prob: float,
         max_length: int,
-        captions_per_step: int = 1,
     ) -> None:
         """Make a mapper from a config, ``CaptionMapper(cfg, is_train)``, or from its parts.
 
@@ -42,7 +41,6 @@ class CaptionMapper:
             image_format: channel order to return, "RGB" or "BGR".
             flip_prob: how often to flip.
             max_length: tokens per caption, boundaries included.
-            captions_per_step: captions to draw of an image, fewer where it has fewer.
         """
         self.is_train = is_train
         self.tokenizer = tokenizer
@@ -50,7 +48,6 @@ class CaptionMapper:
         self.image_format = image_format
         self.flip_prob = flip_prob
         self.max_length = max_length
-        self.captions_per_step = captions_per_step
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -70,15 +67,13 @@ class CaptionMapper:
             "image_format": cfg.INPUT.FORMAT,
             "flip_prob": cfg.INPUT.CAPTION.FLIP_PROB,
             "max_length": cfg.INPUT.CAPTION.MAX_LENGTH,
-            "captions_per_step": cfg.INPUT.CAPTION.PER_STEP,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            "image" (3, S, S) uint8, "caption_tokens", a list with an int64 tensor (L,) from [SOS] to [EOS] for each
-            caption drawn, "image_id", "height", "width".
+            "image" (3, S, S) uint8, "caption_tokens" (L,) int64 from [SOS] to [EOS], "image_id", "height", "width".
 
         Raises:
             UserError: the image cannot be read or has no caption.
@@ -86,30 +81,28 @@ class CaptionMapper:
         pixels = np.array(read_image(dict(dataset_dict), "RGB"))
         # Channels stay last in memory: the crop reads a part only, and torch resizes that layout twice as fast.
         image = self.image_transform(torch.from_numpy(pixels).permute(2, 0, 1))
-        captions = self._choose_captions(dataset_dict)
+        caption = self._choose_caption(dataset_dict)
         if self.is_train and torch.rand(()) < self.flip_prob:
-            image, captions = image.flip(2), [exchange_left_and_right(caption) for caption in captions]
+            image, caption = image.flip(2), exchange_left_and_right(caption)
         if self.image_format == "BGR":
             image = image.flip(0)
         return {
             "image": image.contiguous(),
-            "caption_tokens": [torch.tensor(self._tokens(caption)) for caption in captions],
+            "caption_tokens": torch.tensor(self._tokens(caption)),
             "image_id": dataset_dict["image_id"],
             # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
             "height": image.shape[1],
             "width": image.shape[2],
         }
 
-    def _choose_captions(self, dataset_dict: dict[str, Any]) -> list[str]:
+    def _choose_caption(self, dataset_dict: dict[str, Any]) -> str:
         captions = dataset_dict.get("captions")
         if not captions:
             raise UserError(
                 f"No caption for image {dataset_dict['file_name']}; pretraining needs at least one per image.\n"
                 "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
             )
-        if not self.is_train:
-            return captions[:1]
-        return [captions[drawn] for drawn in torch.randperm(len(captions))[: self.captions_per_step]]
+        return captions[int(torch.randint(len(captions), ()))] if self.is_train else captions[0]
 
     def _tokens(self, caption: str) -> list[int]:
         # Text is cut, never a boundary: VirTex's public code cuts [EOS] too, and then reads long captions backward

@@ -34,7 +34,7 @@ class DemoSize:
     train: int = 300
     val: int = 200
     captioned: int = 3000
-    pretrain_iterations: int = 1600
+    pretrain_iterations: int = 1200
     finetune_iterations: int = 200
     fractions: tuple[float, ...] = (0.1, 0.25)
     seeds: tuple[int, ...] = (0, 1)
@@ -55,7 +55,6 @@ class Run:
     iterations: int
     config: Path
     options: tuple[str, ...]
-    needs: Path | None = None  # a file that another run writes
 
     def command(self) -> list[str]:
         """Return the command line; ``--resume`` starts afresh where there is nothing to go on from."""
@@ -105,17 +104,19 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
     vocabulary = folder / "vocabulary.model"
     if not vocabulary.exists():
         names = ("scenes_unlabelled_captions",)
-        _call("build_vocabulary.py", "--dataset", *names, "--vocab-size", 120, "--output", vocabulary)
+        _call("build_vocabulary.py", "--dataset", *names, "--vocab-size", 130, "--output", vocabulary)
 
-    _announce(
-        3, "pretraining on captions; the same Mask R-CNN fine-tuned from random and, when it is done, from captions"
-    )
+    _announce(3, "pretraining on the captions")
     tokenizer = ("INPUT.CAPTION.TOKENIZER", str(vocabulary))
     pretraining = Run("pretrain", folder / "pretrain", size.pretrain_iterations, PRETRAIN_CONFIG, tokenizer)
-    runs = finetune_runs(folder, size, pretraining.folder / "model_final.pth")
-    _train([pretraining, *runs])
+    _train([pretraining], at_once=1)
 
-    _announce(4, "the page")
+    _announce(4, "the same Mask R-CNN fine-tuned from random and from captions")
+    runs = finetune_runs(folder, size, pretraining.folder / "model_final.pth")
+    # Networks this small gain little from a second thread; runs side by side gain all of it.
+    _train(runs, at_once=min(os.cpu_count() or 1, 8))
+
+    _announce(5, "the page")
     page = folder / "index.html"
     write_report(
         page,
@@ -144,8 +145,7 @@ def finetune_runs(folder: Path, size: DemoSize, weights: Path) -> list[Run]:
                     "TEST.EVAL_PERIOD": str(max(size.finetune_iterations // 4, 1)),
                 }
                 pairs = tuple(word for pair in options.items() for word in pair)
-                needed = weights if arm == "captions" else None
-                runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs, needed))
+                runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs))
     return runs
 
 
@@ -154,7 +154,7 @@ def describe(size: DemoSize) -> dict[str, str]:
     return {
         "Data": f"captioned scenes, 96 px: {size.captioned} captioned images without boxes, {size.train} with labels "
         f"(of which the fraction named is used), {size.val} for evaluation",
-        "Pretraining": f"VirTex bicaptioning, {size.pretrain_iterations} iterations of 16 images, 3 captions of each",
+        "Pretraining": f"VirTex bicaptioning, {size.pretrain_iterations} iterations of 64 images",
         "Detector": "Mask R-CNN FPN on a narrow ResNet-18, all layers trained",
         "Fine-tuning": f"{size.finetune_iterations} iterations of 8 images in every run",
         "Seeds": ", ".join(map(str, size.seeds)),
@@ -171,7 +171,7 @@ def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
 
 
 def _announce(step: int, title: str) -> None:
-    print(f"\n[{step}/4] {title}", flush=True)
+    print(f"\n[{step}/5] {title}", flush=True)
 
 
 def _call(tool: str, *arguments: object) -> None:
@@ -180,20 +180,17 @@ def _call(tool: str, *arguments: object) -> None:
         raise UserError(f"{tool} failed; its own message stands above.")
 
 
-def _train(runs: Sequence[Run]) -> None:
-    """Run what is not complete, one run per core and thread, behind one progress bar.
-
-    Networks this small gain little from a second thread, and two threads that meet at every layer lose much when
-    anything else wants a core.
-    """
+def _train(runs: Sequence[Run], at_once: int) -> None:
+    """Run what is not complete behind one progress bar, the machine's cores shared out among the runs at once."""
     missing = [run for run in runs if not run.is_complete()]
     total = sum(run.iterations for run in runs)
+    threads = max((os.cpu_count() or 1) // at_once, 1)
     stop = threading.Event()
     with tqdm(total=total, unit="it", desc="training", mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
         bar.update(sum(run.iterations for run in runs if run not in missing))
         bar.start_t, bar.initial = time.time(), bar.n  # the ETA counts what this call does
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            jobs = [pool.submit(_train_one, run, stop) for run in missing]
+        with ThreadPoolExecutor(at_once) as pool:
+            jobs = [pool.submit(_train_one, run, threads, stop) for run in missing]
             try:
                 _watch(bar, runs, jobs)
                 for job in jobs:
@@ -211,14 +208,12 @@ def _watch(bar: tqdm, runs: Sequence[Run], jobs: Iterable) -> None:
     bar.update(bar.total - bar.n)
 
 
-def _train_one(run: Run, stop: threading.Event) -> None:
-    while run.needs and not run.needs.exists() and not stop.is_set():
-        stop.wait(0.5)
+def _train_one(run: Run, threads: int, stop: threading.Event) -> None:
     if stop.is_set():
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     log = run.folder / "stdout.txt"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     with log.open("a") as output:
         process = subprocess.Popen(run.command(), stdout=output, stderr=subprocess.STDOUT, env=environment)
         while process.poll() is None:

@@ -114,7 +114,7 @@ def examples(case: dict[str, Any]) -> list[dict[str, Tensor]]:
     draw = RandomState(zlib.crc32(f"{case['salt']}/input".encode()))
     images = torch.from_numpy(draw.standard_normal((3, 3, size, size)).astype(np.float32))
     captions = [torch.tensor(t[:n]) for t, n in zip(case["tokens"], case["lengths"], strict=True)]
-    return [{"image": i, "caption_tokens": [c]} for i, c in zip(images, captions, strict=True)]
+    return [{"image": i, "caption_tokens": c} for i, c in zip(images, captions, strict=True)]
 
 
 def assert_equals_the_authors(name: str) -> None:
@@ -180,7 +180,7 @@ def model() -> nn.Module:
 def batch() -> list[dict[str, Tensor]]:
     captions = [[1, 5, 9, 7, 2], [1, 6, 2], [1, 2]]
     images = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return [{"image": i, "caption_tokens": [torch.tensor(c)]} for i, c in zip(images, captions, strict=True)]
+    return [{"image": i, "caption_tokens": torch.tensor(c)} for i, c in zip(images, captions, strict=True)]
 
 
 def test_losses_are_means_over_the_tokens_that_follow_another(model: nn.Module) -> None:
@@ -190,26 +190,17 @@ def test_losses_are_means_over_the_tokens_that_follow_another(model: nn.Module) 
     for head, flip, loss in zip((model.textual, model.backward_textual), (False, True), losses.values(), strict=True):
         total, count = 0.0, 0
         for example in batch():
-            tokens = example["caption_tokens"][0].flip(0) if flip else example["caption_tokens"][0]
+            tokens = example["caption_tokens"].flip(0) if flip else example["caption_tokens"]
             features = head(tokens[None, :-1], head.project(model.visual_grid([example])))
             total += F.cross_entropy(head.output(features[0]), tokens[1:], reduction="sum").item()
             count += len(tokens) - 1
         assert loss.item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_captions_of_one_image_count_as_those_of_as_many_equal_images(model: nn.Module) -> None:
-    model.eval()
-    first, second, third = batch()
-    together = [{**first, "caption_tokens": first["caption_tokens"] + second["caption_tokens"]}, third]
-    apart = [first, {**second, "image": first["image"]}, third]
-    for name, loss in model(together).items():
-        torch.testing.assert_close(loss, model(apart)[name])
-
-
 def test_an_unknown_token_is_no_target_but_the_caption_goes_on(model: nn.Module) -> None:
     model.eval()
     (example, *_), tokens = batch(), torch.tensor([1, 5, 0, 7, 2])
-    loss = model([{**example, "caption_tokens": [tokens]}])["loss_captioning_forward"]
+    loss = model([{**example, "caption_tokens": tokens}])["loss_captioning_forward"]
     features = model.textual(tokens[None, :-1], model.textual.project(model.visual_grid([example])))
     expected = F.cross_entropy(model.textual.output(features[0]), tokens[1:], ignore_index=0)
     torch.testing.assert_close(loss, expected)

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from torch import Tensor
@@ -71,17 +70,13 @@ class BicaptioningModel(ImageModel):
         """Return the two losses, in training and in evaluation alike.
 
         Args:
-            batched_inputs: examples with an "image" (3, S, S) and "caption_tokens", a list of tensors (L,),
-                each a caption from [SOS] to [EOS].
+            batched_inputs: examples with an "image" (3, S, S) and "caption_tokens" (L,), from [SOS] to [EOS].
 
         Returns:
             "loss_captioning_forward" and "loss_captioning_backward": mean cross-entropy per token.
         """
         memory = self.textual.project(self.visual_grid(batched_inputs))
-        captions = [tokens.to(self.device) for example in batched_inputs for tokens in example["caption_tokens"]]
-        if len(captions) > len(memory):
-            per_image = torch.tensor([len(example["caption_tokens"]) for example in batched_inputs])
-            memory = memory.repeat_interleave(per_image.to(self.device), dim=0)
+        captions = [example["caption_tokens"].to(self.device) for example in batched_inputs]
         return {
             "loss_captioning_forward": self._loss(self.textual, captions, memory),
             "loss_captioning_backward": self._loss(self.backward_textual, [c.flip(0) for c in captions], memory),

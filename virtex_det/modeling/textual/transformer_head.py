@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 
+BERT_STD = 0.02
+
 
 class TransformerDecoderTextualHead(nn.Module):
     """Transformer decoder over projected image features; word embedding and output share weights (VirTex, sec. 3).
@@ -35,7 +37,7 @@ class TransformerDecoderTextualHead(nn.Module):
         feedforward_size: int,
         dropout: float = 0.1,
         norm_first: bool = False,
-        init_std: float = 0.02,
+        init_std: float = BERT_STD,
         max_length: int = 30,
         padding_idx: int = 0,
     ):
@@ -79,10 +81,15 @@ class TransformerDecoderTextualHead(nn.Module):
 
 
 def _initialise(module: nn.Module, std: float) -> None:
-    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's start."""
+    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's start.
+
+    Queries and keys take no more than BERT's deviation: attention then begins as a plain average, which is what an
+    untrained backbone learns from soonest, and sharpens as it learns.
+    """
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.MultiheadAttention):
         nn.init.normal_(module.in_proj_weight, std=std)
+        nn.init.normal_(module.in_proj_weight[: 2 * module.embed_dim], std=min(std, BERT_STD))
     if isinstance(module, WordAndPositionEmbedding):
         nn.init.zeros_(module.words.weight[module.padding_idx])

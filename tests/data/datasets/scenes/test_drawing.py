@@ -10,9 +10,9 @@ from virtex_det.errors import UserError
 
 # Made on x86-64 Linux; another machine, NumPy or OpenCV that gives another value breaks the promise of scenes.
 PINNED = {
-    ("train", 0, 96): "d24b2cf4b3f6eb1a92cdde796b929c126dd23e41c558b531b0388aeffbb14729",
-    ("val", 7, 96): "f71f4277201e0514e3e8fd1a7c689de0de3877c7c94048cdc83716fa764523f5",
-    ("unlabelled", 123, 130): "633eedf081fc1120f962a6609c3bdf05212312af3b64613b0f5ffd658eef7aee",
+    ("train", 0, 96): "94804dcdfa823581afc4c1a28337b2d6ea479d00f2f2a356193833871969e226",
+    ("val", 7, 96): "cd43851100e1f9702bec3a08708e52eccec9b85deee5f6f12a49ceeefe8edbb4",
+    ("unlabelled", 123, 130): "d1603b68fa3ba307c0735f0d878c200894bb8b4ff4a6109d8f2e51d7c64fc322",
 }
 
 
@@ -91,15 +91,13 @@ def test_instances_show_their_colour(scenes):
 def test_every_class_colour_size_and_background_occurs(scenes):
     instances = [instance for scene in scenes for instance in scene.instances]
     assert {instance.shape for instance in instances} == set(SHAPES) and len(SHAPES) == 8
-    assert len({instance.color for instance in instances}) == 8
+    assert len({instance.color for instance in instances}) == 6
     assert {instance.size for instance in instances} == {"small", "medium", "large"}
     assert len({scene.background for scene in scenes}) == 5
 
 
-def test_scenes_hold_one_to_four_instances(scenes):
-    counts = [len(scene.instances) for scene in scenes]
-    assert min(counts) >= 1 and max(counts) == 4
-    assert 2 <= np.mean(counts) <= 3
+def test_scenes_hold_one_to_three_instances(scenes):
+    assert {len(scene.instances) for scene in scenes} == {1, 2, 3}
 
 
 def test_category_ids_count_from_one(scenes):

@@ -19,23 +19,22 @@ MIN_IMAGE_SIZE = 48
 # RGB around which the colour of each instance varies.
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (212, 44, 46),
-    "orange": (242, 138, 26),
     "yellow": (246, 218, 62),
     "green": (52, 156, 66),
     "blue": (40, 96, 214),
     "purple": (128, 62, 182),
-    "pink": (244, 136, 186),
     "white": (244, 244, 240),
 }
 
 # Full area in millionths of the image's, smallest and largest drawn. A visible part of MIN_VISIBLE still falls on the
 # right side of the limits below, so that the word is true of the visible mask whatever hides the rest.
-DRAWN_AREA = {"small": (34_000, 45_000), "medium": (62_000, 80_000), "large": (112_000, 140_000)}
+DRAWN_AREA = {"small": (42_000, 55_000), "medium": (77_000, 100_000), "large": (140_000, 175_000)}
 # Visible area, in millionths of the image's, from which an instance is called medium, and large.
-MEDIUM_FROM, LARGE_FROM = 46_000, 82_000
+MEDIUM_FROM, LARGE_FROM = 57_000, 103_000
 # Percent of an instance that must stay visible.
 MIN_VISIBLE = 75
 
+MAX_INSTANCES = 3
 # Degrees by which a shape leans to either side.
 MAX_TILT = 25
 
@@ -54,7 +53,7 @@ class Scene(NamedTuple):
     image: np.ndarray  # uint8 RGB, (size, size, 3)
     masks: np.ndarray  # bool, (instances, size, size)
     instances: tuple[Instance, ...]
-    background: str  # the word that captions use for it
+    background: str  # a key of BACKGROUNDS
     captions: tuple[str, ...]
 
     @property
@@ -113,7 +112,7 @@ def draw_scene(
     masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
     instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
     image = light_and_noise(dice, canvas)
-    captions = write_captions(dice, instances, background, image_size, captions_per_image)
+    captions = write_captions(dice, instances, image_size, captions_per_image)
     return Scene(image, masks, instances, background, captions)
 
 
@@ -130,7 +129,7 @@ def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_i
 
 
 def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
-    """Place one to four shapes so that enough of each stays visible; one that finds no room is left out.
+    """Place one to MAX_INSTANCES shapes so that enough of each stays visible; one that finds no room is left out.
 
     Returns:
         The sprites in the order of painting, and the owner of each pixel: 0 for the background, else 1 + the sprite's
@@ -139,7 +138,7 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
     sprites: list[_Sprite] = []
     owner = np.zeros((size, size), dtype=np.uint8)
     visible, wanted = [size * size], [0]
-    for _ in range(dice.between(1, 4)):
+    for _ in range(dice.between(1, MAX_INSTANCES)):
         shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(DRAWN_AREA))
         area = dice.between(*DRAWN_AREA[extent]) * size * size // 1_000_000
         wanted.append(-(-area * MIN_VISIBLE // 100))
