@@ -147,7 +147,7 @@ def _sheet(
     names = {category["id"]: category["name"] for category in truth.loadCats(truth.getCatIds())}
     columns = {"ground truth": None} | _runs_to_show(records)
     rows = []
-    for image_id in _busiest_images(truth, pictures):
+    for image_id in _spaced_images(truth, pictures):
         info = truth.loadImgs(image_id)[0]
         image = np.asarray(Image.open(image_root / info["file_name"]).convert("RGB"))[:, :, ::-1]
         row = {}
@@ -174,9 +174,10 @@ def _runs_to_show(records: dict[Path, list[ResultRecord]]) -> dict[str, dict[int
     return shown
 
 
-def _busiest_images(truth: COCO, count: int) -> list[int]:
-    """Return the images with the most instances, so that there is something to look at; ties by id."""
-    return sorted(truth.imgs, key=lambda image_id: (-len(truth.imgToAnns[image_id]), image_id))[:count]
+def _spaced_images(truth: COCO, count: int) -> list[int]:
+    """Return images evenly spaced through those with several instances: neither chosen nor drawn."""
+    several = [image_id for image_id in sorted(truth.imgs) if len(truth.imgToAnns[image_id]) > 1] or sorted(truth.imgs)
+    return several[:: max(len(several) // count, 1)][:count]
 
 
 def draw_instances(image: np.ndarray, instances: Sequence[dict], names: dict[int, str], scale: int = 4) -> np.ndarray:
@@ -199,15 +200,23 @@ def draw_instances(image: np.ndarray, instances: Sequence[dict], names: dict[int
         mask = mask_tools.decode(instance["segmentation"])
         mask = cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        canvas[mask > 0] = canvas[mask > 0] * 0.6 + np.array(colour) * 0.4
-        cv2.drawContours(canvas, contours, -1, colour, 2)
+        canvas[mask > 0] = canvas[mask > 0] * 0.75 + np.array(colour) * 0.25
+        cv2.drawContours(canvas, contours, -1, colour, 3)
         x, y = (int(scale * edge) for edge in instance["bbox"][:2])
         score = f" {instance['score']:.2f}" if "score" in instance else ""
-        labels.append((names[instance["category_id"]] + score, (x, max(y - 4, 14))))
-    for text, corner in labels:
-        for thickness, ink in ((4, (20, 20, 20)), (1, (255, 255, 255))):
-            cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.55, ink, thickness, cv2.LINE_AA)
+        labels.append((names[instance["category_id"]] + score, x, y))
+    for text, x, y in labels:
+        _draw_label(canvas, text, x, y)
     return canvas
+
+
+def _draw_label(canvas: np.ndarray, text: str, x: int, y: int) -> None:
+    """Write white on black above the point (x, y), or as near as the picture's border allows."""
+    font = (cv2.FONT_HERSHEY_SIMPLEX, 0.5)
+    (width, height), _ = cv2.getTextSize(text, *font, 1)
+    left, bottom = max(min(x, canvas.shape[1] - width - 4), 0), max(y, height + 8)
+    cv2.rectangle(canvas, (left, bottom - height - 8), (left + width + 4, bottom), (20, 20, 20), -1)
+    cv2.putText(canvas, text, (left + 2, bottom - 5), *font, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _metric(record: ResultRecord, task: str, name: str) -> float:

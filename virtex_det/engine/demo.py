@@ -34,10 +34,10 @@ class DemoSize:
     train: int = 300
     val: int = 200
     captioned: int = 3000
-    pretrain_iterations: int = 1200
-    finetune_iterations: int = 200
+    pretrain_iterations: int = 1300
+    finetune_iterations: int = 150
     fractions: tuple[float, ...] = (0.1, 0.25)
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 FULL = DemoSize()
@@ -142,7 +142,7 @@ def finetune_runs(folder: Path, size: DemoSize, weights: Path) -> list[Run]:
                     "DATASETS.TRAIN_FRACTION": str(fraction),
                     "DATASETS.SUBSET_SEED": str(seed),
                     "SEED": str(seed),
-                    "TEST.EVAL_PERIOD": str(max(size.finetune_iterations // 4, 1)),
+                    "TEST.EVAL_PERIOD": str(max(size.finetune_iterations // 3, 1)),
                 }
                 pairs = tuple(word for pair in options.items() for word in pair)
                 runs.append(Run(name, folder / name, size.finetune_iterations, FINETUNE_CONFIG, pairs))

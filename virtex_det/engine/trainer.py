@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
@@ -120,6 +121,9 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the model of ``cfg`` with the faster kernels that the config allows."""
         model = build_model(cfg)
+        if cfg.MODEL.DEVICE == "cpu":
+            # The layout that CPU convolutions are fastest in; results are the same up to rounding.
+            model.to(memory_format=torch.channels_last)
         if cfg.MODEL.GATHER_ROI_ALIGN:
             use_gather_roi_align(model)
         if cfg.MODEL.BF16:
