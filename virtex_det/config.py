@@ -30,11 +30,23 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.GATHER_ROI_ALIGN = True
     # Accept a weights file that fills only a part of the backbone. The load report still lists what is missing.
     cfg.MODEL.ALLOW_PARTIAL_WEIGHTS = False
+    # Family of MODEL.WEIGHTS, where its content would be taken for another; empty recognises it by content.
+    cfg.MODEL.WEIGHTS_FORMAT = ""
+    # Let INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD be those that the weights were trained with, whatever they are set to.
+    cfg.MODEL.FOLLOW_WEIGHTS = False
 
     # What MODEL.RESNETS cannot say about build_caption_resnet_backbone; depth, width and norm are read from there.
     cfg.MODEL.CAPTION_RESNET = CN()
     # Start the last norm of each residual branch at zero (Goyal et al. 2017, sec. 5.1); VirTex pretrains with it.
     cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL = False
+    # "basic": a 7x7 convolution and a max pool. "deep": three 3x3 convolutions, the first two of half the width, and a
+    # max pool (ResNet-C, D and S). "clip": the same with an average pool.
+    cfg.MODEL.CAPTION_RESNET.STEM = "basic"
+    # "conv": strided convolutions, as in Detectron2. "avg_shortcut": an average pool halves the shortcut (ResNet-D).
+    # "clip": average pools after the 3x3 convolution and in the shortcut; no convolution of a block has a stride.
+    cfg.MODEL.CAPTION_RESNET.DOWNSAMPLE = "conv"
+    # Blocks of res2 to res5, instead of what DEPTH says: (4, 6, 10, 6) for CLIP's RN50x4.
+    cfg.MODEL.CAPTION_RESNET.BLOCKS = ()
 
     # Transformer decoder over the image grid (VirTex, sec. 3).
     cfg.MODEL.TEXTUAL = CN()
@@ -84,8 +96,9 @@ def _add_data_keys(cfg: CN) -> None:
 def _add_solver_keys(cfg: CN) -> None:
     # "SGD" or "AdamW", fused where PyTorch has it: the same update, computed at once.
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Learning rate of the backbone; 0 means SOLVER.BASE_LR. Schedules scale both alike.
+    # Learning rate of the backbone; 0 means BASE_LR times BACKBONE_MULTIPLIER. Schedules scale all alike.
     cfg.SOLVER.BACKBONE_LR = 0.0
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Regular expression: parameters whose name matches get no weight decay. Empty matches none.
     cfg.SOLVER.NO_DECAY = ""
     # LookAhead (Zhang et al. 2019): every STEPS updates the weights go back by 1 - ALPHA towards where they started.

@@ -73,6 +73,35 @@ def test_the_backbone_has_a_rate_of_its_own(cfg: CfgNode, model: Model) -> None:
         assert rate == (0.2 if name.startswith("backbone.") else 0.01), name
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_the_backbone_learns_at_a_multiple_of_the_base_rate(cfg: CfgNode, model: Model, optimizer: str) -> None:
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BACKBONE_MULTIPLIER = optimizer, 0.1
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    for name, (rate, decay) in settings(build_optimizer(cfg, model).param_groups, model).items():
+        assert rate == pytest.approx(0.001 if name.startswith("backbone.") else 0.01), name
+        assert decay == (0.0 if name.startswith("backbone.1.") or "norm" in name else 0.1), name
+
+
+def test_a_multiple_of_one_leaves_detectron2s_factor_of_biases_alone(cfg: CfgNode, model: Model) -> None:
+    cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.BACKBONE_MULTIPLIER = 2.0, 1.0
+    assert settings(parameter_groups(cfg, model), model)["backbone.0.weight"][0] == 0.01
+    model.backbone[0].bias = nn.Parameter(torch.zeros(4))
+    assert settings(parameter_groups(cfg, model), model)["backbone.0.bias"][0] == 0.02
+
+
+def test_a_multiple_of_zero_holds_the_backbone_still(cfg: CfgNode, model: Model) -> None:
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BACKBONE_MULTIPLIER = "AdamW", 0.0
+    before = copy.deepcopy(model)
+    train(model, build_optimizer(cfg, model))
+    assert all(map(torch.equal, model.backbone.parameters(), before.backbone.parameters()))
+    assert not torch.equal(model.textual["output"].weight, before.textual["output"].weight)
+
+
+def test_a_rate_of_the_backbones_own_overrules_its_multiple(cfg: CfgNode, model: Model) -> None:
+    cfg.SOLVER.BACKBONE_LR, cfg.SOLVER.BACKBONE_MULTIPLIER = 0.2, 0.1
+    assert settings(parameter_groups(cfg, model), model)["backbone.0.weight"][0] == 0.2
+
+
 def test_no_decay_exempts_what_it_matches_anywhere_in_the_name(cfg: CfgNode, model: Model) -> None:
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.1
     cfg.SOLVER.NO_DECAY = r"textual.*(norm.*|bias)"
@@ -205,11 +234,12 @@ def test_under_gradient_scaling_gradients_are_clipped_after_they_are_unscaled(cf
     [
         ("SOLVER.OPTIMIZER", "Adan", ["Adan", "AdamW"]),
         ("SOLVER.NO_DECAY", "(", ["SOLVER.NO_DECAY", "regular expression"]),
+        ("SOLVER.BACKBONE_MULTIPLIER", -0.1, ["SOLVER.BACKBONE_MULTIPLIER", "-0.1"]),
         ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all", ["'all'", "full_model"]),
     ],
 )
 def test_a_setting_that_does_not_exist_is_named(
-    cfg: CfgNode, model: Model, key: str, value: str, names: list[str]
+    cfg: CfgNode, model: Model, key: str, value: str | float, names: list[str]
 ) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.merge_from_list([key, value])

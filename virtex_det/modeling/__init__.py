@@ -4,11 +4,12 @@ from virtex_det.modeling.backbone import build_caption_resnet_backbone, build_ca
 from virtex_det.modeling.poolers import GatherROIAlign, use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.modeling.pretraining import BicaptioningModel
-from virtex_det.modeling.roi_heads import Res5ROIHeadsExtraNorm
+from virtex_det.modeling.roi_heads import CaptionRes5ROIHeads, Res5ROIHeadsExtraNorm
 from virtex_det.modeling.textual import TransformerDecoderTextualHead
 
 __all__ = [
     "BicaptioningModel",
+    "CaptionRes5ROIHeads",
     "GatherROIAlign",
     "Res5ROIHeadsExtraNorm",
     "TransformerDecoderTextualHead",

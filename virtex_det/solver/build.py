@@ -26,8 +26,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         model: its parameters that require a gradient are optimized.
 
     Raises:
-        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE names nothing that exists, or SOLVER.NO_DECAY is
-            not a regular expression.
+        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE names nothing that exists, SOLVER.NO_DECAY is not
+            a regular expression, or SOLVER.BACKBONE_MULTIPLIER is negative.
     """
     optimizer = _update_rule(cfg, parameter_groups(cfg, model))
     optimizer.register_load_state_dict_post_hook(_match_layout)
@@ -41,8 +41,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     """Group a model's parameters by learning rate and weight decay, into as few groups as there are pairs of them.
 
-    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR and NO_DECAY
-    overrule them. NO_DECAY may match anywhere in a parameter's name.
+    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR (or
+    BACKBONE_MULTIPLIER) and NO_DECAY overrule them. NO_DECAY may match anywhere in a parameter's name.
     """
     solver = cfg.SOLVER
     groups = get_default_optimizer_params(
@@ -54,12 +54,21 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if solver.BACKBONE_LR:
-        groups.append({"params": [p for name, p in named if _BACKBONE.match(name)], "lr": solver.BACKBONE_LR})
+    if solver.BACKBONE_LR or solver.BACKBONE_MULTIPLIER != 1.0:
+        groups.append({"params": [p for name, p in named if _BACKBONE.match(name)], "lr": _backbone_rate(solver)})
     if solver.NO_DECAY:
         exempt = _compile(solver.NO_DECAY)
         groups.append({"params": [p for name, p in named if exempt.search(name)], "weight_decay": 0.0})
     return reduce_param_groups(groups)
+
+
+def _backbone_rate(solver: CfgNode) -> float:
+    if solver.BACKBONE_MULTIPLIER < 0:
+        raise UserError(
+            f"SOLVER.BACKBONE_MULTIPLIER is {solver.BACKBONE_MULTIPLIER}, but must be 0 or more. "
+            "At 1 the backbone learns at SOLVER.BASE_LR."
+        )
+    return solver.BACKBONE_LR or solver.BASE_LR * solver.BACKBONE_MULTIPLIER
 
 
 def _update_rule(cfg: CfgNode, groups: list[dict[str, Any]]) -> Optimizer:

@@ -1,6 +1,7 @@
 """The C4 head with one more norm."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def cfg() -> CfgNode:
 
 def test_adds_the_norm_under_its_name_and_nothing_else(cfg: CfgNode) -> None:
     extra = {name: tensor.shape for name, tensor in build_model(cfg).state_dict().items()}
-    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
+    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"  # Detectron2's own
     plain = {name: tensor.shape for name, tensor in build_model(cfg).state_dict().items()}
     added = {name for name in extra if name not in plain}
     assert added == {
@@ -53,8 +54,19 @@ def test_the_norm_is_of_the_backbones_type_and_acts_on_the_last_block(cfg: CfgNo
     torch.testing.assert_close(res5(regions), 3.0 * blocks / (1 + res5.norm.eps) ** 0.5 - 1.0)
 
 
-def test_trains_and_detects(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "variety",
+    [
+        {},
+        {"STEM": "clip", "DOWNSAMPLE": "clip", "BLOCKS": (4, 6, 10, 6)},
+        {"STEM": "deep", "DOWNSAMPLE": "avg_shortcut"},
+    ],
+    ids=["plain", "CLIP RN50x4", "ResNet-50-D"],
+)
+def test_trains_and_detects(cfg: CfgNode, variety: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
+    cfg.MODEL.CAPTION_RESNET.update(variety)
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     with caplog.at_level(logging.WARNING):
         model = build_model(cfg)
     assert "private" not in caplog.text

@@ -3,6 +3,7 @@
 from virtex_det.modeling.backbone.caption_resnet import (
     build_caption_resnet_backbone,
     build_caption_resnet_fpn_backbone,
+    build_res5,
 )
 
-__all__ = ["build_caption_resnet_backbone", "build_caption_resnet_fpn_backbone"]
+__all__ = ["build_caption_resnet_backbone", "build_caption_resnet_fpn_backbone", "build_res5"]

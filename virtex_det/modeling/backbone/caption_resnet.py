@@ -3,13 +3,14 @@
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, DeformBottleneckBlock
 from torch import nn
 
 from virtex_det.errors import UserError
+from virtex_det.modeling.backbone.layers import DeepStem, PooledConv2d
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -17,8 +18,11 @@ BLOCKS_PER_STAGE = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
 _BASIC_DEPTHS = (18, 34)  # two 3x3 convolutions per block; deeper networks have bottlenecks
+_STEMS = ("basic", "deep", "clip")
+_DOWNSAMPLES = ("conv", "avg_shortcut", "clip")
 
 
 @BACKBONE_REGISTRY.register()
@@ -26,6 +30,8 @@ def build_caption_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
     """Build a ResNet from MODEL.RESNETS, with the layers and parameter names of Detectron2's own builder.
 
     Detectron2's accepts RES2_OUT_CHANNELS of 64 only for ResNet-18 and 34; here any width goes with any depth.
+    MODEL.CAPTION_RESNET turns it into CLIP's ResNet (Radford et al. 2021, sec. 2.4), without the attention pool, or
+    into ResNet-C, D or S (He et al. 2019, sec. 4.2): the stem has `conv1` to `conv3`, all other names stay.
 
     Args:
         cfg: a config with MODEL.RESNETS, MODEL.CAPTION_RESNET and MODEL.BACKBONE.FREEZE_AT.
@@ -37,14 +43,10 @@ def build_caption_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
     Raises:
         UserError: no such ResNet exists.
     """
-    resnets = cfg.MODEL.RESNETS
     _check(cfg)
-    stem = BasicStem(in_channels=input_shape.channels, out_channels=resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
-    stages = [_build_stage(resnets, index) for index in range(4)]
-    backbone = ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-    if cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL:
-        _zero_last_norms(backbone)
-    return backbone
+    stem = _build_stem(cfg, input_shape.channels)
+    stages = [_build_stage(cfg, index) for index in range(4)]
+    return ResNet(stem, stages, out_features=cfg.MODEL.RESNETS.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
 @BACKBONE_REGISTRY.register()
@@ -60,37 +62,108 @@ def build_caption_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> B
     )
 
 
+def build_res5(cfg: CfgNode) -> nn.Sequential:
+    """Build the last stage of `build_caption_resnet_backbone` alone, for the head of a C4 detector.
+
+    Raises:
+        UserError: no such ResNet exists.
+    """
+    _check(cfg)
+    return nn.Sequential(*_build_stage(cfg, 3))
+
+
 def _check(cfg: CfgNode) -> None:
     resnets, basic = cfg.MODEL.RESNETS, cfg.MODEL.RESNETS.DEPTH in _BASIC_DEPTHS
-    _require(resnets, "DEPTH", resnets.DEPTH in BLOCKS_PER_STAGE, f"one of {list(BLOCKS_PER_STAGE)}")
-    _require(resnets, "RES5_DILATION", resnets.RES5_DILATION in ((1,) if basic else (1, 2)), "1, or 2 from depth 50 on")
-    _require(resnets, "NUM_GROUPS", not basic or resnets.NUM_GROUPS == 1, "1 below depth 50")
-    _require(resnets, "DEFORM_ON_PER_STAGE", not (basic and any(resnets.DEFORM_ON_PER_STAGE)), "False below depth 50")
+    _require(cfg, "RESNETS.DEPTH", resnets.DEPTH in BLOCKS_PER_STAGE, f"one of {list(BLOCKS_PER_STAGE)}")
+    _require(
+        cfg, "RESNETS.RES5_DILATION", resnets.RES5_DILATION in ((1,) if basic else (1, 2)), "1, or 2 from depth 50 on"
+    )
+    _require(cfg, "RESNETS.NUM_GROUPS", not basic or resnets.NUM_GROUPS == 1, "1 below depth 50")
+    _require(
+        cfg, "RESNETS.DEFORM_ON_PER_STAGE", not (basic and any(resnets.DEFORM_ON_PER_STAGE)), "False below depth 50"
+    )
     zero_init = cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL
-    _require(resnets, "NORM", bool(resnets.NORM) or not zero_init, "a norm, for CAPTION_RESNET.ZERO_INIT_RESIDUAL")
+    _require(cfg, "RESNETS.NORM", bool(resnets.NORM) or not zero_init, "a norm, for CAPTION_RESNET.ZERO_INIT_RESIDUAL")
+    _check_variety(cfg)
+    _check_head(cfg)
 
 
-def _require(resnets: CfgNode, key: str, holds: bool, expected: str) -> None:
+def _check_variety(cfg: CfgNode) -> None:
+    resnets, variety = cfg.MODEL.RESNETS, cfg.MODEL.CAPTION_RESNET
+    basic, down = resnets.DEPTH in _BASIC_DEPTHS, variety.DOWNSAMPLE
+    _require(cfg, "CAPTION_RESNET.STEM", variety.STEM in _STEMS, f"one of {list(_STEMS)}")
+    _require(cfg, "CAPTION_RESNET.DOWNSAMPLE", down in _DOWNSAMPLES, f"one of {list(_DOWNSAMPLES)}")
+    _require(cfg, "CAPTION_RESNET.DOWNSAMPLE", not (basic and down == "clip"), "another one below depth 50")
+    counts = len(variety.BLOCKS) in (0, 4) and all(isinstance(n, int) and n > 0 for n in variety.BLOCKS)
+    _require(cfg, "CAPTION_RESNET.BLOCKS", counts, "empty or four numbers of blocks, like (4, 6, 10, 6)")
+    halves = variety.STEM == "basic" or resnets.STEM_OUT_CHANNELS % 2 == 0
+    _require(cfg, "RESNETS.STEM_OUT_CHANNELS", halves, f"even with CAPTION_RESNET.STEM {variety.STEM!r}")
+    undilated = down == "conv" or resnets.RES5_DILATION == 1
+    _require(cfg, "RESNETS.RES5_DILATION", undilated, f"1 with CAPTION_RESNET.DOWNSAMPLE {down!r}")
+    in_3x3 = down != "avg_shortcut" or basic or not resnets.STRIDE_IN_1X1
+    _require(cfg, "RESNETS.STRIDE_IN_1X1", in_3x3, f"False with CAPTION_RESNET.DOWNSAMPLE {down!r}")
+
+
+def _check_head(cfg: CfgNode) -> None:
+    """Refuse a backbone whose last stage would go on as another network in Detectron2's own C4 head."""
+    model, resnets = cfg.MODEL, cfg.MODEL.RESNETS
+    theirs = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME == "Res5ROIHeads"
+    plain = resnets.DEPTH not in _BASIC_DEPTHS and model.CAPTION_RESNET.DOWNSAMPLE == "conv" and _blocks(cfg)[3] == 3
+    expected = "CaptionRes5ROIHeads or Res5ROIHeadsExtraNorm: Detectron2's own builds three plain bottlenecks"
+    _require(cfg, "ROI_HEADS.NAME", plain or not theirs or "res5" in resnets.OUT_FEATURES, expected)
+
+
+def _require(cfg: CfgNode, key: str, holds: bool, expected: str) -> None:
     if not holds:
+        section, name = key.split(".")
         raise UserError(
-            f"MODEL.RESNETS.{key} is {resnets[key]!r} (depth {resnets.DEPTH}), but must be {expected}. "
-            f"Set MODEL.RESNETS.{key} in the config or on the command line."
+            f"MODEL.{key} is {cfg.MODEL[section][name]!r} (depth {cfg.MODEL.RESNETS.DEPTH}), but must be {expected}. "
+            f"Set MODEL.{key} in the config or on the command line."
         )
 
 
-def _build_stage(resnets: CfgNode, index: int) -> list[nn.Module]:
+def _blocks(cfg: CfgNode) -> tuple[int, ...]:
+    return tuple(cfg.MODEL.CAPTION_RESNET.BLOCKS) or BLOCKS_PER_STAGE[cfg.MODEL.RESNETS.DEPTH]
+
+
+def _build_stem(cfg: CfgNode, in_channels: int) -> CNNBlockBase:
+    resnets, stem = cfg.MODEL.RESNETS, cfg.MODEL.CAPTION_RESNET.STEM
+    if stem == "basic":
+        return BasicStem(in_channels=in_channels, out_channels=resnets.STEM_OUT_CHANNELS, norm=resnets.NORM)
+    pool = nn.AvgPool2d(2) if stem == "clip" else nn.MaxPool2d(3, stride=2, padding=1)
+    return DeepStem(in_channels, resnets.STEM_OUT_CHANNELS, norm=resnets.NORM, pool=pool)
+
+
+def _build_stage(cfg: CfgNode, index: int) -> list[CNNBlockBase]:
+    resnets, downsample = cfg.MODEL.RESNETS, cfg.MODEL.CAPTION_RESNET.DOWNSAMPLE
     widening = 2**index
-    num_blocks = BLOCKS_PER_STAGE[resnets.DEPTH][index]
+    num_blocks = _blocks(cfg)[index]
     dilation = resnets.RES5_DILATION if index == 3 else 1
     stride = 1 if index == 0 or dilation == 2 else 2
-    return ResNet.make_stage(
+    stage = ResNet.make_stage(
         num_blocks=num_blocks,
-        stride_per_block=[stride] + [1] * (num_blocks - 1),
+        stride_per_block=[1 if downsample == "clip" else stride] + [1] * (num_blocks - 1),
         in_channels=resnets.RES2_OUT_CHANNELS * widening // 2 if index else resnets.STEM_OUT_CHANNELS,
         out_channels=resnets.RES2_OUT_CHANNELS * widening,
         norm=resnets.NORM,
         **_block(resnets, index, dilation),
     )
+    if stride == 2 and downsample != "conv":
+        _put_pools(stage[0], downsample)
+    if cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL:
+        _zero_last_norms(stage)
+    return stage
+
+
+def _put_pools(block: CNNBlockBase, downsample: str) -> None:
+    """Halve a block's features by average pools: in its shortcut, and for CLIP between its 3x3 and last convolution."""
+    if downsample == "clip":
+        block.stride = 2
+        block.shortcut = PooledConv2d(block.shortcut, nn.AvgPool2d(2))
+        block.conv3 = PooledConv2d(block.conv3, nn.AvgPool2d(2))
+    else:
+        # Rounded up, an odd side becomes what a strided convolution makes of it; what lies off the map does not count.
+        block.shortcut = PooledConv2d(block.shortcut, nn.AvgPool2d(2, ceil_mode=True))
 
 
 def _block(resnets: CfgNode, index: int, dilation: int) -> dict[str, Any]:
@@ -111,7 +184,7 @@ def _block(resnets: CfgNode, index: int, dilation: int) -> dict[str, Any]:
     return block
 
 
-def _zero_last_norms(backbone: ResNet) -> None:
-    for block in (block for stage in backbone.stages for block in stage):
+def _zero_last_norms(stage: list[CNNBlockBase]) -> None:
+    for block in stage:
         last = block.conv2 if isinstance(block, BasicBlock) else block.conv3
         nn.init.zeros_(last.norm.weight)

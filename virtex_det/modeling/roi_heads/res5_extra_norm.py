@@ -4,14 +4,15 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec, get_norm
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, Res5ROIHeads
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 
 from virtex_det.errors import UserError
+from virtex_det.modeling.roi_heads.caption_res5 import CaptionRes5ROIHeads
 
 
 @ROI_HEADS_REGISTRY.register()
-class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """`Res5ROIHeads` with a norm of type MODEL.RESNETS.NORM after the last block, named `res5.norm`.
+class Res5ROIHeadsExtraNorm(CaptionRes5ROIHeads):
+    """`CaptionRes5ROIHeads` with a norm of type MODEL.RESNETS.NORM after the last block, named `res5.norm`.
 
     Backbones pretrained in different ways give outputs of different scale; the norm makes one schedule fit them all
     (He et al. 2020, "Momentum Contrast", sec. 4.2).
@@ -27,7 +28,7 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         if not cfg.MODEL.RESNETS.NORM:
             raise UserError(
                 "MODEL.ROI_HEADS.NAME is Res5ROIHeadsExtraNorm, but MODEL.RESNETS.NORM is empty. "
-                "Set MODEL.RESNETS.NORM (the protocol has SyncBN), or MODEL.ROI_HEADS.NAME to Res5ROIHeads."
+                "Set MODEL.RESNETS.NORM (the protocol has SyncBN), or MODEL.ROI_HEADS.NAME to CaptionRes5ROIHeads."
             )
         arguments = super().from_config(cfg, input_shape)
         res5 = arguments["res5"]
