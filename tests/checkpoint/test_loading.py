@@ -17,8 +17,8 @@ from tests.checkpoint.conftest import (
     virtex_training_file,
     with_classifier,
 )
-from virtex_det.checkpoint.formats import from_detectron2
 from virtex_det.checkpoint.loading import LoadReport, Mismatch, load_weights
+from virtex_det.checkpoint.names import from_detectron2
 from virtex_det.errors import UserError
 
 
@@ -263,7 +263,7 @@ def test_the_report_is_written_as_json(fpn, save, tmp_path, backbone_tensors):
     report = load_weights(fpn(), path)
     report.write(tmp_path / "run")
     written = json.loads((tmp_path / "run" / "load_report.json").read_text())
-    assert set(written) == {"format", "loaded", "missing", "mismatched", "unused", "sha256", "path", "partial"}
+    assert set(written) == {"format", "loaded", "missing", "mismatched", "unused", "sha256", "path", "partial", "note"}
     assert written["path"] == path and len(written["sha256"]) == 64
     assert written["loaded"] == list(report.loaded)
     assert {

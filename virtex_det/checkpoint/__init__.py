@@ -1,10 +1,13 @@
 """Weights that others published, read safely and loaded whole, and the checkpoints of our own runs."""
 
+from virtex_det.checkpoint.agreement import contradictions, follow_weights
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.checkpointer import TransferCheckpointer
-from virtex_det.checkpoint.formats import FORMATS, Format, contradictions, recognise
+from virtex_det.checkpoint.conversion import convert
+from virtex_det.checkpoint.formats import FORMATS, Format
 from virtex_det.checkpoint.loading import LoadReport, Mismatch, load_weights
 from virtex_det.checkpoint.reading import file_sha256, read_file
+from virtex_det.checkpoint.recognition import recognise
 
 __all__ = [
     "FORMATS",
@@ -14,8 +17,10 @@ __all__ = [
     "Mismatch",
     "TransferCheckpointer",
     "contradictions",
+    "convert",
     "describe",
     "file_sha256",
+    "follow_weights",
     "load_weights",
     "read_file",
     "recognise",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,50 +13,74 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (True, (3, 4, 6, 3)): 50,
     (True, (3, 4, 23, 3)): 101,
     (True, (3, 8, 36, 3)): 152,
+    (True, (3, 24, 36, 3)): 200,
 }
+_IN_RESNETS = ("depth", "num_groups", "width_per_group", "res2_out_channels", "stem_out_channels")
+_IN_CAPTION_RESNET = ("stem", "downsample")
 
 
 class Architecture(NamedTuple):
-    """A ResNet in the terms of MODEL.RESNETS; None for what the tensors do not show."""
+    """A ResNet in the terms of MODEL.RESNETS and MODEL.CAPTION_RESNET; None for what the tensors do not show."""
 
     blocks: tuple[int, ...]
+    has_bottlenecks: bool
     depth: int | None
     num_groups: int | None
     width_per_group: int | None
     res2_out_channels: int | None
     stem_out_channels: int | None
+    stem: str | None
+    downsample: str | None
 
-    def config(self) -> dict[str, int]:
+    def config(self) -> dict[str, Any]:
         """Return the config keys that build this network."""
         facts = self._asdict()
-        del facts["blocks"]
-        return {f"MODEL.RESNETS.{name.upper()}": value for name, value in facts.items() if value is not None}
+        keys = {f"MODEL.RESNETS.{name.upper()}": facts[name] for name in _IN_RESNETS}
+        keys |= {f"MODEL.CAPTION_RESNET.{name.upper()}": facts[name] for name in _IN_CAPTION_RESNET}
+        if self.depth is None and all(self.blocks):
+            keys["MODEL.RESNETS.DEPTH"] = 50 if self.has_bottlenecks else 34
+            keys["MODEL.CAPTION_RESNET.BLOCKS"] = self.blocks
+        else:
+            keys["MODEL.CAPTION_RESNET.BLOCKS"] = ()
+        return {key: value for key, value in keys.items() if value is not None}
 
     def __str__(self) -> str:
         depth = f"ResNet-{self.depth}" if self.depth else f"a ResNet of {'-'.join(map(str, self.blocks))} blocks"
         widths = f"NUM_GROUPS {self.num_groups}, WIDTH_PER_GROUP {self.width_per_group}"
         return (
-            f"{depth}, {widths}, RES2_OUT_CHANNELS {self.res2_out_channels}, STEM_OUT_CHANNELS {self.stem_out_channels}"
+            f"{depth}, {widths}, RES2_OUT_CHANNELS {self.res2_out_channels}, "
+            f"STEM_OUT_CHANNELS {self.stem_out_channels}, STEM {self.stem}"
         )
 
 
-def describe(backbone: Mapping[str, torch.Tensor]) -> Architecture:
-    """Read depth and widths from tensors by canonical name, all or some of them there."""
+def describe(
+    backbone: Mapping[str, torch.Tensor], stem: str | None = None, downsample: str | None = None
+) -> Architecture:
+    """Read depth and widths from tensors by canonical name, all or some of them there.
+
+    Args:
+        backbone: tensors by canonical name.
+        stem: what the family says of it; "deep" and "clip" have the same tensors.
+        downsample: what the family says of it; pools have no tensors.
+    """
     has_bottlenecks = "res2.0.conv3.weight" in backbone
     blocks = tuple(_count_blocks(backbone, stage) for stage in ("res2", "res3", "res4", "res5"))
     middle = backbone.get("res2.0.conv2.weight")
     last = backbone.get("res2.0.conv3.weight", middle)
-    stem = backbone.get("stem.conv1.weight")
+    stem_end = backbone.get("stem.conv3.weight", backbone.get("stem.conv1.weight"))
     groups = None
     if middle is not None:
         groups = middle.shape[0] // middle.shape[1] if has_bottlenecks else 1
     return Architecture(
         blocks=blocks,
+        has_bottlenecks=has_bottlenecks,
         depth=_DEPTHS.get((has_bottlenecks, blocks)),
         num_groups=groups,
         width_per_group=None if middle is None or not groups else middle.shape[0] // groups,
         res2_out_channels=None if last is None else last.shape[0],
-        stem_out_channels=None if stem is None else stem.shape[0],
+        stem_out_channels=None if stem_end is None else stem_end.shape[0],
+        stem="basic" if "stem.conv2.weight" not in backbone else stem if stem != "basic" else None,
+        downsample=downsample,
     )
 
 

@@ -1,11 +1,9 @@
 """The checkpointer of train_net: strict with weights, exact in resuming, atomic in saving."""
 
 import logging
-import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
 
-from virtex_det.checkpoint.formats import OWN_CHECKPOINT, as_format, recognise, unwrap
+from virtex_det.checkpoint.agreement import family_of
+from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Pixels
 from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, Required, fill
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.checkpoint.recognition import as_format, recognise, unwrap
+from virtex_det.checkpoint.writing import replacing
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -52,7 +53,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             save_to_disk: write files; by default the main process alone does.
             allow_partial: accept weights that leave a part of what is required at random.
             require: what weights must fill: the backbone, or the whole model for evaluation.
-            cfg: refuse weights that this config contradicts.
+            cfg: refuse weights that this config contradicts; its pixels are saved with the model.
             checkpointables: what else a checkpoint holds, such as the trainer with optimizer and schedule.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
@@ -81,7 +82,8 @@ class TransferCheckpointer(DetectionCheckpointer):
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         file = local_path(path)
         content = read_file(file, mmap=not wanted)  # an optimizer may keep the very tensors it is given
-        weights = recognise(content, path)
+        # Only files with Detectron2's names can fill a whole model, and those need no family named for them.
+        weights = recognise(content, path, family_of(self.cfg) if self.require == "backbone" else "")
         report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
         self._publish(report._replace(sha256=file_sha256(file)))
         if not weights.format.detectron2_names or "model" not in content:
@@ -137,8 +139,8 @@ class TransferCheckpointer(DetectionCheckpointer):
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
         self.logger.info("Saving checkpoint to %s", path)
         try:
-            with _replacing(path) as unfinished:
-                torch.save({"model": self.model.state_dict(), **states, **kwargs}, unfinished)
+            with replacing(path) as unfinished:
+                torch.save({"model": self.model.state_dict(), **self._pixels(), **states, **kwargs}, unfinished)
                 _check_plain(unfinished)  # what could not be read back must not replace what can
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
@@ -192,7 +194,13 @@ class TransferCheckpointer(DetectionCheckpointer):
                 raise UserError(
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
                 ) from error
-        return {key: value for key, value in content.items() if key not in ("model", *keys)}
+        return {key: value for key, value in content.items() if key not in ("model", "pixels", *keys)}
+
+    def _pixels(self) -> dict[str, Any]:
+        if self.cfg is None:
+            return {}
+        pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
+        return {"pixels": pixels._asdict()}
 
     def _other_checkpoints(self, path: str) -> str:
         others = sorted(
@@ -219,18 +227,3 @@ def _check_plain(path: Path) -> None:
         torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise TypeError(f"A checkpoint may hold tensors and plain values only: {error}") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

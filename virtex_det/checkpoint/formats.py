@@ -1,50 +1,21 @@
-"""The families of published weights: how each is recognised by content, and how its names become Detectron2's."""
+"""The families of published weights, one entry each: how content is recognised, and what is known of the network."""
 
-import re
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
-from detectron2.config import CfgNode
-
-from virtex_det.errors import UserError
-
-_BACKBONE_NAME = re.compile(r"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)((?:stem|res[2-5]\.\d+)\..+)")
-_FROM_TORCHVISION = (
-    (re.compile(r"^(conv1|bn1)\."), r"stem.\1."),
-    (re.compile(r"^layer1\."), "res2."),
-    (re.compile(r"^layer2\."), "res3."),
-    (re.compile(r"^layer3\."), "res4."),
-    (re.compile(r"^layer4\."), "res5."),
-    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
-    (re.compile(r"\.downsample\.0\."), ".shortcut."),
-    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
+from virtex_det.checkpoint.names import (
+    Rename,
+    from_caffe2,
+    from_deep_stem,
+    from_detectron2,
+    from_resnet_d,
+    from_soco_heads,
+    from_timm_clip,
+    from_torchvision,
 )
 
-
-def from_detectron2(name: str) -> str | None:
-    """Return the canonical name of a Detectron2 model's backbone tensor; None for any other tensor.
-
-    In a C4 detector res5 lies in the ROI heads; ``roi_heads.res5.norm`` is new there and no part of the backbone.
-
-    Example:
-        >>> from_detectron2("backbone.bottom_up.res2.0.conv1.norm.bias")
-        'res2.0.conv1.norm.bias'
-    """
-    match = _BACKBONE_NAME.fullmatch(name)
-    return match[1] if match else None
-
-
-def from_torchvision(name: str) -> str | None:
-    """Return the canonical name of a torchvision ResNet's tensor; None for the classifier.
-
-    Example:
-        >>> from_torchvision("layer1.0.downsample.1.bias")
-        'res2.0.shortcut.norm.bias'
-    """
-    for pattern, replacement in _FROM_TORCHVISION:
-        name = pattern.sub(replacement, name)
-    return from_detectron2(name)
+# Where the tensors of most files lie; "" is the top level. Averaged weights are those that timm's figures belong to.
+WRAPPERS = ("", "state_dict_ema", "model", "state_dict")
+_VISSL_WRAPPERS = ("classy_state_dict.base_model.model.trunk", "model_state_dict", *WRAPPERS)
 
 
 class Pixels(NamedTuple):
@@ -56,18 +27,23 @@ class Pixels(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A family of weights files.
+    """A family of weights files. Depth and widths are not stated: they are read from the tensors.
 
     Attributes:
-        name: what reports call it.
+        name: what reports call it, and what MODEL.WEIGHTS_FORMAT may name.
         marks: regular expressions; each is found in some tensor's name, once the file is unwrapped.
         absent: regular expressions; none is found in any tensor's name.
-        prefix: what stands before the backbone's names. Names without it are no part of the backbone.
+        prefix: regular expression of what stands before the backbone's names; without it, a name is another layer's.
         rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something else.
+        rename_rest: the name of any other tensor to that of a Detectron2 detector.
         wrappers: dotted keys under which the tensors may lie; "" is the top level.
         detectron2_names: the other tensors have Detectron2's names too, so that heads can be loaded.
-        pixels: what the network was trained to see; None where the file does not decide it.
+        pixels: what the network was trained to see, the usual first; empty where the file does not decide it.
         stride_in_1x1: whether a bottleneck strides in its first convolution; None where the file does not decide it.
+        stem: MODEL.CAPTION_RESNET.STEM; None where only the tensors decide it.
+        downsample: MODEL.CAPTION_RESNET.DOWNSAMPLE, so also whether pools instead of strides halve features.
+        also: names of families whose files cannot be told from these; MODEL.WEIGHTS_FORMAT may name them.
+        note: what a report should add.
         paper: where the family is from.
         licence: of the published weights or their code, where known.
     """
@@ -76,56 +52,247 @@ class Format(NamedTuple):
     marks: tuple[str, ...]
     absent: tuple[str, ...] = ()
     prefix: str = ""
-    rename: Callable[[str], str | None] = from_torchvision
-    wrappers: tuple[str, ...] = ("", "model", "state_dict")
+    rename: Rename = from_torchvision
+    rename_rest: Rename | None = None
+    wrappers: tuple[str, ...] = WRAPPERS
     detectron2_names: bool = False
-    pixels: Pixels | None = None
+    pixels: tuple[Pixels, ...] = ()
     stride_in_1x1: bool | None = None
+    stem: str | None = None
+    downsample: str | None = None
+    also: tuple[str, ...] = ()
+    note: str = ""
     paper: str = ""
     licence: str = ""
 
 
 IMAGENET_RGB = Pixels("RGB", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-_RESNET_MARKS = (r"^conv1\.weight$", r"^layer1\.0\.conv1\.weight$")
-_CLIP_STEM = r"^conv2\."  # CLIP's blocks have torchvision's names, but they are another network
+HALF_RGB = Pixels("RGB", mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
+CLIP_RGB = Pixels("RGB", mean=(122.7709, 116.7460, 104.0937), std=(68.5005, 66.6322, 70.3232))
+MSRA_BGR = Pixels("BGR", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
+RESNEXT_BGR = Pixels("BGR", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))
 
+_RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+_BAG_OF_TRICKS = "He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019"
+_CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
+
+
+def _resnet(name: str, *, prefix: str = "", marks: tuple[str, ...] = (), **facts: Any) -> Format:
+    """Return a family of plain ResNets by torchvision's names and pixels, under a prefix."""
+    known: dict[str, Any] = {"pixels": (IMAGENET_RGB,), "stride_in_1x1": False, "stem": "basic", "downsample": "conv"}
+    own_marks = (rf"^{prefix}conv1\.weight$", rf"^{prefix}layer1\.0\.conv1\.weight$")
+    return Format(name, (*own_marks, *marks), prefix=prefix, **(known | facts))
+
+
+def _clip(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
+    """Return a family of CLIP's ResNets; nothing in their blocks strides."""
+    return Format(name, marks, pixels=(CLIP_RGB,), stem="clip", downsample="clip", **facts)
+
+
+# The first that fits is taken: what has a mark of its own stands before what has not.
 FORMATS = (
-    Format(
-        name="virtex",
-        marks=(r"^visual\.cnn\.conv1\.weight$",),
-        prefix="visual.cnn.",
-        pixels=IMAGENET_RGB,
-        stride_in_1x1=False,
+    _resnet(
+        "virtex",
+        prefix=r"visual\.cnn\.",
+        also=("redcaps",),
         paper="Desai and Johnson, VirTex: Learning Visual Representations from Textual Annotations, CVPR 2021",
         licence="MIT",
     ),
-    Format(
-        name="virtex_backbone",
-        marks=_RESNET_MARKS,
-        absent=(r"^fc\.", _CLIP_STEM),
-        pixels=IMAGENET_RGB,
-        stride_in_1x1=False,
-        paper="Desai and Johnson, VirTex: Learning Visual Representations from Textual Annotations, CVPR 2021",
+    _resnet(
+        "icmlm",
+        wrappers=("cnn",),
+        paper="Sariyildiz et al., Learning Visual Representations with Caption Annotations, ECCV 2020",
+    ),
+    _clip(
+        "clip",
+        prefix=r"(?:visual\.)?",
+        marks=(r"^(visual\.)?conv3\.weight$", r"^(visual\.)?layer1\.0\.conv1\.weight$"),
+        also=("openai_clip", "open_clip"),
+        paper=_CLIP,
         licence="MIT",
     ),
-    Format(
-        name="torchvision",
-        marks=(*_RESNET_MARKS, r"^fc\.weight$"),
-        absent=(_CLIP_STEM,),
-        pixels=IMAGENET_RGB,
-        stride_in_1x1=False,
-        paper="He et al., Deep Residual Learning for Image Recognition, CVPR 2016",
+    _clip(
+        "timm_clip",
+        rename=from_timm_clip,
+        marks=(r"^stem\.conv3\.conv\.weight$", r"^stages\.0\.0\.conv1_1x1\.conv\.weight$"),
+        paper=_CLIP,
+        licence="MIT",
+    ),
+    _clip(
+        "regionclip",
+        prefix=r"backbone\.",
+        marks=(r"^backbone\.conv3\.weight$", r"^backbone\.layer1\.0\.conv1\.weight$"),
+        note="its own configs give PIXEL_MEAN and PIXEL_STD in 0..1; here they are in 0..255",
+        paper="Zhong et al., RegionCLIP: Region-based Language-Image Pretraining, CVPR 2022",
+    ),
+    _resnet(
+        "swav",
+        marks=(r"^(projection_head|prototypes)\.",),
+        also=("deepcluster_v2", "sela_v2"),
+        paper="Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020",
+    ),
+    _resnet(
+        "torchvision",
+        marks=(r"^fc\.weight$",),
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        also=("timm",),
+        note="a few of timm's networks were trained with mean = std = 127.5, which no file tells",
+        paper=_RESNET,
         licence="BSD-3-Clause",
     ),
+    _resnet(
+        "resnet_backbone",
+        wrappers=_VISSL_WRAPPERS,
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        also=("virtex_backbone", "dino", "barlow_twins", "vicreg", "densecl", "moco", "vissl", "torchvision", "timm"),
+        note="backbones by torchvision's names without a classifier look alike, whoever trained them",
+        paper=_RESNET,
+    ),
     Format(
-        name="virtex_det_pretraining",
+        "resnet_d",
+        marks=(r"^(backbone\.)?(conv1|stem)\.0\.weight$", r"^(backbone\.)?layer2\.0\.downsample\.2\.weight$"),
+        prefix=r"(?:backbone\.)?",
+        rename=from_resnet_d,
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        stride_in_1x1=False,
+        stem="deep",
+        downsample="avg_shortcut",
+        also=("timm", "mmpretrain"),
+        paper=_BAG_OF_TRICKS,
+        licence="Apache-2.0",
+    ),
+    Format(
+        "resnet_deep_stem",
+        marks=(r"^(backbone\.)?(conv1|stem)\.0\.weight$", r"^(backbone\.)?layer1\.0\.conv1\.weight$"),
+        absent=(r"\.downsample\.2\.",),
+        prefix=r"(?:backbone\.)?",
+        rename=from_deep_stem,
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        stride_in_1x1=False,
+        stem="deep",
+        downsample="conv",
+        also=("timm", "mmpretrain"),
+        note="the stem of ResNet-C and S",
+        paper=_BAG_OF_TRICKS,
+        licence="Apache-2.0",
+    ),
+    _resnet(
+        "moco",
+        prefix=r"encoder_q\.",
+        also=("moco_v1", "moco_v2"),
+        paper="He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020",
+        licence="CC BY-NC 4.0",
+    ),
+    _resnet(
+        "moco_v3",
+        prefix=r"base_encoder\.",
+        paper="Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021",
+        licence="CC BY-NC 4.0",
+    ),
+    _resnet(
+        "soco",
+        prefix=r"encoder\.",
+        marks=(r"^head\.",),
+        wrappers=("model", "model_ema"),
+        rename_rest=from_soco_heads,
+        note="FPN and box head are loaded too, where the detector has them in the same shape",
+        paper="Wei et al., Aligning Pretraining for Detection via Object-Level Contrastive Learning, NeurIPS 2021",
+    ),
+    _resnet(
+        "pixpro",
+        prefix=r"encoder\.",
+        marks=(r"^encoder_k\.conv1\.weight$",),
+        wrappers=("model",),
+        note="the backbone alone is loaded",
+        paper="Xie et al., Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual "
+        "Representation Learning, CVPR 2021",
+    ),
+    _resnet(
+        "dino",
+        prefix=r"backbone\.",
+        wrappers=("teacher",),
+        note="the teacher is loaded, as its authors evaluate it",
+        paper="Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021",
+        licence="Apache-2.0",
+    ),
+    _resnet(
+        "barlow_twins",
+        prefix=r"backbone\.",
+        marks=(r"^projector\.", r"^bn\.running_mean$"),
+        wrappers=("model",),
+        paper="Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021",
+        licence="MIT",
+    ),
+    _resnet(
+        "vicreg",
+        prefix=r"backbone\.",
+        marks=(r"^projector\.",),
+        wrappers=("model",),
+        paper="Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022",
+    ),
+    _resnet(
+        "vissl",
+        prefix=r"(?:trunk\.)?(?:base_model\.)?_feature_blocks\.",
+        wrappers=_VISSL_WRAPPERS,
+        also=("pirl",),
+        paper="Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020",
+        licence="MIT",
+    ),
+    _resnet(
+        "mmselfsup",
+        prefix=r"backbone\.",
+        marks=(r"^(neck|head)\.",),
+        also=("mmpretrain", "densecl"),
+        paper="OpenMMLab's self-supervised learning toolbox and benchmark, 2021",
+        licence="Apache-2.0",
+    ),
+    _resnet(
+        "lightning",
+        prefix=r"(?:backbone|encoder)\.",
+        also=("solo_learn", "mmselfsup", "mmpretrain"),
+        paper="da Costa et al., solo-learn: A Library of Self-supervised Methods, JMLR 2022",
+        licence="MIT",
+    ),
+    Format(
+        "detectron2_caffe2",
+        marks=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
+        rename=from_caffe2,
+        wrappers=("", "blobs", "model"),
+        pixels=(MSRA_BGR, RESNEXT_BGR),
+        stride_in_1x1=True,
+        stem="basic",
+        downsample="conv",
+        also=("detectron2_pkl", "msra"),
+        paper=_RESNET,
+    ),
+    Format(
+        "detectron2_torchvision",
+        marks=(r"^stem\.conv1\.weight$", r"^stem\.fc\."),
+        rename=from_detectron2,
+        pixels=(IMAGENET_RGB,),
+        stride_in_1x1=False,
+        stem="basic",
+        downsample="conv",
+        also=("detectron2_pkl",),
+        note="converted for Detectron2 from torchvision's names",
+        paper=_RESNET,
+    ),
+    Format(
+        "detectron2_backbone",
+        marks=(r"^stem\.conv1\.weight$", r"^res2\.0\.conv1\.weight$"),
+        rename=from_detectron2,
+        also=("detectron2_pkl",),
+        note="the file tells neither pixels nor strides: INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD, STRIDE_IN_1X1 are yours",
+    ),
+    Format(
+        "virtex_det_pretraining",
         marks=(r"^backbone\.stem\.", r"^backbone\.res5\."),
         absent=(r"^roi_heads\.", r"^proposal_generator\."),
         rename=from_detectron2,
         detectron2_names=True,
     ),
     Format(
-        name="detector",
+        "detector",
         marks=(r"^backbone\.(bottom_up\.)?stem\.", r"^(roi_heads|proposal_generator)\."),
         rename=from_detectron2,
         detectron2_names=True,
@@ -134,111 +301,3 @@ FORMATS = (
 
 # What a run saves for itself, taken by name. Not in FORMATS: a file is never recognised as this.
 OWN_CHECKPOINT = Format("own checkpoint", marks=(), rename=from_detectron2, wrappers=("model",), detectron2_names=True)
-
-
-class Weights(NamedTuple):
-    """The tensors of a file and where its backbone is among them."""
-
-    format: Format
-    tensors: dict[str, torch.Tensor]  # by their names in the file
-    backbone: dict[str, str]  # canonical name -> name in the file
-
-    def named(self, model_name: str) -> str | None:
-        """Return the file's name for a model's tensor, None if the file has none for it."""
-        canonical = from_detectron2(model_name)
-        if canonical is not None:
-            return self.backbone.get(canonical)
-        return model_name if self.format.detectron2_names and model_name in self.tensors else None
-
-
-def recognise(content: Any, path: str) -> Weights:
-    """Find the family of what was read from a file, by the names in it.
-
-    Args:
-        content: what `read_file` returned.
-        path: for the message.
-
-    Raises:
-        UserError: it belongs to no known family.
-    """
-    for entry in FORMATS:
-        for wrapper in entry.wrappers:
-            tensors = unwrap(content, wrapper)
-            if _fits(entry, tensors):
-                return as_format(entry, tensors)
-    raise UserError(
-        f"{path} belongs to no weights family known here; nothing was loaded.\n"
-        f"Its first names: {', '.join(_first_names(content)) or f'none, it is a {type(content).__name__}'}\n"
-        f"Known families: {', '.join(entry.name for entry in FORMATS)}"
-    )
-
-
-def as_format(entry: Format, tensors: dict[str, torch.Tensor]) -> Weights:
-    """Take tensors as those of the given family."""
-    backbone = {}
-    for name in tensors:
-        canonical = entry.rename(name.removeprefix(entry.prefix)) if name.startswith(entry.prefix) else None
-        if canonical is not None:
-            backbone[canonical] = name
-    return Weights(entry, tensors, backbone)
-
-
-def unwrap(content: Any, wrapper: str) -> dict[str, torch.Tensor]:
-    """Return the named tensors under a dotted key, without the ``module.`` that a file saved from DDP has."""
-    for key in filter(None, wrapper.split(".")):
-        content = content.get(key) if isinstance(content, Mapping) else None
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
-    """Return the config keys that contradict what is known of the weights, each with the value that fits."""
-    wrong: dict[str, Any] = {}
-    if entry.pixels is not None:
-        if entry.pixels.format != cfg.INPUT.FORMAT:
-            wrong["INPUT.FORMAT"] = entry.pixels.format
-        if not _near(entry.pixels.mean, cfg.MODEL.PIXEL_MEAN):
-            wrong["MODEL.PIXEL_MEAN"] = list(entry.pixels.mean)
-        if not _near(entry.pixels.std, cfg.MODEL.PIXEL_STD):
-            wrong["MODEL.PIXEL_STD"] = list(entry.pixels.std)
-    has_bottlenecks = cfg.MODEL.RESNETS.DEPTH >= 50
-    if has_bottlenecks and entry.stride_in_1x1 not in (None, cfg.MODEL.RESNETS.STRIDE_IN_1X1):
-        wrong["MODEL.RESNETS.STRIDE_IN_1X1"] = entry.stride_in_1x1
-    return wrong
-
-
-def check_config(entry: Format, cfg: CfgNode, path: str) -> None:
-    """Refuse weights that would see other pixels, or stride elsewhere, than in their own training.
-
-    Raises:
-        UserError: naming the keys and the values to set.
-    """
-    wrong = contradictions(entry, cfg)
-    if wrong:
-        settings = "".join(f'\n  {key} "{value}"' for key, value in wrong.items())
-        raise UserError(
-            f"The config contradicts the weights {path} (format {entry.name}); nothing was loaded. Set:{settings}"
-        )
-
-
-def _fits(entry: Format, tensors: Mapping[str, torch.Tensor]) -> bool:
-    def found(pattern: str) -> bool:
-        return any(re.search(pattern, name) for name in tensors)
-
-    return all(map(found, entry.marks)) and not any(map(found, entry.absent))
-
-
-def _near(expected: tuple[float, ...], given: list[float]) -> bool:
-    # One grey level: published configs round the same mean differently.
-    return len(expected) == len(given) and all(abs(a - b) < 1 for a, b in zip(expected, given, strict=True))
-
-
-def _first_names(content: Any) -> list[str]:
-    for wrapper in ("", "model", "state_dict"):
-        if tensors := unwrap(content, wrapper):
-            return list(tensors)[:5]
-    return [str(key) for key in content][:5] if isinstance(content, Mapping) else []

@@ -10,9 +10,11 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import nn
 
+from virtex_det.checkpoint.agreement import check_config, family_of
 from virtex_det.checkpoint.architecture import describe
-from virtex_det.checkpoint.formats import Weights, check_config, from_detectron2, recognise
+from virtex_det.checkpoint.names import from_detectron2
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.checkpoint.recognition import Weights, recognise
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -46,6 +48,7 @@ class LoadReport(NamedTuple):
     sha256: str = ""  # of the file
     path: str = ""  # as the config gave it
     partial: bool = False  # less than was required, by permission
+    note: str = ""  # what is to know of the family
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""
@@ -53,7 +56,8 @@ class LoadReport(NamedTuple):
         rows = [[stage, *(len(group.get(stage, ())) for group in groups)] for stage in _STAGES]
         total = ["all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))]
         table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
-        return f"{table}\nunused tensors of the file: {_some(self.unused)}"
+        note = f"\nnote: {self.note}" if self.note else ""
+        return f"{table}\nunused tensors of the file: {_some(self.unused)}{note}"
 
     def to_json(self) -> str:
         """Return every field as JSON."""
@@ -80,7 +84,7 @@ def load_weights(
         path: a file, or an address that Detectron2's path handlers know.
         require: what must be filled: the backbone, or the whole model with its heads.
         allow_partial: accept less than that; the report says so.
-        cfg: refuse weights that this config contradicts.
+        cfg: refuse weights that this config contradicts; its MODEL.WEIGHTS_FORMAT may name their family.
 
     Raises:
         UserError: the file cannot be read, its family is unknown, the config contradicts it, or the model would not be
@@ -92,7 +96,7 @@ def load_weights(
         ('virtex', 265)
     """
     file = local_path(path)
-    weights = recognise(read_file(file), path)
+    weights = recognise(read_file(file), path, family_of(cfg))
     report = fill(model, weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
     return report._replace(sha256=file_sha256(file))
 
@@ -124,7 +128,7 @@ def fill(
             config contradicts the weights.
     """
     if cfg is not None:
-        check_config(weights.format, cfg, path)
+        check_config(weights, cfg, path)
     targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     if require == "backbone" and not any(map(from_detectron2, targets)):
         raise UserError(f"The model has no ResNet backbone with Detectron2's names, so {path} has no place in it.")
@@ -161,6 +165,7 @@ def match(
         missing=tuple(name for name in targets if name not in named and _is_required(name, require)),
         mismatched=tuple(mismatched),
         unused=tuple(sorted(set(weights.tensors) - set(named.values()))),
+        note=weights.format.note,
     )
     return report, sources
 
@@ -209,8 +214,11 @@ def _explain(
 
 
 def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> list[str]:
-    in_file = describe({name: weights.tensors[source] for name, source in weights.backbone.items()})
-    in_model = describe({canonical: value for name, value in targets.items() if (canonical := from_detectron2(name))})
+    in_file = weights.architecture
+    model = {canonical: value for name, value in targets.items() if (canonical := from_detectron2(name))}
+    in_model = describe(model, in_file.stem, in_file.downsample)
+    if in_model.stem != in_file.stem:
+        in_model = in_model._replace(downsample=None)  # pools have no tensors: what is not told stays unknown
     if in_file == in_model:
         return [f"File and model have the same architecture: {in_file}."]
     here = in_model.config()

@@ -1,22 +1,24 @@
-"""Bytes on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is refused."""
+"""Bytes on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
 
 import hashlib
-import pickle
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.utils.file_io import PathManager
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from virtex_det.checkpoint import unpickling
+from virtex_det.checkpoint.torchscript import read_torchscript
 from virtex_det.errors import UserError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
-_PICKLE_MAGIC = b"\x80"
+_PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # Detectron2's .pkl: binary pickles of NumPy arrays
 _LFS_MAGIC = b"version https://git-lfs"
 _FETCH_AGAIN = "fetch it again"
 
@@ -36,7 +38,9 @@ def local_path(path: str) -> Path:
 
 
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
-    """Read what torch.save or safetensors wrote: tensors on the CPU, in containers of plain values.
+    """Read what torch.save, TorchScript, safetensors or Detectron2 wrote: tensors on the CPU, in plain containers.
+
+    Other objects are None; a module, pickled or scripted, is the dict of its named tensors.
 
     Args:
         path: a file on disk, recognised by its content and not by its name.
@@ -52,6 +56,8 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         return _read_zip(path, mmap)
     if head.startswith(_LEGACY_TORCH_MAGIC):
         return _torch_load(path, mmap=False)
+    if _PICKLE_MAGIC.match(head):
+        return _read_pickle(path)
     if _is_safetensors(head):
         return _read_safetensors(path)
     raise UserError(f"{path} {_what_else(head)}")
@@ -92,31 +98,40 @@ def _read_zip(path: Path, mmap: bool) -> Any:
             members = {Path(name).name for name in archive.namelist()}
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is cut short ({path.stat().st_size:,} bytes): {_FETCH_AGAIN}.") from error
-    if "constants.pkl" in members:
-        raise UserError(
-            f"{path} is a TorchScript archive, a model with its code, which is not run here; where you trust it, keep "
-            f"its tensors alone: torch.save(torch.jit.load({path.name!r}).state_dict(), 'tensors.pth')"
-        )
     if "data.pkl" not in members:
         raise UserError(f"{path} is a zip archive but no weights: expected what torch.save writes, or safetensors.")
-    return _torch_load(path, mmap=mmap)
+    if "constants.pkl" not in members:
+        return _torch_load(path, mmap=mmap)
+    with _naming_damage(path):
+        return unpickling.plain(read_torchscript(path, mmap=mmap))
 
 
 def _torch_load(path: Path, mmap: bool) -> Any:
+    with _naming_damage(path):
+        content = torch.load(
+            str(path), map_location="cpu", pickle_module=unpickling, weights_only=False, mmap=mmap, encoding="latin1"
+        )
+        return unpickling.plain(content)
+
+
+def _read_pickle(path: Path) -> Any:
+    with _naming_damage(path), path.open("rb") as file:
+        return unpickling.plain(unpickling.load(file, encoding="latin1"))
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    with _naming_damage(path):
+        return load_file(path, device="cpu")
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
     try:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise UserError(_needs_code(path, needed[1]) if needed else _is_damaged(path, error)) from error
-    except (EOFError, KeyError, OSError, RuntimeError, ValueError) as error:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # bytes that are not what they should be can raise anything
         raise UserError(_is_damaged(path, error)) from error
-
-
-def _needs_code(path: Path, name: str) -> str:
-    return (
-        f"{path} holds Python objects ({name}) and needs code to open, which is refused; where you trust it, keep its "
-        f"tensors alone: torch.save({{'model': torch.load({path.name!r}, weights_only=False)['model']}}, 'tensors.pth')"
-    )
 
 
 def _is_damaged(path: Path, error: Exception) -> str:
@@ -129,21 +144,12 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path, device="cpu")
-    except SafetensorError as error:
-        raise UserError(_is_damaged(path, error)) from error
-
-
 def _what_else(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(_LFS_MAGIC):
         return "is a Git-LFS pointer, not the weights themselves: run `git lfs pull` in the clone that it comes from."
     if text.startswith(b"<"):
         return "is a web page, not weights: the link wanted a login or a confirmation; fetch the file itself."
-    if head.startswith(_PICKLE_MAGIC):
-        return "is a plain Python pickle (.pkl), which runs code when opened, so it is not; give a .pth or safetensors."
     if _is_text(head):
         return f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."
     return f"is no weights file: its bytes begin {head[:8].hex(' ')}; expected what torch.save writes, or safetensors."

@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from yaml import YAMLError
 
+from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.engine.performance import tune_process
@@ -42,7 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: for a config or a run folder that cannot be meant.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
     check_schedule(cfg)
     check_devices(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])

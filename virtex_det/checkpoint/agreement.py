@@ -1,0 +1,126 @@
+"""What weights ask of a config: the pixels, strides and pools that their network was trained with."""
+
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from virtex_det.checkpoint.formats import Format, Pixels
+from virtex_det.checkpoint.reading import local_path, read_file
+from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.errors import UserError
+
+
+def contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
+    """Return the config keys that contradict what is known of a family, each with the value that fits."""
+    return _pixel_contradictions(entry, cfg) | _network_contradictions(entry, cfg)
+
+
+def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
+    """Refuse weights that would see other pixels, or stride elsewhere, than in their own training.
+
+    Raises:
+        UserError: naming the keys and the values to set, those of depth and widths among them.
+    """
+    wrong = contradictions(weights.format, cfg)
+    if not wrong:
+        return
+    wrong |= {key: value for key, value in weights.architecture.config().items() if _differs(cfg, key, value)}
+    settings = "".join(f'\n  {key} "{value}"' for key, value in wrong.items())
+    raise UserError(
+        f"The config contradicts the weights {path} (format {weights.format.name}); nothing was loaded. Set:{settings}"
+        + ("\nor, for the pixels, MODEL.FOLLOW_WEIGHTS True" if _pixel_contradictions(weights.format, cfg) else "")
+    )
+
+
+def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
+    """Return the config with the pixels of its weights, where MODEL.FOLLOW_WEIGHTS asks for that.
+
+    Args:
+        cfg: stays as it is.
+        resume: the run goes on from the last checkpoint of OUTPUT_DIR, if there is one.
+
+    Raises:
+        UserError: the weights cannot be read, or do not tell their pixels.
+    """
+    path, family = _start(cfg, resume)
+    if not cfg.MODEL.FOLLOW_WEIGHTS or not path:
+        return cfg
+    weights = recognise(read_file(local_path(path)), path, family)
+    if not weights.format.pixels:
+        raise UserError(
+            f"MODEL.FOLLOW_WEIGHTS is True, but {path} (format {weights.format.name}) does not tell its pixels. Set "
+            "MODEL.FOLLOW_WEIGHTS False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD as it was trained."
+        )
+    return _with_pixels(cfg, weights.format.pixels[0])
+
+
+def family_of(cfg: CfgNode | None) -> str:
+    """Return the family that a config names for its weights, "" where it leaves that to their content."""
+    return "" if cfg is None else cfg.MODEL.get("WEIGHTS_FORMAT", "")
+
+
+def _pixel_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
+    differing = [_differing_pixels(pixels, cfg) for pixels in entry.pixels]
+    return min(differing, key=len) if differing else {}
+
+
+def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
+    wrong: dict[str, Any] = {}
+    if pixels.format != cfg.INPUT.FORMAT:
+        wrong["INPUT.FORMAT"] = pixels.format
+    if not _near(pixels.mean, cfg.MODEL.PIXEL_MEAN):
+        wrong["MODEL.PIXEL_MEAN"] = list(pixels.mean)
+    if not _near(pixels.std, cfg.MODEL.PIXEL_STD):
+        wrong["MODEL.PIXEL_STD"] = list(pixels.std)
+    return wrong
+
+
+def _network_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
+    builder = cfg.MODEL.BACKBONE.NAME
+    is_ours = builder.startswith("build_caption_resnet")
+    variety = cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}  # Detectron2's own builder knows none of it
+    wrong: dict[str, Any] = {}
+    if entry.stem not in (None, variety.get("STEM", "basic")):
+        wrong["MODEL.CAPTION_RESNET.STEM"] = entry.stem
+    if entry.downsample not in (None, variety.get("DOWNSAMPLE", "conv")):
+        wrong["MODEL.CAPTION_RESNET.DOWNSAMPLE"] = entry.downsample
+    if wrong and not is_ours:
+        wrong["MODEL.BACKBONE.NAME"] = builder.replace("build_resnet", "build_caption_resnet")
+    has_bottlenecks = cfg.MODEL.RESNETS.DEPTH >= 50
+    if has_bottlenecks and entry.stride_in_1x1 not in (None, cfg.MODEL.RESNETS.STRIDE_IN_1X1):
+        wrong["MODEL.RESNETS.STRIDE_IN_1X1"] = entry.stride_in_1x1
+    return wrong
+
+
+def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
+    frozen = cfg.is_frozen()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.FORMAT = pixels.format
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixels.mean), list(pixels.std)
+    if frozen:
+        cfg.freeze()
+    return cfg
+
+
+def _start(cfg: CfgNode, resume: bool) -> tuple[str, str]:
+    """Return the file that a run will start from, and the family that the config names for it."""
+    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    if resume and last.is_file():
+        return str(last.with_name(last.read_text().strip())), ""
+    return cfg.MODEL.WEIGHTS, family_of(cfg)
+
+
+def _differs(cfg: CfgNode, key: str, value: Any) -> bool:
+    try:
+        given = reduce(lambda node, name: node[name], key.split("."), cfg)
+    except KeyError:
+        return False
+    return (tuple(given) if isinstance(given, list | tuple) else given) != value
+
+
+def _near(expected: tuple[float, ...], given: list[float]) -> bool:
+    # One grey level: published configs round the same mean differently.
+    return len(expected) == len(given) and all(abs(a - b) < 1 for a, b in zip(expected, given, strict=True))

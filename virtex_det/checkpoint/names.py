@@ -1,0 +1,159 @@
+"""What others call the tensors of a ResNet, turned into Detectron2's names, and Detectron2's into torchvision's."""
+
+import re
+from collections.abc import Callable
+
+Rules = tuple[tuple[str, str], ...]
+Rename = Callable[[str], str | None]
+
+# Converters for Detectron2 keep a classifier as ``stem.fc``.
+_BACKBONE_NAME = re.compile(r"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)((?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+)")
+
+
+def from_detectron2(name: str) -> str | None:
+    """Return the canonical name of a Detectron2 model's backbone tensor; None for any other tensor.
+
+    In a C4 detector res5 lies in the ROI heads; ``roi_heads.res5.norm`` is new there and no part of the backbone.
+
+    Example:
+        >>> from_detectron2("backbone.bottom_up.res2.0.conv1.norm.bias")
+        'res2.0.conv1.norm.bias'
+    """
+    match = _BACKBONE_NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
+
+    def rename(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
+
+    return rename
+
+
+def _sequential(layer: str, modules: str) -> Rules:
+    """Rules for a deep stem in nn.Sequential; ``modules`` are the indices of its convolutions and norms."""
+    parts = ("conv1", "conv1.norm", "conv2", "conv2.norm", "conv3", "conv3.norm")
+    return tuple((rf"^{layer}\.{index}\.", f"stem.{part}.") for index, part in zip(modules, parts, strict=False))
+
+
+_STAGES = tuple((rf"^layer{stage}\.", f"res{stage + 1}.") for stage in (1, 2, 3, 4))
+_NORMS = (r"\.bn(\d)\.", r".conv\1.norm.")
+_SHORTCUT = ((r"\.downsample\.0\.", ".shortcut."), (r"\.downsample\.1\.", ".shortcut.norm."))
+_POOLED_SHORTCUT = ((r"\.downsample\.1\.", ".shortcut."), (r"\.downsample\.2\.", ".shortcut.norm."))
+_DEEP_STEM = (*_sequential("conv1", "01346"), (r"^bn1\.", "stem.conv3.norm."), *_sequential("stem", "013467"))
+
+# Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three norms.
+_torchvision = _renamer((r"^(conv|bn)(\d)\.", r"stem.\1\2."), *_STAGES, _NORMS, *_SHORTCUT)
+_deep = _renamer(*_DEEP_STEM, *_STAGES, _NORMS, *_SHORTCUT)
+_deep_pooled = _renamer(*_DEEP_STEM, *_STAGES, _NORMS, *_POOLED_SHORTCUT)
+_timm_clip = _renamer(
+    *((rf"^stages\.{stage}\.", f"res{stage + 2}.") for stage in range(4)),
+    (r"conv(\d)_(?:1x1|kxk)\.", r"conv\1."),
+    (r"\.shortcut\.conv\.", ".shortcut."),
+    (r"\.(conv\d|shortcut)\.conv\.", r".\1."),
+    (r"\.(conv\d|shortcut)\.bn\.", r".\1.norm."),
+)
+_caffe2 = _renamer(
+    (r"^conv1_", "stem.conv1."),
+    (r"^res_conv1_", "stem.conv1."),
+    (r"^res([2-5])_(\d+)_branch", r"res\1.\2.branch"),
+    (r"\.branch1_", ".shortcut."),
+    *((rf"\.branch2{letter}_", f".conv{number}.") for number, letter in enumerate("abc", start=1)),
+    (r"\.bn_(?:s|gamma)$", ".norm.weight"),
+    (r"\.bn_(?:bias|beta|b)$", ".norm.bias"),
+    (r"\.bn_(?:rm|running_mean)$", ".norm.running_mean"),
+    (r"\.bn_(?:riv|running_var)$", ".norm.running_var"),
+    (r"\.w$", ".weight"),
+)
+_to_torchvision = _renamer(
+    (r"^stem\.", ""),
+    *((f"^res{stage + 1}\\.", f"layer{stage}.") for stage in (1, 2, 3, 4)),
+    (r"conv(\d)\.norm\.", r"bn\1."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+    (r"\.shortcut\.", ".downsample.0."),
+)
+_soco = _renamer(
+    *((rf"^neck\.lateral_convs\.{level}\.conv\.", f"backbone.fpn_lateral{level + 2}.") for level in range(4)),
+    *((rf"^neck\.lateral_convs\.{level}\.bn\.", f"backbone.fpn_lateral{level + 2}.norm.") for level in range(4)),
+    *((rf"^neck\.fpn_convs\.{level}\.conv\.", f"backbone.fpn_output{level + 2}.") for level in range(4)),
+    *((rf"^neck\.fpn_convs\.{level}\.bn\.", f"backbone.fpn_output{level + 2}.norm.") for level in range(4)),
+    (r"^head\.bn(\d)\.", r"roi_heads.box_head.conv\1.norm."),
+    (r"^head\.", "roi_heads.box_head."),
+)
+
+
+def from_torchvision(name: str) -> str | None:
+    """Return the canonical name of a torchvision or CLIP ResNet's tensor; None for the classifier and CLIP's attention.
+
+    Example:
+        >>> from_torchvision("layer1.0.downsample.1.bias")
+        'res2.0.shortcut.norm.bias'
+    """
+    return from_detectron2(_torchvision(name))
+
+
+def from_deep_stem(name: str) -> str | None:
+    """Return the canonical name in a ResNet-C or S, with the stem as timm (``conv1.3``) or mmpretrain (``stem.3``) has.
+
+    Example:
+        >>> from_deep_stem("conv1.3.weight")
+        'stem.conv2.weight'
+    """
+    return from_detectron2(_deep(name))
+
+
+def from_resnet_d(name: str) -> str | None:
+    """Return the canonical name in a ResNet-D, whose shortcut is a pool, a convolution and a norm.
+
+    Example:
+        >>> from_resnet_d("layer2.0.downsample.1.weight")
+        'res3.0.shortcut.weight'
+    """
+    return from_detectron2(_deep_pooled(name))
+
+
+def from_timm_clip(name: str) -> str | None:
+    """Return the canonical name in timm's own spelling of CLIP's ResNet.
+
+    Example:
+        >>> from_timm_clip("stages.0.0.shortcut.conv.bn.bias")
+        'res2.0.shortcut.norm.bias'
+    """
+    return from_detectron2(_timm_clip(name))
+
+
+def from_caffe2(name: str) -> str | None:
+    """Return the canonical name of a Caffe2 blob; None for a bias that Detectron2's convolutions do not have.
+
+    Example:
+        >>> from_caffe2("res2_0_branch2a_bn_beta")
+        'res2.0.conv1.norm.bias'
+    """
+    canonical = from_detectron2(_caffe2(name))
+    known = (".weight", ".bias", ".running_mean", ".running_var")
+    return canonical if canonical and canonical.endswith(known) else None
+
+
+def from_soco_heads(name: str) -> str | None:
+    """Return a Mask R-CNN FPN's name for a tensor of the pyramid and the box head that SoCo pretrains.
+
+    Example:
+        >>> from_soco_heads("neck.lateral_convs.0.conv.weight")
+        'backbone.fpn_lateral2.weight'
+    """
+    renamed = _soco(name)
+    return renamed if renamed != name else None
+
+
+def to_torchvision(canonical: str) -> str:
+    """Return torchvision's name for a backbone tensor, or CLIP's where torchvision has no such layer.
+
+    Example:
+        >>> to_torchvision("res2.0.shortcut.norm.bias")
+        'layer1.0.downsample.1.bias'
+    """
+    return _to_torchvision(canonical)
