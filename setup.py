@@ -18,8 +18,11 @@ INSTALL_REQUIRES = [
     "pycocotools>=2.0.2",  # run-length masks and the COCO metrics
     "safetensors",  # weights files that cannot hold code
     "tqdm",  # progress bars
+    "requests>=2.27",  # downloads of the model zoo, through the proxies of the environment
+    "urllib3>=1.26",  # says when requests tries again
+    "filelock>=3.4",  # one download when many processes ask; torch needs it too
     "PyYAML>=5.1",  # configs and catalogues, read with safe_load
-    "Jinja2",  # the page that a comparison makes; torch needs it too
+    "Jinja2",  # the page that a comparison makes, MODEL_ZOO.md; torch needs it too
     # What Detectron2 imports; they stand here because it is installed without its own list of dependencies, which
     # asks for numpy<2 although it runs with NumPy 2.
     "setuptools<81",  # it imports pkg_resources, which later releases no longer have
@@ -42,6 +45,8 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest",
         "pytest-xdist",  # tests on several cores
+        "timm",  # tests compare our deep-stem ResNets with its own
+        "open_clip_torch",  # and our CLIP ResNets with its own
         "ruff>=0.17,<0.18",  # another release formats differently
         "mypy>=2.4,<2.5",  # another release finds other errors
     ],

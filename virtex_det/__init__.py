@@ -17,7 +17,8 @@ except ImportError as error:
     ) from error
 
 import virtex_det.data
-import virtex_det.modeling  # noqa: F401  (both register what they define)
+import virtex_det.model_zoo
+import virtex_det.modeling  # noqa: F401  (each registers what it defines)
 from virtex_det.config import add_virtex_det_config, get_cfg
 
 __version__ = "0.1.0"

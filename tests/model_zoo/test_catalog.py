@@ -1,0 +1,140 @@
+import dataclasses
+import re
+from collections import Counter
+
+import pytest
+import yaml
+
+from virtex_det.checkpoint import FORMATS
+from virtex_det.config import get_cfg
+from virtex_det.errors import UserError
+from virtex_det.model_zoo.catalog import catalog, find, list_models, read_catalog
+
+VIRTEX_CONFIGS = {
+    "task_ablations": (
+        "bicaptioning_R_50_L1_H2048",
+        "captioning_R_50_L1_H2048",
+        "token_classification_R_50",
+        "multilabel_classification_R_50",
+        "masked_lm_R_50_L1_H2048",
+    ),
+    "width_ablations": tuple(f"bicaptioning_R_50_L1_H{width}" for width in (512, 768, 1024, 2048)),
+    "depth_ablations": tuple(f"bicaptioning_R_50_L{depth}_H1024" for depth in (1, 2, 3, 4)),
+    "backbone_ablations": tuple(f"bicaptioning_R_{net}_L1_H1024" for net in ("50", "50W2X", "101")),
+}
+
+
+@pytest.fixture
+def entry() -> dict:
+    return dataclasses.asdict(catalog()[0])
+
+
+@pytest.fixture
+def broken(tmp_path):
+    def read(*entries):
+        path = tmp_path / "catalog.yaml"
+        path.write_text(yaml.safe_dump({"weights": list(entries)}))
+        return read_catalog(path)
+
+    return read
+
+
+def test_virtex_has_thirteen_files_under_sixteen_config_names():
+    paths = [f"{folder}/{name}" for folder, names in VIRTEX_CONFIGS.items() for name in names]
+    assert len(paths) == 16
+    assert len({find(path).name for path in paths}) == 13
+    assert find("width_ablations/bicaptioning_R_50_L1_H2048.yaml").name == "bicaptioning_R_50_L1_H2048"
+
+
+def test_no_two_records_have_one_address():
+    addresses = Counter(url for record in catalog() for url in record.urls)
+    assert addresses.most_common(1)[0][1] == 1
+
+
+def test_nothing_is_said_to_be_tested_that_was_not():
+    assert not any(record.tested for record in catalog())
+
+
+def test_a_hash_in_an_address_is_the_hash_of_the_record():
+    stated = {record.name: re.search(r"/([0-9a-f]{64})/", record.urls[0]) for record in catalog() if record.urls}
+    assert {name: found[1] for name, found in stated.items() if found} == {
+        f"clip_{net}": find(f"clip_{net}").sha256 for net in ("RN50", "RN101", "RN50x4")
+    }
+
+
+def test_network_keys_are_config_keys_with_values_of_their_type():
+    for record in catalog():
+        cfg = get_cfg()
+        for key, value in record.network.items():
+            cfg.merge_from_list([key, value])
+
+
+def test_every_format_is_one_that_loads():
+    known = {name for entry in FORMATS for name in (entry.name, *entry.also)}
+    assert {record.format for record in catalog()} <= known
+
+
+def test_names_are_found_by_network_format_and_data():
+    assert "clip_RN50x4" in list_models("RN50X4")
+    assert set(list_models("openai_clip")) == {"clip_RN50", "clip_RN101", "clip_RN50x4"}
+    assert list_models("no such thing") == []
+    assert len(list_models()) == len(catalog())
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(UserError, match="Nearest names: .*bicaptioning_R_50_L1_H2048"):
+        find("bicaptioning_R50_L1_H2048")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sha256", "not hexadecimal"),
+        ("sha256", 12345678),
+        ("size", -1),
+        ("size", True),
+        ("urls", "https://example.org/one.pth"),
+        ("urls", ["ftp://example.org/one.pth"]),
+        ("name", "with/slash"),
+        ("config", "no config"),
+        ("network", {"no key": 1}),
+        ("numbers", {"source": {"AP": "high"}}),
+        ("tested", "yes"),
+        ("licence", 2),
+        ("paper", ""),
+    ],
+)
+def test_a_value_that_does_not_fit_names_record_and_field(broken, entry, field, value):
+    with pytest.raises(UserError, match=rf"record 1 \(.*\), field {field}: expected") as caught:
+        broken(entry | {field: value})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_field_is_named(broken, entry):
+    del entry["format"]
+    with pytest.raises(UserError, match=r"record 1 \(bicaptioning.*field format: it is missing"):
+        broken(entry)
+
+
+def test_an_unknown_field_is_named_with_the_nearest(broken, entry):
+    with pytest.raises(UserError, match="field license: .* licence"):
+        broken(entry | {"license": "MIT"})
+
+
+def test_a_name_given_twice_is_an_error(broken, entry):
+    with pytest.raises(UserError, match="record 2 .*field name: .* is taken already"):
+        broken(entry, entry)
+
+
+def test_an_alias_that_is_a_name_is_an_error(broken, entry):
+    other = entry | {"name": "other", "aliases": [entry["name"]]}
+    with pytest.raises(UserError, match="record 2 .other., field aliases"):
+        broken(entry, other)
+
+
+@pytest.mark.parametrize("text", ["weights: [", "weights: !!python/object/apply:os.getcwd []", "[]", "weights: 3"])
+def test_a_file_that_is_no_catalogue_is_an_error(tmp_path, text):
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="catalogue"):
+        read_catalog(path)

@@ -1,0 +1,91 @@
+"""Where fetched files lie, and whether they still are what was fetched."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.errors import UserError
+from virtex_det.model_zoo.catalog import Record
+from virtex_det.utils import write_atomically
+
+
+class Seen(NamedTuple):
+    """What a file was when it was last hashed; size and time say whether it has to be hashed again."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+def cache_folder() -> Path:
+    """Return ``$VIRTEX_DET_CACHE``, or ``virtex_det`` in the user's folder of caches."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "virtex_det"
+    return Path(os.environ.get("VIRTEX_DET_CACHE") or default).expanduser()
+
+
+def cache_path(record: Record) -> Path:
+    """Return where the file of a record lies once it is fetched."""
+    return cache_folder() / record.file_name
+
+
+def check(record: Record, path: Path, *, thorough: bool = False) -> str:
+    """Compare a cached file with the catalogue and with what was first fetched.
+
+    A file whose size and time of change are the remembered ones has the remembered hash; it is not read again.
+
+    Args:
+        record: whose file it is.
+        path: the file.
+        thorough: read the file all the same.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        UserError: when it is another file.
+    """
+    seen, status = recall(path), path.stat()
+    unchanged = seen is not None and seen[1:] == (status.st_size, status.st_mtime_ns)
+    digest = seen.sha256 if seen is not None and unchanged and not thorough else file_sha256(path)
+    if problem := difference(record, seen, digest, status.st_size):
+        raise UserError(f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{path}'")
+    if not unchanged:
+        with suppress(OSError):  # a read-only cache is used as it is
+            remember(path, path, digest)
+    return digest
+
+
+def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str:
+    """Return how a file differs from what it has to be; empty where it does not."""
+    if record.size is not None and size != record.size:
+        return f"has {size:,} bytes, and the catalogue says {record.size:,}"
+    if record.sha256 is not None and not digest.startswith(record.sha256):
+        return f"has the sha256 {digest}, and the catalogue says {record.sha256}"
+    if seen is not None and digest != seen.sha256:
+        return f"has the sha256 {digest}, and it was {seen.sha256} when {record.name} was first fetched"
+    return ""
+
+
+def recall(path: Path) -> Seen | None:
+    """Return what is remembered of the file in the cache's ``path``; None where nothing is."""
+    notes = _notes(path)
+    try:
+        return Seen(**json.loads(notes.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{notes} is damaged: {error}. Delete it; the file beside it will be hashed anew.") from error
+
+
+def remember(path: Path, file: Path, digest: str) -> None:
+    """Note the hash of ``file``, which is or will be the cache's ``path``."""
+    status = file.stat()
+    seen = Seen(digest, status.st_size, status.st_mtime_ns)
+    write_atomically(_notes(path), json.dumps(seen._asdict()) + "\n")
+
+
+def _notes(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256.json")

@@ -1,0 +1,195 @@
+"""The catalogue of published weights: one record per file, read from catalog.yaml and checked field by field."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from virtex_det.errors import UserError
+
+CATALOG = Path(__file__).with_name("catalog.yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One weights file that others published.
+
+    Attributes:
+        name: what stands after ``virtex://``.
+        family: the heading it goes under.
+        format: the family of ``virtex_det.checkpoint.formats`` that its content belongs to.
+        architecture: the network in a word; ``network`` says it in config keys.
+        pretraining: task and data.
+        paper: where the method is from.
+        config: a config to start from, below ``configs/``.
+        urls: direct addresses of the file, tried in this order; none where only a person can fetch it.
+        licence: as the source states it.
+        page: where a person finds the file.
+        size: in bytes.
+        sha256: in hexadecimal; its first eight or more digits where the source states only those.
+        aliases: other names, for example the paths of VirTex's configs.
+        network: config keys in which the network and its pixels differ from those of an RGB R-50.
+        numbers: published results, source -> metric -> value in percent.
+        note: what else one has to know.
+        tested: whether the addresses were tried, and the file was loaded, with this package.
+    """
+
+    name: str
+    family: str
+    format: str
+    architecture: str
+    pretraining: str
+    paper: str
+    config: str
+    urls: list[str]
+    licence: str | None
+    page: str
+    size: int | None = None
+    sha256: str | None = None
+    aliases: list[str] = dataclasses.field(default_factory=list)
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    numbers: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    note: str = ""
+    tested: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """What its file is called in the cache and on a mirror."""
+        suffix = PurePosixPath(urlsplit(self.urls[0]).path).suffix if self.urls else ".pth"
+        return self.name + suffix
+
+
+def catalog() -> tuple[Record, ...]:
+    """Return every record that comes with the package."""
+    return read_catalog(CATALOG)
+
+
+def list_models(filter: str = "") -> list[str]:
+    """Return the names of the records that have ``filter`` in a name, family, format, architecture or pretraining."""
+
+    def says(record: Record) -> str:
+        texts = (record.name, *record.aliases, record.family, record.format, record.architecture, record.pretraining)
+        return "\n".join(texts).lower()
+
+    return [record.name for record in catalog() if filter.lower() in says(record)]
+
+
+def find(name: str) -> Record:
+    """Return the record of a name or alias; ``.yaml`` after it is ignored.
+
+    Raises:
+        UserError: for a name that the catalogue does not have; it suggests the nearest.
+    """
+    by_name = {known: record for record in catalog() for known in (record.name, *record.aliases)}
+    record = by_name.get(name.removesuffix(".yaml"))
+    if record is None:
+        nearest = difflib.get_close_matches(name, by_name, n=5, cutoff=0.4)
+        raise UserError(
+            f"The model zoo has no weights {name!r}. "
+            + (f"Nearest names: {', '.join(nearest)}. " if nearest else "")
+            + "All names: python tools/model_zoo.py list"
+        )
+    return record
+
+
+@cache
+def read_catalog(path: Path) -> tuple[Record, ...]:
+    """Return the records of a catalogue file.
+
+    Raises:
+        UserError: naming the record and the field that are wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"The catalogue {path} cannot be read as plain YAML: {error}") from error
+    entries = content.get("weights") if isinstance(content, Mapping) else None
+    if not isinstance(entries, list):
+        raise UserError(f"The catalogue {path} has no list of records under the key weights.")
+    records = tuple(_record(entry, f"{path}, record {index}") for index, entry in enumerate(entries, start=1))
+    _check_names(records, path)
+    return records
+
+
+def _record(entry: Any, where: str) -> Record:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where}: expected fields and values, found {entry!r}.")
+    where = f"{where} ({entry.get('name', 'without a name')})"
+    if unknown := sorted(set(map(str, entry)) - set(_FIELDS)):
+        nearest = difflib.get_close_matches(unknown[0], _FIELDS, n=1) or sorted(_FIELDS)
+        raise UserError(f"{where}, field {unknown[0]}: there is no such field. Did you mean {' or '.join(nearest)}?")
+    for field, (fits, expected) in _FIELDS.items():
+        if field not in entry:
+            if field in _REQUIRED:
+                raise UserError(f"{where}, field {field}: it is missing; expected {expected}.")
+        elif not fits(entry[field]):
+            raise UserError(f"{where}, field {field}: expected {expected}, found {entry[field]!r}.")
+    return Record(**entry)
+
+
+def _check_names(records: tuple[Record, ...], path: Path) -> None:
+    seen: set[str] = set()
+    for index, record in enumerate(records, start=1):
+        for field, names in (("name", [record.name]), ("aliases", record.aliases)):
+            for name in names:
+                if name in seen:
+                    raise UserError(f"{path}, record {index} ({record.name}), field {field}: {name} is taken already.")
+                seen.add(name)
+
+
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(isinstance(key, str) and fits(value[key]) for key in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_text = _matches(r"\S(.*\S)?")
+_url = _matches(r"https?://\S+")
+_config_key = _matches(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_matches(r"[\w.+-]+"), "letters, digits and . _ + -"),
+    "family": (_text, "text"),
+    "format": (_matches(r"\w+"), "the name of a weights family"),
+    "architecture": (_text, "text"),
+    "pretraining": (_text, "text"),
+    "paper": (_text, "text"),
+    "config": (_matches(r"[\w./-]+\.yaml"), "the path of a config below configs/"),
+    "urls": (_list_of(_url), "a list of http addresses"),
+    "licence": (_or_null(_text), "text or null"),
+    "page": (_url, "an http address"),
+    "size": (_or_null(lambda value: type(value) is int and value > 0), "a number of bytes or null"),
+    "sha256": (_or_null(_matches(r"[0-9a-f]{8,64}")), "8 to 64 hexadecimal digits in quotes, or null"),
+    "aliases": (_list_of(_text), "a list of names"),
+    "network": (
+        lambda value: isinstance(value, dict) and all(map(_config_key, value)),
+        "config keys with their values",
+    ),
+    "numbers": (_mapping_of(_mapping_of(_is_number)), "source: {metric: number}"),
+    "note": (lambda value: isinstance(value, str), "text"),
+    "tested": (lambda value: isinstance(value, bool), "true or false"),
+}
+_REQUIRED = {
+    field.name
+    for field in dataclasses.fields(Record)
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+}

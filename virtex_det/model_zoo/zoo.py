@@ -1,0 +1,74 @@
+"""Configs and models for published weights by name, after Detectron2's model zoo."""
+
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from virtex_det.config import get_cfg
+from virtex_det.errors import UserError
+from virtex_det.model_zoo.catalog import find
+from virtex_det.model_zoo.handler import PREFIX
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def get_config_file(name: str) -> str:
+    """Return the path of the config that goes with the weights of a name.
+
+    Raises:
+        UserError: for an unknown name, and where virtex_det was installed without its configs.
+    """
+    path = CONFIGS / find(name).config
+    if not path.is_file():
+        raise UserError(f"There is no config {path}. The configs are part of a clone of virtex_det; install from one.")
+    return str(path)
+
+
+def get_config(name: str, trained: bool = False) -> CfgNode:
+    """Return the config that goes with the weights of a name, its network and pixels being theirs.
+
+    Args:
+        name: of the model zoo, for example ``bicaptioning_R_50_L1_H2048``.
+        trained: also set ``MODEL.WEIGHTS`` to them; else the model starts at random.
+    """
+    record = find(name)
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file(name), allow_unsafe=False)
+    for key, value in record.network.items():
+        cfg.merge_from_list([key, value])
+    if trained:
+        cfg.MODEL.WEIGHTS = PREFIX + record.name
+    return cfg
+
+
+def get(name: str, trained: bool = False, device: str | None = None) -> nn.Module:
+    """Return the model of ``get_config(name)``, in training mode.
+
+    Args:
+        name: of the model zoo.
+        trained: load the published weights into its backbone; else all of it is at random.
+        device: where to put it; by default the GPU, or the CPU where there is none.
+    """
+    from virtex_det.checkpoint import TransferCheckpointer  # only here: importing the package registers names, no more
+
+    cfg = get_config(name, trained)
+    cfg.MODEL.DEVICE = device or (cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu")
+    model = build_model(cfg)
+    if trained:
+        TransferCheckpointer(model, cfg=cfg).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def get_checkpoint_url(name: str) -> str:
+    """Return the address that the weights of a name are published at.
+
+    Raises:
+        UserError: for an unknown name, and for weights that only a person can fetch.
+    """
+    record = find(name)
+    if not record.urls:
+        raise UserError(f"No direct address is known for {record.name}; see {record.page}. {record.note}".strip())
+    return record.urls[0]
