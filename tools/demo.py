@@ -5,6 +5,7 @@ Started again after an interruption, it goes on from where it was.
 """
 
 import argparse
+import dataclasses
 import sys
 
 try:
@@ -19,9 +20,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes; shows only that all parts run")
     parser.add_argument("--output", help="folder for data, runs and page (default: output/demo or output/demo_quick)")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of the fine-tunes (default: 0 1)")
     args = parser.parse_args()
     folder = args.output or ("output/demo_quick" if args.quick else "output/demo")
-    with_one_screen_errors(run_demo, folder, QUICK if args.quick else FULL)
+    size = QUICK if args.quick else FULL
+    size = dataclasses.replace(size, seeds=tuple(args.seeds or size.seeds))
+    with_one_screen_errors(run_demo, folder, size)
 
 
 if __name__ == "__main__":
