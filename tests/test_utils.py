@@ -1,6 +1,6 @@
 import pytest
 
-from virtex_det.utils import write_atomically
+from virtex_det.utils import replacing, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -17,3 +17,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_atomically(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "w.pth").write_text("old")
+    with pytest.raises(OSError, match="disk full"), replacing(tmp_path / "w.pth") as unfinished:
+        unfinished.write_text("half")
+        raise OSError("disk full")
+    assert (tmp_path / "w.pth").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]

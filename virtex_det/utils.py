@@ -2,11 +2,16 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary neighbour, so that a reader never meets half a file."""
+    """Write ``text`` to ``path`` through a temporary neighbour, so that a reader never meets half a file.
+
+    Processes may write the same file at the same time: the last one stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -17,4 +22,23 @@ def write_atomically(path: str | Path, text: str) -> None:
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes.
+
+    The neighbour has one name, so that a process killed while it wrote a large file leaves one behind and no more; of
+    several processes only one may write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
         raise

@@ -17,9 +17,8 @@ from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Pixels
 from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, Required, fill
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
 from virtex_det.checkpoint.recognition import as_format, recognise, unwrap
-from virtex_det.checkpoint.writing import replacing
 from virtex_det.errors import UserError
-from virtex_det.utils import write_atomically
+from virtex_det.utils import replacing, write_atomically
 
 _LAST = "last_checkpoint"
 

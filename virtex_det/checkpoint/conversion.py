@@ -15,9 +15,9 @@ from virtex_det.checkpoint.loading import LoadReport, fill
 from virtex_det.checkpoint.names import to_torchvision
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
 from virtex_det.checkpoint.recognition import Weights, recognise
-from virtex_det.checkpoint.writing import replacing
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
+from virtex_det.utils import replacing
 
 Naming = Literal["detectron2", "torchvision"]
 Tensors = dict[str, torch.Tensor]
