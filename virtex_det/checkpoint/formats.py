@@ -84,6 +84,22 @@ def _resnet(name: str, *, prefix: str = "", marks: tuple[str, ...] = (), **facts
     return Format(name, (*own_marks, *marks), prefix=prefix, **(known | facts))
 
 
+def _deep_stem(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
+    """Return a family of ResNets with three convolutions in the stem, as timm and mmpretrain name them."""
+    return Format(
+        name,
+        (r"^(backbone\.)?(conv1|stem)\.0\.weight$", *marks),
+        prefix=r"(?:backbone\.)?",
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        stride_in_1x1=False,
+        stem="deep",
+        also=("timm", "mmpretrain"),
+        paper=_BAG_OF_TRICKS,
+        licence="Apache-2.0",
+        **facts,
+    )
+
+
 def _clip(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
     """Return a family of CLIP's ResNets; nothing in their blocks strides."""
     return Format(name, marks, pixels=(CLIP_RGB,), stem="clip", downsample="clip", **facts)
@@ -148,33 +164,19 @@ FORMATS = (
         note="backbones by torchvision's names without a classifier look alike, whoever trained them",
         paper=_RESNET,
     ),
-    Format(
+    _deep_stem(
         "resnet_d",
-        marks=(r"^(backbone\.)?(conv1|stem)\.0\.weight$", r"^(backbone\.)?layer2\.0\.downsample\.2\.weight$"),
-        prefix=r"(?:backbone\.)?",
+        marks=(r"^(backbone\.)?layer2\.0\.downsample\.2\.weight$",),
         rename=from_resnet_d,
-        pixels=(IMAGENET_RGB, HALF_RGB),
-        stride_in_1x1=False,
-        stem="deep",
         downsample="avg_shortcut",
-        also=("timm", "mmpretrain"),
-        paper=_BAG_OF_TRICKS,
-        licence="Apache-2.0",
     ),
-    Format(
+    _deep_stem(
         "resnet_deep_stem",
-        marks=(r"^(backbone\.)?(conv1|stem)\.0\.weight$", r"^(backbone\.)?layer1\.0\.conv1\.weight$"),
+        marks=(r"^(backbone\.)?layer1\.0\.conv1\.weight$",),
         absent=(r"\.downsample\.2\.",),
-        prefix=r"(?:backbone\.)?",
         rename=from_deep_stem,
-        pixels=(IMAGENET_RGB, HALF_RGB),
-        stride_in_1x1=False,
-        stem="deep",
         downsample="conv",
-        also=("timm", "mmpretrain"),
         note="the stem of ResNet-C and S",
-        paper=_BAG_OF_TRICKS,
-        licence="Apache-2.0",
     ),
     _resnet(
         "moco",
