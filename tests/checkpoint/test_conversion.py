@@ -1,5 +1,4 @@
 import copy
-import pickle
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from tests.checkpoint.layouts import LAYOUTS, detector_and_heads
 from tests.checkpoint.originals import config, detector, detector_features, features, network
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.loading import load_weights
+from virtex_det.checkpoint.reading import read_file
 from virtex_det.errors import UserError
 
 
@@ -45,8 +45,7 @@ def test_stock_detectron2_loads_what_is_written(source, tmp_path, layout, kind, 
 def test_a_detector_is_converted_with_its_heads(tmp_path, save):
     content = detector_and_heads(network("ResNet-50"))
     convert(save(content), tmp_path / "detector.pkl")
-    with (tmp_path / "detector.pkl").open("rb") as file:
-        written = pickle.load(file)
+    written = read_file(tmp_path / "detector.pkl")
     assert set(written["model"]) == set(content["model"]) and not written["matching_heuristics"]
 
 
@@ -64,14 +63,15 @@ def test_safetensors_hold_canonical_names_in_single_precision(source, tmp_path, 
 def test_the_way_back_to_torchvision(source, tmp_path, suffix):
     path = tmp_path / f"torchvision{suffix}"
     convert(source("own pretraining"), path, to="torchvision")
-    tensors = torch.load(path) if suffix == ".pth" else load_file(path)
+    tensors = torch.load(path, weights_only=True) if suffix == ".pth" else load_file(path)
     outcome = copy.deepcopy(network("ResNet-50")).load_state_dict(tensors, strict=False)
     assert outcome.missing_keys == ["fc.weight", "fc.bias"] and not outcome.unexpected_keys
 
 
 def test_the_way_back_to_clip_has_clips_names(source, tmp_path):
     convert(source("timm clip"), tmp_path / "clip.pth", to="torchvision")
-    found = copy.deepcopy(network("CLIP RN50")).load_state_dict(torch.load(tmp_path / "clip.pth"), strict=False)
+    tensors = torch.load(tmp_path / "clip.pth", weights_only=True)
+    found = copy.deepcopy(network("CLIP RN50")).load_state_dict(tensors, strict=False)
     assert all(name.startswith("attnpool.") for name in found.missing_keys) and not found.unexpected_keys
 
 

@@ -160,6 +160,12 @@ def test_two_processes_hold_the_same_weights_from_random_init_to_the_last_step(d
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
 
 
+def test_convolutions_on_the_cpu_keep_channels_last(detector_cfg):
+    model = Trainer.build_model(detector_cfg())
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[2] > 1]
+    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+
+
 def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
     cfg = detector_cfg("MODEL.BF16", True)
     train(cfg)

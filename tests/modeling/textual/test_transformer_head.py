@@ -6,7 +6,7 @@ import torch
 from virtex_det.modeling.textual import TransformerDecoderTextualHead
 
 
-def build_head(norm_first: bool = False, **sizes: int) -> TransformerDecoderTextualHead:
+def build_head(norm_first: bool = False, **sizes: float) -> TransformerDecoderTextualHead:
     torch.manual_seed(0)
     arguments = {"visual_feature_size": 12, "vocab_size": 50, "hidden_size": 64, "num_layers": 2, "attention_heads": 4}
     return TransformerDecoderTextualHead(**{**arguments, "feedforward_size": 128, **sizes}, norm_first=norm_first)
@@ -51,6 +51,14 @@ def test_weights_start_as_in_bert() -> None:
     for name, weight in drawn.items():
         assert float(weight.std()) == pytest.approx(0.02, rel=0.05), name
     assert not head.embedding.words.weight[0].any()
+
+
+def test_attention_starts_as_a_plain_average_whatever_the_deviation() -> None:
+    head = build_head(hidden_size=64, init_std=0.125)
+    weight = head.get_parameter("transformer.layers.0.multihead_attn.in_proj_weight")
+    queries_and_keys, values = weight[:128], weight[128:]
+    assert float(queries_and_keys.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(values.std()) == pytest.approx(0.125, rel=0.05)
 
 
 def test_only_the_pre_norm_decoder_ends_in_a_norm() -> None:
