@@ -62,6 +62,61 @@ def _add_model_keys(cfg: CN) -> None:
     # Standard deviation of the initial weights. BERT's and VirTex's 0.02 suits widths of 512 and more; in a decoder far
     # narrower it leaves so little of the image in the sum that learning from it starts late. 1 / sqrt(width) serves.
     cfg.MODEL.TEXTUAL.INIT_STD = 0.02
+    # How captions are written in evaluation: "beam_search", "nucleus_sampling" (Holtzman et al. 2020) or "none".
+    cfg.MODEL.TEXTUAL.DECODING = CN()
+    cfg.MODEL.TEXTUAL.DECODING.METHOD = "beam_search"
+    cfg.MODEL.TEXTUAL.DECODING.BEAM_SIZE = 5
+    cfg.MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE = 0.9
+    # Let the decoder see the start token at every step, as in training. False: at the first step only, which is how
+    # VirTex's public code writes its captions.
+    cfg.MODEL.TEXTUAL.DECODING.KEEP_START = True
+
+    # Encoder of the captions' tokens (ICMLM, LocTex).
+    cfg.MODEL.TEXT_ENCODER = CN()
+    # Folder or hub name of a pretrained BERT, such as "google-bert/bert-base-uncased"; INPUT.CAPTION.TOKENIZER is then
+    # the same. Empty: a transformer that starts from random weights, of the sizes below.
+    cfg.MODEL.TEXT_ENCODER.WEIGHTS = ""
+    # Keep the pretrained BERT as it is (ICMLM); it is then in no checkpoint and is read anew from WEIGHTS.
+    cfg.MODEL.TEXT_ENCODER.FREEZE = True
+    cfg.MODEL.TEXT_ENCODER.NUM_LAYERS = 4
+    cfg.MODEL.TEXT_ENCODER.HIDDEN_SIZE = 1024
+    cfg.MODEL.TEXT_ENCODER.ATTENTION_HEADS = 16
+    cfg.MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE = 4096
+    cfg.MODEL.TEXT_ENCODER.DROPOUT = 0.1
+    cfg.MODEL.TEXT_ENCODER.NORM_FIRST = False
+    cfg.MODEL.TEXT_ENCODER.INIT_STD = 0.02
+
+    # Image-conditioned masked language modelling (ICMLM). The paper's sizes are not known to us; these are our choice.
+    cfg.MODEL.ICMLM = CN()
+    # "tfm": a transformer encoder over image cells and caption tokens. "att_fc": the masked token attends over the
+    # cells, then fully connected layers.
+    cfg.MODEL.ICMLM.HEAD = "tfm"
+    cfg.MODEL.ICMLM.NUM_LAYERS = 1
+    cfg.MODEL.ICMLM.ATTENTION_HEADS = 12
+    cfg.MODEL.ICMLM.FEEDFORWARD_SIZE = 3072
+    cfg.MODEL.ICMLM.DROPOUT = 0.1
+    # Weight of the tag-prediction loss; 0 leaves it out.
+    cfg.MODEL.ICMLM.TAG_WEIGHT = 0.0
+
+    # Tag prediction (TP_Label, TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS
+    # or CLUSTERS. Loss: "softmax" against equal shares of the tags present, as VirTex's, or "sigmoid".
+    cfg.MODEL.TAG_PREDICTION = CN()
+    cfg.MODEL.TAG_PREDICTION.NUM_TAGS = 0
+    cfg.MODEL.TAG_PREDICTION.LOSS = "softmax"
+
+    # Contrastive learning with localisation by mouse traces (LocTex). What the paper's values are is not known to us.
+    cfg.MODEL.LOCTEX = CN()
+    # Width of the common space of images and captions, and of cells and tokens.
+    cfg.MODEL.LOCTEX.EMBED_SIZE = 1024
+    cfg.MODEL.LOCTEX.TEMPERATURE = 0.1
+    # Weight of the loss on the attention map; 0 leaves plain contrastive learning, which needs no traces.
+    cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT = 1.0
+    # Feature maps whose attention follows the trace, at their own resolution: "res5", or "res4" and "res5".
+    cfg.MODEL.LOCTEX.LOCALIZATION_FEATURES = ("res5",)
+
+    # Linear classifier over the average of the last feature map: multi-label pretraining and probes.
+    cfg.MODEL.CLASSIFIER = CN()
+    cfg.MODEL.CLASSIFIER.NUM_CLASSES = 1000
 
 
 def _add_data_keys(cfg: CN) -> None:
@@ -69,9 +124,18 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.DATASETS.TRAIN_FRACTION = 1.0
     # Which part: another seed draws another one.
     cfg.DATASETS.SUBSET_SEED = 0
+    # Captions of each image to train on, chosen by SUBSET_SEED like the images; 0 for all of them.
+    cfg.DATASETS.CAPTIONS_PER_IMAGE = 0
+    # Share of a caption dataset's image files that may be missing; these images are left out, and counted in the log.
+    cfg.DATASETS.MAX_MISSING_FILES = 0.01
 
-    # Turns a dataset dict into a training example: "DetectionMapper" or "CaptionMapper".
+    # Turns a dataset dict into a training example: "DetectionMapper", "CaptionMapper", "MaskedCaptionMapper",
+    # "ConceptMapper", "ClusterMapper", "NarrativeMapper", "MultilabelMapper" or "ClassificationMapper".
     cfg.DATALOADER.MAPPER = "DetectionMapper"
+    # Images per batch and process in evaluation. Published inference times of detectors are those of 1.
+    cfg.DATALOADER.TEST_BATCH_SIZE = 1
+    # Samples from which the next one of a tar shard is drawn.
+    cfg.DATALOADER.SHARD_SHUFFLE_SIZE = 1000
 
     # Resize images with torch's uint8 antialiased kernel instead of Pillow's: an image is loaded about twice as fast;
     # 0.1 % of the pixel values differ by 1, very few by 2.
@@ -79,8 +143,13 @@ def _add_data_keys(cfg: CN) -> None:
 
     # Image and caption augmentation of pretraining (VirTex, sec. 3.2 and its public code).
     cfg.INPUT.CAPTION = CN()
-    # SentencePiece model file, made by tools/build_vocabulary.py.
+    # SentencePiece model file (*.model), made by tools/build_vocabulary.py; or the folder or hub name of a BERT, whose
+    # WordPiece vocabulary is read.
     cfg.INPUT.CAPTION.TOKENIZER = ""
+    # Concept set, made by tools/build_concepts.py with the run's tokenizer (ICMLM, TP_Postag).
+    cfg.INPUT.CAPTION.CONCEPTS = ""
+    # Clusters of captions, made by tools/build_clusters.py (TP_Cluster).
+    cfg.INPUT.CAPTION.CLUSTERS = ""
     # Tokens per caption, boundaries included; longer captions are cut.
     cfg.INPUT.CAPTION.MAX_LENGTH = 30
     # Side of the square training crop, in pixels, and its share of the image area.
@@ -91,6 +160,18 @@ def _add_data_keys(cfg: CN) -> None:
     # Brightness, contrast, saturation, hue; and how often.
     cfg.INPUT.CAPTION.COLOR_JITTER = (0.4, 0.4, 0.4, 0.1)
     cfg.INPUT.CAPTION.COLOR_JITTER_PROB = 0.8
+    # Masked language modelling: share of the tokens chosen, rounded up; of these the part that becomes [MASK] and is to
+    # be predicted, and the part that becomes another token and is not.
+    cfg.INPUT.CAPTION.MASK_PROPORTION = 0.15
+    cfg.INPUT.CAPTION.MASK_PROB = 0.85
+    cfg.INPUT.CAPTION.REPLACE_PROB = 0.10
+
+    # Images of classification: training crop in pixels and its share of the image, shortest side before the test crop.
+    cfg.INPUT.CLASSIFICATION = CN()
+    cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224
+    cfg.INPUT.CLASSIFICATION.CROP_SCALE = (0.08, 1.0)
+    cfg.INPUT.CLASSIFICATION.RESIZE = 256
+    cfg.INPUT.CLASSIFICATION.FLIP_PROB = 0.5
 
 
 def _add_solver_keys(cfg: CN) -> None:
