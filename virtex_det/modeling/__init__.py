@@ -1,6 +1,7 @@
 """Networks; importing this registers them with Detectron2."""
 
 from virtex_det.modeling.backbone import build_caption_resnet_backbone, build_caption_resnet_fpn_backbone
+from virtex_det.modeling.classifier import ImageClassifier
 from virtex_det.modeling.poolers import GatherROIAlign, use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.modeling.pretraining import BicaptioningModel
@@ -11,6 +12,7 @@ __all__ = [
     "BicaptioningModel",
     "CaptionRes5ROIHeads",
     "GatherROIAlign",
+    "ImageClassifier",
     "Res5ROIHeadsExtraNorm",
     "TransformerDecoderTextualHead",
     "build_caption_resnet_backbone",

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from virtex_det.modeling.textual import TransformerDecoderTextualHead
+from virtex_det.config import get_cfg
+from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
 
 
 def build_head(norm_first: bool = False, **sizes: float) -> TransformerDecoderTextualHead:
@@ -64,3 +65,36 @@ def test_attention_starts_as_a_plain_average_whatever_the_deviation() -> None:
 def test_only_the_pre_norm_decoder_ends_in_a_norm() -> None:
     assert "transformer.norm.weight" in build_head(norm_first=True).state_dict()
     assert "transformer.norm.weight" not in build_head(norm_first=False).state_dict()
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_seeing_all_a_feature_depends_on_every_token_of_its_caption(norm_first: bool) -> None:
+    head = build_head(norm_first).eval()
+    memory = head.project(torch.randn(1, 12, 3, 3))
+    first = head.see_all(torch.tensor([[1, 7, 8, 9, 2]]), torch.tensor([5]), memory)
+    other = head.see_all(torch.tensor([[1, 7, 8, 5, 2]]), torch.tensor([5]), memory)
+    assert not torch.isclose(first, other).all(dim=-1).any()
+
+
+def test_seeing_all_padding_changes_nothing_but_an_unknown_token_within_a_caption_is_seen() -> None:
+    head = build_head().eval()
+    memory = head.project(torch.randn(1, 12, 3, 3))
+    alone = head.see_all(torch.tensor([[1, 7, 0, 2]]), torch.tensor([4]), memory)
+    padded = head.see_all(torch.tensor([[1, 7, 0, 2, 0, 0]]), torch.tensor([4]), memory)
+    torch.testing.assert_close(padded[:, :4], alone)
+    without = head.see_all(torch.tensor([[1, 7, 0, 0]]), torch.tensor([2]), memory)
+    assert not torch.isclose(without[:, :2], alone[:, :2]).all(dim=-1).any()
+
+
+def test_the_head_that_a_config_describes() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.TEXTUAL.update({"VOCAB_SIZE": 50, "HIDDEN_SIZE": 64, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 96})
+    cfg.MODEL.TEXTUAL.update({"NUM_LAYERS": 3, "NORM_FIRST": True, "DROPOUT": 0.25, "INIT_STD": 0.1})
+    cfg.INPUT.CAPTION.MAX_LENGTH = 17
+    head = build_textual_head(cfg, visual_feature_size=12)
+    layer = head.transformer.layers[2]
+    assert len(head.transformer.layers) == 3 and layer.norm_first and layer.self_attn.num_heads == 2
+    assert layer.dropout.p == head.embedding.dropout.p == 0.25
+    assert head.visual_projection.weight.shape == (64, 12) and layer.linear1.weight.shape == (96, 64)
+    assert head.embedding.words.weight.shape == (50, 64) and head.embedding.positions.weight.shape == (17, 64)
+    assert float(layer.linear1.weight.std()) == pytest.approx(0.1, rel=0.05)

@@ -1,5 +1,19 @@
 """Pretraining tasks, each a meta-architecture of Detectron2."""
 
-from virtex_det.modeling.pretraining.bicaptioning import BicaptioningModel
+from virtex_det.modeling.pretraining.captioning import BicaptioningModel, CaptioningModel
+from virtex_det.modeling.pretraining.classification import MultilabelClassificationModel, TokenClassificationModel
+from virtex_det.modeling.pretraining.icmlm import ICMLMModel
+from virtex_det.modeling.pretraining.loctex import LocTexModel
+from virtex_det.modeling.pretraining.masked_lm import MaskedLanguageModel
+from virtex_det.modeling.pretraining.tag_prediction import TagPredictionModel
 
-__all__ = ["BicaptioningModel"]
+__all__ = [
+    "BicaptioningModel",
+    "CaptioningModel",
+    "ICMLMModel",
+    "LocTexModel",
+    "MaskedLanguageModel",
+    "MultilabelClassificationModel",
+    "TagPredictionModel",
+    "TokenClassificationModel",
+]

@@ -1,5 +1,7 @@
 """The textual head: a transformer decoder that reads the image grid."""
 
+import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
@@ -78,6 +80,37 @@ class TransformerDecoderTextualHead(nn.Module):
         """
         future = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
         return self.transformer(self.embedding(tokens), memory, tgt_mask=future, tgt_is_causal=True)
+
+    def see_all(self, tokens: Tensor, lengths: Tensor, memory: Tensor) -> Tensor:
+        """Return a feature for each token, from all tokens of its caption and the image: for masked language modelling.
+
+        Args:
+            tokens: (captions, length), padded on the right.
+            lengths: (captions,), what lies beyond is padding; an unknown token within a caption has the same id.
+            memory: (captions, cells, hidden_size), from `project`.
+
+        Returns:
+            (captions, length, hidden_size); of no meaning at padding.
+        """
+        padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
+        return self.transformer(self.embedding(tokens), memory, tgt_key_padding_mask=padding)
+
+
+def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDecoderTextualHead:
+    """Build the head that MODEL.TEXTUAL describes, for an image grid of so many channels."""
+    textual = cfg.MODEL.TEXTUAL
+    return TransformerDecoderTextualHead(
+        visual_feature_size=visual_feature_size,
+        vocab_size=textual.VOCAB_SIZE,
+        hidden_size=textual.HIDDEN_SIZE,
+        num_layers=textual.NUM_LAYERS,
+        attention_heads=textual.ATTENTION_HEADS,
+        feedforward_size=textual.FEEDFORWARD_SIZE,
+        dropout=textual.DROPOUT,
+        norm_first=textual.NORM_FIRST,
+        init_std=textual.INIT_STD,
+        max_length=cfg.INPUT.CAPTION.MAX_LENGTH,
+    )
 
 
 def _initialise(module: nn.Module, std: float) -> None:

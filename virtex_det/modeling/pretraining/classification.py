@@ -1,0 +1,93 @@
+"""Multi-label classification (VirTex): predict from the image which tokens or objects there are, in no order."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.label_sets import LabelSetLoss, equal_share_losses, label_presence
+from virtex_det.modeling.textual import LinearTextualHead
+
+SPECIAL_TOKENS = 4  # unknown and padding, [SOS], [EOS], [MASK]: the first ids of a vocabulary
+BACKGROUND = 1  # label 0 of the published model, which no image has
+
+
+class LabelSetModel(ImageModel):
+    """A ResNet and a linear classifier over its average feature, trained towards a set of labels.
+
+    Args:
+        backbone: has a feature "res5".
+        textual: the classifier.
+        pixel_mean: per channel, in the images' units (0..255).
+        pixel_std: likewise.
+        label_set_loss: of each image; by default of those that have any label, with equal shares.
+    """
+
+    loss_name: str
+    num_ignored: int  # of the first labels: nothing to predict
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        textual: LinearTextualHead,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        label_set_loss: LabelSetLoss = equal_share_losses,
+    ):
+        super().__init__(backbone, pixel_mean, pixel_std)
+        self.textual = textual
+        self.label_set_loss = label_set_loss
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        common = super().from_config(cfg)
+        channels = common["backbone"].output_shape()["res5"].channels
+        return common | {"textual": LinearTextualHead(channels, cls.num_labels(cfg))}
+
+    @classmethod
+    @abstractmethod
+    def num_labels(cls, cfg: CfgNode) -> int:
+        """Return the number of labels, the ignored ones included."""
+
+    def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+        """Return the loss of each image that has labels: an int64 tensor (n,), in any order, repeated or not."""
+        logits = self.textual(self.visual_grid(batched_inputs))  # shape: (images, labels)
+        present = label_presence(self.on_device(batched_inputs, self.target), logits.shape[1])
+        present[:, : self.num_ignored] = False
+        return {self.loss_name: self.label_set_loss(logits, present)}
+
+
+@META_ARCH_REGISTRY.register()
+class TokenClassificationModel(LabelSetModel):
+    """Predicts which tokens the caption has."""
+
+    target = "caption_tokens"
+    mapper = "CaptionMapper"
+    loss_name = "loss_token_classification"
+    num_ignored = SPECIAL_TOKENS
+
+    @classmethod
+    def num_labels(cls, cfg: CfgNode) -> int:
+        """Return the size of the vocabulary."""
+        return cfg.MODEL.TEXTUAL.VOCAB_SIZE
+
+
+@META_ARCH_REGISTRY.register()
+class MultilabelClassificationModel(LabelSetModel):
+    """Predicts which classes of objects the image has, from 1; the published model has an output for background, 0."""
+
+    target = "labels"
+    mapper = "MultilabelMapper"
+    loss_name = "loss_multilabel_classification"
+    num_ignored = BACKGROUND
+
+    @classmethod
+    def num_labels(cls, cfg: CfgNode) -> int:
+        """Return the number of classes and the background."""
+        return cfg.MODEL.CLASSIFIER.NUM_CLASSES + BACKGROUND

@@ -1,0 +1,179 @@
+"""BERT (Devlin et al. 2019) as it was pretrained, through transformers."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import trange
+
+from virtex_det.bert_folder import CONFIG, WEIGHTS, bert_folder, needs_transformers
+from virtex_det.errors import UserError
+
+
+class BertTextEncoder(nn.Module):
+    """A pretrained BERT; frozen, it is as good as a constant: no parameters, no gradients, no dropout, no checkpoint.
+
+    A frozen BERT's weights are buffers that a state dict leaves out: they are read anew from where they came from, and
+    440 MB stay out of each checkpoint. What a checkpoint keeps is their hash, so that a run that is resumed beside
+    another BERT stops rather than going on with other vectors.
+
+    Attributes:
+        output_size: width of a token's vector.
+        vocab_size: tokens that it knows.
+        max_length: longest caption, in tokens.
+    """
+
+    fingerprint: Tensor
+
+    def __init__(self, source: str | Path, frozen: bool = True, padding_idx: int = 0) -> None:
+        """Read a BERT; safetensors first, a pickle only with torch's ``weights_only``.
+
+        Args:
+            source: its folder, or its name on Hugging Face's hub.
+            frozen: keep it as it is.
+            padding_idx: padding token.
+
+        Raises:
+            UserError: there is no such BERT, something is missing in its folder, or its weights do not fill it.
+        """
+        super().__init__()
+        self.source = str(source)
+        self.frozen = frozen
+        self.padding_idx = padding_idx
+        bert = _read(source)
+        self.output_size: int = bert.config.hidden_size
+        self.vocab_size: int = bert.config.vocab_size
+        self.max_length: int = bert.config.max_position_embeddings
+        self.bert: nn.Module = bert
+        if frozen:
+            self._freeze()
+
+    def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Return BERT's last hidden state.
+
+        Args:
+            tokens: (captions, length), from [CLS] to [SEP].
+            padding: (captions, length), True where there is no token; by default where the token is padding.
+
+        Returns:
+            (captions, length, output_size).
+
+        Raises:
+            UserError: weights trained beside another BERT were loaded.
+        """
+        if self.frozen:
+            self._check_fingerprint()
+        has_token = tokens != self.padding_idx if padding is None else ~padding
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.bert(input_ids=tokens, attention_mask=has_token).last_hidden_state
+
+    def train(self, mode: bool = True) -> "BertTextEncoder":
+        """Set training mode; a frozen BERT stays in evaluation."""
+        return super().train(mode and not self.frozen)
+
+    def _freeze(self) -> None:
+        for module in self.bert.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach(), persistent=False)
+        self.register_buffer("fingerprint", _sha256(self.bert))
+        self._unchecked: Tensor | None = self.fingerprint.clone()
+        self.eval()
+
+    def _check_fingerprint(self) -> None:
+        """Compare once, after a checkpoint may have been loaded."""
+        if self._unchecked is not None and not torch.equal(self._unchecked, self.fingerprint.cpu()):
+            raise UserError(
+                f"The weights that were loaded were trained beside another BERT than {self.source} holds now.\n"
+                "Set MODEL.TEXT_ENCODER.WEIGHTS to the one that they were trained with."
+            )
+        self._unchecked = None
+
+
+def sentence_vectors(
+    captions: Sequence[str],
+    tokenizer: Any,
+    encoder: Callable[[Tensor], Tensor],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    max_length: int = 64,
+) -> np.ndarray:
+    """Return each caption's mean over its tokens' vectors.
+
+    The mean is our choice: without fine-tuning it separates captions better than the vector of [CLS].
+
+    Args:
+        captions: n of them.
+        tokenizer: the encoder's.
+        encoder: from tokens (captions, length) to vectors (captions, length, size).
+        device: where the encoder is.
+        batch_size: captions at a time.
+        max_length: tokens per caption, boundaries included; longer captions are cut.
+
+    Returns:
+        (n, size) float32.
+    """
+    batches = [
+        _mean_vectors(captions[start : start + batch_size], tokenizer, encoder, device, max_length)
+        for start in trange(0, len(captions), batch_size, desc="Encoding captions", unit="batch")
+    ]
+    return np.concatenate(batches)
+
+
+@torch.inference_mode()
+def _mean_vectors(
+    captions: Sequence[str], tokenizer: Any, encoder: Callable[[Tensor], Tensor], device: Any, max_length: int
+) -> np.ndarray:
+    pieces = [tokenizer.encode(caption)[: max_length - 2] for caption in captions]
+    tokens = pad_sequence(
+        [torch.tensor([tokenizer.sos_id, *caption, tokenizer.eos_id]) for caption in pieces],
+        batch_first=True,
+        padding_value=tokenizer.pad_id,
+    ).to(device)
+    has_token = (tokens != tokenizer.pad_id).unsqueeze(-1)
+    return ((encoder(tokens) * has_token).sum(1) / has_token.sum(1)).float().cpu().numpy()
+
+
+def _read(source: str | Path) -> Any:
+    """Read BERT without its pooler, each tensor of it."""
+    folder = bert_folder(source, CONFIG, WEIGHTS)
+    try:
+        from safetensors import SafetensorError
+        from transformers import BertConfig, BertModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise needs_transformers(error) from error
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it warns of is checked here
+    try:
+        config = BertConfig.from_pretrained(folder, local_files_only=True)
+        read: Any = BertModel.from_pretrained(
+            folder, config=config, add_pooling_layer=False, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"The BERT in {folder} cannot be read: {reason}\nBring the folder again.") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    bert, report = read
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"The weights in {folder} do not fill the BERT that its config.json describes: {len(missing)} tensors are "
+            f"missing, such as {missing[0]}.\nBring config.json and the weights of one and the same BERT."
+        )
+    return bert.float()
+
+
+def _sha256(module: nn.Module) -> Tensor:
+    """Return the hash of all buffers as 32 bytes."""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(module.named_buffers()):
+        digest.update(tensor.numpy().tobytes())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
