@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Write weights of any known family as stock Detectron2, safetensors or torchvision read them, and report.
+"""Write weights of any known family as stock Detectron2, safetensors, torchvision or VirTex read them.
 
 python tools/convert_weights.py bicaptioning_R_50_L1_H2048.pth virtex.pkl
 python tools/convert_weights.py RN50.pt clip.safetensors
 python tools/convert_weights.py model_final.pth torchvision.pth --to torchvision
+python tools/convert_weights.py model_final.pth virtex.pth --to virtex
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 try:
     from virtex_det.checkpoint import convert
+    from virtex_det.checkpoint.conversion import Naming
     from virtex_det.engine import with_one_screen_errors
 except ImportError as error:
     sys.exit(f"error: {error}")
@@ -31,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors")
     parser.add_argument("--format", default="", metavar="NAME", help="family of SRC (default: recognised by content)")
     parser.add_argument(
-        "--to", choices=("detectron2", "torchvision"), default="detectron2", help="whose names (default: %(default)s)"
+        "--to", choices=get_args(Naming), default="detectron2", help="whose names (default: %(default)s)"
     )
     return parser
 

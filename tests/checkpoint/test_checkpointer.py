@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import resource
@@ -316,3 +317,114 @@ def test_a_checkpointer_that_only_loads_saves_nothing(tmp_path, monkeypatch):
     TransferCheckpointer(nn.Linear(1, 1)).save("model")
     TransferCheckpointer(nn.Linear(1, 1), "run", save_to_disk=False).save("model")
     assert list(tmp_path.iterdir()) == []
+
+
+class Captioner(nn.Module):
+    """A model with a word embedding."""
+
+    def __init__(self, words: int = 6) -> None:
+        super().__init__()
+        self.textual = nn.ModuleDict({"embedding": nn.ModuleDict({"words": nn.Embedding(words, 2)})})
+
+
+@pytest.fixture
+def with_tokenizer(cfg, tmp_path):
+    """Makes configs that name a tokenizer file of some content."""
+
+    def make(content: bytes, words: int = 6) -> CfgNode:
+        path = tmp_path / "tokenizer.model"
+        path.write_bytes(content)
+        made = cfg.clone()
+        made.INPUT.CAPTION.TOKENIZER, made.MODEL.TEXTUAL.VOCAB_SIZE = str(path), words
+        return made
+
+    return make
+
+
+@pytest.fixture
+def captioner_file(with_tokenizer, folder):
+    TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"one")).save("model_final")
+    return str(folder / "model_final.pth")
+
+
+def evaluate_captioner(cfg, path, words=6):
+    return TransferCheckpointer(Captioner(words), cfg=cfg, require="model").load(path)
+
+
+def test_a_checkpoint_has_the_hash_of_its_tokenizer(captioner_file):
+    saved = torch.load(captioner_file, weights_only=True)["tokenizer_sha256"]
+    assert saved == hashlib.sha256(b"one").hexdigest()
+
+
+def test_a_detectors_checkpoint_has_no_tokenizer(folder, cfg):
+    TransferCheckpointer(nn.Linear(1, 1), str(folder), cfg=cfg).save("model")
+    assert set(torch.load(folder / "model.pth", weights_only=True)) == {"model", "pixels"}
+
+
+def test_the_hash_is_of_the_file_that_training_began_with(with_tokenizer, folder):
+    checkpointer = TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"one"))
+    with_tokenizer(b"two")
+    checkpointer.save("model")
+    saved = torch.load(folder / "model.pth", weights_only=True)["tokenizer_sha256"]
+    assert saved == hashlib.sha256(b"one").hexdigest()
+
+
+def test_a_whole_model_is_loaded_with_its_own_tokenizer(with_tokenizer, pretraining, backbone_tensors, save, cfg):
+    content = own_pretraining(backbone_tensors) | {"tokenizer_sha256": hashlib.sha256(b"one").hexdigest()}
+    cfg = with_tokenizer(b"one")
+    assert TransferCheckpointer(pretraining(), cfg=cfg, require="model").load(save(content)) == {"iteration": 9}
+    with pytest.raises(UserError, match="another vocabulary than INPUT.CAPTION.TOKENIZER"):
+        TransferCheckpointer(pretraining(), cfg=with_tokenizer(b"two"), require="model").load(save(content))
+
+
+def test_a_backbone_is_taken_whatever_the_tokenizer(with_tokenizer, pretraining, backbone_tensors, save):
+    content = own_pretraining(backbone_tensors) | {"tokenizer_sha256": "of another"}
+    checkpointer = TransferCheckpointer(pretraining(), cfg=with_tokenizer(b"two"))
+    checkpointer.load(save(content), checkpointables=[])
+    assert checkpointer.report.loaded
+
+
+def test_another_tokenizer_is_refused_before_anything_is_loaded(captioner_file, with_tokenizer):
+    model = Captioner()
+    before = model.textual["embedding"]["words"].weight.clone()
+    with pytest.raises(UserError, match=r"vocabulary\.model in the folder of the run"):
+        TransferCheckpointer(model, cfg=with_tokenizer(b"two"), require="model").load(captioner_file)
+    assert torch.equal(model.textual["embedding"]["words"].weight, before)
+
+
+def test_a_vocabulary_of_another_size_is_refused_with_both_sizes_on_one_screen(captioner_file, with_tokenizer):
+    with pytest.raises(UserError, match="6 pieces(?s:.*)8 pieces") as error:
+        evaluate_captioner(with_tokenizer(b"two", words=8), captioner_file, words=8)
+    assert len(str(error.value).splitlines()) < 10
+
+
+def test_a_vocabulary_of_another_size_is_refused_with_both_sizes_by_a_file_without_a_hash(
+    pretraining, backbone_tensors, save, cfg
+):
+    content = own_pretraining(backbone_tensors)
+    content["model"]["textual.embedding.words.weight"] = torch.zeros(6, 2)
+    model = pretraining()
+    model.textual = Captioner(8).textual
+    with pytest.raises(
+        UserError, match=r"embedding\.words\.weight \[6, 2\] in the file, \[8, 2\] in the model"
+    ) as error:
+        TransferCheckpointer(model, cfg=cfg, require="model").load(save(content))
+    assert len(str(error.value).splitlines()) < 20
+
+
+def test_a_run_is_not_resumed_with_another_tokenizer(with_tokenizer, folder):
+    TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"one")).save("model_last")
+    assert TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"one")).resume() == {}
+    with pytest.raises(UserError, match="Cannot resume(?s:.*)another vocabulary"):
+        TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"two")).resume()
+
+
+def test_a_checkpoint_without_a_hash_is_taken(with_tokenizer, folder):
+    TransferCheckpointer(Captioner(), str(folder)).save("model_last")
+    assert TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"two")).resume() == {}
+
+
+def test_a_tokenizer_that_is_not_there_is_not_compared(captioner_file, with_tokenizer, folder):
+    cfg = with_tokenizer(b"one")
+    cfg.INPUT.CAPTION.TOKENIZER = "nowhere.model"
+    assert TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume() == {}

@@ -3,11 +3,16 @@ import copy
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from safetensors.torch import load_file
+from torch import nn
 
-from tests.checkpoint.conftest import FROZEN_TENSORS, torchvision_tensors, with_classifier
+from tests.checkpoint.conftest import FROZEN_TENSORS, torchvision_tensors, virtex_training_file, with_classifier
 from tests.checkpoint.layouts import LAYOUTS, detector_and_heads
 from tests.checkpoint.originals import config, detector, detector_features, features, network
+from tests.golden import BICAPTIONING, CAPTIONING, FULL_SIZE, SMALL, golden, golden_config, golden_state
+from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.loading import load_weights
 from virtex_det.checkpoint.reading import read_file
@@ -119,3 +124,81 @@ def test_config_of_a_converted_clip_is_whole(source, tmp_path):
     model = detector("CLIP RN50x4", "C4")
     load_weights(model, str(tmp_path / "x4.pth"), cfg=config("CLIP RN50x4", "C4"))
     assert_same_features(model, "CLIP RN50x4")
+
+
+def published(name: str, save) -> str:
+    return save({"model": golden_state(name), "iteration": 500000}, "published.pth")
+
+
+def own_model(name: str) -> tuple[nn.Module, CfgNode]:
+    """A pretraining model at random, with the pixels that published weights were trained with."""
+    cfg = golden_config(name)
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    return build_model(cfg), cfg
+
+
+HEADS = ("textual", "backward_textual")
+FULL = [pytest.param(name, marks=pytest.mark.slow) for name in FULL_SIZE]
+
+
+@pytest.mark.parametrize("name", [*SMALL, *FULL])
+def test_a_published_model_goes_into_ours_whole_and_comes_out_as_it_was(tmp_path, save, name):
+    model, cfg = own_model(name)
+    checkpointer = TransferCheckpointer(model, require="model", cfg=cfg)
+    checkpointer.load(published(name, save))
+    assert checkpointer.report.format == "virtex" and set(checkpointer.report.loaded) == set(model.state_dict())
+    assert not (checkpointer.report.unused or checkpointer.report.missing or checkpointer.report.partial)
+    ours = save({"model": model.state_dict()}, "ours.pth")
+    assert not convert(ours, tmp_path / "back.pth", to="virtex").unused
+    written = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert list(written) == ["model"]
+    kinds = [[key, list(value.shape), str(value.dtype)] for key, value in written["model"].items()]
+    assert kinds == golden(name)["state"]
+    assert all(torch.equal(written["model"][key], value) for key, value in golden_state(name).items())
+
+
+def test_tied_tensors_are_written_once_to_virtex(tmp_path, save):
+    convert(published(BICAPTIONING, save), tmp_path / "w.pth", to="virtex")
+    model = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
+    tied = [model[f"{head}.{name}"] for head in HEADS for name in ("embedding.words.weight", "output.weight")]
+    assert len({tensor.data_ptr() for tensor in tied}) == 1
+    transformers = {model[f"{head}.transformer.layers.0.norm1.weight"].data_ptr() for head in HEADS}
+    assert len(transformers) == 2
+
+
+def test_heads_of_another_task_are_not_enough_to_evaluate(save):
+    model, cfg = own_model(BICAPTIONING)
+    with pytest.raises(UserError, match="backward_textual.*is missing"):
+        load_weights(model, published(CAPTIONING[0], save), require="model", cfg=cfg)
+
+
+def test_to_pretrain_on_the_heads_that_fit_are_loaded(save):
+    model, cfg = own_model(BICAPTIONING)
+    before = model.backward_textual.transformer.layers[0].linear1.weight.clone()
+    report = load_weights(model, published(CAPTIONING[0], save), cfg=cfg)
+    state = golden_state(CAPTIONING[0])
+    assert torch.equal(model.textual.visual_projection.weight, state["textual.visual_projection.weight"])
+    assert torch.equal(model.backward_textual.transformer.layers[0].linear1.weight, before)
+    assert all(name.startswith("textual.transformer.layers.1.") for name in report.unused)
+
+
+def test_in_a_detector_the_textual_heads_are_unused(fpn, save, backbone_tensors):
+    report = load_weights(fpn(), save(virtex_training_file(backbone_tensors)))
+    assert report.unused and all(name.startswith(HEADS) for name in report.unused)
+
+
+def test_a_backbone_alone_has_a_place_in_virtexs_layout(source, tmp_path):
+    report = convert(source("moco v1"), tmp_path / "w.pth", to="virtex")
+    model = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
+    assert len(model) == len(report.loaded) and all(name.startswith("visual.cnn.") for name in model)
+    assert load_weights(detector("ResNet-50", "FPN"), str(tmp_path / "w.pth")).format == "virtex"
+
+
+@pytest.mark.parametrize("layout", ["timm 50d", "openai clip RN50"])
+def test_virtex_has_no_deep_stem(source, tmp_path, layout):
+    assert "no network with a deep stem" in refusal(source(layout), tmp_path / "w.pth", to="virtex")
+
+
+def test_virtexs_layout_is_a_pth_file(source, tmp_path):
+    assert "must end in .pth to" in refusal(source("virtex zoo"), tmp_path / "w.safetensors", to="virtex")

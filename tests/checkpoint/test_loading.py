@@ -215,11 +215,17 @@ def test_a_pretraining_file_gives_its_text_head_to_a_pretraining_model(pretraini
     assert torch.equal(model.textual.weight, torch.ones(3, 3)) and not report.unused
 
 
-def test_foreign_text_heads_are_not_mixed_up_with_ours(pretraining, save, backbone_tensors):
-    foreign = virtex_training_file(backbone_tensors)
-    foreign["model"]["textual.weight"] = torch.ones(3, 3)
+def test_virtexs_text_head_is_ours(pretraining, save, backbone_tensors):
+    published, model = virtex_training_file(backbone_tensors), pretraining()
+    published["model"] |= {"textual.weight": torch.ones(3, 3), "textual.bias": torch.ones(3)}
+    load_weights(model, save(published), require="model")
+    assert torch.equal(model.textual.weight, torch.ones(3, 3))
+
+
+def test_text_heads_of_other_families_are_not_mixed_up_with_ours(pretraining, save, backbone_tensors):
+    foreign = torchvision_tensors(backbone_tensors) | {"textual.weight": torch.ones(3, 3)}
     report = load_weights(pretraining(), save(foreign))
-    assert "textual.weight" in report.unused
+    assert report.unused == ("textual.weight",)
 
 
 def test_a_whole_detector_may_be_evaluated(c4, save):

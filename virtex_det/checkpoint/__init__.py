@@ -1,6 +1,6 @@
 """Weights that others published, read safely and loaded whole, and the checkpoints of our own runs."""
 
-from virtex_det.checkpoint.agreement import contradictions, follow_weights
+from virtex_det.checkpoint.agreement import backbone_keys, contradictions, follow_weights
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.checkpointer import TransferCheckpointer
 from virtex_det.checkpoint.conversion import convert
@@ -16,6 +16,7 @@ __all__ = [
     "LoadReport",
     "Mismatch",
     "TransferCheckpointer",
+    "backbone_keys",
     "contradictions",
     "convert",
     "describe",

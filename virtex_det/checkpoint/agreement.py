@@ -56,6 +56,20 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
     return _with_pixels(cfg, weights.format.pixels[0])
 
 
+def backbone_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Return the config keys that build the network of MODEL.WEIGHTS, as far as the file tells; none without weights.
+
+    Raises:
+        UserError: the weights cannot be read.
+    """
+    path = cfg.MODEL.WEIGHTS
+    if not path:
+        return {}
+    weights = recognise(read_file(local_path(path)), path, family_of(cfg))
+    stride = weights.format.stride_in_1x1
+    return weights.architecture.config() | ({} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride})
+
+
 def family_of(cfg: CfgNode | None) -> str:
     """Return the family that a config names for its weights, "" where it leaves that to their content."""
     return "" if cfg is None else cfg.MODEL.get("WEIGHTS_FORMAT", "")

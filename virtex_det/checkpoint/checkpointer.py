@@ -21,6 +21,8 @@ from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
 _LAST = "last_checkpoint"
+_TOKENIZER = "tokenizer_sha256"
+_WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
 
 
 class TransferCheckpointer(DetectionCheckpointer):
@@ -52,7 +54,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             save_to_disk: write files; by default the main process alone does.
             allow_partial: accept weights that leave a part of what is required at random.
             require: what weights must fill: the backbone, or the whole model for evaluation.
-            cfg: refuse weights that this config contradicts; its pixels are saved with the model.
+            cfg: refuse weights that this config contradicts; its pixels and the hash of its tokenizer are saved with
+                the model, and compared where a whole model is loaded.
             checkpointables: what else a checkpoint holds, such as the trainer with optimizer and schedule.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
@@ -60,6 +63,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.allow_partial = allow_partial
         self.require: Required = require
         self.cfg = cfg
+        self._tokenizer_sha256 = _tokenizer_sha256(cfg)
         self.report: LoadReport | None = None
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -81,7 +85,9 @@ class TransferCheckpointer(DetectionCheckpointer):
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         file = local_path(path)
         content = read_file(file, mmap=not wanted)  # an optimizer may keep the very tensors it is given
-        # Only files with Detectron2's names can fill a whole model, and those need no family named for them.
+        if self.require == "model":
+            self._check_tokenizer(content, path)
+        # A file that fills a whole model is recognised by its content, and needs no family named for it.
         weights = recognise(content, path, family_of(self.cfg) if self.require == "backbone" else "")
         report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
         self._publish(report._replace(sha256=file_sha256(file)))
@@ -113,6 +119,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             absent = {"model", *self.checkpointables} - set(content if isinstance(content, Mapping) else ())
             if absent:
                 raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
+            self._check_tokenizer(content, path)
             weights = as_format(OWN_CHECKPOINT, unwrap(content, "model"))
             self.report = fill(self.model, weights, path, require="model")._replace(sha256=file_sha256(path))
             rest = self._restore(content, list(self.checkpointables), path)
@@ -139,7 +146,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         try:
             with replacing(path) as unfinished:
-                torch.save({"model": self.model.state_dict(), **self._pixels(), **states, **kwargs}, unfinished)
+                torch.save({"model": self.model.state_dict(), **self._origin(), **states, **kwargs}, unfinished)
                 _check_plain(unfinished)  # what could not be read back must not replace what can
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
@@ -193,13 +200,27 @@ class TransferCheckpointer(DetectionCheckpointer):
                 raise UserError(
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
                 ) from error
-        return {key: value for key, value in content.items() if key not in ("model", "pixels", *keys)}
+        return {key: value for key, value in content.items() if key not in ("model", "pixels", _TOKENIZER, *keys)}
 
-    def _pixels(self) -> dict[str, Any]:
+    def _origin(self) -> dict[str, Any]:
+        """Return what a model has learned with: the pixels, and the tokenizer where the config names one."""
         if self.cfg is None:
             return {}
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
-        return {"pixels": pixels._asdict()}
+        tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
+        return {"pixels": pixels._asdict(), **tokenizer}
+
+    def _check_tokenizer(self, content: Any, path: str) -> None:
+        saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None
+        if self.cfg is None or not saved or self._tokenizer_sha256 in ("", saved):
+            return
+        words = next((len(tensor) for name, tensor in unwrap(content, "model").items() if name.endswith(_WORDS)), "?")
+        raise UserError(
+            f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER {_tokenizer_of(self.cfg)}:\n"
+            f"  {words} pieces, sha256 {saved[:12]} in the file\n"
+            f"  {self.cfg.MODEL.TEXTUAL.VOCAB_SIZE} pieces, sha256 {self._tokenizer_sha256[:12]} in the config\n"
+            "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that wrote the file."
+        )
 
     def _other_checkpoints(self, path: str) -> str:
         others = sorted(
@@ -219,6 +240,16 @@ class TransferCheckpointer(DetectionCheckpointer):
             f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
             "make room, then go on with --resume."
         )
+
+
+def _tokenizer_of(cfg: CfgNode | None) -> str:
+    return "" if cfg is None else cfg.INPUT.get("CAPTION", {}).get("TOKENIZER", "")
+
+
+def _tokenizer_sha256(cfg: CfgNode | None) -> str:
+    """Return the hash of the config's tokenizer file, "" without one: detectors have none."""
+    name = _tokenizer_of(cfg)
+    return file_sha256(name) if name and Path(name).is_file() else ""
 
 
 def _check_plain(path: Path) -> None:

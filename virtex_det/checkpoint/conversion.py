@@ -1,7 +1,9 @@
-"""A weights file of any family into one that stock Detectron2, safetensors or torchvision read."""
+"""A weights file of any family into one that stock Detectron2, safetensors, torchvision or VirTex read."""
 
 import pickle
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,31 +14,31 @@ from safetensors.torch import save_file
 from torch import nn
 
 from virtex_det.checkpoint.loading import LoadReport, fill
-from virtex_det.checkpoint.names import to_torchvision
+from virtex_det.checkpoint.names import from_virtex_heads, to_torchvision
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
 from virtex_det.checkpoint.recognition import Weights, recognise
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
-Naming = Literal["detectron2", "torchvision"]
+Naming = Literal["detectron2", "torchvision", "virtex"]
 Tensors = dict[str, torch.Tensor]
 
 
 def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "detectron2") -> LoadReport:
-    """Write a backbone, or a whole detector, under Detectron2's or torchvision's names; halves become floats.
+    """Write a backbone or more under Detectron2's, torchvision's or VirTex's names; halves become floats.
 
     Detectron2 finds a backbone's place by the ends of its names (``matching_heuristics``), so that one file fits FPN
-    and C4; a detector's names are already whole.
+    and C4; a detector is written whole, as its names are its own. VirTex's layout holds the textual heads too.
 
     Args:
         source: a file, or an address that Detectron2's path handlers know.
-        target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or .safetensors.
+        target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or .safetensors (not VirTex).
         family: of the source, where its content does not tell.
         to: whose names.
 
     Returns:
-        The report of loading the source into the network that its tensors describe.
+        The report of loading the source into the network that its tensors describe; what is not written is unused.
 
     Raises:
         UserError: the source cannot be read or is not whole, or the target cannot be written so. Nothing is written.
@@ -45,14 +47,16 @@ def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "
     write = _writer(target, to)
     file = local_path(source)
     weights = recognise(read_file(file), source, family)
-    report = fill(_network(weights), weights, source)._replace(sha256=file_sha256(file))
-    tensors = _named(weights, to)
+    names = _names(weights, to)
+    tensors = _copies({new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex")
+    report = fill(_network(weights), weights, source)
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
     except OSError as error:
         raise UserError(f"Cannot write {target}: {error.strerror}.") from error
-    return report
+    unused = tuple(sorted(set(weights.tensors) - set(names.values())))
+    return report._replace(sha256=file_sha256(file), unused=unused)
 
 
 def _network(weights: Weights) -> nn.Module:
@@ -67,16 +71,31 @@ def _network(weights: Weights) -> nn.Module:
         return build_backbone(cfg, ShapeSpec(channels=3))
 
 
-def _named(weights: Weights, to: Naming) -> Tensors:
+def _names(weights: Weights, to: Naming) -> dict[str, str]:
+    """Return for each name to write that of the file."""
+    if to == "detectron2":
+        return {name: name for name in weights.tensors} if weights.format.detectron2_names else weights.backbone
+    if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
+        raise UserError("torchvision has no network with a deep stem; only `--to detectron2` can name its tensors.")
+    names = {to_torchvision(canonical): weights.backbone[canonical] for canonical in _shortcuts_last(weights.backbone)}
     if to == "torchvision":
-        if weights.architecture.stem != "basic" and weights.format.stem != "clip":
-            raise UserError("torchvision has no network with a deep stem; only `--to detectron2` can name its tensors.")
-        names = {to_torchvision(canonical): name for canonical, name in weights.backbone.items()}
-    elif weights.format.detectron2_names:
-        names = {name: name for name in weights.tensors}
-    else:
-        names = weights.backbone
-    return {new: _as_float(weights.tensors[old]) for new, old in names.items()}
+        return names
+    heads = {name: source for name, source in weights.rest.items() if from_virtex_heads(name)}
+    return {f"visual.cnn.{name}": source for name, source in names.items()} | heads
+
+
+def _shortcuts_last(canonical: Iterable[str]) -> list[str]:
+    """Put each block's shortcut where torchvision has it: behind the convolutions, not before them."""
+    blocks = groupby(canonical, key=lambda name: re.sub(r"^(stem|res\d\.\d+)\..*", r"\1", name))
+    return [name for _, block in blocks for name in sorted(block, key=lambda name: ".shortcut." in name)]
+
+
+def _copies(tensors: Tensors, keep_ties: bool) -> Tensors:
+    """Copy as floats; with `keep_ties`, tensors that are one stay one."""
+    places = {name: (tensor.data_ptr(), tensor.shape) if keep_ties else name for name, tensor in tensors.items()}
+    one_of_each = {place: name for name, place in places.items()}
+    copies = {place: _as_float(tensors[name]) for place, name in one_of_each.items()}
+    return {name: copies[place] for name, place in places.items()}
 
 
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:
@@ -86,11 +105,12 @@ def _as_float(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _writer(target: Path, to: Naming) -> Callable[[Tensors, Path, bool], None]:
-    writers: dict[str, Callable[[Tensors, Path, bool], None]] = {".safetensors": _write_safetensors}
-    if to == "detectron2":
-        writers |= {".pth": _write_pth, ".pkl": _write_pkl}
-    else:
-        writers |= {".pth": _write_flat}
+    by_naming: dict[Naming, dict[str, Callable[[Tensors, Path, bool], None]]] = {
+        "detectron2": {".pth": _write_pth, ".pkl": _write_pkl, ".safetensors": _write_safetensors},
+        "torchvision": {".pth": _write_flat, ".safetensors": _write_safetensors},
+        "virtex": {".pth": _write_virtex},
+    }
+    writers = by_naming[to]
     if target.suffix not in writers:
         raise UserError(f"{target} must end in {', '.join(sorted(writers))} to be written with {to}'s names.")
     return writers[target.suffix]
@@ -102,6 +122,10 @@ def _write_safetensors(tensors: Tensors, path: Path, by_suffix: bool) -> None:
 
 def _write_flat(tensors: Tensors, path: Path, by_suffix: bool) -> None:
     torch.save(tensors, path)
+
+
+def _write_virtex(tensors: Tensors, path: Path, by_suffix: bool) -> None:
+    torch.save({"model": tensors}, path)
 
 
 def _write_pth(tensors: Tensors, path: Path, by_suffix: bool) -> None:

@@ -11,6 +11,7 @@ from virtex_det.checkpoint.names import (
     from_soco_heads,
     from_timm_clip,
     from_torchvision,
+    from_virtex_heads,
 )
 
 # Where the tensors of most files lie; "" is the top level. Averaged weights are those that timm's figures belong to.
@@ -35,7 +36,7 @@ class Format(NamedTuple):
         absent: regular expressions; none is found in any tensor's name.
         prefix: regular expression of what stands before the backbone's names; without it, a name is another layer's.
         rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something else.
-        rename_rest: the name of any other tensor to that of a Detectron2 detector.
+        rename_rest: the name of any other tensor to that of a Detectron2 detector or of our pretraining model.
         wrappers: dotted keys under which the tensors may lie; "" is the top level.
         detectron2_names: the other tensors have Detectron2's names too, so that heads can be loaded.
         pixels: what the network was trained to see, the usual first; empty where the file does not decide it.
@@ -110,6 +111,7 @@ FORMATS = (
     _resnet(
         "virtex",
         prefix=r"visual\.cnn\.",
+        rename_rest=from_virtex_heads,
         also=("redcaps",),
         paper="Desai and Johnson, VirTex: Learning Visual Representations from Textual Annotations, CVPR 2021",
         licence="MIT",

@@ -207,7 +207,7 @@ def _explain(
         *_compare_architectures(weights, targets),
     ]
     if require == "model":
-        lines.append("To evaluate, MODEL.WEIGHTS must name a detector trained with this config.")
+        lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")
     else:
         lines.append("To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True")
     return "\n".join(lines)

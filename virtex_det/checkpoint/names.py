@@ -6,6 +6,7 @@ from collections.abc import Callable
 Rules = tuple[tuple[str, str], ...]
 Rename = Callable[[str], str | None]
 
+_VIRTEX_HEADS = ("textual.", "backward_textual.")
 # Converters for Detectron2 keep a classifier as ``stem.fc``.
 _BACKBONE_NAME = re.compile(r"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)((?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+)")
 
@@ -147,6 +148,16 @@ def from_soco_heads(name: str) -> str | None:
     """
     renamed = _soco(name)
     return renamed if renamed != name else None
+
+
+def from_virtex_heads(name: str) -> str | None:
+    """Return our pretraining model's name for a tensor of VirTex's textual heads, the same; None for any other.
+
+    Example:
+        >>> from_virtex_heads("backward_textual.output.bias")
+        'backward_textual.output.bias'
+    """
+    return name if name.startswith(_VIRTEX_HEADS) else None
 
 
 def to_torchvision(canonical: str) -> str:
