@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from virtex_det.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").glob("*/*.yaml"))
+CONFIGS = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml"))
 
 
 def load(name: str, *overrides: object) -> CfgNode:
@@ -180,16 +180,103 @@ def test_the_size_of_the_backbone_is_that_of_the_published_network(name, paramet
     assert sum(p.numel() for name, p in named if resnet.match(name)) / 1e6 == pytest.approx(parameters, abs=0.001)
 
 
-def test_the_published_pretraining_recipe():
-    cfg = load("pretrain/bicaptioning_R_50_L1_H2048.yaml")
-    textual, solver = cfg.MODEL.TEXTUAL, cfg.SOLVER
-    assert (textual.NUM_LAYERS, textual.HIDDEN_SIZE, textual.ATTENTION_HEADS) == (1, 2048, 32)
-    assert (textual.FEEDFORWARD_SIZE, textual.VOCAB_SIZE, textual.NORM_FIRST) == (8192, 10000, False)
+PUBLISHED_PRETRAINING = {
+    "task_ablations/bicaptioning_R_50_L1_H2048": (1, 2048, 32, 8192, 50, 64),
+    "task_ablations/captioning_R_50_L1_H2048": (1, 2048, 32, 8192, 50, 64),
+    "task_ablations/masked_lm_R_50_L1_H2048": (1, 2048, 32, 8192, 50, 64),
+    "task_ablations/token_classification_R_50": None,
+    "task_ablations/multilabel_classification_R_50": None,
+    "width_ablations/bicaptioning_R_50_L1_H512": (1, 512, 8, 2048, 50, 64),
+    "width_ablations/bicaptioning_R_50_L1_H768": (1, 768, 12, 3072, 50, 64),
+    "width_ablations/bicaptioning_R_50_L1_H1024": (1, 1024, 16, 4096, 50, 64),
+    "width_ablations/bicaptioning_R_50_L1_H2048": (1, 2048, 32, 8192, 50, 64),
+    "depth_ablations/bicaptioning_R_50_L1_H1024": (1, 1024, 16, 4096, 50, 64),
+    "depth_ablations/bicaptioning_R_50_L2_H1024": (2, 1024, 16, 4096, 50, 64),
+    "depth_ablations/bicaptioning_R_50_L3_H1024": (3, 1024, 16, 4096, 50, 64),
+    "depth_ablations/bicaptioning_R_50_L4_H1024": (4, 1024, 16, 4096, 50, 64),
+    "backbone_ablations/bicaptioning_R_50_L1_H1024": (1, 1024, 16, 4096, 50, 64),
+    "backbone_ablations/bicaptioning_R_50W2X_L1_H1024": (1, 1024, 16, 4096, 50, 128),
+    "backbone_ablations/bicaptioning_R_101_L1_H1024": (1, 1024, 16, 4096, 101, 64),
+}
+TASKS = {
+    "bicaptioning": ("BicaptioningModel", "CaptionMapper"),
+    "captioning": ("CaptioningModel", "CaptionMapper"),
+    "masked_lm": ("MaskedLanguageModel", "MaskedCaptionMapper"),
+    "token_classification": ("TokenClassificationModel", "CaptionMapper"),
+    "multilabel_classification": ("MultilabelClassificationModel", "MultilabelMapper"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PRETRAINING)
+def test_the_published_pretraining_recipe(name):
+    cfg = load(f"pretrain/{name}.yaml")
+    solver, caption = cfg.SOLVER, cfg.INPUT.CAPTION
     assert (solver.OPTIMIZER, solver.BASE_LR, solver.BACKBONE_LR) == ("SGD", 0.001, 0.2)
-    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.WARMUP_ITERS) == (256, 500000, 10000)
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER) == (256, 500000)
+    assert (solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == ("WarmupCosineLR", 10000, 0)
     assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM, solver.MOMENTUM) == (1e-4, 1e-4, 0.9)
     assert (solver.LOOKAHEAD.ENABLED, solver.LOOKAHEAD.STEPS, solver.LOOKAHEAD.ALPHA) == (True, 5, 0.5)
     assert (solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE) == ("full_model", 10.0)
     assert solver.AMP.ENABLED
     assert cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL
-    assert (cfg.INPUT.CAPTION.CROP_SIZE, cfg.INPUT.CAPTION.CROP_SCALE) == (224, (0.2, 1.0))
+    assert (caption.CROP_SIZE, caption.CROP_SCALE, caption.MAX_LENGTH) == (224, (0.2, 1.0), 30)
+    assert (caption.MASK_PROPORTION, caption.MASK_PROB, caption.REPLACE_PROB) == (0.15, 0.85, 0.10)
+
+
+@pytest.mark.parametrize(("name", "sizes"), PUBLISHED_PRETRAINING.items())
+def test_the_published_models(name, sizes):
+    cfg = load(f"pretrain/{name}.yaml")
+    textual, resnet = cfg.MODEL.TEXTUAL, cfg.MODEL.RESNETS
+    task = Path(name).name.partition("_R_")[0]
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER) == TASKS[task]
+    if sizes:
+        decoder = (textual.NUM_LAYERS, textual.HIDDEN_SIZE, textual.ATTENTION_HEADS, textual.FEEDFORWARD_SIZE)
+        assert (*decoder, resnet.DEPTH, resnet.WIDTH_PER_GROUP) == sizes
+    assert (textual.NORM_FIRST, textual.DROPOUT, textual.VOCAB_SIZE) == (False, 0.1, 10000)
+
+
+def test_multilabel_classification_learns_from_instances_and_the_others_from_captions():
+    multilabel = "task_ablations/multilabel_classification_R_50"
+    cfg = load(f"pretrain/{multilabel}.yaml")
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("coco_2017_train",), ())
+    assert cfg.MODEL.CLASSIFIER.NUM_CLASSES == 80
+    for name in PUBLISHED_PRETRAINING.keys() - {multilabel}:
+        datasets = load(f"pretrain/{name}.yaml").DATASETS
+        assert (datasets.TRAIN, datasets.TEST) == (("coco_2017_train_captions",), ("coco_2017_val_captions",))
+
+
+def test_sixteen_published_names_are_thirteen_models_each_a_diff_of_one_base():
+    folder = ROOT / "configs/pretrain"
+    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*_ablations/*.yaml")}
+    assert names == set(PUBLISHED_PRETRAINING) and len(names) == 16
+    assert len({load(f"pretrain/{name}.yaml").dump() for name in names}) == 13
+    assert all(bases(folder / f"{name}.yaml")[-1] == "_base_bicaptioning_R_50_L1_H1024.yaml" for name in names)
+
+
+def bases(path: Path) -> list[str]:
+    """The names of the config's base, its base's base and so on."""
+    found = re.search(r"^_BASE_: (.+)$", path.read_text(), re.MULTILINE)
+    return [Path(found[1]).name, *bases(path.parent / found[1])] if found else []
+
+
+SCENES = {
+    "scenes_bicaptioning": "caption_tokens",
+    "scenes_captioning": "caption_tokens",
+    "scenes_token_classification": "caption_tokens",
+    "scenes_masked_lm": "masked_labels",
+    "scenes_multilabel": "labels",
+}
+
+
+@pytest.mark.parametrize(("name", "target"), SCENES.items())
+def test_a_model_of_the_scenes_learns_from_an_example(name, target):
+    cfg = load(f"pretrain/{name}.yaml", "MODEL.DEVICE", "cpu")
+    model = build_model(cfg)
+    tokens = torch.tensor([1, 5, 7, 2])
+    examples = [
+        {"image": torch.rand(3, 64, 64), "caption_tokens": tokens, target: tokens if target != "labels" else tokens[:2]}
+        for _ in range(2)
+    ]
+    sum(model(examples).values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert (model.target, model.mapper) == (target, cfg.DATALOADER.MAPPER)
