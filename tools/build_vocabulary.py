@@ -2,6 +2,7 @@
 """Make the SentencePiece vocabulary that caption pretraining reads, from the captions of registered datasets.
 
 python tools/build_vocabulary.py --dataset coco_2017_train_captions --vocab-size 10000 --output vocab/coco_10k.model
+python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 8000 --output my_data/vocabulary.model
 """
 
 import argparse
@@ -27,7 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="datasets with captions; captions:FILE.json:IMAGE_FOLDER, pairs:FOLDER, pairs:FILE.jsonl, shards:PATTERN",
+    )
     parser.add_argument("--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)")
     parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
     return parser

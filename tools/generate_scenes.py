@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Write the built-in data: images of coloured shapes with masks, boxes and captions, in COCO's format.
 
+Narratives, the captions as spoken while a pointer moves over the image, come in the format of Localized Narratives.
+
 python tools/generate_scenes.py
 python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 --unlabelled 10000 --image-size 128
 """

@@ -9,4 +9,4 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         # A data loader's worker process hands its errors over with the traceback written into the message.
-        return super().__str__().rpartition("UserError: ")[2]
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2]

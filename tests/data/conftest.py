@@ -1,6 +1,8 @@
 """One small photo with annotations and captions, a vocabulary, and a way to register dataset dicts."""
 
 import copy
+import io
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,3 +78,25 @@ def _annotation(category: int, box: list[float], polygon: list[float]) -> dict[s
         "iscrowd": 0,
         "segmentation": [polygon],
     }
+
+
+@pytest.fixture
+def write_shard(photo: Path) -> Callable[..., Path]:
+    """Writes tar shards: ``count`` samples of the photo, whose caption and key tell shard and number.
+
+    ``changes`` gives by number what else is in a sample: a dict from suffix to bytes, None for a file to leave out.
+    """
+
+    def write(path: Path, count: int, changes: dict[int, dict[str, bytes | None]] | None = None) -> Path:
+        with tarfile.open(path, "w") as tar:
+            for number in range(count):
+                files = {"jpg": photo.read_bytes(), "txt": f"star {path.stem} {number}".encode()}
+                files |= (changes or {}).get(number, {})
+                for suffix, content in files.items():
+                    if content is not None:
+                        member = tarfile.TarInfo(f"{path.stem}_{number}.{suffix}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+        return path
+
+    return write

@@ -1,3 +1,4 @@
+import random
 from itertools import islice
 
 import numpy as np
@@ -46,36 +47,100 @@ def test_a_batch_is_a_list_of_examples(cfg):
     assert len(batch) == BATCH and {"image", "instances"} <= batch[0].keys()
 
 
-def test_a_seed_fixes_the_order_whatever_the_number_of_workers(cfg):
-    alone = ids(take(build_train_loader(cfg), 5))
-    cfg.DATALOADER.NUM_WORKERS = 2
-    assert ids(take(build_train_loader(cfg), 5)) == alone
-    cfg.SEED = 4
-    assert ids(take(build_train_loader(cfg), 5)) != alone
+def examples(cfg, start_iter=0, batches=4):
+    """Image id, pixels and text or boxes of each example, by batch."""
+    return [
+        [(example["image_id"], example["image"], learned(example)) for example in batch]
+        for batch in take(build_train_loader(cfg, start_iter), batches)
+    ]
 
 
-@pytest.mark.parametrize("mapper", ["DetectionMapper", "CaptionMapper"])
-def test_a_seed_fixes_the_pixels_that_workers_make(cfg, mapper):
-    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 2, "DATALOADER.MAPPER", mapper])
-    runs = []
-    for unrelated_state in (1, 2):
-        seed_all_rng(unrelated_state)
-        runs.append([example for batch in take(build_train_loader(cfg), 3) for example in batch])
-    for first, second in zip(*runs, strict=True):
-        assert torch.equal(first["image"], second["image"])
+def learned(example):
+    return example["caption_tokens"] if "caption_tokens" in example else example["instances"].gt_boxes.tensor
 
 
-def test_workers_augment_differently(cfg):
-    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 2, "DATALOADER.MAPPER", "CaptionMapper"])
-    first, second = take(build_train_loader(cfg), 2)
-    assert not any(torch.equal(a["image"], b["image"]) for a in first for b in second)
+def assert_same(batches, others):
+    assert [len(batch) for batch in batches] == [len(batch) for batch in others]
+    for batch, other in zip(batches, others, strict=True):
+        for (image_id, image, target), (other_id, other_image, other_target) in zip(batch, other, strict=True):
+            assert image_id == other_id and torch.equal(image, other_image) and torch.equal(target, other_target)
+
+
+@pytest.fixture(params=["DetectionMapper", "CaptionMapper"])
+def mapped_cfg(cfg, request):
+    cfg.DATALOADER.MAPPER = request.param
+    return cfg
+
+
+def test_batches_are_the_same_whatever_the_number_of_workers(mapped_cfg):
+    alone = examples(mapped_cfg)
+    for workers in (1, 2):
+        mapped_cfg.DATALOADER.NUM_WORKERS = workers
+        assert_same(examples(mapped_cfg), alone)
+
+
+def test_batches_do_not_depend_on_what_else_draws_random_numbers(mapped_cfg):
+    seed_all_rng(1)
+    first = examples(mapped_cfg)
+    seed_all_rng(2)
+    assert_same(examples(mapped_cfg), first)
+
+
+def test_two_processes_together_give_the_batches_of_one(mapped_cfg, monkeypatch):
+    alone = examples(mapped_cfg)
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        mapped_cfg.DATALOADER.NUM_WORKERS = 2 * rank
+        shares.append(examples(mapped_cfg))
+    together = [[each for pair in zip(*batches, strict=True) for each in pair] for batches in zip(*shares, strict=True)]
+    assert_same(together, alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_goes_on_with_the_very_batch_that_it_stopped_before(mapped_cfg, workers):
+    mapped_cfg.DATALOADER.NUM_WORKERS = workers
+    assert_same(examples(mapped_cfg, start_iter=5, batches=3), examples(mapped_cfg, batches=8)[5:])
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])
-def test_a_resumed_run_goes_on_with_the_batch_it_stopped_before(cfg, sampler):
+def test_a_resumed_run_goes_on_in_the_order_of_its_sampler(cfg, sampler):
     cfg.DATALOADER.SAMPLER_TRAIN = sampler
     whole = ids(take(build_train_loader(cfg), 9))
     assert ids(take(build_train_loader(cfg, start_iter=6), 3)) == whole[6:]
+
+
+def test_the_same_image_is_augmented_anew_each_time_it_comes(cfg, dicts, register):
+    cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper"])
+    cfg.DATASETS.TRAIN = (register(dicts[:1], "one_image"),)
+    ((_, first, _), (_, second, _), *_), *_ = examples(cfg)
+    assert not torch.equal(first, second)
+
+
+def test_another_seed_gives_other_images_and_pixels(mapped_cfg):
+    first = examples(mapped_cfg)
+    mapped_cfg.SEED = 4
+    second = examples(mapped_cfg)
+    assert [each[0] for batch in first for each in batch] != [each[0] for batch in second for each in batch]
+    assert not any(torch.equal(a[1], b[1]) for a in first[0] for b in second[0] if a[0] == b[0])
+
+
+def test_without_a_seed_every_run_is_another(cfg):
+    cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper", "SEED", -1])
+    assert ids(take(build_train_loader(cfg), 5)) != ids(take(build_train_loader(cfg), 5))
+
+
+def test_loading_leaves_the_random_numbers_of_training_alone(mapped_cfg):
+    loader = iter(build_train_loader(mapped_cfg))
+    next(loader)  # starting a DataLoader draws one
+    drawn = []
+    for loads in (False, True):
+        seed_all_rng(0)
+        if loads:
+            next(loader)
+        drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    assert drawn[0] == drawn[1]
 
 
 def test_a_resumed_run_loads_none_of_the_images_it_skips(cfg, monkeypatch):
@@ -86,12 +151,6 @@ def test_a_resumed_run_loads_none_of_the_images_it_skips(cfg, monkeypatch):
     )
     take(build_train_loader(cfg, start_iter=50), 1)
     assert len(loaded) == BATCH
-
-
-def test_a_resumed_run_augments_anew(cfg):
-    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 1, "DATALOADER.MAPPER", "CaptionMapper"])
-    (start,), (resumed,) = take(build_train_loader(cfg), 1), take(build_train_loader(cfg, start_iter=5), 1)
-    assert not any(torch.equal(a["image"], b["image"]) for a in start for b in resumed)
 
 
 def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(cfg, dicts, register, tmp_path):
@@ -198,3 +257,69 @@ def test_detectron2s_own_mapper_can_be_named(cfg):
     cfg.DATALOADER.MAPPER = "DatasetMapper"
     (batch,) = take(build_train_loader(cfg), 1)
     assert len(batch[0]["instances"]) and "DatasetMapper" in MAPPER_REGISTRY
+
+
+@pytest.fixture
+def caption_cfg(cfg, dicts, register):
+    """The images as a set of captions, without objects."""
+    captioned = [{key: value for key, value in entry.items() if key != "annotations"} for entry in dicts]
+    cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper"])
+    cfg.DATASETS.TRAIN = (register(captioned, "captioned"),)
+    return cfg
+
+
+def test_a_number_of_captions_per_image_can_be_chosen(caption_cfg):
+    assert {len(entry["captions"]) for entry in load_train_dicts(caption_cfg)} == {2}
+    caption_cfg.DATASETS.CAPTIONS_PER_IMAGE = 1
+    caption_cfg.DATASETS.TRAIN_FRACTION = 0.5
+    assert [len(entry["captions"]) for entry in load_train_dicts(caption_cfg)] == [1] * 5
+
+
+def test_captioned_images_without_a_file_are_left_out_up_to_a_share(caption_cfg, dicts, register):
+    dicts[3]["file_name"] = "/nowhere/absent.jpg"
+    caption_cfg.DATASETS.TRAIN = (register(dicts, "one_absent"),)
+    caption_cfg.merge_from_list(["DATASETS.MAX_MISSING_FILES", 0.1, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
+    assert [entry["image_id"] for entry in load_train_dicts(caption_cfg)] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    caption_cfg.DATASETS.MAX_MISSING_FILES = 0.09
+    with pytest.raises(UserError, match="MAX_MISSING_FILES"):
+        load_train_dicts(caption_cfg)
+
+
+@pytest.fixture
+def broken_cfg(caption_cfg, dicts, register, tmp_path):
+    """Image 3 of the captioned set is damaged."""
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    for entry in dicts:
+        entry.pop("annotations")
+    dicts[3] = {**dicts[3], "file_name": str(tmp_path / "broken.jpg")}
+    caption_cfg.DATASETS.TRAIN = (register(dicts, "one_broken"),)
+    return caption_cfg
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_gives_its_place_to_the_next_of_its_set_and_is_reported(broken_cfg, workers, tmp_path):
+    broken_cfg.DATALOADER.NUM_WORKERS = workers
+    loader = build_train_loader(broken_cfg)
+    drawn = ids(take(loader, 5))
+    broken_cfg.DATASETS.TRAIN = ("captioned",)
+    whole = ids(take(build_train_loader(broken_cfg), 5))
+    assert 3 in sum(whole, []) and drawn == [[4 if image == 3 else image for image in batch] for batch in whole]
+    assert loader.report() == {"image cannot be read": [str(tmp_path / "broken.jpg")]}
+
+
+def test_training_batches_have_no_trace_of_what_was_left_out(broken_cfg):
+    assert all("left_out" not in example for batch in take(build_train_loader(broken_cfg), 5) for example in batch)
+
+
+def test_a_detector_does_not_go_on_without_an_image(broken_cfg, dicts, register):
+    broken_cfg.DATASETS.TRAIN = (register([{**entry, "annotations": []} for entry in dicts], "detection_broken"),)
+    broken_cfg.merge_from_list(["DATALOADER.MAPPER", "DetectionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
+    broken_cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 1])
+    with pytest.raises(UserError, match=r"^Image cannot be read: .*broken\.jpg"):
+        take(build_train_loader(broken_cfg), 5)
+
+
+def test_a_folder_of_broken_images_ends_the_run(broken_cfg, dicts, register):
+    broken_cfg.DATASETS.TRAIN = (register([dicts[3]] * 3, "all_broken"),)
+    with pytest.raises(UserError, match=r"100 images in a row.*broken\.jpg"):
+        take(build_train_loader(broken_cfg), 1)

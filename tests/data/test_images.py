@@ -1,10 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 import torch
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from virtex_det.data.images import image_tensor, read_image
+from virtex_det.data.images import BrokenImage, Span, image_tensor, read_image
 from virtex_det.errors import UserError
 
 
@@ -60,3 +62,37 @@ def test_a_missing_image_is_an_error_that_says_what_to_check():
 def test_another_size_than_annotated_is_an_error_that_names_the_file(example):
     with pytest.raises(UserError, match=r"(?s)photo\.jpg.*\(60, 40\).*\(61, 40\)"):
         read_image({**example, "width": 61}, "RGB")
+
+
+def test_an_image_in_memory_or_within_a_file_is_read_like_one_on_disk(photo, tmp_path):
+    content = photo.read_bytes()
+    (tmp_path / "many.tar").write_bytes(b"before" + content + b"after")
+    expected = read_image({"file_name": str(photo)}, "RGB")
+    for encoded in (content, Span(str(tmp_path / "many.tar"), 6, len(content))):
+        example = {"file_name": "many.tar/photo.jpg", "encoded_image": encoded}
+        assert np.array_equal(read_image(example, "RGB"), expected) and example["width"] == 60
+
+
+def test_an_encoded_image_with_exif_orientation_is_turned_upright():
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(file, "JPEG", exif=exif)
+    assert read_image({"file_name": "a.jpg", "encoded_image": file.getvalue()}, "RGB").shape == (8, 4, 3)
+
+
+def test_damage_of_any_kind_is_a_broken_image_that_names_the_file(photo):
+    content = photo.read_bytes()
+    rng = np.random.default_rng(0)
+    broken = [b"", content[:100], content[: len(content) // 2], rng.bytes(500)]
+    for encoded in broken:
+        with pytest.raises(BrokenImage, match=r"cannot be read: s\.tar/a\.jpg") as error:
+            read_image({"file_name": "s.tar/a.jpg", "encoded_image": encoded}, "RGB")
+        assert error.value.reason == "image cannot be read"
+
+
+def test_a_broken_image_says_its_reason_in_few_words(example):
+    with pytest.raises(BrokenImage) as missing:
+        read_image({"file_name": "absent.jpg"}, "RGB")
+    with pytest.raises(BrokenImage) as other_size:
+        read_image({**example, "width": 61}, "RGB")
+    assert (missing.value.reason, other_size.value.reason) == ("image file is missing", "not of the annotated size")

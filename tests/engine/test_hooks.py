@@ -1,9 +1,12 @@
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 from detectron2.engine import launch
 from torch import nn
 
-from virtex_det.engine.hooks import pool_bn_statistics
+from virtex_det.engine.hooks import BrokenImages, pool_bn_statistics
 
 
 def _pool(folder: str) -> None:
@@ -32,3 +35,42 @@ def test_one_process_keeps_its_statistics():
     norm.running_mean.fill_(3.0)
     pool_bn_statistics(norm)
     assert norm.running_mean.item() == 3.0
+
+
+def after_training(report, finished=True):
+    hook = BrokenImages()
+    loader = SimpleNamespace(report=lambda: report)
+    hook.trainer = SimpleNamespace(data_loader=loader, iter=5 if finished else 3, max_iter=5)
+    hook.after_train()
+
+
+def test_what_was_left_out_is_reported_at_the_end(caplog):
+    with caplog.at_level(logging.WARNING):
+        after_training({"image cannot be read": ["a.jpg", "b.jpg"]})
+    assert "2 x image cannot be read: a.jpg, b.jpg" in caplog.text
+
+
+def test_nothing_left_out_is_not_reported(caplog):
+    after_training({})
+    assert not caplog.text
+
+
+def test_a_process_that_stopped_early_reports_without_waiting_for_the_others(monkeypatch, caplog):
+    monkeypatch.setattr("detectron2.utils.comm.gather", None)
+    after_training({"image cannot be read": ["a.jpg"]}, finished=False)
+    assert "a.jpg" in caplog.text
+
+
+def _report(folder: str) -> None:
+    rank = torch.distributed.get_rank()
+    records = []
+    logging.getLogger("virtex_det.engine.hooks").handlers = [SimpleNamespace(level=0, handle=records.append)]
+    after_training({"image cannot be read": ["both.jpg", f"{rank}.jpg"]})
+    torch.save([record.getMessage() for record in records], f"{folder}/{rank}.pth")
+
+
+@pytest.mark.slow
+def test_the_main_process_reports_for_all(tmp_path):
+    launch(_report, 2, dist_url="auto", args=(str(tmp_path),))
+    (summary,), nothing = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    assert "3 x image cannot be read: 0.jpg, 1.jpg, both.jpg" in summary and nothing == []

@@ -100,3 +100,76 @@ def test_a_detector_with_another_number_of_classes_than_its_data_is_refused(tmp_
 
 def test_evaluation_does_not_ask_for_training_data(tmp_path):
     setup(arguments("--eval-only", "OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", '("coco_2017_train",)'))
+
+
+PRETRAINING = "configs/pretrain/scenes_bicaptioning.yaml"
+
+
+def pretraining(*words):
+    return argument_parser().parse_args(["--config-file", PRETRAINING, *map(str, words)])
+
+
+@pytest.fixture
+def tokenizer(vocabulary, tmp_path):
+    """A tokenizer file of this test's own."""
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(vocabulary.read_bytes())
+    return path
+
+
+@pytest.fixture
+def pretraining_run(tokenizer, tmp_path):
+    """The arguments of a pretraining run, which has begun."""
+    words = ("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer)
+    setup(pretraining(*words))
+    (tmp_path / "run" / "last_checkpoint").write_text("model_final.pth")
+    return words
+
+
+def test_a_new_run_folder_gets_the_tokenizer(pretraining_run, tokenizer, tmp_path):
+    assert (tmp_path / "run" / "vocabulary.model").read_bytes() == tokenizer.read_bytes()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("config.yaml", "environment.txt", "vocabulary.model", "last_checkpoint", "log.txt"),
+    }
+
+
+def test_a_detectors_run_folder_has_no_tokenizer(tmp_path):
+    setup(arguments("OUTPUT_DIR", tmp_path))
+    assert not (tmp_path / "vocabulary.model").exists()
+
+
+def test_a_run_goes_on_with_its_own_tokenizer(pretraining_run, tokenizer):
+    assert setup(pretraining("--resume", *pretraining_run)).INPUT.CAPTION.TOKENIZER == str(tokenizer)
+
+
+def test_a_run_does_not_go_on_with_another_tokenizer(pretraining_run, tokenizer, tmp_path):
+    tokenizer.write_bytes(b"another")
+    own = tmp_path / "run" / "vocabulary.model"
+    with pytest.raises(UserError, match=rf"tokenizer\.model is another vocabulary than {own}(?s:.*)TOKENIZER {own}"):
+        setup(pretraining("--resume", *pretraining_run))
+    assert own.read_bytes() != b"another"
+    setup(pretraining("--resume", *pretraining_run[:2], "INPUT.CAPTION.TOKENIZER", own))
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval-only"])
+def test_a_run_folder_that_was_moved_alone_is_whole(pretraining_run, tokenizer, tmp_path, mode):
+    (tmp_path / "run").rename(tmp_path / "moved")
+    tokenizer.unlink()
+    args = argument_parser().parse_args(
+        ["--config-file", str(tmp_path / "moved/config.yaml"), mode, "OUTPUT_DIR", str(tmp_path / "moved")]
+    )
+    cfg = setup(args)
+    assert cfg.INPUT.CAPTION.TOKENIZER == str(tmp_path / "moved" / "vocabulary.model") and cfg.is_frozen()
+
+
+def test_a_new_run_does_not_take_up_a_tokenizer_that_lies_in_its_folder(tokenizer, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "vocabulary.model").write_bytes(b"of an earlier run")
+    setup(pretraining("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer))
+    assert (tmp_path / "run" / "vocabulary.model").read_bytes() == tokenizer.read_bytes()
+
+
+def test_datasets_may_be_named_by_where_they_lie(tmp_path, scenes):
+    name = f"captions:{scenes}/annotations/captions_val.json:{scenes}/val"
+    cfg = setup(pretraining("OUTPUT_DIR", tmp_path / "run", "DATASETS.TRAIN", f"('{name}',)"))
+    assert cfg.DATASETS.TRAIN == (name,)

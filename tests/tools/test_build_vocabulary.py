@@ -22,6 +22,21 @@ def test_captions_of_several_datasets_become_a_vocabulary(scenes, tmp_path):
     assert tokenizer.vocab_size == 60 and tokenizer.unk_id not in tokenizer.encode(captions[-1])
 
 
+def test_datasets_may_be_named_by_where_they_lie(scenes, tmp_path):
+    for number, caption in enumerate(["a small red star", "a big blue circle"]):
+        (tmp_path / f"{number}.jpg").touch()
+        (tmp_path / f"{number}.txt").write_text(f"{caption}\n{caption} again")
+    captions = f"captions:{scenes}/annotations/captions_val.json:{scenes}/val"
+    run = build_vocabulary("--dataset", f"pairs:{tmp_path}", captions, "--vocab-size", 60, "--output", tmp_path / "v")
+    total = 4 + sum(len(image["captions"]) for image in load_dataset(captions))
+    assert run.returncode == 0 and f"60 pieces from {total} captions" in run.stdout
+
+
+def test_a_data_set_that_is_not_there_is_one_screen(tmp_path):
+    run = build_vocabulary("--dataset", f"pairs:{tmp_path}/nothing", "--output", tmp_path / "v.model")
+    assert run.returncode == 1 and "nothing in" in run.stderr and "Traceback" not in run.stderr
+
+
 def test_a_mistake_is_one_screen_and_exit_code_1(scenes, tmp_path):
     run = build_vocabulary(
         "--dataset", "scenes_train_captions", "--vocab-size", 10**6, "--output", tmp_path / "v.model"

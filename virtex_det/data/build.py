@@ -1,19 +1,16 @@
 """Loaders for training and evaluation, from a config."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.utils.data as torchdata
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog, build_detection_test_loader
+from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
     trivial_batch_collator,
-    worker_init_reset_seed,
 )
 from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.detection_utils import check_metadata_consistency
@@ -21,8 +18,17 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSample
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
-from virtex_det.data.datasets import load_dataset
-from virtex_det.data.datasets.subsets import take_fraction
+from virtex_det.data.datasets import (
+    check_datasets,
+    leave_out_missing,
+    load_dataset,
+    take_captions,
+    take_fraction,
+)
+from virtex_det.data.datasets.by_name import SHARDS
+from virtex_det.data.examples import Mapper, PlacesFrom, SeededExamples
+from virtex_det.data.left_out import WatchedBatches
+from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 
@@ -30,39 +36,42 @@ MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Classes that, called with (cfg, is_train), give a function from dataset dict to example."
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[dict[str, Any]]]:
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
     """Build the endless loader of training batches that DATASETS, DATALOADER and INPUT describe.
 
-    With SEED set, batch k holds the same images in every run of a config, whatever the number of workers; with the
-    same number of workers, the same pixels. Unlike in Detectron2's loader the sampler runs once, in this process, and
-    not in each worker once per image of a batch: that is what makes a late start cheap.
+    With SEED set, batch k holds the same pixels and captions in every run of a config, whatever the number of workers
+    and of processes (theirs together are one process's), and whether resumed or not. Unlike in Detectron2's loader the
+    sampler runs once, in this process, and not in each worker once per image of a batch: that makes a late start cheap.
+
+    Shards are shared out to processes and workers, so there it is so for equal numbers of these. And
+    DATALOADER.ASPECT_RATIO_GROUPING holds a few images back: with it, neither other processes nor a resumed run give
+    quite the same batches.
 
     Args:
         cfg: the config.
-        start_iter: begin at this batch, loading none before it, to resume a run. Exact unless
-            DATALOADER.ASPECT_RATIO_GROUPING is on, which holds a few images back. Augmentation draws anew.
+        start_iter: begin at this batch, loading none before it, to resume a run.
 
     Returns:
         Batches of this process's share of SOLVER.IMS_PER_BATCH.
 
     Raises:
-        UserError: a dataset, mapper or sampler that does not exist, or no image to train on.
+        UserError: a dataset, mapper or sampler that does not exist, no image to train on, or too few shards.
     """
-    batch_size = _batch_size(cfg)
-    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    batch_size, seed = _batch_size(cfg), _seed(cfg)
     mapper = _build_mapper(cfg, is_train=True)
+    if _are_shards(cfg.DATASETS.TRAIN):
+        return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     dicts = load_train_dicts(cfg)
     loader = UnpackedBatches(
         torchdata.DataLoader(
-            MapDataset(DatasetFromList(dicts, copy=False), mapper),
-            sampler=_SamplerFrom(_build_sampler(cfg, dicts), start_iter * batch_size),
+            SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),
+            sampler=PlacesFrom(_build_sampler(cfg, dicts, seed), start_iter * batch_size),
             batch_size=None if grouped else batch_size,
-            worker_init_fn=worker_init_reset_seed,
-            generator=_augmentation_generator(cfg, start_iter),
             **_worker_options(cfg),
         )
     )
-    return AspectRatioGroupedDataset(loader, batch_size) if grouped else loader
+    return WatchedBatches(AspectRatioGroupedDataset(loader, batch_size) if grouped else loader)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackedBatches:
@@ -88,41 +97,83 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
 def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     """Load DATASETS.TRAIN: of each set the DATASETS.TRAIN_FRACTION, of these the images with something to detect.
 
+    Of images with captions, DATASETS.CAPTIONS_PER_IMAGE; those without a file are left out.
+
     Raises:
-        UserError: no dataset named, classes that differ between datasets, or no image left.
+        UserError: no dataset named, classes that differ between datasets, too many files missing, or no image left.
     """
     names = cfg.DATASETS.TRAIN
     if not names:
         raise UserError("DATASETS.TRAIN is empty: name at least one dataset to train on.")
-    fraction, seed = cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED
-    dicts = [example for name in names for example in take_fraction(load_dataset(name), fraction, seed)]
+    dicts = [example for name in names for example in _load_part(cfg, name)]
     if dicts and all("annotations" in example for example in dicts):
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             dicts = filter_images_with_only_crowd_annotations(dicts)
         _check_classes(names)
     if not dicts:
         raise UserError(
-            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {fraction}.\n"
+            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}.\n"
             "Raise the fraction, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep images without objects."
         )
     _log_classes(names[0], dicts)
     return dicts
 
 
-class _SamplerFrom(torchdata.Sampler):
-    """Another sampler's indices from a position on."""
-
-    def __init__(self, sampler: torchdata.Sampler, start: int) -> None:
-        self.sampler = sampler
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self.sampler, self.start, None)
+def _load_part(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
+    seed = cfg.DATASETS.SUBSET_SEED
+    dicts = take_fraction(load_dataset(name), cfg.DATASETS.TRAIN_FRACTION, seed)
+    if not all("captions" in example for example in dicts):
+        return dicts
+    dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
+    return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, seed)
 
 
-def _build_sampler(cfg: CfgNode, dicts: list[dict[str, Any]]) -> torchdata.Sampler:
-    """Build SAMPLER_TRAIN; without a SEED all processes agree on a random one."""
-    seed = cfg.SEED if cfg.SEED >= 0 else None
+def _are_shards(names: Sequence[str]) -> bool:
+    shards = [name for name in names if name.startswith(SHARDS)]
+    if shards and len(shards) < len(names):
+        raise UserError(
+            f"DATASETS.TRAIN names shards ({', '.join(shards)}) beside data sets that are lists of images.\n"
+            "Train on shards alone or on lists alone; write the one as the other to have both."
+        )
+    return bool(shards)
+
+
+def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> WatchedBatches:
+    check_datasets(cfg.DATASETS.TRAIN)
+    files = [file for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards]
+    options = _worker_options(cfg)
+    _check_enough_shards(len(files), options["num_workers"])
+    examples = ShardExamples(
+        files,
+        mapper,
+        seed=seed,
+        batch_size=batch_size,
+        start_iter=start_iter,
+        shuffle_size=cfg.DATALOADER.SHARD_SHUFFLE_SIZE,
+        choice=Choice(cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED),
+        rank=comm.get_rank(),
+        processes=comm.get_world_size(),
+    )
+    return WatchedBatches(UnpackedBatches(torchdata.DataLoader(examples, batch_size=batch_size, **options)))
+
+
+def _check_enough_shards(shards: int, workers: int) -> None:
+    processes = comm.get_world_size()
+    if shards >= processes * max(workers, 1):
+        return
+    advice = f"Set DATALOADER.NUM_WORKERS {shards // processes}" if shards >= processes else "Use fewer processes"
+    raise UserError(
+        f"DATASETS.TRAIN names {shards} shards for {processes} processes with {max(workers, 1)} workers each, and "
+        f"every worker needs one of its own.\n{advice}, or write the data into more shards."
+    )
+
+
+def _seed(cfg: CfgNode) -> int:
+    """Return SEED, or without one a random number that all processes agree on."""
+    return cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+
+
+def _build_sampler(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int) -> torchdata.Sampler:
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name == "TrainingSampler":
         return TrainingSampler(len(dicts), seed=seed)
@@ -137,7 +188,7 @@ def _build_sampler(cfg: CfgNode, dicts: list[dict[str, Any]]) -> torchdata.Sampl
     )
 
 
-def _build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     name = cfg.DATALOADER.MAPPER
     if name not in MAPPER_REGISTRY:
         known = ", ".join(known for known, _ in MAPPER_REGISTRY)
@@ -152,13 +203,6 @@ def _batch_size(cfg: CfgNode) -> int:
             f"SOLVER.IMS_PER_BATCH {total} cannot be shared by {processes} processes; set a multiple of {processes}."
         )
     return total // processes
-
-
-def _augmentation_generator(cfg: CfgNode, start_iter: int) -> torch.Generator | None:
-    """Return what workers draw their seeds from: another for each process, and for each point of resumption."""
-    if cfg.SEED < 0:
-        return None
-    return torch.Generator().manual_seed(cfg.SEED + comm.get_rank() + start_iter)
 
 
 def _worker_options(cfg: CfgNode) -> dict[str, Any]:

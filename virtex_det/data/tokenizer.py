@@ -1,7 +1,6 @@
 """The SentencePiece vocabulary of captions: made, read, applied."""
 
 import io
-import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from virtex_det.errors import UserError
+from virtex_det.utils import replacing
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
 
@@ -89,7 +89,8 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
         )
     except RuntimeError as error:
         raise UserError(_why_training_failed(str(error), vocab_size)) from error
-    _write_atomically(Path(model_file), model.getvalue())
+    with replacing(Path(model_file)) as unfinished:
+        unfinished.write_bytes(model.getvalue())
 
 
 _HOW_TO_BUILD = (
@@ -121,13 +122,3 @@ def _why_training_failed(error: str, vocab_size: int) -> str:
     if "sentences_.empty()" in error:
         return "The captions are empty: a vocabulary needs text. Check that the dataset has captions."
     return f"SentencePiece cannot make a vocabulary of {vocab_size} pieces: {error}"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

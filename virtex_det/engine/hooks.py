@@ -1,11 +1,17 @@
 """Training hooks that Detectron2 lacks."""
 
+import logging
+
 import torch
-from detectron2.engine import hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.distributed import all_reduce
+
+from virtex_det.data.left_out import summarise
+
+logger = logging.getLogger(__name__)
 
 
 class PreciseBN(hooks.PreciseBN):
@@ -29,6 +35,17 @@ class PreciseBN(hooks.PreciseBN):
         """Compute the statistics on each rank and pool them."""
         super().update_stats()
         pool_bn_statistics(self.model)
+
+
+class BrokenImages(HookBase):
+    """Logs at the end of training what its loader left out, of all processes."""
+
+    def after_train(self) -> None:
+        report = self.trainer.data_loader.report()
+        # A process that stopped early must not wait for the others.
+        reports = comm.gather(report) if self.trainer.iter >= self.trainer.max_iter else [report]
+        if summary := summarise(reports):
+            logger.warning(summary)
 
 
 @torch.no_grad()

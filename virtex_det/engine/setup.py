@@ -21,9 +21,10 @@ from virtex_det.config import get_cfg
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.engine.performance import tune_process
 from virtex_det.errors import UserError
-from virtex_det.utils import write_atomically
+from virtex_det.utils import replacing, write_atomically
 
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
+VOCABULARY = "vocabulary.model"
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -38,12 +39,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: what ``argument_parser()`` parsed.
 
     Returns:
-        The full config, frozen; also written to ``config.yaml`` in a new run folder.
+        The full config, frozen; also written to ``config.yaml`` in a new run folder, with the tokenizer beside it.
 
     Raises:
         UserError: for a config or a run folder that cannot be meant.
     """
     cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
+    if args.resume or args.eval_only:
+        cfg = follow_tokenizer(cfg, resume=args.resume)
     check_schedule(cfg)
     check_devices(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
@@ -65,6 +68,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if comm.is_main_process() and not (is_run and args.eval_only):
         write_atomically(run_folder / "config.yaml", cfg.dump())
         write_atomically(run_folder / "environment.txt", collect_env_info())
+        _keep_tokenizer(cfg)
         logger.info(f"The full config and the environment are in {run_folder}: config.yaml, environment.txt")
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
@@ -98,6 +102,29 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     return cfg
 
 
+def follow_tokenizer(cfg: CfgNode, *, resume: bool) -> CfgNode:
+    """Return the config with the run folder's own tokenizer where the file that it names is gone, as in a moved run.
+
+    Args:
+        cfg: stays as it is.
+        resume: the run goes on, so the file has to be the one that it began with.
+
+    Raises:
+        UserError: it is another one.
+    """
+    name, own = cfg.INPUT.CAPTION.TOKENIZER, Path(cfg.OUTPUT_DIR) / VOCABULARY
+    if not name or not own.is_file():
+        return cfg
+    if not Path(name).exists():
+        return _with_tokenizer(cfg, str(own))
+    if resume and Path(name).is_file() and Path(name).read_bytes() != own.read_bytes():
+        raise UserError(
+            f"INPUT.CAPTION.TOKENIZER {name} is another vocabulary than {own}, which the run began with.\n"
+            f"To go on with the run, set INPUT.CAPTION.TOKENIZER {own}; to use the other one, start a new run."
+        )
+    return cfg
+
+
 def check_schedule(cfg: CfgNode) -> None:
     """Refuse a warm-up that does not end before training does; it would fail at the last step."""
     warmup, total = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
@@ -125,6 +152,22 @@ def check_devices(cfg: CfgNode) -> None:
             "PyTorch's SyncBatchNorm over several processes needs GPUs, and MODEL.DEVICE is cpu.\n"
             "Run one process, or set " + " ".join(f"{key} naiveSyncBN" for key in clashing)
         )
+
+
+def _keep_tokenizer(cfg: CfgNode) -> None:
+    """Copy the tokenizer file into the run folder, so that the run is whole wherever it is moved."""
+    named = Path(cfg.INPUT.CAPTION.TOKENIZER)
+    if named.is_file():
+        with replacing(Path(cfg.OUTPUT_DIR) / VOCABULARY) as unfinished:
+            unfinished.write_bytes(named.read_bytes())
+
+
+def _with_tokenizer(cfg: CfgNode, path: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.CAPTION.TOKENIZER = path
+    cfg.freeze()
+    return cfg
 
 
 def _explain(error: Exception, cfg: CfgNode) -> str:

@@ -38,6 +38,28 @@ def test_dropped_images_without_captions_are_counted_in_the_log(write, caplog):
     assert "2 captioned images" in caplog.text and "dropped 1 without captions" in caplog.text
 
 
+def test_empty_captions_are_dropped_and_counted_and_images_with_no_other_too(write, caplog):
+    with caplog.at_level(logging.INFO, logger="virtex_det"):
+        dicts = load_coco_captions(write(_content([(3, ""), (1, " \t"), (3, " two cats\n")])), "images")
+    assert [(entry["image_id"], entry["captions"]) for entry in dicts] == [(3, ["two cats"])]
+    assert "dropped 2 without captions, and 2 empty captions" in caplog.text
+
+
+def test_height_and_width_may_be_absent(write):
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    assert load_coco_captions(write(content), "images") == [
+        {"file_name": "images/1.jpg", "image_id": 1, "captions": ["a dog"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [{"images": IMAGES}, {"images": IMAGES, "annotations": []}, _content([(1, "")])], ids=str
+)
+def test_a_split_without_captions_is_an_error_that_says_so(content, write):
+    with pytest.raises(UserError, match="3 images and no captions.\n.*test2017"):
+        load_coco_captions(write(content), "images")
+
+
 def test_a_registered_file_is_read_only_when_used(write, tmp_path):
     register_coco_captions("test_captions_lazy", tmp_path / "captions.json", tmp_path)
     try:
@@ -72,11 +94,11 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
     [
         [],
         "[1, 2]",
-        {"images": IMAGES},
         {"annotations": []},
         {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]},
         {"images": IMAGES, "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]},
         {"images": {"1": IMAGES[0]}, "annotations": []},
+        {"images": IMAGES, "annotations": [{"image_id": 1, "caption": None}]},
     ],
     ids=str,
 )

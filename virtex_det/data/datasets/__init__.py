@@ -3,8 +3,11 @@
 from virtex_det.data.datasets.builtin import datasets_root, register_builtin_datasets
 from virtex_det.data.datasets.captions import load_coco_captions, register_coco_captions
 from virtex_det.data.datasets.loading import check_datasets, check_num_classes, load_dataset
+from virtex_det.data.datasets.missing_files import leave_out_missing
+from virtex_det.data.datasets.pairs import load_pairs
 from virtex_det.data.datasets.scenes import draw_scene, generate_scenes
-from virtex_det.data.datasets.subsets import manifest_sha256, take_fraction
+from virtex_det.data.datasets.shards import load_shards
+from virtex_det.data.datasets.subsets import is_in_fraction, manifest_sha256, take_captions, take_fraction
 
 register_builtin_datasets(datasets_root())
 
@@ -14,10 +17,15 @@ __all__ = [
     "datasets_root",
     "draw_scene",
     "generate_scenes",
+    "is_in_fraction",
+    "leave_out_missing",
     "load_coco_captions",
     "load_dataset",
+    "load_pairs",
+    "load_shards",
     "manifest_sha256",
     "register_builtin_datasets",
     "register_coco_captions",
+    "take_captions",
     "take_fraction",
 ]

@@ -13,6 +13,8 @@ from detectron2.data.datasets import (
 )
 
 from virtex_det.data.datasets.captions import register_coco_captions
+from virtex_det.data.datasets.image_folders import register_image_folders, register_inaturalist
+from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.scenes import SHAPES, SPLITS
 
 _GENERATE = "python tools/generate_scenes.py"
@@ -34,10 +36,12 @@ def register_builtin_datasets(root: str | Path) -> None:
     root = Path(root)
     _register_scenes(root / "scenes")
     _register_coco_captions(root / "coco", "coco_2017")
+    _register_narratives(root)
     _register_coco_mini(root / "coco_mini")
     _register_voc_mini(root / "voc_mini" / "VOC2007")
     _register_lvis_sample(root / "lvis_100")
     _register_lvis_v1_by_its_other_name(root)
+    _register_classification(root)
 
 
 def _forget(name: str) -> str:
@@ -63,6 +67,17 @@ def _register_coco_captions(folder: Path, prefix: str) -> None:
     for split in ("train", "val"):
         captions = folder / "annotations" / f"captions_{split}2017.json"
         register_coco_captions(_forget(f"{prefix}_{split}_captions"), captions, folder / f"{split}2017")
+
+
+def _register_narratives(root: Path) -> None:
+    again = f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
+    for split in SPLITS:
+        file = root / "scenes" / "annotations" / f"narratives_{split}.jsonl"
+        register_narratives(_forget(f"scenes_{split}_narratives"), file, root / "scenes" / split, made_by=again)
+    files = {"train": "coco_train_localized_narratives-*-of-*.jsonl", "val": "coco_val_localized_narratives.jsonl"}
+    for split, file in files.items():
+        path = root / "localized_narratives" / file
+        register_narratives(_forget(f"coco_2017_{split}_narratives"), path, root / "coco" / f"{split}2017")
 
 
 def _register_coco_mini(folder: Path) -> None:
@@ -98,3 +113,10 @@ def _register_lvis_v1_by_its_other_name(root: Path) -> None:
         if other.exists() and not usual.exists():
             metadata = get_lvis_instances_meta("lvis_v1")
             register_lvis_instances(_forget(f"lvis_v1_{split}"), metadata, str(other), f"{root}/coco/")
+
+
+def _register_classification(root: Path) -> None:
+    for split in ("train", "val"):
+        register_image_folders(_forget(f"imagenet_{split}"), root / "imagenet" / split)
+        json_file = root / "inat2018" / f"{split}2018.json"
+        register_inaturalist(_forget(f"inaturalist_2018_{split}"), json_file, root / "inat2018")

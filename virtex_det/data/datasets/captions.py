@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +22,64 @@ def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[di
         image_root: folder of the images.
 
     Returns:
-        One dict per image that has captions, by image id: file_name, image_id, height, width, captions.
+        One dict per image that has captions, by image id: file_name, image_id, captions, and where the file has them
+        height and width.
 
     Raises:
-        UserError: the file is missing, is not JSON, is not of COCO's form, or captions an image that it does not list.
+        UserError: the file is missing, is not JSON, is not of COCO's form, has no captions, or captions an image that
+            it does not list.
     """
     content = _read_json(Path(json_file))
     try:
         images = {image["id"]: image for image in content["images"]}
         captions: dict[Any, list[str]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            captions[annotation["image_id"]].append(annotation["caption"])
+        for annotation in content.get("annotations", ()):
+            captions[annotation["image_id"]].append(annotation["caption"].strip())
         dicts = [
             {
                 "file_name": str(Path(image_root) / image["file_name"]),
                 "image_id": image_id,
-                "height": image["height"],
-                "width": image["width"],
-                "captions": captions[image_id],
+                **{key: image[key] for key in ("height", "width") if key in image},
+                "captions": captions.get(image_id, []),
             }
             for image_id, image in sorted(images.items())
-            if image_id in captions
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{json_file} is JSON, but not of the form of COCO captions: {type(error).__name__}: {error}\n"
-            'Expected {"images": [{"id", "file_name", "height", "width"}, ...], '
-            '"annotations": [{"image_id", "caption"}, ...]}.'
+            'Expected {"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}.'
         ) from error
     _check_images_known(json_file, captions, images)
+    return keep_captioned(dicts, str(json_file))
+
+
+def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+    """Drop empty captions, and then images without any; the log says how many.
+
+    Args:
+        dicts: dataset dicts with "captions".
+        source: where they were read from.
+
+    Raises:
+        UserError: no image has a caption.
+    """
+    dicts = list(dicts)
+    kept, empty = [], 0
+    for entry in dicts:
+        captions = [stripped for caption in entry["captions"] if (stripped := caption.strip())]
+        empty += len(entry["captions"]) - len(captions)
+        if captions:
+            kept.append({**entry, "captions": captions})
+    if not kept:
+        raise UserError(
+            f"{source} has {len(dicts)} images and no captions.\n"
+            "Not every split comes with captions (COCO's test2017 does not): name one that does."
+        )
     logger.info(
-        "Loaded %d captioned images from %s; dropped %d without captions",
-        len(dicts),
-        json_file,
-        len(images) - len(dicts),
+        "Loaded %d captioned images from %s; dropped %d without captions, and %d empty captions",
+        *(len(kept), source, len(dicts) - len(kept), empty),
     )
-    return dicts
+    return kept
 
 
 def register_coco_captions(name: str, json_file: str | Path, image_root: str | Path, **metadata: Any) -> None:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.by_name import is_by_name, register_by_name
 from virtex_det.errors import UserError
 
 # What Detectron2's readers raise when a file is not what they expect.
@@ -19,12 +20,15 @@ def check_datasets(names: Iterable[str]) -> None:
     """Check before any work that data sets are registered and their files lie where they should.
 
     Args:
-        names: names in Detectron2's DatasetCatalog, its own and ours.
+        names: names in Detectron2's DatasetCatalog, its own and ours; or such as ``pairs:FOLDER``, that say where the
+            data lies and are registered here.
 
     Raises:
         UserError: a name is unknown, or a file or folder is missing.
     """
     for name in names:
+        if name not in DatasetCatalog.list():
+            register_by_name(name)
         if name not in DatasetCatalog.list():
             raise UserError(_unknown_name(name))
         missing = [path for path in _needed_paths(name) if not path.exists()]
@@ -36,7 +40,7 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
     """Load a registered data set.
 
     Args:
-        name: name in Detectron2's DatasetCatalog.
+        name: name in Detectron2's DatasetCatalog, or one that says where the data lies.
 
     Returns:
         Its dataset dicts, as Detectron2 or the function registered under that name makes them.
@@ -77,6 +81,7 @@ def _needed_paths(name: str) -> list[Path]:
     """Return the local files and folders that the data set's metadata names."""
     metadata = MetadataCatalog.get(name).as_dict()
     paths = [metadata[key] for key in ("json_file", "image_root", "image_dir", "dirname") if metadata.get(key)]
+    paths += metadata.get("shards", ())
     if "dirname" in metadata and "split" in metadata:
         paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
     return [Path(path) for path in paths if "://" not in str(path)]
@@ -91,13 +96,18 @@ def _unknown_name(name: str) -> str:
     near = difflib.get_close_matches(name, DatasetCatalog.list(), n=4)
     hint = f"Did you mean {' or '.join(near)}?" if near else "DatasetCatalog.list() gives all names."
     return (
-        f"there is no data set named {name!r}\n{hint} Your own data: detectron2.data.datasets.register_coco_instances."
+        f"there is no data set named {name!r}\n{hint} Your own data: detectron2.data.datasets.register_coco_instances; "
+        "captions: a name like pairs:FOLDER or captions:FILE.json:IMAGE_FOLDER."
     )
 
 
 def _missing_files(name: str, missing: list[Path]) -> str:
     lines = [f"data set {name} is not there. Missing:"]
-    lines += [f"  {path.name} in {path.parent.absolute()}" for path in missing]
+    lines += [f"  {path.name} in {path.parent.absolute()}{_like(path)}" for path in missing[:5]]
+    if len(missing) > 5:
+        lines.append(f"  and {len(missing) - 5} more")
+    if is_by_name(name):
+        return "\n".join(lines)
     setting = os.environ.get("DETECTRON2_DATASETS")
     state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
     lines.append(
@@ -105,6 +115,12 @@ def _missing_files(name: str, missing: list[Path]) -> str:
     )
     made_by = MetadataCatalog.get(name).get("made_by")
     return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
+
+
+def _like(path: Path) -> str:
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _unreadable(name: str, error: Exception) -> str:

@@ -59,6 +59,51 @@ def test_the_unlabelled_split_has_no_instances(root):
     assert not (root / "annotations" / "instances_unlabelled.json").exists()
 
 
+def _narratives(root, split):
+    return [json.loads(line) for line in (root / "annotations" / f"narratives_{split}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("split", files.SPLITS)
+def test_every_caption_has_its_narrative_in_order(root, split):
+    captions = [annotation["caption"] for annotation in _annotations(root, "captions", split)["annotations"]]
+    narratives = _narratives(root, split)
+    assert [narrative["caption"] for narrative in narratives] == captions
+    assert [narrative["image_id"] for narrative in narratives[::5]] == [
+        p.stem for p in sorted((root / split).iterdir())
+    ]
+    assert {narrative["dataset_id"] for narrative in narratives} == {f"scenes_{split}"}
+
+
+def test_grounding_is_the_annotation_of_what_a_word_names(root):
+    annotations = {
+        annotation["id"]: annotation for annotation in _annotations(root, "instances", "train")["annotations"]
+    }
+    image_ids = [image["id"] for image in _annotations(root, "captions", "train")["images"]]
+    for narrative in _narratives(root, "train"):
+        said = [word["utterance"] for word in narrative["timed_caption"]]
+        for number in {number for number in narrative["grounding"] if number}:
+            words = {word for word, of in zip(said, narrative["grounding"], strict=True) if of == number}
+            named = annotations[number]
+            attributes = named["attributes"]
+            assert words == {"a", attributes["size"], attributes["color"], SHAPES[named["category_id"] - 1]}
+            assert named["image_id"] == image_ids[int(narrative["image_id"])]
+        links = {word for word, of in zip(said, narrative["grounding"], strict=True) if of is None}
+        assert links <= {"and", "left", "right", "of", "above", "below"}
+
+
+def test_narratives_are_short_on_disk(root):
+    sizes = [len(line) for line in (root / "annotations" / "narratives_val.jsonl").read_text().splitlines()]
+    assert sum(sizes) / len(sizes) < 6000
+
+
+def test_scenes_of_a_version_without_narratives_are_refused_with_what_to_do(tmp_path):
+    folder = generate_scenes(tmp_path / "scenes", **SMALL)
+    settings = json.loads((folder / files.SETTINGS_FILE).read_text())
+    (folder / files.SETTINGS_FILE).write_text(json.dumps({**settings, "generator_version": 2}))
+    with pytest.raises(UserError, match='(?s)"generator_version": 2.*"generator_version": 3.*--overwrite'):
+        generate_scenes(folder, **SMALL)
+
+
 def test_splits_share_no_image_id_and_no_pixels(root):
     ids = [image["id"] for split in files.SPLITS for image in _annotations(root, "captions", split)["images"]]
     pixels = {path.read_bytes() for path in root.rglob("*.png")}

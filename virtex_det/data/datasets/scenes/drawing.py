@@ -10,7 +10,7 @@ import numpy as np
 from virtex_det.data.datasets.scenes.dice import Dice
 from virtex_det.data.datasets.scenes.shapes import COS, OUTLINES, SHAPES, SIN, TURN, UNIT, Outline
 from virtex_det.data.datasets.scenes.textures import BACKGROUNDS, draw_background, light_and_noise
-from virtex_det.data.datasets.scenes.words import Instance, write_captions
+from virtex_det.data.datasets.scenes.words import Caption, Instance, wording, write_captions
 from virtex_det.errors import UserError
 
 SPLITS: tuple[str, ...] = ("train", "val", "unlabelled")
@@ -54,7 +54,12 @@ class Scene(NamedTuple):
     masks: np.ndarray  # bool, (instances, size, size)
     instances: tuple[Instance, ...]
     background: str  # a key of BACKGROUNDS
-    captions: tuple[str, ...]
+    said: tuple[Caption, ...]  # the captions, phrase by phrase
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The captions as text."""
+        return tuple(map(wording, self.said))
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -112,8 +117,8 @@ def draw_scene(
     masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
     instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
     image = light_and_noise(dice, canvas)
-    captions = write_captions(dice, instances, image_size, captions_per_image)
-    return Scene(image, masks, instances, background, captions)
+    said = write_captions(dice, instances, image_size, captions_per_image)
+    return Scene(image, masks, instances, background, said)
 
 
 def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_image: int) -> None:

@@ -1,4 +1,4 @@
-"""Writes captioned scenes to disk in COCO's format: images, instances and captions."""
+"""Writes captioned scenes to disk in COCO's format, and their narrations in that of Localized Narratives."""
 
 import json
 import logging
@@ -16,14 +16,15 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_arguments, draw_scene
+from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "scenes.json"
-# Raise it whenever the same settings begin to give other pixels, masks or words.
-GENERATOR_VERSION = 2
+# Raise it whenever the same settings begin to give other pixels, masks, words or files.
+GENERATOR_VERSION = 3
 
 # Instances are only known for splits that are labelled.
 _LABELLED = ("train", "val")
@@ -46,13 +47,21 @@ class _Chunk(NamedTuple):
     captions_per_image: int
 
 
+class _Narrative(NamedTuple):
+    """A line of narratives but for its last key, already as text: there are many points."""
+
+    line: str
+    grounding: list[int | None]  # position of each word's instance among the annotations of the chunk
+
+
 class _Records(NamedTuple):
-    """What COCO's files say about some scenes; ids of annotations and captions are given when all are together."""
+    """What the files say about some scenes; ids of annotations and captions are given when all are together."""
 
     split: str
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
     captions: list[dict[str, Any]]
+    narratives: list[_Narrative]
 
 
 def generate_scenes(
@@ -67,7 +76,7 @@ def generate_scenes(
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a data set of captioned scenes; a complete one with the same settings is kept.
+    """Write a data set of captioned and narrated scenes; a complete one with the same settings is kept.
 
     The folder appears only when it is whole: until then everything lies in a temporary one beside it.
 
@@ -189,7 +198,7 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
 
 def _write_chunk(chunk: _Chunk) -> _Records:
     """Draw the scenes of a chunk and write their images."""
-    records = _Records(chunk.split, [], [], [])
+    records = _Records(chunk.split, [], [], [], [])
     first_id = SPLITS.index(chunk.split) * _MAX_IMAGES + 1
     for index in range(chunk.start, chunk.stop):
         scene = draw_scene(chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image)
@@ -198,9 +207,31 @@ def _write_chunk(chunk: _Chunk) -> _Records:
         (chunk.folder / chunk.split / file_name).write_bytes(encoded.tobytes())
         size = chunk.image_size
         records.images.append({"id": image_id, "file_name": file_name, "height": size, "width": size})
+        narrations = narrate(scene, chunk.seed, chunk.split, index)
+        records.narratives.extend(_narratives(narrations, chunk.split, index, len(records.annotations)))
         records.annotations.extend(_annotations(scene, image_id))
         records.captions.extend({"image_id": image_id, "caption": caption} for caption in scene.captions)
     return records
+
+
+def _narratives(
+    narrations: tuple[Narration, ...], split: str, index: int, first_annotation: int
+) -> Iterator[_Narrative]:
+    """Yield each narration in the form of Localized Narratives."""
+    for number, (words, points) in enumerate(narrations):
+        content = {
+            "dataset_id": f"scenes_{split}",
+            "image_id": f"{index:06d}",
+            "annotator_id": number,
+            "caption": " ".join(word.text for word in words),
+            "timed_caption": [
+                {"utterance": word.text, "start_time": word.start / 1000, "end_time": word.end / 1000} for word in words
+            ],
+            "traces": [[{"x": x / SIDE, "y": y / SIDE, "t": time / 1000} for x, y, time in points.tolist()]],
+            "voice_recording": "",
+        }
+        grounding = [None if word.instance is None else first_annotation + word.instance for word in words]
+        yield _Narrative(json.dumps(content, separators=(",", ":")), grounding)
 
 
 def _annotations(scene: Scene, image_id: int) -> Iterator[dict[str, Any]]:
@@ -219,7 +250,7 @@ def _annotations(scene: Scene, image_id: int) -> Iterator[dict[str, Any]]:
 
 
 def _write_annotations(folder: Path, split: str, parts: list[_Records]) -> None:
-    """Write the instances (where labelled) and captions of a split."""
+    """Write the instances (where labelled), captions and narratives of a split."""
     images = [image for part in parts for image in part.images]
     captions = _numbered(caption for part in parts for caption in part.captions)
     contents = {"captions": {"images": images, "annotations": captions}}
@@ -230,6 +261,18 @@ def _write_annotations(folder: Path, split: str, parts: list[_Records]) -> None:
     for kind, content in contents.items():
         info = {"description": "captioned scenes", "version": str(GENERATOR_VERSION)}
         (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps({"info": info, **content}))
+    _write_narratives(folder / "annotations" / f"narratives_{split}.jsonl", parts)
+
+
+def _write_narratives(path: Path, parts: list[_Records]) -> None:
+    """Write the narratives of a split, each with the annotation ids of what its words name."""
+    first_id = 1
+    with path.open("w", encoding="utf-8") as file:
+        for part in parts:
+            for line, grounding in part.narratives:
+                ids = [None if position is None else first_id + position for position in grounding]
+                file.write(f'{line[:-1]},"grounding":{json.dumps(ids)}}}\n')
+            first_id += len(part.annotations)
 
 
 def _numbered(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,6 +27,22 @@ class Instance(NamedTuple):
         return f"a {self.size} {self.color} {self.shape}"
 
 
+class Phrase(NamedTuple):
+    """Some words of a caption: the name of an instance, or what stands between two names."""
+
+    text: str
+    instance: Instance | None = None
+
+
+# What is said of a scene, in the order of speech.
+Caption = tuple[Phrase, ...]
+
+
+def wording(caption: Caption) -> str:
+    """Return the words of a caption."""
+    return " ".join(phrase.text for phrase in caption)
+
+
 # Centres closer than this percentage of the image along both axes have no relation.
 MIN_DISTANCE = 10
 
@@ -34,7 +50,7 @@ MIN_DISTANCE = 10
 MAX_MENTIONED = 3
 
 
-def write_captions(dice: Dice, instances: Sequence[Instance], image_size: int, count: int) -> tuple[str, ...]:
+def write_captions(dice: Dice, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
     """Write captions that together mention every instance, as far as their number allows.
 
     Args:
@@ -53,7 +69,7 @@ def write_captions(dice: Dice, instances: Sequence[Instance], image_size: int, c
         for _ in range(4):
             part = dice.shuffled(instances)[: dice.between(1, MAX_MENTIONED)]
             caption = _caption(part, image_size)
-            if caption not in captions:
+            if wording(caption) not in map(wording, captions):
                 break
         captions.append(caption)
     return tuple(dice.shuffled(captions))
@@ -87,11 +103,15 @@ def _dealt(dice: Dice, instances: Sequence[Instance], count: int) -> list[list[I
     return parts
 
 
-def _caption(mentioned: Sequence[Instance], image_size: int) -> str:
+def _caption(mentioned: Sequence[Instance], image_size: int) -> Caption:
     """Say how the largest instance lies from each of the others; where it lies on no side of one, list them all."""
     first, *others = sorted(mentioned, key=lambda instance: -instance.area)
-    sides = [relation(first, other, image_size) for other in others]
-    if None in sides:
-        return " and ".join(instance.noun_phrase for instance in (first, *others))
-    places = [f"{side} {other.noun_phrase}" for side, other in zip(sides, others, strict=True)]
-    return " ".join([first.noun_phrase, " and ".join(places)]).strip()
+    sides = [side for other in others if (side := relation(first, other, image_size))]
+    listed = len(sides) < len(others)
+    links = ["and"] * len(others) if listed else [*sides[:1], *(f"and {side}" for side in sides[1:])]
+    rest = [part for link, other in zip(links, others, strict=True) for part in (Phrase(link), _named(other))]
+    return (_named(first), *rest)
+
+
+def _named(instance: Instance) -> Phrase:
+    return Phrase(instance.noun_phrase, instance)

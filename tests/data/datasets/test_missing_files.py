@@ -1,0 +1,57 @@
+import logging
+
+import pytest
+
+from virtex_det.data.datasets import leave_out_missing
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def dicts(tmp_path):
+    """Ten images in two folders, of which 2.jpg and 7.jpg are not there."""
+    dicts = []
+    for number in range(10):
+        path = tmp_path / str(number % 2) / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        if number not in (2, 7):
+            path.touch()
+        dicts.append({"file_name": str(path), "image_id": number})
+    return dicts
+
+
+def test_missing_files_are_left_out_counted_and_named(dicts, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = leave_out_missing(dicts, "my_set", 0.2)
+    assert [entry["image_id"] for entry in found] == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert "my_set: 2 of 10 images (20.0%)" in caplog.text and "/0/2.jpg" in caplog.text and "/1/7.jpg" in caplog.text
+
+
+def test_more_than_the_share_is_an_error_that_names_files_and_key(dicts):
+    with pytest.raises(UserError, match=r"(?s)2 of 10 .*2\.jpg.*At most 19.0%.*DATASETS.MAX_MISSING_FILES"):
+        leave_out_missing(dicts, "my_set", 0.19)
+
+
+def test_a_missing_folder_is_all_its_files_missing(dicts):
+    dicts += [{"file_name": f"/nowhere/{number}.jpg", "image_id": number} for number in range(100)]
+    with pytest.raises(UserError, match=r"(?s)102 of 110 .*\.\.\."):
+        leave_out_missing(dicts, "my_set", 0.5)
+
+
+def test_a_set_that_is_whole_is_returned_as_it_is(dicts, caplog):
+    whole = [entry for entry in dicts if entry["image_id"] not in (2, 7)]
+    assert leave_out_missing(whole, "my_set", 0.0) is whole and not caplog.text
+
+
+def test_each_folder_is_listed_once_and_no_file_is_asked_for(dicts, monkeypatch):
+    import os
+
+    scanned, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: scanned.append(str(folder)) or scandir(folder))
+    leave_out_missing(dicts, "my_set", 0.5)
+    assert len(scanned) == len(set(scanned)) == 2
+
+
+def test_addresses_and_images_in_tar_files_are_not_looked_for():
+    remote = {"file_name": "s3://bucket/a.jpg"}
+    in_tar = {"file_name": "/data/0.tar/a.jpg", "encoded_image": b""}
+    assert leave_out_missing([remote, in_tar], "my_set", 0.0) == [remote, in_tar]

@@ -1,0 +1,109 @@
+import json
+import logging
+
+import pytest
+
+from virtex_det.data.datasets import load_pairs
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pairs on two levels, one image and one text alone."""
+    (tmp_path / "sub").mkdir()
+    for image in ("b.jpg", "sub/a.PNG", "sub/c.d.webp", "alone.jpeg"):
+        (tmp_path / image).touch()
+    (tmp_path / "b.txt").write_text("a dog\n\n  a pet \n")
+    (tmp_path / "sub/a.txt").write_text("\ufeffa café", encoding="utf-8")
+    (tmp_path / "sub/c.d.txt").write_text("a ring")
+    (tmp_path / "widow.txt").write_text("nobody")
+    (tmp_path / "notes.md").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def write_lines(tmp_path):
+    def write(*lines):
+        path = tmp_path / "pairs.jsonl"
+        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        return path
+
+    return write
+
+
+def test_a_folder_is_searched_through_all_levels_for_images_beside_their_text(folder):
+    assert load_pairs(folder) == [
+        {"file_name": str(folder / "b.jpg"), "image_id": "b.jpg", "captions": ["a dog", "a pet"]},
+        {"file_name": str(folder / "sub/a.PNG"), "image_id": "sub/a.PNG", "captions": ["a café"]},
+        {"file_name": str(folder / "sub/c.d.webp"), "image_id": "sub/c.d.webp", "captions": ["a ring"]},
+    ]
+
+
+def test_what_has_no_partner_is_counted(folder, caplog):
+    with caplog.at_level(logging.INFO, logger="virtex_det"):
+        load_pairs(folder)
+    assert "3 pairs; left out 1 images without a text and 1 texts without an image" in caplog.text
+
+
+def test_empty_texts_are_dropped_and_counted(folder, caplog):
+    (folder / "b.txt").write_text(" \n\n")
+    with caplog.at_level(logging.INFO, logger="virtex_det"):
+        assert [entry["image_id"] for entry in load_pairs(folder)] == ["sub/a.PNG", "sub/c.d.webp"]
+    assert "dropped 1 without captions, and 2 empty captions" in caplog.text
+
+
+def test_a_folder_without_pairs_is_an_error_that_counts_what_is_there(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "b.txt").write_text("b")
+    with pytest.raises(UserError, match="1 images and 1 texts, but no pair.*\n.*a.jpg and a.txt"):
+        load_pairs(tmp_path)
+
+
+def test_a_text_that_is_not_utf8_is_named(folder):
+    (folder / "b.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"b\.txt is not UTF-8"):
+        load_pairs(folder)
+
+
+def test_lines_may_name_image_and_captions_by_any_of_their_names(write_lines, tmp_path):
+    path = write_lines(
+        {"image": "a.jpg", "caption": "a dog", "more": 1},
+        "",
+        {"file_name": "sub/b.jpg", "captions": ["two", ""]},
+        {"filename": "/else/c.jpg", "caption": "three"},
+        {"image": "a.jpg", "caption": "a pet"},
+    )
+    assert load_pairs(path) == [
+        {"file_name": "/else/c.jpg", "image_id": "/else/c.jpg", "captions": ["three"]},
+        {"file_name": str(tmp_path / "a.jpg"), "image_id": "a.jpg", "captions": ["a dog", "a pet"]},
+        {"file_name": str(tmp_path / "sub/b.jpg"), "image_id": "sub/b.jpg", "captions": ["two"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"image": "b.jpg", "caption"',
+        "[1]",
+        {"caption": "no image"},
+        {"image": "b.jpg"},
+        {"image": "b.jpg", "caption": None},
+        {"image": "b.jpg", "captions": ["a", 3]},
+        {"image": 3, "caption": "a"},
+    ],
+    ids=str,
+)
+def test_a_bad_line_is_an_error_that_gives_its_number(line, write_lines):
+    with pytest.raises(UserError, match=r"pairs\.jsonl, line 2 (is not JSON|has no image with its caption)"):
+        load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, line))
+
+
+def test_a_file_that_is_not_text_is_an_error(tmp_path):
+    (tmp_path / "pairs.jsonl").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_a_file_without_captions_is_an_error(write_lines):
+    with pytest.raises(UserError, match="1 images and no captions"):
+        load_pairs(write_lines({"image": "a.jpg", "caption": ""}))

@@ -1,0 +1,162 @@
+import json
+import logging
+import sys
+
+import pytest
+
+from virtex_det.data.datasets import load_shards
+from virtex_det.data.datasets.shards import Shard, encoded, shard_files
+from virtex_det.data.images import read_image
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def shard(tmp_path, write_shard):
+    """A shard of four samples."""
+    return write_shard(tmp_path / "s.tar", 4)
+
+
+def read(path):
+    return list(Shard(str(path)).samples(encoded))
+
+
+def ids(samples):
+    return [sample["image_id"] for sample in samples]
+
+
+def cut(path, files_kept, extra=700):
+    """Cut a tar file ``extra`` bytes into the data of the file after the first ``files_kept``."""
+    import tarfile
+
+    with tarfile.open(path) as tar:
+        offset = tar.getmembers()[files_kept].offset_data
+    path.write_bytes(path.read_bytes()[: offset + extra])
+
+
+def test_samples_are_dataset_dicts(shard, photo):
+    assert read(shard)[1] == {
+        "file_name": f"{shard}/s_1.jpg",
+        "image_id": "s_1",
+        "captions": ["star s 1"],
+        "encoded_image": photo.read_bytes(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "captions"),
+    [
+        ({"txt": b" of the text\n", "json": b'{"caption": "of the json"}'}, ["of the text"]),
+        ({"txt": b"", "json": b'{"caption": "of the json", "url": "x"}'}, ["of the json"]),
+        ({"txt": None, "json": b'{"captions": ["one", " ", "two"]}'}, ["one", "two"]),
+        ({"txt": None, "json": b'{"caption": null}'}, []),
+        ({"txt": None, "json": b'{"caption'}, []),
+        ({"txt": None, "json": b"[1]"}, []),
+        ({"txt": b" \n"}, []),
+        ({"txt": None}, []),
+    ],
+    ids=str,
+)
+def test_captions_come_from_the_text_or_else_the_json(tmp_path, write_shard, files, captions):
+    (sample,) = read(write_shard(tmp_path / "s.tar", 1, {0: files}))
+    assert sample["captions"] == captions
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "JPG"])
+def test_images_may_have_any_common_suffix(tmp_path, write_shard, suffix):
+    (sample,) = read(write_shard(tmp_path / "s.tar", 1, {0: {"jpg": None, suffix: b"pixels"}}))
+    assert sample["encoded_image"] == b"pixels" and sample["file_name"].endswith(f"s_0.{suffix.lower()}")
+
+
+def test_a_sample_without_an_image_has_none(tmp_path, write_shard):
+    samples = read(write_shard(tmp_path / "s.tar", 2, {0: {"jpg": None}}))
+    assert ["encoded_image" in sample for sample in samples] == [False, True]
+
+
+@pytest.mark.parametrize(("files_kept", "whole"), [(4, 2), (5, 3), (2, 1)])
+def test_of_a_shard_cut_short_the_whole_samples_are_read_and_counted_alike(shard, files_kept, whole):
+    cut(shard, files_kept, extra=3)
+    damaged = Shard(str(shard))
+    samples = list(damaged.samples(encoded))
+    assert len([sample for sample in samples if sample["captions"]]) == files_kept // 2
+    assert len(samples) == damaged.count() == whole and not damaged.is_whole
+
+
+def test_a_shard_damaged_in_the_middle_is_not_taken_for_a_whole_one(shard):
+    content = bytearray(shard.read_bytes())
+    middle = content.index(b"s_2.jpg")
+    content[middle : middle + 512] = b"\xff" * 512
+    shard.write_bytes(content)
+    damaged = Shard(str(shard))
+    assert ids(damaged.samples(encoded)) == ["s_0", "s_1"] and not damaged.is_whole
+
+
+def test_a_whole_shard_is_known_as_one(shard):
+    whole = Shard(str(shard))
+    assert len(list(whole.samples(encoded))) == 4 and whole.is_whole
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar", None], ids=str)
+def test_what_is_no_tar_file_has_no_samples(tmp_path, content):
+    path = tmp_path / "s.tar"
+    if content is not None:
+        path.write_bytes(content)
+    shard = Shard(str(path))
+    assert list(shard.samples(encoded)) == [] and shard.count() == 0 and not shard.is_whole
+
+
+def test_counting_reads_the_headers_only(shard, monkeypatch):
+    import tarfile
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", None)
+    assert Shard(str(shard)).count() == 4
+    assert Shard(str(shard)).count(keep=lambda key: key == "s_2") == 1
+
+
+@pytest.mark.parametrize(
+    ("stats", "count"),
+    [('{"successes": 9, "count": 12}', 9), ('{"successes": -1}', 4), ('{"successes": "9"}', 4), ("{", 4), ("[]", 4)],
+)
+def test_the_number_of_samples_is_what_img2dataset_says_where_that_can_be_read(shard, stats, count):
+    shard.with_name("s_stats.json").write_text(stats)
+    assert Shard(str(shard)).count() == count
+
+
+def test_what_img2dataset_says_does_not_hold_for_a_shard_cut_short_or_for_a_part(shard):
+    shard.with_name("s_stats.json").write_text('{"successes": 4}')
+    assert Shard(str(shard)).count(keep=lambda key: key in ("s_0", "s_3")) == 2
+    cut(shard, 4)
+    assert Shard(str(shard)).count() < 4
+
+
+def test_listed_shards_have_images_that_are_read_from_where_they_lie(tmp_path, write_shard, photo):
+    write_shard(tmp_path / "0.tar", 2)
+    write_shard(tmp_path / "1.tar", 2, {0: {"txt": b""}, 1: {"jpg": None}})
+    dicts = load_shards(f"{tmp_path}/{{0..1}}.tar")
+    assert ids(dicts) == ["0_0", "0_1"]
+    expected = read_image({"file_name": str(photo)}, "RGB")
+    assert (read_image(dicts[1], "RGB") == expected).all() and dicts[1]["height"] == 40
+
+
+def test_a_listed_shard_that_is_cut_short_is_named_in_the_log(shard, caplog):
+    cut(shard, 4)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_shards(str(shard))) == 2
+    assert f"{shard} is cut short" in caplog.text
+
+
+def test_a_pattern_counts_with_braces_and_finds_with_a_star(tmp_path):
+    for name in ("b.tar", "a.tar", "c.txt"):
+        (tmp_path / name).touch()
+    assert shard_files("/data/{00..02}.tar") == ["/data/00.tar", "/data/01.tar", "/data/02.tar"]
+    assert shard_files(f"{tmp_path}/*.tar") == [f"{tmp_path}/a.tar", f"{tmp_path}/b.tar"]
+
+
+def test_without_webdataset_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
+        shard_files("/data/0.tar")
+
+
+def test_a_sample_of_many_files_is_one(tmp_path, write_shard):
+    extra = {"json": json.dumps({"caption": "x", "width": 3}).encode(), "cls": b"3"}
+    assert Shard(str(write_shard(tmp_path / "s.tar", 3, {0: extra, 2: extra}))).count() == 3

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+
+from virtex_det.data.clusters import CaptionClusters, cluster, tf_idf
+from virtex_det.errors import UserError
+
+CAPTIONS = ["a red star", "the red star here", "a blue ring", "the blue ring here"]
+
+
+@pytest.fixture
+def clusters():
+    return cluster(CAPTIONS, tf_idf(CAPTIONS), size=2, seed=0, made_of="tf-idf")
+
+
+def test_captions_of_one_thing_share_a_cluster(clusters):
+    red, also_red, blue, also_blue = (clusters.of(caption) for caption in CAPTIONS)
+    assert red == also_red != blue == also_blue and {red, blue} == {0, 1}
+
+
+def test_length_of_a_vector_makes_no_difference():
+    vectors = np.array([[1.0, 0.0], [100.0, 1.0], [0.0, 1.0], [1.0, 100.0]])
+    found = cluster(CAPTIONS, vectors, size=2, seed=0, made_of="vectors").clusters
+    assert found[CAPTIONS[0]] == found[CAPTIONS[1]] != found[CAPTIONS[2]] == found[CAPTIONS[3]]
+
+
+def test_a_seed_fixes_them():
+    vectors = np.random.default_rng(0).normal(size=(4, 3))
+    assert cluster(CAPTIONS, vectors, 3, 5, "v") == cluster(CAPTIONS, vectors, 3, 5, "v")
+
+
+def test_more_clusters_than_captions_are_refused_with_the_most_there_can_be():
+    with pytest.raises(UserError, match="use --size 4"):
+        cluster(CAPTIONS, tf_idf(CAPTIONS), size=5, seed=0, made_of="tf-idf")
+
+
+def test_they_survive_their_file(clusters, tmp_path):
+    clusters.write(tmp_path / "clusters.json")
+    assert CaptionClusters.read(tmp_path / "clusters.json") == clusters
+    assert json.loads((tmp_path / "clusters.json").read_text())["vectors"] == "tf-idf"
+
+
+def test_a_caption_that_was_not_clustered_is_an_error(clusters):
+    with pytest.raises(UserError, match="'a green box'(?s:.*)build_clusters"):
+        clusters.of("a green box")
+
+
+@pytest.mark.parametrize("change", [{"schema": 2}, {"clusters": {"a": 2}}, {"clusters": [0]}, {"colour": 1}])
+def test_a_file_of_another_form_is_an_error(clusters, tmp_path, change):
+    path = tmp_path / "clusters.json"
+    clusters.write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="holds no clusters"):
+        CaptionClusters.read(path)
+
+
+def test_a_file_cut_short_or_missing_is_an_error(clusters, tmp_path):
+    path = tmp_path / "clusters.json"
+    clusters.write(path)
+    path.write_text(path.read_text()[:100])
+    for name, message in ((path, "only a part"), (tmp_path / "other.json", "No such file")):
+        with pytest.raises(UserError, match=rf"{message}(?s:.*)build_clusters"):
+            CaptionClusters.read(name)

@@ -1,0 +1,43 @@
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_bert import make_bert
+from virtex_det.data.concepts import ConceptSet
+from virtex_det.data.wordpiece import tokenizer_sha256
+
+TOOL = Path(__file__).parents[2] / "tools" / "build_concepts.py"
+
+
+@pytest.fixture
+def arguments(scenes, tmp_path):
+    names = ("scenes_train_captions", "scenes_unlabelled_captions")
+    return ["--dataset", *names, "--output", str(tmp_path / "concepts.json"), "--tokenizer"]
+
+
+def build(*arguments):
+    runpy.run_path(str(TOOL))["main"](list(map(str, arguments)))
+
+
+def test_concepts_of_several_datasets_are_written_and_shown(arguments, vocabulary, tmp_path, capsys):
+    build(*arguments, vocabulary, "--size", 6, "--parts-of-speech", "noun", "adjective")
+    printed = capsys.readouterr().out
+    concepts = ConceptSet.read(tmp_path / "concepts.json")
+    assert "6 concepts from" in printed and "warning" not in printed
+    assert concepts.tokenizer_sha256 == tokenizer_sha256(str(vocabulary)) and len(concepts.concepts) == 6
+    for concept in concepts.concepts:
+        assert f"{concept.word} {concept.count}" in printed and concept.part_of_speech in ("noun", "adjective")
+
+
+def test_fewer_than_asked_for_is_a_warning(arguments, tmp_path, capsys):
+    build(*arguments, make_bert(tmp_path / "bert", ("a", "red", "circle", "square")))
+    assert "warning: no more than" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_screen_and_exit_code_1(arguments, tmp_path):
+    run = subprocess.run([sys.executable, TOOL, *arguments, "missing.model"], capture_output=True, text=True)
+    assert run.returncode == 1 and "Tokenizer file not found" in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "concepts.json").exists()

@@ -1,0 +1,50 @@
+"""Dataset dicts with captions to examples of TP_Cluster: the cluster of one caption."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+
+from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.clusters import CaptionClusters
+from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.errors import UserError
+
+
+@MAPPER_REGISTRY.register()
+class ClusterMapper(PretrainingMapper):
+    """An augmented image, and the cluster of one of its captions as its tag (ICMLM's TP_Cluster)."""
+
+    @configurable
+    def __init__(self, is_train: bool, *, clusters: CaptionClusters, **image_options: Any) -> None:
+        """Make a mapper from a config, ``ClusterMapper(cfg, is_train)``, or from its parts.
+
+        Args:
+            is_train: draw caption and flip; else the first caption and no flip.
+            clusters: of every caption.
+            image_options: of ``PretrainingMapper``.
+        """
+        super().__init__(is_train, **image_options)
+        self.clusters = clusters
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read INPUT.FORMAT and INPUT.CAPTION."""
+        clusters = CaptionClusters.read(cfg.INPUT.CAPTION.CLUSTERS)
+        return {**super().from_config(cfg, is_train), "clusters": clusters}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Turn a dataset dict into a pretraining example.
+
+        Returns:
+            "image" (3, S, S) uint8, "tags" (1,) int64, "image_id", "height", "width".
+
+        Raises:
+            UserError: the image has no caption, or one that was not clustered.
+        """
+        captions = dataset_dict.get("captions")
+        if not captions:
+            raise UserError(f"No caption for image {dataset_dict['file_name']}: it is in no cluster.")
+        example, _ = self.map_image(dataset_dict)
+        index = int(torch.randint(len(captions), ())) if self.is_train else 0
+        return {**example, "tags": torch.tensor([self.clusters.of(captions[index])])}

@@ -1,0 +1,116 @@
+"""Clusters of captions (ICMLM's TP_Cluster): k-means over their vectors, and the file that keeps them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from virtex_det.errors import UserError
+from virtex_det.utils import write_atomically
+
+_SCHEMA = 1
+_HOW_TO_BUILD = (
+    "Build them with: python tools/build_clusters.py --dataset NAME --size K --output FILE\n"
+    "and set INPUT.CAPTION.CLUSTERS to FILE."
+)
+
+
+@dataclass(frozen=True)
+class CaptionClusters:
+    """Each caption's cluster, and how they were made.
+
+    By the caption rather than by the image: a caption has one cluster wherever it stands, so that subsets of images
+    and of captions, and data sets that share image ids, need no file of their own.
+    """
+
+    size: int  # number of clusters
+    seed: int
+    vectors: str  # what was clustered: "tf-idf", or the BERT
+    clusters: dict[str, int]  # caption -> cluster
+
+    def write(self, path: str | Path) -> None:
+        """Write a JSON file, whole or not at all."""
+        write_atomically(path, json.dumps({"schema": _SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "CaptionClusters":
+        """Read what ``write`` wrote.
+
+        Raises:
+            UserError: there is no such file, it is cut short, or holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return _checked(content)
+        except OSError as error:
+            raise UserError(f"Cannot read the clusters '{path}': {error.strerror}.\n{_HOW_TO_BUILD}") from error
+        except ValueError as error:
+            raise UserError(
+                f"{path} holds no clusters of captions, or only a part of them: {error}.\n{_HOW_TO_BUILD}"
+            ) from error
+
+    def of(self, caption: str) -> int:
+        """Return a caption's cluster.
+
+        Raises:
+            UserError: it was not among those clustered.
+        """
+        if caption not in self.clusters:
+            raise UserError(f"There is no cluster for the caption {caption!r} in this file.\n{_HOW_TO_BUILD}")
+        return self.clusters[caption]
+
+
+def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of: str) -> CaptionClusters:
+    """Divide captions among clusters by k-means over their vectors, brought to length 1.
+
+    Args:
+        captions: different ones.
+        vectors: (captions, features), dense or sparse.
+        size: number of clusters.
+        seed: of where k-means starts.
+        made_of: name of the vectors, for the file.
+
+    Raises:
+        UserError: there are fewer captions than clusters, or scikit-learn is not installed.
+    """
+    if size > len(captions):
+        raise UserError(f"{len(captions)} different captions cannot make {size} clusters; use --size {len(captions)}.")
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+        from sklearn.preprocessing import normalize
+    except ImportError as error:
+        raise _needs_scikit_learn(error) from error
+    kmeans = MiniBatchKMeans(size, random_state=seed, n_init="auto", batch_size=max(1024, size))
+    found = kmeans.fit_predict(normalize(vectors)).tolist()
+    return CaptionClusters(size, seed, made_of, dict(zip(captions, found, strict=True)))
+
+
+def tf_idf(captions: Sequence[str]) -> Any:
+    """Return sparse vectors (captions, words), where no BERT is at hand: what words a caption has, rare ones more."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise _needs_scikit_learn(error) from error
+    return TfidfVectorizer(strip_accents="unicode").fit_transform(captions)
+
+
+def _needs_scikit_learn(error: ImportError) -> UserError:
+    return UserError(
+        f"Clusters need scikit-learn, which cannot be imported here: {error}\n"
+        'Install the pretraining extra: pip install -e ".[pretrain]"'
+    )
+
+
+def _checked(content: Any) -> CaptionClusters:
+    """Return the clusters that JSON describes; ValueError says what is wrong with it."""
+    if not isinstance(content, dict) or content.pop("schema", None) != _SCHEMA:
+        raise ValueError(f'it has no "schema": {_SCHEMA}')
+    try:
+        clusters = CaptionClusters(**content)
+        wrong = [name for name in clusters.clusters.values() if not 0 <= name < clusters.size]
+    except (TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    if wrong:
+        raise ValueError(f"cluster {wrong[0]} is not among {clusters.size}")
+    return clusters

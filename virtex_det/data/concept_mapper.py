@@ -1,0 +1,96 @@
+"""Dataset dicts with captions to examples of ICMLM: one concept word masked, and the concepts that the caption has."""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+
+from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.caption_mapper import CaptionMapper
+from virtex_det.data.concepts import ConceptSet
+from virtex_det.data.seeding import seeded
+from virtex_det.data.wordpiece import tokenizer_sha256
+
+logger = logging.getLogger(__name__)
+
+
+@MAPPER_REGISTRY.register()
+class ConceptMapper(CaptionMapper):
+    """A caption with one concept word masked, and its concepts as tags (ICMLM).
+
+    Our choices, where the paper is not known: one word is masked per caption, always by [MASK], each concept word of
+    it with the same chance. A caption without a concept word gives way to another one of its image; where none has
+    one, nothing is masked, and the loss skips the image. In evaluation the
+    image id decides what is masked, so that losses compare.
+    """
+
+    @configurable
+    def __init__(self, is_train: bool, *, concepts: ConceptSet, **caption_options: Any) -> None:
+        """Make a mapper from a config, ``ConceptMapper(cfg, is_train)``, or from its parts.
+
+        Args:
+            is_train: draw caption, flip and word.
+            concepts: chosen with this tokenizer.
+            caption_options: of ``CaptionMapper``.
+        """
+        super().__init__(is_train, **caption_options)
+        self.concepts = concepts.concepts
+        self._index = torch.full((self.tokenizer.vocab_size,), -1)
+        self._index[[concept.token_id for concept in self.concepts]] = torch.arange(len(self.concepts))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read INPUT.CAPTION."""
+        concepts = ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS)
+        concepts.require_tokenizer(tokenizer_sha256(cfg.INPUT.CAPTION.TOKENIZER))
+        return {**super().from_config(cfg, is_train), "concepts": concepts}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Turn a dataset dict into a pretraining example.
+
+        Returns:
+            CaptionMapper's, with "masked_labels" (L,) int64, the true token where "caption_tokens" is [MASK] and 0
+            elsewhere; and "tags" (n,) int64, sorted: which concepts the caption has.
+        """
+        captions = dataset_dict.get("captions") or []
+        example = super().__call__({**dataset_dict, "captions": self._with_concept(captions)})
+        tokens = example["caption_tokens"]
+        positions = self._positions(tokens)
+        tags = self._index[tokens[positions]].unique()
+        with nullcontext() if self.is_train else seeded(example["image_id"]):
+            chosen = positions[torch.randperm(len(positions))[:1]]
+        return {**example, **self._mask(tokens, chosen), "tags": tags}
+
+    def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
+        """Log how many images have no concept word in any caption; the masked-word loss skips them."""
+        have = [any(self._has_concept(caption) for caption in example["captions"]) for example in dicts]
+        logger.info("%d of %d images have no concept word in their captions", have.count(False), len(have))
+
+    def _with_concept(self, captions: Sequence[str]) -> list[str]:
+        order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
+        ordered = [captions[index] for index in order]
+        return [caption for caption in ordered if self._has_concept(caption)][:1] or ordered[:1]
+
+    def _has_concept(self, caption: str) -> bool:
+        return len(self._positions(torch.tensor(self._tokens(caption)))) > 0
+
+    def _positions(self, tokens: Tensor) -> Tensor:
+        """Return where concepts stand as whole words: "cat" is none in "catfish", although it may begin it."""
+        candidates = (self._index[tokens] >= 0).nonzero().flatten()
+        whole = [self._is_whole_word(tokens[position : position + 2]) for position in candidates]
+        return candidates[torch.tensor(whole, dtype=torch.bool)]
+
+    def _is_whole_word(self, tokens: Tensor) -> bool:
+        word = self.concepts[self._index[tokens[0]]].word
+        return re.findall(r"\w+", self.tokenizer.decode(tokens.tolist()))[:1] == [word]
+
+    def _mask(self, tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
+        labels, masked = torch.zeros_like(tokens), tokens.clone()
+        labels[positions] = tokens[positions]
+        masked[positions] = self.tokenizer.mask_id
+        return {"caption_tokens": masked, "masked_labels": labels}

@@ -1,0 +1,78 @@
+"""Data sets whose name says where they lie, so that nobody has to write Python to train on their own captions."""
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from virtex_det.data.datasets.captions import register_coco_captions
+from virtex_det.data.datasets.narratives import register_narratives
+from virtex_det.data.datasets.pairs import load_pairs
+from virtex_det.data.datasets.shards import load_shards, shard_files
+from virtex_det.errors import UserError
+
+SHARDS = "shards:"
+
+
+class _Kind(NamedTuple):
+    form: str
+    register: Callable[[str, str], None]  # (name, what follows the kind)
+
+
+def register_by_name(name: str) -> None:
+    """Register a data set under its own name, if that is of a known kind: ``captions:``, ``narratives:``, ``pairs:`` or ``shards:``.
+
+    Raises:
+        UserError: of a known kind but not of its form, or of a kind that is not known.
+    """
+    kind, colon, place = name.partition(":")
+    if kind in _KINDS and place:
+        _KINDS[kind].register(name, place)
+    elif colon:
+        nearest = difflib.get_close_matches(kind, _KINDS, n=1, cutoff=0.3) or list(_KINDS)
+        forms = "\n".join(f"  {form}" for known in nearest for form in _KINDS[known].form.split(" or "))
+        raise UserError(f"there is no data set named {name!r}\nDid you mean:\n{forms}")
+
+
+def is_by_name(name: str) -> bool:
+    """Return whether a name says where the data set lies."""
+    return name.partition(":")[0] in _KINDS
+
+
+def _register_captions(name: str, place: str) -> None:
+    register_coco_captions(name, *_file_and_folder(name, place))
+
+
+def _register_narratives(name: str, place: str) -> None:
+    register_narratives(name, *_file_and_folder(name, place))
+
+
+def _file_and_folder(name: str, place: str) -> tuple[Path, Path]:
+    file, colon, images = place.rpartition(":")
+    if not colon or not file or not images:
+        form = _KINDS[name.partition(":")[0]].form
+        raise UserError(f"{name!r} has to name a file and a folder of images: {form}")
+    return Path(file).expanduser(), Path(images).expanduser()
+
+
+def _register_pairs(name: str, place: str) -> None:
+    path = Path(place).expanduser()
+    key = "json_file" if path.suffix == ".jsonl" else "image_root"
+    DatasetCatalog.register(name, lambda: load_pairs(path))
+    MetadataCatalog.get(name).set(evaluator_type="captions", **{key: str(path)})
+
+
+def _register_shards(name: str, place: str) -> None:
+    files = shard_files(place)
+    DatasetCatalog.register(name, lambda: load_shards(place))
+    MetadataCatalog.get(name).set(evaluator_type="captions", shards=files)
+
+
+_KINDS = {
+    "captions": _Kind("captions:FILE.json:IMAGE_FOLDER", _register_captions),
+    "narratives": _Kind("narratives:FILE.jsonl:IMAGE_FOLDER", _register_narratives),
+    "pairs": _Kind("pairs:FOLDER or pairs:FILE.jsonl", _register_pairs),
+    "shards": _Kind("shards:PATTERN.tar", _register_shards),
+}

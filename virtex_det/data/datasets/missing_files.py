@@ -1,0 +1,60 @@
+"""Images that an annotation file lists and a disk does not have."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: float) -> list[dict[str, Any]]:
+    """Leave out images whose file is not there, and say how many and which; too many are an error.
+
+    Args:
+        dicts: dataset dicts.
+        name: of the data set.
+        largest_share: part of the images that may be missing, DATASETS.MAX_MISSING_FILES.
+
+    Raises:
+        UserError: more are missing.
+    """
+    missing = _missing({entry["file_name"] for entry in dicts if "encoded_image" not in entry})
+    if not missing:
+        return dicts
+    found = [entry for entry in dicts if entry["file_name"] not in missing]
+    absent = len(dicts) - len(found)
+    some = "\n".join(f"  {file}" for file in sorted(missing)[:5]) + ("\n  ..." if len(missing) > 5 else "")
+    what = f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no file, e.g.\n{some}"
+    if absent > largest_share * len(dicts):
+        raise UserError(
+            f"{what}\nAt most {largest_share:.1%} may be missing (DATASETS.MAX_MISSING_FILES). Complete the download, "
+            "or check that the folder of images is the right one."
+        )
+    logger.warning("%s\nThey are left out.", what)
+    return found
+
+
+def _missing(files: Iterable[str]) -> set[str]:
+    """Return the files that are not there. Lists each folder once: asking for every file is slow on some disks."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        folders[file.rpartition("/")[0]].add(file)
+    missing = set()
+    for folder, inside in folders.items():
+        if "://" not in folder:
+            names = _names(Path(folder))
+            missing |= {file for file in inside if file.rpartition("/")[2] not in names}
+    return missing
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

@@ -1,0 +1,269 @@
+"""Reads Localized Narratives (Pont-Tuset et al. 2020): spoken captions with the trace of the narrator's pointer."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import ExifTags, Image
+
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_FORM = (
+    '{"image_id": "", "caption": "", "timed_caption": [{"utterance": "", "start_time": 0.0, "end_time": 0.1}, ...], '
+    '"traces": [[{"x": 0.5, "y": 0.5, "t": 0.0}, ...], ...]}'
+)
+_POINT = itemgetter("x", "y", "t")
+# Images named in a message or in the log.
+_NAMED = 10
+
+
+def load_narratives(
+    jsonl_files: str | Path | Sequence[str | Path], image_root: str | Path, max_missing: float | None = None
+) -> list[dict[str, Any]]:
+    """Load narratives in the published form, JSON lines.
+
+    Text comes from the utterances where a trace is used, and from the caption elsewhere; the two may differ in
+    punctuation. What can be kept is kept, and counted in the log with the first line it occurs in: a narrative without
+    points, words whose time ends before it starts, points whose times run backwards (they are sorted). Points that are
+    not numbers and narratives without a word are left out, and counted likewise. Missing images are listed.
+
+    Args:
+        jsonl_files: one file, several, or a pattern such as "coco_train_localized_narratives-*-of-*.jsonl".
+        image_root: folder of the images, named by their ids; COCO's, by ids padded with zeros to 12 digits.
+        max_missing: share of the narrated images that may have no file; these are left out. None keeps them, for the
+            training loader to leave out as DATASETS.MAX_MISSING_FILES says.
+
+    Returns:
+        One dict per image in the order of the files: file_name, image_id (a number where it was padded), height and
+        width (where the image can be read), captions, and traces, one per caption: {"utterances": [(text, start, end),
+        ...], "points": float32 array (points, 3) of x and y in shares of the image, outside of which they may lie, and
+        seconds, ascending}. A trace of the scenes has "grounding", too.
+
+    Raises:
+        UserError: a file is missing, is not JSON or of another form, or too many images are missing.
+    """
+    files = _resolve(jsonl_files)
+    images, remarks = _Images(Path(image_root)), _Remarks()
+    dicts: dict[str, dict[str, Any]] = {}
+    missing: dict[str, str] = {}
+    for place, image_id, caption, trace in _narratives(files, remarks):
+        if image_id not in dicts:
+            found, is_there = images.find(image_id)
+            dicts[image_id] = {**found, "captions": [], "traces": []}
+            if not is_there:
+                missing[image_id] = place
+        dicts[image_id]["captions"].append(caption)
+        dicts[image_id]["traces"].append(trace)
+    remarks.log()
+    if missing:
+        _report_missing(missing, len(dicts), images.root, max_missing)
+    kept = [each for image_id, each in dicts.items() if max_missing is None or image_id not in missing]
+    _add_sizes(kept)
+    logger.info("Loaded %d narrated images from %s", len(kept), ", ".join(map(str, files)))
+    return kept
+
+
+def register_narratives(
+    name: str,
+    jsonl_files: str | Path | Sequence[str | Path],
+    image_root: str | Path,
+    max_missing: float | None = None,
+    **metadata: Any,
+) -> None:
+    """Register narratives with Detectron2's catalogues; nothing is read before it is used.
+
+    Args:
+        name: name of the data set, e.g. "coco_2017_train_narratives".
+        jsonl_files: as for ``load_narratives``.
+        image_root: folder of the images.
+        max_missing: as for ``load_narratives``.
+        metadata: anything else to keep about it.
+    """
+    DatasetCatalog.register(name, lambda: load_narratives(jsonl_files, image_root, max_missing))
+    files = [str(file) for file in _listed(jsonl_files)]
+    if len(files) == 1 and not _is_pattern(files[0]):
+        metadata["json_file"] = files[0]
+    MetadataCatalog.get(name).set(jsonl_files=files, image_root=str(image_root), evaluator_type="captions", **metadata)
+
+
+class _Narrative(NamedTuple):
+    place: str
+    image_id: str
+    caption: str
+    trace: dict[str, Any]
+
+
+class _Images:
+    """The images of a folder by their names without suffix; listed once, which a folder of a million allows."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise UserError(f"there is no folder of images {root.absolute()}\nPut the narrated images there.")
+        self.root = root
+        self._names = {path.stem: path.name for path in root.iterdir() if path.suffix.lower() in SUFFIXES}
+
+    def find(self, image_id: str) -> tuple[dict[str, Any], bool]:
+        """Return file_name and image_id, by the image's name or COCO's for its number; and whether it is there."""
+        known: int | str = image_id
+        stem = image_id
+        if image_id not in self._names and image_id.isdecimal():
+            known, stem = int(image_id), image_id.zfill(12)
+        name = self._names.get(stem, stem + SUFFIXES[0])
+        return {"file_name": str(self.root / name), "image_id": known}, stem in self._names
+
+
+class _Remarks:
+    """What is odd in the files but no reason to stop: how often, and where first."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[Any]] = {}
+
+    def add(self, remark: str, place: str) -> None:
+        """Count a remark."""
+        self._places.setdefault(remark, [place, 0])[1] += 1
+
+    def log(self) -> None:
+        """Log each remark once."""
+        for remark, (place, count) in self._places.items():
+            logger.warning("%d %s; first in %s", count, remark, place)
+
+
+def _listed(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [Path(file) for file in ([jsonl_files] if isinstance(jsonl_files, str | Path) else jsonl_files)]
+
+
+def _is_pattern(file: str | Path) -> bool:
+    return "*" in Path(file).name
+
+
+def _resolve(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files that are meant; of a pattern all parts must be there, for half a data set trains as well."""
+    files = []
+    for file in _listed(jsonl_files):
+        found = sorted(file.parent.glob(file.name)) if _is_pattern(file) else [file] * file.is_file()
+        if not found:
+            raise UserError(
+                f"there is no {file.name} in {file.parent.absolute()}\n"
+                "Put it there, or set DETECTRON2_DATASETS to the folder of your data sets."
+            )
+        if _is_pattern(file):
+            _check_parts(found)
+        files += found
+    return files
+
+
+def _check_parts(files: list[Path]) -> None:
+    parts = re.search(r"-of-(\d+)", files[0].name)
+    if parts and len(files) != int(parts[1]):
+        raise UserError(
+            f"{len(files)} of {int(parts[1])} parts are in {files[0].parent.absolute()}: "
+            f"{', '.join(file.name for file in files)}\nFetch the others too, or register the ones you mean by name."
+        )
+
+
+def _records(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each line with its place, one at a time: the published files have gigabytes."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{file}, line {number}"
+            try:
+                if line.strip():
+                    yield place, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{place} is not JSON: {error}\nDownload or make the file again.") from error
+
+
+def _narratives(files: Iterable[Path], remarks: _Remarks) -> Iterator[_Narrative]:
+    for place, record in chain.from_iterable(map(_records, files)):
+        try:
+            narrative = _narrative(record, place, remarks)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"{place} is not a Localized Narrative: {type(error).__name__}: {error}\nExpected {_FORM}"
+            ) from error
+        if narrative:
+            yield narrative
+
+
+def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrative | None:
+    """Read a line; None, and a remark, where it has no word."""
+    # Words recur: one copy of each.
+    utterances = [
+        (sys.intern(said["utterance"]), float(said["start_time"]), float(said["end_time"]))
+        for said in record.get("timed_caption") or ()
+    ]
+    spoken = " ".join(text for text, _, _ in utterances)
+    caption = record.get("caption") or spoken
+    if not caption.strip():
+        remarks.add("narratives without a caption, left out", place)
+        return None
+    if spoken.split() != caption.split():
+        remarks.add("captions that differ from their utterances, which are used where a trace is", place)
+    if not all(start <= end for _, start, end in utterances):
+        remarks.add("narratives with words whose time ends before it starts; these have no points", place)
+    trace = {"utterances": utterances, "points": _points(record.get("traces") or (), place, remarks)}
+    if "grounding" in record:
+        trace["grounding"] = record["grounding"]
+    return _Narrative(place, str(record["image_id"]), caption, trace)
+
+
+def _points(segments: Iterable[Iterable[dict[str, float]]], place: str, remarks: _Remarks) -> np.ndarray:
+    """Return the points of all segments in the order of time; where segments begin has no meaning for words."""
+    values = chain.from_iterable(map(_POINT, chain.from_iterable(segments)))
+    with np.errstate(over="ignore"):
+        points = np.fromiter(values, dtype=np.float32).reshape(-1, 3)
+    if not len(points):
+        remarks.add("narratives without a trace, kept for their captions", place)
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        remarks.add("narratives with points that are not finite numbers; these points are left out", place)
+        points = points[finite]
+    if (np.diff(points[:, 2]) < 0).any():
+        remarks.add("narratives with points whose times run backwards; sorted", place)
+        points = points[points[:, 2].argsort(kind="stable")]
+    return points
+
+
+def _report_missing(missing: dict[str, str], total: int, image_root: Path, max_missing: float | None) -> None:
+    """Log which images are missing and where they are narrated, or raise where they are too many."""
+    listed = "\n".join(f"  {image_id} ({place})" for image_id, place in [*missing.items()][:_NAMED])
+    more = f"\n  and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    message = f"{len(missing)} of {total} narrated images are not in {image_root.absolute()}:\n{listed}{more}"
+    if len(missing) > total * (1 if max_missing is None else max_missing):
+        raise UserError(
+            f"{message}\nAt most a share of {max_missing} may be missing. Complete the download, or check that the "
+            f"folder is the right one: an image is named by its id and {', '.join(SUFFIXES)}, COCO's with 12 digits."
+        )
+    logger.warning(message)
+
+
+def _add_sizes(dicts: list[dict[str, Any]]) -> None:
+    """Read height and width from the images' headers; threads wait for the disk together."""
+    with ThreadPoolExecutor(8) as pool:
+        sizes = pool.map(_size, [each["file_name"] for each in dicts])
+    for each, size in zip(dicts, sizes, strict=True):
+        each.update(size)
+
+
+def _size(file_name: str) -> dict[str, int]:
+    """Return height and width as the image is shown; nothing of a broken image, which training leaves out."""
+    try:
+        with Image.open(file_name) as image:
+            width, height = image.size
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return {}
+    return {"height": width, "width": height} if is_turned else {"height": height, "width": width}

@@ -1,0 +1,108 @@
+"""Narrates a scene: when each word of a caption is said, and where the narrator's pointer is meanwhile."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from virtex_det.data.datasets.scenes.dice import Dice
+from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene
+from virtex_det.data.datasets.scenes.words import Caption
+
+# Length of the image's side in the units of a trace: a ten-thousandth, what is written to the file.
+SIDE = 10_000
+
+# Milliseconds, smallest and largest: 2.5 words and 30 points per second.
+_BEFORE_SPEECH = (200, 700)
+_WORD = (250, 450)
+_PAUSE = (0, 100)
+_BETWEEN_POINTS = (28, 38)
+_BETWEEN_TARGETS = (100, 200)
+
+# How far outside the image a pointer may start, and how far its hand shakes.
+_BAND = 800
+_SHAKE = 60
+# Targets tried, so that the way to one stays on the shape.
+_TARGETS_TRIED = 4
+
+
+class Word(NamedTuple):
+    """A word, its interval in milliseconds, and the position of the instance that it helps to name."""
+
+    text: str
+    start: int
+    end: int
+    instance: int | None
+
+
+class Narration(NamedTuple):
+    """A caption as it is spoken, and the pointer's trace."""
+
+    words: tuple[Word, ...]
+    points: np.ndarray  # int64, (points, 3): x and y in units of 1 / SIDE, milliseconds
+
+
+def narrate(scene: Scene, seed: int, split: str, index: int) -> tuple[Narration, ...]:
+    """Narrate the captions of a scene, the same for the same arguments on every machine.
+
+    While an instance is named the pointer scribbles over it; in between it travels. It may start outside the image.
+
+    Args:
+        scene: what ``draw_scene`` drew.
+        seed: the seed that it was drawn with.
+        split: its split.
+        index: its number within the split.
+
+    Returns:
+        One narration per caption.
+    """
+    # A stream of its own: image and captions are those of a scene without narrations.
+    dice = Dice(seed, (SPLITS.index(split), index, 1))
+    pixels = [np.flatnonzero(mask) for mask in scene.masks]
+    return tuple(_narrate(dice, scene, pixels, caption) for caption in scene.said)
+
+
+def _narrate(dice: Dice, scene: Scene, pixels: list[np.ndarray], caption: Caption) -> Narration:
+    words: list[Word] = []
+    stops = [(0, dice.between(-_BAND, SIDE + _BAND), dice.between(-_BAND, SIDE + _BAND))]
+    clock = dice.between(*_BEFORE_SPEECH)
+    for phrase in caption:
+        instance = None if phrase.instance is None else scene.instances.index(phrase.instance)
+        start = clock
+        for text in phrase.text.split():
+            end = clock + dice.between(*_WORD)
+            words.append(Word(text, clock, end, instance))
+            clock = end + dice.between(*_PAUSE)
+        if instance is not None:
+            stops += _scribble(dice, scene.masks[instance], pixels[instance], start, words[-1].end)
+    return Narration(tuple(words), _pointer(dice, np.array(stops)))
+
+
+def _scribble(dice: Dice, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Return stops (time, x, y) on a shape from the start to the end of its name."""
+    size, times = len(mask), [start]
+    while times[-1] + _BETWEEN_TARGETS[1] < end:
+        times.append(times[-1] + dice.between(*_BETWEEN_TARGETS))
+    stops: list[tuple[int, int, int]] = []
+    row, column = divmod(int(pixels[dice.below(len(pixels))]), size)
+    for time in [*times, end]:
+        for _ in range(_TARGETS_TRIED):
+            next_row, next_column = divmod(int(pixels[dice.below(len(pixels))]), size)
+            if mask[(row + next_row) // 2, (column + next_column) // 2]:
+                break
+        row, column = next_row, next_column
+        stops.append((time, (2 * column + 1) * SIDE // (2 * size), (2 * row + 1) * SIDE // (2 * size)))
+    return stops
+
+
+def _pointer(dice: Dice, stops: np.ndarray) -> np.ndarray:
+    """Move from stop to stop in straight lines with a shaking hand; integers throughout, the same on every machine."""
+    shortest, longest = _BETWEEN_POINTS
+    count = int(stops[-1, 0]) // shortest
+    steps = shortest + dice.octets(count).astype(np.int64) % (longest - shortest + 1)
+    times = np.concatenate([[0], steps.cumsum()])
+    times = times[times < stops[-1, 0]]
+    before = np.searchsorted(stops[:, 0], times, side="right") - 1
+    (start, *origin), (end, *target) = stops[before].T, stops[before + 1].T
+    way = [a + (b - a) * (times - start) // (end - start) for a, b in zip(origin, target, strict=True)]
+    shake = dice.octets(2, len(times)).astype(np.int64) % (2 * _SHAKE + 1) - _SHAKE
+    return np.stack([*(way + shake), times], axis=1)

@@ -1,0 +1,75 @@
+"""Training examples by their position in the endless stream: the same whoever loads them, and when."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch.utils.data as torchdata
+from detectron2.utils import comm
+
+from virtex_det.data.images import BrokenImage
+from virtex_det.data.left_out import LEFT_OUT, LeftOut, check_run
+from virtex_det.data.seeding import seeded
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class PlacesFrom(torchdata.Sampler):
+    """This process's places in the stream that all processes share: (position, index of the image), from a start on.
+
+    Process r of N has the positions r, r + N, ..., as Detectron2's samplers deal them out. So the batches of N
+    processes are together one process's batch.
+    """
+
+    def __init__(self, sampler: torchdata.Sampler, start: int) -> None:
+        """
+        Args:
+            sampler: this process's indices, of Detectron2.
+            start: how many of them to skip.
+        """
+        self.sampler = sampler
+        self.start = start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        positions = itertools.count(comm.get_rank(), comm.get_world_size())
+        return itertools.islice(zip(positions, self.sampler, strict=False), self.start, None)
+
+
+class SeededExamples(torchdata.Dataset):
+    """Maps (position, index) to an example, whose augmentation is drawn from (seed, position)."""
+
+    def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Mapper, seed: int) -> None:
+        """
+        Args:
+            dicts: dataset dicts.
+            mapper: makes examples of them. If it ``skips_broken_images``, the next image of the data set takes the
+                place of one that cannot be read.
+            seed: of all augmentation.
+        """
+        self.dicts = dicts
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        position, index = place
+        broken: list[LeftOut] = []
+        while True:
+            dataset_dict = self.dicts[(index + len(broken)) % len(self.dicts)]
+            try:
+                with seeded(self.seed, position):
+                    return with_notes(self.mapper(dataset_dict), broken)
+            except BrokenImage as error:
+                if not skips_broken_images(self.mapper):
+                    raise
+                broken.append(LeftOut(dataset_dict["file_name"], error.reason))
+            check_run(broken)
+
+
+def skips_broken_images(mapper: Mapper) -> bool:
+    """Return whether training goes on without the images that a mapper cannot read; Detectron2's mappers do not say."""
+    return getattr(mapper, "skips_broken_images", False)
+
+
+def with_notes(example: dict[str, Any], left_out: list[LeftOut]) -> dict[str, Any]:
+    """Send notes along with an example, for ``WatchedBatches`` to take off."""
+    return {**example, LEFT_OUT: list(left_out)} if left_out else example

@@ -1,0 +1,82 @@
+"""Dataset dicts with captions to examples for masked language modelling."""
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+
+from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.caption_mapper import CaptionMapper
+from virtex_det.data.seeding import seeded
+
+
+@MAPPER_REGISTRY.register()
+class MaskedCaptionMapper(CaptionMapper):
+    """A CaptionMapper that hides a part of the tokens (VirTex's masked language modelling, after BERT).
+
+    Unlike in BERT, only what [MASK] hides is to be predicted, and not the tokens that were replaced or kept.
+    """
+
+    @configurable
+    def __init__(
+        self, is_train: bool, *, mask_proportion: float, mask_prob: float, replace_prob: float, **caption_options: Any
+    ) -> None:
+        """Make a mapper from a config, ``MaskedCaptionMapper(cfg, is_train)``, or from its parts.
+
+        Args:
+            is_train: as in ``CaptionMapper``; else the image id decides what is hidden, so that losses compare.
+            mask_proportion: share of a caption's tokens to choose, rounded up, and at least one.
+            mask_prob: part of these that becomes [MASK] and is to be predicted.
+            replace_prob: part of these that becomes another token and is not.
+            caption_options: of ``CaptionMapper``.
+        """
+        super().__init__(is_train, **caption_options)
+        self.mask_proportion = mask_proportion
+        self.mask_prob = mask_prob
+        self.replace_prob = replace_prob
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read what ``CaptionMapper`` reads, and the masking."""
+        caption = cfg.INPUT.CAPTION
+        return {
+            **super().from_config(cfg, is_train),
+            "mask_proportion": caption.MASK_PROPORTION,
+            "mask_prob": caption.MASK_PROB,
+            "replace_prob": caption.REPLACE_PROB,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Turn a dataset dict into a pretraining example.
+
+        Returns:
+            As ``CaptionMapper``, with some of "caption_tokens" hidden, and "masked_labels" (L,) int64: the token to
+            predict where it is hidden, padding elsewhere.
+
+        Raises:
+            UserError: the image cannot be read or has no caption.
+        """
+        example = super().__call__(dataset_dict)
+        with nullcontext() if self.is_train else seeded(example["image_id"]):
+            tokens, labels = self._mask(example["caption_tokens"])
+        return {**example, "caption_tokens": tokens, "masked_labels": labels}
+
+    def _mask(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        words = len(tokens) - 2
+        chosen = 1 + torch.randperm(words)[: max(1, math.ceil(self.mask_proportion * words))]
+        draws = torch.rand(len(chosen))
+        is_masked = draws < self.mask_prob
+        if len(chosen) == 1:
+            is_masked[:] = True  # a caption without anything to predict would be wasted
+        is_replaced = ~is_masked & (draws < self.mask_prob + self.replace_prob)
+
+        masked, labels = tokens.clone(), torch.full_like(tokens, self.tokenizer.pad_id)
+        labels[chosen[is_masked]] = tokens[chosen[is_masked]]
+        masked[chosen[is_masked]] = self.tokenizer.mask_id
+        first_word = self.tokenizer.mask_id + 1  # the special tokens come before
+        others = torch.randint(first_word, self.tokenizer.vocab_size, (int(is_replaced.sum()),))
+        masked[chosen[is_replaced]] = others
+        return masked, labels

@@ -1,0 +1,78 @@
+"""What the mappers of pretraining share: VirTex's image augmentation."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from torchvision.transforms import v2
+
+from virtex_det.data.images import read_image
+from virtex_det.errors import UserError
+
+
+class PretrainingMapper:
+    """Image augmentation of VirTex (sec. 3.2): crop, flip, colour jitter. All randomness is torch's.
+
+    Attributes:
+        skips_broken_images: training goes on without images that cannot be read.
+    """
+
+    skips_broken_images = True
+
+    @configurable
+    def __init__(self, is_train: bool, *, image_transform: v2.Transform, image_format: str, flip_prob: float) -> None:
+        """
+        Args:
+            is_train: flip at random.
+            image_transform: from an RGB uint8 tensor (3, H, W) to (3, S, S).
+            image_format: channel order to return, "RGB" or "BGR".
+            flip_prob: how often to flip.
+        """
+        self.is_train = is_train
+        self.image_transform = image_transform
+        self.image_format = image_format
+        self.flip_prob = flip_prob
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read INPUT.FORMAT and the image part of INPUT.CAPTION."""
+        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+            raise UserError(f"{cls.__name__} reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+        return {
+            "is_train": is_train,
+            "image_transform": build_image_transform(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "flip_prob": cfg.INPUT.CAPTION.FLIP_PROB,
+        }
+
+    def map_image(self, dataset_dict: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Read and augment the image of a dataset dict.
+
+        Returns:
+            An example of "image" (3, S, S) uint8, "image_id", "height" and "width"; and whether it is flipped.
+
+        Raises:
+            BrokenImage: the image cannot be read.
+        """
+        pixels = np.array(read_image(dict(dataset_dict), "RGB"))
+        # Channels stay last in memory: the crop reads a part only, and torch resizes that layout twice as fast.
+        image = self.image_transform(torch.from_numpy(pixels).permute(2, 0, 1))
+        is_flipped = self.is_train and bool(torch.rand(()) < self.flip_prob)
+        if is_flipped:
+            image = image.flip(2)
+        if self.image_format == "BGR":
+            image = image.flip(0)
+        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
+        size = {"height": image.shape[1], "width": image.shape[2]}
+        return {"image": image.contiguous(), "image_id": dataset_dict["image_id"], **size}, is_flipped
+
+
+def build_image_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:
+    """Build the image part of INPUT.CAPTION: random crop and colour jitter in training, else a centre crop."""
+    caption = cfg.INPUT.CAPTION
+    if not is_train:
+        return v2.Compose([v2.Resize(caption.CROP_SIZE), v2.CenterCrop(caption.CROP_SIZE)])
+    crop = v2.RandomResizedCrop(caption.CROP_SIZE, scale=tuple(caption.CROP_SCALE))
+    jitter = v2.ColorJitter(*caption.COLOR_JITTER)
+    return v2.Compose([crop, v2.RandomApply([jitter], p=caption.COLOR_JITTER_PROB)])
