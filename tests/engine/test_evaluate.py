@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,49 @@ def test_nothing_to_resume_is_an_error(detector_cfg):
 def test_nothing_to_evaluate_on_is_an_error(detector_cfg):
     with pytest.raises(UserError, match="DATASETS.TEST is empty"):
         evaluate(detector_cfg("DATASETS.TEST", "()"))
+
+
+@pytest.fixture
+def pretrained(pretraining_cfg) -> Path:
+    cfg = pretraining_cfg()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return Path(cfg.OUTPUT_DIR)
+
+
+def test_a_pretrained_model_is_evaluated_by_its_loss_and_its_captions(
+    pretrained, pretraining_cfg, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU-4": 12.5})
+    options = ("MODEL.WEIGHTS", pretrained / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval")
+    results = evaluate(pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', *options))
+    assert results["captions"] == {"BLEU-4": 12.5}
+    assert read_records(tmp_path / "eval")[-1].metrics == results
+    rows = json.loads((tmp_path / "eval/inference/scenes_val_captions/captions.json").read_text())
+    assert len(rows) == 4 and all(isinstance(row["caption"], str) for row in rows)
+
+
+def test_without_decoding_there_is_the_loss_alone(pretrained, pretraining_cfg):
+    options = ("DATASETS.TEST", '("scenes_val_captions",)', "MODEL.TEXTUAL.DECODING.METHOD", "none")
+    results = evaluate(pretraining_cfg(*options), resume=True)
+    assert results.keys() == {"validation"}
+    assert not list(pretrained.rglob("captions.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="caption metrics run on Java")
+def test_captions_are_measured_with_the_standard_metrics(pretrained, pretraining_cfg):
+    results = evaluate(pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)'), resume=True)
+    assert {"BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"} <= results["captions"].keys()
+
+
+def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(pretraining_cfg, tmp_path):
+    options = (
+        *("MODEL.META_ARCHITECTURE", "MultilabelClassificationModel", "DATALOADER.MAPPER", "MultilabelMapper"),
+        *("MODEL.CLASSIFIER.NUM_CLASSES", 8, "DATASETS.TRAIN", '("scenes_train",)', "DATASETS.TEST", '("scenes_val",)'),
+    )
+    trainer = Trainer(pretraining_cfg(*options))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert evaluate(pretraining_cfg(*options), resume=True).keys() == {"validation"}

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import launch
+from detectron2.evaluation import inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
@@ -71,6 +73,61 @@ def test_pretraining_lowers_its_loss(pretraining_cfg):
     train(cfg)
     losses = [row["total_loss"] for row in logged(cfg)]
     assert losses[-1] < 0.85 * 2 * math.log(80)  # two directions, 80 pieces, uniform
+
+
+@pytest.fixture
+def bleu(monkeypatch):
+    """A constant in place of the caption metrics, which take Java."""
+    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU-4": 12.5})
+
+
+def test_validation_while_pretraining_reaches_tensorboard_metrics_json_and_the_record(pretraining_cfg, bleu):
+    cfg = pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', "TEST.EVAL_PERIOD", 2)
+    train(cfg)
+    rows = [row for row in logged(cfg) if "validation/loss" in row]
+    assert rows[-1]["iteration"] == 4 and rows[-1]["captions/BLEU-4"] == 12.5
+    records = read_records(cfg.OUTPUT_DIR)
+    assert [record.iteration for record in records] == [2, 4]
+    losses = records[-1].metrics["validation"]
+    assert losses.keys() == {"loss_captioning_forward", "loss_captioning_backward", "loss"}
+    assert losses["loss"] == rows[-1]["validation/loss"]
+    events = b"".join(path.read_bytes() for path in Path(cfg.OUTPUT_DIR).glob("events.out.tfevents*"))
+    assert b"validation/loss" in events
+
+
+def test_the_validation_loss_does_not_depend_on_the_batch_size_of_evaluation(pretraining_cfg, bleu):
+    losses = []
+    for batch_size in (1, 3):
+        cfg = pretraining_cfg("DATALOADER.TEST_BATCH_SIZE", batch_size)
+        torch.manual_seed(0)
+        model = Trainer.build_model(cfg)
+        evaluator = Trainer.build_evaluator(cfg, "scenes_val_captions")
+        loader = Trainer.build_test_loader(cfg, "scenes_val_captions")
+        assert max(map(len, loader)) == batch_size
+        losses.append(inference_on_dataset(model, loader, evaluator)["validation"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_predictions_on_a_dataset_named_by_its_path_stay_in_the_run_folder(pretraining_cfg):
+    cfg = pretraining_cfg()
+    folder = Trainer.build_evaluator(cfg, "scenes_val_captions").output_folder
+    assert folder == Path(cfg.OUTPUT_DIR) / "inference" / "scenes_val_captions"
+    name = "pairs:../../elsewhere/images"
+    DatasetCatalog.register(name, list)
+    MetadataCatalog.get(name).evaluator_type = "captions"
+    folder = Trainer.build_evaluator(cfg, name).output_folder
+    assert folder == Path(cfg.OUTPUT_DIR) / "inference" / "pairs_.._.._elsewhere_images"
+
+
+def test_what_was_left_out_of_training_is_said_at_its_end(pretraining_cfg, scenes, tmp_path, caplog):
+    content = json.loads((scenes / "annotations" / "captions_train.json").read_text())
+    for image in content["images"]:
+        shutil.copy(scenes / "train" / image["file_name"], tmp_path)
+    (tmp_path / content["images"][0]["file_name"]).write_bytes(b"no image")
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    train(pretraining_cfg("DATASETS.TRAIN", f"('captions:{tmp_path}/captions.json:{tmp_path}',)"))
+    last = [record.getMessage() for record in caplog.records if "Left out of training" in record.getMessage()][-1]
+    assert "1 x image cannot be read" in last
 
 
 def test_one_seed_gives_one_result(detector_cfg):

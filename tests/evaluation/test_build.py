@@ -6,11 +6,22 @@ from detectron2.evaluation import COCOEvaluator
 
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
-from virtex_det.evaluation import build_evaluator
+from virtex_det.evaluation import CaptionEvaluator, build_evaluator
+from virtex_det.evaluation.classification import ClassificationEvaluator
 
 
 def test_a_dataset_of_the_coco_kind_gets_the_coco_evaluator(scenes, tmp_path):
     assert isinstance(build_evaluator(get_cfg(), "scenes_val", str(tmp_path)), COCOEvaluator)
+
+
+@pytest.mark.parametrize("name", ["scenes_val_captions", "scenes_val"])
+def test_a_pretraining_model_is_measured_by_its_losses_and_captions(name, pretraining_cfg, tmp_path):
+    assert isinstance(build_evaluator(pretraining_cfg(), name, str(tmp_path)), CaptionEvaluator)
+
+
+def test_a_dataset_of_classified_images_gets_its_evaluator(tmp_path):
+    MetadataCatalog.get("classified_images").set(evaluator_type="classification", classes=["cat"])
+    assert isinstance(build_evaluator(get_cfg(), "classified_images", str(tmp_path)), ClassificationEvaluator)
 
 
 @pytest.mark.parametrize("field", ["area", "iscrowd"])

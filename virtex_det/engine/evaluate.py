@@ -1,23 +1,25 @@
 """Evaluation without training."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from torch import nn
 
-from virtex_det.checkpoint import TransferCheckpointer
+from virtex_det.checkpoint import LoadReport, TransferCheckpointer
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
-    """Evaluate a trained detector on ``DATASETS.TEST``; needs no training data and no optimizer.
+    """Evaluate a trained model on ``DATASETS.TEST``; needs no training data and no optimizer.
 
     In the folder of a training run, that run's config and load report stay as they are; only a record is added.
 
     Args:
-        cfg: the full config. ``MODEL.WEIGHTS`` names a whole detector.
+        cfg: the full config. ``MODEL.WEIGHTS`` names a file that fills the whole model.
         resume: evaluate the last checkpoint of ``OUTPUT_DIR`` instead.
 
     Returns:
@@ -29,17 +31,41 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val.")
     started = time.monotonic()
-    model = Trainer.build_model(cfg)
-    run = TransferCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg)
-    weights = run.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
+    last = last_checkpoint(cfg.OUTPUT_DIR)
+    weights = last if resume else cfg.MODEL.WEIGHTS
     if not weights:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
-        raise UserError(f"{wanted}: --eval-only needs a trained detector. Set MODEL.WEIGHTS to its model_final.pth.")
-    report_folder = "" if run.has_checkpoint() else cfg.OUTPUT_DIR
-    checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
-    rest = checkpointer.load(weights)
+        raise UserError(f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth.")
+    model, report, rest = load_trained(cfg, weights, report_folder="" if last else cfg.OUTPUT_DIR)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
     done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
-    write_records(cfg, results, iteration=done, wall_seconds=seconds, evaluated=checkpointer.report)
+    write_records(cfg, results, iteration=done, wall_seconds=seconds, evaluated=report)
     return results
+
+
+def load_trained(
+    cfg: CfgNode, weights: str, *, report_folder: str = ""
+) -> tuple[nn.Module, LoadReport | None, dict[str, Any]]:
+    """Build the model of a config and fill the whole of it.
+
+    Args:
+        cfg: the full config.
+        weights: file or address.
+        report_folder: where the load report goes; "" for nowhere.
+
+    Returns:
+        The model, the report of what filled it, and what else the file holds, such as ``iteration``.
+
+    Raises:
+        UserError: when the weights leave any part of the model at random.
+    """
+    model = Trainer.build_model(cfg)
+    checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
+    rest = checkpointer.load(weights)
+    return model, checkpointer.report, rest
+
+
+def last_checkpoint(run_folder: str | Path) -> str:
+    """Return the path of the last checkpoint of a run, "" where there is none."""
+    return TransferCheckpointer(nn.Identity(), str(run_folder)).get_checkpoint_file()

@@ -1,5 +1,6 @@
 """The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
 
+import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.data.build import build_test_loader, build_train_loader
-from virtex_det.engine.hooks import PreciseBN
+from virtex_det.engine.hooks import BrokenImages, PreciseBN
 from virtex_det.engine.results import write_records
 from virtex_det.evaluation import build_evaluator
 from virtex_det.modeling.poolers import use_gather_roi_align
@@ -111,6 +112,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(),
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
+            BrokenImages(),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
             # Last, so that it writes what the evaluation has just found.
             hooks.PeriodicWriter(self.build_writers(), period=20) if on_main else None,
@@ -140,11 +142,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
-        return build_test_loader(cfg, dataset_name)
+        return build_test_loader(cfg, dataset_name, cfg.DATALOADER.TEST_BATCH_SIZE)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        # The name of a dataset may be a path.
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
         return build_evaluator(cfg, dataset_name, str(folder))
 
     def _build_precise_bn(self) -> PreciseBN:

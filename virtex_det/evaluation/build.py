@@ -9,6 +9,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 
 from virtex_det.errors import UserError
+from virtex_det.evaluation.captions import CaptionEvaluator
+from virtex_det.evaluation.classification import ClassificationEvaluator
 from virtex_det.evaluation.lvis import LVISEvaluator
 
 # What COCO's metrics read of a ground-truth object, and fail on the absence of.
@@ -28,10 +30,25 @@ def build_coco_evaluator(dataset_name: str, output_folder: str) -> COCOEvaluator
     return COCOEvaluator(dataset_name, output_dir=output_folder)
 
 
-EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
+DETECTION_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
     "coco": build_coco_evaluator,
     "lvis": lambda dataset, folder: LVISEvaluator(dataset, output_dir=folder),
     "pascal_voc": lambda dataset, folder: PascalVOCDetectionEvaluator(dataset),
+}
+
+
+def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
+    """Return a detector's evaluator; a model that was pretrained on the labels of boxes has a loss alone."""
+    if cfg.DATALOADER.MAPPER != "DetectionMapper":
+        return CaptionEvaluator(cfg, dataset_name, output_folder)
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    return DETECTION_EVALUATORS[kind](dataset_name, output_folder)
+
+
+EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    **dict.fromkeys(DETECTION_EVALUATORS, build_box_evaluator),
+    "captions": CaptionEvaluator,
+    "classification": lambda cfg, dataset, folder: ClassificationEvaluator(dataset, folder),
 }
 
 
@@ -53,4 +70,4 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> Data
             f"The dataset {dataset_name} has evaluator_type {kind!r}; known are: {', '.join(EVALUATORS)}.\n"
             f'Set it where the dataset is registered: MetadataCatalog.get("{dataset_name}").set(evaluator_type="coco")'
         )
-    return EVALUATORS[kind](dataset_name, output_folder)
+    return EVALUATORS[kind](cfg, dataset_name, output_folder)

@@ -1,0 +1,218 @@
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections import defaultdict
+
+import pytest
+
+from virtex_det.evaluation import caption_metrics as module
+from virtex_det.evaluation.caption_metrics import caption_metrics, missing_spice_models
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="caption metrics run on Java")
+
+REFERENCES = {
+    7: ["A brown dog runs on the beach.", "The dog is running near the sea; it is brown."],
+    3: ["Two people ride bicycles down a street.", "A couple cycling in town"],
+    5: ["A cat sleeps on a red sofa.", "Red sofa with a sleeping cat on it"],
+}
+PREDICTIONS = {7: "a brown dog running on the beach", 3: "a man riding a horse", 5: "a cat on a red sofa"}
+
+
+@pytest.fixture(autouse=True)
+def say_everything():
+    module._say_once.cache_clear()
+
+
+def standard_metrics(folder, predictions, references) -> dict[str, float]:
+    """What pycocoevalcap's own evaluation finds in files, without SPICE, which would download."""
+    from pycocoevalcap import eval as coco_eval
+    from pycocotools.coco import COCO
+
+    class NoSpice:
+        def method(self):
+            return "SPICE"
+
+        def compute_score(self, references, predictions):
+            return 0.0, [{}] * len(references)
+
+    truth = {
+        "images": [{"id": image} for image in references],
+        "annotations": [
+            {"id": 1000 * image + number, "image_id": image, "caption": caption}
+            for image, captions in references.items()
+            for number, caption in enumerate(captions)
+        ],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": image, "caption": caption} for image, caption in predictions.items()]
+    (folder / "results.json").write_text(json.dumps(results))
+    coco = COCO(folder / "truth.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_eval, "Spice", NoSpice)
+        evaluation = coco_eval.COCOEvalCap(coco, coco.loadRes(str(folder / "results.json")))
+        evaluation.evaluate()
+    names = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {"ROUGE_L": "ROUGE-L"}
+    return {names.get(name, name): 100 * value for name, value in evaluation.eval.items() if name != "SPICE"}
+
+
+def without_spice(metrics):
+    return {name: value for name, value in metrics.items() if name != "SPICE"}
+
+
+@needs_java
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_standard_evaluation(tmp_path):
+    found = without_spice(caption_metrics(PREDICTIONS, REFERENCES))
+    assert found == pytest.approx(standard_metrics(tmp_path, PREDICTIONS, REFERENCES), rel=1e-9)
+    assert set(found) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"}
+    assert found["BLEU-1"] > 50
+
+
+@needs_java
+@pytest.mark.slow
+def test_a_held_out_coco_caption_scores_as_in_the_standard_evaluation(samples, tmp_path):
+    content = json.loads((samples / "coco_mini" / "annotations" / "captions_val2017.json").read_text())
+    references = defaultdict(list)
+    for annotation in content["annotations"]:
+        references[annotation["image_id"]].append(annotation["caption"])
+    predictions = {image: captions.pop() for image, captions in references.items()}
+    found = without_spice(caption_metrics(predictions, references))
+    assert found == pytest.approx(standard_metrics(tmp_path, predictions, references), rel=1e-9)
+    assert 15 < found["BLEU-4"] < 40  # people among themselves on COCO: about 20
+
+
+ODD = {
+    "a\ncat": "a cat",
+    "a\r\ncat": "a cat",
+    "the\u2028dog\x85sat\x0b": "the dog sat",
+    "x ||| y": "x ||| y",
+    "\ud83d \x00 caf\u00e9 \U0001f600": "caf\u00e9",
+    " ": "",
+    ".": "",
+    "": "",
+}
+
+
+@needs_java
+def test_odd_captions_stay_on_their_lines():
+    references = {image: ["a cat sat", odd] for image, odd in enumerate(ODD)} | {100 + i: REFERENCES[i] for i in (3, 5)}
+    others = {100 + image: PREDICTIONS[image] for image in (3, 5)}
+    found = without_spice(caption_metrics(dict(enumerate(ODD)) | others, references))
+    assert found.pop("METEOR") > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(module.METRICS, ("METEOR",))
+        assert found == without_spice(caption_metrics(dict(enumerate(ODD.values())) | others, references))
+
+
+@needs_java
+def test_nothing_is_printed_and_no_process_stays(capfd, monkeypatch):
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    monkeypatch.setattr(Meteor, "compute_score", lambda *args: (0.5, []))
+    started = []
+    popen = subprocess.Popen
+
+    class Recorded(popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    assert caption_metrics(PREDICTIONS, REFERENCES)["METEOR"] == 50
+    assert capfd.readouterr() == ("", "")
+    assert len(started) == 3  # two tokenizers and METEOR
+    assert all(process.returncode is not None for process in started)
+
+
+@needs_java
+def test_a_meteor_that_dies_costs_its_own_number_alone(monkeypatch, caplog):
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    def die(scorer, *args):
+        scorer.lock.acquire()
+        scorer.meteor_p.kill()
+        scorer.meteor_p.wait()
+        raise ValueError("could not convert string to float")
+
+    monkeypatch.setattr(Meteor, "compute_score", die)
+    found = without_spice(caption_metrics(PREDICTIONS, REFERENCES))
+    assert "METEOR" not in found and len(found) == 6
+    assert "No METEOR: ValueError" in caplog.text
+
+
+@pytest.fixture
+def no_meteor(monkeypatch):
+    """Spare the seconds that METEOR takes to load its tables."""
+    monkeypatch.delitem(module.METRICS, ("METEOR",))
+
+
+@needs_java
+def test_the_order_of_images_does_not_matter(no_meteor):
+    turned = dict(reversed(PREDICTIONS.items()))
+    assert caption_metrics(turned, REFERENCES) == pytest.approx(caption_metrics(PREDICTIONS, REFERENCES), rel=1e-9)
+
+
+@needs_java
+def test_spice_without_its_models_is_said_once_and_never_downloads(no_meteor, monkeypatch, caplog, tmp_path):
+    from pycocoevalcap.spice import get_stanford_models
+
+    monkeypatch.setattr(get_stanford_models, "SPICEDIR", str(tmp_path))
+    monkeypatch.setattr(get_stanford_models, "urlretrieve", lambda *args, **kwargs: pytest.fail("it downloads"))
+    assert len(missing_spice_models()) == 2
+    for _ in range(2):
+        assert len(caption_metrics(PREDICTIONS, REFERENCES)) == 6
+    assert caplog.text.count("python -m pycocoevalcap.spice.get_stanford_models") == 1
+    assert str(tmp_path) in caplog.text
+
+
+@pytest.fixture
+def spice(no_meteor, monkeypatch):
+    """SPICE with models that seem to be there and a Java that only tells what it was given."""
+    from pycocoevalcap.spice import spice as package
+
+    monkeypatch.setattr(module, "missing_spice_models", lambda: [])
+    monkeypatch.setattr(package, "get_stanford_models", lambda: None)
+    return package.Spice
+
+
+@needs_java
+def test_spice_runs_on_a_java_of_today_and_leaves_the_environment_alone(spice, monkeypatch):
+    seen = []
+
+    def compute(self, references, predictions):
+        seen.append(os.environ["JDK_JAVA_OPTIONS"])
+        return 0.25, []
+
+    monkeypatch.setattr(spice, "compute_score", compute)
+    monkeypatch.delenv("JDK_JAVA_OPTIONS", raising=False)
+    assert caption_metrics(PREDICTIONS, REFERENCES)["SPICE"] == 25
+    assert "--add-opens=java.base/java.lang=ALL-UNNAMED" in seen[0]
+    assert "JDK_JAVA_OPTIONS" not in os.environ
+
+
+@needs_java
+def test_a_spice_that_fails_leaves_the_others_and_says_why(spice, monkeypatch, caplog):
+    def fail(self, references, predictions):
+        subprocess.check_call(["sh", "-c", "echo no class def found; exit 1"])
+
+    monkeypatch.setattr(spice, "compute_score", fail)
+    assert len(caption_metrics(PREDICTIONS, REFERENCES)) == 6
+    assert "No SPICE: CalledProcessError" in caplog.text and "no class def found" in caplog.text
+
+
+def test_without_java_there_is_one_message_and_no_number(monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "/nowhere")
+    for _ in range(2):
+        assert caption_metrics(PREDICTIONS, REFERENCES) == {}
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "no java on the PATH" in caplog.text and "apt install" in caplog.text
+
+
+def test_a_java_that_only_fails_gives_no_number_and_its_own_words(monkeypatch, caplog, tmp_path):
+    (tmp_path / "java").write_text("#!/bin/sh\necho 'Unable to locate a Java Runtime.' >&2\nexit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert caption_metrics(PREDICTIONS, REFERENCES) == {}
+    assert "Unable to locate a Java Runtime." in caplog.text

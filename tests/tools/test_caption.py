@@ -1,0 +1,47 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from virtex_det.engine import Trainer
+
+TOOL = Path(__file__).parents[2] / "tools" / "caption.py"
+
+
+def caption(*arguments, cwd):
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture
+def config(pretraining_cfg, tmp_path):
+    """The config file of a tiny model with weights."""
+    weights = tmp_path / "weights.pth"
+    cfg = pretraining_cfg("MODEL.WEIGHTS", weights)
+    torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)
+    (tmp_path / "model.yaml").write_text(cfg.dump())
+    return tmp_path / "model.yaml"
+
+
+def test_it_captions_a_folder_and_says_what_it_skipped(config, scenes, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    overrides = ("MODEL.TEXTUAL.DECODING.METHOD", "nucleus_sampling", "SEED", 1)
+    arguments = ("--config-file", config, "--output", "out", scenes / "val", "broken.jpg", *overrides)
+    run = caption(*arguments, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    rows = json.loads((tmp_path / "out" / "captions.json").read_text())
+    assert len(rows) == 4
+    assert all(f"{row['file_name']}: {row['caption']}" in run.stdout for row in rows)
+    assert "skipped: broken.jpg: not an image\n" in run.stderr and "4 captioned, 1 skipped" in run.stdout
+    page = (tmp_path / "out" / "captions.html").read_text()
+    assert "nucleus sampling" in page and "broken.jpg" in page and page.count("data:image/jpeg") == 4
+
+
+def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_nothing(config, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    run = caption("--config-file", config, "broken.jpg", cwd=tmp_path)
+    assert run.returncode == 1 and "None of the 1 files" in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "output").exists()

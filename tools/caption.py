@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Caption images with a trained captioning model: text, JSON, and a page of picture and text.
+
+    a run of train_net.py:  python tools/caption.py --run output/pretrain photo.jpg folder/ 'more/*.png'
+    published weights:      python tools/caption.py \
+                                --config-file configs/pretrain/task_ablations/bicaptioning_R_50_L1_H2048.yaml \
+                                photo.jpg MODEL.WEIGHTS bicaptioning_R_50_L1_H2048.pth \
+                                INPUT.CAPTION.TOKENIZER coco_10k.model
+    sample, not search:     add MODEL.TEXTUAL.DECODING.METHOD nucleus_sampling
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+try:
+    from detectron2.utils.env import seed_all_rng
+
+    from virtex_det.engine import load_config, with_one_screen_errors
+    from virtex_det.engine.captioning import Captioner, find_images, run_config, split_overrides, write_captions
+    from virtex_det.errors import UserError
+except ImportError as error:
+    sys.exit(f"error: {error}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Caption the images that the command line names."""
+    options = _parser().parse_intermixed_args(arguments)
+    names, overrides = split_overrides(options.images)
+    images = find_images(names)
+    cfg = run_config(options.run, overrides) if options.run else load_config(options.config_file, overrides)
+    seed_all_rng(max(cfg.SEED, 0))
+    captioner = Captioner(cfg)
+    captions = captioner.caption(images, options.batch_size)
+    for image in captions.captioned:
+        print(f"{image.file_name}: {image.caption}")
+    for reason in captions.skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+    if not captions.captioned:
+        raise UserError(f"None of the {len(images)} files can be read as an image; the reasons stand above.")
+    page = write_captions(options.output, captions, captioner.describe())
+    print(f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders, quoted patterns; then KEY VALUE of the config",
+    )
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run")
+    model.add_argument("--config-file", metavar="FILE", help="config of a captioning model, with MODEL.WEIGHTS set")
+    parser.add_argument("--output", default="output/captions", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="default: %(default)s")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+if __name__ == "__main__":
+    with_one_screen_errors(main)

@@ -1,0 +1,240 @@
+"""Captions of any images by a trained model, as JSON and as a page of picture and text."""
+
+import base64
+import glob
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import torch
+from detectron2.config import CfgNode
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm import tqdm
+
+from virtex_det.benchmark.records import code_revision, describe_hardware
+from virtex_det.checkpoint import follow_weights
+from virtex_det.config import get_cfg
+from virtex_det.data.images import BrokenImage
+from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.tokenizer import SentencePieceTokenizer
+from virtex_det.engine.evaluate import last_checkpoint, load_trained
+from virtex_det.engine.setup import VOCABULARY, load_config
+from virtex_det.errors import UserError
+from virtex_det.utils import write_atomically
+
+THUMBNAIL_SIDE = 320  # pixels
+_IMAGE_KINDS = ", ".join(IMG_EXTENSIONS)
+
+
+class Captioned(NamedTuple):
+    """An image and what the model wrote about it."""
+
+    file_name: str
+    caption: str
+    log_probability: float  # of the caption, its end included
+    thumbnail: str  # data URI
+
+
+class Captions(NamedTuple):
+    """What became of a list of images."""
+
+    captioned: list[Captioned]
+    skipped: list[str]  # why, with the file's name
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Return the images that files, folders (with all below them) and glob patterns name, each once.
+
+    Raises:
+        UserError: an argument names nothing, or a folder holds no image.
+    """
+    return list(dict.fromkeys(path for argument in arguments for path in _find(argument)))
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part images from the ``KEY VALUE`` pairs after them: these begin at the first config key that is no file."""
+    known = get_cfg()
+    for index, argument in enumerate(arguments):
+        if argument.partition(".")[0] in known and not Path(argument).exists():
+            return list(arguments[:index]), list(arguments[index:])
+    return list(arguments), []
+
+
+def run_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+    """Return the config of a pretraining run, with the vocabulary and the last weights of its folder.
+
+    Paths are those of the folder as it lies now, so that a run which was moved, or of which ``config.yaml``,
+    ``vocabulary.model`` and ``model_final.pth`` were kept, serves as it is.
+
+    Args:
+        run_folder: where ``train_net.py`` wrote.
+        overrides: ``KEY, VALUE`` pairs that come last.
+
+    Raises:
+        UserError: the folder is not that of a run.
+    """
+    folder = Path(run_folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no config.yaml. Name the OUTPUT_DIR of a pretraining run.")
+    paths = ["MODEL.WEIGHTS", last_checkpoint(folder) or str(folder / "model_final.pth")]
+    if (folder / VOCABULARY).is_file():
+        paths += ["INPUT.CAPTION.TOKENIZER", str(folder / VOCABULARY)]
+    device = [] if torch.cuda.is_available() else ["MODEL.DEVICE", "cpu"]
+    return load_config(str(folder / "config.yaml"), [*device, *paths, *overrides])
+
+
+class Captioner:
+    """A trained captioning model with all that it takes to go from image files to text.
+
+    Example:
+        >>> captioner = Captioner(run_config("output/pretrain"))
+        >>> captioner.caption(find_images(["photos/"])).captioned[0].caption
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: of a captioning model; its MODEL.WEIGHTS fill it whole, INPUT.CAPTION.TOKENIZER reads what it writes.
+
+        Raises:
+            UserError: there are no weights, or they do not fit.
+        """
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError("MODEL.WEIGHTS is empty: captions need a trained model. Name its run folder with --run.")
+        self.cfg = cfg = follow_weights(cfg)
+        self.tokenizer = SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER)
+        self.mapper = PretrainingMapper(cfg, is_train=False)
+        self.model, self.report, _ = load_trained(cfg, cfg.MODEL.WEIGHTS)
+        self.model.eval()
+
+    def caption(self, paths: Sequence[Path], batch_size: int = 16) -> Captions:
+        """Caption image files behind a progress bar; what is no image, or a broken one, is skipped.
+
+        Raises:
+            UserError: the model writes no captions.
+        """
+        found = Captions([], [])
+        with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", desc="captioning") as bar:
+            for start in range(0, len(paths), batch_size):
+                batch = paths[start : start + batch_size]
+                readable = []
+                for path, result in zip(batch, pool.map(self._read, batch), strict=True):
+                    if isinstance(result, str):
+                        found.skipped.append(result)
+                    else:
+                        readable.append((path, *result))
+                found.captioned.extend(self._write_captions(readable))
+                bar.update(len(batch))
+        return found
+
+    def describe(self) -> dict[str, str]:
+        """Say which model wrote and how."""
+        decoding = self.cfg.MODEL.TEXTUAL.DECODING
+        how = {
+            "beam_search": f"beam search, {decoding.BEAM_SIZE} beams",
+            "nucleus_sampling": f"nucleus sampling, {decoding.NUCLEUS_SIZE} of the probability",
+        }
+        start = "" if decoding.KEEP_START else "; the start token is seen at the first step only"
+        report = self.report
+        return {
+            "Model": self.cfg.MODEL.META_ARCHITECTURE,
+            "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
+            "Vocabulary": f"{self.cfg.INPUT.CAPTION.TOKENIZER}, {self.tokenizer.vocab_size} pieces",
+            "Decoding": how.get(decoding.METHOD, decoding.METHOD) + start,
+            "Images": f"shorter side resized to {self.cfg.INPUT.CAPTION.CROP_SIZE} px, square centre crop",
+        }
+
+    def _read(self, path: Path) -> tuple[Tensor, str] | str:
+        """Return the model's image and a thumbnail, or why there is none."""
+        try:
+            example, _ = self.mapper.map_image({"file_name": str(path), "image_id": 0})
+            return example["image"], _thumbnail(path)
+        except BrokenImage as error:
+            cause = error.__cause__
+            return f"{_printable(path)}: {'not an image' if isinstance(cause, UnidentifiedImageError) else cause}"
+
+    @torch.no_grad()
+    def _write_captions(self, images: Sequence[tuple[Path, Tensor, str]]) -> list[Captioned]:
+        if not images:
+            return []
+        outputs = self.model([{"image": image} for _, image, _ in images])
+        if "caption_tokens" not in outputs[0]:
+            raise UserError(
+                f"{self.cfg.MODEL.META_ARCHITECTURE} with MODEL.TEXTUAL.DECODING.METHOD "
+                f"{self.cfg.MODEL.TEXTUAL.DECODING.METHOD!r} writes no captions.\n"
+                "Use a CaptioningModel or BicaptioningModel, with beam_search or nucleus_sampling."
+            )
+        return [
+            Captioned(
+                _printable(path),
+                self.tokenizer.decode(output["caption_tokens"].tolist()),
+                float(output["log_probability"]),
+                thumbnail,
+            )
+            for (path, _, thumbnail), output in zip(images, outputs, strict=True)
+        ]
+
+
+def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]) -> Path:
+    """Write ``captions.json`` and the self-contained page ``captions.html``.
+
+    Args:
+        folder: made where it is not there.
+        captions: what to show.
+        facts: rows of the "what was run" list, by name.
+
+    Returns:
+        The path of the page.
+    """
+    folder = Path(folder)
+    keys = ("file_name", "caption", "log_probability")
+    rows: list[dict[str, Any]] = [{key: getattr(image, key) for key in keys} for image in captions.captioned]
+    write_atomically(folder / "captions.json", json.dumps(rows, indent=2) + "\n")
+    hardware = describe_hardware()
+    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
+    template = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
+    page = template.get_template("captions.html.j2").render(
+        captions=captions, facts=facts | {"Code": code_revision(), "Hardware": processors}
+    )
+    write_atomically(folder / "captions.html", page)
+    return folder / "captions.html"
+
+
+def _find(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+        if not found:
+            raise UserError(
+                f"The folder {path} holds no image. Looked for, in all below it: {' '.join(IMG_EXTENSIONS)}"
+            )
+        return found
+    if path.exists():
+        return [path]
+    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+    found = [file for name in matches for file in _find(name)]
+    if not found:
+        raise UserError(f"There is no image, folder or pattern {argument!r}.")
+    return found
+
+
+def _thumbnail(path: Path) -> str:
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))  # decodes no more of a JPEG than that takes
+        picture = ImageOps.exif_transpose(image).convert("RGB")
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _printable(path: Path) -> str:
+    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,204 @@
+"""BLEU, METEOR, ROUGE-L, CIDEr and SPICE of captions, as pycocoevalcap computes them."""
+
+import contextlib
+import functools
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+# Captions of each image, tokenised: the pieces lie between single spaces.
+Captions = dict[Any, list[str]]
+T = TypeVar("T")
+
+# What pycocoevalcap raises when Java fails, or answers something else than was asked.
+_FAILURES = (OSError, ValueError, subprocess.SubprocessError)
+
+# SPICE's serialiser looks into classes that Java 17 closed; Java 8 ignores the variable that this goes into.
+_SPICE_OPENS = " ".join(
+    f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
+    for package in ("lang", "math", "util", "util.concurrent", "net", "text")
+)
+
+
+def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> dict[str, float]:
+    """Compare captions with references; the numbers are those of pycocoevalcap's ``COCOEvalCap``, times 100.
+
+    A metric that cannot be had here is left out, and the log says what it lacks. Nothing is downloaded.
+
+    Args:
+        predictions: one caption per image id.
+        references: the captions of the same image ids, at least one each.
+
+    Returns:
+        "BLEU-1" to "BLEU-4", "METEOR", "ROUGE-L", "CIDEr" and "SPICE".
+    """
+    if missing := missing_tools():
+        _say_once(f"No caption metrics: {missing}")
+        return {}
+    tokenised = _attempt(
+        "caption metrics", lambda: (_tokenise(references), _tokenise({i: [text] for i, text in predictions.items()}))
+    )
+    if tokenised is None:
+        return {}
+    metrics: dict[str, float] = {}
+    for names, compute in METRICS.items():
+        if compute is _spice and _lacks_spice_models():
+            continue
+        values = _attempt(", ".join(names), functools.partial(compute, *tokenised))
+        if values is not None:
+            metrics |= {name: 100 * float(value) for name, value in zip(names, values, strict=True)}
+    return metrics
+
+
+def missing_tools() -> str:
+    """Say what all caption metrics need and is not here, and how to get it; "" when nothing is missing."""
+    if find_spec("pycocoevalcap") is None:
+        return 'pycocoevalcap is not installed. Install the pretraining extra: pip install -e ".[pretrain]"'
+    if shutil.which("java") is None:
+        return (
+            "their tokenizer, METEOR and SPICE run on Java, and there is no java on the PATH.\n"
+            "Install a runtime (Debian and Ubuntu: apt install default-jre-headless), and evaluate again."
+        )
+    return ""
+
+
+def missing_spice_models() -> list[Path]:
+    """Return the files that SPICE parses with and that are not here; pycocoevalcap does not bring them."""
+    from pycocoevalcap.spice.get_stanford_models import JAR, SPICEDIR, SPICELIB
+
+    files = [Path(SPICEDIR) / SPICELIB / f"{JAR}{part}.jar" for part in ("", "-models")]
+    return [file for file in files if not file.exists()]
+
+
+def _lacks_spice_models() -> bool:
+    missing = missing_spice_models()
+    if missing:
+        _say_once(
+            f"No SPICE: it parses with models that are not here: {' and '.join(map(str, missing))}\n"
+            "With a network, this downloads them from Stanford: python -m pycocoevalcap.spice.get_stanford_models\n"
+            "Without one, bring both files from a machine where that was done."
+        )
+    return bool(missing)
+
+
+def _tokenise(captions: Mapping[Any, Sequence[str]]) -> Captions:
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    lines = {image: [{"caption": _one_line(text)} for text in texts] for image, texts in captions.items()}
+    tokenised = PTBTokenizer().tokenize(lines)
+    if [len(texts) for texts in lines.values()] != [len(texts) for texts in tokenised.values()]:
+        raise ValueError("the tokenizer did not return a line for each caption")
+    return tokenised
+
+
+def _one_line(text: str) -> str:
+    """Keep a caption on its line: Java ends lines at more characters than pycocoevalcap takes out."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _bleu(references: Captions, predictions: Captions) -> Sequence[float]:
+    from pycocoevalcap.bleu.bleu import Bleu
+
+    return Bleu(4).compute_score(references, predictions, verbose=0)[0]
+
+
+def _meteor(references: Captions, predictions: Captions) -> Sequence[float]:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    scorer = Meteor()
+    try:
+        return [scorer.compute_score(references, predictions)[0]]
+    finally:
+        scorer.meteor_p.kill()
+        with contextlib.suppress(OSError):
+            scorer.meteor_p.communicate()
+        if scorer.lock.locked():  # by an error; the scorer waits for it when it goes
+            scorer.lock.release()
+
+
+def _rouge(references: Captions, predictions: Captions) -> Sequence[float]:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    return [Rouge().compute_score(references, predictions)[0]]
+
+
+def _cider(references: Captions, predictions: Captions) -> Sequence[float]:
+    from pycocoevalcap.cider.cider import Cider
+
+    return [Cider().compute_score(references, predictions)[0]]
+
+
+def _spice(references: Captions, predictions: Captions) -> Sequence[float]:
+    from pycocoevalcap.spice.spice import Spice
+
+    with _environment("JDK_JAVA_OPTIONS", f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {_SPICE_OPENS}"):
+        return [Spice().compute_score(references, predictions)[0]]
+
+
+METRICS: dict[tuple[str, ...], Callable[[Captions, Captions], Sequence[float]]] = {
+    ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"): _bleu,
+    ("METEOR",): _meteor,
+    ("ROUGE-L",): _rouge,
+    ("CIDEr",): _cider,
+    ("SPICE",): _spice,
+}
+
+
+def _attempt(what: str, compute: Callable[[], T]) -> T | None:
+    """Return what ``compute`` returns; where it fails, None, after a warning with what Java said last."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            with _output_to(output):
+                return compute()
+        except _FAILURES as error:
+            output.seek(0)
+            tail = "\n".join(output.read().decode(errors="replace").splitlines()[-8:])
+            logger.warning("No %s: %s: %s\n%s", what, type(error).__name__, error, tail)
+            return None
+
+
+@contextlib.contextmanager
+def _output_to(file: IO[bytes]) -> Iterator[None]:
+    """Send what this process and its children print to a file: Java tells of its speed in the midst of the log."""
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
+        stream.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    try:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Warn; evaluations during training need not repeat it."""
+    logger.warning(message)
