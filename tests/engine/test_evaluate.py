@@ -74,10 +74,10 @@ def pretrained(pretraining_cfg) -> Path:
 def test_a_pretrained_model_is_evaluated_by_its_loss_and_its_captions(
     pretrained, pretraining_cfg, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU-4": 12.5})
+    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5})
     options = ("MODEL.WEIGHTS", pretrained / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval")
     results = evaluate(pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', *options))
-    assert results["captions"] == {"BLEU-4": 12.5}
+    assert results["captions"] == {"BLEU_4": 12.5}
     assert read_records(tmp_path / "eval")[-1].metrics == results
     rows = json.loads((tmp_path / "eval/inference/scenes_val_captions/captions.json").read_text())
     assert len(rows) == 4 and all(isinstance(row["caption"], str) for row in rows)
@@ -94,7 +94,7 @@ def test_without_decoding_there_is_the_loss_alone(pretrained, pretraining_cfg):
 @pytest.mark.skipif(shutil.which("java") is None, reason="caption metrics run on Java")
 def test_captions_are_measured_with_the_standard_metrics(pretrained, pretraining_cfg):
     results = evaluate(pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)'), resume=True)
-    assert {"BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"} <= results["captions"].keys()
+    assert {"BLEU_1", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr"} <= results["captions"].keys()
 
 
 def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(pretraining_cfg, tmp_path):

@@ -78,14 +78,14 @@ def test_pretraining_lowers_its_loss(pretraining_cfg):
 @pytest.fixture
 def bleu(monkeypatch):
     """A constant in place of the caption metrics, which take Java."""
-    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU-4": 12.5})
+    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5})
 
 
 def test_validation_while_pretraining_reaches_tensorboard_metrics_json_and_the_record(pretraining_cfg, bleu):
     cfg = pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', "TEST.EVAL_PERIOD", 2)
     train(cfg)
     rows = [row for row in logged(cfg) if "validation/loss" in row]
-    assert rows[-1]["iteration"] == 4 and rows[-1]["captions/BLEU-4"] == 12.5
+    assert rows[-1]["iteration"] == 4 and rows[-1]["captions/BLEU_4"] == 12.5
     records = read_records(cfg.OUTPUT_DIR)
     assert [record.iteration for record in records] == [2, 4]
     losses = records[-1].metrics["validation"]

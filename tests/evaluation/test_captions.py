@@ -31,7 +31,7 @@ def measured(monkeypatch):
 
     def metrics(predictions, references):
         asked.append((dict(predictions), dict(references)))
-        return {"BLEU-4": 30.0}
+        return {"BLEU_4": 30.0}
 
     monkeypatch.setattr(captions, "caption_metrics", metrics)
     return asked
@@ -86,7 +86,7 @@ def test_a_second_evaluation_starts_afresh(evaluator):
 def test_captions_go_to_a_file_in_cocos_results_format_and_to_the_metrics(evaluator, pretraining_cfg, measured):
     text = {13: "green triangle", 11: "a red circle", 12: ""}
     process(evaluator, {image: written(pretraining_cfg(), caption) for image, caption in text.items()})
-    assert evaluator.evaluate() == {"captions": {"BLEU-4": 30.0}}
+    assert evaluator.evaluate() == {"captions": {"BLEU_4": 30.0}}
     rows = json.loads((evaluator.output_folder / "captions.json").read_text())
     assert rows == [{"image_id": image, "caption": text[image]} for image in IMAGES]
     assert measured == [(text, IMAGES)]

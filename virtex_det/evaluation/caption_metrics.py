@@ -39,7 +39,7 @@ def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Seq
         references: the captions of the same image ids, at least one each.
 
     Returns:
-        "BLEU-1" to "BLEU-4", "METEOR", "ROUGE-L", "CIDEr" and "SPICE".
+        "BLEU_1" to "BLEU_4", "METEOR", "ROUGE_L", "CIDEr" and "SPICE".
     """
     if missing := missing_tools():
         _say_once(f"No caption metrics: {missing}")
@@ -145,9 +145,9 @@ def _spice(references: Captions, predictions: Captions) -> Sequence[float]:
 
 
 METRICS: dict[tuple[str, ...], Callable[[Captions, Captions], Sequence[float]]] = {
-    ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"): _bleu,
+    ("BLEU_1", "BLEU_2", "BLEU_3", "BLEU_4"): _bleu,
     ("METEOR",): _meteor,
-    ("ROUGE-L",): _rouge,
+    ("ROUGE_L",): _rouge,
     ("CIDEr",): _cider,
     ("SPICE",): _spice,
 }

@@ -60,9 +60,9 @@ def slow_att_fc(head: AttentionFusion, grid: Tensor, text: Tensor, position: int
     scores = torch.stack([torch.dot(query, cell) / 8**0.5 for cell in cells])
     weights = scores.exp() / scores.exp().sum()
     found = sum(weight * cell for weight, cell in zip(weights, cells, strict=True))
-    first, second, last, norm = head.hidden
+    first, second, last = head.hidden
     hidden = F.gelu(first[0](torch.cat([query, found])))
-    return head.output(norm(last(F.gelu(second[0](hidden))))), weights
+    return head.output(head.norm(last(F.gelu(second[0](hidden))))), weights
 
 
 SLOW = {"tfm": slow_tfm, "att_fc": slow_att_fc}

@@ -1,0 +1,103 @@
+"""The configs of ICMLM and LocTex: what they say, and that each model of the scenes learns from an example."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from tests.tiny_bert import make_bert
+from virtex_det.engine import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+# Meta-architecture, mapper, training set.
+PAPER = {
+    "icmlm/icmlm_tfm_R_50": ("ICMLMModel", "ConceptMapper", "coco_2017_train_captions"),
+    "icmlm/icmlm_att_fc_R_50": ("ICMLMModel", "ConceptMapper", "coco_2017_train_captions"),
+    "icmlm/tag_postag_R_50": ("TagPredictionModel", "ConceptMapper", "coco_2017_train_captions"),
+    "icmlm/tag_cluster_R_50": ("TagPredictionModel", "ClusterMapper", "coco_2017_train_captions"),
+    "icmlm/tag_label_R_50": ("MultilabelClassificationModel", "MultilabelMapper", "coco_2017_train"),
+    "loctex/loctex_R_50": ("LocTexModel", "NarrativeMapper", "coco_2017_train_narratives"),
+    "loctex/contrastive_R_50": ("LocTexModel", "CaptionMapper", "coco_2017_train_captions"),
+}
+SCENES = {
+    "scenes_icmlm_tfm": ("ICMLMModel", "ConceptMapper", "scenes_unlabelled_captions"),
+    "scenes_icmlm_att_fc": ("ICMLMModel", "ConceptMapper", "scenes_unlabelled_captions"),
+    "scenes_tag_postag": ("TagPredictionModel", "ConceptMapper", "scenes_unlabelled_captions"),
+    "scenes_loctex": ("LocTexModel", "NarrativeMapper", "scenes_unlabelled_narratives"),
+    "scenes_contrastive": ("LocTexModel", "CaptionMapper", "scenes_unlabelled_captions"),
+}
+NINETEEN_TAGS = ("MODEL.TAG_PREDICTION.NUM_TAGS", 19, "MODEL.DEVICE", "cpu")
+
+
+def load(name: str, *overrides: object) -> CfgNode:
+    return load_config(str(ROOT / "configs/pretrain" / f"{name}.yaml"), [*overrides])
+
+
+@pytest.mark.parametrize(("name", "says"), [*PAPER.items(), *SCENES.items()])
+def test_task_mapper_and_training_set(name, says):
+    cfg = load(name)
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER, *cfg.DATASETS.TRAIN) == says
+    assert cfg.MODEL.TEXTUAL.VOCAB_SIZE == {"scenes": 130, "icmlm/icmlm": 30522}.get(name.split("_")[0], 10000)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_what_no_paper_is_known_to_say_is_virtex_recipe(name):
+    ours, virtex = load(name), load("_base_bicaptioning_R_50_L1_H1024")
+    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
+    assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
+    assert {**ours.INPUT.CAPTION}.keys() == {**virtex.INPUT.CAPTION}.keys()
+    for key in ("CROP_SIZE", "CROP_SCALE", "FLIP_PROB", "COLOR_JITTER", "COLOR_JITTER_PROB"):
+        assert ours.INPUT.CAPTION[key] == virtex.INPUT.CAPTION[key]
+
+
+@pytest.mark.parametrize(("name", "head"), [("icmlm/icmlm_tfm_R_50", "tfm"), ("icmlm/icmlm_att_fc_R_50", "att_fc")])
+def test_icmlm_has_a_frozen_bert_whose_vocabulary_it_reads(name, head, tmp_path):
+    cfg = load(name)
+    assert (cfg.MODEL.ICMLM.HEAD, cfg.MODEL.TEXT_ENCODER.FREEZE) == (head, True)
+    assert cfg.MODEL.TEXT_ENCODER.WEIGHTS == cfg.INPUT.CAPTION.TOKENIZER == "google-bert/bert-base-uncased"
+    bert = make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12)
+    small = ("MODEL.TEXT_ENCODER.WEIGHTS", str(bert), "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu")
+    model = build_model(load(name, *small))
+    learning = {parameter_name.split(".")[0] for parameter_name, _ in model.named_parameters()}
+    assert learning == {"backbone", "fusion"} and model.text_encoder.frozen
+
+
+def test_loctex_sizes_and_that_contrastive_is_it_without_the_loss_on_attention():
+    cfg, contrastive = load("loctex/loctex_R_50"), load("loctex/contrastive_R_50")
+    encoder = cfg.MODEL.TEXT_ENCODER
+    assert (encoder.NUM_LAYERS, encoder.HIDDEN_SIZE, encoder.ATTENTION_HEADS) == (4, 1024, 16)
+    assert (encoder.FEEDFORWARD_SIZE, cfg.INPUT.CAPTION.MAX_LENGTH, encoder.WEIGHTS) == (4096, 128, "")
+    assert (cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT, contrastive.MODEL.LOCTEX.LOCALIZATION_WEIGHT) == (1, 0)
+    assert load("loctex/contrastive_R_50", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 1.0).MODEL == cfg.MODEL
+
+
+@pytest.mark.parametrize(("name", "says"), SCENES.items())
+def test_a_model_of_the_scenes_learns_from_an_example(name, says):
+    cfg = load(name, *NINETEEN_TAGS)
+    model = build_model(cfg)
+    assert model.mapper.split(" or ")[0] == says[1]
+    tokens = torch.tensor([1, 5, 7, 2])
+    example = {"image": torch.rand(3, 96, 96), "caption_tokens": tokens, "tags": tokens}
+    targets = {"masked_labels": torch.tensor([0, 9, 0, 0]), "trace_points": torch.tensor([[1, 0.5, 0.5]])}
+    sum(model([example | targets] * 2).values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_methods_on_the_scenes_share_backbone_schedule_and_augmentation(name):
+    ours, virtex = load(name), load("scenes_bicaptioning")
+    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
+    assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
+    assert {**ours.INPUT.CAPTION, "CONCEPTS": ""} == {**virtex.INPUT.CAPTION, "CONCEPTS": ""}
+
+
+@pytest.mark.parametrize("name", ["scenes_icmlm_tfm", "scenes_icmlm_att_fc", "scenes_loctex", "scenes_contrastive"])
+def test_norms_and_biases_of_text_encoder_and_head_have_no_decay_and_weights_have(name):
+    cfg = load(name, *NINETEEN_TAGS)
+    names = [n for n, _ in build_model(cfg).named_parameters() if n.startswith(("text_encoder.", "fusion."))]
+    exempt = [name for name in names if re.search(cfg.SOLVER.NO_DECAY, name)]
+    assert exempt == [name for name in names if "norm" in name or name.endswith("bias")]
+    assert 0 < len(exempt) < len(names)
