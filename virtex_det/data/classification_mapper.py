@@ -34,7 +34,7 @@ class ClassificationMapper:
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"ClassificationMapper reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
         names = [*(cfg.DATASETS.TRAIN if is_train else ()), *cfg.DATASETS.TEST]
-        pass
+        check_labels(names, cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         return {"image_transform": _build_transform(cfg, is_train), "image_format": cfg.INPUT.FORMAT}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

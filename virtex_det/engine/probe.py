@@ -1,0 +1,93 @@
+"""Probing what a pretraining learned: its backbone, built as the weights say, under a classifier."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from virtex_det.checkpoint import TransferCheckpointer, backbone_keys
+from virtex_det.data import build_test_loader
+from virtex_det.engine.results import write_records
+from virtex_det.engine.setup import load_config
+from virtex_det.engine.trainer import Trainer
+from virtex_det.errors import UserError
+from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_voc_labels
+from virtex_det.modeling import ImageClassifier
+
+
+def follow_backbone(args: argparse.Namespace) -> argparse.Namespace:
+    """Add what the weights say of their network to the overrides of a command line, where it wins.
+
+    Raises:
+        UserError: config or weights cannot be read.
+    """
+    keys = backbone_keys(load_config(args.config_file, args.opts))
+    args.opts = [*args.opts, *(part for pair in keys.items() for part in pair)]
+    return args
+
+
+def probe_voc07(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) -> dict[str, Any]:
+    """Train linear SVMs on the features of DATASETS.TRAIN, test them on DATASETS.TEST, and leave a result record.
+
+    Args:
+        cfg: of an ImageClassifier; MODEL.WEIGHTS may be "", for the features of a random network.
+        costs: candidates for the cost of each SVM.
+        folds: of the cross-validation that chooses.
+
+    Returns:
+        {"svm": {"mAP": percent, ...}}.
+
+    Raises:
+        UserError: weights or data cannot be used.
+    """
+    started = time.monotonic()
+    _check(cfg)
+    model = Trainer.build_model(cfg).eval()
+    assert isinstance(model, ImageClassifier)
+    TransferCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    train, test = (extract_examples(cfg, model, name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    results = {"svm": probe_classes(train, test, classes, costs, folds)}
+    write_records(cfg, results, iteration=None, wall_seconds=time.monotonic() - started)
+    return results
+
+
+@torch.no_grad()
+def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) -> Examples:
+    """Return the features of all images of a VOC data set, of length 1, and their labels.
+
+    Args:
+        cfg: says how images are cut and batched.
+        model: in evaluation mode.
+        dataset_name: a registered data set in VOC's layout.
+    """
+    labels = read_voc_labels(dataset_name)
+    loader = build_test_loader(cfg, dataset_name, batch_size=cfg.DATALOADER.TEST_BATCH_SIZE)
+    features: list[np.ndarray] = []
+    found: list[np.ndarray] = []
+    for batch in tqdm(loader, desc=dataset_name, unit="batch"):
+        features.append(F.normalize(model.image_features(batch)).cpu().numpy())
+        found += [labels[example["image_id"]] for example in batch]
+    return Examples(np.concatenate(features), np.stack(found))
+
+
+def _check(cfg: CfgNode) -> None:
+    if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
+        raise UserError(
+            f"The SVM probe is of an ImageClassifier, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}.\n"
+            "Start from configs/probes/voc07_svm.yaml; MODEL.WEIGHTS may be of any model."
+        )
+    train, test = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    if len(train) != 1 or len(test) != 1:
+        raise UserError(
+            f"The SVM probe trains on one data set and tests on one; DATASETS.TRAIN is {train} and TEST {test}."
+        )
+    if cfg.DATASETS.TRAIN_FRACTION != 1:
+        raise UserError("The SVM probe trains on all of DATASETS.TRAIN; set DATASETS.TRAIN_FRACTION 1.0.")
