@@ -141,6 +141,18 @@ def test_a_run_that_followed_clip_is_evaluated_with_clips_pixels(following, pret
     assert tuple(follow_weights(cfg).MODEL.PIXEL_MEAN) == CLIP_RGB.mean
 
 
+def test_a_run_of_ours_says_which_pools_it_was_pretrained_with(cfg, pretraining, tmp_path):
+    run = cfg.clone()
+    run.defrost()
+    run.MODEL.BACKBONE.NAME = "build_caption_resnet_backbone"
+    run.MODEL.CAPTION_RESNET.DOWNSAMPLE = "avg_shortcut"  # of which no tensor tells
+    TransferCheckpointer(pretraining(), str(tmp_path), cfg=run).save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    with pytest.raises(UserError, match='MODEL.CAPTION_RESNET.DOWNSAMPLE "avg_shortcut"'):
+        TransferCheckpointer(pretraining(), cfg=cfg).load(path)
+    TransferCheckpointer(pretraining(), cfg=run).load(path)
+
+
 def test_the_config_that_a_run_is_set_up_with_follows_its_weights(scenes, request, tmp_path, monkeypatch, save):
     monkeypatch.chdir(request.config.rootpath)
     path = save(LAYOUTS["open_clip"].content(network("CLIP RN50")))

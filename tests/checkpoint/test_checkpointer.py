@@ -358,7 +358,7 @@ def test_a_checkpoint_has_the_hash_of_its_tokenizer(captioner_file):
 
 def test_a_detectors_checkpoint_has_no_tokenizer(folder, cfg):
     TransferCheckpointer(nn.Linear(1, 1), str(folder), cfg=cfg).save("model")
-    assert set(torch.load(folder / "model.pth", weights_only=True)) == {"model", "pixels"}
+    assert set(torch.load(folder / "model.pth", weights_only=True)) == {"model", "pixels", "network"}
 
 
 def test_the_hash_is_of_the_file_that_training_began_with(with_tokenizer, folder):

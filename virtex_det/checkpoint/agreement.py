@@ -91,19 +91,28 @@ def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
     return wrong
 
 
-def _network_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
-    builder = cfg.MODEL.BACKBONE.NAME
-    is_ours = builder.startswith("build_caption_resnet")
+def network_facts(cfg: CfgNode) -> dict[str, Any]:
+    """Return what the tensors of a config's network do not show, under the names of ``Format``."""
+    is_ours = cfg.MODEL.BACKBONE.NAME.startswith("build_caption_resnet")
     variety = cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}  # Detectron2's own builder knows none of it
+    return {
+        "stem": variety.get("STEM", "basic"),
+        "downsample": variety.get("DOWNSAMPLE", "conv"),
+        "stride_in_1x1": cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+    }
+
+
+def _network_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
+    builder, facts = cfg.MODEL.BACKBONE.NAME, network_facts(cfg)
     wrong: dict[str, Any] = {}
-    if entry.stem not in (None, variety.get("STEM", "basic")):
+    if entry.stem not in (None, facts["stem"]):
         wrong["MODEL.CAPTION_RESNET.STEM"] = entry.stem
-    if entry.downsample not in (None, variety.get("DOWNSAMPLE", "conv")):
+    if entry.downsample not in (None, facts["downsample"]):
         wrong["MODEL.CAPTION_RESNET.DOWNSAMPLE"] = entry.downsample
-    if wrong and not is_ours:
+    if wrong and not builder.startswith("build_caption_resnet"):
         wrong["MODEL.BACKBONE.NAME"] = builder.replace("build_resnet", "build_caption_resnet")
     has_bottlenecks = cfg.MODEL.RESNETS.DEPTH >= 50
-    if has_bottlenecks and entry.stride_in_1x1 not in (None, cfg.MODEL.RESNETS.STRIDE_IN_1X1):
+    if has_bottlenecks and entry.stride_in_1x1 not in (None, facts["stride_in_1x1"]):
         wrong["MODEL.RESNETS.STRIDE_IN_1X1"] = entry.stride_in_1x1
     return wrong
 

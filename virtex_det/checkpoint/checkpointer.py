@@ -12,7 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
 
-from virtex_det.checkpoint.agreement import family_of
+from virtex_det.checkpoint.agreement import family_of, network_facts
 from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Pixels
 from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, Required, fill
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
@@ -200,15 +200,17 @@ class TransferCheckpointer(DetectionCheckpointer):
                 raise UserError(
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
                 ) from error
-        return {key: value for key, value in content.items() if key not in ("model", "pixels", _TOKENIZER, *keys)}
+        return {
+            key: value for key, value in content.items() if key not in ("model", "pixels", "network", _TOKENIZER, *keys)
+        }
 
     def _origin(self) -> dict[str, Any]:
-        """Return what a model has learned with: the pixels, and the tokenizer where the config names one."""
+        """Return what no tensor tells of a model: pixels, strides and pools, and the tokenizer where there is one."""
         if self.cfg is None:
             return {}
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
-        return {"pixels": pixels._asdict(), **tokenizer}
+        return {"pixels": pixels._asdict(), "network": network_facts(self.cfg), **tokenizer}
 
     def _check_tokenizer(self, content: Any, path: str) -> None:
         saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None

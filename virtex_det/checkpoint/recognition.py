@@ -53,7 +53,7 @@ def recognise(content: Any, path: str, family: str = "") -> Weights:
             if wrapper in entry.wrappers and (family or _is_marked(entry, tensors)):
                 weights = as_format(entry, tensors)
                 if weights.backbone and _has_stem_of(weights):
-                    return _with_own_pixels(weights, content)
+                    return _with_own_facts(weights, content)
     raise UserError(
         f"{path} belongs to {f'no file of the family {family}' if family else 'no weights family known here'}; "
         "nothing was loaded.\n"
@@ -124,13 +124,17 @@ def _has_stem_of(weights: Weights) -> bool:
     return weights.format.stem is None or is_deep == (weights.format.stem != "basic")
 
 
-def _with_own_pixels(weights: Weights, content: Any) -> Weights:
-    """Add what a checkpoint of ours says of the pixels that it was trained with."""
-    said = content.get("pixels") if weights.format.detectron2_names else None
-    if not isinstance(said, Mapping) or set(said) != set(Pixels._fields):
+def _with_own_facts(weights: Weights, content: Any) -> Weights:
+    """Add what a checkpoint of ours says of the pixels, strides and pools that it was trained with."""
+    if not weights.format.detectron2_names:
         return weights
-    pixels = Pixels(said["format"], tuple(said["mean"]), tuple(said["std"]))
-    return weights._replace(format=weights.format._replace(pixels=(pixels,)))
+    pixels, network = content.get("pixels"), content.get("network")
+    facts: dict[str, Any] = {}
+    if isinstance(pixels, Mapping) and set(pixels) == set(Pixels._fields):
+        facts["pixels"] = (Pixels(pixels["format"], tuple(pixels["mean"]), tuple(pixels["std"])),)
+    if isinstance(network, Mapping):
+        facts |= {key: network[key] for key in ("stem", "downsample", "stride_in_1x1") if key in network}
+    return weights._replace(format=weights.format._replace(**facts))
 
 
 def _first_names(content: Any) -> list[str]:
