@@ -9,8 +9,8 @@ from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.caption_mapper import CaptionMapper, exchange_left_and_right
-from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within
+from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError
 
 # Text, start and end in seconds.
@@ -71,7 +71,7 @@ class NarrativeMapper(CaptionMapper):
 
 
 def encode_utterances(
-    tokenizer: SentencePieceTokenizer, utterances: Sequence[Utterance], max_length: int
+    tokenizer: Tokenizer, utterances: Sequence[Utterance], max_length: int
 ) -> tuple[list[int], list[int]]:
     """Encode utterances word by word: the tokens are those of the whole text, since pieces do not cross white space.
 

@@ -72,8 +72,8 @@ def _register_coco_captions(folder: Path, prefix: str) -> None:
 def _register_narratives(root: Path) -> None:
     again = f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
     for split in SPLITS:
-        file = root / "scenes" / "annotations" / f"narratives_{split}.jsonl"
-        register_narratives(_forget(f"scenes_{split}_narratives"), file, root / "scenes" / split, made_by=again)
+        drawn = root / "scenes" / "annotations" / f"narratives_{split}.jsonl"
+        register_narratives(_forget(f"scenes_{split}_narratives"), drawn, root / "scenes" / split, made_by=again)
     files = {"train": "coco_train_localized_narratives-*-of-*.jsonl", "val": "coco_val_localized_narratives.jsonl"}
     for split, file in files.items():
         path = root / "localized_narratives" / file

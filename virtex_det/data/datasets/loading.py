@@ -111,7 +111,8 @@ def _missing_files(name: str, missing: list[Path]) -> str:
     setting = os.environ.get("DETECTRON2_DATASETS")
     state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
     lines.append(
-        f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, VOC2007/, scenes/"
+        f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, "
+        "VOC2007/, imagenet/, inat2018/, localized_narratives/, scenes/"
     )
     made_by = MetadataCatalog.get(name).get("made_by")
     return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
