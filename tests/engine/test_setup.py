@@ -145,10 +145,24 @@ def test_a_run_goes_on_with_its_own_tokenizer(pretraining_run, tokenizer):
 def test_a_run_does_not_go_on_with_another_tokenizer(pretraining_run, tokenizer, tmp_path):
     tokenizer.write_bytes(b"another")
     own = tmp_path / "run" / "vocabulary.model"
-    with pytest.raises(UserError, match=rf"tokenizer\.model is another vocabulary than {own}(?s:.*)TOKENIZER {own}"):
+    with pytest.raises(UserError, match=rf"tokenizer\.model is another file than {own}(?s:.*)TOKENIZER {own}"):
         setup(pretraining("--resume", *pretraining_run))
     assert own.read_bytes() != b"another"
     setup(pretraining("--resume", *pretraining_run[:2], "INPUT.CAPTION.TOKENIZER", own))
+
+
+def test_concepts_and_clusters_travel_with_the_run_too(tokenizer, tmp_path):
+    given = {"CONCEPTS": tmp_path / "verbs.json", "CLUSTERS": tmp_path / "ten.json"}
+    words = ["OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer]
+    for key, path in given.items():
+        path.write_text(key)
+        words += [f"INPUT.CAPTION.{key}", path]
+    setup(pretraining(*words))
+    (tmp_path / "run" / "last_checkpoint").write_text("model_final.pth")
+    given["CONCEPTS"].unlink()
+    cfg = setup(pretraining("--resume", *words))
+    assert Path(cfg.INPUT.CAPTION.CONCEPTS).read_text() == "CONCEPTS"
+    assert cfg.INPUT.CAPTION.CLUSTERS == str(given["CLUSTERS"])
 
 
 @pytest.mark.parametrize("mode", ["--resume", "--eval-only"])

@@ -63,6 +63,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
         return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     dicts = load_train_dicts(cfg)
+    if hasattr(mapper, "log_coverage") and comm.is_main_process():
+        mapper.log_coverage(dicts)
     loader = UnpackedBatches(
         torchdata.DataLoader(
             SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),

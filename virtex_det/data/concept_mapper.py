@@ -60,7 +60,7 @@ class ConceptMapper(CaptionMapper):
         captions = dataset_dict.get("captions") or []
         example = super().__call__({**dataset_dict, "captions": self._with_concept(captions)})
         tokens = example["caption_tokens"]
-        positions = self._positions(tokens)
+        positions = self.concept_positions(tokens)
         tags = self._index[tokens[positions]].unique()
         with nullcontext() if self.is_train else seeded(example["image_id"]):
             chosen = positions[torch.randperm(len(positions))[:1]]
@@ -71,19 +71,19 @@ class ConceptMapper(CaptionMapper):
         have = [any(self._has_concept(caption) for caption in example["captions"]) for example in dicts]
         logger.info("%d of %d images have no concept word in their captions", have.count(False), len(have))
 
+    def concept_positions(self, tokens: Tensor) -> Tensor:
+        """Return where in tokens (L,) concepts stand as whole words: "cat" is none in "catfish", which it may begin."""
+        candidates = (self._index[tokens] >= 0).nonzero().flatten()
+        whole = [self._is_whole_word(tokens[position : position + 2]) for position in candidates]
+        return candidates[torch.tensor(whole, dtype=torch.bool)]
+
     def _with_concept(self, captions: Sequence[str]) -> list[str]:
         order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
         ordered = [captions[index] for index in order]
         return [caption for caption in ordered if self._has_concept(caption)][:1] or ordered[:1]
 
     def _has_concept(self, caption: str) -> bool:
-        return len(self._positions(torch.tensor(self._tokens(caption)))) > 0
-
-    def _positions(self, tokens: Tensor) -> Tensor:
-        """Return where concepts stand as whole words: "cat" is none in "catfish", although it may begin it."""
-        candidates = (self._index[tokens] >= 0).nonzero().flatten()
-        whole = [self._is_whole_word(tokens[position : position + 2]) for position in candidates]
-        return candidates[torch.tensor(whole, dtype=torch.bool)]
+        return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0
 
     def _is_whole_word(self, tokens: Tensor) -> bool:
         word = self.concepts[self._index[tokens[0]]].word

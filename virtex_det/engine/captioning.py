@@ -25,7 +25,7 @@ from virtex_det.data.images import BrokenImage
 from virtex_det.data.pretraining_mapper import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
-from virtex_det.engine.setup import VOCABULARY, load_config
+from virtex_det.engine.setup import kept_files, load_config
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -84,8 +84,8 @@ def run_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> CfgNode
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml. Name the OUTPUT_DIR of a pretraining run.")
     paths = ["MODEL.WEIGHTS", last_checkpoint(folder) or str(folder / "model_final.pth")]
-    if (folder / VOCABULARY).is_file():
-        paths += ["INPUT.CAPTION.TOKENIZER", str(folder / VOCABULARY)]
+    for key, path in kept_files(folder).items():
+        paths += [key, str(path)]
     device = [] if torch.cuda.is_available() else ["MODEL.DEVICE", "cpu"]
     return load_config(str(folder / "config.yaml"), [*device, *paths, *overrides])
 

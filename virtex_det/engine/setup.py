@@ -5,6 +5,7 @@ import difflib
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
-VOCABULARY = "vocabulary.model"
+# What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
+KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -39,14 +41,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: what ``argument_parser()`` parsed.
 
     Returns:
-        The full config, frozen; also written to ``config.yaml`` in a new run folder, with the tokenizer beside it.
+        The full config, frozen; also written to ``config.yaml`` in a new run folder, with the tokenizer and its like beside it.
 
     Raises:
         UserError: for a config or a run folder that cannot be meant.
     """
     cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
     if args.resume or args.eval_only:
-        cfg = follow_tokenizer(cfg, resume=args.resume)
+        cfg = follow_kept_files(cfg, resume=args.resume)
     check_schedule(cfg)
     check_devices(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
@@ -68,7 +70,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if comm.is_main_process() and not (is_run and args.eval_only):
         write_atomically(run_folder / "config.yaml", cfg.dump())
         write_atomically(run_folder / "environment.txt", collect_env_info())
-        _keep_tokenizer(cfg)
+        _keep_files(cfg)
         logger.info(f"The full config and the environment are in {run_folder}: config.yaml, environment.txt")
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
@@ -102,26 +104,41 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     return cfg
 
 
-def follow_tokenizer(cfg: CfgNode, *, resume: bool) -> CfgNode:
-    """Return the config with the run folder's own tokenizer where the file that it names is gone, as in a moved run.
+def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
+    """Return the config with the run folder's own files where those that it names are gone, as in a moved run.
 
     Args:
         cfg: stays as it is.
-        resume: the run goes on, so the file has to be the one that it began with.
+        resume: the run goes on, so each file has to be the one that it began with.
 
     Raises:
-        UserError: it is another one.
+        UserError: one is another.
     """
-    name, own = cfg.INPUT.CAPTION.TOKENIZER, Path(cfg.OUTPUT_DIR) / VOCABULARY
-    if not name or not own.is_file():
-        return cfg
-    if not Path(name).exists():
-        return _with_tokenizer(cfg, str(own))
-    if resume and Path(name).is_file() and Path(name).read_bytes() != own.read_bytes():
-        raise UserError(
-            f"INPUT.CAPTION.TOKENIZER {name} is another vocabulary than {own}, which the run began with.\n"
-            f"To go on with the run, set INPUT.CAPTION.TOKENIZER {own}; to use the other one, start a new run."
-        )
+    moved: list[str] = []
+    for key, own in kept_files(cfg.OUTPUT_DIR).items():
+        name = reduce(getattr, key.split("."), cfg)
+        if name and not Path(name).exists():
+            moved += [key, str(own)]
+        elif resume and Path(name).is_file() and Path(name).read_bytes() != own.read_bytes():
+            raise UserError(
+                f"{key} {name} is another file than {own}, which the run began with.\n"
+                f"To go on with the run, set {key} {own}; to use the other one, start a new run."
+            )
+    return with_options(cfg, moved)
+
+
+def kept_files(run_folder: str | Path) -> dict[str, Path]:
+    """Return which of a run's own files its folder holds, by config key."""
+    paths = {f"INPUT.CAPTION.{key}": Path(run_folder) / name for key, name in KEPT_FILES.items()}
+    return {key: path for key, path in paths.items() if path.is_file()}
+
+
+def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
+    """Return a frozen copy of a config with ``KEY, VALUE`` pairs set."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(options)
+    cfg.freeze()
     return cfg
 
 
@@ -154,20 +171,13 @@ def check_devices(cfg: CfgNode) -> None:
         )
 
 
-def _keep_tokenizer(cfg: CfgNode) -> None:
-    """Copy the tokenizer file into the run folder, so that the run is whole wherever it is moved."""
-    named = Path(cfg.INPUT.CAPTION.TOKENIZER)
-    if named.is_file():
-        with replacing(Path(cfg.OUTPUT_DIR) / VOCABULARY) as unfinished:
-            unfinished.write_bytes(named.read_bytes())
-
-
-def _with_tokenizer(cfg: CfgNode, path: str) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.INPUT.CAPTION.TOKENIZER = path
-    cfg.freeze()
-    return cfg
+def _keep_files(cfg: CfgNode) -> None:
+    """Copy the tokenizer and its like into the run folder, so that the run is whole wherever it is moved."""
+    for key, name in KEPT_FILES.items():
+        named = Path(cfg.INPUT.CAPTION[key])
+        if named.is_file():
+            with replacing(Path(cfg.OUTPUT_DIR) / name) as unfinished:
+                unfinished.write_bytes(named.read_bytes())
 
 
 def _explain(error: Exception, cfg: CfgNode) -> str:

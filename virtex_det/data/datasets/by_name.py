@@ -22,7 +22,7 @@ class _Kind(NamedTuple):
 
 
 def register_by_name(name: str) -> None:
-    """Register a data set under its own name, if that is of a known kind: ``captions:``, ``narratives:``, ``pairs:`` or ``shards:``.
+    """Register a data set under its own name, if that is of a known kind, such as ``pairs:`` or ``shards:``.
 
     Raises:
         UserError: of a known kind but not of its form, or of a kind that is not known.
