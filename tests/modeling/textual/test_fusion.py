@@ -61,7 +61,7 @@ def slow_att_fc(head: AttentionFusion, grid: Tensor, text: Tensor, position: int
     weights = scores.exp() / scores.exp().sum()
     found = sum(weight * cell for weight, cell in zip(weights, cells, strict=True))
     first, second, last = head.hidden
-    hidden = F.gelu(first[0](torch.cat([query, found])))
+    hidden = F.gelu(first[0](found))
     return head.output(head.norm(last(F.gelu(second[0](hidden))))), weights
 
 

@@ -1,5 +1,6 @@
 """Fusion heads of ICMLM: predict the masked tokens of captions from the image grid and the captions' token vectors."""
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -94,8 +95,8 @@ class AttentionFusion(nn.Module):
     """ICMLM_att-fc: a masked token's vector attends over the image cells; what it finds there is classified.
 
     The sizes and the number of layers are not known to us, and ours, as are: one attention head, the masked token's
-    vector as it is for a query, and GELU. The query goes to the fully connected layers along with what it found: the
-    image alone does not say whether a shape or its colour is hidden.
+    vector as it is for a query, and GELU. The query is not handed on: what the text knows decides where to look, and
+    nothing else.
 
     Args:
         visual_feature_size: channels of the image grid.
@@ -117,31 +118,32 @@ class AttentionFusion(nn.Module):
     ):
         super().__init__()
         self.visual_projection = _visual_projection(visual_feature_size, text_size)
-        sizes = [2 * text_size] + [feedforward_size] * num_layers
+        sizes = [text_size] + [feedforward_size] * num_layers
         hidden = [
             nn.Sequential(nn.Linear(before, after), nn.GELU(), nn.Dropout(dropout))
             for before, after in zip(sizes, sizes[1:], strict=False)
         ]
-        self.hidden = nn.Sequential(*hidden, nn.Linear(sizes[-1], text_size), nn.LayerNorm(text_size))
+        self.hidden = nn.Sequential(*hidden, nn.Linear(sizes[-1], text_size))
+        self.norm = nn.LayerNorm(text_size)
         self.output = nn.Linear(text_size, vocab_size)
 
     def forward(self, visual_grid: Tensor, masked: Masked) -> Tensor:
         """Return the logits of the masked tokens, as TransformerFusion does."""
-        queries, cells, weights = self._attend(visual_grid, masked)
+        cells, weights = self._attend(visual_grid, masked)
         found = (weights.unsqueeze(1) @ cells).squeeze(1)  # shape: (targets, text_size)
-        return self.output(self.hidden(torch.cat([queries, found], dim=1)))
+        return self.output(self.norm(self.hidden(found)))
 
     def attention(self, visual_grid: Tensor, masked: Masked) -> Tensor:
         """Return each masked token's attention (targets, height, width), of sum 1."""
-        *_, weights = self._attend(visual_grid, masked)
+        _, weights = self._attend(visual_grid, masked)
         return weights.unflatten(1, visual_grid.shape[2:])
 
-    def _attend(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (targets, text_size), keys (targets, cells, text_size), and the weights of the keys."""
+    def _attend(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor]:
+        """Return keys (targets, cells, text_size), which are values too, and each query's weights of them."""
         queries = masked.text[masked.captions, masked.positions]
         cells = self.visual_projection(_cells(visual_grid))[masked.captions]
         scores = (cells @ queries.unsqueeze(2)).squeeze(2) / queries.shape[1] ** 0.5
-        return queries, cells, scores.softmax(dim=1)
+        return cells, scores.softmax(dim=1)
 
 
 FusionHead = TransformerFusion | AttentionFusion
@@ -172,7 +174,7 @@ def build_fusion_head(
 
 
 def _visual_projection(visual_feature_size: int, text_size: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(visual_feature_size, text_size), nn.LayerNorm(text_size))
+    return nn.Sequential(OrderedDict(linear=nn.Linear(visual_feature_size, text_size), norm=nn.LayerNorm(text_size)))
 
 
 def _cells(visual_grid: Tensor) -> Tensor:
