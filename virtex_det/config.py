@@ -91,6 +91,7 @@ def _add_model_keys(cfg: CN) -> None:
     # "tfm": a transformer encoder over image cells and caption tokens. "att_fc": the masked token attends over the
     # cells, then fully connected layers.
     cfg.MODEL.ICMLM.HEAD = "tfm"
+    # Layers and widths of the transformer, or of the fully connected layers.
     cfg.MODEL.ICMLM.NUM_LAYERS = 1
     cfg.MODEL.ICMLM.ATTENTION_HEADS = 12
     cfg.MODEL.ICMLM.FEEDFORWARD_SIZE = 3072
@@ -98,8 +99,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Weight of the tag-prediction loss; 0 leaves it out.
     cfg.MODEL.ICMLM.TAG_WEIGHT = 0.0
 
-    # Tag prediction (TP_Label, TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS
-    # or CLUSTERS. Loss: "softmax" against equal shares of the tags present, as VirTex's, or "sigmoid".
+    # Tag prediction (TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS or CLUSTERS.
+    # Loss, of ICMLM's tags too: "softmax" against equal shares of the tags present, as VirTex's, or "sigmoid".
     cfg.MODEL.TAG_PREDICTION = CN()
     cfg.MODEL.TAG_PREDICTION.NUM_TAGS = 0
     cfg.MODEL.TAG_PREDICTION.LOSS = "softmax"
@@ -111,7 +112,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.LOCTEX.TEMPERATURE = 0.1
     # Weight of the loss on the attention map; 0 leaves plain contrastive learning, which needs no traces.
     cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT = 1.0
-    # Feature maps whose attention follows the trace, at their own resolution: "res5", or "res4" and "res5".
+    # Feature maps whose attention follows the trace, each at its own resolution; that of the last one is drawn.
     cfg.MODEL.LOCTEX.LOCALIZATION_FEATURES = ("res5",)
 
     # Linear classifier over the average of the last feature map: multi-label pretraining and probes.

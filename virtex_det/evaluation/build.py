@@ -6,12 +6,13 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, PascalVOCDetectionEvaluator
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
 from virtex_det.evaluation.lvis import LVISEvaluator
+from virtex_det.evaluation.pointing import PointingGameEvaluator
 
 # What COCO's metrics read of a ground-truth object, and fail on the absence of.
 COCO_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
@@ -45,9 +46,17 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
     return DETECTION_EVALUATORS[kind](dataset_name, output_folder)
 
 
+def build_caption_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
+    """Return losses and captions' metrics, and where it is known which object a word names, the pointing game."""
+    captions = CaptionEvaluator(cfg, dataset_name, output_folder)
+    if not MetadataCatalog.get(dataset_name).get("instances_json"):
+        return captions
+    return DatasetEvaluators([captions, PointingGameEvaluator(cfg, dataset_name)])
+
+
 EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
     **dict.fromkeys(DETECTION_EVALUATORS, build_box_evaluator),
-    "captions": CaptionEvaluator,
+    "captions": build_caption_evaluator,
     "classification": lambda cfg, dataset, folder: ClassificationEvaluator(dataset, folder),
 }
 

@@ -72,8 +72,10 @@ def _register_coco_captions(folder: Path, prefix: str) -> None:
 def _register_narratives(root: Path) -> None:
     again = f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
     for split in SPLITS:
-        drawn = root / "scenes" / "annotations" / f"narratives_{split}.jsonl"
-        register_narratives(_forget(f"scenes_{split}_narratives"), drawn, root / "scenes" / split, made_by=again)
+        annotations = root / "scenes" / "annotations"
+        objects = {} if split == "unlabelled" else {"instances_json": str(annotations / f"instances_{split}.json")}
+        name, drawn = _forget(f"scenes_{split}_narratives"), annotations / f"narratives_{split}.jsonl"
+        register_narratives(name, drawn, root / "scenes" / split, made_by=again, **objects)
     files = {"train": "coco_train_localized_narratives-*-of-*.jsonl", "val": "coco_val_localized_narratives.jsonl"}
     for split, file in files.items():
         path = root / "localized_narratives" / file

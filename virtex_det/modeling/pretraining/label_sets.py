@@ -28,8 +28,10 @@ def equal_share_losses(logits: Tensor, present: Tensor) -> TargetLosses:
     It is the mean over the image's labels of their negative log-probability (VirTex, pretraining task ablations).
     """
     images = present.any(dim=1).nonzero().squeeze(1)
-    shares = F.normalize(present[images].to(logits.dtype), p=1)
-    return TargetLosses(F.cross_entropy(logits[images], shares, reduction="none"), images)
+    # In half precision the shares of seven labels would sum to 0.998.
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    shares = F.normalize(present[images].to(precision), p=1)
+    return TargetLosses(F.cross_entropy(logits[images].to(precision), shares, reduction="none"), images)
 
 
 def sigmoid_losses(logits: Tensor, present: Tensor) -> TargetLosses:

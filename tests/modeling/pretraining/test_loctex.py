@@ -1,0 +1,276 @@
+"""LocTex: the contrastive loss and that on attention, by their formulas; two processes; no traces."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.modeling.pretraining.conftest import assert_every_parameter_learns, images, with_targets
+from virtex_det.errors import UserError
+from virtex_det.modeling.pretraining.loctex import attend, contrastive_losses, localization_losses, mean_over_tokens
+
+# An unknown token, whose id is padding's, and captions of several lengths.
+CAPTIONS = [[1, 9, 0, 7, 2], [1, 6, 2], [1, 5, 8, 2], [1, 11, 2]]
+# Token, x, y: two cells of one token, twice the same one, a token of another image, an image without any.
+POINTS = [[(1, 0.1, 0.1), (1, 0.9, 0.1), (3, 0.2, 0.9)], [(1, 0.6, 0.6), (1, 0.7, 0.7)], [], [(1, 0.4, 0.9)]]
+
+SMALL = (
+    *("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.ATTENTION_HEADS", 2),
+    *("MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32, "MODEL.TEXT_ENCODER.NUM_LAYERS", 1, "MODEL.TEXT_ENCODER.DROPOUT", 0.0),
+    *("MODEL.LOCTEX.EMBED_SIZE", 12, "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.7),
+)
+TWO_FEATURES = (
+    *("MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"]),
+    *("MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res5", "res4")),
+)
+WITHOUT_TRACES = ("MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.0)
+
+
+def batch():
+    points = [torch.tensor(each, dtype=torch.float32).reshape(-1, 3) for each in POINTS]
+    captioned = with_targets("caption_tokens", CAPTIONS)
+    return [example | {"trace_points": each} for example, each in zip(captioned, points, strict=True)]
+
+
+@pytest.fixture
+def model(build) -> nn.Module:
+    return build("LocTexModel", *SMALL)
+
+
+def with_fixed_norms(model: nn.Module) -> nn.Module:
+    """Let batch norms keep the statistics of the whole batch: no image then depends on the others."""
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    model.visual_features(batch())
+    model.backbone.eval()
+    return model
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_contrastive(images: Tensor, captions: Tensor, temperature: float) -> Tensor:
+    """Minus the log of the pair's share in all pairs of the image, and of the caption; their mean."""
+
+    def similarity(image: Tensor, caption: Tensor) -> Tensor:
+        return (torch.dot(image, caption) / image.norm() / caption.norm() / temperature).exp()
+
+    losses = []
+    for k in range(len(images)):
+        pair = similarity(images[k], captions[k])
+        among_captions = pair / sum(similarity(images[k], caption) for caption in captions)
+        among_images = pair / sum(similarity(image, captions[k]) for image in images)
+        losses.append(-(among_captions.log() + among_images.log()) / 2)
+    return torch.stack(losses)
+
+
+def slow_localization(token: Tensor, cells: Tensor, mask: list[tuple[int, int]]) -> Tensor:
+    """Squared distance of unit vectors: the softmax of dot products with each of the cells (rows, columns, size)."""
+    products = [[torch.dot(token, cell) / len(token) ** 0.5 for cell in row] for row in cells]
+    total = sum(product.exp() for row in products for product in row)
+    attention = [[product.exp() / total for product in row] for row in products]
+    length = sum(share**2 for row in attention for share in row) ** 0.5
+    return sum(
+        (share / length - ((r, c) in mask) / len(mask) ** 0.5) ** 2
+        for r, row in enumerate(attention)
+        for c, share in enumerate(row)
+    )
+
+
+def test_the_contrastive_loss_is_that_of_the_formula():
+    found = contrastive_losses(draw(5, 4), draw(5, 4, seed=1), 0.3)
+    torch.testing.assert_close(found, slow_contrastive(draw(5, 4), draw(5, 4, seed=1), 0.3))
+
+
+def test_the_loss_on_attention_is_that_of_the_formula():
+    tokens, cells = draw(1, 2, 4), draw(1, 2, 3, 4, seed=1)
+    masks = torch.tensor([[[[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1]]]], dtype=torch.bool)
+    expected = [
+        slow_localization(tokens[0, 0], cells[0], [(0, 0), (1, 1)]),
+        slow_localization(tokens[0, 1], cells[0], [(1, 2)]),
+    ]
+    torch.testing.assert_close(localization_losses(attend(tokens, cells), masks)[0], torch.stack(expected))
+
+
+def test_attention_like_the_mask_costs_nothing_and_apart_from_it_two():
+    masks = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 1]]], dtype=torch.bool)
+    attention = torch.tensor([[[0.5, 0.5], [0, 0]], [[0, 0], [0, 1]]])
+    torch.testing.assert_close(localization_losses(attention, masks), torch.zeros(2))
+    torch.testing.assert_close(localization_losses(attention, masks.flip(0)), torch.full((2,), 2.0))
+
+
+def test_gradients_are_those_of_finite_differences():
+    masks = torch.rand(2, 2, 2, 2, generator=torch.Generator().manual_seed(0)) > 0.5
+    pairs = (draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_())
+    grids = (draw(2, 2, 3).requires_grad_(), draw(2, 2, 2, 3, seed=1).requires_grad_())
+    padding = torch.tensor([[False, False], [False, True]])
+    assert torch.autograd.gradcheck(lambda *features: contrastive_losses(*features, 0.3), pairs)
+    assert torch.autograd.gradcheck(lambda *vectors: localization_losses(attend(*vectors), masks), grids)
+    assert torch.autograd.gradcheck(lambda vectors: mean_over_tokens(vectors, padding), grids[:1])
+
+
+def test_the_mean_over_tokens_leaves_padding_out_whatever_stands_there():
+    vectors = torch.tensor([[[1.0], [3.0], [torch.nan]], [[5.0], [torch.inf], [0.0]]])
+    padding = torch.tensor([[False, False, True], [False, True, True]])
+    assert mean_over_tokens(vectors, padding).tolist() == [[2], [5]]
+
+
+def alone(model: nn.Module, example: dict) -> tuple[dict[str, Tensor], Tensor]:
+    """The feature maps of one example and the vectors of its tokens, which nothing pads."""
+    tokens = example["caption_tokens"][None]
+    features = model.visual_features([example])
+    return {name: grid[0] for name, grid in features.items()}, model.text_encoder(tokens, tokens < 0)[0]
+
+
+def expected_localization(model: nn.Module, example: dict, name: str) -> list[Tensor]:
+    features, text = alone(model, example)
+    cells = model.cell_embeddings[name](features[name].permute(1, 2, 0))
+    masks: dict[int, list[tuple[int, int]]] = {}
+    for token, x, y in example["trace_points"].tolist():
+        masks.setdefault(int(token), []).append((int(y * len(cells)), int(x * len(cells))))
+    embedded = model.token_embedding(text)
+    return [slow_localization(embedded[token], cells, [*{*mask}]) for token, mask in masks.items()]
+
+
+def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build):
+    model = with_fixed_norms(build("LocTexModel", *SMALL, *TWO_FEATURES))
+    pairs = [alone(model, example) for example in batch()]
+    found = model(batch())
+    assert list(found) == ["loss_contrastive", "loss_localization"]
+    image_features = [model.image_projection(features["res5"].mean(dim=(1, 2))) for features, _ in pairs]
+    caption_features = [model.caption_projection(text.mean(dim=0)) for _, text in pairs]
+    contrastive = slow_contrastive(torch.stack(image_features), torch.stack(caption_features), 0.1)
+    torch.testing.assert_close(found["loss_contrastive"], contrastive.mean(), rtol=1e-4, atol=1e-5)
+    by_image = [
+        [sum(both) for both in zip(*(expected_localization(model, example, n) for n in ("res4", "res5")), strict=True)]
+        for example in batch()
+    ]
+    assert [len(losses) for losses in by_image] == [2, 1, 0, 1]
+    localization = 0.7 * sum(map(sum, by_image)) / 4
+    torch.testing.assert_close(found["loss_localization"], localization, rtol=1e-4, atol=1e-5)
+    for losses, output in zip(by_image, model.eval()(batch()), strict=True):
+        expected = torch.tensor([0.7 * float(sum(losses)), len(losses)])
+        torch.testing.assert_close(output["losses"]["loss_localization"], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [(), TWO_FEATURES, WITHOUT_TRACES])
+def test_each_tokens_attention_sums_to_one_and_padding_makes_no_difference(build, options):
+    model = with_fixed_norms(build("LocTexModel", *SMALL, *options)).eval()
+    size = 4 if options == TWO_FEATURES else 2
+    for example, output in zip(batch(), model(batch()), strict=True):
+        attention = output["attention"]
+        assert attention.shape == (len(example["caption_tokens"]), size, size) and attention.dtype == torch.float32
+        torch.testing.assert_close(attention.sum(dim=(1, 2)), torch.ones(len(attention)))
+        torch.testing.assert_close(attention, model([example])[0]["attention"], rtol=1e-3, atol=1e-5)
+
+
+def test_without_localisation_no_trace_is_needed_and_no_weight_is_idle(build):
+    model = build("LocTexModel", *SMALL, *WITHOUT_TRACES)
+    assert list(model(with_targets("caption_tokens", CAPTIONS))) == ["loss_contrastive"]
+    assert_every_parameter_learns(model, with_targets("caption_tokens", CAPTIONS))
+    assert model.mapper == "CaptionMapper"
+
+
+def test_with_localisation_an_example_needs_its_trace(model):
+    with pytest.raises(UserError, match=r"NarrativeMapper.*\n?.*LOCALIZATION_WEIGHT 0"):
+        model(with_targets("caption_tokens", CAPTIONS))
+    with pytest.raises(UserError, match="DATALOADER.MAPPER NarrativeMapper"):
+        model(images())
+
+
+def test_evaluation_takes_captions_without_traces_and_images_without_captions(model):
+    model.eval()
+    captioned = with_targets("caption_tokens", CAPTIONS)
+    plain, *outputs = model([*images(1), *captioned])
+    assert plain == {} and [set(output) for output in outputs] == [{"losses", "attention"}] * 4
+    assert [list(output["losses"]) for output in outputs] == [["loss_contrastive"]] * 4
+    for output, expected in zip(outputs, model(captioned), strict=True):
+        torch.testing.assert_close(output, expected)
+    assert model(images()) == [{}] * 3
+
+
+def test_losses_belong_to_their_images_also_behind_one_without_a_caption(model):
+    plain, *outputs = model.eval()([*images(1), *batch()])
+    torch.testing.assert_close(outputs, model(batch()))
+    assert plain == {} and [float(output["losses"]["loss_localization"][1]) for output in outputs] == [2, 1, 0, 1]
+
+
+def test_a_batch_without_a_point_has_no_loss_on_attention_and_a_gradient_of_zero(model):
+    losses = model([batch()[2]] * 2)
+    losses["loss_localization"].backward()
+    assert losses["loss_localization"] == 0 and not model.token_embedding.weight.grad.any()
+
+
+@pytest.mark.parametrize("options", [(), TWO_FEATURES])
+def test_every_parameter_learns(build, options):
+    assert_every_parameter_learns(build("LocTexModel", *SMALL, *options), batch())
+
+
+def test_a_few_steps_lower_each_loss(model):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    history = []
+    for _ in range(25):
+        losses = model(batch())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append({name: loss.item() for name, loss in losses.items()})
+    assert all(history[-1][name] < history[0][name] / 2 for name in history[0])
+
+
+@pytest.mark.parametrize("options", [(), WITHOUT_TRACES])
+def test_mixed_precision_gives_the_losses_and_attention_of_full_precision(build, options):
+    model = with_fixed_norms(build("LocTexModel", *SMALL, *options))
+    full = model(batch())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(batch())
+        attention = model.eval()(batch())[0]["attention"]
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0.01, check_dtype=False)
+    torch.testing.assert_close(attention, model(batch())[0]["attention"], rtol=0.1, atol=0.05)
+    model.train()
+    sum(mixed.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_feature_map_that_the_backbone_does_not_give_is_refused_with_what_to_set(build):
+    with pytest.raises(UserError, match=r"res4.*\nSet MODEL.RESNETS.OUT_FEATURES to \['res4', 'res5'\]"):
+        build("LocTexModel", *SMALL, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res4",))
+
+
+def losses_and_gradients(cfg: CfgNode, examples: list[dict]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    torch.manual_seed(0)
+    model = with_fixed_norms(build_model(cfg)).double()
+    model.visual_features = lambda batched, of=model.visual_features: of(
+        [{"image": example["image"].double()} for example in batched]
+    )
+    parallel = DistributedDataParallel(model) if torch.distributed.is_initialized() else model
+    losses = parallel([example | {"trace_points": example["trace_points"].double()} for example in examples])
+    sum(losses.values()).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
+
+
+def one_of_two(rank: int, cfg: CfgNode, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(losses_and_gradients(cfg, batch()[2 * rank : 2 * rank + 2]), f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(build, small_cfg, tmp_path: Path):
+    """Their images have 3 and 1 tokens with points: a mean of the two means would be another."""
+    build("LocTexModel", *SMALL)
+    losses, gradients = losses_and_gradients(small_cfg, batch())
+    spawn(one_of_two, (small_cfg, str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    for name, loss in losses.items():
+        torch.testing.assert_close((found[0][0][name] + found[1][0][name]) / 2, loss)
+    assert all(gradient.any() for gradient in gradients.values())
+    for _, of_process in found:
+        torch.testing.assert_close(of_process, gradients)

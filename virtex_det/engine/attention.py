@@ -1,0 +1,280 @@
+"""Where a trained model looks for the words of a caption, and where the narrator pointed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+from tqdm import tqdm
+
+from virtex_det.checkpoint import follow_weights
+from virtex_det.data.concept_mapper import ConceptMapper
+from virtex_det.data.images import BrokenImage
+from virtex_det.data.narrative_mapper import NarrativeMapper, Utterance, encode_utterances
+from virtex_det.data.traces import crop_points, inside, points_within
+from virtex_det.engine.attention_sheets import (
+    PICTURE_SIDE,
+    WORD_SIDE,
+    Guess,
+    Sheet,
+    Sheets,
+    WordPicture,
+    draw_heat,
+    draw_trace,
+    encode_jpeg,
+    resized,
+)
+from virtex_det.engine.evaluate import load_trained
+from virtex_det.errors import UserError
+from virtex_det.modeling.pretraining.icmlm import ICMLMModel
+from virtex_det.modeling.pretraining.loctex import LocTexModel
+from virtex_det.modeling.textual.fusion import Masked
+
+GUESSES = 5
+
+
+class Look(NamedTuple):
+    """Where a model looks for a word."""
+
+    text: str
+    word: int  # its position in the caption
+    attention: Tensor  # (rows, columns), of sum 1
+    guesses: tuple[Guess, ...] = ()
+
+
+class Narration(NamedTuple):
+    """A caption as the model reads it, and where the pointer was."""
+
+    words: list[Utterance]  # one word each
+    tokens: list[int]  # without boundaries
+    word_of: list[int]  # position of each token's word
+    points: Tensor  # float32 (points, 3): x and y in shares of the model's image, seconds
+
+
+class EveryWord:
+    """LocTex: the attention of each word, which is the mean over its word pieces."""
+
+    def __init__(self, cfg: CfgNode, model: LocTexModel) -> None:
+        """
+        Args:
+            cfg: unused.
+            model: in evaluation.
+        """
+        self.model = model
+
+    def __call__(self, image: Tensor, caption: Tensor, narration: Narration) -> Iterator[Look]:
+        """Yield a look per word.
+
+        Args:
+            image: (3, S, S).
+            caption: (L,) the narration's tokens with their boundaries.
+            narration: what is said.
+        """
+        attention = self.model([{"image": image, "caption_tokens": caption}])[0]["attention"][1:-1]
+        word_of = torch.tensor(narration.word_of)
+        for word in word_of.unique().tolist():
+            yield Look(narration.words[word][0], word, attention[word_of == word].mean(dim=0))
+
+
+class EveryConcept:
+    """ICMLM: each concept word of the caption masked in turn, with what the model takes it for (as in its Fig. 1)."""
+
+    def __init__(self, cfg: CfgNode, model: ICMLMModel) -> None:
+        """
+        Args:
+            cfg: its INPUT.CAPTION.CONCEPTS says which words are masked.
+            model: in evaluation.
+        """
+        self.model = model
+        self.mapper = ConceptMapper(cfg, is_train=False)
+
+    def __call__(self, image: Tensor, caption: Tensor, narration: Narration) -> Iterator[Look]:
+        """Yield a look per concept word; arguments as of ``EveryWord``."""
+        positions = self.mapper.concept_positions(caption)
+        if not len(positions):
+            return
+        attention, probabilities = self._masked_in_turn(image, caption, positions)
+        for position, cells, row in zip(positions.tolist(), attention, probabilities, strict=True):
+            true = int(caption[position])
+            yield Look(self._word(true), narration.word_of[position - 1], cells, self._guesses(row, true))
+
+    def _masked_in_turn(self, image: Tensor, caption: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return attention (positions, rows, columns) and probabilities (positions, vocabulary) of masked tokens."""
+        turns = torch.arange(len(positions))
+        captions = caption.repeat(len(positions), 1)
+        captions[turns, positions] = self.mapper.tokenizer.mask_id
+        device = self.model.device
+        captions, turns, positions = (tensor.to(device) for tensor in (captions, turns, positions))
+        padding = torch.zeros_like(captions, dtype=torch.bool)
+        masked = Masked(self.model.text_encoder(captions, padding), padding, turns, positions)
+        grid = self.model.visual_grid([{"image": image}]).expand(len(turns), -1, -1, -1)
+        probabilities = self.model.fusion(grid, masked).float().softmax(dim=1)
+        return self.model.fusion.attention(grid, masked).float().cpu(), probabilities.cpu()
+
+    def _guesses(self, probabilities: Tensor, true: int) -> tuple[Guess, ...]:
+        best = probabilities.topk(min(GUESSES, len(probabilities)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return tuple(Guess(self._word(token), probability, token == true) for token, probability in pairs)
+
+    def _word(self, token: int) -> str:
+        return self.mapper.tokenizer.decode([token]) or "(no word)"
+
+
+_WAYS_TO_LOOK = {"LocTexModel": EveryWord, "ICMLMModel": EveryConcept}
+
+
+class AttentionDrawer:
+    """A trained LocTexModel or ICMLMModel with all that it takes to draw its attention to captioned images.
+
+    Example:
+        >>> drawer = AttentionDrawer(run_config("output/loctex"))
+        >>> drawer.draw(load_dataset("scenes_val_narratives")[:20]).drawn[0].words[0].text
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: of the model; its MODEL.WEIGHTS fill it whole, INPUT.CAPTION.TOKENIZER makes its tokens.
+
+        Raises:
+            UserError: it is another model, there are no weights, or they do not fit.
+        """
+        name = cfg.MODEL.META_ARCHITECTURE
+        if name not in _WAYS_TO_LOOK:
+            known = " and ".join(_WAYS_TO_LOOK)
+            raise UserError(f"{name} has no attention of words over the image to draw; {known} have.")
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError("MODEL.WEIGHTS is empty: attention is a trained model's. Name its run folder with --run.")
+        self.cfg = cfg = follow_weights(cfg)
+        self.mapper = NarrativeMapper(cfg, is_train=False)
+        self.model, self.report, _ = load_trained(cfg, cfg.MODEL.WEIGHTS)
+        self.model.eval()
+        self.look = _WAYS_TO_LOOK[name](cfg, self.model)
+
+    def draw(self, dicts: Sequence[dict[str, Any]]) -> Sheets:
+        """Draw a sheet per image behind a progress bar, with its first caption; a broken image is skipped.
+
+        Args:
+            dicts: dataset dicts with "captions", and "traces" where there are any.
+        """
+        sheets = Sheets([], [])
+        for dataset_dict in tqdm(dicts, unit="image", desc="drawing attention"):
+            try:
+                sheets.drawn.append(self._draw(dataset_dict))
+            except BrokenImage as error:
+                sheets.skipped.append(f"{_printable(dataset_dict['file_name'])}: {error.reason}")
+        return sheets
+
+    def describe(self) -> dict[str, str]:
+        """Say which model looked and how."""
+        report, caption = self.report, self.cfg.INPUT.CAPTION
+        return {
+            "Model": self.cfg.MODEL.META_ARCHITECTURE,
+            "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
+            "Vocabulary": f"{caption.TOKENIZER}, {self.mapper.tokenizer.vocab_size} pieces",
+            "Images": f"shorter side resized to {caption.CROP_SIZE} px, square centre crop, which the pictures show",
+        }
+
+    @torch.no_grad()
+    def _draw(self, dataset_dict: dict[str, Any]) -> Sheet:
+        example, _ = self.mapper.map_image(dataset_dict)
+        narration = self._narration(dataset_dict)
+        tokenizer = self.mapper.tokenizer
+        caption = torch.tensor([tokenizer.sos_id, *narration.tokens, tokenizer.eos_id])
+        looks = self.look(example["image"], caption, narration)
+        pixels = example["image"].flip(0) if self.cfg.INPUT.FORMAT == "BGR" else example["image"]
+        draw = _Pictures(pixels.permute(1, 2, 0).numpy(), narration)
+        return Sheet(
+            file_name=_printable(dataset_dict["file_name"]),
+            caption=" ".join(word for word, _, _ in narration.words),
+            picture=draw.whole(),
+            has_trace=draw.has_trace,
+            words=tuple(draw.word(look) for look in looks),
+            cut=len(narration.words) - 1 - max(narration.word_of, default=-1),
+        )
+
+    def _narration(self, dataset_dict: dict[str, Any]) -> Narration:
+        """Return the first caption word by word, and its points in the image that the mapper took last."""
+        captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
+        if not captions:
+            raise UserError(
+                f"There is no caption for {_printable(dataset_dict['file_name'])}. Name a dataset with captions or "
+                "narratives, such as coco_2017_val_captions."
+            )
+        trace: dict[str, Any] = traces[0] if traces else {"utterances": [], "points": np.zeros((0, 3), np.float32)}
+        utterances = trace["utterances"] or [(captions[0], torch.inf, -torch.inf)]
+        words = [(word, start, end) for text, start, end in utterances for word in text.split()]
+        tokens, word_of = encode_utterances(self.mapper.tokenizer, words, self.mapper.max_length)
+        points = torch.from_numpy(trace["points"])
+        places = crop_points(points[:, :2], self.mapper.image_transform.window)
+        return Narration(words, tokens, word_of, torch.cat([places, points[:, 2:]], dim=1))
+
+
+class _Pictures:
+    """Draws over one image."""
+
+    def __init__(self, pixels: np.ndarray, narration: Narration) -> None:
+        """Takes the model's image, (S, S, 3) RGB."""
+        self.large, self.small = (resized(pixels, side) for side in (PICTURE_SIDE, WORD_SIDE))
+        self.points = narration.points.numpy()
+        self.has_trace = len(self.points) > 0
+        intervals = torch.tensor([(start, end) for _, start, end in narration.words], dtype=torch.float32)
+        self._word, self._point = points_within(narration.points[:, 2].contiguous(), *intervals.view(-1, 2).unbind(1))
+
+    def whole(self) -> bytes:
+        """Draw the image with the whole trace."""
+        return encode_jpeg(self._trace(self.large, np.arange(len(self.points))))
+
+    def word(self, look: Look) -> WordPicture:
+        """Draw where the model looks for a word, and where the pointer was."""
+        of_word = self._point[self._word == look.word].numpy()
+        attention = look.attention.numpy()
+        return WordPicture(
+            text=look.text,
+            attention=encode_jpeg(draw_heat(self.small, attention)),
+            peak=float(attention.max()),
+            trace=encode_jpeg(self._trace(self.small, of_word)) if self.has_trace else None,
+            points=int(inside(torch.from_numpy(self.points[of_word, :2])).sum()),
+            guesses=look.guesses,
+        )
+
+    def _trace(self, pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        span = (self.points[0, 2], self.points[-1, 2]) if self.has_trace else (0, 0)
+        return draw_trace(pixels, self.points[chosen], span)
+
+
+def with_captions(paths: Sequence[Path], caption: str = "") -> list[dict[str, Any]]:
+    """Return dataset dicts of image files, with this caption or the first line of the text beside each.
+
+    Raises:
+        UserError: an image has no caption; the models whose attention is drawn write none.
+    """
+    captions = [caption or _caption_beside(path) for path in paths]
+    without = [path for path, found in zip(paths, captions, strict=True) if not found]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise UserError(
+            f"There is no caption for {_printable(without[0])}{more}, and this model writes none.\n"
+            f"Give one with --caption TEXT, or write it to {_printable(without[0].with_suffix('.txt').name)} beside it."
+        )
+    pairs = enumerate(zip(paths, captions, strict=True))
+    return [{"file_name": str(path), "image_id": number, "captions": [found]} for number, (path, found) in pairs]
+
+
+def _caption_beside(path: Path) -> str:
+    """Return the first line with words of the text beside an image, "" where there is none."""
+    text = path.with_suffix(".txt")
+    try:
+        lines = text.read_text(encoding="utf-8-sig").splitlines() if text.is_file() else []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{text} is not UTF-8 text: {error}\nConvert the file.") from error
+    return next((line.strip() for line in lines if line.strip()), "")
+
+
+def _printable(path: str | Path) -> str:
+    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,181 @@
+"""Pictures of attention and traces, on a page and in PNG files."""
+
+import base64
+import io
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import jinja2
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from virtex_det.benchmark.records import code_revision, describe_hardware
+from virtex_det.utils import replacing, write_atomically
+
+PICTURE_SIDE = 200  # pixels of the whole picture
+WORD_SIDE = 140  # and of a word's
+
+_HEAT = matplotlib.colormaps["inferno"]
+_TIME = matplotlib.colormaps["cool"]
+# Seconds without a point: the pointer was away, and no line is drawn.
+_PAUSE = 0.5
+_COLUMNS, _GAP, _LINE = 6, 12, 16  # of a sheet; the last two in pixels
+_BLUE = "#1f6fb2"
+
+
+class Guess(NamedTuple):
+    """A word that the model puts in the place of a masked one."""
+
+    word: str
+    probability: float
+    is_right: bool
+
+
+class WordPicture(NamedTuple):
+    """A word with its pictures, both JPEG."""
+
+    text: str
+    attention: bytes
+    peak: float  # largest share that a cell has of the attention
+    trace: bytes | None  # the pointer while the word is said; None without a trace
+    points: int  # that lie in the picture
+    guesses: tuple[Guess, ...]
+
+
+class Sheet(NamedTuple):
+    """An image, its caption, and the pictures of its words."""
+
+    file_name: str
+    caption: str
+    picture: bytes  # JPEG, with the whole trace where there is one
+    has_trace: bool
+    words: tuple[WordPicture, ...]
+    cut: int  # words at the end that the model does not read
+
+
+class Sheets(NamedTuple):
+    """What became of a list of images."""
+
+    drawn: list[Sheet]
+    skipped: list[str]  # why, with the file's name
+
+
+def draw_heat(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """Lay attention over a picture, from dark at none to bright at its largest value, bilinear between cells.
+
+    Args:
+        pixels: (S, S, 3) uint8 RGB.
+        attention: (rows, columns), some of it positive.
+
+    Returns:
+        Of the shape and type of ``pixels``.
+    """
+    side = pixels.shape[0]
+    heat = cv2.resize(attention / attention.max(), (side, side), interpolation=cv2.INTER_LINEAR)
+    opacity = 0.35 + 0.3 * heat[..., None]
+    return (pixels * (1 - opacity) + 255 * _HEAT(heat)[..., :3] * opacity).astype(np.uint8)
+
+
+def draw_trace(pixels: np.ndarray, points: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """Draw a pointer's way over a picture, its colour from cyan to magenta with time; no line crosses a pause.
+
+    Args:
+        pixels: (S, S, 3) uint8 RGB.
+        points: (points, 3), x and y in shares of the picture, seconds, ascending.
+        span: seconds of the first and the last colour.
+
+    Returns:
+        Of the shape and type of ``pixels``, which stay as they are.
+    """
+    canvas, times = np.ascontiguousarray(pixels).copy(), points[:, 2]
+    # OpenCV has the centre of the first pixel at 0, and with shift 4 sixteenths of a pixel; it cuts what is outside.
+    places = ((points[:, :2].clip(-1, 2) * canvas.shape[0] - 0.5) * 16).round().astype(int)
+    goes_on = np.diff(times, prepend=-np.inf) <= _PAUSE
+    starts = np.where(goes_on[:, None], np.roll(places, 1, axis=0), places)
+    colours = 255 * _TIME((times - span[0]) / max(span[1] - span[0], 1e-6))[:, :3]
+    for thickness, shade in ((4, 0), (2, 1)):  # a dark line below, which is seen on any ground
+        for start, end, colour in zip(starts.tolist(), places.tolist(), (shade * colours).tolist(), strict=True):
+            cv2.line(canvas, start, end, colour, thickness, cv2.LINE_AA, 4)
+    return canvas
+
+
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return (side, side, 3) of (S, S, 3) uint8 RGB."""
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Return a JPEG file of (height, width, 3) uint8 RGB."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> Path:
+    """Write a PNG per sheet and the self-contained page ``attention.html``.
+
+    Args:
+        folder: made where it is not there.
+        sheets: what to show.
+        facts: rows of the "what was run" list, by name.
+
+    Returns:
+        The path of the page.
+    """
+    folder = Path(folder)
+    for number, sheet in enumerate(sheets.drawn):
+        with replacing(folder / f"{number:03d}_{Path(sheet.file_name).stem[:100]}.png") as unfinished:
+            compose(sheet).save(unfinished, "PNG")
+    hardware = describe_hardware()
+    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
+    environment = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
+    environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    page = environment.get_template("attention.html.j2").render(
+        sheets=sheets, word_side=WORD_SIDE, facts=facts | {"Code": code_revision(), "Hardware": processors}
+    )
+    write_atomically(folder / "attention.html", page)
+    return folder / "attention.html"
+
+
+def compose(sheet: Sheet) -> Image.Image:
+    """Put a sheet's pictures and words into one picture."""
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
+    cell = (WORD_SIDE * (2 if sheet.has_trace else 1) + _GAP, WORD_SIDE + _GAP + _LINE * (2 + _most_guesses(sheet)))
+    columns = _COLUMNS // (2 if sheet.has_trace else 1)
+    rows = [sheet.words[start : start + columns] for start in range(0, len(sheet.words), columns)]
+    width = columns * cell[0] + _GAP
+    caption = "\n".join(textwrap.wrap(sheet.caption, (width - PICTURE_SIDE - 3 * _GAP) // 7, max_lines=12))
+    canvas = Image.new("RGB", (width, PICTURE_SIDE + 2 * _GAP + len(rows) * cell[1]), "white")
+    pen = ImageDraw.Draw(canvas)
+    canvas.paste(_opened(sheet.picture), (_GAP, _GAP))
+    pen.text((PICTURE_SIDE + 2 * _GAP, _GAP), caption, "black", font)
+    for number, row in enumerate(rows):
+        for column, word in enumerate(row):
+            left, top = _GAP + column * cell[0], PICTURE_SIDE + 2 * _GAP + number * cell[1]
+            pictures = [picture for picture in (word.trace, word.attention) if picture]
+            for place, picture in enumerate(pictures):
+                canvas.paste(_opened(picture), (left + place * WORD_SIDE, top))
+            for line, (text, colour) in enumerate(_label(word)):
+                pen.text((left, top + WORD_SIDE + 2 + line * _LINE), text, colour, font)
+    return canvas
+
+
+def _most_guesses(sheet: Sheet) -> int:
+    return max((len(word.guesses) for word in sheet.words), default=0)
+
+
+def _label(word: WordPicture) -> list[tuple[str, str]]:
+    """Return lines below a word's pictures, with their colours."""
+    pointer = f", {word.points} points" if word.trace else ""
+    guesses = [
+        (f"{guess.probability:.0%} {guess.word}", _BLUE if guess.is_right else "black") for guess in word.guesses
+    ]
+    return [(word.text[:24], "black"), (f"peak {word.peak:.1%}{pointer}", "grey"), *guesses]
+
+
+def _opened(jpeg: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg))

@@ -1,0 +1,118 @@
+"""The pointing game: does the attention of a word land on the object that the word names?"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from virtex_det.data.datasets import load_dataset
+from virtex_det.data.narrative_mapper import encode_utterances
+from virtex_det.data.wordpiece import read_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class PointingGameEvaluator(DatasetEvaluator):
+    """Share of the words naming an object's class whose attention is largest in a cell with its centre on the object.
+
+    The data set has narratives with "grounding", the annotation that each word is about or None, and its metadata
+    "instances_json", where the annotations are. Of the model it takes each image's "attention" (L, rows, columns) of
+    the caption's tokens; words without any, such as those that a masked language model sees, do not count.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str | Path = "") -> None:
+        """
+        Args:
+            cfg: its INPUT.CAPTION made the tokens.
+            dataset_name: a registered dataset.
+            output_folder: unused; nothing is written.
+        """
+        self.tokenizer = read_tokenizer(cfg.INPUT.CAPTION.TOKENIZER)
+        self.max_length = cfg.INPUT.CAPTION.MAX_LENGTH
+        self.dataset_name = dataset_name
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.objects = COCO(MetadataCatalog.get(dataset_name).instances_json)
+        self.traces = {image["image_id"]: image["traces"] for image in load_dataset(dataset_name)}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self.words: dict[Any, list[tuple[float, float, float]]] = {}
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Look at where the words of a batch's captions point."""
+        for example, output in zip(inputs, outputs, strict=True):
+            if "attention" in output:
+                self.words[example["image_id"]] = [
+                    _judge(output["attention"][tokens].sum(dim=0).numpy(), mask)
+                    for tokens, mask in self._named_objects(example)
+                    if output["attention"][tokens].any()
+                ]
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Return under "pointing" the "accuracy" in percent and the number of "words"; on the main process alone.
+
+        Besides, in percent: "chance", what cells drawn at random would reach, and "ceiling", how many words have an
+        object that covers the centre of any cell.
+        """
+        gathered = comm.gather(self.words)
+        if not comm.is_main_process():
+            return {}
+        images = {image: words for part in gathered for image, words in part.items()}
+        words = [word for of_image in images.values() for word in of_image]
+        if not words:
+            logger.warning("No word to point with: no caption of %s names an object", self.dataset_name)
+            return {}
+        accuracy, chance, ceiling = (100 * np.mean(words, axis=0)).tolist()
+        results = {"accuracy": accuracy, "chance": chance, "ceiling": ceiling, "words": len(words)}
+        logger.info("Pointing game on %s:\n%s", self.dataset_name, create_small_table(results))
+        return {"pointing": results}
+
+    def _named_objects(self, example: dict[str, Any]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield the positions of a word's tokens, and the mask of the object whose class it is."""
+        caption = example["caption_tokens"]
+        if "masked_labels" in example:
+            caption = torch.where(example["masked_labels"] > 0, example["masked_labels"], caption)
+        trace, utterance_of = self._narrative_of(example["image_id"], caption)
+        for number, ((text, _, _), annotation) in enumerate(
+            zip(trace.get("utterances", ()), trace.get("grounding", ()), strict=True)
+        ):
+            tokens = [1 + token for token, utterance in enumerate(utterance_of) if utterance == number]
+            if annotation is not None and tokens and text == self._class_of(annotation):
+                yield tokens, self.objects.annToMask(self.objects.anns[annotation])
+
+    def _narrative_of(self, image_id: Any, caption: Tensor) -> tuple[dict[str, Any], list[int]]:
+        """Return the trace that has this caption, and the utterance of each token between its boundaries."""
+        for trace in self.traces[image_id]:
+            tokens, utterance_of = encode_utterances(self.tokenizer, trace["utterances"], self.max_length)
+            if tokens == caption[1:-1].tolist():
+                return trace, utterance_of
+        return {}, []
+
+    def _class_of(self, annotation: int) -> str:
+        return self.objects.cats[self.objects.anns[annotation]["category_id"]]["name"]
+
+
+def _judge(attention: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
+    """Return whether the largest cell's centre is on the mask, the share of centres that are, and whether any is."""
+    square = min(mask.shape)
+    rows, columns = (_centres(*sizes, square) for sizes in zip(attention.shape, mask.shape, strict=True))
+    on_mask = mask[np.ix_(rows, columns)]
+    return float(on_mask.flat[attention.argmax()]), float(on_mask.mean()), float(on_mask.any())
+
+
+def _centres(cells: int, side: int, square: int) -> np.ndarray:
+    """Return the pixels of cells' centres along a side of the image, whose square in the middle they share out."""
+    return ((side - square) / 2 + (np.arange(cells) + 0.5) / cells * square).astype(int)

@@ -1,0 +1,141 @@
+"""Image-conditioned masked language modelling (ICMLM): predict a masked concept word from the image and its caption."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from torch import Tensor
+from torch.nn import functional as F
+
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.label_sets import LabelSetLoss, equal_share_losses, label_presence
+from virtex_det.modeling.pretraining.tag_prediction import build_tag_loss, num_tags
+from virtex_det.modeling.textual import LinearTextualHead
+from virtex_det.modeling.textual.fusion import FusionHead, Masked, build_fusion_head
+from virtex_det.modeling.textual.padding import pad_captions
+from virtex_det.modeling.textual.text_encoder import TextEncoder, build_text_encoder
+
+
+class _Encoded(NamedTuple):
+    grid: Tensor  # (images, channels, height, width)
+    masked: Masked
+    labels: Tensor  # (targets,) int64, the true tokens
+
+
+@META_ARCH_REGISTRY.register()
+class ICMLMModel(ImageModel):
+    """A ResNet, a text encoder, and a head that fuses both to predict the masked word (ICMLM, sec. 3).
+
+    The text encoder is a pretrained BERT, which stays as it is, or a small transformer that learns with the rest. What
+    is not known of the paper, and so ours: the weight of the tag loss and its form, MODEL.TAG_PREDICTION.LOSS.
+
+    In evaluation each image's dict has "attention": float (L, height, width), which cells each masked token of its
+    caption attends to, of sum 1; zeros at all other tokens.
+
+    Args:
+        backbone: has a feature "res5".
+        text_encoder: from tokens to vectors.
+        fusion: from image grid and vectors to logits of the masked tokens.
+        pixel_mean: per channel, in the images' units (0..255).
+        pixel_std: likewise.
+        tag_head: logits of the concepts from the image alone; None leaves tags out.
+        tag_loss: of each image.
+        tag_weight: its factor.
+    """
+
+    target = "masked_labels"
+    mapper = "ConceptMapper"
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        text_encoder: TextEncoder,
+        fusion: FusionHead,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        tag_head: LinearTextualHead | None = None,
+        tag_loss: LabelSetLoss = equal_share_losses,
+        tag_weight: float = 1.0,
+    ):
+        super().__init__(backbone, pixel_mean, pixel_std)
+        self.text_encoder = text_encoder
+        self.fusion = fusion
+        self.tag_head = tag_head
+        self.tag_loss = tag_loss
+        self.tag_weight = tag_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments of the constructor.
+
+        Raises:
+            UserError: MODEL.ICMLM or MODEL.TEXT_ENCODER asks for what there is not.
+        """
+        common = super().from_config(cfg)
+        channels = common["backbone"].output_shape()["res5"].channels
+        options, text_encoder = cfg.MODEL.ICMLM, build_text_encoder(cfg)
+        fusion = build_fusion_head(
+            options.HEAD,
+            visual_feature_size=channels,
+            text_size=text_encoder.output_size,
+            vocab_size=cfg.MODEL.TEXTUAL.VOCAB_SIZE,
+            num_layers=options.NUM_LAYERS,
+            attention_heads=options.ATTENTION_HEADS,
+            feedforward_size=options.FEEDFORWARD_SIZE,
+            dropout=options.DROPOUT,
+        )
+        common |= {"text_encoder": text_encoder, "fusion": fusion}
+        if not options.TAG_WEIGHT:
+            return common
+        tag_head = LinearTextualHead(channels, num_tags(cfg))
+        tag_loss = build_tag_loss(cfg, tag_head)
+        return common | {"tag_head": tag_head, "tag_loss": tag_loss, "tag_weight": options.TAG_WEIGHT}
+
+    def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+        """Return the cross-entropy of each masked token, and with a tag head the loss of each image with tags.
+
+        Args:
+            batched_inputs: examples with "caption_tokens" (L,), one or more of them masked; "masked_labels" (L,), the
+                true token where it is to be predicted, 0 elsewhere; and "tags" (n,), indices of concepts.
+        """
+        return self._losses(self._encode(batched_inputs), batched_inputs)
+
+    def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return for each image with a caption its "losses" and "attention"; nothing for others."""
+        if not any(self.target in example for example in batched_inputs):
+            return [{} for _ in batched_inputs]
+        encoded = self._encode(batched_inputs)
+        outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
+        maps = self._attention(encoded)
+        for example, output, of_tokens in zip(batched_inputs, outputs, maps, strict=True):
+            if self.target in example:
+                output["attention"] = of_tokens[: len(example["caption_tokens"])]
+        return outputs
+
+    def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
+        tokens, padding = pad_captions(self.on_device(batched_inputs, "caption_tokens"))
+        labels, _ = pad_captions(self.on_device(batched_inputs, self.target))
+        captions, positions = labels.nonzero(as_tuple=True)
+        masked = Masked(self.text_encoder(tokens, padding), padding, captions, positions)
+        return _Encoded(self.visual_grid(batched_inputs), masked, labels[captions, positions])
+
+    def _losses(self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+        grid, masked, labels = encoded
+        values = F.cross_entropy(self.fusion(grid, masked), labels, reduction="none")
+        losses = {"loss_masked_concept": TargetLosses(values, masked.captions)}
+        if self.tag_head is None:
+            return losses
+        logits = self.tag_head(grid)
+        tags = label_presence(self.on_device(batched_inputs, "tags"), logits.shape[1])
+        values, images = self.tag_loss(logits, tags)
+        return losses | {"loss_tag_prediction": TargetLosses(self.tag_weight * values, images)}
+
+    def _attention(self, encoded: _Encoded) -> Tensor:
+        """Return (images, length, height, width) on the CPU."""
+        grid, masked, _ = encoded
+        maps = grid.new_zeros(*masked.text.shape[:2], *grid.shape[2:])
+        maps[masked.captions, masked.positions] = self.fusion.attention(grid, masked).to(maps.dtype)
+        return maps.float().cpu()

@@ -1,0 +1,77 @@
+"""Tag prediction (ICMLM's baselines): predict from the image the concepts, or the cluster, of its caption."""
+
+import math
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
+
+from virtex_det.data.clusters import CaptionClusters
+from virtex_det.data.concepts import ConceptSet
+from virtex_det.errors import UserError
+from virtex_det.modeling.pretraining.classification import LabelSetModel
+from virtex_det.modeling.pretraining.label_sets import LABEL_SET_LOSSES, LabelSetLoss
+from virtex_det.modeling.textual import LinearTextualHead
+
+
+@META_ARCH_REGISTRY.register()
+class TagPredictionModel(LabelSetModel):
+    """A ResNet and a linear classifier that says which tags an image has.
+
+    With ConceptMapper it is TP_Postag: the tags are the concept words of the caption. With ClusterMapper it is
+    TP_Cluster: the tag is the caption's cluster. TP_Label, whose tags are annotated classes of objects, is
+    MultilabelClassificationModel.
+
+    Which loss the paper has is not known to us. Ours is VirTex's, a softmax against equal shares;
+    MODEL.TAG_PREDICTION.LOSS "sigmoid" decides on each tag for itself.
+    """
+
+    target = "tags"
+    mapper = "ConceptMapper or ClusterMapper"
+    loss_name = "loss_tag_prediction"
+    num_ignored = 0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments of the constructor.
+
+        Raises:
+            UserError: there is no such loss, or the file of the tags cannot be read.
+        """
+        common = super().from_config(cfg)
+        return common | {"label_set_loss": build_tag_loss(cfg, common["textual"])}
+
+    @classmethod
+    def num_labels(cls, cfg: CfgNode) -> int:
+        """Return the number of tags."""
+        return num_tags(cfg)
+
+
+def num_tags(cfg: CfgNode) -> int:
+    """Return MODEL.TAG_PREDICTION.NUM_TAGS, or where that is 0 the number in the file that the mapper reads them from.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if cfg.MODEL.TAG_PREDICTION.NUM_TAGS:
+        return cfg.MODEL.TAG_PREDICTION.NUM_TAGS
+    if cfg.DATALOADER.MAPPER == "ClusterMapper":
+        return CaptionClusters.read(cfg.INPUT.CAPTION.CLUSTERS).size
+    return len(ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS).concepts)
+
+
+def build_tag_loss(cfg: CfgNode, head: LinearTextualHead) -> LabelSetLoss:
+    """Return the loss that MODEL.TAG_PREDICTION.LOSS names, and let a head of sigmoids start with one expected tag.
+
+    Otherwise it would start with half of them all, which takes long to unlearn (Lin et al. 2017, sec. 4.1).
+
+    Raises:
+        UserError: there is no such loss.
+    """
+    loss = cfg.MODEL.TAG_PREDICTION.LOSS
+    if loss not in LABEL_SET_LOSSES:
+        raise UserError(f"MODEL.TAG_PREDICTION.LOSS is {loss!r}; expected one of {', '.join(LABEL_SET_LOSSES)}.")
+    if loss == "sigmoid":
+        nn.init.constant_(head.output.bias, -math.log(head.output.out_features))
+    return LABEL_SET_LOSSES[loss]
