@@ -99,8 +99,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Weight of the tag-prediction loss; 0 leaves it out.
     cfg.MODEL.ICMLM.TAG_WEIGHT = 0.0
 
-    # Tag prediction (TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS or CLUSTERS.
-    # Loss, of ICMLM's tags too: "softmax" against equal shares of the tags present, as VirTex's, or "sigmoid".
+    # Tag prediction (TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS or from
+    # CLUSTERS. Loss, of ICMLM's tags too: "softmax" against equal shares of the tags present, or "sigmoid".
     cfg.MODEL.TAG_PREDICTION = CN()
     cfg.MODEL.TAG_PREDICTION.NUM_TAGS = 0
     cfg.MODEL.TAG_PREDICTION.LOSS = "softmax"

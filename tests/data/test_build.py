@@ -146,7 +146,7 @@ def test_loading_leaves_the_random_numbers_of_training_alone(mapped_cfg):
 def test_a_resumed_run_loads_none_of_the_images_it_skips(cfg, monkeypatch):
     loaded = []
     monkeypatch.setattr(
-        "virtex_det.data.detection_mapper.read_image",
+        "virtex_det.data.mappers.detection.read_image",
         lambda example, _: loaded.append(1) or np.zeros((40, 60, 3), "uint8"),
     )
     take(build_train_loader(cfg, start_iter=50), 1)

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, TINY_PRETRAINING
 from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.narratives import load_narratives
-from virtex_det.data.narrative_mapper import encode_utterances
+from virtex_det.data.mappers.narrative import encode_utterances
 from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
 from virtex_det.engine.attention import AttentionDrawer, Narration, with_captions

@@ -153,6 +153,11 @@ def test_a_run_does_not_go_on_with_another_tokenizer(pretraining_run, tokenizer,
     setup(pretraining("--resume", *pretraining_run[:2], "INPUT.CAPTION.TOKENIZER", own))
 
 
+def test_a_task_of_virtex_takes_no_vocabulary_of_bert(tmp_path):
+    with pytest.raises(UserError, match="BicaptioningModel reads a SentencePiece vocabulary"):
+        setup(pretraining("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", "google-bert/bert-base-uncased"))
+
+
 def test_concepts_and_clusters_travel_with_the_run_too(tokenizer, tmp_path):
     given = {"CONCEPTS": tmp_path / "verbs.json", "CLUSTERS": tmp_path / "ten.json"}
     words = ["OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer]

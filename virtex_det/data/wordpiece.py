@@ -82,7 +82,7 @@ def read_tokenizer(source: str) -> Tokenizer:
     Raises:
         UserError: it cannot be read.
     """
-    return SentencePieceTokenizer(source) if _is_sentencepiece(source) else WordPieceTokenizer(source)
+    return SentencePieceTokenizer(source) if is_sentencepiece(source) else WordPieceTokenizer(source)
 
 
 def tokenizer_sha256(source: str) -> str:
@@ -97,5 +97,6 @@ def tokenizer_sha256(source: str) -> str:
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
 
-def _is_sentencepiece(source: str) -> bool:
+def is_sentencepiece(source: str) -> bool:
+    """Return whether a tokenizer is named that is none of BERT's; an empty name is taken for one that was forgotten."""
     return not source or source.endswith(".model") or Path(source).is_file()

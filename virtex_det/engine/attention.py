@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
-from virtex_det.data.concept_mapper import ConceptMapper
 from virtex_det.data.images import BrokenImage
-from virtex_det.data.narrative_mapper import NarrativeMapper, Utterance, encode_utterances
+from virtex_det.data.mappers.concept import ConceptMapper
+from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode_utterances
 from virtex_det.data.traces import crop_points, inside, points_within
 from virtex_det.engine.attention_sheets import (
     PICTURE_SIDE,

@@ -22,7 +22,7 @@ from virtex_det.benchmark.records import code_revision, describe_hardware
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg
 from virtex_det.data.images import BrokenImage
-from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
 from virtex_det.engine.setup import kept_files, load_config

@@ -20,6 +20,7 @@ from yaml import YAMLError
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg
 from virtex_det.data.datasets import check_datasets, check_num_classes
+from virtex_det.data.wordpiece import is_sentencepiece
 from virtex_det.engine.performance import tune_process
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
@@ -27,6 +28,8 @@ from virtex_det.utils import replacing, write_atomically
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
+
+SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageModel", "TokenClassificationModel")
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -41,7 +44,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: what ``argument_parser()`` parsed.
 
     Returns:
-        The full config, frozen; also written to ``config.yaml`` in a new run folder, with the tokenizer and its like beside it.
+        The full config, frozen; also written to ``config.yaml`` in a new run folder, beside the tokenizer and its like.
 
     Raises:
         UserError: for a config or a run folder that cannot be meant.
@@ -51,6 +54,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = follow_kept_files(cfg, resume=args.resume)
     check_schedule(cfg)
     check_devices(cfg)
+    check_tokenizer(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any((run_folder / marker).exists() for marker in RUN_MARKERS)
@@ -158,6 +162,16 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         for name in names:
             check_num_classes(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+
+
+def check_tokenizer(cfg: CfgNode) -> None:
+    """Refuse BERT's vocabulary for VirTex's tasks, to which the special tokens are the ids 0 to 3."""
+    model, tokenizer = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.CAPTION.TOKENIZER
+    if model in SENTENCEPIECE_MODELS and not is_sentencepiece(tokenizer):
+        raise UserError(
+            f"{model} reads a SentencePiece vocabulary, and INPUT.CAPTION.TOKENIZER {tokenizer} is no file of that kind.\n"
+            "Set it to a *.model file; tools/build_vocabulary.py makes one."
+        )
 
 
 def check_devices(cfg: CfgNode) -> None:

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from virtex_det.data.datasets import load_dataset
-from virtex_det.data.narrative_mapper import encode_utterances
+from virtex_det.data.mappers.narrative import encode_utterances
 from virtex_det.data.wordpiece import read_tokenizer
 
 logger = logging.getLogger(__name__)

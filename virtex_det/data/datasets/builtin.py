@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import (
@@ -73,7 +74,9 @@ def _register_narratives(root: Path) -> None:
     again = f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
     for split in SPLITS:
         annotations = root / "scenes" / "annotations"
-        objects = {} if split == "unlabelled" else {"instances_json": str(annotations / f"instances_{split}.json")}
+        objects: dict[str, Any] = (
+            {} if split == "unlabelled" else {"instances_json": str(annotations / f"instances_{split}.json")}
+        )
         name, drawn = _forget(f"scenes_{split}_narratives"), annotations / f"narratives_{split}.jsonl"
         register_narratives(name, drawn, root / "scenes" / split, made_by=again, **objects)
     files = {"train": "coco_train_localized_narratives-*-of-*.jsonl", "val": "coco_val_localized_narratives.jsonl"}

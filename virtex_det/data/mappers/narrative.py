@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.caption_mapper import CaptionMapper, exchange_left_and_right
+from virtex_det.data.mappers.caption import CaptionMapper, exchange_left_and_right
 from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within
 from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError

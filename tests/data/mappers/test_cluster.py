@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from virtex_det import get_cfg
-from virtex_det.data.cluster_mapper import ClusterMapper
 from virtex_det.data.clusters import CaptionClusters
+from virtex_det.data.mappers.cluster import ClusterMapper
 from virtex_det.errors import UserError
 
 

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, configurable
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.clusters import CaptionClusters
-from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.errors import UserError
 
 

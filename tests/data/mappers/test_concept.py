@@ -6,9 +6,9 @@ import torch
 from tests.tiny_bert import make_bert
 from virtex_det import get_cfg
 from virtex_det.data import train_tokenizer
-from virtex_det.data.concept_mapper import ConceptMapper
 from virtex_det.data.concepts import Concept, ConceptSet
-from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.mappers.concept import ConceptMapper
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.errors import UserError
 
@@ -115,7 +115,7 @@ def test_an_image_without_any_concept_has_nothing_masked(make_mapper, with_capti
 
 def test_images_without_any_concept_are_counted_in_the_log(make_mapper, with_captions, caplog):
     images = [with_captions("the of", "on a"), with_captions("the of", "a cat"), with_captions("a catfish")]
-    with caplog.at_level(logging.INFO, logger="virtex_det.data.concept_mapper"):
+    with caplog.at_level(logging.INFO, logger="virtex_det.data.mappers.concept"):
         make_mapper().log_coverage(images)
     assert "2 of 3 images have no concept word" in caplog.text
 

@@ -8,7 +8,7 @@ from tests.data.conftest import CAPTIONS
 from virtex_det import get_cfg
 from virtex_det.data import CaptionMapper, SentencePieceTokenizer
 from virtex_det.data.datasets.narratives import load_narratives
-from virtex_det.data.narrative_mapper import NarrativeMapper, encode_utterances
+from virtex_det.data.mappers.narrative import NarrativeMapper, encode_utterances
 from virtex_det.errors import UserError
 
 CROP = 32

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.errors import UserError
 
 

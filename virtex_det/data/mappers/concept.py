@@ -11,8 +11,8 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.caption_mapper import CaptionMapper
 from virtex_det.data.concepts import ConceptSet
+from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
 from virtex_det.data.wordpiece import tokenizer_sha256
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.pretraining_mapper import PretrainingMapper
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.wordpiece import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from virtex_det import get_cfg
 from virtex_det.data import CaptionMapper, SentencePieceTokenizer
-from virtex_det.data.caption_mapper import exchange_left_and_right
+from virtex_det.data.mappers.caption import exchange_left_and_right
 from virtex_det.errors import UserError
 
 

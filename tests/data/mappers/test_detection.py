@@ -91,7 +91,7 @@ def test_cropped_masks_give_the_boxes_as_in_detectron2(cfg, example):
 
 
 def test_cropping_polygons_without_shapely_is_an_error_that_says_what_to_install(cfg, monkeypatch):
-    monkeypatch.setattr("virtex_det.data.detection_mapper.find_spec", lambda name: None)
+    monkeypatch.setattr("virtex_det.data.mappers.detection.find_spec", lambda name: None)
     cfg.INPUT.CROP.ENABLED = True
     with pytest.raises(UserError, match="pip install shapely"):
         DetectionMapper(cfg, True)
