@@ -169,7 +169,7 @@ def check_tokenizer(cfg: CfgNode) -> None:
     model, tokenizer = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.CAPTION.TOKENIZER
     if model in SENTENCEPIECE_MODELS and not is_sentencepiece(tokenizer):
         raise UserError(
-            f"{model} reads a SentencePiece vocabulary, and INPUT.CAPTION.TOKENIZER {tokenizer} is no file of that kind.\n"
+            f"{model} reads a SentencePiece vocabulary, and INPUT.CAPTION.TOKENIZER {tokenizer} is none.\n"
             "Set it to a *.model file; tools/build_vocabulary.py makes one."
         )
 
