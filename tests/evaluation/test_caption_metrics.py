@@ -53,7 +53,7 @@ def standard_metrics(folder, predictions, references) -> dict[str, float]:
         patch.setattr(coco_eval, "Spice", NoSpice)
         evaluation = coco_eval.COCOEvalCap(coco, coco.loadRes(str(folder / "results.json")))
         evaluation.evaluate()
-    names = {f"Bleu_{n}": f"BLEU-{n}" for n in range(1, 5)} | {"ROUGE_L": "ROUGE_L"}
+    names = {f"Bleu_{n}": f"BLEU_{n}" for n in range(1, 5)}
     return {names.get(name, name): 100 * value for name, value in evaluation.eval.items() if name != "SPICE"}
 
 

@@ -116,7 +116,7 @@ def probe_classes(
         raise UserError(f"An SVM needs costs above 0 and at least 2 folds to choose one, not {costs} and {folds}.")
     if find_spec("sklearn") is None:
         raise UserError("The SVM probe needs scikit-learn, which is not here: pip install scikit-learn")
-    from joblib import Parallel, delayed  # comes with it
+    from sklearn.utils.parallel import Parallel, delayed
 
     train_features, test_features = (np.asarray(part.features, dtype=np.float64) for part in (train, test))
     jobs = [
