@@ -40,6 +40,7 @@ class ConceptMapper(CaptionMapper):
         """
         super().__init__(is_train, **caption_options)
         self.concepts = concepts.concepts
+        self._whole_words: dict[tuple[int, ...], bool] = {}
         self._index = torch.full((self.tokenizer.vocab_size,), -1)
         self._index[[concept.token_id for concept in self.concepts]] = torch.arange(len(self.concepts))
 
@@ -74,7 +75,8 @@ class ConceptMapper(CaptionMapper):
     def concept_positions(self, tokens: Tensor) -> Tensor:
         """Return where in tokens (L,) concepts stand as whole words: "cat" is none in "catfish", which it may begin."""
         candidates = (self._index[tokens] >= 0).nonzero().flatten()
-        whole = [self._is_whole_word(tokens[position : position + 2]) for position in candidates]
+        listed = tokens.tolist()
+        whole = [self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()]
         return candidates[torch.tensor(whole, dtype=torch.bool)]
 
     def _with_concept(self, captions: Sequence[str]) -> list[str]:
@@ -85,9 +87,13 @@ class ConceptMapper(CaptionMapper):
     def _has_concept(self, caption: str) -> bool:
         return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0
 
-    def _is_whole_word(self, tokens: Tensor) -> bool:
-        word = self.concepts[self._index[tokens[0]]].word
-        return re.findall(r"\w+", self.tokenizer.decode(tokens.tolist()))[:1] == [word]
+    def _is_whole_word(self, tokens: Sequence[int]) -> bool:
+        """Return whether a concept's token is a word by itself, given the token after it."""
+        pair = tuple(tokens)
+        if pair not in self._whole_words:  # few pairs occur, and decoding takes longer than all else
+            word = self.concepts[self._index[pair[0]]].word
+            self._whole_words[pair] = re.findall(r"\w+", self.tokenizer.decode(pair))[:1] == [word]
+        return self._whole_words[pair]
 
     def _mask(self, tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
         labels, masked = torch.zeros_like(tokens), tokens.clone()
