@@ -22,7 +22,7 @@ def options_of(run) -> dict[str, str]:
 def test_both_arms_are_fine_tuned_alike_but_for_their_weights(tmp_path):
     runs = finetune_runs(tmp_path, SIZE, tmp_path / "weights.pth")
     assert len(runs) == 4
-    random, captions = (options_of(run) for run in runs if run.name.endswith("seed1"))
+    random, captions = (options_of(run) for run in runs if run.folder.name.endswith("seed1"))
     assert random.pop("MODEL.WEIGHTS") == ""
     assert captions.pop("MODEL.WEIGHTS") == str(tmp_path / "weights.pth")
     assert random == captions
