@@ -62,3 +62,39 @@ def test_mask_rcnn_evaluates_on_real_lvis_without_training_data_at_hand(run, tmp
     run("train_net", "--config-file", config, "--eval-only", "--resume", "OUTPUT_DIR", tmp_path)
     assert {"AP", "APr", "APc", "APf"} <= set(first["metrics"]["segm"])
     assert record(tmp_path)["metrics"] == first["metrics"]
+
+
+def test_real_narrations_teach_loctex_and_are_drawn(run, samples, tmp_path):
+    folder, vocabulary = samples / "vidln_sample", tmp_path / "vocabulary.model"
+    name = f"narratives:{folder / 'derived_localized_narratives.jsonl'}:{folder / 'images'}"
+    run("build_vocabulary", "--dataset", name, "--vocab-size", 300, "--output", vocabulary)
+    run(
+        *("train_net", "--config-file", "configs/pretrain/scenes_loctex.yaml", "DATASETS.TRAIN", f"('{name}',)"),
+        *("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.TEXTUAL.VOCAB_SIZE", 300, "INPUT.CAPTION.MAX_LENGTH", 128),
+        *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 8, "OUTPUT_DIR", tmp_path / "run"),
+    )
+    losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[-1])
+    assert losses["loss_contrastive"] > 0 and 0 < losses["loss_localization"] < 2
+    run(
+        "visualize_attention", "--run", tmp_path / "run", "--dataset", name, "--limit", 2, "--output", tmp_path / "page"
+    )
+    assert len(list((tmp_path / "page").rglob("*.png"))) == 2
+    assert "data:image/jpeg" in (tmp_path / "page" / "attention.html").read_text()
+
+
+def test_real_captions_teach_icmlm_with_the_concepts_found_in_them(run, tmp_path):
+    vocabulary, concepts = tmp_path / "vocabulary.model", tmp_path / "concepts.json"
+    names = ("--dataset", "coco_mini_train_captions")
+    run("build_vocabulary", *names, "--vocab-size", 1000, "--output", vocabulary)
+    run("build_concepts", *names, "--tokenizer", vocabulary, "--size", 200, "--output", concepts)
+    words = [concept["word"] for concept in json.loads(concepts.read_text())["concepts"]]
+    assert len(words) == 200 and {"man", "white", "sitting"} <= set(words)
+    run(
+        *("train_net", "--config-file", "configs/pretrain/scenes_icmlm_att_fc.yaml", "OUTPUT_DIR", tmp_path / "run"),
+        *("DATASETS.TRAIN", "('coco_mini_train_captions',)", "DATASETS.TEST", "('coco_mini_val_captions',)"),
+        *("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.TEXTUAL.VOCAB_SIZE", 1000, "INPUT.CAPTION.CONCEPTS", concepts),
+        *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 8, "MODEL.ICMLM.TAG_WEIGHT", 1.0),
+    )
+    assert set(record(tmp_path / "run")["metrics"]["validation"]) == {
+        *("loss_masked_concept", "loss_tag_prediction", "loss"),
+    }
