@@ -11,7 +11,11 @@ from detectron2.modeling import build_model
 from virtex_det.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml"))
+# Of runs; configs/benchmarks has matrices of them.
+FOLDERS = ("detectron2", "pretrain", "probes")
+CONFIGS = sorted(
+    path.relative_to(ROOT / "configs") for name in FOLDERS for path in (ROOT / "configs" / name).rglob("*.yaml")
+)
 
 
 def load(name: str, *overrides: object) -> CfgNode:
