@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+import yaml
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.errors import UserError
@@ -50,3 +53,12 @@ def test_a_line_that_is_no_record_is_named(tmp_path, content):
 def test_records_that_are_not_there_are_an_error_of_one_line(tmp_path):
     with pytest.raises(UserError, match="There are no records"):
         read_comparison("", tmp_path / "page.jsonl")
+
+
+def test_the_committed_page_is_what_its_records_give():
+    root = Path(__file__).resolve().parents[2]
+    matrix = "configs/benchmarks/scenes_methods.yaml"
+    title = yaml.safe_load((root / matrix).read_text())["title"]
+    comparison = read_comparison(title, root / "docs" / "scenes_methods.jsonl")
+    page = (root / "docs" / "scenes_methods.md").read_text()
+    assert page == comparison.page(f"python tools/benchmark.py run {matrix}")
