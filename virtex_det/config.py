@@ -7,6 +7,8 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 def add_virtex_det_config(cfg: CN) -> None:
     """Add virtex_det's keys to a Detectron2 config, in place; Detectron2's own keys keep their defaults."""
     _add_model_keys(cfg)
+    _add_textual_keys(cfg)
+    _add_method_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
 
@@ -48,6 +50,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Blocks of res2 to res5, instead of what DEPTH says: (4, 6, 10, 6) for CLIP's RN50x4.
     cfg.MODEL.CAPTION_RESNET.BLOCKS = ()
 
+
+def _add_textual_keys(cfg: CN) -> None:
     # Transformer decoder over the image grid (VirTex, sec. 3).
     cfg.MODEL.TEXTUAL = CN()
     # Pieces of the vocabulary; must equal that of INPUT.CAPTION.TOKENIZER.
@@ -86,6 +90,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.TEXT_ENCODER.NORM_FIRST = False
     cfg.MODEL.TEXT_ENCODER.INIT_STD = 0.02
 
+
+def _add_method_keys(cfg: CN) -> None:
     # Image-conditioned masked language modelling (ICMLM). The paper's sizes are not known to us; these are our choice.
     cfg.MODEL.ICMLM = CN()
     # "tfm": a transformer encoder over image cells and caption tokens. "att_fc": the masked token attends over the

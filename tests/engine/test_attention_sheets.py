@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from virtex_det.engine import attention_sheets
+from virtex_det.engine import pages
 from virtex_det.engine.attention_sheets import (
     Guess,
     Sheet,
@@ -117,7 +117,7 @@ def test_each_sheet_is_a_png_of_all_its_pictures(tmp_path):
 def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch):
     page = write_sheets(tmp_path, Sheets([], []), {})
     before = page.read_text()
-    monkeypatch.setattr(attention_sheets, "describe_hardware", lambda: {})
+    monkeypatch.setattr(pages, "describe_hardware", lambda: {})
     with pytest.raises(KeyError):
         write_sheets(tmp_path, Sheets([], ["a"]), {})
     assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["attention.html"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from virtex_det.engine import Trainer, captioning
+from virtex_det.engine import Trainer, pages
 from virtex_det.engine.captioning import (
     Captioned,
     Captioner,
@@ -191,7 +191,7 @@ def test_the_page_holds_pictures_captions_reasons_and_facts_as_text(tmp_path):
 def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch):
     page = write_captions(tmp_path, Captions([], []), {})
     before = page.read_text()
-    monkeypatch.setattr(captioning, "describe_hardware", lambda: {})
+    monkeypatch.setattr(pages, "describe_hardware", lambda: {})
     with pytest.raises(KeyError):
         write_captions(tmp_path, Captions([Captioned("a.jpg", "a", -1.0, "")], []), {})
     assert page.read_text() == before and sorted(path.name for path in tmp_path.iterdir()) == [

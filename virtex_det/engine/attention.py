@@ -1,6 +1,5 @@
 """Where a trained model looks for the words of a caption, and where the narrator pointed."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from virtex_det.engine.attention_sheets import (
     resized,
 )
 from virtex_det.engine.evaluate import load_trained
+from virtex_det.engine.pages import printable
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
@@ -166,7 +166,7 @@ class AttentionDrawer:
             try:
                 sheets.drawn.append(self._draw(dataset_dict))
             except BrokenImage as error:
-                sheets.skipped.append(f"{_printable(dataset_dict['file_name'])}: {error.reason}")
+                sheets.skipped.append(f"{printable(dataset_dict['file_name'])}: {error.reason}")
         return sheets
 
     def describe(self) -> dict[str, str]:
@@ -189,7 +189,7 @@ class AttentionDrawer:
         pixels = example["image"].flip(0) if self.cfg.INPUT.FORMAT == "BGR" else example["image"]
         draw = _Pictures(pixels.permute(1, 2, 0).numpy(), narration)
         return Sheet(
-            file_name=_printable(dataset_dict["file_name"]),
+            file_name=printable(dataset_dict["file_name"]),
             caption=" ".join(word for word, _, _ in narration.words),
             picture=draw.whole(),
             has_trace=draw.has_trace,
@@ -202,7 +202,7 @@ class AttentionDrawer:
         captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
         if not captions:
             raise UserError(
-                f"There is no caption for {_printable(dataset_dict['file_name'])}. Name a dataset with captions or "
+                f"There is no caption for {printable(dataset_dict['file_name'])}. Name a dataset with captions or "
                 "narratives, such as coco_2017_val_captions."
             )
         trace: dict[str, Any] = traces[0] if traces else {"utterances": [], "points": np.zeros((0, 3), np.float32)}
@@ -258,8 +258,8 @@ def with_captions(paths: Sequence[Path], caption: str = "") -> list[dict[str, An
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise UserError(
-            f"There is no caption for {_printable(without[0])}{more}, and this model writes none.\n"
-            f"Give one with --caption TEXT, or write it to {_printable(without[0].with_suffix('.txt').name)} beside it."
+            f"There is no caption for {printable(without[0])}{more}, and this model writes none.\n"
+            f"Give one with --caption TEXT, or write it to {printable(without[0].with_suffix('.txt').name)} beside it."
         )
     pairs = enumerate(zip(paths, captions, strict=True))
     return [{"file_name": str(path), "image_id": number, "captions": [found]} for number, (path, found) in pairs]
@@ -273,8 +273,3 @@ def _caption_beside(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{text} is not UTF-8 text: {error}\nConvert the file.") from error
     return next((line.strip() for line in lines if line.strip()), "")
-
-
-def _printable(path: str | Path) -> str:
-    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
-    return os.fsencode(path).decode(errors="replace")

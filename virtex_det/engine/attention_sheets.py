@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from virtex_det.benchmark.records import code_revision, describe_hardware
-from virtex_det.utils import replacing, write_atomically
+from virtex_det.engine.pages import write_page
+from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # pixels of the whole picture
 WORD_SIDE = 140  # and of a word's
@@ -130,15 +129,12 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
     for number, sheet in enumerate(sheets.drawn):
         with replacing(folder / f"{number:03d}_{Path(sheet.file_name).stem[:100]}.png") as unfinished:
             compose(sheet).save(unfinished, "PNG")
-    hardware = describe_hardware()
-    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
-    environment = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
-    environment.filters["data_uri"] = lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-    page = environment.get_template("attention.html.j2").render(
-        sheets=sheets, word_side=WORD_SIDE, facts=facts | {"Code": code_revision(), "Hardware": processors}
-    )
-    write_atomically(folder / "attention.html", page)
-    return folder / "attention.html"
+    values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": _data_uri}
+    return write_page(folder / "attention.html", "attention.html.j2", facts, **values)
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def compose(sheet: Sheet) -> Image.Image:

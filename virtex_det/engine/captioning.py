@@ -4,13 +4,11 @@ import base64
 import glob
 import io
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import torch
 from detectron2.config import CfgNode
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,13 +16,13 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from virtex_det.benchmark.records import code_revision, describe_hardware
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg
 from virtex_det.data.images import BrokenImage
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
+from virtex_det.engine.pages import printable, write_page
 from virtex_det.engine.setup import kept_files, load_config
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
@@ -158,7 +156,7 @@ class Captioner:
             return example["image"], _thumbnail(path)
         except BrokenImage as error:
             cause = error.__cause__
-            return f"{_printable(path)}: {'not an image' if isinstance(cause, UnidentifiedImageError) else cause}"
+            return f"{printable(path)}: {'not an image' if isinstance(cause, UnidentifiedImageError) else cause}"
 
     @torch.no_grad()
     def _write_captions(self, images: Sequence[tuple[Path, Tensor, str]]) -> list[Captioned]:
@@ -173,7 +171,7 @@ class Captioner:
             )
         return [
             Captioned(
-                _printable(path),
+                printable(path),
                 self.tokenizer.decode(output["caption_tokens"].tolist()),
                 float(output["log_probability"]),
                 thumbnail,
@@ -197,14 +195,7 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
     keys = ("file_name", "caption", "log_probability")
     rows: list[dict[str, Any]] = [{key: getattr(image, key) for key in keys} for image in captions.captioned]
     write_atomically(folder / "captions.json", json.dumps(rows, indent=2) + "\n")
-    hardware = describe_hardware()
-    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
-    template = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
-    page = template.get_template("captions.html.j2").render(
-        captions=captions, facts=facts | {"Code": code_revision(), "Hardware": processors}
-    )
-    write_atomically(folder / "captions.html", page)
-    return folder / "captions.html"
+    return write_page(folder / "captions.html", "captions.html.j2", facts, captions=captions)
 
 
 def _find(argument: str) -> list[Path]:
@@ -233,8 +224,3 @@ def _thumbnail(path: Path) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _printable(path: Path) -> str:
-    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
-    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,32 @@
+"""What the pages of pictures share: how they are rendered, and what they say of the machine and of files."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from virtex_det.benchmark.records import code_revision, describe_hardware
+from virtex_det.utils import write_atomically
+
+
+def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) -> Path:
+    """Render a template of this folder, with code and hardware among the facts, and write it atomically.
+
+    Args:
+        path: of the page.
+        template: file name.
+        facts: rows of the "what was run" list, by name.
+        values: what else the template shows.
+    """
+    hardware = describe_hardware()
+    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
+    environment = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
+    facts = facts | {"Code": code_revision(), "Hardware": processors}
+    write_atomically(path, environment.get_template(template).render(facts=facts, **values))
+    return path
+
+
+def printable(path: str | Path) -> str:
+    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
