@@ -15,7 +15,10 @@ INSTALL_REQUIRES = [
     "numpy",  # masks, boxes and images outside the model
     "Pillow",  # reads images, as Detectron2's loader does
     "opencv-python-headless",  # draws the scenes; Detectron2 resizes with it; headless: servers have no libGL
-    "pycocotools>=2.0.2",  # run-length masks and the COCO metrics
+    "pycocotools>=2.0.2",  # run-length masks, and the COCO metrics that ours are tested against
+    "hotcoco==1.3.0",  # COCO and LVIS metrics; one author, and early versions had silent errors: pinned, and tested so
+    "scipy>=1.9",  # paired tests in the tables of comparisons
+    "orjson>=3.8",  # result files of millions of detections, ten times as fast as json
     "safetensors",  # weights files that cannot hold code
     "tqdm",  # progress bars
     "requests>=2.27",  # downloads of the model zoo, through the proxies of the environment
@@ -51,11 +54,20 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.3",  # linear SVMs on frozen features; the first to solve them in the faster of two ways
         "pycocoevalcap",  # BLEU, METEOR, ROUGE-L, CIDEr and SPICE as everyone reports them; runs on Java
     ],
+    "boundary": [
+        "faster-coco-eval==1.8.0",  # boundary AP; its other numbers are not used
+    ],
+    "slurm": [
+        "submitit>=1.5",  # hands runs to Slurm, and collects them
+    ],
     "dev": [
         "pytest",
         "pytest-xdist",  # tests on several cores
         "timm",  # tests compare our deep-stem ResNets with its own
         "open_clip_torch",  # and our CLIP ResNets with its own
+        "faster-coco-eval==1.8.0",  # tests compare its boundary AP with a plain computation
+        "submitit>=1.5",  # tests hand runs to its local executor
+        "playwright>=1.49",  # opens the report in a real browser, Debian's chromium
         "ruff>=0.17,<0.18",  # another release formats differently
         "mypy>=2.4,<2.5",  # another release finds other errors
     ],

@@ -11,6 +11,7 @@ def add_virtex_det_config(cfg: CN) -> None:
     _add_method_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
+    _add_test_keys(cfg)
 
 
 def get_cfg() -> CN:
@@ -131,6 +132,11 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.DATASETS.TRAIN_FRACTION = 1.0
     # Which part: another seed draws another one.
     cfg.DATASETS.SUBSET_SEED = 0
+    # Take of each category the same share, as nearly as whole images allow; for sets with boxes or labels.
+    cfg.DATASETS.SUBSET_STRATIFIED = False
+    # Split file that names the images instead: a manifest or id list of tools/subset.py, or an index file in Unbiased
+    # Teacher's form, of which TRAIN_FRACTION and SUBSET_SEED choose the entry.
+    cfg.DATASETS.SUBSET_FILE = ""
     # Captions of each image to train on, chosen by SUBSET_SEED like the images; 0 for all of them.
     cfg.DATASETS.CAPTIONS_PER_IMAGE = 0
     # Share of a caption dataset's image files that may be missing; these images are left out, and counted in the log.
@@ -184,6 +190,9 @@ def _add_data_keys(cfg: CN) -> None:
 def _add_solver_keys(cfg: CN) -> None:
     # "SGD" or "AdamW", fused where PyTorch has it: the same update, computed at once.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # DATASETS.TRAIN_FRACTION that MAX_ITER, STEPS and WARMUP_ITERS are meant for: at another one they are scaled in
+    # proportion, so that the epochs stay. 0: they stand as they are, whatever the fraction.
+    cfg.SOLVER.REFERENCE_FRACTION = 0.0
     # Learning rate of the backbone; 0 means BASE_LR times BACKBONE_MULTIPLIER. Schedules scale all alike.
     cfg.SOLVER.BACKBONE_LR = 0.0
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
@@ -195,5 +204,12 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.LOOKAHEAD.STEPS = 5
     cfg.SOLVER.LOOKAHEAD.ALPHA = 0.5
 
-    # Identifier of the published recipe that a config follows, for the result record.
-    cfg.PROTOCOL = ""
+
+def _add_test_keys(cfg: CN) -> None:
+    # Computes COCO's and LVIS's numbers: "hotcoco", or "reference" for pycocotools and lvis through Detectron2's own
+    # evaluators: the same numbers, slower and with more memory.
+    cfg.TEST.METRICS_LIBRARY = "hotcoco"
+    # Report AP with the best so many detections of an image too, such as (1, 10, 300).
+    cfg.TEST.EXTRA_MAX_DETECTIONS = ()
+    # Report boundary AP of masks too (Cheng et al. 2021).
+    cfg.TEST.BOUNDARY_AP = False

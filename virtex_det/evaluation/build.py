@@ -1,8 +1,6 @@
 """Choosing the evaluator of a dataset by the ``evaluator_type`` of its metadata."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -11,28 +9,16 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvalua
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
+from virtex_det.evaluation.dataset_truth import read_truth
+from virtex_det.evaluation.detection import DetectionEvaluator
 from virtex_det.evaluation.lvis import LVISEvaluator
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 
-# What COCO's metrics read of a ground-truth object, and fail on the absence of.
-COCO_FIELDS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+METRICS_LIBRARIES = ("hotcoco", "reference")
 
-
-def build_coco_evaluator(dataset_name: str, output_folder: str) -> COCOEvaluator:
-    """Return Detectron2's COCO evaluator, after a look at whether the annotations are complete."""
-    json_file = MetadataCatalog.get(dataset_name).json_file
-    for annotation in json.loads(Path(json_file).read_text())["annotations"]:
-        absent = [field for field in COCO_FIELDS if field not in annotation]
-        if absent:
-            raise UserError(
-                f"{json_file}: annotation {annotation.get('id')} has no {', '.join(absent)}, which COCO needs.\n"
-                "Add what is missing: area in pixels, iscrowd 0 for a single object, ids that are unique and not 0."
-            )
-    return COCOEvaluator(dataset_name, output_dir=output_folder)
-
-
-DETECTION_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": build_coco_evaluator,
+# Detectron2's own: slower and hungrier, and the only ones for keypoints and proposals.
+REFERENCE_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
+    "coco": lambda dataset, folder: COCOEvaluator(dataset, output_dir=folder, use_fast_impl=False),
     "lvis": lambda dataset, folder: LVISEvaluator(dataset, output_dir=folder),
     "pascal_voc": lambda dataset, folder: PascalVOCDetectionEvaluator(dataset),
 }
@@ -42,8 +28,27 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
     """Return a detector's evaluator; a model that was pretrained on the labels of boxes has a loss alone."""
     if cfg.DATALOADER.MAPPER != "DetectionMapper":
         return CaptionEvaluator(cfg, dataset_name, output_folder)
-    kind = MetadataCatalog.get(dataset_name).evaluator_type
-    return DETECTION_EVALUATORS[kind](dataset_name, output_folder)
+    if cfg.TEST.METRICS_LIBRARY not in METRICS_LIBRARIES:
+        raise UserError(
+            f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; it can be {' or '.join(METRICS_LIBRARIES)}."
+        )
+    if cfg.TEST.METRICS_LIBRARY == "reference" or cfg.MODEL.KEYPOINT_ON:
+        return build_reference_evaluator(dataset_name, output_folder)
+    return DetectionEvaluator(
+        dataset_name,
+        output_folder,
+        extra_max_detections=cfg.TEST.EXTRA_MAX_DETECTIONS,
+        boundary_ap=cfg.TEST.BOUNDARY_AP,
+    )
+
+
+def build_reference_evaluator(dataset_name: str, output_folder: str) -> DatasetEvaluator:
+    """Return Detectron2's own evaluator, over pycocotools or lvis, after a look at whether it can use the annotations.
+
+    Without that look a lacking field or a polygon that is none ends in a KeyError, a wrong number or a crash.
+    """
+    read_truth(dataset_name, output_folder)
+    return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, output_folder)
 
 
 def build_caption_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
@@ -55,7 +60,7 @@ def build_caption_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str)
 
 
 EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
-    **dict.fromkeys(DETECTION_EVALUATORS, build_box_evaluator),
+    **dict.fromkeys(REFERENCE_EVALUATORS, build_box_evaluator),
     "captions": build_caption_evaluator,
     "classification": lambda cfg, dataset, folder: ClassificationEvaluator(dataset, folder),
 }

@@ -1,0 +1,107 @@
+"""What every process found, on disk until the main process makes one file and one state of it."""
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from detectron2.utils import comm
+
+from virtex_det.errors import UserError
+from virtex_det.utils import replacing
+
+
+class Part(NamedTuple):
+    """What one process leaves on disk: all that goes to the main process over the network."""
+
+    entries: Path
+    states: dict[str, Path]  # by task
+    counts: dict[str, int]
+
+
+class Spool:
+    """A folder of its own for one evaluation, with a file per process that grows as detections come.
+
+    Detections are neither kept in memory nor gathered over the network, so the disk is what has to hold them: the
+    output folder must be one that all processes see.
+    """
+
+    def __init__(self, output_folder: Path) -> None:
+        """Open this process's file; a collective call. What evaluations that were cut short left behind goes."""
+        root = output_folder / "unmerged"
+        # The main process's name for it: a file of an earlier evaluation is never taken for one of this.
+        self.folder = root / comm.all_gather(uuid.uuid4().hex)[0]
+        if comm.is_main_process() and root.exists():
+            _remove(folder for folder in root.iterdir() if folder != self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.name = f"rank_{comm.get_rank()}"
+        self.file = (self.folder / f"{self.name}.json").open("wb")
+
+    def add(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Write entries of a results file."""
+        text = orjson.dumps(list(entries))[1:-1]
+        if text:
+            self.file.write(b",\n" + text if self.file.tell() else text)
+
+    def close(self, states: Mapping[str, bytes], counts: Mapping[str, int]) -> list[Part]:
+        """End this process's part; a collective call.
+
+        Args:
+            states: of its metrics, by task.
+            counts: numbers of anything.
+
+        Returns:
+            The parts of all processes, on the main process; nothing on others.
+
+        Raises:
+            UserError: the main process does not see a file of another one.
+        """
+        self.file.close()
+        paths = {task: self.folder / f"{self.name}_{task}.state" for task in states}
+        for task, path in paths.items():
+            path.write_bytes(states[task])
+        parts = comm.gather(Part(Path(self.file.name), paths, dict(counts)))
+        for part in parts:
+            for path in (part.entries, *part.states.values()):
+                _check_is_seen(path)
+        return parts
+
+    def remove(self) -> None:
+        """Remove all that was spooled; after it was merged, on the main process."""
+        _remove([self.folder])
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def merge_entries(parts: Iterable[Part], path: Path) -> None:
+    """Write the results file that the parts make up, whole or not at all."""
+    filled = [part.entries for part in parts if part.entries.stat().st_size]
+    with replacing(path) as unfinished, unfinished.open("wb") as merged:
+        merged.write(b"[")
+        for place, source in enumerate(filled):
+            merged.write(b",\n" if place else b"")
+            with source.open("rb") as file:
+                shutil.copyfileobj(file, merged, 2**20)
+        merged.write(b"]")
+
+
+def read_states(parts: Iterable[Part], task: str) -> Iterator[bytes]:
+    """Yield the states of a task, one at a time."""
+    for part in parts:
+        if task in part.states:
+            yield part.states[task].read_bytes()
+
+
+def _check_is_seen(path: Path) -> None:
+    if not path.exists():
+        raise UserError(
+            f"{path} was written by another process of this evaluation, and the main process does not see it.\n"
+            "Detections are handed over on disk: set OUTPUT_DIR to a folder that all machines share."
+        )
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
