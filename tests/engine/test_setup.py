@@ -1,3 +1,4 @@
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,100 @@ def test_an_unknown_key_in_a_file_is_answered_with_the_nearest_ones(tmp_path):
 def test_a_value_of_the_wrong_type_is_an_error():
     with pytest.raises(UserError, match="MAX_ITER"):
         load_config(CONFIG, ["SOLVER.MAX_ITER", "many"])
+
+
+FLOATS = {"DATASETS.TRAIN_FRACTION": 1, "SOLVER.BASE_LR": 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0}
+
+
+def floats_of(cfg):
+    return {key: reduce(getattr, key.split("."), cfg) for key in FLOATS}
+
+
+def test_whole_numbers_will_do_for_fractions_on_the_command_line():
+    words = [word for key, value in FLOATS.items() for word in (key, str(value))]
+    found = floats_of(load_config(CONFIG, words))
+    assert found == FLOATS and all(isinstance(value, float) for value in found.values())
+
+
+def test_whole_numbers_will_do_for_fractions_in_a_file_and_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("DATASETS:\n  TRAIN_FRACTION: 1\nSOLVER:\n  BASE_LR: 9\nVERSION: 2\n")
+    path = tmp_path / "config.yaml"
+    path.write_text("_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 2\nMODEL:\n  ROI_HEADS:\n    SCORE_THRESH_TEST: 0\n")
+    found = floats_of(load_config(str(path), []))
+    assert found == FLOATS and all(isinstance(value, float) for value in found.values())
+
+
+@pytest.mark.parametrize("words", [("SOLVER.MAX_ITER", "1.5"), ("DATASETS.TRAIN_FRACTION", "all"), ("SEED",)])
+def test_other_types_are_refused_as_before(words):
+    with pytest.raises(UserError, match="The config does not fit"):
+        load_config(CONFIG, [*words])
+
+
+def test_a_config_of_an_earlier_detectron2_is_converted(tmp_path):
+    path = tmp_path / "old.yaml"
+    path.write_text("VERSION: 1\nMODEL:\n  WEIGHT: some.pth\n")
+    cfg = load_config(str(path), [])
+    assert cfg.VERSION == 2 and cfg.MODEL.WEIGHTS == "some.pth"
+
+
+SCHEDULE = ("SOLVER.MAX_ITER", "180000", "SOLVER.STEPS", "(120000, 160000)", "SOLVER.WARMUP_ITERS", "1000")
+
+
+def schedule(*words):
+    solver = load_config(CONFIG, [*SCHEDULE, *map(str, words)]).SOLVER
+    return solver.MAX_ITER, solver.STEPS, solver.WARMUP_ITERS, solver.REFERENCE_FRACTION
+
+
+@pytest.mark.parametrize(
+    ("fraction", "reference", "expected"),
+    [
+        (0.1, 0, (180000, (120000, 160000), 1000, 0)),
+        (0.1, 1, (18000, (12000, 16000), 100, 0.1)),
+        (0.1, 0.1, (180000, (120000, 160000), 1000, 0.1)),
+        (0.5, 0.1, (900000, (600000, 800000), 5000, 0.5)),
+        (0.07, 1, (12600, (8400, 11200), 70, 0.07)),
+        (1e-5, 1, (2, (1, 2), 0, 1e-5)),
+        (1e-9, 1, (1, (1, 2), 0, 1e-9)),
+    ],
+)
+def test_a_schedule_keeps_its_epochs_at_another_fraction(fraction, reference, expected):
+    assert schedule("DATASETS.TRAIN_FRACTION", fraction, "SOLVER.REFERENCE_FRACTION", reference) == expected
+
+
+def test_periods_stay_as_they_are_under_another_schedule():
+    options = ["TEST.EVAL_PERIOD", "50", "SOLVER.CHECKPOINT_PERIOD", "60"]
+    cfg = load_config(CONFIG, [*options, "DATASETS.TRAIN_FRACTION", "0.5", "SOLVER.REFERENCE_FRACTION", "1"])
+    assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (50, 60)
+
+
+def test_rounding_lets_a_warm_up_end_in_time(tmp_path):
+    words = ("SOLVER.WARMUP_ITERS", 999, "SOLVER.MAX_ITER", 1000, "OUTPUT_DIR", tmp_path)
+    cfg = setup(arguments(*words, "DATASETS.TRAIN_FRACTION", 0.01, "SOLVER.REFERENCE_FRACTION", 1))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (10, 9)
+
+
+def test_a_warm_up_that_is_too_long_is_refused_under_another_schedule_too(tmp_path):
+    words = ("SOLVER.WARMUP_ITERS", 1000, "SOLVER.MAX_ITER", 1000, "OUTPUT_DIR", tmp_path)
+    with pytest.raises(UserError, match="warm-up has to end"):
+        setup(arguments(*words, "DATASETS.TRAIN_FRACTION", 0.01, "SOLVER.REFERENCE_FRACTION", 1))
+
+
+def test_a_config_that_a_run_wrote_is_not_scaled_again(tmp_path):
+    options = ("DATASETS.TRAIN_FRACTION", 0.1, "SOLVER.REFERENCE_FRACTION", 1, "OUTPUT_DIR", tmp_path)
+    solver = setup(arguments(*SCHEDULE, *options)).SOLVER
+    log = (tmp_path / "log.txt").read_text()
+    assert "TRAIN_FRACTION 0.1: SOLVER.MAX_ITER 18000, STEPS (12000, 16000), WARMUP_ITERS 100" in log
+    own = str(tmp_path / "config.yaml")
+    assert load_config(own, []).SOLVER == solver
+    assert load_config(own, ["DATASETS.TRAIN_FRACTION", "1"]).SOLVER.MAX_ITER == 180000
+
+
+@pytest.mark.parametrize("reference", [-0.1, 1.5, ".nan"])
+def test_a_reference_that_is_no_fraction_is_an_error(reference, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"SOLVER:\n  REFERENCE_FRACTION: {reference}\n")
+    with pytest.raises(UserError, match="SOLVER.REFERENCE_FRACTION is .*must be"):
+        load_config(str(path), [])
 
 
 def test_yaml_that_would_run_code_is_refused_and_does_not_run(tmp_path):

@@ -1,34 +1,25 @@
 """Loaders for training and evaluation, from a config."""
 
 import os
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.utils.data as torchdata
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
-from detectron2.data.build import (
-    filter_images_with_only_crowd_annotations,
-    print_instances_class_histogram,
-    trivial_batch_collator,
-)
+from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import AspectRatioGroupedDataset
-from detectron2.data.detection_utils import check_metadata_consistency
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
-from virtex_det.data.datasets import (
-    check_datasets,
-    leave_out_missing,
-    load_dataset,
-    take_captions,
-    take_fraction,
-)
-from virtex_det.data.datasets.by_name import SHARDS
+from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
 from virtex_det.data.examples import Mapper, PlacesFrom, SeededExamples
 from virtex_det.data.left_out import WatchedBatches
 from virtex_det.data.shard_stream import Choice, ShardExamples
+from virtex_det.data.training_set import are_shards, load_training_set
+from virtex_det.data.training_set import load_train_dicts as load_train_dicts
+from virtex_det.data.training_set import training_part as training_part
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 
@@ -52,19 +43,23 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
         start_iter: begin at this batch, loading none before it, to resume a run.
 
     Returns:
-        Batches of this process's share of SOLVER.IMS_PER_BATCH.
+        Batches of this process's share of SOLVER.IMS_PER_BATCH. Where they are of a part of the images, OUTPUT_DIR has
+        the manifest of these as ``subset.json``.
 
     Raises:
         UserError: a dataset, mapper or sampler that does not exist, no image to train on, or too few shards.
     """
     batch_size, seed = _batch_size(cfg), _seed(cfg)
     mapper = _build_mapper(cfg, is_train=True)
-    if _are_shards(cfg.DATASETS.TRAIN):
+    if are_shards(cfg):
         return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    dicts = load_train_dicts(cfg)
-    if hasattr(mapper, "log_coverage") and comm.is_main_process():
-        mapper.log_coverage(dicts)
+    dicts, manifest, _ = load_training_set(cfg)
+    if comm.is_main_process():
+        if cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE:
+            manifest.write(Path(cfg.OUTPUT_DIR) / "subset.json")
+        if hasattr(mapper, "log_coverage"):
+            mapper.log_coverage(dicts)
     loader = UnpackedBatches(
         torchdata.DataLoader(
             SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),
@@ -87,57 +82,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
     Returns:
         Batches of examples.
     """
+    dicts = load_dataset(dataset_name)
+    remember_size(dataset_name, len(dicts))
     loader = build_detection_test_loader(
-        load_dataset(dataset_name),
+        dicts,
         mapper=_build_mapper(cfg, is_train=False),
         batch_size=batch_size,
         **_worker_options(cfg),
     )
     return UnpackedBatches(loader)
-
-
-def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
-    """Load DATASETS.TRAIN: of each set the DATASETS.TRAIN_FRACTION, of these the images with something to detect.
-
-    Of images with captions, DATASETS.CAPTIONS_PER_IMAGE; those without a file are left out.
-
-    Raises:
-        UserError: no dataset named, classes that differ between datasets, too many files missing, or no image left.
-    """
-    names = cfg.DATASETS.TRAIN
-    if not names:
-        raise UserError("DATASETS.TRAIN is empty: name at least one dataset to train on.")
-    dicts = [example for name in names for example in _load_part(cfg, name)]
-    if dicts and all("annotations" in example for example in dicts):
-        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-            dicts = filter_images_with_only_crowd_annotations(dicts)
-        _check_classes(names)
-    if not dicts:
-        raise UserError(
-            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}.\n"
-            "Raise the fraction, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep images without objects."
-        )
-    _log_classes(names[0], dicts)
-    return dicts
-
-
-def _load_part(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
-    seed = cfg.DATASETS.SUBSET_SEED
-    dicts = take_fraction(load_dataset(name), cfg.DATASETS.TRAIN_FRACTION, seed)
-    if not all("captions" in example for example in dicts):
-        return dicts
-    dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
-    return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, seed)
-
-
-def _are_shards(names: Sequence[str]) -> bool:
-    shards = [name for name in names if name.startswith(SHARDS)]
-    if shards and len(shards) < len(names):
-        raise UserError(
-            f"DATASETS.TRAIN names shards ({', '.join(shards)}) beside data sets that are lists of images.\n"
-            "Train on shards alone or on lists alone; write the one as the other to have both."
-        )
-    return bool(shards)
 
 
 def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> WatchedBatches:
@@ -216,18 +169,3 @@ def _worker_options(cfg: CfgNode) -> dict[str, Any]:
 def _available_cores() -> int:
     """Return how many cores this process may use; containers and Slurm give fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_classes(names: tuple[str, ...]) -> None:
-    if len(names) == 1:
-        return
-    try:
-        check_metadata_consistency("thing_classes", names)
-    except ValueError as error:
-        raise UserError(f"{', '.join(names)} have different classes; train on datasets with the same ones.") from error
-
-
-def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes and "annotations" in dicts[0]:
-        print_instances_class_histogram(dicts, classes)

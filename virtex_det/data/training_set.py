@@ -1,0 +1,228 @@
+"""The images that a config trains on, of whole data sets or a part of them, and what a record tells of these."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import filter_images_with_only_crowd_annotations, print_instances_class_histogram
+from detectron2.data.detection_utils import check_metadata_consistency
+
+from virtex_det.data.datasets import (
+    Manifest,
+    Part,
+    check_datasets,
+    instances_of,
+    leave_out_missing,
+    load_dataset,
+    make_manifest,
+    remember_size,
+    take_captions,
+    take_fraction,
+    take_split,
+)
+from virtex_det.data.datasets.by_name import SHARDS
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Categories named in a line.
+_NAMED = 10
+
+
+class TrainingPart(NamedTuple):
+    """What a result record tells of the images trained on.
+
+    Attributes:
+        images: how many; 0 for shards, which are never listed whole.
+        manifest_sha256: of the ids chosen, of the whole data set too, before images without objects or without a file
+            are left out; of shards the hash of the rule.
+        empty_categories: those without an instance among the images; none where there are no categories.
+    """
+
+    images: int
+    manifest_sha256: str
+    empty_categories: tuple[str, ...]
+
+
+class TrainingSet(NamedTuple):
+    """The images to train on, and which part of their data sets they are."""
+
+    dicts: list[dict[str, Any]]
+    manifest: Manifest
+    part: TrainingPart
+
+
+# By what decides it, so that a record does not load again what was loaded to train on.
+_parts: dict[tuple[Any, ...], TrainingPart] = {}
+
+
+def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Load DATASETS.TRAIN: of each set the part that was asked for, of it the images with something to detect.
+
+    Of images with captions, DATASETS.CAPTIONS_PER_IMAGE; those without a file are left out.
+
+    Raises:
+        UserError: no dataset named, classes that differ between datasets, too many files missing, or no image left.
+    """
+    return load_training_set(cfg).dicts
+
+
+def load_training_set(cfg: CfgNode) -> TrainingSet:
+    """Load what ``load_train_dicts`` does, with what there is to tell of it."""
+    names = _names(cfg)
+    chosen = choose_images(cfg)
+    dicts = [example for name in names for example in _usable(cfg, name, chosen[name])]
+    if dicts and all("annotations" in example for example in dicts):
+        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            dicts = filter_images_with_only_crowd_annotations(dicts)
+        _check_classes(names)
+    if not dicts:
+        raise UserError(
+            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}.\n"
+            "Raise the fraction, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep images without objects."
+        )
+    _log_classes(names[0], dicts)
+    manifest = make_manifest(chosen, part_in(cfg))
+    counts = count_instances(names[0], dicts)
+    part = TrainingPart(len(dicts), manifest.sha256, tuple(title for title, count in counts.items() if not count))
+    if part.empty_categories and _key(cfg) not in _parts:
+        _warn_of_empty(cfg, part)
+    _parts[_key(cfg)] = part
+    return TrainingSet(dicts, manifest, part)
+
+
+def training_part(cfg: CfgNode) -> TrainingPart:
+    """Return what a record tells of the images trained on; they are loaded only where they have not been before.
+
+    Raises:
+        UserError: as ``load_train_dicts``, in particular where the data are not here.
+    """
+    if are_shards(cfg):
+        return TrainingPart(0, _rule_sha256(cfg), ())
+    part = _parts.get(_key(cfg))
+    return part or load_training_set(cfg).part
+
+
+def choose_images(cfg: CfgNode) -> dict[str, list[dict[str, Any]]]:
+    """Return by name of each of DATASETS.TRAIN the images that TRAIN_FRACTION or SUBSET_FILE asks for.
+
+    It is by image id alone, the same on every rank and machine.
+
+    Raises:
+        UserError: a data set or the split file cannot be used, or there are no categories to stratify by.
+    """
+    sets = {name: load_dataset(name) for name in _names(cfg)}
+    for name, dicts in sets.items():
+        remember_size(name, len(dicts))
+    if cfg.DATASETS.SUBSET_FILE:
+        return take_split(cfg.DATASETS.SUBSET_FILE, sets, part_in(cfg))
+    return {name: take_fraction(dicts, *part_in(cfg)) for name, dicts in sets.items()}
+
+
+def part_in(cfg: CfgNode) -> Part:
+    """Return which part a config asks for."""
+    return Part(cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED)
+
+
+def count_instances(name: str, dicts: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many instances, or images with the label, a data set's categories have; empty where it has none."""
+    if not dicts or instances_of(dicts[0]) is None:
+        return {}
+    classes = MetadataCatalog.get(name).get("classes" if "label" in dicts[0] else "thing_classes") or ()
+    counts = Counter(category for entry in dicts for category in instances_of(entry) or ())
+    return {title: counts[number] for number, title in enumerate(classes)}
+
+
+def describe_part(chosen: dict[str, list[dict[str, Any]]]) -> str:
+    """Return as text what the images chosen of each data set hold."""
+    dicts = [entry for of_set in chosen.values() for entry in of_set]
+    counts = count_instances(next(iter(chosen)), dicts)
+    lines = [f"{name}: {len(of_set)} images" for name, of_set in chosen.items()]
+    if counts:
+        empty = [title for title, count in counts.items() if not count]
+        lines.append(f"{sum(counts.values())} instances of {len(counts) - len(empty)} categories:")
+        most = sorted((title for title in counts if counts[title]), key=lambda title: -counts[title])
+        lines += [f"{counts[title]:9}  {title}" for title in most]
+        lines.append(f"{len(empty)} categories without an instance" + (f": {_some(empty)}" if empty else ""))
+    return "\n".join(lines)
+
+
+def are_shards(cfg: CfgNode) -> bool:
+    """Return whether DATASETS.TRAIN names shards.
+
+    Raises:
+        UserError: it names both shards and lists, or asks of shards what needs a list.
+    """
+    names = cfg.DATASETS.TRAIN
+    shards = [name for name in names if name.startswith(SHARDS)]
+    if shards and len(shards) < len(names):
+        raise UserError(
+            f"DATASETS.TRAIN names shards ({', '.join(shards)}) beside data sets that are lists of images.\n"
+            "Train on shards alone or on lists alone; write the one as the other to have both."
+        )
+    if shards and (cfg.DATASETS.SUBSET_FILE or cfg.DATASETS.SUBSET_STRATIFIED):
+        raise UserError(
+            "DATASETS.TRAIN names shards, which are read as a stream and never listed: DATASETS.SUBSET_FILE and "
+            "SUBSET_STRATIFIED need a list.\nLeave them unset; TRAIN_FRACTION and SUBSET_SEED choose from shards."
+        )
+    return bool(shards)
+
+
+def _names(cfg: CfgNode) -> tuple[str, ...]:
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty: name at least one dataset to train on.")
+    return tuple(cfg.DATASETS.TRAIN)
+
+
+def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all("captions" in example for example in dicts):
+        return dicts
+    dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
+    return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED)
+
+
+def _key(cfg: CfgNode) -> tuple[Any, ...]:
+    names = _names(cfg)
+    check_datasets(names)
+    # A name may be registered anew, which makes it another data set.
+    registered = tuple(DatasetCatalog[name] for name in names)
+    return names, registered, part_in(cfg), cfg.DATASETS.SUBSET_FILE, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+
+
+def _rule_sha256(cfg: CfgNode) -> str:
+    """Return the hash of what decides which samples of shards are read."""
+    check_datasets(cfg.DATASETS.TRAIN)
+    shards = sorted(Path(file).name for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards)
+    rule = f"is_in_fraction fraction={cfg.DATASETS.TRAIN_FRACTION} seed={cfg.DATASETS.SUBSET_SEED}"
+    return hashlib.sha256("\n".join([rule, *shards]).encode()).hexdigest()
+
+
+def _check_classes(names: tuple[str, ...]) -> None:
+    if len(names) == 1:
+        return
+    try:
+        check_metadata_consistency("thing_classes", names)
+    except ValueError as error:
+        raise UserError(f"{', '.join(names)} have different classes; train on datasets with the same ones.") from error
+
+
+def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes and "annotations" in dicts[0]:
+        print_instances_class_histogram(dicts, classes)
+
+
+def _warn_of_empty(cfg: CfgNode, part: TrainingPart) -> None:
+    logger.warning(
+        "%d categories have no instance among the %d images to train on (DATASETS.TRAIN_FRACTION %s): %s",
+        *(len(part.empty_categories), part.images, cfg.DATASETS.TRAIN_FRACTION, _some(part.empty_categories)),
+    )
+
+
+def _some(titles: Sequence[str]) -> str:
+    return ", ".join(titles[:_NAMED]) + (f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else "")
