@@ -88,7 +88,7 @@ def samples() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> Callable:
     """Makes result records as runs leave them."""
     from virtex_det.benchmark import ResultRecord
@@ -105,14 +105,20 @@ def make_record() -> Callable:
         return ResultRecord(
             protocol="scenes-segm",
             dataset="scenes_val",
+            dataset_version={"images": 4, "sha256": "1" * 64},
             train_datasets=("scenes_train",),
+            train_versions={"scenes_train": {"images": 12, "sha256": "2" * 64}},
             train_fraction=fraction,
             subset_seed=seed,
+            train_images=round(12 * fraction),
+            manifest_sha256="3" * 64,
+            empty_categories=(),
             seed=seed,
             iteration=iteration,
+            training_seconds=0.5 * iteration,
             metrics={"bbox": {"AP": box_ap, "AP50": 2 * box_ap}, "segm": {"AP": mask_ap, "AP50": None}},
             weights={"format": init, "path": "", "sha256": ""},
-            evaluated="",
+            evaluated={},
             config_sha256="0" * 64,
             wall_seconds=1.0,
         )

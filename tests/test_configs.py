@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from virtex_det.engine import load_config
+from virtex_det.engine.protocol import protocol_id
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of runs; configs/benchmarks has matrices of them.
@@ -93,6 +95,71 @@ def test_the_voc_protocol():
     assert (cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST) == (100, 0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "base", "differences"),
+    [
+        (
+            *("coco_segm_d2_default_1x", "coco_segm_default_init_1x"),
+            {
+                **{"MODEL.BACKBONE.FREEZE_AT": 2, "MODEL.RESNETS.NORM": "FrozenBN", "MODEL.FPN.NORM": ""},
+                "TEST.PRECISE_BN.ENABLED": False,
+            },
+        ),
+        (
+            *("coco_segm_4conv1fc_1x", "coco_segm_default_init_1x"),
+            {
+                **{"MODEL.ROI_BOX_HEAD.NUM_CONV": 4, "MODEL.ROI_BOX_HEAD.NUM_FC": 1},
+                **{"MODEL.ROI_BOX_HEAD.NORM": "SyncBN", "MODEL.ROI_MASK_HEAD.NORM": "SyncBN"},
+            },
+        ),
+        ("coco_segm_soco_1x", "coco_segm_4conv1fc_1x", {"SOLVER.WEIGHT_DECAY": 2.5e-5}),
+        (
+            *("coco_segm_vissl_1x", "coco_segm_default_init_1x"),
+            {"SOLVER.BASE_LR": 0.001, "SOLVER.WARMUP_ITERS": 100, "MODEL.FPN.NORM": ""},
+        ),
+        (
+            *("coco_segm_default_init_1x_C4", "coco_segm_default_init_2x_C4"),
+            {"SOLVER.STEPS": (60000, 80000), "SOLVER.MAX_ITER": 90000},
+        ),
+    ],
+)
+def test_protocols_of_one_name_differ_in_these_values(name, base, differences):
+    settings = [part for pair in differences.items() for part in pair]
+    assert load(f"detectron2/{name}.yaml") == load(f"detectron2/{base}.yaml", *settings)
+
+
+def test_detectron2s_own_protocol_is_that_of_its_model_zoo():
+    theirs = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    ours = load("detectron2/coco_segm_d2_default_1x.yaml")
+    assert {key for key in values(theirs) if values(ours)[key] != values(theirs)[key]} == {
+        *("MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "MODEL.DEVICE"),
+        *("MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+    } - ({"MODEL.DEVICE"} if torch.cuda.is_available() else set())
+
+
+def values(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
+    """All values of a config by dotted key, lists as tuples."""
+    found: dict[str, object] = {}
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            found |= values(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def test_mask_rcnn_c4_has_the_detector_of_voc_and_the_data_and_sizes_of_coco():
+    cfg = load("detectron2/coco_segm_default_init_2x_C4.yaml")
+    assert (cfg.MODEL.MASK_ON, cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.RESNETS.NORM) == (
+        *(True, "Res5ROIHeadsExtraNorm"),
+        "SyncBN",
+    )
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("coco_2017_train",), ("coco_2017_val",))
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == ((120000, 160000), 180000, 1000)
+    assert (cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST) == (6000, 1000)
+
+
 CLIP_CONFIGS = (
     "coco_segm_clip_init_1x",
     "coco_segm_clip_init_1x_RN101",
@@ -157,10 +224,10 @@ def test_clip_without_one_is_a_mask_rcnn_c4():
     ],
 )
 def test_another_network_is_all_that_a_config_of_its_own_changes(name, base, differences):
-    cfg = load(f"detectron2/{name}.yaml")
-    protocol = f"{load(f'detectron2/{base}.yaml').PROTOCOL}-{name.removeprefix(base + '_').replace('_', '-')}"
-    settings = [part for pair in {**differences, "PROTOCOL": protocol}.items() for part in pair]
+    cfg, base_cfg = load(f"detectron2/{name}.yaml"), load(f"detectron2/{base}.yaml")
+    settings = [part for pair in differences.items() for part in pair]
     assert cfg == load(f"detectron2/{base}.yaml", *settings)
+    assert protocol_id(cfg).startswith(f"{protocol_id(base_cfg)}+MODEL.")
 
 
 @pytest.mark.parametrize(

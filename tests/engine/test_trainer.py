@@ -1,13 +1,17 @@
+import itertools
 import json
 import math
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import launch
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
@@ -157,6 +161,83 @@ def test_a_resumed_run_goes_on_with_its_weights_optimizer_schedule_and_iteration
     assert momenta
     wanted = saved["trainer"]["step"]["optimizer"]["state"]
     assert all(torch.equal(momenta[key]["exp_avg"], wanted[key]["exp_avg"]) for key in momenta)
+
+
+@pytest.fixture
+def found(detector_cfg) -> Callable:
+    """Evaluates an untrained detector that calls everything an object; takes ``KEY, VALUE`` pairs."""
+
+    def found(*options: object, evaluators: list | None = None) -> dict[str, dict[str, float]]:
+        anything = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.0)
+        cfg = detector_cfg(*anything, "TEST.DETECTIONS_PER_IMAGE", 200, *options)
+        torch.manual_seed(0)
+        return Trainer.test(cfg, Trainer.build_model(cfg), evaluators)
+
+    return found
+
+
+def test_numbers_and_results_file_are_those_of_detectron2s_own_evaluation(found, tmp_path):
+    ours, theirs = found(), found("TEST.METRICS_LIBRARY", "reference", "OUTPUT_DIR", tmp_path / "theirs")
+    assert ours.keys() == theirs.keys() == {"bbox", "segm"} and ours["bbox"]["AR100"] > 0
+    for task, numbers in theirs.items():
+        assert {name: ours[task][name] for name in numbers} == pytest.approx(numbers, abs=1e-9, nan_ok=True)
+    file = "inference/scenes_val/coco_instances_results.json"
+    content = [json.loads((tmp_path / folder / file).read_text()) for folder in ("run", "theirs")]
+    assert content[0] == content[1] and any(len(entry["segmentation"]["counts"]) > 9 for entry in content[0])
+
+
+def test_in_bf16_boxes_and_scores_are_those_of_the_models_own_forward(found, tmp_path):
+    content = []
+    for library in ("hotcoco", "reference"):
+        found("MODEL.BF16", True, "TEST.METRICS_LIBRARY", library, "OUTPUT_DIR", tmp_path / library)
+        rows = json.loads((tmp_path / library / "inference/scenes_val/coco_instances_results.json").read_text())
+        content.append([(row["score"], row["bbox"]) for row in rows])
+    assert content[0] == content[1]
+
+
+def test_masks_are_pasted_for_other_evaluators_alone(found, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("masks were pasted")
+
+    pasted = found(evaluators=[COCOEvaluator("scenes_val", use_fast_impl=False)])
+    monkeypatch.setattr("detectron2.structures.ROIMasks.to_bitmasks", refuse)
+    assert found()["segm"]["AP"] == pytest.approx(pasted["segm"]["AP"], abs=1e-9)
+
+
+def test_a_model_is_in_training_mode_after_an_evaluation_as_before(detector_cfg):
+    cfg = detector_cfg()
+    model = Trainer.build_model(cfg).train()
+    Trainer.test(cfg, model)
+    assert model.training and model.roi_heads.training
+
+
+def test_every_test_dataset_has_its_results(found):
+    results = found("DATASETS.TEST", '("scenes_val", "scenes_train")')
+    assert results.keys() == {"scenes_val", "scenes_train"} and results["scenes_train"].keys() == {"bbox", "segm"}
+
+
+def test_seconds_in_training_steps_add_up_over_resumed_parts_and_reach_the_record(detector_cfg, monkeypatch):
+    clock = SimpleNamespace(perf_counter=map(float, itertools.count()).__next__, monotonic=time.monotonic)
+    monkeypatch.setattr("virtex_det.engine.trainer.time", clock)
+    options = ("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
+    train(detector_cfg(*options))
+    run = Path(detector_cfg().OUTPUT_DIR)
+    assert [record.training_seconds for record in read_records(run)] == [2, 4]
+    (run / "last_checkpoint").write_text("model_0000001.pth")
+    train(detector_cfg(*options), resume=True)
+    assert read_records(run)[-1].training_seconds == 4
+
+
+def test_a_checkpoint_that_does_not_tell_its_seconds_leaves_them_unknown(detector_cfg):
+    options = ("SOLVER.CHECKPOINT_PERIOD", 2)
+    train(detector_cfg(*options, "DATASETS.TEST", "()"))
+    run = Path(detector_cfg().OUTPUT_DIR)
+    content = torch.load(run / "model_0000001.pth", weights_only=True)
+    del content["trainer"]["training_seconds"]
+    torch.save(content, run / "model_0000001.pth")
+    (run / "last_checkpoint").write_text("model_0000001.pth")
+    train(detector_cfg(*options), resume=True)
+    assert read_records(run)[-1].training_seconds is None
 
 
 def test_a_resumed_run_ignores_model_weights(detector_cfg):

@@ -1,5 +1,9 @@
+import dataclasses
+
 import pytest
 
+from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.errors import UserError
 from virtex_det.model_zoo import page
 from virtex_det.model_zoo.catalog import catalog
 
@@ -20,23 +24,50 @@ def test_every_published_number_is_on_the_page():
 
 
 @pytest.fixture
-def run_folder(tmp_path):
-    from virtex_det.benchmark.records import ResultRecord
-
-    metrics = {"bbox": {"AP": 40.96}, "segm": {"AP": None}}
-    weights = {"path": "virtex://swav_800ep", "sha256": "0", "format": "swav"}
-    ours = ResultRecord(
-        "coco-segm-2x", "coco_2017_val", ("coco_2017_train",), 0.1, 0, 7, 10, metrics, weights, {}, "", 1.0
-    )
-    (tmp_path / "results" / "run").mkdir(parents=True)
-    ours.write(tmp_path / "results" / "run")
+def results(tmp_path, make_record):
+    """A folder with the records of two starts, two fractions and two seeds."""
+    records = {
+        Cell(start, "1x", fraction, seed): dataclasses.replace(
+            make_record(box_ap + 2 * seed, mask_ap, seed=seed, fraction=fraction),
+            **{"dataset": "coco_2017_val", "protocol": "coco-segm-1x"},
+        )
+        for start, box_ap, mask_ap in (("random", 20.0, 18.0), ("captions", 30.0, None))
+        for fraction in (0.01, 1.0)
+        for seed in (0, 1)
+    }
+    (tmp_path / "results").mkdir()
+    Comparison("how much a start is worth", "random", records).write_records(tmp_path / "results" / "starts.jsonl")
     return tmp_path / "results"
 
 
-def test_our_own_results_come_from_records(run_folder):
-    row = next(line for line in page.render(run_folder).splitlines() if line.startswith("| virtex://swav_800ep"))
-    assert row.startswith("| virtex://swav_800ep | coco-segm-2x | coco_2017_val | 10% | 7 | 41.0 | - |")
+def rows_of(text):
+    return [line for line in text.partition("## Results of this package")[2].splitlines() if "starts.jsonl" in line]
+
+
+def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(results):
+    link = "[starts](results/starts.jsonl)"
+    assert rows_of(page.render(results)) == [
+        f"| random | `coco-segm-1x` | coco_2017_val | 1% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
+        f"| random | `coco-segm-1x` | coco_2017_val | 100% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
+        f"| captions | `coco-segm-1x` | coco_2017_val | 1% | 2 | 31.0 ± 1.4 | - | {link} |",
+        f"| captions | `coco-segm-1x` | coco_2017_val | 100% | 2 | 31.0 ± 1.4 | - | {link} |",
+    ]
+
+
+def test_protocols_have_rows_of_their_own(results, make_record):
+    records = {
+        Cell("random", name, 1.0, 0): dataclasses.replace(make_record(seed=0), protocol=name) for name in ("a", "b")
+    }
+    Comparison("mixed", "", records, mix=True).write_records(results / "starts.jsonl")
+    assert [row.split(" | ")[1] for row in rows_of(page.render(results))] == ["`a`", "`b`"]
+
+
+def test_a_record_changed_by_hand_is_not_on_the_page(results):
+    path = results / "starts.jsonl"
+    path.write_text(path.read_text().replace("20.0", "40.0"))
+    with pytest.raises(UserError, match="line 1: .*edited by hand"):
+        page.render(results)
 
 
 def test_without_records_the_page_claims_no_result_of_ours(tmp_path):
-    assert "no full-scale run has been recorded" in page.render(tmp_path)
+    assert "none has been committed" in page.render(tmp_path)

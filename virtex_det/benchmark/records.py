@@ -3,47 +3,66 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
-SCHEMA = 1
-LIBRARIES = ("torch", "torchvision", "numpy", "pycocotools", "sal-detectron2", "detectron2", "virtex_det")
+SCHEMA = 2
+LIBRARIES = (
+    *("torch", "torchvision", "numpy", "pycocotools", "hotcoco", "lvis"),
+    *("sal-detectron2", "detectron2", "virtex_det"),
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ResultRecord:
     """One evaluation of one model on one dataset.
 
     Attributes:
-        protocol: identifier of the recipe, empty when none is claimed.
+        protocol: identifier of the recipe, derived from the config; it shows where the run departs from it.
         dataset: name of the dataset evaluated on.
+        dataset_version: its number of ``images`` and the ``sha256`` of its annotations.
         train_datasets: names of the datasets trained on.
+        train_versions: of each, the same as ``dataset_version``; empty where the data are not at hand.
         train_fraction: part of the training images used, in (0, 1].
         subset_seed: which part.
+        train_images: images trained on; None where the data are not at hand.
+        manifest_sha256: of their ids.
+        empty_categories: those without an instance in the training part.
         seed: seed of the run; negative when it had none.
         iteration: training iterations behind the model evaluated; None where it is not known.
+        training_seconds: time that these took, over all resumed parts, without evaluations; None where not known.
         metrics: as Detectron2 nests them, for example ``{"bbox": {"AP": 12.3, ...}, "segm": {...}}``, in
             percent; None where a metric is not defined.
         weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file.
         evaluated: the same of the file evaluated, when it is not the model in training.
         config_sha256: of the full config, as ``config.yaml`` in the run folder shows it.
         wall_seconds: time since the run (or this evaluation alone) began.
+        sha256: of all other fields, so that a number changed by hand shows.
     """
 
     protocol: str
     dataset: str
+    dataset_version: dict[str, Any]
     train_datasets: tuple[str, ...]
+    train_versions: dict[str, dict[str, Any]]
     train_fraction: float
     subset_seed: int
+    train_images: int | None
+    manifest_sha256: str
+    empty_categories: tuple[str, ...]
     seed: int
     iteration: int | None
+    training_seconds: float | None
     metrics: dict[str, dict[str, float | None]]
     weights: dict[str, str]
     evaluated: dict[str, str]
@@ -54,22 +73,98 @@ class ResultRecord:
     code_revision: str = dataclasses.field(default_factory=lambda: code_revision())
     created: str = dataclasses.field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     schema: int = SCHEMA
+    sha256: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = [field.name for field in dataclasses.fields(self) if field.init]
+        object.__setattr__(self, "sha256", _fingerprint({name: getattr(self, name) for name in fields}))
 
     def write(self, run_folder: str | Path) -> None:
         """Make this the folder's ``results.json`` and add it to ``results.jsonl``, which keeps every evaluation."""
         folder = Path(run_folder)
-        line = json.dumps(dataclasses.asdict(self))
-        with (folder / "results.jsonl").open("a") as file:
-            file.write(line + "\n")
+        _append_line(folder / "results.jsonl", json.dumps(dataclasses.asdict(self), allow_nan=False))
         write_atomically(folder / "results.json", json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 def read_records(run_folder: str | Path) -> list[ResultRecord]:
-    """Return every record of a run folder, oldest first; empty where there is none."""
+    """Return every record of a run folder, oldest first; empty where there is none.
+
+    A last line that a crash left half-written is left out, and the log says so.
+
+    Raises:
+        UserError: a line is no record of this schema, or has been changed since it was written.
+    """
     path = Path(run_folder) / "results.jsonl"
     if not path.exists():
         return []
-    return [ResultRecord(**json.loads(line)) for line in path.read_text().splitlines()]
+    whole, half = _whole_lines(path.read_bytes())
+    if half:
+        logging.getLogger(__name__).warning(f"{path}: the last line is half-written and left out; evaluate again.")
+    return [record_from(_parse(line, where), where) for where, line in _numbered(path, whole)]
+
+
+def record_from(content: Any, where: str) -> ResultRecord:
+    """Return the record that ``dataclasses.asdict`` of it, gone through JSON, gives back.
+
+    Args:
+        content: the decoded JSON.
+        where: file and line, for errors.
+
+    Raises:
+        UserError: it is no record of this schema, or has been changed since it was written.
+    """
+    if not isinstance(content, Mapping) or "schema" not in content:
+        raise UserError(f"{where} is no result record. Remove the line, or evaluate again.")
+    if content["schema"] != SCHEMA:
+        raise UserError(
+            f"{where}: the record has schema {content['schema']}, this version of virtex_det reads {SCHEMA}.\n"
+            "Move the file away and evaluate again: tools/train_net.py --eval-only --resume."
+        )
+    names = {field.name for field in dataclasses.fields(ResultRecord)}
+    if odd := sorted(names ^ set(content)):
+        raise UserError(f"{where}: fields that are unknown or missing: {', '.join(odd)}. Evaluate again.")
+    fields = {name: content[name] for name in names - {"sha256"}}
+    if _fingerprint(fields) != content["sha256"]:
+        raise UserError(f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again.")
+    tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
+    return ResultRecord(**fields | tuples)
+
+
+def _append_line(path: Path, line: str) -> None:
+    """Add a line to a file, in place of a last one that a crash left half-written."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        whole, _ = _whole_lines(file.read())
+        file.truncate(len(whole))
+        file.write((b"" if not whole or whole.endswith(b"\n") else b"\n") + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
+    """Part the lines of a file from a half-written last one; one that lacks nothing but the line's end is whole."""
+    end = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[end:].decode())
+    except ValueError:
+        return content[:end], content[end:]
+    return content, b""
+
+
+def _numbered(path: Path, lines: bytes) -> list[tuple[str, str]]:
+    texts = lines.decode(errors="replace").splitlines()
+    return [(f"{path}, line {number}", text) for number, text in enumerate(texts, 1)]
+
+
+def _parse(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON: {error}. Remove the line, or evaluate again.") from error
+
+
+def _fingerprint(fields: Mapping[str, Any]) -> str:
+    return sha256_of(json.dumps(fields, sort_keys=True, separators=(",", ":")))
 
 
 def sha256_of(text: str) -> str:

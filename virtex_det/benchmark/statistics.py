@@ -1,11 +1,8 @@
-"""Mean and spread over seeds."""
+"""Mean and spread over seeds, and whether a difference is more than chance."""
 
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-from virtex_det.benchmark.records import ResultRecord
 
 
 class Spread(NamedTuple):
@@ -32,28 +29,37 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(statistics.fmean(found), deviation, len(found))
 
 
-def last_records(records: Iterable[ResultRecord]) -> list[ResultRecord]:
-    """Keep the evaluation with the most training behind it, per run: dataset, fraction, seed and weights."""
-    newest: dict[tuple, ResultRecord] = {}
-    for record in records:
-        key = (record.dataset, record.train_fraction, record.subset_seed, record.seed, initialisation(record))
-        if key not in newest or (record.iteration or 0) >= (newest[key].iteration or 0):
-            newest[key] = record
-    return list(newest.values())
+class PairedTest(NamedTuple):
+    """Mean difference of paired values and how likely one as great is by chance; None where that cannot be told."""
+
+    difference: float
+    p_value: float | None
+    pairs: int
 
 
-def by_arm(records: Iterable[ResultRecord]) -> dict[tuple[float, str], list[ResultRecord]]:
-    """Group records that differ in their seed alone: by fraction of the labels and initialisation, sorted."""
-    arms = defaultdict(list)
-    for record in records:
-        arms[record.train_fraction, initialisation(record)].append(record)
-    # Random first: it is what the others are compared with.
-    return dict(sorted(arms.items(), key=lambda arm: (arm[0][0], arm[0][1] != RANDOM, arm[0][1])))
+def paired_test(ours: Sequence[float], theirs: Sequence[float]) -> PairedTest:
+    """Test with Student's t whether two starts differ, each pair of values measured with one seed.
 
+    The same seed draws the same labels, order of images and new layers for both, so the pairs differ less than the
+    values. A deviation needs two pairs, and differences that are all the same have none: then there is no p-value. Few
+    pairs find only great differences, and say nothing of those they do not find.
 
-RANDOM = "random init"
+    Args:
+        ours: a value per seed.
+        theirs: the values of the same seeds, in the same order.
 
+    Raises:
+        ValueError: the numbers of values differ, or there are none.
 
-def initialisation(record: ResultRecord) -> str:
-    """Return the format of the weights that a run started from, "random init" where there were none."""
-    return record.weights.get("format", RANDOM)
+    Example:
+        >>> paired_test([12.0, 13.0], [10.0, 11.0])
+        PairedTest(difference=2.0, p_value=None, pairs=2)
+    """
+    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+    mean = statistics.fmean(differences)
+    # Differences equal but for rounding would give a p-value of almost 0 or of anything.
+    if len(differences) < 2 or max(differences) - min(differences) < 1e-9:
+        return PairedTest(mean, None, len(differences))
+    from scipy.stats import ttest_rel  # a second to import, and no training needs it
+
+    return PairedTest(mean, float(ttest_rel(ours, theirs).pvalue), len(differences))

@@ -40,7 +40,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
     done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
-    write_records(cfg, results, iteration=done, wall_seconds=seconds, evaluated=report)
+    trained = rest.get("trainer", {}).get("training_seconds")
+    write_records(cfg, results, iteration=done, wall_seconds=seconds, training_seconds=trained, evaluated=report)
     return results
 
 

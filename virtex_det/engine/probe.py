@@ -55,7 +55,10 @@ def probe_voc07(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS
     train, test = (extract_examples(cfg, model, name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     results = {"svm": probe_classes(train, test, classes, costs, folds)}
-    write_records(cfg, results, iteration=None, wall_seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    departures = [f"COSTS=({','.join(map(str, costs))})"] if tuple(costs) != COSTS else []
+    departures += [f"FOLDS={folds}"] if folds != FOLDS else []
+    write_records(cfg, results, iteration=None, training_seconds=None, wall_seconds=seconds, departures=departures)
     return results
 
 
@@ -89,5 +92,7 @@ def _check(cfg: CfgNode) -> None:
         raise UserError(
             f"The SVM probe trains on one data set and tests on one; DATASETS.TRAIN is {train} and TEST {test}."
         )
-    if cfg.DATASETS.TRAIN_FRACTION != 1:
-        raise UserError("The SVM probe trains on all of DATASETS.TRAIN; set DATASETS.TRAIN_FRACTION 1.0.")
+    if cfg.DATASETS.TRAIN_FRACTION != 1 or cfg.DATASETS.SUBSET_FILE:
+        raise UserError(
+            "The SVM probe trains on all of DATASETS.TRAIN: set DATASETS.TRAIN_FRACTION 1.0, no DATASETS.SUBSET_FILE."
+        )

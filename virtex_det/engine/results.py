@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from detectron2.utils import comm
 
 from virtex_det.benchmark.records import ResultRecord, sha256_of
 from virtex_det.checkpoint import LoadReport
+from virtex_det.data.build import training_part
+from virtex_det.data.datasets.versions import dataset_version
+from virtex_det.engine.protocol import protocol_id
+from virtex_det.errors import UserError
 
 
 def write_records(
@@ -17,8 +22,10 @@ def write_records(
     results: dict[str, Any],
     *,
     iteration: int | None,
+    training_seconds: float | None,
     wall_seconds: float,
     evaluated: LoadReport | None = None,
+    departures: Sequence[str] = (),
 ) -> None:
     """Write one :class:`ResultRecord` per test dataset into ``cfg.OUTPUT_DIR``; on the main process alone.
 
@@ -26,31 +33,54 @@ def write_records(
         cfg: the run's config.
         results: what ``Trainer.test`` returned: metrics of the one dataset, or metrics by dataset.
         iteration: training iterations behind the model, if known.
+        training_seconds: time that these took, over all resumed parts, without evaluations, if known.
         wall_seconds: time since the run or this evaluation began.
         evaluated: report of the weights file evaluated; None for the model in training.
+        departures: from the protocol that the config cannot show, as ``NAME=VALUE``.
     """
     if not comm.is_main_process():
         return
     by_dataset = results if len(cfg.DATASETS.TEST) > 1 else {cfg.DATASETS.TEST[0]: results}
+    part = _training_part(cfg, is_needed=evaluated is None)
     for dataset, metrics in by_dataset.items():
         ResultRecord(
-            protocol=cfg.PROTOCOL,
+            protocol="+".join([protocol_id(cfg), *departures]),
             dataset=dataset,
+            dataset_version=dataset_version(dataset),
             train_datasets=tuple(cfg.DATASETS.TRAIN),
             train_fraction=cfg.DATASETS.TRAIN_FRACTION,
             subset_seed=cfg.DATASETS.SUBSET_SEED,
             seed=cfg.SEED,
             iteration=iteration,
+            training_seconds=None if training_seconds is None else _finite(round(training_seconds, 1)),
             metrics={task: {name: _finite(value) for name, value in table.items()} for task, table in metrics.items()},
             weights=_weights(Path(evaluated.path).parent if evaluated else Path(cfg.OUTPUT_DIR)),
             evaluated=_identity(evaluated._asdict()) if evaluated else {},
             config_sha256=sha256_of(cfg.dump()),
             wall_seconds=round(wall_seconds, 1),
+            **part,
         ).write(cfg.OUTPUT_DIR)
 
 
+def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
+    """Return what the record says of the training data; evaluation has to do without where they are not there."""
+    try:
+        part = training_part(cfg)
+        versions = {name: dataset_version(name) for name in cfg.DATASETS.TRAIN}
+    except UserError:
+        if is_needed:
+            raise
+        return {"train_versions": {}, "train_images": None, "manifest_sha256": "", "empty_categories": ()}
+    return {
+        "train_versions": versions,
+        "train_images": part.images,
+        "manifest_sha256": part.manifest_sha256,
+        "empty_categories": part.empty_categories,
+    }
+
+
 def _finite(value: float) -> float | None:
-    """JSON has no NaN, which Detectron2 reports for a category without instances."""
+    """JSON has no NaN, which stands for a category without instances, or for a time that is not known."""
     return float(value) if math.isfinite(value) else None
 
 

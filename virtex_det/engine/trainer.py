@@ -1,9 +1,10 @@
 """The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
 
+import math
 import re
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from virtex_det.data.build import build_test_loader, build_train_loader
 from virtex_det.engine.hooks import BrokenImages, PreciseBN
 from virtex_det.engine.results import write_records
 from virtex_det.evaluation import build_evaluator
+from virtex_det.evaluation.detection import DetectionEvaluator
+from virtex_det.evaluation.unpasted import UnpastedMasks
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.solver import build_optimizer
@@ -45,6 +48,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
         self.started = time.monotonic()
+        self.training_seconds = 0.0
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
@@ -93,16 +97,20 @@ class Trainer(DefaultTrainer):
         return self.step_trainer.data_loader
 
     def run_step(self) -> None:
+        started = time.perf_counter()
         self.step_trainer.iter = self.iter
         self.step_trainer.run_step()
+        self.training_seconds += time.perf_counter() - started
 
     def state_dict(self) -> dict[str, Any]:
-        """Return iteration, hooks, optimizer (under ``step``) and, with AMP, the gradient scaler."""
-        return TrainerBase.state_dict(self) | {"step": self.step_trainer.state_dict()}
+        """Return iteration, hooks, seconds of training, optimizer (in ``step``) and, with AMP, the gradient scaler."""
+        own = {"step": self.step_trainer.state_dict(), "training_seconds": self.training_seconds}
+        return TrainerBase.state_dict(self) | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
+        self.training_seconds = state_dict.get("training_seconds", math.nan)  # early checkpoints do not say
 
     def build_hooks(self) -> list[hooks.HookBase]:
         cfg = self.cfg
@@ -150,6 +158,28 @@ class Trainer(DefaultTrainer):
         folder = Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
         return build_evaluator(cfg, dataset_name, str(folder))
 
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Evaluate a model on ``DATASETS.TEST``; our evaluator of detections gets masks that are not pasted yet.
+
+        Args:
+            cfg: the run's config.
+            model: in DDP or not.
+            evaluators: one per dataset; by default those of :meth:`build_evaluator`.
+
+        Returns:
+            Metrics by task; by dataset and task when there are several.
+        """
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
+            model = UnpastedMasks.of(model, cfg.MODEL.BF16)
+        return super().test(cfg, model, evaluators)
+
     def _build_precise_bn(self) -> PreciseBN:
         periods = (self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         return PreciseBN(periods, self.model, self._precise_bn_batches(), self.cfg.TEST.PRECISE_BN.NUM_ITER)
@@ -163,7 +193,13 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> dict[str, Any]:
         self.results = self.test(self.cfg, self.model)
         done = min(self.iter + 1, self.max_iter)
-        write_records(self.cfg, self.results, iteration=done, wall_seconds=time.monotonic() - self.started)
+        write_records(
+            self.cfg,
+            self.results,
+            iteration=done,
+            wall_seconds=time.monotonic() - self.started,
+            training_seconds=self.training_seconds,
+        )
         return self.results
 
 

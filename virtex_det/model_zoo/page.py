@@ -1,12 +1,15 @@
 """MODEL_ZOO.md, made from the catalogue, the known formats and the records of runs, and from nothing else."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from virtex_det.benchmark.records import ResultRecord, read_records
+from virtex_det.benchmark.comparison import read_comparison
+from virtex_det.benchmark.records import ResultRecord
+from virtex_det.benchmark.statistics import Spread, spread
 from virtex_det.checkpoint.formats import FORMATS
 from virtex_det.model_zoo.catalog import Record, catalog
 
@@ -18,7 +21,7 @@ def render(results: Path = ROOT / "results") -> str:
     """Return the page.
 
     Args:
-        results: folder of run folders; their records become the table of our own results.
+        results: folder of files that ``Comparison.write_records`` wrote; the table of our own results.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -30,13 +33,12 @@ def render(results: Path = ROOT / "results") -> str:
     )
     environment.filters["licence"] = lambda licence: licence or "not stated"
     families = [(family, list(members)) for family, members in groupby(catalog(), key=lambda record: record.family)]
-    ours = [record for folder in sorted(results.glob("*")) for record in read_records(folder)]
     return environment.get_template("page.md.j2").render(
         records=catalog(),
         families=families,
         table=weights_table,
         sources=_sources,
-        results=_results_table(ours),
+        results=_results_table(results),
         formats=_formats_table(),
     )
 
@@ -69,21 +71,37 @@ def _sources(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(source for record in records for source in record.numbers))
 
 
-def _results_table(records: Sequence[ResultRecord]) -> str:
-    rows = [
-        {
-            "weights": record.weights.get("path", "") or "random init",
-            "protocol": record.protocol,
-            "dataset": record.dataset,
-            "labels": f"{record.train_fraction:.0%}",
-            "seed": record.seed,
-            "box AP": record.metrics.get("bbox", {}).get("AP"),
-            "mask AP": record.metrics.get("segm", {}).get("AP"),
-            "code": record.code_revision,
-        }
-        for record in records
-    ]
+def _results_table(folder: Path) -> str:
+    """Return a Markdown table, a row for all seeds of a start, a protocol and a fraction; "" without records."""
+    rows = []
+    for path in sorted(folder.glob("*.jsonl")):
+        comparison = read_comparison(path, mix=True)  # each row names its protocol
+        alike = defaultdict(list)
+        for cell, record in comparison.records.items():
+            alike[cell.start, record.protocol, record.dataset, cell.fraction].append(record)
+        rows += [_result(path, *row, records) for row, records in alike.items()]
     return _markdown(rows) if rows else ""
+
+
+def _result(
+    path: Path, start: str, protocol: str, dataset: str, fraction: float, records: Sequence[ResultRecord]
+) -> dict[str, object]:
+    return {
+        "start": start,
+        "protocol": f"`{protocol}`",
+        "data set": dataset,
+        "labels": f"{100 * fraction:.4g}%",
+        "seeds": len(records),
+        "box AP": _spread(records, "bbox"),
+        "mask AP": _spread(records, "segm"),
+        "records": f"[{path.stem}](results/{path.name})",
+    }
+
+
+def _spread(records: Sequence[ResultRecord], task: str) -> Spread | None:
+    found = [record.metrics.get(task, {}).get("AP") for record in records]
+    values = [value for value in found if value is not None]
+    return spread(values) if values and len(values) == len(found) else None
 
 
 def _formats_table() -> str:
