@@ -1,64 +1,88 @@
-from pathlib import Path
+import dataclasses
+import json
 
 import pytest
-import yaml
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.errors import UserError
 
 
 @pytest.fixture
-def comparison(make_record) -> Comparison:
+def records(make_record):
     reached = {"random init": (4.0, 6.0), "captions": (10.0, 12.0)}
-    records = {
-        Cell(start, 0.1, seed): make_record(box_ap, box_ap / 2, seed=seed)
+    return {
+        Cell(start, "scenes-segm", 0.1, seed): make_record(box_ap, box_ap / 2, seed=seed)
         for start, values in reached.items()
         for seed, box_ap in enumerate(values)
     }
-    return Comparison("What captions are worth", records)
 
 
-def test_a_row_per_start_in_the_order_given_and_the_best_is_bold(comparison):
-    head, _, random, captions = comparison.table().splitlines()
-    assert head == "| start | Box AP, 10% of the labels | Mask AP, 10% of the labels |"
-    assert random == "| random init | 5.0 ± 1.4 | 2.5 ± 0.7 |"
-    assert captions == "| captions | **11.0 ± 1.4** | **5.5 ± 0.7** |"
+def changed(records, number: int, **fields):
+    """Change fields of one record, as another run would have written it."""
+    cell = list(records)[number]
+    return records | {cell: dataclasses.replace(records[cell], **fields)}
 
 
-def test_fractions_stand_side_by_side_from_few_labels_to_many(make_record):
-    records = {Cell("random init", fraction, 0): make_record(10 * fraction) for fraction in (1.0, 0.1)}
-    head = Comparison("", records).table().splitlines()[0]
-    assert head.index("10% of") < head.index("100% of")
+def test_starts_stay_in_order_and_fractions_and_seeds_ascend(make_record):
+    cells = [Cell("b", "p", 1.0, 1), Cell("a", "p", 0.1, 0), Cell("b", "p", 0.1, 1)]
+    comparison = Comparison("", "", {cell: make_record() for cell in cells})
+    assert comparison.starts == ["b", "a"]
+    assert (comparison.fractions, comparison.seeds) == ([0.1, 1.0], [0, 1])
 
 
-def test_an_ap_that_is_not_defined_counts_as_nothing_found(make_record):
-    table = Comparison("", {Cell("random init", 0.1, 0): make_record(5.0, None)}).table()
-    assert table.splitlines()[-1] == "| random init | **5.0** | **0.0** |"
+def test_runs_of_a_row_differ_in_their_seed_alone(records):
+    runs = Comparison("", "", records).runs("captions", "scenes-segm", 0.1)
+    assert {seed: run.metrics["bbox"]["AP"] for seed, run in runs.items()} == {0: 10.0, 1: 12.0}
 
 
-def test_the_page_is_the_same_from_the_written_records(comparison, tmp_path):
+def test_two_versions_of_the_evaluation_set_are_refused_even_when_mixing(records):
+    two = changed(records, 3, dataset_version={"images": 4, "sha256": "f" * 64})
+    with pytest.raises(UserError, match=r"2 versions of scenes_val(?s:.*)sha256 ffffffffffff, e.g. captions.*seed 1"):
+        Comparison("", "", two, mix=True)
+
+
+def test_two_versions_of_the_training_set_are_refused(records):
+    two = changed(records, 0, train_versions={"scenes_train": {"images": 11, "sha256": "2" * 64}})
+    with pytest.raises(UserError, match="2 versions of scenes_train"):
+        Comparison("", "", two)
+
+
+def test_two_protocols_are_refused_unless_asked_for(records):
+    two = changed(records, 1, protocol="scenes-segm+SOLVER.BASE_LR=0.1")
+    with pytest.raises(
+        UserError, match=r"2 protocols(?s:.*)BASE_LR=0.1, e.g. random init.*seed 1(?s:.*)--mix-protocols"
+    ):
+        Comparison("", "", two)
+    assert len(Comparison("", "", two, mix=True).recipes()) == 2
+
+
+def test_what_is_written_is_read_again(records, tmp_path):
+    comparison = Comparison("What captions are worth", "random init", records)
     comparison.write_records(tmp_path / "page.jsonl")
-    again = read_comparison(comparison.title, tmp_path / "page.jsonl")
-    assert again.page("the command") == comparison.page("the command")
-    assert "the command" in again.page("the command") and comparison.table() in again.page("")
+    assert read_comparison(tmp_path / "page.jsonl", comparison.title, "random init") == comparison
+
+
+def test_a_number_changed_by_hand_is_refused_with_its_line(records, tmp_path):
+    Comparison("", "", records).write_records(tmp_path / "page.jsonl")
+    text = (tmp_path / "page.jsonl").read_text()
+    (tmp_path / "page.jsonl").write_text(text.replace('"AP": 12.0', '"AP": 21.0'))
+    with pytest.raises(UserError, match="page.jsonl, line 4.*edited by hand"):
+        read_comparison(tmp_path / "page.jsonl")
 
 
 @pytest.mark.parametrize("content", ['{"cell": {', '{"cell": {"start": "a"}, "record": {}}', "[]"])
 def test_a_line_that_is_no_record_is_named(tmp_path, content):
     (tmp_path / "page.jsonl").write_text(content)
     with pytest.raises(UserError, match="line 1"):
-        read_comparison("", tmp_path / "page.jsonl")
+        read_comparison(tmp_path / "page.jsonl")
 
 
 def test_records_that_are_not_there_are_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="There are no records"):
-        read_comparison("", tmp_path / "page.jsonl")
+    with pytest.raises(UserError, match="page.jsonl cannot be read"):
+        read_comparison(tmp_path / "page.jsonl")
 
 
-def test_the_committed_page_is_what_its_records_give():
-    root = Path(__file__).resolve().parents[2]
-    matrix = "configs/benchmarks/scenes_methods.yaml"
-    title = yaml.safe_load((root / matrix).read_text())["title"]
-    comparison = read_comparison(title, root / "docs" / "scenes_methods.jsonl")
-    page = (root / "docs" / "scenes_methods.md").read_text()
-    assert page == comparison.page(f"python tools/benchmark.py run {matrix}")
+def test_written_records_are_json_without_nan(records, tmp_path):
+    Comparison("", "", records).write_records(tmp_path / "page.jsonl")
+    lines = (tmp_path / "page.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["cell"]["seed"] for line in lines] == [0, 1, 0, 1]

@@ -1,98 +1,127 @@
-"""Runs that differ in start, fraction of the labels and seed: kept as lines of JSON, shown as a table."""
+"""Runs that differ in start, protocol, fraction of the labels and seed: made comparable, kept as lines of JSON."""
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from virtex_det.benchmark.records import ResultRecord
-from virtex_det.benchmark.statistics import Spread, spread
+from virtex_det.benchmark.records import ResultRecord, record_from
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
-
-METRICS = {"Box AP": "bbox", "Mask AP": "segm"}
 
 
 class Cell(NamedTuple):
     """Where a run stands in a matrix."""
 
     start: str
+    protocol: str
     fraction: float
     seed: int
 
 
-class Comparison(NamedTuple):
-    """What the runs of a matrix measured."""
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What the runs of a matrix measured.
+
+    Attributes:
+        title: what is asked.
+        baseline: the start that the others are compared with; "" for none.
+        records: by cell.
+        mix: take records of several protocols.
+
+    Raises:
+        UserError: the records are of several versions of a data set, or of several protocols and ``mix`` is False.
+    """
 
     title: str
+    baseline: str
     records: Mapping[Cell, ResultRecord]
+    mix: bool = False
 
-    def table(self) -> str:
-        """Return a Markdown table: a row per start, mean and sample standard deviation over seeds, the best bold."""
-        fractions = sorted({cell.fraction for cell in self.records})
-        starts = list(dict.fromkeys(cell.start for cell in self.records))
-        columns = [(fraction, metric) for fraction in fractions for metric in METRICS]
-        heads = [f"{metric}, {fraction:.0%} of the labels" for fraction, metric in columns]
-        table = {start: [self._spread(start, *column) for column in columns] for start in starts}
-        best = [max(row[number].mean for row in table.values()) for number in range(len(columns))]
-        lines = [_line(["start", *heads]), _line(["---"] * (1 + len(heads)))]
-        for start, row in table.items():
-            values = [f"**{value}**" if value.mean == top else str(value) for value, top in zip(row, best, strict=True)]
-            lines.append(_line([start, *values]))
-        return "\n".join(lines)
+    def __post_init__(self) -> None:
+        _check_versions(self.records)
+        if len(self.recipes()) > 1 and not self.mix:
+            examples = {record.protocol: cell for cell, record in self.records.items()}
+            raise UserError(
+                f"These records are of {len(examples)} protocols, whose numbers do not compare:\n"
+                + "\n".join(f"  {recipe}, e.g. {_words(cell)}" for recipe, cell in examples.items())
+                + "\nTo see them in one table, which then says so: --mix-protocols."
+            )
 
-    def page(self, command: str) -> str:
-        """Return the table with what it shows and how it was made.
+    @property
+    def starts(self) -> list[str]:
+        """The starts, in the order of the matrix."""
+        return list(dict.fromkeys(cell.start for cell in self.records))
 
-        Args:
-            command: that runs the matrix.
-        """
-        record = next(iter(self.records.values()))
-        seeds = ", ".join(sorted({str(cell.seed) for cell in self.records}))
-        return f"""# {self.title}
+    @property
+    def protocols(self) -> list[str]:
+        """The protocols by the names that the matrix gives them."""
+        return list(dict.fromkeys(cell.protocol for cell in self.records))
 
-Data set `{record.dataset}`, protocol `{record.protocol}`. Mean ± standard deviation over the seeds {seeds}; each
-draws its own labels, order of images and new layers, the same for every start. Each start was pretrained once, so the
-spread has no pretraining in it.
+    @property
+    def fractions(self) -> list[float]:
+        """The fractions of the labels, ascending."""
+        return sorted({cell.fraction for cell in self.records})
 
-{self.table()}
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, ascending."""
+        return sorted({cell.seed for cell in self.records})
 
-Code `{record.code_revision}`, {record.hardware.get("cpu")}. The records lie beside this file; made by
+    def runs(self, start: str, protocol: str, fraction: float) -> dict[int, ResultRecord]:
+        """Return the records that differ in their seed alone, by seed."""
+        of_row = (start, protocol, fraction)
+        return {c.seed: record for c, record in self.records.items() if (c.start, c.protocol, c.fraction) == of_row}
 
-```bash
-{command}
-```
-"""
+    def recipes(self, protocol: str | None = None) -> list[str]:
+        """Return the identifiers of the recipes behind all records, or behind a protocol's; they show departures."""
+        return list(dict.fromkeys(r.protocol for c, r in self.records.items() if protocol in (None, c.protocol)))
 
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
         lines = [{"cell": cell._asdict(), "record": dataclasses.asdict(r)} for cell, r in self.records.items()]
-        write_atomically(Path(path), "".join(json.dumps(line) + "\n" for line in lines))
-
-    def _spread(self, start: str, fraction: float, metric: str) -> Spread:
-        runs = [r for cell, r in self.records.items() if (cell.start, cell.fraction) == (start, fraction)]
-        return spread(run.metrics[METRICS[metric]]["AP"] or 0.0 for run in runs)
+        write_atomically(Path(path), "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
-def read_comparison(title: str, path: str | Path) -> Comparison:
+def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mix: bool = False) -> Comparison:
     """Read what ``Comparison.write_records`` wrote.
 
     Raises:
-        UserError: the file is missing, or a line is not such a record.
+        UserError: the file is missing, a line is no such record, or the records do not compare.
     """
-    records, number = {}, 0
     try:
-        for line in Path(path).read_text().splitlines():
-            number += 1
-            content = json.loads(line)
-            records[Cell(**content["cell"])] = ResultRecord(**content["record"])
-    except OSError as error:
-        raise UserError(f"There are no records {path}: {error.strerror}") from error
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The records {path} cannot be read: {error}") from error
+    found = [_cell_and_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return Comparison(title, baseline, dict(found), mix)
+
+
+def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
+    try:
+        content = json.loads(line)
+        cell, record = Cell(**content["cell"]), content["record"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}, line {number} is no record: {error}\nMake the file again from the runs.") from error
-    return Comparison(title, records)
+        raise UserError(f"{where} is no record: {error}\nMake the file again from the runs.") from error
+    return cell, record_from(record, where)
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
+    """Numbers on one data set's name and two contents never compare."""
+    found: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for cell, record in records.items():
+        for name, version in (record.train_versions | {record.dataset: record.dataset_version}).items():
+            found[name].setdefault(f"{version['images']} images, sha256 {version['sha256'][:12]}", cell)
+    for name, versions in found.items():
+        if len(versions) > 1:
+            raise UserError(
+                f"These records are of {len(versions)} versions of {name}, whose numbers do not compare:\n"
+                + "\n".join(f"  {version}, e.g. {_words(cell)}" for version, cell in versions.items())
+                + "\nDo the runs of one of them again, or compare each version by itself."
+            )
+
+
+def _words(cell: Cell) -> str:
+    return f"{cell.start}, {cell.protocol}, {cell.fraction:.0%} of the labels, seed {cell.seed}"

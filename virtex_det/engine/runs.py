@@ -2,21 +2,20 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
-from virtex_det.benchmark.records import read_records
+from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+LOG = "stdout.txt"
+RECORDS = "results.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,78 +24,169 @@ class Run:
 
     Attributes:
         folder: OUTPUT_DIR.
-        iterations: SOLVER.MAX_ITER; a tenth of them are warm-up.
         config: config file.
         options: further ``KEY, VALUE`` words.
-        is_evaluated: it is complete when a record of its last iteration is there, too.
+        iterations: of its schedule.
+        dataset: it is complete when the record of its last iteration on this one is there, too; empty asks for none.
+        after: the run whose weights it starts from.
     """
 
     folder: Path
-    iterations: int
     config: Path
     options: tuple[str, ...]
-    is_evaluated: bool = True
+    iterations: int
+    dataset: str = ""
+    after: "Run | None" = None
 
-    def command(self) -> list[str]:
-        """Return the command line; ``--resume`` starts afresh where there is nothing to go on from."""
-        train_net = str(ROOT / "tools" / "train_net.py")
-        schedule = ["SOLVER.MAX_ITER", str(self.iterations), "SOLVER.WARMUP_ITERS", str(self.iterations // 10)]
-        options = [*self.options, *schedule, "OUTPUT_DIR", str(self.folder)]
-        return [sys.executable, train_net, "--resume", "--config-file", str(self.config), *options]
+    def arguments(self) -> list[str]:
+        """Return what a user would type after ``python``; ``--resume`` starts afresh where there is nothing yet."""
+        options = [*self.options, "OUTPUT_DIR", str(self.folder)]
+        return ["tools/train_net.py", "--resume", "--config-file", str(self.config), *options]
+
+    def command(self, gpus: int = 1) -> list[str]:
+        """Return the command line with this Python, and with a process per GPU where there are several."""
+        tool, *arguments = self.arguments()
+        return [sys.executable, str(ROOT / tool), *(("--num-gpus", str(gpus)) if gpus > 1 else ()), *arguments]
 
     def done_iterations(self) -> int:
         """Return the last iteration that the run has logged."""
         path = self.folder / "metrics.json"
         lines = path.read_text().splitlines() if path.exists() else []
-        return json.loads(lines[-1])["iteration"] + 1 if lines else 0
+        return min(_iteration(lines[-1]), self.iterations) if lines else 0
+
+    def record(self) -> ResultRecord | None:
+        """Return the record of the last iteration, None where there is none.
+
+        Raises:
+            UserError: the folder's records are damaged.
+        """
+        config = self.folder / "config.yaml"
+        own = sha256_of(config.read_text()) if config.exists() else None
+        for record in reversed(read_records(self.folder)):
+            is_own = own in (None, record.config_sha256)  # not of a later evaluation with other settings
+            if is_own and (record.dataset, record.iteration) == (self.dataset, self.iterations):
+                return record
+        return None
 
     def is_complete(self) -> bool:
         """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
-        evaluated = not self.is_evaluated or any(
-            record.iteration == self.iterations for record in read_records(self.folder)
+        return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
+
+    def log_tail(self) -> str:
+        """Return the end of what the run has printed."""
+        path = self.folder / LOG
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(it has printed nothing)"]
+        return "\n".join(f"  {line[:160]}" for line in lines[-6:])
+
+
+class Job(Protocol):
+    """A run at work."""
+
+    def is_running(self) -> bool:
+        """Say whether it is, or waits to be."""
+
+    def failure(self) -> str:
+        """Return what went wrong with a job that has ended, "" where nothing did."""
+
+    def stop(self) -> None:
+        """Let go of a job that is running."""
+
+
+class Launcher(Protocol):
+    """Where runs are worked on, and how many at once."""
+
+    at_once: int
+
+    def start(self, run: Run) -> Job:
+        """Begin a run."""
+
+
+def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
+    """Run what is not complete behind one progress bar, each as soon as the weights that it starts from are there.
+
+    A run that fails stops no other one but those that start from its weights.
+
+    Raises:
+        UserError: some failed; with the ends of their logs.
+    """
+    waiting = [run for run in runs if not is_complete(run)]
+    working: dict[Run, Job] = {}
+    failed: dict[Run, str] = {}
+    with _Progress(runs, waiting) as progress:
+        try:
+            while waiting or working:
+                for run in _ready(waiting, {*working, *waiting})[: launcher.at_once - len(working)]:
+                    waiting.remove(run)
+                    working[run] = launcher.start(run)
+                time.sleep(0.5)
+                progress.update(working)
+                failed |= {run: what for run, what in _ended(working) if what}
+                waiting = [run for run in waiting if run.after not in failed]
+        finally:
+            for job in working.values():
+                job.stop()
+    if failed:
+        raise UserError(_what_failed(failed))
+
+
+def is_complete(run: Run) -> bool:
+    """Say whether a run is; records that cannot be trusted are put aside, since none could be added to them."""
+    try:
+        return run.is_complete()
+    except UserError as error:
+        aside = run.folder / f"{RECORDS}.damaged"
+        (run.folder / RECORDS).replace(aside)
+        print(f"{error}\nThe records now lie in {aside}, and the run is evaluated again.", file=sys.stderr)
+        return False
+
+
+def _ready(waiting: Sequence[Run], unfinished: Collection[Run]) -> list[Run]:
+    return [run for run in waiting if run.after not in unfinished]
+
+
+def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:
+    """Take the jobs that have ended out, and say of each what went wrong."""
+    for run in [run for run, job in working.items() if not job.is_running()]:
+        failure = working.pop(run).failure()
+        yield run, failure or ("" if is_complete(run) else "ended without a record of its last iteration")
+
+
+class _Progress:
+    """A bar over the iterations of all runs."""
+
+    def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
+        self.done = {run: run.done_iterations() if run in missing else run.iterations for run in runs}
+
+    def __enter__(self) -> "_Progress":
+        self.bar = tqdm(
+            total=sum(run.iterations for run in self.done),
+            initial=sum(self.done.values()),  # the ETA counts what this call does
+            unit="it",
+            desc="training",
+            mininterval=0.5 if sys.stderr.isatty() else 10,
         )
-        return evaluated and (self.folder / "model_final.pth").exists()
+        return self
+
+    def update(self, working: Collection[Run]) -> None:
+        self.done |= {run: run.done_iterations() for run in working}
+        self.bar.update(sum(self.done.values()) - self.bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
 
-def train_all(runs: Sequence[Run], at_once: int) -> None:
-    """Run what is not complete behind one progress bar, the machine's cores shared out among the runs at once."""
-    missing = [run for run in runs if not run.is_complete()]
-    total = sum(run.iterations for run in runs)
-    threads = max((os.cpu_count() or 1) // at_once, 1)
-    stop = threading.Event()
-    with tqdm(total=total, unit="it", desc="training", mininterval=0.5 if sys.stderr.isatty() else 10) as bar:
-        bar.update(sum(run.iterations for run in runs if run not in missing))
-        bar.start_t, bar.initial = time.time(), bar.n  # the ETA counts what this call does
-        with ThreadPoolExecutor(at_once) as pool:
-            jobs = [pool.submit(_train_one, run, threads, stop) for run in missing]
-            try:
-                _watch(bar, runs, jobs)
-                for job in jobs:
-                    job.result()
-            finally:
-                stop.set()
+def _what_failed(failed: dict[Run, str]) -> str:
+    shown = list(failed.items())[:3]
+    tails = "\n".join(
+        f"{run.folder.name}: {what}; the end of {run.folder / LOG}:\n{run.log_tail()}" for run, what in shown
+    )
+    others = f"\nand: {', '.join(run.folder.name for run in list(failed)[3:])}" if len(failed) > 3 else ""
+    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+    return f"{runs} failed. What is complete stays, and the same command does only what is missing.\n{tails}{others}"
 
 
-def _watch(bar: tqdm, runs: Sequence[Run], jobs: Iterable) -> None:
-    while not all(job.done() for job in jobs):
-        time.sleep(0.5)
-        bar.update(sum(min(run.done_iterations(), run.iterations) for run in runs) - bar.n)
-        if any(job.done() and job.exception() for job in jobs):
-            return
-    bar.update(bar.total - bar.n)
-
-
-def _train_one(run: Run, threads: int, stop: threading.Event) -> None:
-    if stop.is_set():
-        return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    log = run.folder / "stdout.txt"
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    with log.open("a") as output:
-        process = subprocess.Popen(run.command(), stdout=output, stderr=subprocess.STDOUT, env=environment)
-        while process.poll() is None:
-            if stop.wait(0.2):
-                process.terminate()
-    if process.returncode != 0 and not stop.is_set():
-        tail = "\n".join(log.read_text().splitlines()[-8:])
-        raise UserError(f"The run {run.folder.name} failed. The end of {log}:\n{tail}")
+def _iteration(line: str) -> int:
+    try:
+        return json.loads(line)["iteration"] + 1
+    except ValueError:  # being written
+        return 0

@@ -1,0 +1,49 @@
+import dataclasses
+
+import pytest
+
+from tests.benchmark.matrices import compare
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.page import render_page, save_figure, write_page
+from virtex_det.benchmark.plots import plot_fractions
+from virtex_det.benchmark.tables import render_markdown
+from virtex_det.errors import UserError
+
+CARD = {"scenes-segm": {"detector": "Mask R-CNN", "metric": "COCO AP"}}
+
+
+@pytest.fixture
+def comparison(make_record):
+    return compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (10.0, 12.0)})
+
+
+def test_the_page_has_tables_protocol_conditions_and_commands(comparison):
+    page = render_page(comparison, CARD, ["python tools/benchmark.py run m.yaml"], picture="page.svg")
+    assert page.startswith("# Known numbers\n")
+    assert render_markdown(comparison).splitlines()[2] in page
+    assert "](page.svg)" in page and "| detector | Mask R-CNN |" in page
+    assert "```bash\npython tools/benchmark.py run m.yaml\n```" in page
+
+
+def test_a_category_that_a_fraction_leaves_without_images_is_named(make_record):
+    records = compare(make_record, {("random", 0.1): (4.0,)}).records
+    empty = {cell: dataclasses.replace(record, empty_categories=("zebra",)) for cell, record in records.items()}
+    assert "zebra" in render_page(Comparison("", "", empty), {}, [], picture="")
+
+
+def test_the_same_records_give_the_same_files(comparison, tmp_path):
+    for folder in ("a", "b"):
+        write_page(tmp_path / folder / "page.md", comparison, CARD, ["a command"])
+    for name in ("page.md", "page.svg"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_a_picture_has_the_format_of_its_suffix(comparison, tmp_path, suffix, magic):
+    save_figure(plot_fractions(comparison), tmp_path / f"curves{suffix}")
+    assert (tmp_path / f"curves{suffix}").read_bytes().startswith(magic)
+
+
+def test_another_suffix_is_refused(comparison, tmp_path):
+    with pytest.raises(UserError, match=".png, .svg, .pdf"):
+        save_figure(plot_fractions(comparison), tmp_path / "curves.gif")

@@ -1,0 +1,104 @@
+import csv
+import io
+
+import pytest
+
+from tests.benchmark.matrices import compare, mixed
+from virtex_det.benchmark.tables import render_csv, render_latex, render_markdown
+
+TWO = {
+    ("random", 0.1): (4.0, 6.0),
+    ("random", 1.0): (20.0, 22.0),
+    ("captions", 0.1): (10.0, 12.0),
+    ("captions", 1.0): (30.0, 33.0),
+}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+def test_markdown_has_a_line_per_start_and_a_column_per_part_of_the_labels(make_record):
+    _, _, head, _, random, captions, *_ = render_markdown(compare(make_record, TWO)).splitlines()
+    assert cells(head) == ["start", "10 %", "100 %"]
+    assert cells(random) == ["random", "5.0 ± 1.4", "21.0 ± 1.4"]
+    assert cells(captions) == ["captions", "**11.0 ± 1.4**", "**31.5 ± 2.1**"]
+
+
+def test_each_metric_has_a_table_of_its_own(make_record):
+    text = render_markdown(compare(make_record, TWO)).split("### Mask AP by part of the labels")[1]
+    assert cells(text.splitlines()[5]) == ["captions", "**5.5 ± 0.7**", "**15.8 ± 1.1**"]
+
+
+def test_markdown_says_how_many_seeds_and_where_the_baseline_is_reached(make_record):
+    text = render_markdown(compare(make_record, TWO))
+    assert "Mean ± sample standard deviation over 2 seeds." in text
+    assert "With all labels, random has 21.0 Box AP." in text and "captions: 30.7 %." in text
+
+
+def test_fewer_seeds_than_the_rest_are_said_in_the_cell(make_record):
+    text = render_markdown(compare(make_record, TWO | {("captions", 1.0): (30.0,)}))
+    assert "| **11.0 ± 1.4** | **30.0 (1 seed)** |" in text
+
+
+def test_differences_come_with_the_paired_test(make_record):
+    text = render_markdown(compare(make_record, TWO))
+    head, line = text.split("### Box AP, difference from random")[1].strip().splitlines()[::2][:2]
+    assert cells(head) == ["start", "10 %", "100 %"]
+    assert cells(line) == ["captions", "+6.0", "+10.5 (p 0.03)"]
+    assert "two-sided paired t-test over 2 seeds at most" in text
+
+
+def test_a_cell_that_was_not_run_is_a_dash(make_record):
+    text = render_markdown(compare(make_record, {cell: v for cell, v in TWO.items() if cell != ("captions", 0.1)}))
+    assert "| captions | – | **31.5 ± 2.1** |" in text and "| captions | – | +10.5 (p 0.03) |" in text
+
+
+def test_published_numbers_stand_beside_ours_with_source_and_how_sure(make_record):
+    text = render_markdown(compare(make_record, TWO, protocol="coco-segm-1x"))
+    assert "| ImageNet supervised, published [1] |  | 38.9 |" in text
+    assert "[1] README of SoCo, https://github.com/hologerry/SoCo (how sure: READ)" in text
+    assert "| ImageNet supervised, published [1] |  | 35.4 |" in text.split("Mask AP by")[1]
+
+
+def test_published_numbers_are_of_all_labels_also_where_ours_are_not(make_record):
+    few = {cell: values for cell, values in TWO.items() if cell[1] < 1}
+    text = render_markdown(compare(make_record, few, protocol="coco-segm-1x"))
+    assert "| start | 10 % | 100 % |" in text and "| random | 5.0 ± 1.4 |  |" in text
+
+
+def test_a_departure_from_a_protocol_has_no_published_numbers(make_record):
+    assert "published" not in render_markdown(compare(make_record, TWO, protocol="coco-segm-1x+SOLVER.MAX_ITER=9"))
+
+
+@pytest.mark.parametrize("render", [render_markdown, render_latex])
+def test_several_protocols_have_a_column_a_warning_and_no_best(make_record, render):
+    text = render(mixed(make_record, TWO, ("scenes-segm", "scenes-segm+SEEN=1")))
+    assert "Several protocols stand in this table." in text
+    assert "protocol" in text.splitlines()[2] + text.splitlines()[3]
+    assert "**" not in text and "textbf" not in text
+
+
+def test_csv_has_all_digits_and_a_line_per_start_and_fraction(make_record):
+    lines = list(csv.DictReader(io.StringIO(render_csv(compare(make_record, TWO)))))
+    assert len(lines) == 4
+    last = lines[-1]
+    assert (last["start"], last["fraction"], last["seeds"]) == ("captions", "1.0", "2")
+    assert float(last["Box AP mean"]) == 31.5 and float(last["Box AP deviation"]) == pytest.approx(2.1213203)
+    assert float(last["Box AP difference"]) == 10.5 and float(last["Box AP p"]) == pytest.approx(0.0303, abs=1e-4)
+
+
+def test_csv_marks_published_numbers(make_record):
+    text = render_csv(compare(make_record, TWO, protocol="coco-segm-1x"))
+    published = [line for line in csv.DictReader(io.StringIO(text)) if line["how sure"] == "READ"]
+    assert published and all(line["source"] and not line["seeds"] for line in published)
+
+
+def test_latex_is_escaped_and_has_as_many_columns_as_it_says(make_record):
+    text = render_latex(compare(make_record, {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)}))
+    assert r"50\% \& \_x\_ & \textbf{5.0 $\pm$ 1.4} \\" in text
+    assert r"\begin{tabular}{lr}" in text and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
+
+
+def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):
+    assert r"| a\|b |" in render_markdown(compare(make_record, {("a|b", 0.1): (4.0,)}))
