@@ -1,101 +1,103 @@
-import json
+import re
 
-import cv2
-import numpy as np
 import pytest
-from pycocotools import mask as mask_tools
 
-from virtex_det.benchmark.report import draw_instances, gains, table_rows, training_seconds, write_report
+from tests.benchmark.example_comparison import make_example
+from virtex_det.benchmark.report import write_report
 
-CAPTIONS = "virtex_det_pretraining"
-
-
-def rle(mask: np.ndarray) -> dict:
-    encoded = mask_tools.encode(np.asfortranarray(mask))
-    return encoded | {"counts": encoded["counts"].decode()}
+CARDS = {"scenes": {"detector": "Mask R-CNN & friends"}}
+COMMANDS = {"captions, 10 % of the labels": ["python tools/train_net.py A '<b>'", "second line"]}
 
 
 @pytest.fixture
-def square() -> dict:
-    mask = np.zeros((32, 32), np.uint8)
-    mask[8:24, 8:24] = 1
-    return {
-        "id": 1,
-        "image_id": 1,
-        "category_id": 1,
-        "segmentation": rle(mask),
-        "bbox": [8, 8, 16, 16],
-        "area": 256,
-        "iscrowd": 0,
-    }
+def page_of(tmp_path, make_record):
+    """Writes the page of an example and returns its text."""
 
-
-def test_rows_carry_mean_and_spread_of_the_seeds(make_record):
-    rows = table_rows([make_record(10.0), make_record(12.0, seed=1), make_record(20.0, init=CAPTIONS)])
-    assert [(row["init"], row["seeds"], str(row["Box AP"])) for row in rows] == [
-        ("from random", 2, "11.0 ± 1.4"),
-        ("from captions", 1, "20.0"),
-    ]
-
-
-def test_gains_compare_seeds_that_both_sides_have(make_record):
-    records = [make_record(10.0), make_record(30.0, seed=1), make_record(25.0, init=CAPTIONS)]
-    box = gains(records)[0]
-    assert "2.5 times" in box
-    assert "25.0 against 10.0" in box
-    assert "1 of 1 seeds" in box
-
-
-def test_training_time_counts_an_iteration_once_when_a_run_was_resumed(tmp_path):
-    rows = [
-        {"iteration": 19, "time": 0.5},
-        {"iteration": 39, "time": 0.5},
-        {"iteration": 39, "time": 0.5},
-        {"iteration": 59, "time": 1.0},
-    ]
-    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
-    assert training_seconds(tmp_path) == pytest.approx(20 * 0.5 + 20 * 0.5 + 20 * 1.0)
-
-
-def test_instances_are_drawn_where_their_mask_is(square):
-    image = np.full((32, 32, 3), 200, np.uint8)
-    drawn = draw_instances(image, [square], {1: "square"}, scale=2)
-    assert drawn.shape == (64, 64, 3)
-    assert (drawn[60:, 60:] == 200).all()
-    assert (drawn[40, 40] != 200).any()
-
-
-def test_the_page_holds_table_curves_and_pictures_in_one_file(make_record, square, tmp_path):
-    for init in ("random init", CAPTIONS):
-        folder = tmp_path / init / "inference" / "scenes_val"
-        folder.mkdir(parents=True)
-        (folder / "coco_instances_results.json").write_text(json.dumps([square | {"score": 0.9}]))
-        for iteration in (100, 200):
-            make_record(10.0 if init == "random init" else 21.5, init=init, iteration=iteration).write(tmp_path / init)
-        (tmp_path / init / "metrics.json").write_text(json.dumps({"iteration": 199, "time": 0.3}))
-    cv2.imwrite(str(tmp_path / "1.png"), np.full((32, 32, 3), 200, np.uint8))
-    annotations = tmp_path / "instances.json"
-    annotations.write_text(
-        json.dumps(
-            {
-                "images": [{"id": 1, "file_name": "1.png", "height": 32, "width": 32}],
-                "categories": [{"id": 1, "name": "square"}],
-                "annotations": [square],
-            }
+    def make(pictures: bool = True, **example: tuple) -> str:
+        found = make_example(tmp_path, make_record, **example)
+        files = {"annotations": found.annotations, "image_root": found.image_root} if pictures else {}
+        write_report(
+            tmp_path / "index.html",
+            found.comparison,
+            folders=found.folders,
+            cards=CARDS,
+            commands=COMMANDS,
+            notes=["Captions <name> classes."],
+            **files,
         )
-    )
+        return (tmp_path / "index.html").read_text()
+
+    return make
+
+
+def test_the_page_is_one_file_with_tables_curves_and_pictures(page_of):
+    html = page_of()
+    assert "21.0 ± 0.7" in html and "25.5 ± 0.7" in html
+    assert html.count('src="data:image/jpeg') == 2 * 3
+    assert html.count('src="data:image/svg+xml') == 4 + 4
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
+
+
+def test_text_from_outside_is_escaped(page_of):
+    html = page_of()
+    assert "What &lt;captions&gt; are worth" in html and "ring &lt;1&gt;" in html
+    assert "Captions &lt;name&gt; classes." in html and "&#39;&lt;b&gt;&#39;" in html and "R-CNN &amp; friends" in html
+    assert "<captions>" not in html and "<b>'" not in html
+
+
+def test_numbers_of_cells_are_what_they_are_sorted_by(page_of):
+    assert '<td data-value="21.0" class="best">21.0 ± 0.7</td>' in page_of()
+
+
+def test_what_the_records_say_of_their_making_is_on_the_page(page_of):
+    html = page_of()
+    assert "scenes_val: 4 images, sha256 111111111111" in html and "python 3" in html
+    assert re.search(r"<dt>Code</dt><dd>\w+", html) and "Equal: the labelled images" in html
+
+
+def test_one_start_and_one_fraction_make_a_page(page_of):
+    html = page_of(starts=("random",), fractions=(1.0,), seeds=(0,))
+    assert "from 1 start," in html and 'id="curves"' not in html
+
+
+def test_each_protocol_has_tables_of_its_own(page_of):
+    html = page_of(protocols=("one", "two"))
+    assert "one: protocol one-segm" in html and "two: protocol two-segm" in html
+    assert "Not equal: the protocol." in html
+    assert "Box AP, 10 % of the labels, two" in html
+
+
+def test_without_annotations_there_are_no_pictures(page_of):
+    html = page_of(pictures=False)
+    assert "image/jpeg" not in html and 'id="pictures"' not in html
+
+
+def test_images_that_are_not_there_are_told_of(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    page, nowhere = tmp_path / "index.html", tmp_path / "nowhere"
+    for missing in (
+        {"annotations": nowhere, "image_root": tmp_path},
+        {"annotations": found.annotations, "image_root": nowhere},
+    ):
+        write_report(page, found.comparison, folders=found.folders, cards={}, commands={}, **missing)
+        assert "No pictures: annotations or images were not there" in page.read_text()
+
+
+def test_a_start_without_detections_is_named_as_not_shown(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    for cell, folder in found.folders.items():
+        if cell.start == "captions":
+            (folder / "inference" / "scenes_val" / "coco_instances_results.json").unlink()
     page = tmp_path / "index.html"
-    write_report(
-        page,
-        [tmp_path / "random init", tmp_path / CAPTIONS],
-        pretraining=tmp_path / CAPTIONS,
-        annotations=annotations,
-        image_root=tmp_path,
-        facts={"Data": "one <square>"},
-    )
-    html = page.read_text()
-    assert "21.5" in html
-    assert "one &lt;square&gt;" in html
-    assert html.count("data:image/png") == 3
-    assert "data:image/svg+xml" in html
-    assert "http" not in html.replace("http://www.w3.org", "")
+    more = {"annotations": found.annotations, "image_root": found.image_root}
+    write_report(page, found.comparison, folders=found.folders, cards={}, commands={}, **more)
+    assert "Not shown: captions." in page.read_text() and page.read_text().count("image/jpeg") == 2 * 2
+
+
+def test_runs_evaluated_once_have_no_curve_over_iterations(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    for cell, folder in found.folders.items():
+        (folder / "results.jsonl").unlink()
+        found.comparison.records[cell].write(folder)
+    write_report(tmp_path / "index.html", found.comparison, folders=found.folders, cards={}, commands={})
+    assert 'id="iterations"' not in (tmp_path / "index.html").read_text()
