@@ -1,6 +1,7 @@
 import pytest
+from jinja2 import UndefinedError
 
-from virtex_det.utils import replacing, write_atomically
+from virtex_det.utils import render_markdown, replacing, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -26,3 +27,11 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
     assert (tmp_path / "w.pth").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):
+    template = tmp_path / "page.md.j2"
+    template.write_text("# {{ title }}\n")
+    assert render_markdown(template, title="a < b") == "# a < b\n"
+    with pytest.raises(UndefinedError, match="title"):
+        render_markdown(template)

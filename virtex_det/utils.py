@@ -1,10 +1,11 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and Markdown pages from templates."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -42,3 +43,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def render_markdown(template: Path, **values: Any) -> str:
+    """Return the page that a Jinja template makes of values; a value that it asks for and does not get is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,
+    )
+    return environment.get_template(template.name).render(**values)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from virtex_det.benchmark.protocols import protocols
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.engine.protocol import FREE, SHOWN
 from virtex_det.engine.protocol_card import protocol_card
 from virtex_det.engine.setup import load_config
+from virtex_det.utils import render_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "protocols.md"
@@ -16,15 +15,8 @@ PAGE = ROOT / "docs" / "protocols.md"
 
 def render() -> str:
     """Return the page: how ids come about, what repeats and what does not, and each protocol with published numbers."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown
-    )
-    return environment.get_template("protocols.md.j2").render(
+    return render_markdown(
+        Path(__file__).with_name("protocols.md.j2"),
         protocols=protocols().values(),
         cards={name: protocol_card(load_config(str(ROOT / p.config), [])) for name, p in protocols().items()},
         published={name: [_row(result) for result in published_for(name)] for name in protocols()},

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from virtex_det.benchmark.comparison import read_comparison
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.statistics import Spread, spread
 from virtex_det.checkpoint.formats import FORMATS
 from virtex_det.model_zoo.catalog import Record, catalog
+from virtex_det.utils import render_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "MODEL_ZOO.md"
@@ -23,17 +22,9 @@ def render(results: Path = ROOT / "results") -> str:
     Args:
         results: folder of files that ``Comparison.write_records`` wrote; the table of our own results.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown
-    )
-    environment.filters["licence"] = lambda licence: licence or "not stated"
     families = [(family, list(members)) for family, members in groupby(catalog(), key=lambda record: record.family)]
-    return environment.get_template("page.md.j2").render(
+    return render_markdown(
+        Path(__file__).with_name("page.md.j2"),
         records=catalog(),
         families=families,
         table=weights_table,
