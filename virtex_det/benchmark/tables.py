@@ -106,9 +106,9 @@ def _differences(comparison: Comparison, found: Sequence[Row], title: str) -> Gr
 def _reached(comparison: Comparison, title: str, metric: tuple[str, str]) -> Iterator[str]:
     for protocol in comparison.protocols:
         found = reaches(comparison, protocol, metric)
-        if not found:
+        goal, by_start = found or (0.0, {})
+        if not by_start:
             continue
-        goal, by_start = found
         where = f"With all labels, {comparison.baseline} has {goal:.1f} {title}"
         if len(comparison.protocols) > 1:
             where += f" under {protocol}"
