@@ -67,16 +67,8 @@ def test_a_matrix_that_is_not_there_is_an_error_of_one_line(tmp_path):
         read_matrix(tmp_path / "matrix.yaml")
 
 
-@pytest.mark.parametrize(("name", "cells"), [("scenes", 108), ("scenes_methods", 36)])
-def test_the_shipped_matrices_can_be_read(monkeypatch, name, cells):
+def test_the_shipped_matrix_can_be_read(monkeypatch):
     monkeypatch.chdir(ROOT)
-    matrix = read_matrix(f"configs/benchmarks/{name}.yaml")
-    assert len(matrix.cells) == cells
+    matrix = read_matrix("configs/benchmarks/scenes.yaml")
+    assert len(matrix.cells) == 8 * 6 * 3
     assert {run.folder.name for run in matrix.pretraining()} >= {"virtex_bicaptioning_0", "icmlm_tfm_0", "loctex_0"}
-
-
-def test_the_shipped_matrices_share_what_both_have(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    few, many = (read_matrix(f"configs/benchmarks/{name}.yaml") for name in ("scenes_methods", "scenes"))
-    shared = few.cells.keys() & many.cells.keys()
-    assert len(shared) == 24 and all(few.cells[cell] == many.cells[cell] for cell in shared)

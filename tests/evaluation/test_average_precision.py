@@ -136,13 +136,23 @@ def test_lvis_keeps_the_300_best_of_an_image_and_of_equals_the_first(task, tmp_p
     assert overall(found) != overall(without_the_cut)
 
 
+@pytest.mark.parametrize("own_masks", [False, True])
 @pytest.mark.parametrize("task", TASKS)
-def test_lvis_leaves_out_what_has_no_area_after_the_cut(task, tmp_path):
+def test_lvis_leaves_out_what_has_no_area_after_the_cut(task, own_masks, tmp_path):
     content = random_content(2, style="lvis", images=3, objects=6)
     entries = jitter(content, 2, per_object=60)
     for entry in entries[::3]:
         entry |= {"segmentation": encode(np.zeros((48, 48))), "score": 1.0, "bbox": [3.0, 3.0, 0.0, 4.0]}
-    assert_equal_numbers(ours(content, entries, task, "lvis"), lvis_reference(content, entries, task, tmp_path))
+    found = ours(content, entries, task, "lvis", own_masks=own_masks)
+    assert_equal_numbers(found, lvis_reference(content, entries, task, tmp_path))
+
+
+@pytest.mark.parametrize("style", ["coco", "lvis"])
+def test_masks_of_our_own_give_the_numbers_of_others(style):
+    content = random_content(4, style=style, images=4, objects=6)
+    entries = jitter(content, seed=4)
+    found, expected = (ours(content, entries, "segm", style, own_masks=own) for own in (True, False))
+    assert_equal_numbers(found, expected)
 
 
 @pytest.mark.parametrize("task", TASKS)

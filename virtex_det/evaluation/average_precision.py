@@ -37,6 +37,7 @@ class AveragePrecision:
         max_detections: int | None = None,
         extra_max_detections: Sequence[int] = (),
         boundary: bool = False,
+        own_masks: bool = False,
     ) -> None:
         """
         Args:
@@ -45,6 +46,7 @@ class AveragePrecision:
             max_detections: of an image that count; None for the benchmark's own, 100 or 300.
             extra_max_detections: report ``AP@N`` and ``AR@N`` for these too.
             boundary: report boundary AP of masks too; keeps all of them in memory.
+            own_masks: all masks come from ``mask_encoding``, so that their run lengths need no second look.
 
         Raises:
             UserError: an unknown task, a number below 1, no annotations, masks wanted of annotations that lack or break
@@ -62,6 +64,7 @@ class AveragePrecision:
         self.extra = tuple(sorted(set(extra_max_detections)))
         if min(self.limit, *self.extra, self.limit) < 1:
             raise UserError(f"max_detections {self.limit} and {list(self.extra)}: each has to be 1 or more.")
+        self._own_masks = own_masks
         self._wants_boundary = boundary and task == "segm"
         self._matchers = {cut: self._matcher(cut) for cut in self._cuts()}
         self._boundary = self._new_boundary()
@@ -158,7 +161,8 @@ class AveragePrecision:
         if self.task == "bbox":
             detections = detections._replace(rles=None)
         known = np.array(sorted(image_ids), np.int64)
-        check_detections(detections, known, self.truth.sizes_of(known), self.truth.category_ids, self._findings)
+        sizes, categories = self.truth.sizes_of(known), self.truth.category_ids
+        check_detections(detections, known, sizes, categories, self._findings, own_masks=self._own_masks)
         if self._boundary:
             self._boundary.add(detections)
         for cut, matcher in self._matchers.items():
@@ -176,7 +180,7 @@ class AveragePrecision:
 
     def _match(self, matcher: Any, cut: int, image_ids: Sequence[int], detections: Detections) -> None:
         images = [self.truth.images[image_id] for image_id in image_ids]
-        counted = counted_detections(detections, self.truth, self.task, cut)
+        counted = counted_detections(detections, self.truth, self.task, cut, own_masks=self._own_masks)
         candidates = box_rows(counted) if self.task == "bbox" else mask_entries(counted)
         matcher.update(images, objects_of(self.truth, image_ids, self.task), candidates)
 

@@ -92,7 +92,7 @@ class DetectionEvaluator(DatasetEvaluator):
             UserError: the output folder is not one that the processes share.
         """
         states = {task: metric.state() for task, metric in self.metrics.items()}
-        self.metrics = {}
+        self.metrics = {}  # what follows reads the states of all processes, this one among them
         parts = self.spool.close(states, self.counts)
         if not comm.is_main_process():
             return {}
@@ -106,8 +106,13 @@ class DetectionEvaluator(DatasetEvaluator):
     def _new_metric(self, task: str) -> AveragePrecision | VOCAveragePrecision:
         if isinstance(self.truth, VOCGroundTruth):
             return VOCAveragePrecision(self.truth)
-        extra = self.extra_max_detections
-        return AveragePrecision(self.truth, task, extra_max_detections=extra, boundary=self.boundary_ap)
+        return AveragePrecision(
+            self.truth,
+            task,
+            extra_max_detections=self.extra_max_detections,
+            boundary=self.boundary_ap,
+            own_masks=True,
+        )
 
     def _add(self, image_id: Any, instances: Instances) -> None:
         key = self.truth.image_key(image_id)

@@ -1,6 +1,6 @@
 """Objects and detections in the form in which COCO's libraries take them, less what LVIS's own code leaves out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import hotcoco
@@ -8,6 +8,7 @@ import numpy as np
 
 from virtex_det.evaluation.detections import Detections
 from virtex_det.evaluation.ground_truth import GroundTruth
+from virtex_det.evaluation.run_lengths import LONGEST_RUN
 
 
 def objects_of(truth: GroundTruth, image_ids: Iterable[int], task: str) -> list[dict[str, Any]]:
@@ -28,7 +29,9 @@ def objects_of(truth: GroundTruth, image_ids: Iterable[int], task: str) -> list[
     return objects
 
 
-def counted_detections(detections: Detections, truth: GroundTruth, task: str, limit: int) -> Detections:
+def counted_detections(
+    detections: Detections, truth: GroundTruth, task: str, limit: int, *, own_masks: bool = False
+) -> Detections:
     """Return the detections that count.
 
     COCO's limit is one of each category, and is kept by the libraries. LVIS's is one of the image; after it lvis-api
@@ -38,8 +41,16 @@ def counted_detections(detections: Detections, truth: GroundTruth, task: str, li
         return detections
     best = _best_of_each_image(detections, limit)
     if task == "segm":
-        return best.take(np.array(hotcoco.mask.area(best.rles or []), np.int64) > 0)
+        return best.take(_have_pixels(best.rles or [], own_masks))
     return best.take(best.boxes[:, 2] * best.boxes[:, 3] > 0)
+
+
+def _have_pixels(rles: Sequence[Mapping[str, Any]], own_masks: bool) -> np.ndarray:
+    """Return which masks have a pixel; of our own, which have no runs of length 0, an empty one is a single run."""
+    unsure = [place for place, rle in enumerate(rles) if not own_masks or len(rle["counts"]) <= LONGEST_RUN]
+    have = np.ones(len(rles), bool)
+    have[unsure] = np.array(hotcoco.mask.area([rles[place] for place in unsure]), np.int64) > 0
+    return have
 
 
 def box_rows(detections: Detections) -> np.ndarray:
@@ -60,6 +71,9 @@ def mask_entries(detections: Detections) -> list[dict[str, Any]]:
 
 def _best_of_each_image(detections: Detections, limit: int) -> Detections:
     """Return no more than ``limit`` detections of each image: the best, and of equals the first."""
+    _, counts = np.unique(detections.image_ids, return_counts=True)
+    if counts.max(initial=0) <= limit:
+        return detections
     by_score = np.argsort(-detections.scores, kind="stable")
     by_image = by_score[np.argsort(detections.image_ids[by_score], kind="stable")]
     ids = detections.image_ids[by_image]

@@ -8,7 +8,8 @@ import numpy as np
 from virtex_det.errors import UserError
 
 # A character carries 5 bits of a run, lowest first, and whether another follows; a run has at most 32 bits.
-_FIRST, _BITS, _FOLLOWED, _SIGN, _LONGEST = ord("0"), 0x1F, 0x20, 0x10, 7
+_FIRST, _BITS, _FOLLOWED, _SIGN = ord("0"), 0x1F, 0x20, 0x10
+LONGEST_RUN = 7
 # Masks in a pass: as many as a processor's cache takes in.
 _CHUNK = 200
 
@@ -62,8 +63,8 @@ def _decode(texts: list[bytes], name: Callable[[int], str]) -> tuple[np.ndarray,
     digits = ends.copy()
     digits[0] += 1
     digits[1:] -= ends[:-1]
-    if digits.max() > _LONGEST:
-        _refuse(np.maximum.reduceat(digits, firsts) > _LONGEST, "a run longer than any image", name)
+    if digits.max() > LONGEST_RUN:
+        _refuse(np.maximum.reduceat(digits, firsts) > LONGEST_RUN, "a run longer than any image", name)
     return _undo_differences(_numbers(characters, ends, digits), firsts), firsts
 
 
