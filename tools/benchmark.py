@@ -21,12 +21,11 @@ try:
     from virtex_det.benchmark.rows import find_metrics
     from virtex_det.benchmark.tables import FORMATS, render_markdown
     from virtex_det.engine import with_one_screen_errors
-    from virtex_det.engine.local import LocalLauncher
-    from virtex_det.engine.matrix import Matrix, measured, report, run_matrix
-    from virtex_det.engine.matrix_file import read_matrix
+    from virtex_det.engine.matrix import Matrix, measured, read_matrix, report, run_matrix
+    from virtex_det.engine.matrix.local import LocalLauncher
+    from virtex_det.engine.matrix.runs import Launcher
+    from virtex_det.engine.matrix.slurm import Resources, SlurmLauncher
     from virtex_det.engine.protocol_page import PAGE, render
-    from virtex_det.engine.runs import Launcher
-    from virtex_det.engine.slurm import Resources, SlurmLauncher
     from virtex_det.utils import write_atomically
 except ImportError as error:
     sys.exit(f"error: {error}")

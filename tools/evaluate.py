@@ -23,12 +23,12 @@ try:
 
     from virtex_det.data.datasets import check_datasets
     from virtex_det.engine import with_one_screen_errors
-    from virtex_det.evaluation.dataset_truth import read_truth
-    from virtex_det.evaluation.detections import read_detections
-    from virtex_det.evaluation.ground_truth import GroundTruth
-    from virtex_det.evaluation.results_file import Results, evaluate_detections, tables
-    from virtex_det.evaluation.summary import differences
-    from virtex_det.evaluation.voc import VOCGroundTruth
+    from virtex_det.evaluation.detection.dataset_truth import read_truth
+    from virtex_det.evaluation.detection.detections import read_detections
+    from virtex_det.evaluation.detection.ground_truth import GroundTruth
+    from virtex_det.evaluation.detection.results_file import Results, evaluate_detections, tables
+    from virtex_det.evaluation.detection.summary import differences
+    from virtex_det.evaluation.detection.voc import VOCGroundTruth
     from virtex_det.utils import write_atomically
 except ImportError as error:
     sys.exit(f"error: {error}")

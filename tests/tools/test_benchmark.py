@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import read_comparison
-from virtex_det.engine.matrix_file import read_matrix
+from virtex_det.engine.matrix.file import read_matrix
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

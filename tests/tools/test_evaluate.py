@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.references import coco_reference, jitter, lvis_reference, random_content
+from tests.evaluation.detection.references import coco_reference, jitter, lvis_reference, random_content
 from virtex_det.data.datasets import datasets_root, register_builtin_datasets
 from virtex_det.errors import UserError
 

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from virtex_det.engine.local import LocalLauncher
 from virtex_det.engine.matrix import Matrix, Pretraining, report
-from virtex_det.engine.runs import ROOT, train_all
+from virtex_det.engine.matrix.local import LocalLauncher
+from virtex_det.engine.matrix.runs import ROOT, train_all
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 

@@ -23,8 +23,8 @@ from virtex_det.data.build import build_test_loader, build_train_loader
 from virtex_det.engine.hooks import BrokenImages, PreciseBN
 from virtex_det.engine.results import write_records
 from virtex_det.evaluation import build_evaluator
-from virtex_det.evaluation.detection import DetectionEvaluator
-from virtex_det.evaluation.unpasted import UnpastedMasks
+from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
+from virtex_det.evaluation.detection.unpasted import UnpastedMasks
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.solver import build_optimizer

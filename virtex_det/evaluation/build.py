@@ -9,9 +9,9 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvalua
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
-from virtex_det.evaluation.dataset_truth import read_truth
-from virtex_det.evaluation.detection import DetectionEvaluator
-from virtex_det.evaluation.lvis import LVISEvaluator
+from virtex_det.evaluation.detection.dataset_truth import read_truth
+from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
+from virtex_det.evaluation.detection.lvis import LVISEvaluator
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 
 METRICS_LIBRARIES = ("hotcoco", "reference")

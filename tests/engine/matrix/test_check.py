@@ -1,0 +1,103 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from virtex_det.engine import load_config
+from virtex_det.engine.matrix.check import check_folders, check_sources, check_weights, config_of
+from virtex_det.engine.matrix.runs import Run
+from virtex_det.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
+OPTIONS = ("MODEL.WEIGHTS", "", "DATASETS.SUBSET_SEED", "0", "SEED", "0", "DATASETS.TRAIN_FRACTION", "0.1")
+
+
+def written(folder: Path, *options: str, **more) -> Run:
+    """Return a run whose folder holds the config of other options."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(load_config(str(DETECTOR), [*OPTIONS, *options]).dump())
+    return Run(folder, DETECTOR, OPTIONS, 150, "scenes_val", **more)
+
+
+def test_a_zoo_name_that_does_not_exist_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="Nearest names:.*bicaptioning_R_50_L1_H2048"):
+        check_weights({"VirTex": "virtex://bicaptioning_R50_L1_H2048"})
+
+
+def test_a_file_that_does_not_exist_is_answered_with_its_neighbours(tmp_path):
+    (tmp_path / "moco_v2_800ep.pth").touch()
+    with pytest.raises(UserError, match="'MoCo' names weights that are not there.*nearest:.*moco_v2_800ep.pth"):
+        check_weights({"MoCo": str(tmp_path / "moco_v2_80ep.pth")})
+
+
+def test_a_zoo_name_without_its_prefix_is_answered_with_it():
+    with pytest.raises(UserError, match="virtex://bicaptioning_R_50_L1_H2048"):
+        check_weights({"VirTex": "bicaptioning_R_50_L1_H2048"})
+
+
+def test_weights_that_are_there_pass(tmp_path):
+    (tmp_path / "some.pth").touch()
+    address = "https://example.org/some.pth"
+    zoo = "virtex://bicaptioning_R_50_L1_H2048"
+    check_weights({"random": "", "file": str(tmp_path / "some.pth"), "address": address, "zoo": zoo})
+
+
+def test_a_config_that_does_not_exist_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match=r"no config file .*scene_segm.yaml.*nearest:.*scenes_segm.yaml"):
+        config_of(DETECTOR.with_name("scene_segm.yaml"), ())
+
+
+def test_an_option_that_does_not_exist_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="SOLVER.BASE_RL.*BASE_LR"):
+        config_of(DETECTOR, ("SOLVER.BASE_RL", "0.1"))
+
+
+def test_data_that_are_not_there_are_missed_before_anything_begins():
+    run = Run(Path("run"), DETECTOR, ("DATASETS.TRAIN", "('scenes_trian',)"), 150)
+    with pytest.raises(UserError, match="scenes_trian"):
+        check_sources([run])
+
+
+def test_a_folder_of_the_same_config_passes(tmp_path):
+    check_folders([written(tmp_path / "run")])
+
+
+def test_where_a_run_lies_and_how_it_is_evaluated_meanwhile_does_not_matter(tmp_path):
+    options = ("OUTPUT_DIR", "elsewhere", "TEST.EVAL_PERIOD", "7", "DATALOADER.NUM_WORKERS", "3")
+    check_folders([written(tmp_path / "run", *options)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.BASE_LR", "0.5"),
+        ("SEED", "4"),
+        ("DATASETS.TRAIN_FRACTION", "0.5"),
+        ("DATASETS.SUBSET_SEED", "4"),
+        ("MODEL.WEIGHTS", "other.pth"),
+    ],
+)
+def test_a_folder_of_another_config_is_refused_with_the_key(tmp_path, key, value):
+    with pytest.raises(UserError, match=rf"another config(?s:.*){key}: {value} there"):
+        check_folders([written(tmp_path / "run", key, value)])
+
+
+def test_a_config_of_an_earlier_version_is_compared_in_what_it_has(tmp_path):
+    run = written(tmp_path / "run")
+    text = (run.folder / "config.yaml").read_text().replace("  CAPTIONS_PER_IMAGE: 0\n", "")
+    (run.folder / "config.yaml").write_text(text + "PROTOCOL: scenes-segm\n")
+    check_folders([run])
+
+
+def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
+    weights = Run(tmp_path / "pretrain", DETECTOR, (), 4)
+    weights.folder.mkdir()
+    (weights.folder / "model_final.pth").write_bytes(b"first")
+    run = written(tmp_path / "run", "MODEL.WEIGHTS", "moved/model_final.pth", after=weights)
+    (run.folder / "load_report.json").write_text(json.dumps({"sha256": hashlib.sha256(b"first").hexdigest()}))
+    check_folders([run])
+    (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
+    with pytest.raises(UserError, match="did not start from what .*model_final.pth holds now"):
+        check_folders([run])

@@ -1,0 +1,56 @@
+import os
+import time
+
+import pytest
+
+from tests.engine.matrix.fake_runs import FINISH, fake_run
+from virtex_det.engine.matrix.local import LocalLauncher, visible_gpus
+from virtex_det.engine.matrix.runs import train_all
+from virtex_det.errors import UserError
+
+
+def wait_for(job) -> None:
+    deadline = time.monotonic() + 30
+    while job.is_running() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_runs_at_once_share_the_cores(tmp_path):
+    job = LocalLauncher(2).start(fake_run(tmp_path, "print(os.environ['OMP_NUM_THREADS'])"))
+    wait_for(job)
+    assert (tmp_path / "stdout.txt").read_text() == f"{max(os.cpu_count() // 2, 1)}\n"
+
+
+def test_runs_at_once_share_the_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    launcher = LocalLauncher(gpus_per_run=2)
+    assert launcher.at_once == 2
+    seen = "print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    for job in [launcher.start(fake_run(tmp_path / str(n), seen, "time.sleep(1)")) for n in range(2)]:
+        wait_for(job)
+    assert [(tmp_path / str(n) / "stdout.txt").read_text() for n in range(2)] == ["0,1\n", "2,3\n"]
+
+
+def test_a_share_is_free_again_when_its_run_has_ended(tmp_path):
+    launcher = LocalLauncher(1)
+    for number in range(2):
+        job = launcher.start(fake_run(tmp_path / str(number)))
+        wait_for(job)
+        assert job.slot == 0
+
+
+def test_gpus_are_those_that_the_user_shows(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert visible_gpus() == ["5", "7"]
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    job = LocalLauncher(1).start(fake_run(tmp_path, "time.sleep(60)"))
+    try:
+        with pytest.raises(UserError, match="Another process works in"):
+            LocalLauncher(1).start(fake_run(tmp_path))
+    finally:
+        job.stop()
+    train_all([fake_run(tmp_path, FINISH)], LocalLauncher(1))

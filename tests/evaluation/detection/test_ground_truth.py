@@ -1,0 +1,160 @@
+import copy
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+
+COCO = {
+    "images": [{"id": 9, "height": 20, "width": 30}, {"id": 4, "height": 40, "width": 50}],
+    "annotations": [
+        {"id": 1, "image_id": 9, "category_id": 7, "bbox": [1.0, 2.0, 3.0, 4.0], "area": 12.0, "iscrowd": 0},
+        {"id": 2, "image_id": 9, "category_id": 5, "bbox": [1.0, 2.0, 3.0, 4.0], "area": 12.0, "iscrowd": 1},
+    ],
+    "categories": [{"id": 7, "name": "cat"}, {"id": 5, "name": "dog"}],
+}
+
+
+def lvis():
+    content = copy.deepcopy(COCO)
+    for image in content["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": [7]}
+    for category in content["categories"]:
+        category["frequency"] = "r"
+    for annotation in content["annotations"]:
+        del annotation["iscrowd"]
+    return content
+
+
+def changed(part, place, content=COCO, **values):
+    content = copy.deepcopy(content)
+    content[part][place] |= values
+    return content
+
+
+def lacking(part, place, name, content=COCO):
+    content = copy.deepcopy(content)
+    del content[part][place][name]
+    return content
+
+
+def test_images_categories_and_objects_are_found_by_their_ids():
+    truth = GroundTruth(COCO, "coco")
+    assert list(truth.images) == [4, 9] and truth.image_ids.tolist() == [4, 9]
+    assert [entry["id"] for entry in truth.annotations_of(9)] == [1, 2] and len(truth.annotations_of(4)) == 0
+    assert truth.sizes_of(np.array([9, 4, 9])).tolist() == [[20, 30], [40, 50], [20, 30]]
+    assert truth.category_names == {5: "dog", 7: "cat"} and truth.category_ids.tolist() == [5, 7]
+    assert truth.image_key("9") == 9 and truth.has_annotations
+
+
+def test_categories_of_one_name_are_told_apart():
+    truth = GroundTruth(changed("categories", 1, name="cat"), "coco")
+    assert truth.category_names == {5: "cat (5)", 7: "cat (7)"}
+
+
+def test_masks_are_there_when_every_object_has_one():
+    both = changed("annotations", 0, segmentation=[[0, 0, 5, 0, 5, 5]])
+    assert not GroundTruth(both, "coco").has_masks
+    both["annotations"][1]["segmentation"] = {"size": [20, 30], "counts": [600]}
+    assert GroundTruth(both, "coco").has_masks
+    with pytest.raises(UserError, match="annotation 2 has no segmentation"):
+        GroundTruth(changed("annotations", 0, segmentation=[[0, 0, 5, 0, 5, 5]]), "coco").check_masks()
+
+
+@pytest.mark.parametrize(
+    "name", ["coco_mini/annotations/instances_val2017.json", "coco_mini/annotations/instances_train2017.json"]
+)
+def test_real_coco_needs_no_warning(samples, name, caplog):
+    with caplog.at_level(logging.WARNING):
+        truth = GroundTruth.read(samples / name, "coco")
+        truth.check_masks()
+    assert truth.has_masks and not caplog.records
+
+
+def test_real_lvis_has_its_sets_and_masks(samples):
+    truth = GroundTruth.read(samples / "lvis_100" / "annotations" / "lvis_val_100.json", "lvis")
+    truth.check_masks()
+    assert len(truth.images) == 100 and len(truth.categories) == 1230 and truth.has_masks
+
+
+def test_images_whose_answers_nobody_has_can_be_read():
+    truth = GroundTruth({name: COCO[name] for name in ("images", "categories")}, "coco")
+    assert not truth.has_annotations and len(truth.images) == 2
+
+
+BROKEN = {
+    "a repeated annotation id": (changed("annotations", 1, id=1), "annotation id 1 occurs twice"),
+    "a repeated image id": (changed("images", 1, id=9), "image id 9 occurs twice"),
+    "a repeated category id": (changed("categories", 1, id=7), "category id 7 occurs twice"),
+    "an id that is text": (changed("annotations", 1, id="x"), "annotation has id 'x'"),
+    "a negative id": (changed("annotations", 1, id=-3), "annotation has id -3"),
+    "an unknown image": (changed("annotations", 1, image_id=8), "annotation 2 names image 8"),
+    "an unknown category": (changed("annotations", 1, category_id=8), "annotation 2 names category 8"),
+    "no area": (lacking("annotations", 1, "area"), "annotation 2 has no area"),
+    "no iscrowd": (lacking("annotations", 1, "iscrowd"), "annotation 2 has no iscrowd"),
+    "no box": (lacking("annotations", 1, "bbox"), "annotation 2 has no bbox"),
+    "no height": (lacking("images", 1, "height"), "image 4 has no height"),
+    "no height to speak of": (changed("images", 1, height=0), "image 4 is 50 x 0 pixels"),
+    "a box of NaN": (changed("annotations", 1, bbox=[1.0, float("nan"), 3.0, 4.0]), "annotation 2 has the box"),
+    "a box of text": (changed("annotations", 1, bbox="1 2 3 4"), "annotation 2 has bbox '1 2 3 4'"),
+    "an area of NaN": (changed("annotations", 1, area=float("nan")), "annotation 2 has area nan"),
+    "a negative area": (changed("annotations", 1, area=-1.0), "annotation 2 has area -1.0"),
+    "no images": ({**COCO, "images": [], "annotations": []}, "there are no images or no categories"),
+    "no lists": ({"images": 3}, "expected lists named"),
+    "a results file": ([], "expected lists named images, annotations, categories"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_it_is_an_error_to_have(case):
+    content, message = BROKEN[case]
+    with pytest.raises(UserError, match=f"annotations.json: {message}"):
+        GroundTruth(content, "coco", "annotations.json")
+
+
+BROKEN_LVIS = {
+    "no negative set": (lacking("images", 1, "neg_category_ids", lvis()), "image 4 has no neg_category_ids"),
+    "no not-exhaustive set": (
+        lacking("images", 1, "not_exhaustive_category_ids", lvis()),
+        "image 4 has no not_exhaustive_category_ids",
+    ),
+    "no frequency": (lacking("categories", 1, "frequency", lvis()), "category 5 has no frequency"),
+    "a frequency of its own": (changed("categories", 1, lvis(), frequency="often"), "category 5 has frequency 'often'"),
+    "objects to ignore": (changed("annotations", 1, lvis(), ignore=1), "annotation 2 has ignore set"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_LVIS)
+def test_it_is_an_error_of_lvis_to_have(case):
+    content, message = BROKEN_LVIS[case]
+    with pytest.raises(UserError, match=message):
+        GroundTruth(content, "lvis")
+
+
+def test_boxes_that_leave_the_image_and_negative_ones_are_counted(caplog):
+    content = changed("annotations", 0, bbox=[28.0, 0.0, 8.0, 4.0])
+    content["annotations"][1]["bbox"] = [9.0, 9.0, -4.0, 4.0]
+    with caplog.at_level(logging.WARNING):
+        GroundTruth(content, "coco")
+    assert "1 x box of negative width" in caplog.text and "1 x box more than 1 pixel outside" in caplog.text
+
+
+def test_an_unknown_style_is_an_error():
+    with pytest.raises(UserError, match="no style 'voc' of annotations; there are: coco, lvis"):
+        GroundTruth(COCO, "voc")
+
+
+def test_a_file_that_is_absent_or_cut_short_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        GroundTruth.read(tmp_path / "nowhere.json", "coco")
+    (tmp_path / "cut.json").write_text(json.dumps(COCO)[:-9])
+    with pytest.raises(UserError, match="is no JSON"):
+        GroundTruth.read(tmp_path / "cut.json", "coco")
+
+
+def test_image_names_are_not_ids():
+    with pytest.raises(UserError, match="image '2007_000x' is not in"):
+        GroundTruth(COCO, "coco").image_key("2007_000x")

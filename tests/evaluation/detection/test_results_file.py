@@ -1,0 +1,64 @@
+import copy
+
+import numpy as np
+import pytest
+
+from tests.evaluation.detection.references import as_detections, assert_equal_numbers, jitter, ours, random_content
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.results_file import evaluate_detections, tables
+
+
+@pytest.fixture
+def case():
+    content = random_content(8, images=90, objects=2)
+    return content, jitter(content, 8)
+
+
+def test_a_file_in_any_order_gives_the_numbers_of_a_stream(case):
+    content, entries = case
+    detections = as_detections(entries).take(np.random.default_rng(0).permutation(len(entries)))
+    scores = detections.scores + np.arange(len(entries)) * 1e-9
+    results = evaluate_detections(GroundTruth(content, "coco"), detections._replace(scores=scores))
+    changed = [entry | {"score": score} for entry, score in zip(detections.entries(), scores.tolist(), strict=True)]
+    for task in ("bbox", "segm"):
+        assert_equal_numbers(results[task], ours(content, changed, task), 0)
+
+
+def test_boxes_alone_give_box_ap_alone(case):
+    content, entries = case
+    results = evaluate_detections(GroundTruth(content, "coco"), as_detections(entries)._replace(rles=None))
+    assert list(results) == ["bbox"]
+
+
+def test_extras_are_asked_for(case):
+    content, entries = case
+    results = evaluate_detections(GroundTruth(content, "coco"), as_detections(entries), extra_max_detections=[7])
+    assert {"AP@7", "AR@7"} <= set(results["segm"])
+
+
+def test_no_detections_are_an_ap_of_0_that_is_told_of(case, caplog):
+    assert evaluate_detections(GroundTruth(case[0], "coco"), Detections.empty())["bbox"]["AP"] == 0
+    assert "not a single detection" in caplog.text
+
+
+def test_a_file_for_other_images_is_refused_before_anything_is_measured(case):
+    content, entries = copy.deepcopy(case)
+    entries[5]["image_id"] = 10**6
+    with pytest.raises(UserError, match="names image 1000000"):
+        evaluate_detections(GroundTruth(content, "coco"), as_detections(entries))
+
+
+def test_tables_show_totals_and_categories_of_each_task():
+    text = tables({"bbox": {"AP": 12.5, "AP50": 25.0, "AP-cat": 10.0}, "segm": {"AP": 1.5, "AP-cat": 2.0}})
+    rows = [line.split() for line in text.splitlines()]
+    assert ["AP", "12.500"] in rows and ["cat", "10.000"] in rows and ["cat", "2.000"] in rows
+    assert ["bbox,", "by", "category", "AP"] in rows
+
+
+def test_tables_of_two_runs_show_what_changed_with_the_largest_gain_first():
+    ours_, theirs = ({"bbox": {"AP": ap, "AP-cat": cat, "AP-dog": 5.0}} for ap, cat in ((12.5, 3.0), (10.0, 4.0)))
+    rows = [line.split() for line in tables(ours_, theirs).splitlines()]
+    assert ["AP", "12.500", "10.000", "2.500"] in rows
+    assert rows.index(["dog", "5.000", "5.000", "0.000"]) < rows.index(["cat", "3.000", "4.000", "-1.000"])

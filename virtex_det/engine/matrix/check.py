@@ -1,0 +1,134 @@
+"""What can be wrong with the runs of a matrix before any of them begins."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.engine.matrix.runs import Run
+from virtex_det.engine.protocol import FREE
+from virtex_det.engine.setup import KEPT_FILES, check_data, check_tokenizer, load_config
+from virtex_det.errors import UserError
+from virtex_det.model_zoo.catalog import find, list_models
+from virtex_det.model_zoo.handler import PREFIX
+
+# What decides a cell, though a run may set it without leaving its protocol.
+DECIDES = {
+    *("SEED", "MODEL.WEIGHTS", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED"),
+    *("DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE"),
+}
+IGNORED = (FREE - DECIDES) | {f"INPUT.CAPTION.{key}" for key in KEPT_FILES}  # these files a run keeps for itself
+PER_CELL = ("SEED", "MODEL.WEIGHTS", "DATASETS.SUBSET_SEED")
+
+
+@cache
+def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
+    """Return the config that runs share; building one for each run would take seconds.
+
+    Raises:
+        UserError: there is no such file, or a key or value that does not fit.
+    """
+    if not path.is_file():
+        nearest = _nearest(str(path), [str(other) for other in path.parent.glob("*.yaml")])
+        raise UserError(f"There is no config file {path}.{nearest}")
+    return load_config(str(path), list(options))
+
+
+def check_weights(starts: Mapping[str, str]) -> None:
+    """Refuse weights that are not there.
+
+    Args:
+        starts: file, address or ``virtex://`` name by name of the start; "" for random.
+
+    Raises:
+        UserError: naming the nearest that are there.
+    """
+    for name, weights in starts.items():
+        if weights.startswith(PREFIX):
+            find(weights.removeprefix(PREFIX))
+        elif weights and "://" not in weights and not Path(weights).is_file():
+            folder = Path(weights).parent
+            others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
+            nearest = _nearest(weights, [*others, *(PREFIX + model for model in list_models())])
+            raise UserError(f"The start {name!r} names weights that are not there: {weights}.{nearest}")
+
+
+def check_sources(runs: Iterable[Run]) -> None:
+    """Refuse runs whose data or vocabulary is not there."""
+    for cfg in {id(cfg): cfg for cfg in map(_shared_config, runs)}.values():
+        check_tokenizer(cfg)
+        check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+
+
+def check_folders(runs: Iterable[Run]) -> None:
+    """Refuse folders that hold a run of another config: its numbers would stand in the wrong place.
+
+    Raises:
+        UserError: naming folder, keys and values.
+    """
+    for run in runs:
+        path = run.folder / "config.yaml"
+        if not path.exists():
+            continue
+        theirs, ours = _settings_of_file(path), _settings(run)
+        other = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+        if run.after:
+            other.discard("MODEL.WEIGHTS")
+            _check_start(run)
+        if other:
+            shown = "\n".join(f"  {key}: {theirs[key]} there, {ours[key]} in the matrix" for key in sorted(other)[:5])
+            raise UserError(
+                f"{run.folder} holds a run of another config:\n{shown}\n"
+                "Give the matrix another output, or move that folder away to do the run again."
+            )
+
+
+def _check_start(run: Run) -> None:
+    """Refuse a run that started from weights which have been made anew since."""
+    weights, report = run.after.folder / "model_final.pth" if run.after else None, run.folder / "load_report.json"
+    if not weights or not weights.exists() or not report.exists():
+        return
+    if json.loads(report.read_text())["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
+        raise UserError(f"{run.folder} did not start from what {weights} holds now. Move that folder away.")
+
+
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    return file_sha256(path)
+
+
+def _shared_config(run: Run) -> CfgNode:
+    pairs = zip(run.options[::2], run.options[1::2], strict=True)
+    return config_of(run.config, tuple(word for pair in pairs if pair[0] not in PER_CELL for word in pair))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    pairs = dict(zip(run.options[::2], run.options[1::2], strict=True))
+    own = {
+        key: yaml.safe_load(pairs[key]) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
+    }
+    return dict(_leaves(_shared_config(run))) | own
+
+
+def _settings_of_file(path: Path) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
+    return dict(_leaves(yaml.load(path.read_text(), loader)))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif prefix + name not in IGNORED:
+            yield prefix + name, json.loads(json.dumps(value))  # so that a tuple equals a list
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
+    return f" The nearest: {', '.join(found)}" if found else ""

@@ -1,0 +1,209 @@
+"""AP and AR of COCO and LVIS, image by image as detections come, on ``hotcoco``.
+
+The numbers are those of ``pycocotools`` and ``lvis-api``. The library is met here, in ``library_form`` and for the
+boxes of masks, and nowhere else; its version is pinned.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.boundary import BoundaryPrecision
+from virtex_det.evaluation.detection.detections import Detections, concatenate
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.library_form import box_rows, counted_detections, mask_entries, objects_of
+from virtex_det.evaluation.detection.summary import Tables, category_numbers, coco_numbers, lvis_numbers
+from virtex_det.evaluation.detection.validation import Findings, check_detections
+
+TASKS = ("bbox", "segm")
+# Detections of an image that count: in COCO of each category, in LVIS of all together.
+MAX_DETECTIONS = {"coco": 100, "lvis": 300}
+# Images that are matched at once: few enough for memory, enough to make calls cheap.
+_BATCH = 64
+
+
+class AveragePrecision:
+    """Box or mask AP, matched as images come: memory holds scores and matches, no boxes and no masks."""
+
+    def __init__(
+        self,
+        truth: GroundTruth,
+        task: str,
+        *,
+        max_detections: int | None = None,
+        extra_max_detections: Sequence[int] = (),
+        boundary: bool = False,
+        own_masks: bool = False,
+    ) -> None:
+        """
+        Args:
+            truth: of COCO's or LVIS's style, which decides the metric.
+            task: "bbox" or "segm".
+            max_detections: of an image that count; None for the benchmark's own, 100 or 300.
+            extra_max_detections: report ``AP@N`` and ``AR@N`` for these too.
+            boundary: report boundary AP of masks too; keeps all of them in memory.
+            own_masks: all masks come from ``mask_encoding``, so that their run lengths need no second look.
+
+        Raises:
+            UserError: an unknown task, a number below 1, no annotations, masks wanted of annotations that lack or break
+                them, or boundary AP without its library.
+        """
+        if task not in TASKS:
+            raise UserError(f"there is no task {task!r}; there are: {', '.join(TASKS)}.")
+        if not truth.has_annotations:
+            raise UserError(f"{truth.source} has images and no annotations, so there is nothing to measure.")
+        if task == "segm":
+            truth.check_masks()
+        self.truth = truth
+        self.task = task
+        self.limit = MAX_DETECTIONS[truth.style] if max_detections is None else max_detections
+        self.extra = tuple(sorted(set(extra_max_detections)))
+        if min(self.limit, *self.extra, self.limit) < 1:
+            raise UserError(f"max_detections {self.limit} and {list(self.extra)}: each has to be 1 or more.")
+        self._own_masks = own_masks
+        self._wants_boundary = boundary and task == "segm"
+        self._matchers = {cut: self._matcher(cut) for cut in self._cuts()}
+        self._boundary = self._new_boundary()
+        self._seen: set[int] = set()
+        self._waiting: list[tuple[list[int], Detections]] = []
+        self._findings = Findings()
+
+    def update(self, image_ids: Sequence[int], detections: Detections) -> None:
+        """Take in images with what was found in them.
+
+        Args:
+            image_ids: images that were looked at, those without detections too; each once in an evaluation.
+            detections: of these images alone.
+
+        Raises:
+            UserError: bad data, in the words of ``validation``; soon after the call that brought them, or in the next
+                one that needs numbers.
+        """
+        self._waiting.append((list(image_ids), detections))
+        if sum(len(ids) for ids, _ in self._waiting) >= _BATCH:
+            self._flush()
+
+    def state(self) -> bytes:
+        """Return what another process needs to go on with ``merge_states``."""
+        self._flush()
+        columns: dict[str, Any] = {
+            str(cut): np.frombuffer(matcher.to_bytes(), np.uint8) for cut, matcher in self._matchers.items()
+        }
+        columns["seen"] = np.array(sorted(self._seen), np.int64)
+        if self._boundary:
+            columns["boundary"] = np.frombuffer(self._boundary.to_bytes(), np.uint8)
+        columns["findings"] = np.frombuffer(self._findings.to_json().encode(), np.uint8)
+        file = io.BytesIO()
+        np.savez(file, **columns)
+        return file.getvalue()
+
+    def merge_states(self, states: Iterable[bytes]) -> None:
+        """Become the union of what several processes saw; what this one saw counts if its state is among them.
+
+        Raises:
+            UserError: an image that several saw.
+        """
+        matchers: dict[int, list[Any]] = {cut: [] for cut in self._matchers}
+        self._waiting, self._seen, self._findings = [], set(), Findings()
+        self._boundary = self._new_boundary()
+        for state in states:
+            with np.load(io.BytesIO(state), allow_pickle=False) as columns:
+                self._see(columns["seen"].tolist())
+                self._findings.add_json(columns["findings"].tobytes().decode())
+                if self._boundary:
+                    self._boundary.add_bytes(columns["boundary"].tobytes())
+                for cut in matchers:
+                    matchers[cut].append(hotcoco.StreamingEval.from_bytes(columns[str(cut)].tobytes()))
+        self._matchers = {cut: hotcoco.StreamingEval.merge([self._matcher(cut), *matchers[cut]]) for cut in matchers}
+
+    def result(self) -> dict[str, float]:
+        """Return all numbers in percent; images that were never seen count as seen without detections.
+
+        Returns:
+            AP AP50 AP75 APs APm APl (LVIS: APr APc APf), AR1 AR10 AR100 ARs ARm ARl (LVIS: AR@300 ARs@300 ...),
+            ``AP@N`` ``AR@N`` and ``boundary-AP`` ... where asked for, and ``AP-NAME`` of each category. NaN where
+            nothing is to be found.
+        """
+        self._flush()
+        self._findings.tell(f"{self.task} detections for {self.truth.source}")
+        return self._numbers({cut: self._tables(cut) for cut in self._matchers})
+
+    def _numbers(self, tables: Mapping[int, Tables]) -> dict[str, float]:
+        names = list(self.truth.category_names.values())
+        if self.truth.style == "coco":
+            tables = dict.fromkeys((self.limit, *self.extra), tables[max(tables)])
+            numbers = coco_numbers(tables[self.limit], self.limit)
+        else:
+            frequencies = [category["frequency"] for category in self.truth.categories]
+            numbers = lvis_numbers(tables[self.limit], self.limit, frequencies)
+        for cut in self.extra:
+            numbers |= {f"AP@{cut}": tables[cut].ap(cut), f"AR@{cut}": tables[cut].ar(cut)}
+        if self._boundary:
+            numbers |= self._boundary.numbers()
+        return numbers | category_numbers(tables[self.limit], self.limit, names)
+
+    def _flush(self) -> None:
+        """Look at all that waits and match it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        image_ids = [image_id for ids, _ in waiting for image_id in ids]
+        detections = concatenate([part for _, part in waiting])
+        self._see(image_ids)
+        if self.task == "segm" and detections.rles is None:
+            if len(detections.scores):
+                raise UserError("The detections have no masks, so that there is no mask AP; measure boxes alone.")
+            detections = Detections.empty(masks=True)
+        if self.task == "bbox":
+            detections = detections._replace(rles=None)
+        known = np.array(sorted(image_ids), np.int64)
+        sizes, categories = self.truth.sizes_of(known), self.truth.category_ids
+        check_detections(detections, known, sizes, categories, self._findings, own_masks=self._own_masks)
+        if self._boundary:
+            self._boundary.add(detections)
+        for cut, matcher in self._matchers.items():
+            self._match(matcher, cut, image_ids, detections)
+
+    def _see(self, image_ids: Sequence[int]) -> None:
+        again = self._seen.intersection(image_ids)
+        unknown = [image_id for image_id in image_ids if image_id not in self.truth.images]
+        if unknown:
+            raise UserError(f"image {unknown[0]} is not in {self.truth.source} ({len(unknown)} that are not).")
+        if again or len(set(image_ids)) < len(image_ids):
+            image_id = min(again, default=next((i for i in image_ids if image_ids.count(i) > 1), 0))
+            raise UserError(f"image {image_id} was evaluated twice; its detections would count double.")
+        self._seen.update(image_ids)
+
+    def _match(self, matcher: Any, cut: int, image_ids: Sequence[int], detections: Detections) -> None:
+        images = [self.truth.images[image_id] for image_id in image_ids]
+        counted = counted_detections(detections, self.truth, self.task, cut, own_masks=self._own_masks)
+        candidates = box_rows(counted) if self.task == "bbox" else mask_entries(counted)
+        matcher.update(images, objects_of(self.truth, image_ids, self.task), candidates)
+
+    def _new_boundary(self) -> BoundaryPrecision | None:
+        return BoundaryPrecision(self.truth, self.limit) if self._wants_boundary else None
+
+    def _cuts(self) -> tuple[int, ...]:
+        """Return the limits that need a matching of their own: in COCO the largest serves all."""
+        limits = (self.limit, *self.extra)
+        return (max(limits),) if self.truth.style == "coco" else tuple(sorted(set(limits)))
+
+    def _matcher(self, cut: int) -> Any:
+        params = hotcoco.Params(self.task)
+        is_coco = self.truth.style == "coco"
+        params.max_dets = sorted({1, 10, self.limit, *self.extra}) if is_coco else [cut]
+        return hotcoco.StreamingEval(self.truth.categories, self.task, not is_coco, params)
+
+    def _tables(self, cut: int) -> Tables:
+        matcher = hotcoco.StreamingEval.merge([self._matchers[cut]])
+        unseen = [image_id for image_id in self.truth.images if image_id not in self._seen]
+        for start in range(0, len(unseen), _BATCH):
+            self._match(matcher, cut, unseen[start : start + _BATCH], Detections.empty(masks=True))
+        evaluation = matcher.finalize()
+        evaluation.accumulate()
+        found = evaluation.eval or {}
+        return Tables(found["precision"], found["recall"], evaluation.params.max_dets)

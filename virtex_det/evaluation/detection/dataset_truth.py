@@ -1,0 +1,44 @@
+"""Where a registered dataset has its annotations, and what it calls its classes there."""
+
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data.datasets import convert_to_coco_json
+from detectron2.utils.file_io import PathManager
+
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.voc import VOCGroundTruth
+
+
+def read_truth(dataset_name: str, output_folder: str | Path) -> GroundTruth | VOCGroundTruth:
+    """Read and check the annotations of a registered dataset.
+
+    Args:
+        dataset_name: its metadata says where they are; where it names no file, one is made of the dataset's dicts.
+        output_folder: where that file goes.
+
+    Raises:
+        UserError: the annotations cannot be used; it says which entry.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.evaluator_type == "pascal_voc":
+        return VOCGroundTruth.read(metadata.dirname, metadata.split, metadata.thing_classes, metadata.year)
+    return GroundTruth.read(annotation_file(dataset_name, output_folder), metadata.evaluator_type)
+
+
+def annotation_file(dataset_name: str, output_folder: str | Path) -> str:
+    """Return the path of a dataset's annotations in COCO's format, made of its dicts where there is none."""
+    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    if json_file is None:
+        json_file = str(Path(output_folder) / f"{dataset_name}_coco_format.json")
+        convert_to_coco_json(dataset_name, json_file, allow_cached=False)
+    return PathManager.get_local_path(json_file)
+
+
+def class_ids(metadata: Metadata) -> np.ndarray:
+    """Return the annotation file's id of each class of a dataset, as Detectron2's evaluators take it."""
+    to_class = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_class is not None:
+        return np.array(sorted(to_class, key=to_class.__getitem__), dtype=np.int64)
+    return np.arange(len(metadata.thing_classes)) + (metadata.evaluator_type == "lvis")

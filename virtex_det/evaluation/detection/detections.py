@@ -1,0 +1,186 @@
+"""Detections as columns, and the COCO results files that they are read from and written to."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from hotcoco import mask as mask_tools
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.run_lengths import check_run_lengths
+from virtex_det.utils import replacing
+
+
+class Detections(NamedTuple):
+    """What a detector found: arrays of one length, for a fraction of the memory of a dict per object."""
+
+    image_ids: np.ndarray  # shape: (N,), int64
+    category_ids: np.ndarray  # shape: (N,), int64, as in the annotation file
+    scores: np.ndarray  # shape: (N,), float64
+    boxes: np.ndarray  # shape: (N, 4), float64: x, y, width, height in pixels
+    rles: list[dict[str, Any]] | None = None  # masks as COCO's compressed run lengths {"size": [h, w], "counts": ...}
+
+    @classmethod
+    def empty(cls, masks: bool = False) -> "Detections":
+        """Return no detections."""
+        ids = np.zeros(0, np.int64)
+        return cls(ids, ids, np.zeros(0), np.zeros((0, 4)), [] if masks else None)
+
+    def take(self, index: np.ndarray) -> "Detections":
+        """Return the detections at an index, in its order.
+
+        Args:
+            index: places or a mask of booleans. # shape: (M,) or (N,)
+        """
+        places = np.flatnonzero(index) if index.dtype == bool else index
+        rles = None if self.rles is None else [self.rles[place] for place in places]
+        image_ids, category_ids, scores, boxes = (column[places] for column in self[:4])
+        return Detections(image_ids, category_ids, scores, boxes, rles)
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries of a COCO results file."""
+        columns = zip(*(column.tolist() for column in self[:4]), strict=True)
+        for place, (image_id, category_id, score, box) in enumerate(columns):
+            entry = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            if self.rles is not None:
+                rle = self.rles[place]
+                entry["segmentation"] = {"size": list(rle["size"]), "counts": _text(rle["counts"])}
+            yield entry
+
+
+def concatenate(parts: Sequence[Detections]) -> Detections:
+    """Return the detections of all parts.
+
+    Raises:
+        UserError: some have masks and others have none.
+    """
+    filled = [part for part in parts if len(part.scores)]
+    if not filled:
+        return Detections.empty(masks=any(part.rles is not None for part in parts))
+    image_ids, category_ids, scores, boxes = (np.concatenate(column) for column in list(zip(*filled, strict=True))[:4])
+    rles = [part.rles for part in filled if part.rles is not None]
+    if rles and len(rles) < len(filled):
+        raise UserError("Some detections have masks and others have none; expected all of them, or none.")
+    return Detections(image_ids, category_ids, scores, boxes, [rle for part in rles for rle in part] if rles else None)
+
+
+def write_detections(path: str | Path, parts: Iterable[Detections]) -> None:
+    """Write a COCO results file, whole or not at all, with no more than one part in memory."""
+    with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
+        separator = b"["
+        for part in parts:
+            for entry in part.entries():
+                file.write(separator + orjson.dumps(entry))
+                separator = b",\n"
+        file.write(b"[]" if separator == b"[" else b"]")
+
+
+def read_detections(path: str | Path, image_key: Callable[[int | str], int] | None = None) -> Detections:
+    """Read a COCO results file: a JSON list of entries with a box, a mask, or both.
+
+    Entries without a box get that of their mask.
+
+    Args:
+        path: the file.
+        image_key: a ground truth's, where the file names images by something else than a number, as VOC's do.
+
+    Raises:
+        UserError: no such file, no such list, or an entry that lacks something or has something else in its place.
+    """
+    entries = _read_entries(Path(path))
+    if not entries:
+        return Detections.empty()
+    try:
+        return from_entries(entries, image_key)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON fast; NaN and infinity, which JSON does not have, are read too, so that their entry can be named."""
+    content = path.read_bytes()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content)
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f"{path} is not there; expected a COCO results file, such as coco_instances_results.json.")
+    try:
+        entries = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(
+            f"{path} holds no list of detections; expected COCO's results format:\n"
+            '[{"image_id": 139, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]'
+        )
+    return entries
+
+
+def from_entries(entries: list[dict[str, Any]], image_key: Callable[[int | str], int] | None = None) -> Detections:
+    """Return entries of a results file as columns; there has to be one.
+
+    Raises:
+        UserError: names the entry that lacks something or has something else in its place.
+    """
+    if image_key is not None:
+        entries = [_with_key(entry, image_key) for entry in entries]
+    image_ids, category_ids = _column(entries, "image_id", int), _column(entries, "category_id", int)
+    rles = _rles(entries) if any("segmentation" in entry for entry in entries) else None
+    return Detections(image_ids, category_ids, _column(entries, "score", float), _boxes(entries, rles), rles)
+
+
+def _with_key(entry: dict[str, Any], image_key: Callable[[int | str], int]) -> dict[str, Any]:
+    is_name = isinstance(entry.get("image_id"), str)
+    return entry | {"image_id": image_key(entry["image_id"])} if is_name else entry
+
+
+def _column(entries: list[dict[str, Any]], name: str, kind: type) -> np.ndarray:
+    """Return a number of each entry; slow only once it is known that something is wrong."""
+    values = [entry.get(name) for entry in entries]
+    kinds = (int,) if kind is int else (int, float)
+    for place, value in enumerate(values):
+        if type(value) not in kinds:
+            found = f"{name} {value!r}" if name in entries[place] else f"no {name}"
+            raise UserError(f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected a number.")
+    return np.array(values, np.int64 if kind is int else np.float64)
+
+
+def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> np.ndarray:
+    boxes = [entry.get("bbox") for entry in entries]
+    without = [place for place, box in enumerate(boxes) if box is None]
+    for place, box in enumerate(boxes):
+        if box is not None and not (
+            isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
+        ):
+            raise UserError(f"entry {place} has bbox {box!r:.80}; expected [x, y, width, height] in pixels.")
+    if without and rles is None:
+        raise UserError(f"entry {without[0]} has neither bbox nor segmentation ({len(without)} such entries).")
+    if without and rles is not None:
+        check_run_lengths([rles[place] for place in without], lambda place: f"entry {without[place]}")
+        of_masks = mask_tools.to_bbox([rles[place] for place in without])
+        for place, box in zip(without, of_masks.tolist(), strict=True):
+            boxes[place] = box
+    return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def _rles(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rles = []
+    for place, rle in enumerate(entry.get("segmentation") for entry in entries):
+        if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not isinstance(rle.get("size"), list):
+            raise UserError(
+                f"entry {place} (image {entries[place].get('image_id')}) has segmentation {rle!r:.80}; where some have "
+                'masks, all need COCO\'s compressed run lengths {"size": [height, width], "counts": "..."}.'
+            )
+        rles.append(rle)
+    return rles
+
+
+def _text(counts: str | bytes) -> str:
+    return counts.decode("ascii") if isinstance(counts, bytes) else counts

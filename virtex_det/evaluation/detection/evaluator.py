@@ -1,0 +1,197 @@
+"""Box and mask AP of a detector on COCO, LVIS and VOC, in memory that does not grow with the number of detections."""
+
+import functools
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BitMasks, BoxMode, Instances
+from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.average_precision import AveragePrecision
+from virtex_det.evaluation.detection.dataset_truth import class_ids, read_truth
+from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.mask_encoding import encode_box_masks, encode_masks
+from virtex_det.evaluation.detection.spool import Part, Spool, merge_entries, read_states
+from virtex_det.evaluation.detection.unpasted import UNPASTED, scale
+from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
+
+logger = logging.getLogger(__name__)
+
+# Detectron2's name for COCO's results format; it serves for every dataset here.
+RESULTS_FILE = "coco_instances_results.json"
+
+
+class DetectionEvaluator(DatasetEvaluator):
+    """COCO's, LVIS's or VOC's numbers of any detector, for boxes and, where it finds them, masks.
+
+    Each image is matched with the ground truth when it comes, and its detections go to disk; the main process merges
+    the processes' states and files, and the numbers are exactly those of one process.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_folder: str | Path,
+        *,
+        extra_max_detections: Sequence[int] = (),
+        boundary_ap: bool = False,
+    ) -> None:
+        """
+        Args:
+            dataset_name: registered, with ``evaluator_type`` "coco", "lvis" or "pascal_voc".
+            output_folder: receives ``coco_instances_results.json``; all processes have to see it.
+            extra_max_detections: report AP with the best so many detections of an image, too.
+            boundary_ap: report boundary AP of masks, too.
+
+        Raises:
+            UserError: the annotations cannot be used; it says which entry.
+        """
+        self.dataset_name = dataset_name
+        self.output_folder = Path(output_folder)
+        self.metadata = MetadataCatalog.get(dataset_name)
+        self.truth = read_truth(dataset_name, self.output_folder)
+        self.extra_max_detections = tuple(extra_max_detections)
+        self.boundary_ap = boundary_ap
+
+    def reset(self) -> None:
+        """Begin a new evaluation; every process has to."""
+        self.metrics = {"bbox": self._new_metric("bbox")} if self.truth.has_annotations else {}
+        self.counts = {"images": 0, "detections": 0, "broken masks": 0}
+        self.spool = Spool(self.output_folder)
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Match the "instances" that a model returned for a batch, or what :class:`UnpastedMasks` did."""
+        for example, output in zip(inputs, outputs, strict=True):
+            if UNPASTED in output:
+                self._add(example["image_id"], scale(output[UNPASTED].to("cpu"), example))
+            elif "instances" in output:
+                self._add(example["image_id"], output["instances"].to("cpu"))
+            else:
+                raise UserError(
+                    f"The model returned {', '.join(output) or 'nothing'}, and no instances to evaluate.\n"
+                    "Proposals and keypoints are evaluated with TEST.METRICS_LIBRARY reference."
+                )
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Merge what all processes found.
+
+        Returns:
+            On the main process Detectron2's names with numbers in percent, by task "bbox" and "segm"; NaN where there
+            is nothing to find. Nothing on other processes.
+
+        Raises:
+            UserError: the output folder is not one that the processes share.
+        """
+        states = {task: metric.state() for task, metric in self.metrics.items()}
+        self.metrics = {}  # what follows reads the states of all processes, this one among them
+        parts = self.spool.close(states, self.counts)
+        if not comm.is_main_process():
+            return {}
+        merge_entries(parts, self.output_folder / RESULTS_FILE)
+        self._say_what_is_missing(parts)
+        tasks = sorted({task for part in parts for task in part.states})
+        results = {task: self._result(task, parts) for task in tasks}
+        self.spool.remove()
+        return results
+
+    def _new_metric(self, task: str) -> AveragePrecision | VOCAveragePrecision:
+        if isinstance(self.truth, VOCGroundTruth):
+            return VOCAveragePrecision(self.truth)
+        return AveragePrecision(
+            self.truth,
+            task,
+            extra_max_detections=self.extra_max_detections,
+            boundary=self.boundary_ap,
+            own_masks=True,
+        )
+
+    def _add(self, image_id: Any, instances: Instances) -> None:
+        key = self.truth.image_key(image_id)
+        detections = self._detections(key, instances)
+        if detections.rles is not None and "segm" not in self.metrics and self._masks_count():
+            self.metrics["segm"] = self._new_metric("segm")
+        for metric in self.metrics.values():
+            metric.update([key], detections)
+        self.spool.add(entry | {"image_id": image_id} for entry in detections.entries())
+        self.counts["images"] += 1
+        self.counts["detections"] += len(detections.scores)
+
+    def _masks_count(self) -> bool:
+        if self.truth.has_annotations and not self.truth.has_masks and not self.counts["images"]:
+            logger.warning("The model finds masks and %s has none: boxes alone are measured", self.dataset_name)
+        return self.truth.has_annotations and self.truth.has_masks
+
+    def _detections(self, image_key: int, instances: Instances) -> Detections:
+        boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+        return Detections(
+            np.full(len(instances), image_key, dtype=np.int64),
+            self._category_ids_of(instances.pred_classes.numpy()),
+            instances.scores.double().numpy(),
+            boxes.double().numpy(),
+            self._encode(instances),
+        )
+
+    def _encode(self, instances: Instances) -> list[dict[str, Any]] | None:
+        if instances.has("box_masks"):
+            masks = instances.box_masks
+            self.counts["broken masks"] += int((~masks.isfinite()).flatten(1).any(dim=1).sum())
+            return encode_box_masks(masks, instances.pred_boxes.tensor, *instances.image_size)
+        if instances.has("pred_masks"):
+            masks = instances.pred_masks
+            return encode_masks(masks.tensor if isinstance(masks, BitMasks) else masks)
+        return None
+
+    def _category_ids_of(self, classes: np.ndarray) -> np.ndarray:
+        if len(classes) and classes.max() >= len(self.category_ids):
+            raise UserError(
+                f"The model found class {classes.max()}, and {self.dataset_name} has {len(self.category_ids)} classes, "
+                "counted from 0.\nSet MODEL.ROI_HEADS.NUM_CLASSES to that number, and train on the same classes."
+            )
+        return self.category_ids[classes]
+
+    @functools.cached_property
+    def category_ids(self) -> np.ndarray:
+        """The annotation file's id of each class; known once the dataset was loaded."""
+        return class_ids(self.metadata)
+
+    def _say_what_is_missing(self, parts: Sequence[Part]) -> None:
+        if not self.truth.has_annotations:
+            logger.warning("%s has no annotations: there is a results file and no number", self.dataset_name)
+            return
+        total = {name: sum(part.counts[name] for part in parts) for name in self.counts}
+        images = len(self.truth.images)
+        warnings = {
+            f"{images - total['images']} of {images} images were not shown to the model: they count as without "
+            "detections": total["images"] < images,
+            "The model found nothing at all: every AP is 0": not total["detections"],
+            f"{total['broken masks']} masks hold NaN or infinity, which count as outside": total["broken masks"],
+        }
+        for text in (text for text, is_true in warnings.items() if is_true):
+            logger.warning("%s: %s", self.dataset_name, text)
+
+    def _result(self, task: str, parts: Sequence[Part]) -> dict[str, float]:
+        metric = self._new_metric(task)
+        metric.merge_states(read_states(parts, task))
+        result = metric.result()
+        _log(task, self.dataset_name, result)
+        return result
+
+
+def _log(task: str, dataset_name: str, result: dict[str, float]) -> None:
+    overall = {name: value for name, value in result.items() if not name.startswith("AP-")}
+    logger.info("Evaluation results for %s on %s:\n%s", task, dataset_name, create_small_table(overall))
+    cells = [cell for name, value in result.items() if name.startswith("AP-") for cell in (name[3:], value)]
+    columns = min(6, len(cells))
+    rows = itertools.zip_longest(*[cells[start::columns] for start in range(columns)])
+    headers = ["category", "AP"] * (columns // 2)
+    table = tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f", numalign="left")
+    logger.info("Per-category %s AP:\n%s", task, table)

@@ -1,0 +1,189 @@
+"""The annotations of COCO and LVIS that detections are measured against, looked at before anything is measured."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.detections import read_json
+from virtex_det.evaluation.detection.validation import (
+    Findings,
+    check_boxes,
+    check_fields,
+    check_frequencies,
+    check_known,
+    check_segmentations,
+    check_unique,
+)
+
+_ANNOTATION_FIELDS = {
+    "coco": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "lvis": ("id", "image_id", "category_id", "bbox", "area"),
+}
+_IMAGE_FIELDS = {
+    "coco": ("id", "height", "width"),
+    "lvis": ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids"),
+}
+_CATEGORY_FIELDS = {"coco": ("id", "name"), "lvis": ("id", "name", "frequency")}
+_ADVICE = {
+    "coco": "COCO's numbers need it: area in pixels, iscrowd 0 for a single object.",
+    "lvis": "LVIS's numbers need it; without it they would be others. A file of COCO's form is of the style coco.",
+}
+
+
+class GroundTruth:
+    """Images, categories and objects of an annotation file."""
+
+    def __init__(self, content: dict[str, list[dict[str, Any]]], style: str, source: str = "ground truth") -> None:
+        """
+        Args:
+            content: ``images``, ``annotations`` and ``categories``.
+            style: "coco" or "lvis".
+            source: what to call it in messages, such as its path.
+
+        Raises:
+            UserError: names the entry that lacks something, that occurs twice or that points nowhere.
+        """
+        self.style = style
+        self.source = source
+        try:
+            # Sets whose answers nobody has come without annotations, such as COCO's test-dev.
+            self.has_annotations = not isinstance(content, dict) or "annotations" in content
+            content = content if self.has_annotations else content | {"annotations": []}
+            _check(content, style)
+            self.categories = sorted(content["categories"], key=lambda category: category["id"])
+            self.images = {image["id"]: image for image in sorted(content["images"], key=lambda image: image["id"])}
+            self.image_ids = np.array(list(self.images), np.int64)
+            self.sizes = np.array(
+                [[image["height"], image["width"]] for image in self.images.values()], np.int64
+            ).reshape(-1, 2)
+            self.category_ids = np.array([category["id"] for category in self.categories], np.int64)
+            self._annotations: dict[int, list[dict[str, Any]]] = {}
+            self._take(content["annotations"])
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+
+    @classmethod
+    def read(cls, path: str | Path, style: str) -> "GroundTruth":
+        """Read an annotation file.
+
+        Args:
+            path: a JSON file in the format of COCO or LVIS (v0.5, v1).
+            style: "coco" or "lvis".
+
+        Raises:
+            UserError: no such file, no such format, or data that no number can be trusted with.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path} is not there; expected an annotation file of {style.upper()}.")
+        try:
+            content = read_json(path)
+        except ValueError as error:
+            raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
+        return cls(content, style, str(path))
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether every object has a mask."""
+        return all("segmentation" in entry for entries in self._annotations.values() for entry in entries)
+
+    @cached_property
+    def category_names(self) -> dict[int, str]:
+        """Names by id; a name that several categories have is told apart by the id."""
+        names = [category["name"] for category in self.categories]
+        return {
+            category["id"]: name if names.count(name) == 1 else f"{name} ({category['id']})"
+            for category, name in zip(self.categories, names, strict=True)
+        }
+
+    def image_key(self, image_id: int | str) -> int:
+        """Return what stands for an image in the columns of detections: its id.
+
+        Raises:
+            UserError: it is no number, as COCO's and LVIS's ids are.
+        """
+        try:
+            return int(image_id)
+        except ValueError:
+            raise UserError(f"image {image_id!r} is not in {self.source}, whose images have numbers.") from None
+
+    def annotations_of(self, image_id: int) -> Sequence[dict[str, Any]]:
+        """Return the objects of an image, as the file has them."""
+        return self._annotations.get(image_id, ())
+
+    def sizes_of(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return height and width of known images. # shape: (N, 2)"""
+        return self.sizes[np.searchsorted(self.image_ids, image_ids)]
+
+    def check_masks(self) -> None:
+        """See that every object has a mask that a library can read.
+
+        Raises:
+            UserError: names the annotation whose mask is missing or broken.
+        """
+        entries = [entry for entries in self._annotations.values() for entry in entries]
+        try:
+            check_fields(entries, ("segmentation",), "annotation", "Masks cannot be measured; measure boxes alone.")
+            check_segmentations(entries, self.sizes_of(np.array([entry["image_id"] for entry in entries], np.int64)))
+        except UserError as error:
+            raise UserError(f"{self.source}: {error}") from error
+
+    def _take(self, annotations: list[dict[str, Any]]) -> None:
+        image_ids = np.array([entry["image_id"] for entry in annotations], np.int64)
+        category_ids = np.array([entry["category_id"] for entry in annotations], np.int64)
+
+        def name(place: int) -> str:
+            return f"annotation {annotations[place]['id']}"
+
+        check_known(image_ids, self.image_ids, "image", name)
+        check_known(category_ids, self.category_ids, "category", name)
+        findings = Findings()
+        check_boxes(_boxes(annotations), self.sizes_of(image_ids), name, findings)
+        zero_id = np.array([entry["id"] == 0 for entry in annotations])
+        findings.note("annotation with id 0, which pycocotools never matches (here it counts)", zero_id, name)
+        findings.tell(self.source)
+        for entry in annotations:
+            self._annotations.setdefault(entry["image_id"], []).append(entry)
+
+
+def _check(content: Any, style: str) -> None:
+    parts = ("images", "annotations", "categories")
+    if style not in _ADVICE:
+        raise UserError(f"there is no style {style!r} of annotations; there are: {', '.join(_ADVICE)}.")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+        raise UserError(
+            f"expected lists named {', '.join(parts)}; a results file goes in the place of the predictions."
+        )
+    for part, fields in zip(parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True):
+        what = part.removesuffix("s") if part != "categories" else "category"
+        check_fields(content[part], fields[style], what, _ADVICE[style])
+        check_unique([entry["id"] for entry in content[part]], what)
+    if not content["images"] or not content["categories"]:
+        raise UserError("there are no images or no categories, so there is nothing to measure.")
+    for image in content["images"]:
+        if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
+            raise UserError(f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels.")
+    if style == "lvis":
+        check_frequencies(content["categories"])
+        _refuse_ignore(content["annotations"])
+
+
+def _refuse_ignore(annotations: list[dict[str, Any]]) -> None:
+    for entry in annotations:
+        if entry.get("ignore"):
+            raise UserError(f"annotation {entry['id']} has ignore set, which LVIS does not have. Remove it.")
+
+
+def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
+    """Return boxes, after a look at them and at the areas."""
+    for entry in annotations:
+        box, area = entry["bbox"], entry["area"]
+        if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+            raise UserError(f"annotation {entry['id']} has bbox {box!r:.80}; expected [x, y, width, height].")
+        if type(area) not in (int, float) or not np.isfinite(area) or area < 0:
+            raise UserError(f"annotation {entry['id']} has area {area!r}; expected a number of pixels.")
+    return np.array([entry["bbox"] for entry in annotations], np.float64).reshape(-1, 4)

@@ -1,0 +1,94 @@
+"""Evaluating a results file without the model that made it, and showing the numbers."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from virtex_det.evaluation.detection.average_precision import AveragePrecision
+from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.summary import differences
+from virtex_det.evaluation.detection.validation import check_known, name_detection
+from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 64
+_SECONDS_BEFORE_A_BAR = 2
+Results = dict[str, dict[str, float]]
+
+
+def evaluate_detections(
+    truth: GroundTruth | VOCGroundTruth,
+    detections: Detections,
+    *,
+    extra_max_detections: Sequence[int] = (),
+    boundary: bool = False,
+) -> Results:
+    """Return the numbers of boxes and, where both sides have them, of masks.
+
+    Args:
+        truth: what is to be found.
+        detections: of any images of the ground truth, in any order.
+        extra_max_detections: report AP with the best so many detections of an image, too.
+        boundary: report boundary AP of masks, too.
+
+    Returns:
+        Numbers in percent by name, by task "bbox" and "segm".
+
+    Raises:
+        UserError: bad data, in the words of ``validation``.
+    """
+    keys = _image_keys(truth)
+    check_known(detections.image_ids, keys, "image", lambda place: name_detection(detections, place))
+    if not len(detections.scores):
+        logger.warning(f"There is not a single detection for {truth.source}: AP is 0.")
+    detections = detections.take(np.argsort(detections.image_ids, kind="stable"))
+    metrics = _metrics(truth, detections, extra_max_detections, boundary)
+    with tqdm(total=len(keys), unit=" images", delay=_SECONDS_BEFORE_A_BAR, leave=False) as bar:
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            first, last = np.searchsorted(detections.image_ids, [batch[0], batch[-1] + 1])
+            for metric in metrics.values():
+                metric.update(batch.tolist(), detections.take(np.arange(first, last)))
+            bar.update(len(batch))
+    return {task: metric.result() for task, metric in metrics.items()}
+
+
+def tables(ours: Results, theirs: Results | None = None) -> str:
+    """Return all numbers as text: totals, then categories; with another run's, what changed comes beside each."""
+    parts = []
+    for task, numbers in ours.items():
+        rows = _rows(numbers, None if theirs is None else theirs.get(task))
+        headers = [task, "AP"] if theirs is None else [task, "this", "other", "change"]
+        for wanted, title in ((False, task), (True, f"{task}, by category")):
+            part = [[name.removeprefix("AP-"), *values] for name, *values in rows if name.startswith("AP-") == wanted]
+            table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f")
+            parts.append(table)
+    return "\n\n".join(parts)
+
+
+def _rows(ours: Mapping[str, float], theirs: Mapping[str, float] | None) -> list[tuple]:
+    if theirs is None:
+        return list(ours.items())
+    return [(row.name, row.ours, row.theirs, row.change) for row in differences(ours, theirs)]
+
+
+def _image_keys(truth: GroundTruth | VOCGroundTruth) -> np.ndarray:
+    return np.array(sorted(truth.image_key(image_id) for image_id in truth.images), np.int64)
+
+
+def _metrics(
+    truth: GroundTruth | VOCGroundTruth, detections: Detections, extra: Sequence[int], boundary: bool
+) -> dict[str, AveragePrecision | VOCAveragePrecision]:
+    if isinstance(truth, VOCGroundTruth):
+        return {"bbox": VOCAveragePrecision(truth)}
+    tasks = ["bbox"]
+    if detections.rles is not None and not truth.has_masks:
+        logger.warning(f"The detections have masks and {truth.source} does not: boxes alone are measured.")
+    elif detections.rles is not None:
+        tasks.append("segm")
+    return {task: AveragePrecision(truth, task, extra_max_detections=extra, boundary=boundary) for task in tasks}

@@ -1,0 +1,250 @@
+"""What stands in front of the library that computes AP: bad data is an error or a counted warning, never a number.
+
+The libraries are silent about most of it, and hang or crash on the rest.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.run_lengths import check_run_lengths
+
+logger = logging.getLogger(__name__)
+
+# Detectors that do not clip their boxes, and the rounding of annotations, stay within it.
+PIXELS_OUTSIDE = 1.0
+_FREQUENCIES = ("r", "c", "f")
+
+
+class Findings:
+    """Things that deserve a warning, counted over a whole evaluation and told once."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def note(self, what: str, wrong: np.ndarray, name: Callable[[int], str]) -> None:
+        """Count the entries where ``wrong`` is true; the first of all is remembered by its name."""
+        for place in np.flatnonzero(wrong)[:1]:
+            self.counts[what] += int(wrong.sum())
+            self.examples.setdefault(what, name(place))
+
+    def to_json(self) -> str:
+        """Return what another process can ``add_json``."""
+        return json.dumps({"counts": self.counts, "examples": self.examples})
+
+    def add_json(self, text: str) -> None:
+        """Take in what another process found."""
+        found = json.loads(text)
+        self.counts.update(found["counts"])
+        self.examples = found["examples"] | self.examples
+
+    def tell(self, where: str) -> None:
+        """Write one line per kind to the log, and begin anew."""
+        for what, count in self.counts.items():
+            logger.warning(f"{where}: {count} x {what}; the first: {self.examples[what]}")
+        self.counts.clear()
+        self.examples.clear()
+
+
+def check_boxes(boxes: np.ndarray, sizes: np.ndarray, name: Callable[[int], str], findings: Findings) -> None:
+    """Refuse boxes that are no numbers; count those of negative size and those that leave their image.
+
+    Args:
+        boxes: x, y, width, height. # shape: (N, 4)
+        sizes: height and width of their images. # shape: (N, 2)
+        name: what to call the entry of a place.
+        findings: counts the warnings.
+    """
+    for place in np.flatnonzero(~np.isfinite(boxes).all(axis=1))[:1]:
+        raise UserError(f"{name(place)} has the box {boxes[place].tolist()}; expected four finite numbers in pixels.")
+    corner, extent = boxes[:, :2], boxes[:, 2:]
+    findings.note("box of negative width or height, taken as COCO's code takes it", np.any(extent < 0, axis=1), name)
+    beyond = corner + extent - sizes[:, ::-1]
+    outside = np.any((corner < -PIXELS_OUTSIDE) | (beyond > PIXELS_OUTSIDE), axis=1)
+    findings.note(f"box more than {PIXELS_OUTSIDE:g} pixel outside its image, left as it is", outside, name)
+
+
+def check_detections(
+    detections: Detections,
+    image_ids: np.ndarray,
+    sizes: np.ndarray,
+    category_ids: np.ndarray,
+    findings: Findings,
+    *,
+    own_masks: bool = False,
+) -> None:
+    """Look at detections, all in one pass over the columns.
+
+    Args:
+        detections: of one batch of images, or of a whole file.
+        image_ids: those that the detections may name, ascending. # shape: (I,)
+        sizes: height and width of these images. # shape: (I, 2)
+        category_ids: those of the annotation file, ascending. # shape: (C,)
+        findings: counts the warnings.
+        own_masks: encoded here, so that their run lengths are whole.
+
+    Raises:
+        UserError: unknown ids, scores or boxes that are not finite, masks that are broken or of another size.
+    """
+
+    def name(place: int) -> str:
+        return name_detection(detections, place)
+
+    _check_lengths(detections)
+    check_known(detections.image_ids, image_ids, "image", name)
+    check_known(detections.category_ids, category_ids, "category", name)
+    for place in np.flatnonzero(~np.isfinite(detections.scores))[:1]:
+        raise UserError(f"{name(place)}: expected a finite score. NaN comes of weights or losses that diverged.")
+    of_images = sizes[np.searchsorted(image_ids, detections.image_ids)]
+    check_boxes(detections.boxes, of_images, name, findings)
+    if detections.rles is not None:
+        check_mask_sizes(detections.rles, of_images, name)
+        if not own_masks:
+            check_run_lengths(detections.rles, name)
+
+
+def name_detection(detections: Detections, place: int) -> str:
+    """Return what tells a detection from the others in a results file."""
+    image_id, category_id, score, box = (column[place].tolist() for column in detections[:4])
+    return f"the detection of image {image_id}, category {category_id}, score {score:g}, box {box}"
+
+
+def check_known(found: np.ndarray, known: np.ndarray, what: str, name: Callable[[int], str]) -> None:
+    """Refuse ids that are not among the known, ascending ones."""
+    places = np.minimum(np.searchsorted(known, found), max(len(known) - 1, 0))
+    unknown = known[places] != found if len(known) else np.ones(len(found), bool)
+    for place in np.flatnonzero(unknown)[:1]:
+        several = f"{np.count_nonzero(unknown)} such entries, " if np.count_nonzero(unknown) > 1 else ""
+        raise UserError(
+            f"{name(place)} names {what} {found[place]}, which the annotations do not have ({several}{len(known)} known"
+            f"{f', {known[0]} to {known[-1]}' if len(known) else ''}).\nWere they made for another dataset?"
+        )
+
+
+def check_mask_sizes(rles: Sequence[Mapping[str, Any]], sizes: np.ndarray, name: Callable[[int], str]) -> None:
+    """Refuse masks of another height and width than their images."""
+    if all(len(rle["size"]) == 2 for rle in rles):
+        wrong = (np.array([rle["size"] for rle in rles]).reshape(-1, 2) != sizes).any(axis=1)
+    else:
+        wrong = np.array([len(rle["size"]) != 2 for rle in rles])
+    for place in np.flatnonzero(wrong)[:1]:
+        raise UserError(
+            f"{name(place)} has a mask of size {list(rles[place]['size'])}; "
+            f"its image has [height, width] {sizes[place].tolist()}."
+        )
+
+
+def _check_lengths(detections: Detections) -> None:
+    masks = [] if detections.rles is None else [len(detections.rles)]
+    lengths = {*(len(column) for column in detections[:4]), *masks}
+    if len(lengths) > 1 or detections.boxes.shape[1:] != (4,):
+        raise UserError(
+            f"The columns of the detections have lengths {sorted(lengths)} and boxes of shape "
+            f"{detections.boxes.shape}; expected one length N and boxes of shape (N, 4)."
+        )
+
+
+def check_unique(ids: Sequence[int], what: str) -> None:
+    """Refuse ids that are no whole numbers of at least 0, or that occur twice."""
+    for value in ids:
+        if type(value) is not int or value < 0:
+            raise UserError(f"{what} has id {value!r}; expected a whole number that is not negative.")
+    repeated = [value for value, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{what} id {repeated[0]} occurs twice ({len(repeated)} ids that do). "
+            "COCO's code would count one of the two twice and forget the other: give each its own id."
+        )
+
+
+def check_fields(entries: Iterable[Mapping[str, Any]], fields: Sequence[str], what: str, advice: str) -> None:
+    """Refuse entries that lack a field."""
+    for entry in entries:
+        absent = [field for field in fields if field not in entry]
+        if absent:
+            raise UserError(f"{what} {entry.get('id')} has no {', '.join(absent)}.\n{advice}")
+
+
+def check_frequencies(categories: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse categories of LVIS that are not rare, common or frequent."""
+    for category in categories:
+        if category["frequency"] not in _FREQUENCIES:
+            raise UserError(
+                f"category {category['id']} has frequency {category['frequency']!r}; "
+                "LVIS knows r (rare), c (common) and f (frequent)."
+            )
+
+
+def check_segmentations(annotations: Sequence[Mapping[str, Any]], sizes: np.ndarray) -> None:
+    """Look at the masks of ground truth: polygons or run lengths, compressed or not.
+
+    Args:
+        annotations: each with ``segmentation``.
+        sizes: height and width of their images. # shape: (N, 2)
+
+    Raises:
+        UserError: names the first annotation whose mask a library would hang on, crash on, or take for another.
+    """
+    is_rle = [isinstance(annotation["segmentation"], Mapping) for annotation in annotations]
+    polygons, rles = ([place for place, found in enumerate(is_rle) if found == wanted] for wanted in (False, True))
+    for place in polygons:
+        _check_polygons(annotations[place])
+    _check_finite(annotations, polygons)
+    _check_rles([annotations[place] for place in rles], sizes[rles])
+
+
+def _check_polygons(annotation: Mapping[str, Any]) -> None:
+    parts = annotation["segmentation"]
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, list) for part in parts):
+        raise UserError(
+            f"annotation {annotation['id']} has segmentation {parts!r:.80}; expected polygons or run lengths."
+        )
+    for part in parts:
+        if len(part) < 6 or len(part) % 2:
+            raise UserError(
+                f"annotation {annotation['id']} has a polygon of {len(part)} numbers; expected x and y of at least "
+                "3 points. Remove such parts, or the annotation if it has no other."
+            )
+
+
+def _check_finite(annotations: Sequence[Mapping[str, Any]], polygons: Sequence[int]) -> None:
+    """Look at the numbers of all polygons at once, and for the polygon only where one is wrong."""
+    try:
+        rows = [np.array(part, np.float64) for place in polygons for part in annotations[place]["segmentation"]]
+        if not rows or np.isfinite(np.concatenate(rows)).all():
+            return
+    except (TypeError, ValueError):
+        pass
+    for place in polygons:
+        for value in (value for part in annotations[place]["segmentation"] for value in part):
+            if type(value) not in (int, float) or not np.isfinite(value):
+                raise UserError(
+                    f"annotation {annotations[place]['id']} has {value!r} in a polygon; expected finite numbers."
+                )
+
+
+def _check_rles(annotations: Sequence[Mapping[str, Any]], sizes: np.ndarray) -> None:
+    def name(place: int) -> str:
+        return f"annotation {annotations[place]['id']}"
+
+    rles = [annotation["segmentation"] for annotation in annotations]
+    for place, rle in enumerate(rles):
+        if not isinstance(rle.get("counts"), str | list) or not isinstance(rle.get("size"), list):
+            raise UserError(f'{name(place)} has segmentation {rle!r:.80}; expected {{"size": [h, w], "counts": ...}}.')
+    check_mask_sizes(rles, sizes, name)
+    for place, rle in enumerate(rles):
+        counts = rle["counts"]
+        if isinstance(counts, list) and (sum(counts) != sizes[place].prod() or min(counts, default=0) < 0):
+            raise UserError(
+                f"{name(place)} has a mask whose runs add up to {sum(counts)} pixels; "
+                f"expected {sizes[place].prod()}, none of them negative."
+            )
+    compressed = [place for place, rle in enumerate(rles) if isinstance(rle["counts"], str)]
+    check_run_lengths([rles[place] for place in compressed], lambda place: name(compressed[place]))

@@ -1,0 +1,283 @@
+"""AP of PASCAL VOC: 11 points or the area under the curve, at IoU .50 to .95, as Detectron2 computes it, in arrays."""
+
+import io
+import logging
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.validation import Findings, check_detections
+
+logger = logging.getLogger(__name__)
+
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+# VOC's development kit measured 11 points until 2009, and the area since.
+_METRIC_OF_YEAR = {2007: "11point", 2012: "area"}
+
+
+class Objects(NamedTuple):
+    """The annotated objects of one image."""
+
+    classes: np.ndarray  # shape: (M,), int64, places in the class names
+    boxes: np.ndarray  # shape: (M, 4): the file's xmin, ymin, xmax, ymax, which count from 1 and include the last pixel
+    difficult: np.ndarray  # shape: (M,), bool: neither missed nor found
+
+
+class VOCGroundTruth:
+    """The objects of an image set of PASCAL VOC."""
+
+    style = "voc"
+    has_masks = False
+    has_annotations = True
+
+    def __init__(self, images: dict[str, Objects], sizes: np.ndarray, class_names: Sequence[str], year: int) -> None:
+        """
+        Args:
+            images: objects by image name, in the order of the image set.
+            sizes: height and width of the images. # shape: (I, 2)
+            class_names: what the classes of the objects are places in.
+            year: 2007 or 2012, which decide between 11 points and area.
+        """
+        if year not in _METRIC_OF_YEAR:
+            raise UserError(f"VOC {year}: expected the year {' or '.join(map(str, _METRIC_OF_YEAR))}.")
+        self.images = images
+        self.sizes = sizes
+        self.class_names = tuple(class_names)
+        self.metric = _METRIC_OF_YEAR[year]
+        self.source = f"VOC{year}"
+
+    @classmethod
+    def read(cls, folder: str | Path, split: str, class_names: Sequence[str], year: int) -> "VOCGroundTruth":
+        """Read the annotations of an image set.
+
+        Args:
+            folder: holds ``Annotations`` and ``ImageSets/Main``.
+            split: name of the image set, such as "test".
+            class_names: the classes to evaluate; objects of others are left out, as Detectron2 does.
+            year: 2007 or 2012.
+
+        Raises:
+            UserError: a file that is missing or cannot be read.
+        """
+        folder = Path(folder)
+        image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
+        if not image_set.is_file():
+            raise UserError(f"{image_set} is not there; expected the names of the images, one a line.")
+        names = image_set.read_text().split()
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"{image_set} is empty or names an image twice.")
+        places = {name: place for place, name in enumerate(class_names)}
+        read = [_read_image(folder / "Annotations" / f"{name}.xml", places) for name in names]
+        sizes = np.array([size for _, size in read], np.int64)
+        truth = cls(dict(zip(names, (objects for objects, _ in read), strict=True)), sizes, class_names, year)
+        truth.source = str(image_set)
+        return truth
+
+    def image_key(self, image_id: int | str) -> int:
+        """Return what stands for an image in the columns of detections: its place in the image set."""
+        try:
+            return self._places[str(image_id)]
+        except KeyError:
+            raise UserError(f"image {image_id} is not in the image set ({len(self.images)} images).") from None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.images)}
+
+    @cached_property
+    def objects(self) -> tuple[Objects, ...]:
+        """The objects of each image, by its place."""
+        return tuple(self.images.values())
+
+    @cached_property
+    def first_object(self) -> np.ndarray:
+        """The number of each image's first object, over the whole set. # shape: (I,)"""
+        counts = np.array([len(objects.classes) for objects in self.objects], np.int64)
+        return np.cumsum(counts) - counts
+
+
+class VOCAveragePrecision:
+    """Box AP, of which each image yields its part when it comes; the interface is that of ``AveragePrecision``.
+
+    In VOC a detection belongs to the object that it overlaps most, found already or not, so only the order in which
+    detections claim an object needs all images; a score, an overlap and three numbers per detection are kept for it.
+    """
+
+    def __init__(self, truth: VOCGroundTruth) -> None:
+        """
+        Args:
+            truth: the image set; its year decides whether ``AP`` is that of 11 points or the area.
+        """
+        self.truth = truth
+        self._parts: list[np.ndarray] = []
+        self._seen: set[int] = set()
+        self._findings = Findings()
+
+    def update(self, image_ids: Sequence[int], detections: Detections) -> None:
+        """Take in images with what was found in them.
+
+        Args:
+            image_ids: ``truth.image_key`` of the images; each once in an evaluation.
+            detections: of these images alone; boxes as Detectron2 has them, category_ids are places in the class names.
+
+        Raises:
+            UserError: bad data, in the words of ``validation``.
+        """
+        known = np.array(sorted(image_ids), np.int64)
+        self._see(image_ids)
+        classes = np.arange(len(self.truth.class_names))
+        check_detections(detections, known, self.truth.sizes[known], classes, self._findings)
+        for image_id in image_ids:
+            self._parts.append(self._match(image_id, detections.take(detections.image_ids == image_id)))
+
+    def state(self) -> bytes:
+        """Return what another process needs to go on with ``merge_states``."""
+        file = io.BytesIO()
+        findings = np.frombuffer(self._findings.to_json().encode(), np.uint8)
+        np.savez(file, claims=self._claims(), seen=np.array(sorted(self._seen), np.int64), findings=findings)
+        return file.getvalue()
+
+    def merge_states(self, states: Iterable[bytes]) -> None:
+        """Become the union of what several processes saw; what this one saw counts if its state is among them."""
+        self._parts, self._seen, self._findings = [], set(), Findings()
+        for state in states:
+            with np.load(io.BytesIO(state), allow_pickle=False) as columns:
+                self._see(columns["seen"].tolist())
+                self._parts.append(columns["claims"])
+                self._findings.add_json(columns["findings"].tobytes().decode())
+
+    def result(self) -> dict[str, float]:
+        """Return all numbers in percent; images that were never seen count as seen without detections.
+
+        Returns:
+            AP, AP50, AP75 by the metric of the year, ``AP_11point`` ... ``AP75_area`` by either, and ``AP-NAME`` of
+            each class. A class without an object is NaN and not part of the means.
+        """
+        self._findings.tell(f"bbox detections for {self.truth.source}")
+        claims = self._claims()
+        tables = {metric: self._table(claims, metric) for metric in _METRIC_OF_YEAR.values()}
+        absent = np.isnan(tables["area"]).all(axis=1)
+        if absent.any():
+            names = ", ".join(np.array(self.truth.class_names)[absent])
+            logger.warning(f"{absent.sum()} classes have no object to be found and are not in the means: {names}")
+        numbers = _means(tables[self.truth.metric], "")
+        for metric, table in tables.items():
+            numbers |= _means(table, f"_{metric}")
+        of_classes = tables[self.truth.metric].mean(axis=1)
+        return numbers | {f"AP-{name}": float(ap) for name, ap in zip(self.truth.class_names, of_classes, strict=True)}
+
+    def _see(self, image_ids: Sequence[int]) -> None:
+        for image_id in image_ids:
+            if image_id in self._seen:
+                raise UserError(f"image {image_id} was evaluated twice; its detections would count double.")
+            if not 0 <= image_id < len(self.truth.images):
+                raise UserError(f"image {image_id} is not in the image set of {len(self.truth.images)} images.")
+            self._seen.add(image_id)
+
+    def _match(self, image_id: int, detections: Detections) -> np.ndarray:
+        """Return of each detection: image, class, score, overlap with the object it claims, that object."""
+        objects = self.truth.objects[image_id]
+        overlap, claimed = np.full(len(detections.scores), -np.inf), np.zeros(len(detections.scores))
+        if len(objects.classes) and len(detections.scores):
+            overlaps = _overlaps(_as_written(detections.boxes), objects.boxes)
+            overlaps[detections.category_ids[:, None] != objects.classes] = -np.inf
+            overlap, claimed = overlaps.max(axis=1), overlaps.argmax(axis=1) + self.truth.first_object[image_id]
+        scores = np.rint(detections.scores * 1000) / 1000
+        return np.column_stack([detections.image_ids, detections.category_ids, scores, overlap, claimed])
+
+    def _claims(self) -> np.ndarray:
+        """Return all that was matched, in the order of the image set however it came. # shape: (N, 5)"""
+        claims = np.concatenate([np.zeros((0, 5)), *self._parts])
+        return claims[np.argsort(claims[:, 0], kind="stable")]
+
+    def _table(self, claims: np.ndarray, metric: str) -> np.ndarray:
+        """Return AP in percent by class and threshold. # shape: (C, 10)"""
+        classes = np.concatenate([np.zeros(0, np.int64), *(objects.classes for objects in self.truth.objects)])
+        difficult = np.concatenate([np.zeros(0, bool), *(objects.difficult for objects in self.truth.objects)])
+        positives = np.bincount(classes[~difficult], minlength=len(self.truth.class_names))
+        table = np.full((len(positives), len(THRESHOLDS)), math.nan)
+        for place in np.flatnonzero(positives):
+            of_class = claims[claims[:, 1] == place]
+            # Not a stable sort, as in the original: rounding makes many scores equal, and their order is a number's.
+            of_class = of_class[np.argsort(-of_class[:, 2])]
+            for column, threshold in enumerate(THRESHOLDS):
+                recall, precision = _curve(of_class, difficult, positives[place], threshold)
+                table[place, column] = 100 * _AVERAGES[metric](recall, precision)
+        return table
+
+
+def _read_image(path: Path, places: dict[str, int]) -> tuple[Objects, tuple[int, int]]:
+    try:
+        tree = ET.parse(path)
+        size = tuple(int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
+        kept = [entry for entry in tree.findall("object") if entry.findtext("name") in places]
+        corners = ("xmin", "ymin", "xmax", "ymax")
+        boxes = [[float(entry.findtext(f"bndbox/{corner}", "")) for corner in corners] for entry in kept]
+        difficult = [int(entry.findtext("difficult", "0")) == 1 for entry in kept]
+    except (OSError, ET.ParseError, ValueError) as error:
+        raise UserError(f"{path} is no annotation of VOC: {error}") from error
+    classes = np.array([places[entry.findtext("name") or ""] for entry in kept], np.int64)
+    corners_array = np.array(boxes, np.float64).reshape(-1, 4)
+    if not np.isfinite(corners_array).all():
+        raise UserError(f"{path} has a box that is not four finite numbers.")
+    return Objects(classes, corners_array, np.array(difficult, bool)), (size[0], size[1])
+
+
+def _as_written(boxes: np.ndarray) -> np.ndarray:
+    """Return corners as Detectron2 writes them to VOC's results files: counted from 1, with one decimal."""
+    low = boxes[:, :2].astype(np.float32) + np.float32(1)
+    high = (boxes[:, :2] + boxes[:, 2:]).astype(np.float32)
+    return np.rint(np.hstack([low, high]).astype(np.float64) * 10) / 10
+
+
+def _overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Return IoU of boxes whose last pixel is part of them. # shape: (N, M)"""
+    low = np.maximum(boxes[:, None, :2], objects[:, :2])
+    high = np.minimum(boxes[:, None, 2:], objects[:, 2:])
+    shared = np.maximum(high - low + 1.0, 0.0).prod(axis=2)
+    areas, object_areas = ((corners[:, 2:] - corners[:, :2] + 1.0).prod(axis=1) for corners in (boxes, objects))
+    return shared / (areas[:, None] + object_areas - shared)
+
+
+def _curve(
+    claims: np.ndarray, difficult: np.ndarray, positives: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision after each detection of a class, the best first."""
+    matched = claims[:, 3] > threshold
+    claimed = claims[:, 4].astype(np.int64)
+    counted = matched & ~difficult[claimed] if len(difficult) else matched
+    is_first = np.zeros(len(claims), bool)
+    rows = np.flatnonzero(counted)
+    is_first[rows[np.unique(claimed[rows], return_index=True)[1]]] = True
+    true = np.cumsum(is_first)
+    false = np.cumsum(~matched | (counted & ~is_first))
+    return true / positives, true / np.maximum(true + false, np.finfo(np.float64).eps)
+
+
+def _eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Return the mean of the best precision at a recall of 0, .1, ... 1 or more."""
+    return sum(precision[recall >= level].max(initial=0.0) for level in np.arange(0.0, 1.1, 0.1)) / 11
+
+
+def _area(recall: np.ndarray, precision: np.ndarray) -> float:
+    """Return the area under the curve of the best precision at each recall or more."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((np.diff(recall, prepend=0.0) * best).sum())
+
+
+def _means(table: np.ndarray, suffix: str) -> dict[str, float]:
+    of_present = table[~np.isnan(table).all(axis=1)]
+    means = of_present.mean(axis=0) if len(of_present) else np.full(len(THRESHOLDS), math.nan)
+    columns = {"AP50": THRESHOLDS.index(0.5), "AP75": THRESHOLDS.index(0.75)}
+    numbers = {"AP": means.mean(), **{name: means[column] for name, column in columns.items()}}
+    return {f"{name}{suffix}": float(value) for name, value in numbers.items()}
+
+
+_AVERAGES = {"11point": _eleven_points, "area": _area}
