@@ -1,0 +1,49 @@
+"""The committed records, and the pages that show them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from virtex_det.benchmark.comparison import read_comparison
+from virtex_det.benchmark.page import render_page
+from virtex_det.benchmark.rows import rows
+from virtex_det.benchmark.tables import render_markdown
+from virtex_det.engine.matrix import read_matrix
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = ROOT / "results" / "scenes.jsonl"
+POINTING = ROOT / "results" / "pretraining" / "pointing.jsonl"
+
+
+def test_the_page_of_results_is_what_its_records_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    matrix = read_matrix("configs/benchmarks/scenes.yaml")
+    page = (ROOT / "docs" / "results.md").read_text()
+    commands = re.search(r"## Do it again\n\n```bash\n(.*?)\n```", page, re.DOTALL)[1].splitlines()
+    comparison = read_comparison(SCENES, matrix.title, matrix.baseline)
+    assert page == render_page(comparison, matrix.cards(), commands, picture="results.svg")
+    assert set(comparison.records) == set(matrix.cells)
+
+
+def test_the_pointing_game_on_the_page_is_what_its_records_give():
+    page = (ROOT / "docs" / "icmlm_loctex.md").read_text()
+    found = rows(read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")})
+    assert [row.seeds for row in found] == [3, 3, 3]
+    for row in found:
+        test = row.tests["game"]
+        assert f"| {row.start} | {row.spreads['game']} | {f'{test.difference:+.1f} (p' if test else '|'}" in page
+
+
+def test_the_figures_in_the_readme_are_those_of_the_records():
+    readme = (ROOT / "README.md").read_text()
+    table = render_markdown(read_comparison(SCENES, baseline="random init")).splitlines()
+    rows = [line for line in table if line.startswith(("| random init", "| VirTex bicaptioning"))][:2]
+    assert len(rows) == 2 and all(row in readme for row in rows)
+
+
+@pytest.mark.parametrize("path", [SCENES, POINTING], ids=lambda path: path.stem)
+def test_committed_records_are_of_clean_code_of_this_repository(path):
+    revisions = {json.loads(line)["record"]["code_revision"] for line in path.read_text().splitlines()}
+    assert all(re.fullmatch(r"[0-9a-f]{12}", revision) for revision in revisions)
