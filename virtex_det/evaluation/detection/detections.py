@@ -99,22 +99,27 @@ def read_detections(path: str | Path, image_key: Callable[[int | str], int] | No
         raise UserError(f"{path}: {error}") from error
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON fast; NaN and infinity, which JSON does not have, are read too, so that their entry can be named."""
+def read_json(path: Path, expected: str) -> Any:
+    """Read JSON fast; NaN and infinity, which JSON does not have, are read too, so that their entry can be named.
+
+    Raises:
+        UserError: there is no such file, where ``expected`` should be, or it is no JSON.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is not there; expected {expected}.")
     content = path.read_bytes()
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
+        pass
+    try:
         return json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise UserError(f"{path} is not there; expected a COCO results file, such as coco_instances_results.json.")
-    try:
-        entries = read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
+    entries = read_json(path, "a COCO results file, such as coco_instances_results.json")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(
             f"{path} holds no list of detections; expected COCO's results format:\n"

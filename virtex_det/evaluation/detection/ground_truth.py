@@ -78,12 +78,7 @@ class GroundTruth:
             UserError: no such file, no such format, or data that no number can be trusted with.
         """
         path = Path(path)
-        if not path.is_file():
-            raise UserError(f"{path} is not there; expected an annotation file of {style.upper()}.")
-        try:
-            content = read_json(path)
-        except ValueError as error:
-            raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
+        content = read_json(path, f"an annotation file of {style.upper()}")
         return cls(content, style, str(path))
 
     @cached_property
