@@ -1,6 +1,8 @@
 """Objects and detections in the form in which COCO's libraries take them, less what LVIS's own code leaves out."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import hotcoco
@@ -63,10 +65,23 @@ def mask_entries(detections: Detections) -> list[dict[str, Any]]:
     """Return entries without boxes: small, medium and large go by the mask, as Detectron2 has it."""
     image_ids, category_ids, scores = (column.tolist() for column in detections[:3])
     rows = zip(image_ids, category_ids, scores, detections.rles or [], strict=True)
-    return [
-        {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": rle}
-        for image_id, category_id, score, rle in rows
-    ]
+    with _no_garbage_collection():
+        return [
+            {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": rle}
+            for image_id, category_id, score, rle in rows
+        ]
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep thousands of new dicts from setting off searches through all of the ground truth for garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _best_of_each_image(detections: Detections, limit: int) -> Detections:
