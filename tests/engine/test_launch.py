@@ -1,5 +1,8 @@
 import argparse
 import logging
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,7 +41,7 @@ def test_training_logs_a_users_mistake_without_traceback(caplog):
     try:
         fail()
     except UserError:
-        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), __import__("sys").exc_info())
+        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), sys.exc_info())
     assert logger.filter(record)
     assert record.exc_info is None
 
@@ -80,3 +83,10 @@ def test_an_interruption_is_no_traceback(capsys):
         with_one_screen_errors(interrupt)
     assert stopped.value.code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_output_that_is_no_longer_read_ends_without_a_traceback():
+    program = "from virtex_det.engine import with_one_screen_errors as run; run(lambda: print('line\\n' * 100_000))"
+    command = f"{sys.executable} -W ignore -c {shlex.quote(program)} | head -1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert ended.stdout == "line\n" and "Error" not in ended.stderr

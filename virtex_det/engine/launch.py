@@ -28,8 +28,12 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
     try:
         function(*args)
+        sys.stdout.flush()
     except UserError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # who reads the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it ends
         sys.exit(1)
     except KeyboardInterrupt:
         print("\ninterrupted; what was saved stays", file=sys.stderr)
