@@ -9,7 +9,7 @@ from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.conditions import Cost, duration
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.records import ResultRecord
-from virtex_det.benchmark.rows import TASKS, Row, reaches, rows, share
+from virtex_det.benchmark.rows import TASKS, Row, reached, rows, share
 from virtex_det.benchmark.statistics import PairedTest
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
@@ -38,7 +38,9 @@ def result_tables(comparison: Comparison, protocol: str) -> dict[str, Any]:
         "name": protocol,
         "recipes": recipes,
         "grids": [_grid(TASKS[task], found) for task, found in of_task.items()] if several else [],
-        "reaches": [_reached(comparison, protocol, task) for task in tasks] if several else [],
+        "reaches": [reached(comparison, protocol, f"{TASKS[task]} AP", (task, "AP")) for task in tasks]
+        if several
+        else [],
         "tables": [_details(TASKS[task], found, comparison.baseline) for task, found in of_task.items()],
         "published": _published([result for recipe in recipes for result in published_for(recipe)]),
     }
@@ -113,17 +115,6 @@ def _test(test: PairedTest | None) -> list[Value]:
     if test.p_value is None:
         return [difference, Value()]
     return [difference, Value(test.p_value, f"{test.p_value:.2g}" if test.p_value >= 1e-4 else "< 0.0001")]
-
-
-def _reached(comparison: Comparison, protocol: str, task: str) -> str:
-    """Say with how few labels the others are as good as the baseline with all of them; empty where not measured."""
-    found = reaches(comparison, protocol, (task, "AP"))
-    if found is None:
-        return ""
-    goal, starts = found
-    others = "; ".join(f"{start}: {reach}" for start, reach in starts.items())
-    metric = f"{goal:.1f} {TASKS[task].lower()} AP"
-    return f"What {comparison.baseline} has with all labels, {metric}, is reached with this part of them: {others}."
 
 
 def _published(results: Sequence[PublishedResult]) -> dict[str, Any] | None:

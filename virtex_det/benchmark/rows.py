@@ -118,6 +118,26 @@ def reaches(comparison: Comparison, protocol: str, metric: tuple[str, str]) -> t
     return goal, {start: _reach(_curve(comparison, start, protocol, metric), goal) for start in others}
 
 
+def reached(comparison: Comparison, protocol: str, title: str, metric: tuple[str, str]) -> str:
+    """Say in a sentence what ``reaches`` returns; "" where there is nothing to say.
+
+    Args:
+        comparison: what was measured.
+        protocol: by its name in the matrix.
+        title: of the metric, such as "Box AP".
+        metric: task and name.
+    """
+    goal, by_start = reaches(comparison, protocol, metric) or (0.0, {})
+    if not by_start:
+        return ""
+    where = f" under {protocol}" if len(comparison.protocols) > 1 else ""
+    enough = "; ".join(f"{start}: {reach}" for start, reach in by_start.items())
+    return (
+        f"With all labels, {comparison.baseline} has {goal:.1f} {title}{where}. Part of the labels with which the "
+        f"others have as much, interpolated: {enough}."
+    )
+
+
 def share(fraction: float) -> str:
     """Return a part of the labels in words: three digits at most.
 

@@ -2,15 +2,13 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
-from virtex_det.benchmark.rows import METRICS, Metrics, Row, reaches, rows, share
+from virtex_det.benchmark.rows import METRICS, Metrics, Row, reached, rows, share
 from virtex_det.benchmark.statistics import PairedTest, Spread
-
-__all__ = ["FORMATS", "METRICS", "Grid", "Row", "grids", "render_csv", "render_latex", "render_markdown", "rows"]
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
 NOTHING = "–"
@@ -88,8 +86,9 @@ def _means(comparison: Comparison, found: Sequence[Row], title: str, metric: tup
         head.append(share(1.0))
         table = [[*line, ""] for line in table]
     seeds = f"Mean{' ± sample standard deviation' * (most > 1)} over {_count(most, 'seed')}."
+    reach = [reached(comparison, protocol, title, metric) for protocol in comparison.protocols]
     mixed = [MIXED] if len(comparison.recipes()) > 1 else []
-    notes = [*mixed, seeds, *_reached(comparison, title, metric), *sources]
+    notes = [*mixed, seeds, *filter(None, reach), *sources]
     return Grid(f"{title} by part of the labels", head, [*table, *others], _best(comparison, lines, title), notes)
 
 
@@ -101,19 +100,6 @@ def _differences(comparison: Comparison, found: Sequence[Row], title: str) -> Gr
     pairs = max(test.pairs for row in found if (test := row.tests[title]))
     note = f"p: two-sided paired t-test over {_count(pairs, 'seed')} at most; not corrected for the number of tests."
     return Grid(f"{title}, difference from {comparison.baseline}", _head(comparison), table, set(), [note])
-
-
-def _reached(comparison: Comparison, title: str, metric: tuple[str, str]) -> Iterator[str]:
-    for protocol in comparison.protocols:
-        found = reaches(comparison, protocol, metric)
-        goal, by_start = found or (0.0, {})
-        if not by_start:
-            continue
-        where = f"With all labels, {comparison.baseline} has {goal:.1f} {title}"
-        if len(comparison.protocols) > 1:
-            where += f" under {protocol}"
-        enough = "; ".join(f"{start}: {reach}" for start, reach in by_start.items())
-        yield f"{where}. Part of the labels with which the others have as much, interpolated: {enough}."
 
 
 def _lines(comparison: Comparison, found: Sequence[Row]) -> list[tuple[list[str], dict[float, Row]]]:
