@@ -18,7 +18,7 @@ INSTALL_REQUIRES = [
     "pycocotools>=2.0.2",  # run-length masks, and the COCO metrics that ours are tested against
     "hotcoco==1.3.0",  # COCO and LVIS metrics; one author, and early versions had silent errors: pinned, and tested so
     "scipy>=1.9",  # paired tests in the tables of comparisons
-    "orjson>=3.8",  # result files of millions of detections, ten times as fast as json
+    "orjson>=3.8",  # result files of millions of detections: written ten times as fast as by json
     "safetensors",  # weights files that cannot hold code
     "tqdm",  # progress bars
     "requests>=2.27",  # downloads of the model zoo, through the proxies of the environment

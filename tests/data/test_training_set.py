@@ -8,9 +8,8 @@ from detectron2.utils import comm
 
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
-from virtex_det.data.build import training_part
 from virtex_det.data.datasets import load_dataset, manifest_sha256
-from virtex_det.data.training_set import choose_images, describe_part, load_train_dicts
+from virtex_det.data.training_set import choose_images, describe_part, load_train_dicts, training_part
 from virtex_det.errors import UserError
 
 IMAGES = 40

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from virtex_det.benchmark import read_records
-from virtex_det.data.build import training_part
 from virtex_det.data.datasets.versions import dataset_version
+from virtex_det.data.training_set import training_part
 from virtex_det.engine.results import write_records
 from virtex_det.errors import UserError
 

@@ -1,6 +1,6 @@
 """Datasets, tokenizer, mappers and loaders."""
 
-from virtex_det.data.build import MAPPER_REGISTRY, build_test_loader, build_train_loader, load_train_dicts
+from virtex_det.data.build import MAPPER_REGISTRY, build_test_loader, build_train_loader
 from virtex_det.data.mappers import (
     CaptionMapper,
     ClassificationMapper,
@@ -12,6 +12,7 @@ from virtex_det.data.mappers import (
     NarrativeMapper,
 )
 from virtex_det.data.tokenizer import SentencePieceTokenizer, train_tokenizer
+from virtex_det.data.training_set import load_train_dicts
 
 __all__ = [
     "MAPPER_REGISTRY",

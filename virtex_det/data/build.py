@@ -18,8 +18,6 @@ from virtex_det.data.examples import Mapper, PlacesFrom, SeededExamples
 from virtex_det.data.left_out import WatchedBatches
 from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.training_set import are_shards, load_training_set
-from virtex_det.data.training_set import load_train_dicts as load_train_dicts
-from virtex_det.data.training_set import training_part as training_part
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 

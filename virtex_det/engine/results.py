@@ -11,8 +11,8 @@ from detectron2.utils import comm
 
 from virtex_det.benchmark.records import ResultRecord, sha256_of
 from virtex_det.checkpoint import LoadReport
-from virtex_det.data.build import training_part
 from virtex_det.data.datasets.versions import dataset_version
+from virtex_det.data.training_set import training_part
 from virtex_det.engine.protocol import protocol_id
 from virtex_det.errors import UserError
 

@@ -93,10 +93,6 @@ class Matrix:
         """Return the runs that make weights."""
         return list(dict.fromkeys(run.after for run in self.cells.values() if run.after))
 
-    def missing(self) -> list[Cell]:
-        """Return the cells without a record of their last iteration."""
-        return [cell for cell, run in self.cells.items() if not run.is_complete()]
-
     def config(self, protocol: str, fraction: float = 1.0) -> CfgNode:
         """Return the config of a protocol's fine-tunes, without what differs from cell to cell."""
         return config_of(self.protocols[protocol], self._shared_options(fraction))

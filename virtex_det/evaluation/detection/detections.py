@@ -1,7 +1,7 @@
 """Detections as columns, and the COCO results files that they are read from and written to."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ from hotcoco import mask as mask_tools
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.run_lengths import check_run_lengths
-from virtex_det.utils import replacing
 
 
 class Detections(NamedTuple):
@@ -65,17 +64,6 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     if rles and len(rles) < len(filled):
         raise UserError("Some detections have masks and others have none; expected all of them, or none.")
     return Detections(image_ids, category_ids, scores, boxes, [rle for part in rles for rle in part] if rles else None)
-
-
-def write_detections(path: str | Path, parts: Iterable[Detections]) -> None:
-    """Write a COCO results file, whole or not at all, with no more than one part in memory."""
-    with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
-        separator = b"["
-        for part in parts:
-            for entry in part.entries():
-                file.write(separator + orjson.dumps(entry))
-                separator = b",\n"
-        file.write(b"[]" if separator == b"[" else b"]")
 
 
 def read_detections(path: str | Path, image_key: Callable[[int | str], int] | None = None) -> Detections:
