@@ -97,6 +97,21 @@ def test_an_annotation_that_the_metrics_cannot_use_is_named(field, library, scen
         build_evaluator(cfg, str(path), str(tmp_path))
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_polygon_that_pycocotools_fails_on_is_named_where_masks_are_measured(masks, scenes, reference_cfg, tmp_path):
+    content = json.loads((scenes / "annotations" / "instances_val.json").read_text())
+    content["annotations"][3]["segmentation"] = [[1.0, 1.0, 5.0, 5.0]]
+    path = tmp_path / f"polygon_{masks}.json"
+    path.write_text(json.dumps(content))
+    MetadataCatalog.get(str(path)).set(evaluator_type="coco", json_file=str(path))
+    reference_cfg.MODEL.MASK_ON = masks
+    if not masks:
+        assert isinstance(build_evaluator(reference_cfg, str(path), str(tmp_path)), COCOEvaluator)
+        return
+    with pytest.raises(UserError, match=rf"annotation {content['annotations'][3]['id']} has a polygon of 4 numbers"):
+        build_evaluator(reference_cfg, str(path), str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", [None, "cityscapes_instance"])
 def test_a_dataset_with_no_known_evaluator_is_an_error(kind, tmp_path):
     name = f"dataset_evaluated_by_{kind}"

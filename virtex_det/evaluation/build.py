@@ -11,6 +11,7 @@ from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
 from virtex_det.evaluation.detection.dataset_truth import read_truth
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.lvis import LVISEvaluator
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 
@@ -33,7 +34,7 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
             f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; it can be {' or '.join(METRICS_LIBRARIES)}."
         )
     if cfg.TEST.METRICS_LIBRARY == "reference" or cfg.MODEL.KEYPOINT_ON:
-        return build_reference_evaluator(dataset_name, output_folder)
+        return build_reference_evaluator(dataset_name, output_folder, masks=cfg.MODEL.MASK_ON)
     return DetectionEvaluator(
         dataset_name,
         output_folder,
@@ -42,12 +43,14 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
     )
 
 
-def build_reference_evaluator(dataset_name: str, output_folder: str) -> DatasetEvaluator:
+def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool) -> DatasetEvaluator:
     """Return Detectron2's own evaluator, over pycocotools or lvis, after a look at whether it can use the annotations.
 
     Without that look a lacking field or a polygon that is none ends in a KeyError, a wrong number or a crash.
     """
-    read_truth(dataset_name, output_folder)
+    truth = read_truth(dataset_name, output_folder)
+    if masks and isinstance(truth, GroundTruth):
+        truth.check_masks()
     return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, output_folder)
 
 

@@ -235,6 +235,18 @@ def test_states_of_several_processes_merge_into_the_numbers_of_one(style, task):
     assert_equal_numbers(merged.result(), ours(content, entries, task, style, extra_max_detections=(5,)), 0)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_detection_costs_some_tens_of_bytes(task):
+    content = random_content(6, images=4)
+    entries = jitter(content, 6, per_object=60)
+    sizes = []
+    for part in (entries[::4], entries):
+        metric, detections = AveragePrecision(GroundTruth(content, "coco"), task), as_detections(part)
+        metric.update([image["id"] for image in content["images"]], detections)
+        sizes.append(len(metric.state()))
+    assert (sizes[1] - sizes[0]) / (len(entries) - len(entries[::4])) < 60
+
+
 def test_warnings_of_several_processes_are_counted_together(objects, caplog):
     content, entries = objects
     truth = GroundTruth(content, "coco")

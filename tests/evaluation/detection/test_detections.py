@@ -37,7 +37,7 @@ def test_entries_without_box_get_that_of_their_mask(tmp_path):
 
 def test_image_names_become_keys(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps([entry("2007_000027"), entry(4)]))
-    assert read_detections(tmp_path / "results.json", {"2007_000027": 8}.__getitem__).image_ids.tolist() == [8, 4]
+    assert read_detections(tmp_path / "results.json", {"2007_000027": 8, 4: 4}.__getitem__).image_ids.tolist() == [8, 4]
 
 
 def test_counts_may_be_bytes():

@@ -103,6 +103,15 @@ BROKEN = {
     "an area of NaN": (changed("annotations", 1, area=float("nan")), "annotation 2 has area nan"),
     "a negative area": (changed("annotations", 1, area=-1.0), "annotation 2 has area -1.0"),
     "no images": ({**COCO, "images": [], "annotations": []}, "there are no images or no categories"),
+    "an image id that is text": (changed("annotations", 1, image_id="9"), "annotation 2 has image_id '9'"),
+    "half an image id": (changed("annotations", 1, image_id=9.5), "annotation 2 has image_id 9.5"),
+    "no category id to speak of": (changed("annotations", 1, category_id=None), "annotation 2 has category_id None"),
+    "an id that floats cannot tell": (changed("images", 1, id=2**53 + 1), "image has id 9007199254740993"),
+    "an iscrowd of text": (changed("annotations", 1, iscrowd="0"), "annotation 2 has iscrowd '0'; expected 0 or 1"),
+    "an image that is none": ({**COCO, "images": [None]}, "image 0 of the list is None; expected fields id, height"),
+    "an annotation that is none": ({**COCO, "annotations": [3]}, "annotation 0 of the list is 3"),
+    "a name that is none": (changed("categories", 1, name=None), "category 5 has name None; expected text"),
+    "a height beyond any image": (changed("images", 1, height=2**63), "image 4 is 50 x 9223372036854775808 pixels"),
     "no lists": ({"images": 3}, "expected lists named"),
     "a results file": ([], "expected lists named images, annotations, categories"),
 }
@@ -120,6 +129,11 @@ BROKEN_LVIS = {
     "no not-exhaustive set": (
         lacking("images", 1, "not_exhaustive_category_ids", lvis()),
         "image 4 has no not_exhaustive_category_ids",
+    ),
+    "a set that is none": (changed("images", 1, lvis(), neg_category_ids=None), "image 4 has neg_category_ids None"),
+    "a set of text": (
+        changed("images", 1, lvis(), not_exhaustive_category_ids=["7"]),
+        "image 4 has in not_exhaustive_category_ids '7'",
     ),
     "no frequency": (lacking("categories", 1, "frequency", lvis()), "category 5 has no frequency"),
     "a frequency of its own": (changed("categories", 1, lvis(), frequency="often"), "category 5 has frequency 'often'"),

@@ -8,6 +8,7 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.results_file import evaluate_detections, tables
+from virtex_det.evaluation.detection.voc import Objects, VOCGroundTruth
 
 
 @pytest.fixture
@@ -36,6 +37,21 @@ def test_extras_are_asked_for(case):
     content, entries = case
     results = evaluate_detections(GroundTruth(content, "coco"), as_detections(entries), extra_max_detections=[7])
     assert {"AP@7", "AR@7"} <= set(results["segm"])
+
+
+def test_boundary_ap_of_boxes_alone_is_left_out_with_a_warning(case, caplog):
+    content, entries = case
+    boxes = as_detections(entries)._replace(rles=None)
+    assert "boundary-AP" not in evaluate_detections(GroundTruth(content, "coco"), boxes, boundary=True)["bbox"]
+    assert "no masks, so there is no boundary AP" in caplog.text
+
+
+@pytest.mark.parametrize("extras", [{"extra_max_detections": [7]}, {"boundary": True}])
+def test_extras_that_voc_does_not_have_are_left_out_with_a_warning(extras, caplog):
+    objects = Objects(np.zeros(1, np.int64), np.array([[5.0, 5.0, 20.0, 20.0]]), np.zeros(1, bool))
+    truth = VOCGroundTruth({"000001": objects}, np.array([[60, 80]]), ["cat"], 2007)
+    evaluate_detections(truth, Detections.empty(), **extras)
+    assert "VOC has neither" in caplog.text
 
 
 def test_no_detections_are_an_ap_of_0_that_is_told_of(case, caplog):

@@ -1,3 +1,4 @@
+import json
 import logging
 import math
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from detectron2.evaluation.pascal_voc_evaluation import voc_eval
 from detectron2.structures import Boxes, Instances
 
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.detections import Detections, concatenate
+from virtex_det.evaluation.detection.detections import Detections, concatenate, read_detections
 from virtex_det.evaluation.detection.voc import THRESHOLDS, VOCAveragePrecision, VOCGroundTruth
 
 NAMES = ("cat", "dog", "cow")
@@ -207,6 +208,22 @@ def test_images_are_known_by_their_names(case):
     assert case.truth.image_key("2009_000003") == 3 and not case.truth.has_masks
     with pytest.raises(UserError, match="image 2009_000099 is not in the image set"):
         case.truth.image_key("2009_000099")
+
+
+def test_numbers_in_a_results_file_are_no_places_in_the_image_set(case, tmp_path):
+    box = {"image_id": 3, "category_id": 0, "bbox": [4.0, 4.0, 16.0, 16.0], "score": 0.9}
+    (tmp_path / "results.json").write_text(json.dumps([box]))
+    with pytest.raises(UserError, match="image 3 is not in the image set.*a name such as '2009_000000'"):
+        read_detections(tmp_path / "results.json", case.truth.image_key)
+
+
+def test_scores_of_a_results_file_round_as_detectron2_writes_them(tmp_path):
+    """0.1235 is a little less as a float, so that it comes to 0.123, behind the better of the two boxes."""
+    truth = VOCGroundTruth.read(write_voc(tmp_path / "voc", {"000001": [(0, 5, 5, 20, 20, 0)]}), "test", NAMES, 2012)
+    boxes = np.array([[40.0, 4.0, 9.0, 9.0], [4.0, 4.0, 16.0, 16.0]])
+    metric = VOCAveragePrecision(truth)
+    metric.update([0], Detections(np.zeros(2, np.int64), np.zeros(2, np.int64), np.array([0.1235, 0.1239]), boxes))
+    assert f"{np.float32(0.1235):.3f}" == "0.123" and metric.result()["AP"] == pytest.approx(100)
 
 
 def test_bad_detections_are_refused(case):

@@ -27,7 +27,10 @@ _BATCH = 64
 
 
 class AveragePrecision:
-    """Box or mask AP, matched as images come: memory holds scores and matches, no boxes and no masks."""
+    """Box or mask AP, matched as images come: memory holds scores and matches, no boxes and no masks.
+
+    These are some 50 bytes a detection of COCO and 10 of LVIS.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import orjson
 from hotcoco import mask as mask_tools
 
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.run_lengths import check_run_lengths
+from virtex_det.evaluation.detection.run_lengths import check_run_lengths, is_run_lengths
 
 
 class Detections(NamedTuple):
@@ -130,18 +130,22 @@ def from_entries(entries: list[dict[str, Any]], image_key: Callable[[int | str],
 
 
 def _with_key(entry: dict[str, Any], image_key: Callable[[int | str], int]) -> dict[str, Any]:
-    is_name = isinstance(entry.get("image_id"), str)
-    return entry | {"image_id": image_key(entry["image_id"])} if is_name else entry
+    image_id = entry.get("image_id")
+    if not isinstance(image_id, str | int) or isinstance(image_id, bool):
+        return entry
+    key = image_key(image_id)
+    return entry if key == image_id else entry | {"image_id": key}
 
 
 def _column(entries: list[dict[str, Any]], name: str, kind: type) -> np.ndarray:
     """Return a number of each entry; slow only once it is known that something is wrong."""
-    values = [entry.get(name) for entry in entries]
+    values: list[Any] = [entry.get(name) for entry in entries]
     kinds = (int,) if kind is int else (int, float)
     for place, value in enumerate(values):
-        if type(value) not in kinds:
+        if type(value) not in kinds or (kind is int and abs(value) >= 2**63):
             found = f"{name} {value!r}" if name in entries[place] else f"no {name}"
-            raise UserError(f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected a number.")
+            expected = "a whole number of at most 64 bits" if kind is int else "a number"
+            raise UserError(f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected {expected}.")
     return np.array(values, np.int64 if kind is int else np.float64)
 
 
@@ -164,14 +168,13 @@ def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> 
 
 
 def _rles(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    rles = []
-    for place, rle in enumerate(entry.get("segmentation") for entry in entries):
-        if not isinstance(rle, dict) or not isinstance(rle.get("counts"), str) or not isinstance(rle.get("size"), list):
+    rles: list[Any] = [entry.get("segmentation") for entry in entries]
+    for place, rle in enumerate(rles):
+        if not is_run_lengths(rle, str):
             raise UserError(
                 f"entry {place} (image {entries[place].get('image_id')}) has segmentation {rle!r:.80}; where some have "
                 'masks, all need COCO\'s compressed run lengths {"size": [height, width], "counts": "..."}.'
             )
-        rles.append(rle)
     return rles
 
 

@@ -1,4 +1,4 @@
-"""Box and mask AP of a detector on COCO, LVIS and VOC, in memory that does not grow with the number of detections."""
+"""Box and mask AP of a detector on COCO, LVIS and VOC, of which memory keeps no box and no mask."""
 
 import functools
 import itertools

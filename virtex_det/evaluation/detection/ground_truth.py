@@ -14,6 +14,7 @@ from virtex_det.evaluation.detection.validation import (
     check_boxes,
     check_fields,
     check_frequencies,
+    check_id,
     check_known,
     check_segmentations,
     check_unique,
@@ -160,17 +161,34 @@ def _check(content: Any, style: str) -> None:
     if not content["images"] or not content["categories"]:
         raise UserError("there are no images or no categories, so there is nothing to measure.")
     for image in content["images"]:
-        if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
+        if not all(type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")):
             raise UserError(f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels.")
+    for category in content["categories"]:
+        if not isinstance(category["name"], str):
+            raise UserError(f"category {category['id']} has name {category['name']!r:.80}; expected text.")
+    for entry in content["annotations"]:
+        _check_annotation(entry, style)
     if style == "lvis":
         check_frequencies(content["categories"])
-        _refuse_ignore(content["annotations"])
+        for image in content["images"]:
+            _check_sets(image)
 
 
-def _refuse_ignore(annotations: list[dict[str, Any]]) -> None:
-    for entry in annotations:
-        if entry.get("ignore"):
-            raise UserError(f"annotation {entry['id']} has ignore set, which LVIS does not have. Remove it.")
+def _check_annotation(entry: dict[str, Any], style: str) -> None:
+    for field in ("image_id", "category_id"):
+        check_id(entry[field], f"annotation {entry['id']} has {field}")
+    if style == "coco" and entry["iscrowd"] not in (0, 1):
+        raise UserError(f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r}; expected 0 or 1.")
+    if style == "lvis" and entry.get("ignore"):
+        raise UserError(f"annotation {entry['id']} has ignore set, which LVIS does not have. Remove it.")
+
+
+def _check_sets(image: dict[str, Any]) -> None:
+    for field in ("neg_category_ids", "not_exhaustive_category_ids"):
+        if not isinstance(image[field], list):
+            raise UserError(f"image {image['id']} has {field} {image[field]!r:.80}; expected a list of category ids.")
+        for value in image[field]:
+            check_id(value, f"image {image['id']} has in {field}")
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:

@@ -85,8 +85,12 @@ def _metrics(
     truth: GroundTruth | VOCGroundTruth, detections: Detections, extra: Sequence[int], boundary: bool
 ) -> dict[str, AveragePrecision | VOCAveragePrecision]:
     if isinstance(truth, VOCGroundTruth):
+        if extra or boundary:
+            logger.warning("VOC has neither AP at a number of detections nor boundary AP: both are left out.")
         return {"bbox": VOCAveragePrecision(truth)}
     tasks = ["bbox"]
+    if boundary and detections.rles is None:
+        logger.warning("The detections have no masks, so there is no boundary AP.")
     if detections.rles is not None and not truth.has_masks:
         logger.warning(f"The detections have masks and {truth.source} does not: boxes alone are measured.")
     elif detections.rles is not None:

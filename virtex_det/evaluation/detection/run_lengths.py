@@ -1,6 +1,7 @@
 """Looking at run-length masks before a library does: on broken ones some hang, some crash, some are silent."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,14 @@ _FIRST, _BITS, _FOLLOWED, _SIGN = ord("0"), 0x1F, 0x20, 0x10
 LONGEST_RUN = 7
 # Masks in a pass: as many as a processor's cache takes in.
 _CHUNK = 200
+
+
+def is_run_lengths(value: Any, kinds: type | UnionType) -> bool:
+    """Return whether a value has the form {"size": [height, width], "counts": ...}, with counts of these kinds."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("counts"), kinds):
+        return False
+    size = value.get("size")
+    return isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**31 for side in size)
 
 
 def check_run_lengths(rles: Sequence[Mapping[str, Any]], name: Callable[[int], str]) -> None:
@@ -33,7 +42,10 @@ def _counted_from(start: int, name: Callable[[int], str]) -> Callable[[int], str
 
 
 def _check_chunk(rles: Sequence[Mapping[str, Any]], name: Callable[[int], str]) -> None:
-    texts = [rle["counts"].encode() if isinstance(rle["counts"], str) else rle["counts"] for rle in rles]
+    texts = [
+        rle["counts"].encode(errors="surrogatepass") if isinstance(rle["counts"], str) else rle["counts"]
+        for rle in rles
+    ]
     runs, firsts = _decode(texts, name)
     if runs.min() < 0:
         _refuse(np.minimum.reduceat(runs, firsts) < 0, "a run of negative length", name)

@@ -13,13 +13,15 @@ import numpy as np
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
-from virtex_det.evaluation.detection.run_lengths import check_run_lengths
+from virtex_det.evaluation.detection.run_lengths import check_run_lengths, is_run_lengths
 
 logger = logging.getLogger(__name__)
 
 # Detectors that do not clip their boxes, and the rounding of annotations, stay within it.
 PIXELS_OUTSIDE = 1.0
 _FREQUENCIES = ("r", "c", "f")
+# COCO's code keeps ids as floats, in which larger ones are no longer all different.
+_LARGEST_ID = 2**53
 
 
 class Findings:
@@ -130,10 +132,7 @@ def check_known(found: np.ndarray, known: np.ndarray, what: str, name: Callable[
 
 def check_mask_sizes(rles: Sequence[Mapping[str, Any]], sizes: np.ndarray, name: Callable[[int], str]) -> None:
     """Refuse masks of another height and width than their images."""
-    if all(len(rle["size"]) == 2 for rle in rles):
-        wrong = (np.array([rle["size"] for rle in rles]).reshape(-1, 2) != sizes).any(axis=1)
-    else:
-        wrong = np.array([len(rle["size"]) != 2 for rle in rles])
+    wrong = (np.array([rle["size"] for rle in rles]).reshape(-1, 2) != sizes).any(axis=1)
     for place in np.flatnonzero(wrong)[:1]:
         raise UserError(
             f"{name(place)} has a mask of size {list(rles[place]['size'])}; "
@@ -151,11 +150,16 @@ def _check_lengths(detections: Detections) -> None:
         )
 
 
+def check_id(value: Any, what: str) -> None:
+    """Refuse an id that is no whole number, negative, or too large to be told from its neighbours."""
+    if type(value) is not int or not 0 <= value <= _LARGEST_ID:
+        raise UserError(f"{what} {value!r}; expected a whole number from 0 to 2**53.")
+
+
 def check_unique(ids: Sequence[int], what: str) -> None:
-    """Refuse ids that are no whole numbers of at least 0, or that occur twice."""
+    """Refuse ids that are none, or that occur twice."""
     for value in ids:
-        if type(value) is not int or value < 0:
-            raise UserError(f"{what} has id {value!r}; expected a whole number that is not negative.")
+        check_id(value, f"{what} has id")
     repeated = [value for value, count in Counter(ids).items() if count > 1]
     if repeated:
         raise UserError(
@@ -166,7 +170,9 @@ def check_unique(ids: Sequence[int], what: str) -> None:
 
 def check_fields(entries: Iterable[Mapping[str, Any]], fields: Sequence[str], what: str, advice: str) -> None:
     """Refuse entries that lack a field."""
-    for entry in entries:
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise UserError(f"{what} {place} of the list is {entry!r:.80}; expected fields {', '.join(fields)}.")
         absent = [field for field in fields if field not in entry]
         if absent:
             raise UserError(f"{what} {entry.get('id')} has no {', '.join(absent)}.\n{advice}")
@@ -236,11 +242,13 @@ def _check_rles(annotations: Sequence[Mapping[str, Any]], sizes: np.ndarray) -> 
 
     rles = [annotation["segmentation"] for annotation in annotations]
     for place, rle in enumerate(rles):
-        if not isinstance(rle.get("counts"), str | list) or not isinstance(rle.get("size"), list):
+        if not is_run_lengths(rle, str | list):
             raise UserError(f'{name(place)} has segmentation {rle!r:.80}; expected {{"size": [h, w], "counts": ...}}.')
     check_mask_sizes(rles, sizes, name)
     for place, rle in enumerate(rles):
         counts = rle["counts"]
+        if isinstance(counts, list) and not all(type(count) is int for count in counts):
+            raise UserError(f"{name(place)} has runs {counts!r:.80}; expected whole numbers.")
         if isinstance(counts, list) and (sum(counts) != sizes[place].prod() or min(counts, default=0) < 0):
             raise UserError(
                 f"{name(place)} has a mask whose runs add up to {sum(counts)} pixels; "

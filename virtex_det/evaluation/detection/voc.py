@@ -85,7 +85,10 @@ class VOCGroundTruth:
         try:
             return self._places[str(image_id)]
         except KeyError:
-            raise UserError(f"image {image_id} is not in the image set ({len(self.images)} images).") from None
+            raise UserError(
+                f"image {image_id} is not in the image set ({len(self.images)} images); "
+                f"expected a name such as {next(iter(self.images))!r}."
+            ) from None
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -189,7 +192,8 @@ class VOCAveragePrecision:
             overlaps = _overlaps(_as_written(detections.boxes), objects.boxes)
             overlaps[detections.category_ids[:, None] != objects.classes] = -np.inf
             overlap, claimed = overlaps.max(axis=1), overlaps.argmax(axis=1) + self.truth.first_object[image_id]
-        scores = np.rint(detections.scores * 1000) / 1000
+        # In Detectron2 a score is a float32 that is written with three decimals.
+        scores = np.rint(detections.scores.astype(np.float32).astype(np.float64) * 1000) / 1000
         return np.column_stack([detections.image_ids, detections.category_ids, scores, overlap, claimed])
 
     def _claims(self) -> np.ndarray:
