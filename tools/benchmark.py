@@ -10,18 +10,18 @@ python tools/benchmark.py report configs/benchmarks/scenes.yaml --output page.ht
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 try:
-    from virtex_det.benchmark.comparison import Comparison, read_comparison
+    from virtex_det.benchmark.comparison import Comparison
     from virtex_det.benchmark.conditions import costs
     from virtex_det.benchmark.page import save_figure, write_page
     from virtex_det.benchmark.plots import plot_fractions, plot_time
     from virtex_det.benchmark.rows import find_metrics
     from virtex_det.benchmark.tables import FORMATS, render_markdown
     from virtex_det.engine import with_one_screen_errors
-    from virtex_det.engine.matrix import Matrix, measured, read_matrix, report, run_matrix
+    from virtex_det.engine.matrix import Matrix, measured, read_matrix, recorded, report, run_matrix
     from virtex_det.engine.matrix.local import LocalLauncher
     from virtex_det.engine.matrix.runs import Launcher
     from virtex_det.engine.matrix.slurm import Resources, SlurmLauncher
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
             cpus=options.cpus_per_job,
             minutes=options.minutes,
             memory_gb=options.memory_gb,
-            more=dict(word.split("=", 1) for word in options.slurm_option),
+            more=dict(options.slurm_option),
         )
         launcher: Launcher = SlurmLauncher(matrix.output / "slurm", resources, options.jobs)
     else:
@@ -100,7 +100,7 @@ def protocols(options: argparse.Namespace) -> None:
 
 def _comparison(matrix: Matrix, options: argparse.Namespace) -> Comparison:
     if options.records:
-        return read_comparison(options.records, matrix.title, matrix.baseline, mix=options.mix_protocols)
+        return recorded(matrix, options.records, mix=options.mix_protocols, partial=options.partial)
     return measured(matrix, mix=options.mix_protocols, partial=options.partial)
 
 
@@ -132,20 +132,43 @@ def _add_records(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="at once; default: one per GPU or core; Slurm: all"
+        "--jobs", type=_at_least(0), default=0, metavar="N", help="at once; default: one per GPU or core; Slurm: all"
     )
     parser.add_argument(
-        "--gpus-per-job", type=int, default=1, metavar="N", help="processes of a run, where there are GPUs"
+        "--gpus-per-job", type=_at_least(0), default=1, metavar="N", help="processes of a run, where there are GPUs"
     )
     slurm = parser.add_argument_group("on a cluster")
     slurm.add_argument("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
     slurm.add_argument("--slurm-partition", default="", metavar="NAME")
-    slurm.add_argument("--cpus-per-job", type=int, default=8, metavar="N")
-    slurm.add_argument("--memory-gb", type=int, default=0, metavar="N")
-    slurm.add_argument("--minutes", type=int, default=24 * 60, help="after which a job is queued again and goes on")
+    slurm.add_argument("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
+    slurm.add_argument("--memory-gb", type=_at_least(0), default=0, metavar="N")
     slurm.add_argument(
-        "--slurm-option", nargs="+", default=[], metavar="KEY=VALUE", help="of sbatch, such as account=me"
+        "--minutes", type=_at_least(1), default=24 * 60, help="after which a job is queued again and goes on"
     )
+    slurm.add_argument(
+        "--slurm-option",
+        nargs="+",
+        type=_key_and_value,
+        default=[],
+        metavar="KEY=VALUE",
+        help="of sbatch, such as account=me",
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
+def _key_and_value(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{word!r} is not of the form KEY=VALUE")
+    return key, value
 
 
 def _add_table(parser: argparse.ArgumentParser) -> None:

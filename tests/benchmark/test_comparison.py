@@ -86,3 +86,35 @@ def test_written_records_are_json_without_nan(records, tmp_path):
     Comparison("", "", records).write_records(tmp_path / "page.jsonl")
     lines = (tmp_path / "page.jsonl").read_text().splitlines()
     assert [json.loads(line, parse_constant=pytest.fail)["cell"]["seed"] for line in lines] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("field", "value"), [("fraction", 1.0), ("seed", 7), ("seed", "0")])
+def test_a_cell_changed_by_hand_is_refused_with_its_line(records, tmp_path, field, value):
+    Comparison("", "", records).write_records(tmp_path / "page.jsonl")
+    first, *others = (tmp_path / "page.jsonl").read_text().splitlines()
+    line = json.loads(first)
+    line["cell"][field] = value
+    (tmp_path / "page.jsonl").write_text("\n".join([json.dumps(line), *others]))
+    with pytest.raises(UserError, match=f"line 1: .* and seed 0, and the line says .*{value}(?s:.*)edited by hand"):
+        read_comparison(tmp_path / "page.jsonl")
+
+
+def test_a_cell_that_stands_twice_is_refused_and_none_of_the_two_taken(records, tmp_path):
+    Comparison("", "", records).write_records(tmp_path / "page.jsonl")
+    Comparison("", "", changed(records, 0, metrics={"bbox": {"AP": 99.0}})).write_records(tmp_path / "other.jsonl")
+    both = (tmp_path / "page.jsonl").read_text() + (tmp_path / "other.jsonl").read_text()
+    (tmp_path / "page.jsonl").write_text(both)
+    with pytest.raises(UserError, match="line 5: a second record of random init, scenes-segm, 10 % .*seed 0"):
+        read_comparison(tmp_path / "page.jsonl")
+
+
+def test_a_file_without_records_is_said_to_be_so(tmp_path):
+    (tmp_path / "page.jsonl").write_text("")
+    with pytest.raises(UserError, match="holds no records"):
+        read_comparison(tmp_path / "page.jsonl")
+
+
+def test_small_parts_of_the_labels_are_not_rounded_to_none(make_record):
+    records = {Cell("a", "p", 0.001, seed): make_record() for seed in (0, 1)}
+    with pytest.raises(UserError, match="a, p, 0.1 % of the labels"):
+        Comparison("", "", changed(records, 1, protocol="other"))

@@ -88,7 +88,30 @@ def test_a_pretraining_per_seed_is_in_the_spread_and_its_mean_is_told(compare, t
     weights = {seed: pretrained(tmp_path / str(seed), seconds=100 + 100 * seed) for seed in (0, 1)}
     comparison = compare(lambda cell: weights[cell.seed] if cell.start == "captions" else {})
     assert costs(comparison)["captions"] == (pytest.approx(150), 2, 100.0)
+    assert "Each seed of captions" in sentence(comparison, "the spread has pretraining in it")
     assert not any("the spread has no pretraining" in line for line in conditions(comparison))
+
+
+def test_weights_that_differ_within_a_seed_are_told_of(make_record):
+    weights = {fraction: {"path": "", "sha256": str(fraction), "format": ""} for fraction in (0.1, 1.0)}
+    records = {
+        Cell("captions", "scenes", fraction, seed): dataclasses.replace(
+            make_record(seed=seed, fraction=fraction), weights=weights[fraction]
+        )
+        for fraction in (0.1, 1.0)
+        for seed in (0, 1)
+    }
+    comparison = Comparison("", "", records)
+    assert "the weights of captions" in sentence(comparison, "Runs of one seed began from several files")
+    assert not any("pretraining in it" in line for line in conditions(comparison))
+
+
+def test_runs_that_are_evaluated_on_different_data_are_not_said_to_be_equal(compare):
+    other = {"dataset": "coco_2017_val", "protocol": "other"}
+    comparison = compare(lambda cell: other if cell.seed else {}, mix=True)
+    assert "coco_2017_val (4 images) and scenes_val" in sentence(
+        comparison, "Not equal: what the runs are evaluated on"
+    )
 
 
 def test_weights_from_elsewhere_have_a_cost_that_is_not_known(compare, tmp_path):

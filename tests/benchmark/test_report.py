@@ -1,6 +1,9 @@
+import base64
+import dataclasses
 import re
 
 import pytest
+from matplotlib import rc_context
 
 from tests.benchmark.example_comparison import make_example
 from virtex_det.benchmark.report import write_report
@@ -101,3 +104,45 @@ def test_runs_evaluated_once_have_no_curve_over_iterations(tmp_path, make_record
         found.comparison.records[cell].write(folder)
     write_report(tmp_path / "index.html", found.comparison, folders=found.folders, cards={}, commands={})
     assert 'id="iterations"' not in (tmp_path / "index.html").read_text()
+
+
+def iteration_curves(tmp_path, found) -> str:
+    """Return the curves over iterations as the page shows them."""
+    page = tmp_path / "index.html"
+    with rc_context({"svg.hashsalt": "so that equal curves are equal bytes"}):
+        write_report(page, found.comparison, folders=found.folders, cards={}, commands={})
+    return page.read_text().split('id="iterations"')[1].split("</section>")[0]
+
+
+def test_evaluations_of_other_files_or_with_other_settings_are_no_part_of_the_curve_over_iterations(
+    tmp_path, make_record
+):
+    found = make_example(tmp_path, make_record, seeds=(0,))
+    before = iteration_curves(tmp_path, found)
+    for cell, folder in found.folders.items():
+        last = found.comparison.records[cell]
+        other = {"metrics": {"bbox": {"AP": 90.0}, "segm": {"AP": 90.0}}}
+        dataclasses.replace(last, config_sha256="f" * 64, **other).write(folder)
+        dataclasses.replace(last, iteration=150, evaluated={"path": "a"}, **other).write(folder)
+        last.write(folder)
+    assert iteration_curves(tmp_path, found) == before
+
+
+def test_a_start_without_pretraining_is_not_said_to_lack_its_time(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    (tmp_path / "metrics.json").write_text('{"iteration": 9, "time": 30.0}')
+    weights = {"path": str(tmp_path / "model_final.pth"), "sha256": "1", "format": ""}
+    records = {
+        cell: dataclasses.replace(record, weights=weights) if cell.start == "captions" else record
+        for cell, record in found.comparison.records.items()
+    }
+    with_pretraining = dataclasses.replace(found.comparison, records=records)
+    for comparison, axis in ((with_pretraining, "pretraining and fine-tuning"), (found.comparison, "without")):
+        page = tmp_path / "index.html"
+        write_report(page, comparison, folders=found.folders, cards={}, commands={})
+        drawn = re.findall(
+            r'src="data:image/svg\+xml;base64,([^"]+)" alt="\w+ AP against training time', page.read_text()
+        )
+        texts = [base64.b64decode(picture).decode() for picture in drawn]
+        assert len(texts) == 2
+        assert all(axis in text and "(without pretraining)" not in text for text in texts)

@@ -4,6 +4,7 @@ import io
 import pytest
 
 from tests.benchmark.matrices import compare, mixed
+from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.tables import render_csv, render_latex, render_markdown
 
 TWO = {
@@ -103,6 +104,24 @@ def test_latex_is_escaped_and_has_as_many_columns_as_it_says(make_record):
     text = render_latex(compare(make_record, {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)}))
     assert r"50\% \& \_x\_ & \textbf{5.0 $\pm$ 1.4} \\" in text
     assert r"\begin{tabular}{lr}" in text and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
+
+
+def test_what_latex_and_markdown_would_read_in_a_name_is_escaped(make_record):
+    name = r"a\b^2~<i> *x* _y_ max_iter"
+    comparison = compare(make_record, {(name, 0.1): (4.0,), ("random", 0.1): (4.0,)})
+    latex = r"a\textbackslash{}b\textasciicircum{}2\textasciitilde{}$<$i$>$ *x* \_y\_ max\_iter & "
+    assert latex in render_latex(comparison)
+    assert r"| a\\b^2\~\<i> \*x\* \_y\_ max_iter |" in render_markdown(comparison)
+
+
+def test_protocols_of_one_recipe_are_told_apart_by_their_names(make_record):
+    records = compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}).records
+    again = {cell._replace(protocol="again"): record for cell, record in records.items()}
+    comparison = Comparison("", "random", {**records, **again})
+    text = render_markdown(comparison)
+    assert "| scenes-segm: scenes-segm | captions | 5.0 |" in text
+    assert "| again: scenes-segm | captions | 5.0 |" in text and "Several protocols" not in text
+    assert "again: scenes-segm,captions,0.1" in render_csv(comparison)
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):

@@ -56,7 +56,7 @@ def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(resul
 
 def test_protocols_have_rows_of_their_own(results, make_record):
     records = {
-        Cell("random", name, 1.0, 0): dataclasses.replace(make_record(seed=0), protocol=name) for name in ("a", "b")
+        Cell("random", name, 0.1, 0): dataclasses.replace(make_record(seed=0), protocol=name) for name in ("a", "b")
     }
     Comparison("mixed", "", records, mix=True).write_records(results / "starts.jsonl")
     assert [row.split(" | ")[1] for row in rows_of(page.render(results))] == ["`a`", "`b`"]

@@ -108,6 +108,24 @@ def test_the_report_is_written(done, tmp_path):
     assert "Two starts" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--jobs", "-1"), ("--gpus-per-job", "-1"), ("--minutes", "0"), ("--jobs", "two"), ("--slurm-option", "account")],
+    ids=" ".join,
+)
+def test_options_of_a_run_that_cannot_be_meant_are_refused_before_it(done, capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main("run", done, *words)
+    assert caught.value.code == 2 and f"argument {words[0]}: " in capsys.readouterr().err
+
+
+def test_records_of_another_matrix_do_not_stand_under_this_ones_title(done, tmp_path):
+    main("table", done, "--write-records", tmp_path / "all.jsonl")
+    done.write_text(done.read_text().replace("  captions:", "  other captions:"))
+    with pytest.raises(UserError, match="records of another matrix, e.g. of captions"):
+        main("table", done, "--records", tmp_path / "all.jsonl")
+
+
 def test_a_mistake_is_one_screen_and_exit_code_1(matrix):
     matrix.write_text(matrix.read_text().replace('random init: ""', "random init: virtex://bicaptioning_R_50"))
     run = subprocess.run([sys.executable, TOOL, "run", matrix], capture_output=True, text=True, cwd=ROOT)

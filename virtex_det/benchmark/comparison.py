@@ -89,14 +89,22 @@ def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mi
     """Read what ``Comparison.write_records`` wrote.
 
     Raises:
-        UserError: the file is missing, a line is no such record, or the records do not compare.
+        UserError: the file is missing or empty, a line is no such record or of a cell that an earlier line has, or the
+            records do not compare.
     """
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The records {path} cannot be read: {error}") from error
-    found = [_cell_and_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-    return Comparison(title, baseline, dict(found), mix)
+    found: dict[Cell, ResultRecord] = {}
+    for number, line in enumerate(lines, start=1):
+        cell, record = _cell_and_record(line, f"{path}, line {number}")
+        if cell in found:
+            raise UserError(f"{path}, line {number}: a second record of {_words(cell)}. Remove one of the two.")
+        found[cell] = record
+    if not found:
+        raise UserError(f"{path} holds no records. Make it from the runs: tools/benchmark.py table --write-records.")
+    return Comparison(title, baseline, found, mix)
 
 
 def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
@@ -105,7 +113,13 @@ def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
         cell, record = Cell(**content["cell"]), content["record"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{where} is no record: {error}\nMake the file again from the runs.") from error
-    return cell, record_from(record, where)
+    found = record_from(record, where)
+    if (cell.fraction, cell.seed) != (found.train_fraction, found.seed):
+        raise UserError(
+            f"{where}: the record is of fraction {found.train_fraction} and seed {found.seed}, and the line says "
+            f"{cell.fraction} and {cell.seed}: edited by hand or damaged. Make the file again from the runs."
+        )
+    return cell, found
 
 
 def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
@@ -124,4 +138,4 @@ def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
 
 
 def _words(cell: Cell) -> str:
-    return f"{cell.start}, {cell.protocol}, {cell.fraction:.0%} of the labels, seed {cell.seed}"
+    return f"{cell.start}, {cell.protocol}, {100 * cell.fraction:.3g} % of the labels, seed {cell.seed}"

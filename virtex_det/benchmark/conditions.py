@@ -23,7 +23,7 @@ def conditions(comparison: Comparison) -> list[str]:
         *_labels(records),
         *_seeds(records),
         *_compute(records),
-        *_pretrained_once(records),
+        *_weights(records),
         *_empty_categories(records),
         *_surroundings(records),
     ]
@@ -91,6 +91,8 @@ def duration(seconds: float) -> str:
 def _evaluation(records: Records) -> list[str]:
     found = {(record.dataset, record.dataset_version.get("images")) for record in records.values()}
     sets = " and ".join(f"{dataset} ({images} images)" for dataset, images in sorted(found, key=str))
+    if len(found) > 1:
+        return [f"Not equal: what the runs are evaluated on, {sets}."]
     return [f"Equal: what all runs are evaluated on, {sets}, in the same version."]
 
 
@@ -136,15 +138,21 @@ def _compute(records: Records) -> list[str]:
     ]
 
 
-def _pretrained_once(records: Records) -> list[str]:
-    weights, seeds = defaultdict(set), defaultdict(set)
+def _weights(records: Records) -> list[str]:
+    """Say whether the spread over seeds has pretraining in it, and which start is several in truth."""
+    found: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for cell, record in records.items():
-        weights[cell.start].add(record.weights.get("sha256", ""))
-        seeds[cell.start].add(cell.seed)
-    once = [start for start in weights if weights[start] != {""} and len(weights[start]) < len(seeds[start])]
-    if not once:
-        return []
-    return [f"One set of weights serves several seeds of {', '.join(once)}: the spread has no pretraining in it."]
+        if sha256 := record.weights.get("sha256"):
+            found[cell.start][cell.seed].add(sha256)
+    said = defaultdict(list)
+    for start, by_seed in found.items():
+        if any(len(of_seed) > 1 for of_seed in by_seed.values()):
+            said["Not equal: the weights of {}. Runs of one seed began from several files."].append(start)
+        elif len(set.union(*by_seed.values())) < len(by_seed):
+            said["One set of weights serves several seeds of {}: the spread has no pretraining in it."].append(start)
+        elif len(by_seed) > 1:
+            said["Each seed of {} has weights of its own: the spread has pretraining in it."].append(start)
+    return [sentence.format(", ".join(starts)) for sentence, starts in said.items()]
 
 
 def _empty_categories(records: Records) -> list[str]:

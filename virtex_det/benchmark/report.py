@@ -126,9 +126,9 @@ def _curves(comparison: Comparison, pretraining: Mapping[str, float | None]) -> 
     metrics = [title for title, (task, _) in METRICS.items() if task in tasks_of(comparison)]
     figures = {f"{metric} against the part of the labels": plot_fractions(comparison, metric) for metric in metrics}
     if any(record.training_seconds is not None for record in comparison.records.values()):
-        known = {start: seconds for start, seconds in pretraining.items() if seconds}
-        seconds = None if None in pretraining.values() else known
-        figures |= {f"{m} against training time": plot_time(comparison, m, pretraining=seconds) for m in metrics}
+        known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
+        counted = known if len(known) == len(pretraining) and any(known.values()) else None
+        figures |= {f"{m} against training time": plot_time(comparison, m, pretraining=counted) for m in metrics}
     return [{"title": title, "source": as_svg(figure)} for title, figure in figures.items()]
 
 
@@ -137,9 +137,9 @@ def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dic
     colours = start_colours(comparison)
     panels: dict[tuple[str, float], dict[str, list[ResultRecord]]] = defaultdict(lambda: defaultdict(list))
     for cell, last in comparison.records.items():
-        found = [record for record in read_records(folders[cell]) if record.dataset == last.dataset]
-        if len({record.iteration for record in found}) > 1:
-            panels[cell.protocol, cell.fraction][cell.start] += found
+        found = {record.iteration: record for record in read_records(folders[cell]) if _is_on_the_way(record, last)}
+        if len(found) > 1:
+            panels[cell.protocol, cell.fraction][cell.start] += found.values()
     figures = []
     for (protocol, fraction), starts in panels.items():
         for task in tasks_of(comparison):
@@ -147,6 +147,12 @@ def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dic
             title += f", {protocol}" if len(comparison.protocols) > 1 else ""
             figures.append({"title": title, "source": as_svg(draw_history(starts, task, title, colours))})
     return figures
+
+
+def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
+    """Say whether a record of a run's folder is of its training, and not of another file or with other settings."""
+    of_run = (last.dataset, last.config_sha256)
+    return (record.dataset, record.config_sha256) == of_run and (record == last or not record.evaluated)
 
 
 def _pictures(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,11 @@ from virtex_det.benchmark.statistics import PairedTest, Spread
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
 NOTHING = "–"
+LATEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+    | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "–": "--"}
+)
 
 
 class Grid(NamedTuple):
@@ -50,7 +56,7 @@ def render_csv(comparison: Comparison, metrics: Metrics = METRICS) -> str:
     lines.writerow(["protocol", "start", "fraction", "seeds", *columns, "source", "how sure"])
     for row in rows(comparison, metrics):
         values = [value for title in metrics for value in _values(row.spreads[title], row.tests[title])]
-        lines.writerow([row.recipe, row.start, row.fraction, row.seeds, *values, "measured", ""])
+        lines.writerow([_protocol(comparison, row), row.start, row.fraction, row.seeds, *values, "measured", ""])
     for recipe in comparison.recipes():
         for result in published_for(recipe):
             numbers = [word for metric in metrics.values() for word in (_published(result, metric), "", "", "")]
@@ -111,12 +117,21 @@ def _lines(comparison: Comparison, found: Sequence[Row]) -> list[tuple[list[str]
 
 
 def _first_cells(comparison: Comparison, by_fraction: dict[float, Row], start: str) -> list[str]:
-    recipes = dict.fromkeys(row.recipe for row in by_fraction.values())
-    return [" / ".join(recipes), start] if len(comparison.recipes()) > 1 else [start]
+    protocols = dict.fromkeys(_protocol(comparison, row) for row in by_fraction.values())
+    return [" / ".join(protocols), start] if _are_several(comparison) else [start]
+
+
+def _are_several(comparison: Comparison) -> bool:
+    return len(comparison.recipes()) > 1 or len(comparison.protocols) > 1
+
+
+def _protocol(comparison: Comparison, row: Row) -> str:
+    """Return the identifier of a row's recipe, with the matrix's name for it where several names have the same."""
+    return row.recipe if len(comparison.protocols) <= len(comparison.recipes()) else f"{row.protocol}: {row.recipe}"
 
 
 def _head(comparison: Comparison) -> list[str]:
-    first = ["protocol", "start"] if len(comparison.recipes()) > 1 else ["start"]
+    first = ["protocol", "start"] if _are_several(comparison) else ["start"]
     return first + [share(fraction) for fraction in comparison.fractions]
 
 
@@ -124,7 +139,7 @@ def _best(
     comparison: Comparison, lines: Sequence[tuple[list[str], dict[float, Row]]], title: str
 ) -> set[tuple[int, int]]:
     """Return the places of the best means; there is no best one among several protocols, or of one start."""
-    if len(comparison.recipes()) > 1 or len(lines) < 2:
+    if _are_several(comparison) or len(lines) < 2:
         return set()
     best = set()
     for column, fraction in enumerate(comparison.fractions, start=1):
@@ -164,7 +179,7 @@ def _published_lines(comparison: Comparison, metric: tuple[str, str]) -> tuple[l
     lines = []
     for recipe, result in results:
         start = f"{result.start}, published [{sources.index(_source(result)) + 1}]"
-        first = [recipe, start] if len(comparison.recipes()) > 1 else [start]
+        first = [recipe, start] if _are_several(comparison) else [start]
         lines.append([*first, *empty, str(_published(result, metric))])
     return lines, [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
 
@@ -190,14 +205,16 @@ def _count(number: int, noun: str) -> str:
 
 def _markdown(grid: Grid) -> str:
     lines = [
-        [
-            f"**{cell}**" if (line, column) in grid.bold else cell.replace("|", r"\|")
-            for column, cell in enumerate(cells)
-        ]
+        [f"**{cell}**" if (line, column) in grid.bold else _plain(cell) for column, cell in enumerate(cells)]
         for line, cells in enumerate(grid.lines)
     ]
     table = ["| " + " | ".join(cells) + " |" for cells in [grid.head, ["---"] * len(grid.head), *lines]]
     return "\n".join([f"### {grid.title}", "", *table, "", "  \n".join(grid.notes), ""])
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would take for a column, an emphasis or a tag."""
+    return re.sub(r"[\\|*`~]|<(?=[\w/!?])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _latex(grid: Grid) -> str:
@@ -226,6 +243,4 @@ def _latex(grid: Grid) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, rf"\{character}")
-    return text.replace("±", r"$\pm$").replace("–", "--").replace(" < ", " $<$ ")
+    return text.translate(LATEX)

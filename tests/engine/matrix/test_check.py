@@ -91,6 +91,14 @@ def test_a_config_of_an_earlier_version_is_compared_in_what_it_has(tmp_path):
     check_folders([run])
 
 
+@pytest.mark.parametrize("damage", ["", "SOLVER: {", "- a list"], ids=["empty", "half", "list"])
+def test_a_folder_whose_config_is_damaged_is_named(tmp_path, damage):
+    run = written(tmp_path / "run")
+    (run.folder / "config.yaml").write_text(damage)
+    with pytest.raises(UserError, match=r"run/config.yaml is not as a run wrote it(?s:.*)Move its folder away"):
+        check_folders([run])
+
+
 def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     weights = Run(tmp_path / "pretrain", DETECTOR, (), 4)
     weights.folder.mkdir()

@@ -47,14 +47,29 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
     [
         ("fractions:", "fraction:", "no key fraction; the nearest: fractions"),
         ("seed: 1", "seeds: 1", "no key seeds; the nearest: seed"),
-        ("  captions:", '  random init: ""\n  captions:', "random init stands twice"),
+        ("  captions:", '  random init: ""\n  captions:', "random init' stands twice"),
         ("[0, 3]", "[0, 0]", "seeds, or one of them twice"),
         ("baseline: random init", "baseline: captoins", "the nearest: captions"),
+        ("[0, 3]", '"03"', "seeds is '03', and has to be a list"),
+        ("[0, 3]", "[0.5, 1.7]", "a seed is a whole number from 0 on, and not 0.5"),
+        ("[0, 3]", "[true, false]", "a seed is a whole number from 0 on, and not True"),
+        ("[0, 3]", "[-1]", "a seed is a whole number from 0 on, and not -1"),
+        ("seed: 1", "seed: one", "a seed is a whole number from 0 on, and not 'one'"),
+        ("[0.1, 1]", "'1'", "fractions is '1', and has to be a list"),
+        ("output: runs", "output: ''", "output is empty"),
+        ("title: Two starts", "title:", "title is empty"),
+        ("  random init:", '  "": ""\n  "": a.pth\n  random init:', "'' stands twice"),
     ],
 )
 def test_a_slip_is_named_with_what_was_meant(tmp_path, here, there, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, MATRIX.replace(here, there))
+
+
+def test_what_is_left_empty_is_left_out(tmp_path):
+    text = MATRIX.replace("baseline: random init", "baseline:").replace("options: {SOLVER.BASE_LR: 0.002}", "options:")
+    matrix = read(tmp_path, text)
+    assert (matrix.baseline, matrix.options) == ("", {})
 
 
 def test_code_in_a_matrix_is_not_run(tmp_path):

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tests.engine.matrix.fake_runs import FINISH, fake_run
+from tests.engine.matrix.fake_runs import FINISH, FakeRun, fake_run
 from virtex_det.engine.matrix.local import LocalLauncher, visible_gpus
 from virtex_det.engine.matrix.runs import train_all
 from virtex_det.errors import UserError
@@ -38,6 +38,15 @@ def test_a_share_is_free_again_when_its_run_has_ended(tmp_path):
         job = launcher.start(fake_run(tmp_path / str(number)))
         wait_for(job)
         assert job.slot == 0
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_a_run_has_no_more_processes_than_there_are_gpus(tmp_path, monkeypatch, asked):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    given = []
+    monkeypatch.setattr(FakeRun, "command", lambda run, gpus=1: given.append(gpus) or ["true"])
+    wait_for(LocalLauncher(1, gpus_per_run=asked).start(fake_run(tmp_path)))
+    assert given == [1]
 
 
 def test_gpus_are_those_that_the_user_shows(monkeypatch):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import Cell
-from virtex_det.engine.matrix.matrix import Matrix, Pretraining, in_order, measured, report, run_matrix
+from virtex_det.engine.matrix.matrix import Matrix, Pretraining, in_order, measured, recorded, report, run_matrix
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -124,6 +124,19 @@ def test_a_record_of_another_cell_is_refused(matrix, make_record):
         measured(matrix)
 
 
+def test_kept_records_are_those_of_the_matrix(matrix, make_record, tmp_path):
+    finish(matrix, make_record)
+    records = tmp_path / "kept.jsonl"
+    measured(matrix).write_records(records)
+    assert recorded(matrix, records) == measured(matrix)
+    with pytest.raises(UserError, match="records of another matrix, e.g. of VirTex, again, scenes-segm, 0.1, 0"):
+        recorded(make_matrix(tmp_path, starts={"random init": ""}), records)
+    more = make_matrix(tmp_path, seeds=(0, 3, 4))
+    with pytest.raises(UserError, match="lacks 4 of the 12 runs"):
+        recorded(more, records)
+    assert len(recorded(more, records, partial=True).records) == 8
+
+
 def test_a_complete_matrix_needs_neither_its_pretraining_nor_its_data(matrix, make_record):
     finish(matrix, make_record)
     assert len(run_matrix(matrix).records) == 8
@@ -169,6 +182,11 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
         ({"starts": {"a b": "", "A-b": ""}, "baseline": ""}, "starts, or one of them twice: a_b, a_b"),
         ({"baseline": "random"}, "none of the starts; the nearest: random init"),
         ({"options": {"SEED": 3}}, "SEED under options"),
+        ({"starts": {"a": CAPTIONS._replace(options={"SEED": 3})}, "baseline": ""}, "SEED under options"),
+        (
+            {"starts": {"a": "", "a b": ""}, "protocols": {"b c": DETECTOR, "c": DETECTOR}, "baseline": ""},
+            "folders, or one of them twice: a_b_c, a_c, a_b_b_c, a_b_c",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, fields, message):

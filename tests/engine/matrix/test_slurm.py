@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.matrix.fake_runs import FINISH, fake_run
+from virtex_det.engine.matrix.local import LocalLauncher
 from virtex_det.engine.matrix.runs import train_all
 from virtex_det.engine.matrix.slurm import JOB_ID, Resources, SlurmLauncher
 from virtex_det.errors import UserError
@@ -105,6 +106,28 @@ def test_a_second_call_takes_up_a_job_that_has_not_ended(tmp_path, slurm, capsys
     assert "goes on as Slurm job" in capsys.readouterr().out
     assert (tmp_path / "run" / "stdout.txt").read_text() == "once\n"
     assert len(list(slurm.glob("*.sh"))) == 1
+
+
+def test_a_folder_in_which_a_job_works_is_not_worked_in_here(tmp_path, slurm):
+    run = fake_run(tmp_path / "run", "pathlib.Path('begun').touch()", "time.sleep(3)", FINISH)
+    job = SlurmLauncher(tmp_path / "slurm", CPU).start(run)
+    while not (tmp_path / "run" / "begun").exists():
+        assert job.is_running()
+        time.sleep(0.05)
+    with pytest.raises(UserError, match="Another process works in"):
+        LocalLauncher(1).start(run)
+    wait_for(job)
+
+
+def test_a_job_does_not_work_where_a_process_of_this_machine_does(tmp_path, slurm):
+    here = LocalLauncher(1).start(fake_run(tmp_path / "run", "time.sleep(60)"))
+    try:
+        job = SlurmLauncher(tmp_path / "slurm", CPU).start(fake_run(tmp_path / "run"))
+        wait_for(job)
+        assert "Slurm job" in job.failure() and not (tmp_path / "run" / "model_final.pth").exists()
+        assert "Another process works in" in job.job.paths.stdout.read_text()
+    finally:
+        here.stop()
 
 
 def test_a_run_whose_job_was_lost_is_submitted_again(tmp_path, slurm):

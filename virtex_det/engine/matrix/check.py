@@ -118,7 +118,12 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
-    return dict(_leaves(yaml.load(path.read_text(), loader)))
+    try:
+        return dict(_leaves(yaml.load(path.read_text(), loader)))
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
+        ) from error
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -35,14 +35,14 @@ def read_matrix(path: str | Path) -> Matrix:
         content = yaml.load(Path(path).read_text(), _UniqueKeys)
         _check_keys(content, _KEYS)
         return Matrix(
-            title=str(content["title"]),
-            output=Path(content["output"]),
+            title=_text(content, "title"),
+            output=Path(_text(content, "output")),
             protocols={str(name): Path(config) for name, config in content["protocols"].items()},
             starts={str(name): _start(what) for name, what in content["starts"].items()},
-            fractions=tuple(map(float, content["fractions"])),
-            seeds=tuple(map(int, content["seeds"])),
-            baseline=str(content.get("baseline", "")),
-            options=dict(content.get("options", {})),
+            fractions=tuple(map(float, _list(content, "fractions"))),
+            seeds=tuple(map(_seed, _list(content, "seeds"))),
+            baseline=str(content.get("baseline") or ""),
+            options=dict(content.get("options") or {}),
         )
     except OSError as error:
         raise UserError(f"There is no matrix {path}. Those that come with virtex_det: configs/benchmarks/") from error
@@ -55,8 +55,8 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise ValueError(f"{twice} stands twice")
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"{twice[0]!r} stands twice")
         return super().construct_mapping(node, deep)
 
 
@@ -64,7 +64,26 @@ def _start(what: Any) -> str | Pretraining:
     if isinstance(what, str):
         return what
     _check_keys(what, _START_KEYS)
-    return Pretraining(Path(what["pretrain"]), what.get("seed"), dict(what.get("options", {})))
+    seed = what.get("seed")
+    return Pretraining(Path(what["pretrain"]), None if seed is None else _seed(seed), dict(what.get("options") or {}))
+
+
+def _text(content: Mapping[str, Any], key: str) -> str:
+    if content[key] in (None, ""):
+        raise ValueError(f"{key} is empty")
+    return str(content[key])
+
+
+def _list(content: Mapping[str, Any], key: str) -> list[Any]:
+    if not isinstance(content[key], list):
+        raise ValueError(f"{key} is {content[key]!r}, and has to be a list")
+    return content[key]
+
+
+def _seed(value: Any) -> int:
+    if type(value) is not int or value < 0:  # Detectron2 takes a negative one for none
+        raise ValueError(f"a seed is a whole number from 0 on, and not {value!r}")
+    return value
 
 
 def _check_keys(content: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from virtex_det.engine.matrix.runs import LOG, Run
+from virtex_det.engine.matrix.runs import LOCK, LOG, Run
 from virtex_det.errors import UserError
 
 
@@ -21,9 +21,10 @@ class LocalLauncher:
             at_once: how many; 0 for one on each GPU or, without any, one on each core and 8 at most.
             gpus_per_run: processes of a run, where there are GPUs for them.
         """
-        self.gpus, self.gpus_per_run = visible_gpus(), gpus_per_run
+        self.gpus = visible_gpus()
+        self.gpus_per_run = max(min(gpus_per_run, len(self.gpus)), 1)
         cores = os.cpu_count() or 1
-        self.at_once = at_once or len(self.gpus) // gpus_per_run or min(cores, 8)
+        self.at_once = at_once or len(self.gpus) // self.gpus_per_run or min(cores, 8)
         self.threads = max(cores // self.at_once, 1)
         self.jobs: list[LocalJob] = []
 
@@ -86,7 +87,7 @@ def visible_gpus() -> list[str]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
     """Yield the descriptor of a lock, which a process that is given it holds as long as it lives."""
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.rows import share
 from virtex_det.engine.matrix.check import check_folders, check_sources, check_weights, config_of
@@ -65,6 +65,7 @@ class Matrix:
     def __post_init__(self) -> None:
         named: dict[str, Sequence[object]] = {"fractions": self.fractions, "seeds": self.seeds}
         named |= {what: [_slug(name) for name in names] for what, names in self._names().items()}
+        named["folders"] = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
         for what, values in named.items():
             if not values or len(set(values)) < len(values):
                 raise UserError(f"The matrix has no {what}, or one of them twice: {', '.join(map(str, values))}")
@@ -73,7 +74,9 @@ class Matrix:
         if self.baseline and self.baseline not in self.starts:
             nearest = difflib.get_close_matches(self.baseline, self.starts, n=1, cutoff=0) or [""]
             raise UserError(f"The baseline {self.baseline!r} is none of the starts; the nearest: {nearest[0]}")
-        if own := [key for key in self.options if key in OWN_KEYS]:
+        made = [start for start in self.starts.values() if isinstance(start, Pretraining)]
+        own = [key for key in self.options if key in OWN_KEYS]
+        if own := own + [key for start in made for key in start.options if key in ("SEED", "OUTPUT_DIR")]:
             raise UserError(
                 f"{own[0]} under options: a matrix sets it itself, from starts, fractions, seeds and output."
             )
@@ -192,6 +195,26 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
                 f"{record.seed}, not its own. Move that folder away and do the run again."
             )
     return Comparison(matrix.title, matrix.baseline, records, mix)
+
+
+def recorded(matrix: Matrix, path: str | Path, *, mix: bool = False, partial: bool = False) -> Comparison:
+    """Return what ``Comparison.write_records`` has kept of a matrix's runs.
+
+    Raises:
+        UserError: the records are of another matrix, some are missing and ``partial`` is False, or they do not compare.
+    """
+    comparison = read_comparison(path, matrix.title, matrix.baseline, mix=mix)
+    if strange := [cell for cell in comparison.records if cell not in matrix.cells]:
+        raise UserError(
+            f"{path} holds records of another matrix, e.g. of {', '.join(map(str, strange[0]))} (start, protocol, "
+            "fraction, seed).\nName the matrix that they are of, or make the file again: --write-records."
+        )
+    if (missing := [cell for cell in matrix.cells if cell not in comparison.records]) and not partial:
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(matrix.cells)} runs of the matrix, e.g. "
+            f"{matrix.cells[missing[0]].folder.name}.\nTo see what there is: --partial."
+        )
+    return comparison
 
 
 def report(

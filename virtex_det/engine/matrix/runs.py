@@ -15,6 +15,7 @@ from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 LOG = "stdout.txt"
+LOCK = ".lock"  # held by whoever works in the folder
 RECORDS = "results.jsonl"
 
 
