@@ -233,6 +233,7 @@ def test_an_error_in_a_worker_reads_as_in_the_main_process(cfg, dicts, register)
         ("DATALOADER.MAPPER", "CaptainMapper", "CaptionMapper"),
         ("DATALOADER.SAMPLER_TRAIN", "Sampler", "TrainingSampler or Repeat"),
         ("SOLVER.IMS_PER_BATCH", 0, "IMS_PER_BATCH 0"),
+        ("DATALOADER.NUM_WORKERS", -1, "NUM_WORKERS is -1"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_says_what_is_expected(cfg, key, value, message):
@@ -244,6 +245,13 @@ def test_a_wrong_value_is_an_error_that_says_what_is_expected(cfg, key, value, m
 def test_no_image_left_is_an_error_that_says_what_to_change(cfg, dicts, register):
     cfg.DATASETS.TRAIN = (register(dicts[4:5], "only_crowd"),)
     with pytest.raises(UserError, match="FILTER_EMPTY_ANNOTATIONS"):
+        build_train_loader(cfg)
+
+
+def test_a_detector_on_images_without_annotations_is_an_error(cfg, dicts, register):
+    captions = [{key: value for key, value in entry.items() if key != "annotations"} for entry in dicts]
+    cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, register(captions, "captions_alone"))
+    with pytest.raises(UserError, match="learns from boxes.*captions_alone"):
         build_train_loader(cfg)
 
 

@@ -48,6 +48,14 @@ def test_one_key_changed_shows_in_the_id(key, value):
     assert protocol_id(cfg) == f"coco-segm-1x-4conv1fc+{key}={value}"
 
 
+@pytest.mark.parametrize("key", ["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"])
+def test_whole_numbers_in_a_list_of_fractions_show_as_fractions(key):
+    ids = {
+        protocol_id(load("detectron2/scenes_segm", key, value)) for value in ("[[2, 3]]", "[[2.0, 3]]", "[[2.0, 3.0]]")
+    }
+    assert ids == {f"scenes-segm+{key}=(2.0,3.0)"}
+
+
 def test_every_key_is_either_a_runs_own_or_shows():
     # Of a config near to no other protocol, so that a changed key has no way to another one.
     for key, value in _leaves(load("detectron2/scenes_segm")):

@@ -164,6 +164,43 @@ def test_a_folder_that_holds_another_run_is_refused_unless_resumed(tmp_path):
     setup(arguments("--resume", "OUTPUT_DIR", tmp_path))
 
 
+@pytest.fixture
+def run(tmp_path):
+    """The arguments of a run on half the labels, which has begun."""
+    words = ("OUTPUT_DIR", tmp_path / "run", "DATASETS.TRAIN_FRACTION", 0.5)
+    setup(arguments(*words))
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000049.pth")
+    return words
+
+
+@pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
+@pytest.mark.parametrize("change", [("DATASETS.TRAIN_FRACTION", 1), ("SEED", 4), ("DATASETS.SUBSET_STRATIFIED", True)])
+def test_a_run_does_not_go_on_with_other_data_or_another_seed(run, mode, change):
+    own = run[1] / "config.yaml"
+    before = own.read_text()
+    with pytest.raises(UserError, match=rf"began with\n  {change[0]} (?s:.*)--config-file {own}"):
+        setup(arguments(*mode, *run, *change))
+    assert own.read_text() == before
+    setup(arguments(*mode, *run))
+
+
+def test_a_run_goes_on_for_longer_but_is_not_evaluated_under_another_schedule(run):
+    longer = ("SOLVER.MAX_ITER", 200)
+    with pytest.raises(UserError, match="SOLVER.MAX_ITER 150, and the config has 200"):
+        setup(arguments("--resume", "--eval-only", *run, *longer))
+    setup(arguments("--resume", "--eval-only", *run, "SOLVER.CHECKPOINT_PERIOD", 7, "TEST.DETECTIONS_PER_IMAGE", 5))
+    assert setup(arguments("--resume", *run, *longer)).SOLVER.MAX_ITER == 200
+
+
+def test_a_config_for_other_processes_is_scaled_before_it_is_kept(tmp_path):
+    words = ("OUTPUT_DIR", tmp_path, "SOLVER.REFERENCE_WORLD_SIZE", 2)
+    solver = setup(arguments(*words)).SOLVER
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.REFERENCE_WORLD_SIZE) == (4, 300, 1)
+    assert load_config(str(tmp_path / "config.yaml"), []).SOLVER == solver
+    with pytest.raises(UserError, match="IMS_PER_BATCH 8 cannot be shared by SOLVER.REFERENCE_WORLD_SIZE 3"):
+        setup(arguments(*words[:3], 3))
+
+
 def test_evaluating_in_a_run_folder_keeps_the_config_of_the_run(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
     (tmp_path / "config.yaml").write_text("of the run")
@@ -183,6 +220,12 @@ def test_sync_bn_over_cpu_processes_is_refused_with_what_to_set(monkeypatch):
 def test_a_warm_up_longer_than_the_run_is_refused_with_what_to_set(tmp_path):
     with pytest.raises(UserError, match="SOLVER.WARMUP_ITERS 1"):
         setup(arguments("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 10))
+
+
+@pytest.mark.parametrize("words", [("SOLVER.MAX_ITER", 0), ("SOLVER.BASE_LR", -0.1)])
+def test_a_schedule_that_cannot_train_is_refused(tmp_path, words):
+    with pytest.raises(UserError, match=rf"{words[0]} (is )?{words[1]}(?s:.*)--eval-only"):
+        setup(arguments("OUTPUT_DIR", tmp_path, *words))
 
 
 def test_a_missing_dataset_is_named_with_the_folder_and_the_variable(tmp_path):

@@ -15,6 +15,7 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
+from virtex_det.data.datasets import dataset_version, load_dataset
 from virtex_det.engine import Trainer
 from virtex_det.errors import UserError
 
@@ -316,3 +317,29 @@ def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):
     monkeypatch.setattr("virtex_det.engine.hooks.PreciseBN.update_stats", lambda hook: seen.append(hook.trainer.iter))
     train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 3, "DATASETS.TEST", "()"))
     assert seen == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("SOLVER.LR_SCHEDULER_NAME", "Cosine"), ("SOLVER.STEPS", (3, 2), "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR")],
+)
+def test_a_schedule_that_cannot_be_is_an_error(detector_cfg, options):
+    with pytest.raises(UserError, match=r"LR_SCHEDULER_NAME \w+, MAX_ITER 4 and STEPS"):
+        Trainer(detector_cfg(*options))
+
+
+def test_a_data_set_without_a_file_keeps_its_version_under_detectron2s_own_evaluator(detector_cfg, scenes):
+    names = ("version_evaluated", "version_not")
+    for name in names:
+        DatasetCatalog.register(name, lambda: load_dataset("scenes_val"))
+        MetadataCatalog.get(name).set(
+            thing_classes=MetadataCatalog.get("scenes_val").thing_classes, evaluator_type="coco"
+        )
+    try:
+        Trainer.build_evaluator(detector_cfg("TEST.METRICS_LIBRARY", "reference"), names[0])
+        assert "json_file" in MetadataCatalog.get(names[0]).as_dict(), "what this test is about happens no more"
+        assert dataset_version(names[0]) == dataset_version(names[1])
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)

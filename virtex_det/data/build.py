@@ -45,7 +45,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
         the manifest of these as ``subset.json``.
 
     Raises:
-        UserError: a dataset, mapper or sampler that does not exist, no image to train on, or too few shards.
+        UserError: a dataset, mapper or sampler that does not exist, no image to train on, images without boxes for a
+            detector, or too few shards.
     """
     batch_size, seed = _batch_size(cfg), _seed(cfg)
     mapper = _build_mapper(cfg, is_train=True)
@@ -53,6 +54,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
         return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     dicts, manifest, _ = load_training_set(cfg)
+    _check_boxes(cfg, dicts)
     if comm.is_main_process():
         if cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE:
             manifest.write(Path(cfg.OUTPUT_DIR) / "subset.json")
@@ -89,6 +91,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
         **_worker_options(cfg),
     )
     return UnpackedBatches(loader)
+
+
+def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
+    is_detector = (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER) == ("GeneralizedRCNN", "DetectionMapper")
+    if is_detector and not all("annotations" in example for example in dicts):
+        raise UserError(
+            f"A detector learns from boxes, and DATASETS.TRAIN ({', '.join(cfg.DATASETS.TRAIN)}) has images without "
+            "annotations.\nSet it to data sets with instances, such as coco_2017_train."
+        )
 
 
 def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> WatchedBatches:
@@ -161,6 +172,8 @@ def _batch_size(cfg: CfgNode) -> int:
 def _worker_options(cfg: CfgNode) -> dict[str, Any]:
     """Return DataLoader's options: no more workers than cores, where each one more only takes time from the others."""
     workers = min(cfg.DATALOADER.NUM_WORKERS, _available_cores())
+    if workers < 0:
+        raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; set a number from 0, this process alone, on.")
     return {"num_workers": workers, "collate_fn": pack if workers else trivial_batch_collator}
 
 

@@ -213,7 +213,7 @@ def _check_classes(names: tuple[str, ...]) -> None:
 
 def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
     classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes and "annotations" in dicts[0]:
+    if classes and all("annotations" in example for example in dicts):
         print_instances_class_histogram(dicts, classes)
 
 

@@ -118,7 +118,20 @@ def _departures(ours: Settings, theirs: Settings) -> Settings:
 
 
 def _settings(cfg: CfgNode) -> Settings:
-    return {key: value for key, value in _leaves(cfg) if key not in FREE}
+    floats = _lists_of_floats()
+    return {key: _floats(value) if key in floats else value for key, value in _leaves(cfg) if key not in FREE}
+
+
+@cache
+def _lists_of_floats() -> set[str]:
+    return {key for key, value in _leaves(get_cfg()) if isinstance(value, list) and "." in json.dumps(value)}
+
+
+def _floats(value: Any) -> Any:
+    """Make floats of the whole numbers in a list, so that (1, 1) is (1.0, 1.0)."""
+    if isinstance(value, list):
+        return list(map(_floats, value))
+    return float(value) if type(value) is int else value
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

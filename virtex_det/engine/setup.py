@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
+from detectron2.engine import DefaultTrainer, default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
-from yaml import YAMLError
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg
@@ -29,6 +29,12 @@ from virtex_det.utils import replacing, write_atomically
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
+
+# What a run cannot change when it goes on.
+OF_THE_RUN = {
+    *("SEED", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "DATASETS.SUBSET_STRATIFIED"),
+    *("DATASETS.SUBSET_FILE", "DATASETS.CAPTIONS_PER_IMAGE"),
+}
 
 SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageModel", "TokenClassificationModel")
 
@@ -53,6 +59,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
     if args.resume or args.eval_only:
         cfg = follow_kept_files(cfg, resume=args.resume)
+    if args.resume:
+        check_resumed(cfg, only_evaluates=args.eval_only)
+    if not args.eval_only:
+        cfg = scale_to_processes(cfg)
     check_schedule(cfg)
     check_devices(cfg)
     check_tokenizer(cfg)
@@ -105,7 +115,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         cfg.merge_from_list(_with_float_options(cfg, overrides))
     except (KeyError, AssertionError, ValueError, TypeError) as error:
         raise UserError(_explain(error, cfg)) from error
-    except (YAMLError, OSError) as error:
+    except (yaml.YAMLError, OSError) as error:
         raise UserError(f"{config_file} or one of its _BASE_ files cannot be read as plain YAML: {error}") from error
     scale_schedule(cfg)
     cfg.freeze()
@@ -143,6 +153,46 @@ def scale_schedule(cfg: CfgNode) -> None:
         steps.append(max(round(step * scale), steps[-1] + 1 if steps else 1))
     solver.STEPS = tuple(steps)
     solver.REFERENCE_FRACTION = fraction
+
+
+def scale_to_processes(cfg: CfgNode) -> CfgNode:
+    """Return the config for as many processes as there are, scaled by Detectron2's rule from REFERENCE_WORLD_SIZE.
+
+    Here, so that the run folder's config and every record hold what is trained.
+
+    Raises:
+        UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes.
+    """
+    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference < 0 or (reference and batch % reference):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared by SOLVER.REFERENCE_WORLD_SIZE {reference} processes.\n"
+            "Set the number of processes that the batch is meant for, or 0 to keep it whatever their number."
+        )
+    return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+
+
+def check_resumed(cfg: CfgNode, *, only_evaluates: bool) -> None:
+    """Refuse other training data or another seed than a run began with: its records would tell what was not trained.
+
+    Evaluation alone trains nothing by another SOLVER either.
+    """
+    own = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    if not own.with_name("last_checkpoint").exists() or not own.is_file():
+        return
+    began = dict(_leaves(CfgNode(yaml.safe_load(own.read_text()))))
+    schedule = {key for key in began if key.startswith("SOLVER.")} - {"SOLVER.CHECKPOINT_PERIOD"}
+    other = [
+        (key, value)
+        for key, value in _leaves(CfgNode(yaml.safe_load(cfg.dump())))
+        if (key in OF_THE_RUN or (only_evaluates and key in schedule)) and began.get(key, value) != value
+    ]
+    if other:
+        raise UserError(
+            f"The run in {own.parent} began with\n"
+            + "\n".join(f"  {key} {began[key]}, and the config has {value}" for key, value in other)
+            + f"\nGo on as it began, which --config-file {own} holds whole, or start another run in another folder."
+        )
 
 
 def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
@@ -184,8 +234,13 @@ def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
 
 
 def check_schedule(cfg: CfgNode) -> None:
-    """Refuse a warm-up that does not end before training does; it would fail at the last step."""
+    """Refuse a warm-up that does not end before training does, as it would fail at the last step, and no training."""
     warmup, total = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
+    if total < 1 or cfg.SOLVER.BASE_LR < 0:
+        raise UserError(
+            f"SOLVER.MAX_ITER is {total} and SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}: a schedule needs one iteration at "
+            "least and a rate that is not negative.\nTo evaluate without training use --eval-only."
+        )
     if warmup >= total:
         raise UserError(
             f"SOLVER.WARMUP_ITERS is {warmup} and SOLVER.MAX_ITER {total}: warm-up has to end before training does.\n"

@@ -17,11 +17,14 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.data.build import build_test_loader, build_train_loader
+from virtex_det.data.datasets import dataset_version
 from virtex_det.engine.hooks import BrokenImages, PreciseBN
 from virtex_det.engine.results import write_records
+from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.unpasted import UnpastedMasks
@@ -145,6 +148,18 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+        try:
+            return super().build_lr_scheduler(cfg, optimizer)
+        except ValueError as error:
+            solver = cfg.SOLVER
+            raise UserError(
+                f"SOLVER describes no schedule: {error}\nIt has LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME}, MAX_ITER "
+                f"{solver.MAX_ITER} and STEPS {solver.STEPS}; expected a name such as WarmupMultiStepLR or "
+                "WarmupCosineLR, and steps that rise."
+            ) from error
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:
         return build_train_loader(cfg, start_iter=start_iter)
 
@@ -154,6 +169,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        if cfg.TEST.METRICS_LIBRARY == "reference":
+            # Detectron2's own evaluators write a data set without a file into one, dated, and name it in the metadata.
+            dataset_version(dataset_name)
         # The name of a dataset may be a path.
         folder = Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
         return build_evaluator(cfg, dataset_name, str(folder))

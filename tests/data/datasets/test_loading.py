@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_lvis_json, register_coco_instances, register_pascal_voc
@@ -156,3 +157,10 @@ def test_a_wrong_number_of_classes_names_the_key_and_the_value():
 @pytest.mark.parametrize(("name", "count"), [("scenes_train", 8), ("lvis_100_val", 1230), ("scenes_train_captions", 3)])
 def test_the_right_number_of_classes_passes(name, count):
     check_num_classes(name, count)
+
+
+@pytest.mark.parametrize("image_id", [{}, {"image_id": None}, {"image_id": np.int64(3)}])
+def test_images_without_an_id_that_files_can_hold_are_an_error(image_id):
+    DatasetCatalog.register(NAME, lambda: [{"file_name": "1.jpg", "image_id": 1}, {"file_name": "2.jpg", **image_id}])
+    with pytest.raises(UserError, match='"image_id" of 1 of 2 images is no int or str'):
+        load_dataset(NAME)

@@ -62,6 +62,22 @@ def test_a_manifest_edited_by_hand_is_refused(chosen, tmp_path):
         take_split(tmp_path / "subset.json", {"ours": SET}, PART)
 
 
+def test_a_manifest_of_another_share_than_it_says_is_refused(chosen, tmp_path):
+    make_manifest({"small": take_fraction(SET[:40], *PART)}, PART).write(tmp_path / "small.json")
+    with pytest.raises(UserError, match=r"4 of 200 images(?s:.*)0\.1(?s:.*)make it again"):
+        take_split(tmp_path / "small.json", {"ours": SET}, PART)
+    make_manifest(chosen, Part(0.5, 3)).write(tmp_path / "renamed.json")
+    with pytest.raises(UserError, match="20 of 200 images"):
+        take_split(tmp_path / "renamed.json", {"ours": SET}, Part(0.5, 3))
+
+
+def test_a_manifest_of_an_index_file_counts_the_images_that_have_annotations(tmp_path):
+    write_index_file(tmp_path / "index.txt", {"ours": SET}, [PART])
+    chosen = take_split(tmp_path / "index.txt", {"ours": SET}, PART)
+    make_manifest(chosen, PART).write(tmp_path / "subset.json")
+    assert len(chosen["ours"]) == 15 and take_split(tmp_path / "subset.json", {"ours": SET}, PART) == chosen
+
+
 def test_a_list_of_ids_is_read_whatever_their_type(chosen, tmp_path):
     path = tmp_path / "ids.txt"
     write_ids(path, make_manifest(chosen, PART))
@@ -78,6 +94,19 @@ def test_a_list_of_ids_may_be_of_several_sets_and_have_spaces_in_it(tmp_path):
     assert take_split(path, {"a": SET, "b": other}, Part(3 / 201)) == {"a": SET[:2], "b": other}
     with pytest.raises(UserError, match="images that several of a, b have"):
         take_split(path, {"a": SET, "b": [*other, *SET]}, Part(3 / 401))
+
+
+def test_a_list_is_not_written_of_sets_that_share_ids(tmp_path):
+    with pytest.raises(UserError, match="a, b have image ids in common(?s:.*)manifest"):
+        write_ids(tmp_path / "ids.txt", make_manifest({"a": SET[:20], "b": SET[10:30]}, PART))
+    assert not (tmp_path / "ids.txt").exists()
+
+
+@pytest.mark.parametrize("empty", ["", "[]"])
+def test_a_list_of_nothing_is_answered_with_the_forms_that_are_read(tmp_path, empty):
+    (tmp_path / "ids.txt").write_text(empty)
+    with pytest.raises(UserError, match="names 0 of 200 images(?s:.*)Expected a manifest"):
+        take_split(tmp_path / "ids.txt", {"ours": SET}, PART)
 
 
 def test_a_list_of_another_share_than_the_config_says_is_refused(chosen, tmp_path):

@@ -23,7 +23,7 @@ def _ids(dicts):
 
 
 @pytest.mark.parametrize(
-    ("fraction", "count"), [(1.0, 1000), (0.1, 100), (0.01, 10), (0.0101, 11), (1e-6, 1), (0.07, 70)]
+    ("fraction", "count"), [(1.0, 1000), (0.1, 100), (0.01, 10), (0.0101, 11), (1e-6, 1), (1e-15, 1), (0.07, 70)]
 )
 def test_a_fraction_is_rounded_up(fraction, count):
     assert len(take_fraction(DICTS, fraction)) == count

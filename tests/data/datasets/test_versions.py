@@ -2,6 +2,7 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
@@ -119,6 +120,13 @@ def test_pairs_and_data_sets_of_ones_own_are_known_by_what_was_loaded(tmp_path, 
     plain = dataset_version(register([example], "version_own"))
     example["annotations"][0]["bbox"][0] += 1
     assert plain["images"] == 1 and plain != dataset_version(register([example], "version_own_changed"))
+
+
+def test_masks_as_arrays_are_hashed_to_their_last_value(register, example):
+    example["annotations"][0]["segmentation"] = np.zeros((40, 60))
+    plain = dataset_version(register([example], "version_array"))
+    example["annotations"][0]["segmentation"][20, 30] = 1
+    assert plain != dataset_version(register([example], "version_array_changed"))
 
 
 def test_a_version_is_read_once_per_process_and_a_known_size_is_not_loaded_again(scenes, monkeypatch, forget):

@@ -46,7 +46,8 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         Its dataset dicts, as Detectron2 or the function registered under that name makes them.
 
     Raises:
-        UserError: it is unknown, missing, empty, not JSON, or its categories do not match.
+        UserError: it is unknown, missing, empty, not JSON, has images without an id, or its categories do not
+            match.
     """
     check_datasets([name])
     try:
@@ -55,6 +56,13 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         raise UserError(_unreadable(name, error)) from error
     if not dicts:
         raise UserError(f"data set {name} has no images (read from {_source(name)})")
+    wrong = [image_id for entry in dicts if not isinstance(image_id := entry.get("image_id"), int | str)]
+    if wrong:
+        raise UserError(
+            f'data set {name}: the "image_id" of {len(wrong)} of {len(dicts)} images is no int or str, the first '
+            f"{wrong[0]!r} ({_source(name)})\nParts of a data set and evaluation go by it, and files hold it: give "
+            "each image one of its own, int(...) of NumPy's numbers."
+        )
     _check_category_ids(name, dicts)
     return dicts
 

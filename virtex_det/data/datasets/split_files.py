@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
-from virtex_det.data.datasets.subsets import manifest_sha256, rank_images
+from virtex_det.data.datasets.subsets import instances_of, manifest_sha256, rank_images
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -96,6 +96,8 @@ def take_split(path: str | Path, sets: Mapping[str, Dicts], part: Part) -> dict[
         ids, stated = _read_manifest(path, content)
         _check_part(path, stated, part)
         ids = _by_our_names(path, ids, list(sets))
+        remade = "It is of another data set or was edited: make it again with tools/subset.py."
+        _check_share(path, sum(map(len, ids.values())), sets, part.fraction, remade)
         return {name: _take_ids(path, ids[name], name, dicts) for name, dicts in sets.items()}
     if part.stratified:
         raise UserError(f"{path} names the images, not their categories: set DATASETS.SUBSET_STRATIFIED False.")
@@ -105,8 +107,17 @@ def take_split(path: str | Path, sets: Mapping[str, Dicts], part: Part) -> dict[
 
 
 def write_ids(path: str | Path, manifest: Manifest) -> None:
-    """Write the ids of a manifest one a line, with none of the rest."""
-    write_atomically(path, "".join(f"{image_id}\n" for image_id in chain(*manifest.ids.values())))
+    """Write the ids of a manifest one a line, with none of the rest.
+
+    Raises:
+        UserError: several data sets have an id in common.
+    """
+    ids = list(map(str, chain(*manifest.ids.values())))
+    if len(set(ids)) < len(ids):
+        raise UserError(
+            f"{', '.join(manifest.ids)} have image ids in common, which a list cannot tell apart: use a manifest."
+        )
+    write_atomically(path, "".join(f"{image_id}\n" for image_id in ids))
 
 
 def write_index_file(path: str | Path, sets: Mapping[str, Dicts], parts: Iterable[Part]) -> None:
@@ -208,14 +219,20 @@ def _take_listed(path: str | Path, content: Any, sets: Mapping[str, Dicts], frac
     everything = list(chain(*sets.values()))
     if len(_take_ids(path, ids, ", ".join(sets), everything)) > len(ids):
         raise UserError(f"{path} names images that several of {', '.join(sets)} have.\nWrite a manifest instead.")
-    share = len(ids) / len(everything)
-    if abs(share - fraction) * len(everything) > 1 + 0.02 * fraction * len(everything):
-        raise UserError(
-            f"{path} names {len(ids)} of {len(everything)} images, and DATASETS.TRAIN_FRACTION is {fraction}.\n"
-            f"Set DATASETS.TRAIN_FRACTION {share:.3g}: it is what records tell, and what schedules scale by."
-        )
+    share = f"{len(ids) / len(everything):.3g}: it is what records tell, and what schedules scale by."
+    _check_share(path, len(ids), sets, fraction, f"Set DATASETS.TRAIN_FRACTION {share}" if ids else _FORMS)
     wanted = set(map(str, ids))
     return {name: [entry for entry in dicts if str(entry["image_id"]) in wanted] for name, dicts in sets.items()}
+
+
+def _check_share(path: str | Path, count: int, sets: Mapping[str, Dicts], fraction: float, advice: str) -> None:
+    """Refuse a number of images that is not the fraction of all, or of those with annotations, to within 2 %."""
+    everything = list(chain(*sets.values()))
+    annotated = sum(instances_of(entry) != [] for entry in everything)
+    if not 0.98 * fraction * annotated - 1 <= count <= 1.02 * fraction * len(everything) + 1:
+        raise UserError(
+            f"{path} names {count} of {len(everything)} images, and DATASETS.TRAIN_FRACTION is {fraction}.\n{advice}"
+        )
 
 
 def _take_places(path: str | Path, content: dict[str, Any], sets: Mapping[str, Dicts], part: Part) -> dict[str, Dicts]:

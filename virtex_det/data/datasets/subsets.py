@@ -28,7 +28,7 @@ def take_fraction(
     """
     _check_fraction(fraction)
     # 1e-9 keeps 0.07 * 100 = 7.000000000000001 from becoming 8.
-    count = math.ceil(fraction * len(dicts) - 1e-9)
+    count = max(1, math.ceil(fraction * len(dicts) - 1e-9))
     return [dicts[place] for place in sorted(rank_images(dicts, seed, stratified)[:count])]
 
 

@@ -89,7 +89,8 @@ def _voc_files(name: str, folder: Path, split: str) -> dict[str, Path]:
 
 def _content(entry: dict[str, Any]) -> str:
     told = {key: entry[key] for key in ("image_id", "label", "captions", "annotations") if key in entry}
-    return json.dumps(told, sort_keys=True, default=str)
+    # An array as text would leave its middle out.
+    return json.dumps(told, sort_keys=True, default=lambda value: getattr(value, "tolist", value.__str__)())
 
 
 def _sha256_of(lines: Iterable[str]) -> str:
