@@ -35,6 +35,11 @@ def test_importing_the_package_registers_its_backbones():
     assert done.stdout.strip() == "True", done.stderr
 
 
+def test_a_detectron2_that_lacks_a_package_says_which():
+    done = run_python("import sys; sys.modules['fvcore'] = None; import virtex_det")
+    assert "fvcore" in done.stderr.strip().splitlines()[-1]
+
+
 def test_a_missing_detectron2_gives_one_line_with_the_command_to_install_it():
     done = run_python("import sys; sys.modules['detectron2'] = None; import virtex_det")
     last_line = done.stderr.strip().splitlines()[-1]

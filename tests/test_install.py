@@ -122,9 +122,9 @@ def test_what_an_interrupted_install_left_is_replaced(installer, toy_wheel, site
     assert not (site_packages / "toy_dist-1.0.dist-info" / "half").exists()
 
 
-def run_installer(python_path: Path) -> subprocess.CompletedProcess[str]:
+def run_installer(python_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(python_path), "PIP_NO_INDEX": "1"}
-    command = [sys.executable, str(ROOT / "tools" / "install_detectron2.py")]
+    command = [sys.executable, str(ROOT / "tools" / "install_detectron2.py"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -139,6 +139,13 @@ def test_a_detectron2_that_imports_is_kept(tmp_path):
     done = run_installer(tmp_path)
     assert done.returncode == 0
     assert "detectron2: already here, kept" in done.stdout
+
+
+def test_help_installs_nothing(tmp_path):
+    write_module(tmp_path, "lvis", "raise SystemExit('was imported')")
+    done = run_installer(tmp_path, "--help")
+    assert done.returncode == 0 and "sal-detectron2" in done.stdout
+    assert run_installer(tmp_path, "--nothing").returncode == 2
 
 
 def test_a_detectron2_that_does_not_import_is_left_alone_and_named(tmp_path):

@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from jinja2 import UndefinedError
 
+import virtex_det.utils
 from virtex_det.utils import render_markdown, replacing, write_atomically
 
 
@@ -9,6 +14,13 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     write_atomically(tmp_path / "new" / "a.txt", "two")
     assert (tmp_path / "new" / "a.txt").read_text() == "two"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.txt"]
+
+
+def test_a_page_is_utf_8_whatever_the_locale(tmp_path):
+    program = f"import runpy; runpy.run_path({virtex_det.utils.__file__!r})['write_atomically']('page', 'AP 1 \\xb1 2')"
+    ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ascii_alone, check=True)
+    assert (tmp_path / "page").read_text(encoding="utf-8") == "AP 1 ± 2"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ Both wheels come without their dependencies, which setup.py lists: Detectron2 as
 and lvis for opencv-python, which would overwrite opencv-python-headless.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def install(wheel: Wheel, site_packages: Path) -> None:
 
 def main() -> int:
     """Install what is missing; return the exit code."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     site_packages = Path(sysconfig.get_path("purelib"))
     try:
         for wheel in WHEELS:

@@ -12,6 +12,7 @@ replace, and leaves a result record in OUTPUT_DIR. The last two train as tools/t
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,15 +52,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         probe = probes.add_parser(name, parents=[argument_parser("")], conflict_handler="resolve")
         probe.set_defaults(config_file=str(Path(__file__).resolve().parents[1] / "configs" / "probes" / config))
         if name == "voc07":
-            probe.add_argument(
-                "--costs", type=_numbers, default=COSTS, help="separated by commas (default: %(default)s)"
-            )
-            probe.add_argument("--folds", type=int, default=FOLDS, help="of cross-validation (default: %(default)s)")
+            probe.add_argument("--costs", type=_costs, default=COSTS, help="separated by commas (default: %(default)s)")
+            probe.add_argument("--folds", type=_folds, default=FOLDS, help="of cross-validation (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
+def _costs(text: str) -> tuple[float, ...]:
+    try:
+        costs = tuple(map(float, text.split(",")))
+    except ValueError:
+        costs = ()
+    if not costs or not all(0 < cost < math.inf for cost in costs):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 0.1,1")
+    return costs
+
+
+def _folds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 2 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ try:
     import detectron2  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "virtex_det needs Detectron2, which is not here; install it with: python tools/install_detectron2.py"
+        f"virtex_det needs Detectron2, which cannot be imported here ({error}); "
+        "install it with: python tools/install_detectron2.py"
     ) from error
 
 import virtex_det.data

@@ -1,4 +1,6 @@
 import copy
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +121,17 @@ def test_a_target_that_cannot_be_written_is_one_message(source, tmp_path):
         convert(source("virtex zoo"), tmp_path / "file" / "w.pth")
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_a_full_disk_is_one_message_and_leaves_nothing(source, tmp_path, suffix):
+    path = source("virtex zoo")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        assert "the room on the disk" in refusal(path, tmp_path / f"w{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_config_of_a_converted_clip_is_whole(source, tmp_path):
     convert(source("openai clip RN50x4"), tmp_path / "x4.pth")
     model = detector("CLIP RN50x4", "C4")
@@ -149,8 +162,9 @@ def test_a_published_model_goes_into_ours_whole_and_comes_out_as_it_was(tmp_path
     checkpointer.load(published(name, save))
     assert checkpointer.report.format == "virtex" and set(checkpointer.report.loaded) == set(model.state_dict())
     assert not (checkpointer.report.unused or checkpointer.report.missing or checkpointer.report.partial)
-    ours = save({"model": model.state_dict()}, "ours.pth")
+    ours = save({"model": model.state_dict()}, "published.pth")  # in its place: the large ones are half a gigabyte
     assert not convert(ours, tmp_path / "back.pth", to="virtex").unused
+    Path(ours).unlink()
     written = torch.load(tmp_path / "back.pth", weights_only=True)
     assert list(written) == ["model"]
     kinds = [[key, list(value.shape), str(value.dtype)] for key, value in written["model"].items()]

@@ -50,8 +50,9 @@ def test_scenes_and_vocabulary_lie_in_the_demos_folder(tmp_path):
     assert vocabulary[-1] == str(tmp_path / "vocabulary.model")
 
 
-def test_a_folder_with_a_demo_of_another_size_is_refused(tmp_path):
-    (tmp_path / "demo.json").write_text("{}")
+@pytest.mark.parametrize("written", ["{}", '{"train": 6'])
+def test_a_folder_with_a_demo_of_another_size_is_refused(tmp_path, written):
+    (tmp_path / "demo.json").write_text(written)
     with pytest.raises(UserError, match="another size"):
         run_demo(tmp_path, SIZE)
 

@@ -1,4 +1,5 @@
 import argparse
+import errno
 import logging
 import shlex
 import subprocess
@@ -25,6 +26,27 @@ def test_a_users_mistake_ends_with_code_1_and_one_message(capsys):
 def test_an_error_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         with_one_screen_errors(lambda: 1 / 0)
+
+
+def test_a_place_that_takes_no_file_is_one_message(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        with_one_screen_errors((tmp_path / "file" / "folder").mkdir)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(f"\nerror: Cannot write {tmp_path / 'file' / 'folder'}: Not a directory.")
+
+
+def test_a_file_of_ours_that_is_missing_keeps_its_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        with_one_screen_errors((tmp_path / "none").read_text)
+
+
+def test_a_full_disk_while_training_is_logged_without_a_traceback():
+    logger = logging.getLogger("detectron2.engine.train_loop")
+    with_one_screen_errors(lambda: None)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), (OSError, full, None))
+    assert logger.filter(record) and record.exc_info is None
 
 
 def test_a_mistake_met_in_a_loader_process_loses_the_traceback_in_its_message():

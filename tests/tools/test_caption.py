@@ -1,4 +1,5 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,10 @@ def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_no
     run = caption("--config-file", config, "broken.jpg", cwd=tmp_path)
     assert run.returncode == 1 and "None of the 1 files" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("size", ["0", "x"])
+def test_a_batch_that_is_no_number_of_images_is_said_to_be_so(size, capsys):
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOL))["main"](["--run", "output", "photo.jpg", "--batch-size", size])
+    assert f"'{size}' is no whole number of 1 or more" in capsys.readouterr().err

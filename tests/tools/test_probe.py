@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,14 @@ def test_help_says_what_each_probe_is():
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     run = probe("voc07", "MODEL.WEIGHTS", tmp_path / "nowhere.pth")
     assert run.returncode == 1 and "nowhere.pth" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("option", ["--folds=1", "--folds=x", "--costs=a,b", "--costs=-1", "--costs=nan", "--costs="])
+def test_costs_and_folds_are_refused_before_anything_is_read(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "tools" / "probe.py"))["parse"](["voc07", option])
+    assert stopped.value.code == 2
+    assert "is no whole number of 2 or more" in (said := capsys.readouterr().err) or "such as 0.1,1" in said
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -53,8 +54,9 @@ def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
-    except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}.") from error
+    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are PyTorch's and safetensors' of a disk
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UserError(f"Cannot write {target}: {why}. Look at its permissions and the room on the disk.") from error
     unused = tuple(sorted(set(weights.tensors) - set(names.values())))
     return report._replace(sha256=file_sha256(file), unused=unused)
 

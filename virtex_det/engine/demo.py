@@ -131,9 +131,9 @@ def _vocabulary(folder: Path) -> Path:
 
 def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
     path = folder / "demo.json"
-    wanted = json.loads(json.dumps(dataclasses.asdict(size)))
+    wanted = dataclasses.asdict(size)
     del wanted["seeds"]  # more of them go into the same folder
-    if path.exists() and json.loads(path.read_text()) != wanted:
+    if path.exists() and path.read_text() != json.dumps(wanted):
         raise UserError(f"{folder} holds a demo of another size. Remove the folder or give another one with --output.")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(wanted))

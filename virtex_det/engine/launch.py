@@ -1,6 +1,7 @@
 """Starting a command on one process or many, and ending it on one screen when the user can mend what went wrong."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -13,6 +14,10 @@ from torch.multiprocessing import ProcessExitedException
 
 from virtex_det.errors import UserError
 
+# A place that takes no file: no permission, no room, a file where a folder has to be, or the other way round.
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Run ``main(args)`` on the GPUs that ``args`` asks for, under torchrun, or in this process.
@@ -24,20 +29,25 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 
 
 def with_one_screen_errors(function: Callable[..., object], *args: object) -> None:
-    """Call ``function(*args)``; for a mistake of the user's print its message, without a traceback, and exit with 1."""
+    """Call ``function(*args)``; for a mistake of the user's print its message, without a traceback, and exit with 1.
+
+    So ends also what the disk refuses: files may be written anywhere, and the place is the user's choice.
+    """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
     try:
         function(*args)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:  # who reads the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it ends
         sys.exit(1)
     except KeyboardInterrupt:
         print("\ninterrupted; what was saved stays", file=sys.stderr)
         sys.exit(130)
+    except (UserError, OSError) as error:
+        if not _can_be_mended(error):
+            raise
+        print(f"\nerror: {_message(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -81,7 +91,18 @@ def _join_environment(main: Callable[[argparse.Namespace], object], args: argpar
         torch.distributed.destroy_process_group()
 
 
+def _can_be_mended(error: BaseException | None) -> bool:
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _REFUSALS)
+
+
+def _message(error: UserError | OSError) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    place = error.filename2 or error.filename or "a file"
+    return f"Cannot write {place}: {error.strerror}. Look at the path, its permissions and the room on the disk."
+
+
 def _drop_traceback_of_user_errors(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], UserError):
+    if record.exc_info and _can_be_mended(record.exc_info[1]):
         record.exc_info = None
     return True
