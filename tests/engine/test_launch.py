@@ -33,7 +33,9 @@ def test_a_place_that_takes_no_file_is_one_message(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         with_one_screen_errors((tmp_path / "file" / "folder").mkdir)
     assert stopped.value.code == 1
-    assert capsys.readouterr().err.startswith(f"\nerror: Cannot write {tmp_path / 'file' / 'folder'}: Not a directory.")
+    assert capsys.readouterr().err.startswith(
+        f"\nerror: Cannot read or write {tmp_path / 'file' / 'folder'}: Not a directory."
+    )
 
 
 def test_a_file_of_ours_that_is_missing_keeps_its_traceback(tmp_path):

@@ -157,6 +157,11 @@ def test_a_new_run_folder_gets_its_config_and_environment(tmp_path):
     assert "PyTorch" in (tmp_path / "environment.txt").read_text()
 
 
+def test_no_name_is_no_run_folder():
+    with pytest.raises(UserError, match="OUTPUT_DIR is empty"):
+        setup(arguments("OUTPUT_DIR", ""))
+
+
 def test_a_folder_that_holds_another_run_is_refused_unless_resumed(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
     with pytest.raises(UserError, match="--resume"):

@@ -67,6 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_devices(cfg)
     check_tokenizer(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any((run_folder / marker).exists() for marker in RUN_MARKERS)
     if is_run and not (args.resume or args.eval_only):
