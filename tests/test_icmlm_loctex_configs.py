@@ -101,3 +101,15 @@ def test_norms_and_biases_of_text_encoder_and_head_have_no_decay_and_weights_hav
     exempt = [name for name in names if re.search(cfg.SOLVER.NO_DECAY, name)]
     assert exempt == [name for name in names if "norm" in name or name.endswith("bias")]
     assert 0 < len(exempt) < len(names)
+
+
+@pytest.mark.parametrize("bert", ["", "a bert that learns, too"])
+def test_so_it_is_at_paper_scale_with_a_text_encoder_that_learns(bert, tmp_path):
+    if bert:
+        bert = str(make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12))
+    text = {"WEIGHTS": bert, "FREEZE": False, "HIDDEN_SIZE": 24, "ATTENTION_HEADS": 2}
+    options = [part for key, value in text.items() for part in (f"MODEL.TEXT_ENCODER.{key}", value)]
+    cfg = load("icmlm/icmlm_tfm_R_50", *options, "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu")
+    names = [n for n, _ in build_model(cfg).named_parameters() if n.startswith(("text_encoder.", "fusion."))]
+    exempt = [name for name in names if re.search(cfg.SOLVER.NO_DECAY, name)]
+    assert exempt == [name for name in names if "norm" in name.lower() or name.endswith("bias")]

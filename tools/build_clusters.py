@@ -13,7 +13,7 @@ from typing import Any
 try:
     import torch
 
-    from virtex_det.data.clusters import cluster, tf_idf
+    from virtex_det.data.clusters import check_numbers, cluster, tf_idf
     from virtex_det.data.datasets import load_dataset
     from virtex_det.data.wordpiece import WordPieceTokenizer
     from virtex_det.engine import with_one_screen_errors
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Cluster the captions that the command line names."""
     options = _parser().parse_args(arguments)
     images = [image for name in options.dataset for image in load_dataset(name)]
-    captions = sorted({caption for image in images for caption in image["captions"]})
+    captions = sorted({caption for image in images for caption in image.get("captions", [])})
+    check_numbers(len(captions), options.size, options.seed)
     vectors, made_of = (
         (_bert_vectors(captions, options), options.bert) if options.bert else (tf_idf(captions), "tf-idf")
     )

@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     tokenizer = read_tokenizer(options.tokenizer)
     sha256 = tokenizer_sha256(options.tokenizer)
-    captions = [caption for name in options.dataset for image in load_dataset(name) for caption in image["captions"]]
+    images = [image for name in options.dataset for image in load_dataset(name)]
+    captions = [caption for image in images for caption in image.get("captions", [])]
     concepts = build_concepts(captions, tokenizer, sha256, options.parts_of_speech, options.size)
     concepts.write(options.output)
     print(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")

@@ -31,8 +31,19 @@ def test_a_seed_fixes_them():
 
 
 def test_more_clusters_than_captions_are_refused_with_the_most_there_can_be():
-    with pytest.raises(UserError, match="use --size 4"):
+    with pytest.raises(UserError, match="use --size 1 to 4"):
         cluster(CAPTIONS, tf_idf(CAPTIONS), size=5, seed=0, made_of="tf-idf")
+
+
+@pytest.mark.parametrize(("size", "seed"), [(0, 0), (-1, 0), (2, -1)])
+def test_numbers_that_k_means_cannot_take_are_refused(size, seed):
+    with pytest.raises(UserError, match=f"make {size} clusters with seed {seed}; use --size 1 to 4"):
+        cluster(CAPTIONS, tf_idf(CAPTIONS), size, seed, "tf-idf")
+
+
+def test_captions_without_a_word_are_an_error():
+    with pytest.raises(UserError, match="by their words"):
+        tf_idf(["!", "?"])
 
 
 def test_they_survive_their_file(clusters, tmp_path):

@@ -81,6 +81,12 @@ def test_odd_captions_do_no_harm(tokenizer, caption):
     assert words(build_concepts([caption, "a man"], tokenizer, "abc"))["man"][0] == "noun"
 
 
+def test_a_word_in_another_font_is_not_a_second_concept_of_the_same_piece(tokenizer):
+    concepts = build_concepts(["a \U0001d40c\U0001d400\U0001d40d", "a man", "a horse"], tokenizer, "abc")
+    assert {*words(concepts)} == {"man", "horse"}
+    concepts.require_pieces(tokenizer)
+
+
 @pytest.mark.parametrize("captions", [[], ["on the"]])
 def test_captions_without_any_concept_are_an_error(tokenizer, captions):
     with pytest.raises(UserError, match="no noun or adjective or verb"):

@@ -226,6 +226,8 @@ def test_images_without_a_caption_are_an_error_that_says_where_to_write_it(tmp_p
     (tmp_path / "b.txt").write_text(" \n")
     with pytest.raises(UserError, match=r"no caption for .*b\.jpg and 1 more.*\n.*--caption TEXT.*b\.txt"):
         with_captions([tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")])
+    with pytest.raises(UserError, match="no caption"):
+        with_captions([tmp_path / "b.jpg"], "  ")
 
 
 def test_a_text_that_is_no_text_is_an_error(tmp_path):

@@ -38,3 +38,13 @@ def test_too_many_clusters_are_refused_and_nothing_is_written(build, tmp_path):
     with pytest.raises(UserError, match="--size"):
         build("--size", 10**6)
     assert not list(tmp_path.iterdir())
+
+
+def test_it_is_said_before_a_bert_reads_anything(build, tmp_path):
+    with pytest.raises(UserError, match="--size 1 to"):
+        build("--size", 0, "--bert", tmp_path / "nothing")
+
+
+def test_data_without_captions_are_refused(build):
+    with pytest.raises(UserError, match="no captions"):
+        build("--dataset", "scenes_val")

@@ -8,6 +8,7 @@ import pytest
 from tests.tiny_bert import make_bert
 from virtex_det.data.concepts import ConceptSet
 from virtex_det.data.wordpiece import tokenizer_sha256
+from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "build_concepts.py"
 
@@ -35,6 +36,17 @@ def test_concepts_of_several_datasets_are_written_and_shown(arguments, vocabular
 def test_fewer_than_asked_for_is_a_warning(arguments, tmp_path, capsys):
     build(*arguments, make_bert(tmp_path / "bert", ("a", "red", "circle", "square")))
     assert "warning: no more than" in capsys.readouterr().out
+
+
+def test_data_without_captions_are_refused(arguments, vocabulary):
+    with pytest.raises(UserError, match="Check that the datasets have captions"):
+        build(*arguments, vocabulary, "--dataset", "scenes_val")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_below_one_is_refused(arguments, vocabulary, size):
+    with pytest.raises(UserError, match="--size must be 1 or more"):
+        build(*arguments, vocabulary, "--size", size)
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(arguments, tmp_path):

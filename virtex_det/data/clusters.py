@@ -72,10 +72,9 @@ def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of
         made_of: name of the vectors, for the file.
 
     Raises:
-        UserError: there are fewer captions than clusters, or scikit-learn is not installed.
+        UserError: as ``check_numbers``, or scikit-learn is not installed.
     """
-    if size > len(captions):
-        raise UserError(f"{len(captions)} different captions cannot make {size} clusters; use --size {len(captions)}.")
+    check_numbers(len(captions), size, seed)
     try:
         from sklearn.cluster import MiniBatchKMeans
         from sklearn.preprocessing import normalize
@@ -86,13 +85,35 @@ def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of
     return CaptionClusters(size, seed, made_of, dict(zip(captions, found, strict=True)))
 
 
+def check_numbers(captions: int, size: int, seed: int) -> None:
+    """Refuse what k-means cannot do; before a BERT reads all captions rather than after.
+
+    Raises:
+        UserError: there are no captions, fewer of them than clusters, no cluster is asked for, or the seed is negative.
+    """
+    if not captions:
+        raise UserError("These data sets have no captions; name ones that have, such as coco_2017_train_captions.")
+    if not 1 <= size <= captions or seed < 0:
+        raise UserError(
+            f"{captions} different captions cannot make {size} clusters with seed {seed}; use --size 1 to {captions}, "
+            "and --seed 0 or more."
+        )
+
+
 def tf_idf(captions: Sequence[str]) -> Any:
-    """Return sparse vectors (captions, words), where no BERT is at hand: what words a caption has, rare ones more."""
+    """Return sparse vectors (captions, words), where no BERT is at hand: what words a caption has, rare ones more.
+
+    Raises:
+        UserError: the captions have no words, or scikit-learn is not installed.
+    """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         raise _needs_scikit_learn(error) from error
-    return TfidfVectorizer(strip_accents="unicode").fit_transform(captions)
+    try:
+        return TfidfVectorizer(strip_accents="unicode").fit_transform(captions)
+    except ValueError as error:
+        raise UserError(f"The captions cannot be told apart by their words: {error}. Check the captions.") from error
 
 
 def _needs_scikit_learn(error: ImportError) -> UserError:

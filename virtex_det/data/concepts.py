@@ -77,6 +77,23 @@ class ConceptSet:
                 f"Build it anew with this tokenizer. {_HOW_TO_BUILD}"
             )
 
+    def require_pieces(self, tokenizer: Tokenizer) -> None:
+        """Refuse a set that was edited into one with words that captions would never be found to have.
+
+        Raises:
+            UserError: a word is not the one piece of the tokenizer that the set says, or is there twice.
+        """
+        ids = [concept.token_id for concept in self.concepts]
+        twice = {token_id for token_id, times in Counter(ids).items() if times > 1}
+        for word, token_id in ((concept.word, concept.token_id) for concept in self.concepts):
+            if token_id in twice or tokenizer.encode(word) != [token_id] or normalize_caption(word) != word:
+                raise UserError(
+                    f"The concept {word!r} in INPUT.CAPTION.CONCEPTS has token_id {token_id}"
+                    f"{', as another one has' if token_id in twice else ''}; of the tokenizer its pieces are "
+                    f"{tokenizer.encode(word)}.\nA concept is one piece, in lower case and without accents, and there "
+                    "once: mend its entry or take it out."
+                )
+
 
 def build_concepts(
     captions: Iterable[str],
@@ -99,12 +116,18 @@ def build_concepts(
         size: the set has fewer when there are no more.
 
     Raises:
-        UserError: HanTa is not installed, or no word remains.
+        UserError: HanTa is not installed, no word remains, or the size is below 1.
     """
+    if size < 1:
+        raise UserError(f"A concept set of {size} words cannot be; --size must be 1 or more.")
     found = (
         Concept(word, part, count, pieces[0])
         for word, (part, count) in _most_frequent_parts(captions).items()
-        if part in parts_of_speech and len(pieces := tokenizer.encode(word)) == 1 and pieces[0] != tokenizer.unk_id
+        # Letters of a mathematical font are lower-cased only when normalised again.
+        if word == normalize_caption(word)
+        and part in parts_of_speech
+        and len(pieces := tokenizer.encode(word)) == 1
+        and pieces[0] != tokenizer.unk_id
     )
     concepts = sorted(found, key=lambda concept: (-concept.count, concept.word))[:size]
     if not concepts:

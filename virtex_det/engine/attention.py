@@ -253,7 +253,7 @@ def with_captions(paths: Sequence[Path], caption: str = "") -> list[dict[str, An
     Raises:
         UserError: an image has no caption; the models whose attention is drawn write none.
     """
-    captions = [caption or _caption_beside(path) for path in paths]
+    captions = [caption.strip() or _caption_beside(path) for path in paths]
     without = [path for path, found in zip(paths, captions, strict=True) if not found]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""

@@ -99,7 +99,7 @@ def _message(error: UserError | OSError) -> str:
     if isinstance(error, UserError):
         return str(error)
     place = error.filename2 or error.filename or "a file"
-    return f"Cannot read or write {place}: {error.strerror}. Look at the path, its permissions and the room on the disk."
+    return f"Cannot read or write {place}: {error.strerror}. Look at the path, permissions and room on the disk."
 
 
 def _drop_traceback_of_user_errors(record: logging.LogRecord) -> bool:

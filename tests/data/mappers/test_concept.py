@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -120,10 +121,23 @@ def test_images_without_any_concept_are_counted_in_the_log(make_mapper, with_cap
     assert "2 of 3 images have no concept word" in caplog.text
 
 
+def test_counting_leaves_images_without_captions_to_the_error_that_names_them(make_mapper, example, caplog):
+    with caplog.at_level(logging.INFO, logger="virtex_det.data.mappers.concept"):
+        make_mapper().log_coverage([{**example, "captions": []}, {"file_name": "a.jpg"}])
+    assert "2 of 2 images" in caplog.text
+
+
 def test_what_is_cut_off_is_neither_masked_nor_a_tag(make_mapper, with_captions):
-    mapper = make_mapper(max_length=4)
-    mapped = mapper(with_captions("the cat dog star"))
+    mapper = make_mapper(max_length=5)
+    mapped = mapper(with_captions("the cat on dog star"))
     assert masked_words(mapper, mapped) == ["cat"] and tags(mapped) == ["cat"]
+
+
+def test_a_word_cut_within_is_not_taken_for_the_concept_that_it_begins_like(make_mapper, with_captions):
+    mapper = make_mapper(max_length=5)
+    mapped = mapper(with_captions("a dog catfish"))
+    assert mapped["caption_tokens"][-2] == mapper.tokenizer.encode("cat")[0]
+    assert masked_words(mapper, mapped) == ["dog"] and tags(mapped) == ["dog"]
 
 
 def test_a_flip_exchanges_the_concepts_left_and_right(make_mapper, with_captions):
@@ -178,4 +192,25 @@ def test_a_config_names_tokenizer_and_concepts(cfg, tokenizers, with_captions):
 def test_concepts_of_another_tokenizer_are_refused(cfg, tokenizers):
     concept_set(tokenizers["wordpiece"]).write(cfg.INPUT.CAPTION.CONCEPTS)
     with pytest.raises(UserError, match="built with another tokenizer"):
+        ConceptMapper(cfg, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"token_id": 10**6}, "'dog'.* token_id 1000000"),
+        ({"token_id": 4}, "'dog'.* token_id 4; of the tokenizer its pieces are"),
+        ({"word": "Dog"}, "'Dog'.*\\n.*lower case"),
+        ({"word": "catfish"}, "'catfish'.*\\n.*one piece"),
+        ({"word": "cat", "token_id": "cat"}, "'cat'.* as another one has"),
+    ],
+)
+def test_an_entry_that_no_caption_would_match_is_refused(cfg, tokenizers, change, message):
+    whole = concept_set(tokenizers["sentencepiece"])
+    cat, dog, *others = whole.concepts
+    if change.get("token_id") == "cat":
+        change = {**change, "token_id": cat.token_id}
+    edited = replace(whole, concepts=(cat, replace(dog, **change), *others))
+    edited.write(cfg.INPUT.CAPTION.CONCEPTS)
+    with pytest.raises(UserError, match=message):
         ConceptMapper(cfg, True)

@@ -12,6 +12,7 @@ from tests.modeling.pretraining.conftest import (
     with_targets,
 )
 from tests.tiny_bert import make_bert
+from virtex_det.errors import UserError
 from virtex_det.modeling.textual.fusion import Masked
 
 # The first has an unknown token, whose id is padding's; the last no concept.
@@ -64,6 +65,11 @@ def test_the_loss_is_the_mean_of_minus_the_log_probability_of_each_masked_token(
     losses = model(batch())
     assert list(losses) == ["loss_masked_concept"]
     assert float(losses["loss_masked_concept"]) == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_a_tag_weight_below_zero_is_refused(build):
+    with pytest.raises(UserError, match="TAG_WEIGHT is -1.0"):
+        build("ICMLMModel", *SMALL, "MODEL.ICMLM.TAG_WEIGHT", -1.0)
 
 
 def test_the_tag_loss_has_its_weight_and_sees_the_image_alone(build):

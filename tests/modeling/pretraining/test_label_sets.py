@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.label_sets import equal_share_losses, label_presence, sigmoid_losses
 
 LABELS = [torch.tensor([2, 0, 2]), torch.empty(0, dtype=torch.int64), torch.tensor([3])]
@@ -15,6 +16,11 @@ def logits():
 
 def test_presence_forgets_order_and_number():
     assert label_presence(LABELS, 4).int().tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def test_a_label_that_the_model_does_not_have_is_an_error_with_what_to_set():
+    with pytest.raises(UserError, match=r"label 3, and the model has 3 labels(?s:.*)NUM_CLASSES(?s:.*)NUM_TAGS 0"):
+        label_presence(LABELS, 3)
 
 
 def test_with_equal_shares_an_image_loses_the_mean_over_its_labels_and_one_without_any_does_not_count(logits):

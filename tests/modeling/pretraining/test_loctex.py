@@ -244,6 +244,31 @@ def test_a_feature_map_that_the_backbone_does_not_give_is_refused_with_what_to_s
         build("LocTexModel", *SMALL, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res4",))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("TEMPERATURE", 0.0), "TEMPERATURE is 0.0"),
+        (("TEMPERATURE", -0.1), "TEMPERATURE is -0.1"),
+        (("LOCALIZATION_WEIGHT", -1.0), "LOCALIZATION_WEIGHT -1.0"),
+        (("LOCALIZATION_FEATURES", ()), "LOCALIZATION_FEATURES is empty"),
+    ],
+)
+def test_a_value_that_would_train_towards_nothing_is_refused(build, options, message):
+    key, value = options
+    with pytest.raises(UserError, match=message):
+        build("LocTexModel", *SMALL, f"MODEL.LOCTEX.{key}", value)
+
+
+def test_a_backbone_without_its_last_feature_map_is_refused(build):
+    only_res4 = ("MODEL.RESNETS.OUT_FEATURES", ["res4"], "MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res4",))
+    with pytest.raises(UserError, match=r"not give res5(?s:.*)OUT_FEATURES to \['res4', 'res5'\]"):
+        build("LocTexModel", *SMALL, *only_res4)
+
+
+def test_without_localisation_its_features_do_not_matter(build):
+    build("LocTexModel", *SMALL, *WITHOUT_TRACES, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ())(batch())
+
+
 def losses_and_gradients(cfg: CfgNode, examples: list[dict]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     torch.manual_seed(0)
     model = with_fixed_norms(build_model(cfg)).double()

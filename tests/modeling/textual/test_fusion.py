@@ -112,3 +112,10 @@ def test_no_masked_token_at_all_gives_no_logits(name):
 def test_another_head_is_refused():
     with pytest.raises(UserError, match='MODEL.ICMLM.HEAD is \'fc\'; expected "tfm" or "att_fc"'):
         make("fc")
+
+
+def test_heads_that_do_not_divide_the_width_of_the_text_are_refused_where_there_are_several():
+    sizes = {"visual_feature_size": 4, "text_size": 10, "vocab_size": 9, "num_layers": 1, "feedforward_size": 8}
+    with pytest.raises(UserError, match=r"MODEL.ICMLM.ATTENTION_HEADS is 4.* 10 numbers(?s:.*)such as 10\."):
+        build_fusion_head("tfm", **sizes, attention_heads=4, dropout=0.0)
+    build_fusion_head("att_fc", **sizes, attention_heads=4, dropout=0.0)

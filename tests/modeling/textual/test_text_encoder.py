@@ -94,3 +94,9 @@ def test_captions_longer_than_bert_reads_are_refused(cfg, bert):
     cfg.MODEL.TEXT_ENCODER.WEIGHTS, cfg.INPUT.CAPTION.MAX_LENGTH = str(bert), 33
     with pytest.raises(UserError, match="at most 32 tokens"):
         build_text_encoder(cfg)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_with_ones_that_do(cfg):
+    cfg.MODEL.TEXT_ENCODER.ATTENTION_HEADS = 3
+    with pytest.raises(UserError, match=r"MODEL.TEXT_ENCODER.ATTENTION_HEADS is 3.* 16 numbers(?s:.*)such as 16\."):
+        build_text_encoder(cfg)

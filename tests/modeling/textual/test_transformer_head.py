@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from virtex_det.config import get_cfg
+from virtex_det.errors import UserError
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
 
 
@@ -98,3 +99,10 @@ def test_the_head_that_a_config_describes() -> None:
     assert head.visual_projection.weight.shape == (64, 12) and layer.linear1.weight.shape == (96, 64)
     assert head.embedding.words.weight.shape == (50, 64) and head.embedding.positions.weight.shape == (17, 64)
     assert float(layer.linear1.weight.std()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.TEXTUAL.update({"HIDDEN_SIZE": 64, "ATTENTION_HEADS": 3})
+    with pytest.raises(UserError, match="MODEL.TEXTUAL.ATTENTION_HEADS is 3.*64 numbers"):
+        build_textual_head(cfg, visual_feature_size=12)

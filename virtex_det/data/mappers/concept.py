@@ -39,6 +39,7 @@ class ConceptMapper(CaptionMapper):
             caption_options: of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
+        concepts.require_pieces(self.tokenizer)
         self.concepts = concepts.concepts
         self._whole_words: dict[tuple[int, ...], bool] = {}
         self._index = torch.full((self.tokenizer.vocab_size,), -1)
@@ -69,12 +70,15 @@ class ConceptMapper(CaptionMapper):
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
         """Log how many images have no concept word in any caption; the masked-word loss skips them."""
-        have = [any(self._has_concept(caption) for caption in example["captions"]) for example in dicts]
+        have = [any(map(self._has_concept, example.get("captions") or ())) for example in dicts]
         logger.info("%d of %d images have no concept word in their captions", have.count(False), len(have))
 
     def concept_positions(self, tokens: Tensor) -> Tensor:
-        """Return where in tokens (L,) concepts stand as whole words: "cat" is none in "catfish", which it may begin."""
-        candidates = (self._index[tokens] >= 0).nonzero().flatten()
+        """Return where in tokens (L,) concepts stand as whole words: "cat" is none in "catfish", which it may begin.
+
+        The last token that fits is none either: what follows it may have been cut off.
+        """
+        candidates = (self._index[tokens[: self.max_length - 2]] >= 0).nonzero().flatten()
         listed = tokens.tolist()
         whole = [self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()]
         return candidates[torch.tensor(whole, dtype=torch.bool)]

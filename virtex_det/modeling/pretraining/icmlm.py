@@ -8,6 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor
 from torch.nn import functional as F
 
+from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.pretraining.label_sets import LabelSetLoss, equal_share_losses, label_presence
 from virtex_det.modeling.pretraining.tag_prediction import build_tag_loss, num_tags
@@ -77,6 +78,8 @@ class ICMLMModel(ImageModel):
         common = super().from_config(cfg)
         channels = common["backbone"].output_shape()["res5"].channels
         options, text_encoder = cfg.MODEL.ICMLM, build_text_encoder(cfg)
+        if options.TAG_WEIGHT < 0:
+            raise UserError(f"MODEL.ICMLM.TAG_WEIGHT is {options.TAG_WEIGHT}; expected 0, for no tag loss, or above.")
         fusion = build_fusion_head(
             options.HEAD,
             visual_feature_size=channels,

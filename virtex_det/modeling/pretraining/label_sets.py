@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import TargetLosses
 
 # From logits and presence, both (images, labels), to the losses of the images.
@@ -13,8 +14,18 @@ LabelSetLoss = Callable[[Tensor, Tensor], TargetLosses]
 
 
 def label_presence(labels: Sequence[Tensor], num_labels: int) -> Tensor:
-    """Return bool (images, num_labels) from the labels of each image, int64 (n,), in any order, repeated or not."""
+    """Return bool (images, num_labels) from the labels of each image, int64 (n,), in any order, repeated or not.
+
+    Raises:
+        UserError: a label is none of the model's.
+    """
     together = torch.cat([*labels])
+    if len(together) and together.max() >= num_labels:
+        raise UserError(
+            f"An example has label {int(together.max())}, and the model has {num_labels} labels, counted from 0.\n"
+            "Set MODEL.CLASSIFIER.NUM_CLASSES to the classes of DATASETS.TRAIN, or for tags "
+            "MODEL.TAG_PREDICTION.NUM_TAGS 0, which reads their number from the file."
+        )
     counts = torch.tensor([len(of_image) for of_image in labels], device=together.device)
     images = torch.arange(len(labels), device=together.device).repeat_interleave(counts)
     present = torch.zeros(len(labels), num_labels, dtype=torch.bool, device=together.device)

@@ -1,10 +1,11 @@
 """Contrastive learning of images and captions, with attention that follows the narrator's pointer (LocTex)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -88,21 +89,16 @@ class LocTexModel(ImageModel):
         """Return the arguments of the constructor.
 
         Raises:
-            UserError: the backbone does not give a feature map that is asked for.
+            UserError: the backbone does not give a feature map that is asked for, or a number makes no sense.
         """
         common, options = super().from_config(cfg), cfg.MODEL.LOCTEX
-        wanted, given = options.LOCALIZATION_FEATURES, common["backbone"].output_shape()
-        if absent := [name for name in wanted if name not in given]:
-            raise UserError(
-                f"MODEL.LOCTEX.LOCALIZATION_FEATURES names {', '.join(absent)}, which the backbone does not give.\n"
-                f"Set MODEL.RESNETS.OUT_FEATURES to {sorted({*given, *wanted})}."
-            )
+        _check(options, common["backbone"].output_shape())
         return common | {
             "text_encoder": build_text_encoder(cfg),
             "embed_size": options.EMBED_SIZE,
             "temperature": options.TEMPERATURE,
             "localization_weight": options.LOCALIZATION_WEIGHT,
-            "localization_features": wanted,
+            "localization_features": options.LOCALIZATION_FEATURES,
         }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
@@ -178,6 +174,28 @@ class LocTexModel(ImageModel):
             name: attend(tokens, embedding(_channels_last(encoded.features[name])))
             for name, embedding in self.cell_embeddings.items()
         }
+
+
+def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
+    """Refuse features that the backbone does not give, and numbers that would train towards nothing or backwards."""
+    if options.TEMPERATURE <= 0 or options.LOCALIZATION_WEIGHT < 0:
+        raise UserError(
+            f"MODEL.LOCTEX.TEMPERATURE is {options.TEMPERATURE}, LOCALIZATION_WEIGHT {options.LOCALIZATION_WEIGHT}.\n"
+            "The temperature must be above 0; the weight 0, which leaves the loss on attention out, or above."
+        )
+    localized = options.LOCALIZATION_FEATURES if options.LOCALIZATION_WEIGHT else ("res5",)
+    if not localized:
+        raise UserError(
+            "MODEL.LOCTEX.LOCALIZATION_FEATURES is empty. Name a feature map such as res5; to leave the loss on "
+            "attention out, set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0."
+        )
+    wanted = {"res5", *localized}
+    if absent := sorted(wanted - {*given}):
+        raise UserError(
+            f"The backbone does not give {', '.join(absent)}: LocTex compares images by res5, and localises in "
+            f"MODEL.LOCTEX.LOCALIZATION_FEATURES {options.LOCALIZATION_FEATURES}.\n"
+            f"Set MODEL.RESNETS.OUT_FEATURES to {sorted({*given, *wanted})}."
+        )
 
 
 def contrastive_losses(images: Tensor, captions: Tensor, temperature: float, *, all_processes: bool = False) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virtex_det.errors import UserError
+from virtex_det.modeling.textual.attention_heads import check_heads
 
 
 class Masked(NamedTuple):
@@ -163,10 +164,11 @@ def build_fusion_head(
     """Build MODEL.ICMLM.HEAD "tfm" or "att_fc"; the latter has one attention head.
 
     Raises:
-        UserError: it names another one.
+        UserError: it names another one, or MODEL.ICMLM.ATTENTION_HEADS does not divide the width of the text.
     """
     sizes = (visual_feature_size, text_size, vocab_size, num_layers)
     if head == "tfm":
+        check_heads("MODEL.ICMLM.ATTENTION_HEADS", attention_heads, text_size)
         return TransformerFusion(*sizes, attention_heads, feedforward_size, dropout)
     if head == "att_fc":
         return AttentionFusion(*sizes, feedforward_size, dropout)

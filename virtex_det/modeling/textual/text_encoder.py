@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from virtex_det.errors import UserError
+from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.bert import BertTextEncoder
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 
@@ -82,13 +83,15 @@ def build_text_encoder(cfg: CfgNode) -> TextEncoder:
     """Build what MODEL.TEXT_ENCODER describes: a pretrained BERT where it names one, else a transformer at random.
 
     Raises:
-        UserError: BERT cannot be read, or knows another vocabulary or shorter captions than the config has.
+        UserError: BERT cannot be read, or knows another vocabulary or shorter captions than the config has; or the
+            transformer's heads do not divide its width.
     """
     options = cfg.MODEL.TEXT_ENCODER
     if options.WEIGHTS:
         encoder = BertTextEncoder(options.WEIGHTS, frozen=options.FREEZE)
         _check_fits(cfg, encoder)
         return encoder
+    check_heads("MODEL.TEXT_ENCODER.ATTENTION_HEADS", options.ATTENTION_HEADS, options.HIDDEN_SIZE)
     return TransformerTextEncoder(
         vocab_size=cfg.MODEL.TEXTUAL.VOCAB_SIZE,
         hidden_size=options.HIDDEN_SIZE,

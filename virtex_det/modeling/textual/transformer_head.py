@@ -4,6 +4,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 
 BERT_STD = 0.02
@@ -97,8 +98,13 @@ class TransformerDecoderTextualHead(nn.Module):
 
 
 def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDecoderTextualHead:
-    """Build the head that MODEL.TEXTUAL describes, for an image grid of so many channels."""
+    """Build the head that MODEL.TEXTUAL describes, for an image grid of so many channels.
+
+    Raises:
+        UserError: its attention heads do not divide its width.
+    """
     textual = cfg.MODEL.TEXTUAL
+    check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
     return TransformerDecoderTextualHead(
         visual_feature_size=visual_feature_size,
         vocab_size=textual.VOCAB_SIZE,
