@@ -54,7 +54,7 @@ def page(browser, page_file):
     opened.on(
         "request", lambda request: request.url.startswith(("data:", "file:")) or opened.complaints.append(request.url)
     )
-    opened.goto(page_file.as_uri())
+    opened.goto(page_file.as_uri(), timeout=120_000)  # a busy machine takes its time
     yield opened
     opened.close()
 

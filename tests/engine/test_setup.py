@@ -189,11 +189,10 @@ def test_a_run_does_not_go_on_with_other_data_or_another_seed(run, mode, change)
     setup(arguments(*mode, *run))
 
 
-def test_a_run_goes_on_for_longer_but_is_not_evaluated_under_another_schedule(run):
-    longer = ("SOLVER.MAX_ITER", 200)
-    with pytest.raises(UserError, match="SOLVER.MAX_ITER 150, and the config has 200"):
-        setup(arguments("--resume", "--eval-only", *run, *longer))
-    setup(arguments("--resume", "--eval-only", *run, "SOLVER.CHECKPOINT_PERIOD", 7, "TEST.DETECTIONS_PER_IMAGE", 5))
+def test_a_run_goes_on_for_longer_but_is_evaluated_under_its_own_schedule(run):
+    longer = ("SOLVER.MAX_ITER", 200, "SOLVER.STEPS", "(7,)", "TEST.DETECTIONS_PER_IMAGE", 5)
+    evaluated, began = setup(arguments("--resume", "--eval-only", *run, *longer)), setup(arguments("--resume", *run))
+    assert evaluated.SOLVER == began.SOLVER and evaluated.TEST.DETECTIONS_PER_IMAGE == 5
     assert setup(arguments("--resume", *run, *longer)).SOLVER.MAX_ITER == 200
 
 

@@ -60,7 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.resume or args.eval_only:
         cfg = follow_kept_files(cfg, resume=args.resume)
     if args.resume:
-        check_resumed(cfg, only_evaluates=args.eval_only)
+        cfg = follow_run(cfg, only_evaluates=args.eval_only)
     if not args.eval_only:
         cfg = scale_to_processes(cfg)
     check_schedule(cfg)
@@ -174,27 +174,36 @@ def scale_to_processes(cfg: CfgNode) -> CfgNode:
     return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
 
 
-def check_resumed(cfg: CfgNode, *, only_evaluates: bool) -> None:
-    """Refuse other training data or another seed than a run began with: its records would tell what was not trained.
+def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
+    """Return the config for going on with the run in OUTPUT_DIR, whose records have to tell what was trained.
 
-    Evaluation alone trains nothing by another SOLVER either.
+    Evaluation alone trains by no SOLVER: the run's own holds.
+
+    Raises:
+        UserError: the run began with other training data or another seed.
     """
     own = Path(cfg.OUTPUT_DIR) / "config.yaml"
     if not own.with_name("last_checkpoint").exists() or not own.is_file():
-        return
-    began = dict(_leaves(CfgNode(yaml.safe_load(own.read_text()))))
-    schedule = {key for key in began if key.startswith("SOLVER.")} - {"SOLVER.CHECKPOINT_PERIOD"}
+        return cfg
+    began = CfgNode(yaml.safe_load(own.read_text()))
+    values = dict(_leaves(began))
     other = [
         (key, value)
         for key, value in _leaves(CfgNode(yaml.safe_load(cfg.dump())))
-        if (key in OF_THE_RUN or (only_evaluates and key in schedule)) and began.get(key, value) != value
+        if key in OF_THE_RUN and values.get(key, value) != value
     ]
     if other:
         raise UserError(
             f"The run in {own.parent} began with\n"
-            + "\n".join(f"  {key} {began[key]}, and the config has {value}" for key, value in other)
+            + "\n".join(f"  {key} {values[key]}, and the config has {value}" for key, value in other)
             + f"\nGo on as it began, which --config-file {own} holds whole, or start another run in another folder."
         )
+    if only_evaluates:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.merge_from_other_cfg(CfgNode({key: began.SOLVER[key] for key in cfg.SOLVER if key in began.SOLVER}))
+        cfg.freeze()
+    return cfg
 
 
 def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
