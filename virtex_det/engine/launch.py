@@ -87,6 +87,7 @@ def _join_environment(main: Callable[[argparse.Namespace], object], args: argpar
         torch.cuda.set_device(comm.get_local_rank())
     try:
         main(args)
+        comm.synchronize()  # one that tears its group down while another still works can end in an abort
     finally:
         torch.distributed.destroy_process_group()
 
