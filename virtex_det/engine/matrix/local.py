@@ -1,15 +1,10 @@
 """Runs as processes of this machine, its cores and GPUs shared out among them."""
 
 import dataclasses
-import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from virtex_det.engine.matrix.runs import LOCK, LOG, Run
-from virtex_det.errors import UserError
+from virtex_det.engine.matrix.runs import LOG, Run, locked
 
 
 class LocalLauncher:
@@ -37,7 +32,7 @@ class LocalLauncher:
         run.folder.mkdir(parents=True, exist_ok=True)
         slot = min(set(range(self.at_once)) - {job.slot for job in self.jobs if job.is_running()})
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
-        with (run.folder / LOG).open("a") as output, _locked(run.folder) as lock:
+        with (run.folder / LOG).open("a") as output, locked(run.folder) as lock:
             process = subprocess.Popen(
                 run.command(self.gpus_per_run),
                 stdout=output,
@@ -82,14 +77,3 @@ def visible_gpus() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return (named.split(",") if named else [str(number) for number in range(count)])[:count]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Yield the descriptor of a lock, which a process that is given it holds as long as it lives."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"Another process works in {folder}. Wait for it, or end it.") from error
-        yield file.fileno()

@@ -1,10 +1,12 @@
 """Training runs as processes of their own: several at once, behind one progress bar, skipped when complete."""
 
 import dataclasses
+import fcntl
 import json
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +17,6 @@ from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 LOG = "stdout.txt"
-LOCK = ".lock"  # held by whoever works in the folder
 RECORDS = "results.jsonl"
 
 
@@ -78,6 +79,23 @@ class Run:
         path = self.folder / LOG
         lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(it has printed nothing)"]
         return "\n".join(f"  {line[:160]}" for line in lines[-6:])
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Yield the descriptor of a folder's lock, which a process that is given it holds as long as it lives.
+
+    Raises:
+        UserError: another process works in the folder.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another process works in {folder}. Wait for it, or end it.") from error
+        except OSError:  # a file system without locks
+            pass
+        yield file.fileno()
 
 
 class Job(Protocol):

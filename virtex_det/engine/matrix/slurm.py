@@ -1,7 +1,6 @@
 """Runs as Slurm jobs, through submitit; they go on when the process that submitted them ends."""
 
 import dataclasses
-import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from virtex_det.engine.matrix.runs import LOCK, LOG, Run
+from virtex_det.engine.matrix.runs import LOG, Run, locked
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -111,20 +110,9 @@ class _Training:
 
     def __call__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.cpus), "PYTHONWARNINGS": "ignore"}
-        with self.log.open("a") as output, self.log.with_name(LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RuntimeError(f"Another process works in {self.log.parent}.") from error
-            except OSError:  # a file system without locks
-                pass
+        with self.log.open("a") as output, locked(self.log.parent) as lock:
             subprocess.run(
-                self.command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                check=True,
-                pass_fds=[lock.fileno()],
+                self.command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=True, pass_fds=[lock]
             )
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
