@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.protocols import protocols
-from virtex_det.config import get_cfg
+from virtex_det.config import get_cfg, leaves
 from virtex_det.engine import load_config
 from virtex_det.engine import protocol as protocol_module
 from virtex_det.engine.protocol import FREE, nearest_protocol, protocol_id, settings_digits
-from virtex_det.engine.setup import _leaves
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,14 +57,14 @@ def test_whole_numbers_in_a_list_of_fractions_show_as_fractions(key):
 
 def test_every_key_is_either_a_runs_own_or_shows():
     # Of a config near to no other protocol, so that a changed key has no way to another one.
-    for key, value in _leaves(load("detectron2/scenes_segm")):
+    for key, value in leaves(load("detectron2/scenes_segm")):
         if isinstance(value, bool):
             name = protocol_id(load("detectron2/scenes_segm", key, not value))
             assert name == ("scenes-segm" if key in FREE else f"scenes-segm+{key}={not value}")
 
 
 def test_the_runs_own_keys_exist():
-    assert {key for key, _ in _leaves(get_cfg())} >= FREE
+    assert {key for key, _ in leaves(get_cfg())} >= FREE
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_evaluating_in_a_run_folder_keeps_the_config_of_the_run(tmp_path):
 
 def test_sync_bn_over_cpu_processes_is_refused_with_what_to_set(monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    from virtex_det.engine.setup import check_devices
+    from virtex_det.engine.preflight import check_devices
 
     cfg = load_config(CONFIG, ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "SyncBN"])
     with pytest.raises(UserError, match="MODEL.RESNETS.NORM naiveSyncBN"):

@@ -1,8 +1,9 @@
 """Running things: the trainer, evaluation, processes and run folders."""
 
+from virtex_det.config import load_config
 from virtex_det.engine.evaluate import evaluate
 from virtex_det.engine.launch import launch, with_one_screen_errors
-from virtex_det.engine.setup import argument_parser, load_config, setup
+from virtex_det.engine.setup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
 
 __all__ = ["Trainer", "argument_parser", "evaluate", "launch", "load_config", "setup", "with_one_screen_errors"]

@@ -17,13 +17,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
-from virtex_det.config import get_cfg
+from virtex_det.config import get_cfg, load_config
 from virtex_det.data.images import BrokenImage
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
 from virtex_det.engine.pages import printable, write_page
-from virtex_det.engine.setup import kept_files, load_config
+from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from virtex_det.checkpoint import TransferCheckpointer, backbone_keys
+from virtex_det.config import load_config
 from virtex_det.data import build_test_loader
 from virtex_det.engine.results import write_records
-from virtex_det.engine.setup import load_config
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
 from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_voc_labels

@@ -11,8 +11,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.benchmark.protocols import Protocol, protocols
 from virtex_det.benchmark.records import sha256_of
-from virtex_det.config import get_cfg
-from virtex_det.engine.setup import load_config, scale_schedule
+from virtex_det.config import get_cfg, load_config, scale_schedule
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from virtex_det.benchmark.protocols import protocols
 from virtex_det.benchmark.published import PublishedResult, published_for
+from virtex_det.config import load_config
 from virtex_det.engine.protocol import FREE, SHOWN
 from virtex_det.engine.protocol_card import protocol_card
-from virtex_det.engine.setup import load_config
 from virtex_det.utils import render_markdown
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,11 @@ import yaml
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.config import load_config
 from virtex_det.engine.matrix.runs import Run
+from virtex_det.engine.preflight import check_data, check_tokenizer
 from virtex_det.engine.protocol import FREE
-from virtex_det.engine.setup import KEPT_FILES, check_data, check_tokenizer, load_config
+from virtex_det.engine.run_folder import KEPT_FILES
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
