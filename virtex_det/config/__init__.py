@@ -2,5 +2,15 @@
 
 from virtex_det.config.defaults import add_virtex_det_config, get_cfg
 from virtex_det.config.loading import leaves, load_config, scale_schedule, with_options
+from virtex_det.config.yaml_files import parse_yaml, read_yaml
 
-__all__ = ["add_virtex_det_config", "get_cfg", "leaves", "load_config", "scale_schedule", "with_options"]
+__all__ = [
+    "add_virtex_det_config",
+    "get_cfg",
+    "leaves",
+    "load_config",
+    "parse_yaml",
+    "read_yaml",
+    "scale_schedule",
+    "with_options",
+]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, downgrade_config, upgrade_config
 
 from virtex_det.config.defaults import get_cfg
+from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
 
 
@@ -32,10 +32,8 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         if config_file:
             _merge_file(cfg, config_file)
         cfg.merge_from_list(_with_float_options(cfg, overrides))
-    except (KeyError, AssertionError, ValueError, TypeError) as error:
+    except (KeyError, AssertionError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(_explain(error, cfg)) from error
-    except (yaml.YAMLError, OSError) as error:
-        raise UserError(f"{config_file} or one of its _BASE_ files cannot be read as plain YAML: {error}") from error
     scale_schedule(cfg)
     cfg.freeze()
     return cfg
@@ -93,11 +91,18 @@ def leaves(node: CfgNode) -> Iterator[tuple[str, Any]]:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
-    given = CfgNode(CfgNode.load_yaml_with_base(config_file, allow_unsafe=False))
-    if given.get("VERSION", cfg.VERSION) == cfg.VERSION:
+    given = CfgNode(read_config_file(config_file))
+    version = given.get("VERSION", cfg.VERSION)
+    if version == cfg.VERSION:
         cfg.merge_from_other_cfg(_with_floats(cfg, given))
-    else:
-        cfg.merge_from_file(config_file, allow_unsafe=False)  # which converts the configs of earlier versions
+        return
+    if version not in range(1, cfg.VERSION):
+        raise UserError(f"{config_file} has VERSION {version!r}; expected 1 to {cfg.VERSION}.")
+    earlier = downgrade_config(cfg, to_version=version)
+    earlier.merge_from_other_cfg(given)
+    converted = upgrade_config(earlier)
+    cfg.clear()
+    cfg.update(converted)
 
 
 def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:

@@ -7,6 +7,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from virtex_det.config import leaves, with_options
+from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
@@ -32,7 +33,7 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     own = Path(cfg.OUTPUT_DIR) / "config.yaml"
     if not own.with_name("last_checkpoint").exists() or not own.is_file():
         return cfg
-    began = CfgNode(yaml.safe_load(own.read_text()))
+    began = CfgNode(read_config_file(own))
     values = dict(leaves(began))
     other = [
         (key, value)

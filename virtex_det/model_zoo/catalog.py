@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
+from virtex_det.config import read_yaml
 from virtex_det.errors import UserError
 
 CATALOG = Path(__file__).with_name("catalog.yaml")
@@ -106,9 +105,9 @@ def read_catalog(path: Path) -> tuple[Record, ...]:
         UserError: naming the record and the field that are wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"The catalogue {path} cannot be read as plain YAML: {error}") from error
+        content = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"The catalogue {error}") from error
     entries = content.get("weights") if isinstance(content, Mapping) else None
     if not isinstance(entries, list):
         raise UserError(f"The catalogue {path} has no list of records under the key weights.")

@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
-from virtex_det.config import load_config
+from virtex_det.config import load_config, parse_yaml, read_yaml
 from virtex_det.engine.matrix.runs import Run
 from virtex_det.engine.preflight import check_data, check_tokenizer
 from virtex_det.engine.protocol import FREE
@@ -113,16 +112,15 @@ def _shared_config(run: Run) -> CfgNode:
 def _settings(run: Run) -> dict[str, Any]:
     pairs = dict(zip(run.options[::2], run.options[1::2], strict=True))
     own = {
-        key: yaml.safe_load(pairs[key]) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
+        key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
     }
     return dict(_leaves(_shared_config(run))) | own
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
     try:
-        return dict(_leaves(yaml.load(path.read_text(), loader)))
-    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        return dict(_leaves(read_yaml(path)))
+    except (UserError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
         ) from error

@@ -1,12 +1,11 @@
 """Reading a matrix from YAML: every mistake is one screen that says what was meant, before anything runs."""
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from virtex_det.config import read_yaml
 from virtex_det.engine.matrix.matrix import Matrix, Pretraining
 from virtex_det.errors import UserError
 
@@ -31,8 +30,10 @@ def read_matrix(path: str | Path) -> Matrix:
     Raises:
         UserError: there is no such file, or it is not of the form.
     """
+    if not Path(path).exists():
+        raise UserError(f"There is no matrix {path}. Those that come with virtex_det: configs/benchmarks/")
     try:
-        content = yaml.load(Path(path).read_text(), _UniqueKeys)
+        content = read_yaml(path)
         _check_keys(content, _KEYS)
         return Matrix(
             title=_text(content, "title"),
@@ -44,20 +45,9 @@ def read_matrix(path: str | Path) -> Matrix:
             baseline=str(content.get("baseline") or ""),
             options=dict(content.get("options") or {}),
         )
-    except OSError as error:
-        raise UserError(f"There is no matrix {path}. Those that come with virtex_det: configs/benchmarks/") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no matrix: {type(error).__name__} {error}\n{_FORM}") from error
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error; plain YAML keeps the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ValueError(f"{twice[0]!r} stands twice")
-        return super().construct_mapping(node, deep)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is no matrix: {reason}\n{_FORM}") from error
 
 
 def _start(what: Any) -> str | Pretraining:

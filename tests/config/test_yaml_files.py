@@ -1,0 +1,170 @@
+import os
+import time
+
+import pytest
+
+from virtex_det.config import get_cfg, load_config, read_yaml
+from virtex_det.config.yaml_files import MAX_BASES, MAX_BYTES, MAX_DEPTH, read_config_file
+from virtex_det.errors import UserError
+
+
+def repeated(first: str, form: str, times: int, levels: int) -> bytes:
+    """A text in which each level repeats the one before it."""
+    lines = [f"l0: &l0 {first}"]
+    for n in range(1, levels):
+        lines.append(f"l{n}: &l{n} " + form.format(", ".join([f"*l{n - 1}"] * times)))
+    return "\n".join(lines).encode()
+
+
+HOSTILE = {
+    "alias within itself": (b"a: &a [*a]\n", "alias .a stands within what it repeats"),
+    "alias within its mapping": (b"a: &a {b: *a}\n", "alias .a stands within"),
+    "alias of the whole file": (b"&a\nb: [1, {c: *a}]\n", "alias .a stands within"),
+    "alias as a key within itself": (b"a: &a\n  ? *a\n  : 1\n", "alias .a stands within"),
+    "alias that is not there": (b"a: *b\n", "undefined alias"),
+    "aliases of aliases": (repeated("[x, x]", "[{}]", 9, 12), "more than 200,000 values"),
+    "merges of merges": (repeated("{x: 1}", "{{<<: [{}]}}", 9, 12), "more than 200,000 values"),
+    "a ladder of aliases": (repeated("[x]", "[{}]", 1, 2000), f"more than {MAX_DEPTH} deep"),
+    "lists in lists": (b"a: " + b"[" * 100_000, "nest"),
+    "mappings in mappings": (b"{a: " * 5000, f"more than {MAX_DEPTH} deep"),
+    "blocks in blocks": (b"".join(b" " * n + b"a:\n" for n in range(300)), f"more than {MAX_DEPTH} deep"),
+    "many values": (b"a: [" + b"1," * 300_000 + b"]", "more than 200,000 values"),
+    "many bytes": (b"a: " + b"x" * MAX_BYTES, "more than 4,194,304 bytes"),
+    "a huge number": (b"a: " + b"9" * 5000, "plain YAML"),
+    "a huge hexadecimal number": (b"a: 0x" + b"f" * 10_000, "more than 64 bits"),
+    "a huge number of minutes": (b"a: 1" + b":59" * 5000, "more than 64 bits"),
+    "a day that is none": (b"a: 2001-99-99\n", "plain YAML"),
+    "a tag that makes objects": (b"a: !!python/object/new:os.system [x]\n", "plain YAML"),
+    "a tag that names a function": (b"a: !!python/name:os.system\n", "plain YAML"),
+    "an unknown tag": (b"a: !x 1\n", "plain YAML"),
+    "bad base64": (b"a: !!binary x\n", "plain YAML"),
+    "a list as a key": (b"? [1, 2]\n: 1\n", "plain YAML"),
+    "a key twice": (b"A:\n  B: 1\n  B: 2\n", "line 3: 'B' stands twice"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "plain YAML"),
+    "bytes": (bytes(range(256)), "plain YAML"),
+    "zeros": (bytes(1000), "plain YAML"),
+    "a picture": (b"\xff\xd8\xff\xe0\0\x10JFIF", "plain YAML"),
+    "broken UTF-16": (b"\xff\xfea\0:", "plain YAML"),
+    "half a surrogate": (b'a: "\\ud800"\n', "plain YAML"),
+    "a character beyond all": (b'a: "\\U7fffffff"\n', "plain YAML"),
+    "a merge of text": (b"a:\n  <<: x\n", "plain YAML"),
+}
+ODD_CONFIGS = {
+    "empty": ("", "expected lines of KEY: VALUE, found None"),
+    "a list": ("- 1\n", r"expected lines of KEY: VALUE, found \[1\]"),
+    "a word": ("MODEL\n", "expected lines of KEY: VALUE, found 'MODEL'"),
+    "a number as a key": ("3: x\n", "key 3 is not text"),
+    "a number as a key further in": ("MODEL:\n  3: x\n", "key 3 is not text"),
+    "base a number": ("_BASE_: 3\n", "_BASE_ is 3; expected the name"),
+    "base nothing": ("_BASE_:\n", "_BASE_ is None; expected the name"),
+    "base a mapping": ("_BASE_: {a: b.yaml}\n", "_BASE_ is .*; expected the name"),
+    "base a list of numbers": ("_BASE_: [1]\n", r"_BASE_ is \[1\]; expected the name"),
+    "base a list in a list": ("_BASE_: [[a.yaml]]\n", "_BASE_ is .*; expected the name"),
+    "base empty text": ('_BASE_: ""\n', "_BASE_ is ''; expected the name"),
+    "base the folder": ("_BASE_: .\n", "is a folder"),
+    "base itself": ("_BASE_: config.yaml\n", "_BASE_ leads in a circle"),
+    "base itself by another road": ("_BASE_: ../{folder}/./config.yaml\n", "_BASE_ leads in a circle"),
+    "base missing": ("_BASE_: nowhere.yaml\n", "nowhere.yaml cannot be read: No such file"),
+    "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml cannot be read"),
+    "base with a zero": ('_BASE_: "a\\0b"\n', "expected the name of a config file"),
+    "base a long name": (f"_BASE_: {'x' * 5000}\n", "cannot be read: File name too long"),
+    "base a device": ("_BASE_: /dev/zero\n", "is a device"),
+    "base over http": ("_BASE_: http://localhost:9/a.yaml\n", "address 'http://localhost:9/a.yaml'.*local files alone"),
+    "base over HTTPS": ("_BASE_: HTTPS://localhost:9/a.yaml\n", "local files alone"),
+    "base of Detectron2's model zoo": ("_BASE_: detectron2://a.yaml\n", "local files alone"),
+    "base in our model zoo": ("_BASE_: [virtex://a]\n", "local files alone"),
+    "a version that is none": ("VERSION: [2]\n", r"VERSION \[2\]; expected 1 to 2"),
+    "a version to come": ("VERSION: 99\n", "VERSION 99; expected 1 to 2"),
+    "a version below all": ("VERSION: -1000\n", "VERSION -1000; expected 1 to 2"),
+    "signs without end in a text": (f"SEED: '{'-' * 100_000}1'\n", "config does not fit|plain YAML"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_yaml_that_means_harm_is_refused_at_once(name, tmp_path):
+    content, message = HOSTILE[name]
+    (tmp_path / "x.yaml").write_bytes(content)
+    began = time.perf_counter()
+    with pytest.raises(UserError, match=message) as caught:
+        read_yaml(tmp_path / "x.yaml")
+    assert time.perf_counter() - began < 5
+    assert str(tmp_path / "x.yaml") in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("name", ODD_CONFIGS)
+def test_a_config_that_cannot_be_meant_is_one_screen(name, tmp_path):
+    content, message = ODD_CONFIGS[name]
+    (tmp_path / "config.yaml").write_text(content.replace("{folder}", tmp_path.name))
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(str(tmp_path / "config.yaml"), [])
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("length", [2, 3, 50])
+def test_configs_that_name_each_other_in_a_circle_are_named(length, tmp_path):
+    for n in range(length):
+        (tmp_path / f"{n}.yaml").write_text(f"_BASE_: {(n + 1) % length}.yaml\n")
+    with pytest.raises(UserError, match=r"circle: .*0.yaml -> .*1.yaml"):
+        read_config_file(tmp_path / "0.yaml")
+
+
+def test_a_circle_through_a_link_is_found(tmp_path):
+    (tmp_path / "a.yaml").write_text("_BASE_: b.yaml\n")
+    (tmp_path / "b.yaml").symlink_to("a.yaml")
+    with pytest.raises(UserError, match="circle"):
+        read_config_file(tmp_path / "a.yaml")
+
+
+def test_bases_that_double_at_each_step_end(tmp_path):
+    for n in range(50):
+        (tmp_path / f"{n}.yaml").write_text(f"_BASE_: [{n + 1}.yaml, {n + 1}.yaml]\n")
+    (tmp_path / "50.yaml").write_text("SEED: 1\n")
+    with pytest.raises(UserError, match=f"more than {MAX_BASES} _BASE_ files"):
+        read_config_file(tmp_path / "0.yaml")
+
+
+def test_a_pipe_or_a_folder_as_a_config_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "config.yaml").write_text("_BASE_: pipe.yaml\n")
+    with pytest.raises(UserError, match="is a named pipe, and not a regular file"):
+        read_config_file(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="is a folder"):
+        read_config_file(tmp_path)
+
+
+def test_bases_are_laid_over_each_other_as_detectron2_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.yaml").write_text("MODEL: {A: 1, B: {C: 1}}\nSEED: 1\n")
+    (tmp_path / "b.yaml").write_text("MODEL: {B: {D: 2}}\nSEED: 2\n")
+    (tmp_path / "c.yaml").write_text("_BASE_: ['~/a.yaml', b.yaml]\nMODEL: {A: 3}\n")
+    expected = type(get_cfg()).load_yaml_with_base(str(tmp_path / "c.yaml"))
+    assert read_config_file(tmp_path / "c.yaml") == expected
+    assert expected == {"MODEL": {"A": 3, "B": {"C": 1, "D": 2}}, "SEED": 2}
+
+
+def test_a_base_with_a_value_where_the_config_has_keys_is_an_error(tmp_path):
+    (tmp_path / "a.yaml").write_text("MODEL: 3\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\nMODEL: {DEVICE: cpu}\n")
+    with pytest.raises(UserError, match="MODEL holds keys, and the _BASE_ has the value 3"):
+        read_config_file(tmp_path / "b.yaml")
+
+
+def test_aliases_and_merges_within_bounds_work(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: [1, 2]}\nb: &b {<<: *a, x: 2}\nc: [*a, {<<: *a}]\n")
+    a, b = {"x": 1, "y": [1, 2]}, {"x": 2, "y": [1, 2]}
+    assert read_yaml(tmp_path / "x.yaml") == {"a": a, "b": b, "c": [a, a]}
+
+
+def test_yaml_in_utf_16_or_with_a_byte_order_mark_is_read(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "x.yaml").write_text("a: ü\n", encoding=encoding)
+        assert read_yaml(tmp_path / "x.yaml") == {"a": "ü"}
+
+
+def test_a_config_of_an_earlier_version_is_converted(tmp_path):
+    (tmp_path / "old.yaml").write_text("VERSION: 1\nMODEL:\n  RPN:\n    HEAD_NAME: StandardRPNHead\n")
+    (tmp_path / "new.yaml").write_text("_BASE_: old.yaml\nSEED: 3\n")
+    cfg = load_config(str(tmp_path / "new.yaml"), [])
+    assert (cfg.VERSION, cfg.SEED) == (2, 3)

@@ -1,0 +1,70 @@
+"""Opening files that a user names: regular files alone, since opening a pipe or a device may hang or do something."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from virtex_det.errors import UserError
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading bytes.
+
+    Raises:
+        UserError: it is a folder, a pipe, a socket or a device; it is not there, or may not be read.
+    """
+    try:
+        refuse_special(path, Path(path).stat())
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe put there meanwhile must not block
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name, or a lone surrogate
+        raise UserError(f"{path!s:.500} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    try:
+        refuse_special(path, os.fstat(handle))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def refuse_special(path: str | Path, status: os.stat_result) -> None:
+    """Refuse what is not a regular file.
+
+    Args:
+        path: its name.
+        status: what ``os.stat`` says about it.
+
+    Raises:
+        UserError: it is a folder, a pipe, a socket or a device.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
+        raise UserError(f"{path} is {kind}, and not a regular file. Name a regular file.")
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Args:
+        path: its name.
+        max_bytes: the most that a file of its kind may have.
+
+    Raises:
+        UserError: as of ``open_regular``, or it has more bytes.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(max_bytes + 1)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(content) > max_bytes:
+        raise UserError(f"{path} has more than {max_bytes:,} bytes, the most that is read of a file of its kind.")
+    return content
