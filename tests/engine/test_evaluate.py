@@ -3,9 +3,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.data import MetadataCatalog
 
 from virtex_det.benchmark import read_records
-from virtex_det.engine import Trainer, evaluate
+from virtex_det.engine import Trainer, evaluate, read_classes
 from virtex_det.errors import UserError
 
 
@@ -107,3 +109,9 @@ def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(pre
     trainer.resume_or_load(resume=False)
     trainer.train()
     assert evaluate(pretraining_cfg(*options), resume=True).keys() == {"validation"}
+
+
+def test_a_run_keeps_the_names_of_its_classes_in_its_folder_and_in_its_checkpoints(trained):
+    classes = MetadataCatalog.get("scenes_train").thing_classes
+    assert list(read_classes(trained)) == classes
+    assert torch.load(trained / "model_final.pth", weights_only=True)["classes"] == classes

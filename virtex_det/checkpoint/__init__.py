@@ -2,7 +2,7 @@
 
 from virtex_det.checkpoint.agreement import backbone_keys, contradictions, follow_weights
 from virtex_det.checkpoint.architecture import Architecture, describe
-from virtex_det.checkpoint.checkpointer import TransferCheckpointer
+from virtex_det.checkpoint.checkpointer import TransferCheckpointer, classes_in
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.formats import FORMATS, Format
 from virtex_det.checkpoint.loading import LoadReport, Mismatch, load_weights
@@ -17,6 +17,7 @@ __all__ = [
     "Mismatch",
     "TransferCheckpointer",
     "backbone_keys",
+    "classes_in",
     "contradictions",
     "convert",
     "describe",

@@ -22,6 +22,7 @@ from virtex_det.utils import replacing, write_atomically
 
 _LAST = "last_checkpoint"
 _TOKENIZER = "tokenizer_sha256"
+_CLASSES = "classes"
 _WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
 
 
@@ -30,6 +31,8 @@ class TransferCheckpointer(DetectionCheckpointer):
 
     Attributes:
         report: the LoadReport of the last load or resume; None before.
+        classes: names of the classes that the model is trained on, saved with it; after a resume or the load
+            of a whole model, those that the file names.
 
     Example:
         >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)
@@ -65,6 +68,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.cfg = cfg
         self._tokenizer_sha256 = _tokenizer_sha256(cfg)
         self.report: LoadReport | None = None
+        self.classes: tuple[str, ...] = ()
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights of any known family, and leave their report in the run folder.
@@ -87,6 +91,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         content = read_file(file, mmap=not wanted)  # an optimizer may keep the very tensors it is given
         if self.require == "model":
             self._check_tokenizer(content, path)
+            self.classes = classes_in(content)
         # A file that fills a whole model is recognised by its content, and needs no family named for it.
         weights = recognise(content, path, family_of(self.cfg) if self.require == "backbone" else "")
         report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
@@ -123,6 +128,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             weights = as_format(OWN_CHECKPOINT, unwrap(content, "model"))
             self.report = fill(self.model, weights, path, require="model")._replace(sha256=file_sha256(path))
             rest = self._restore(content, list(self.checkpointables), path)
+            self.classes = classes_in(content)
         except UserError as error:
             raise UserError(f"Cannot resume. {error}\n{self._other_checkpoints(path)}") from error
         self.logger.info("Resumed %s from %s", ", ".join(["the model", *self.checkpointables]), path)
@@ -201,16 +207,19 @@ class TransferCheckpointer(DetectionCheckpointer):
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
                 ) from error
         return {
-            key: value for key, value in content.items() if key not in ("model", "pixels", "network", _TOKENIZER, *keys)
+            key: value
+            for key, value in content.items()
+            if key not in ("model", "pixels", "network", _CLASSES, _TOKENIZER, *keys)
         }
 
     def _origin(self) -> dict[str, Any]:
-        """Return what no tensor tells of a model: pixels, strides and pools, and the tokenizer where there is one."""
+        """Return what no tensor tells of a model: classes, pixels, strides, pools, tokenizer, where there are any."""
+        classes = {_CLASSES: list(self.classes)} if self.classes else {}
         if self.cfg is None:
-            return {}
+            return classes
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
-        return {"pixels": pixels._asdict(), "network": network_facts(self.cfg), **tokenizer}
+        return {"pixels": pixels._asdict(), "network": network_facts(self.cfg), **classes, **tokenizer}
 
     def _check_tokenizer(self, content: Any, path: str) -> None:
         saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None
@@ -242,6 +251,13 @@ class TransferCheckpointer(DetectionCheckpointer):
             f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
             "make room, then go on with --resume."
         )
+
+
+def classes_in(content: Any) -> tuple[str, ...]:
+    """Return the class names that the content of a checkpoint says it was trained on; none where it does not say."""
+    names = content.get(_CLASSES) if isinstance(content, Mapping) else None
+    is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if names and is_list else ()
 
 
 def _tokenizer_of(cfg: CfgNode | None) -> str:

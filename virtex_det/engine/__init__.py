@@ -3,7 +3,17 @@
 from virtex_det.config import load_config
 from virtex_det.engine.evaluate import evaluate
 from virtex_det.engine.launch import launch, with_one_screen_errors
+from virtex_det.engine.run_folder import read_classes
 from virtex_det.engine.setup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
 
-__all__ = ["Trainer", "argument_parser", "evaluate", "launch", "load_config", "setup", "with_one_screen_errors"]
+__all__ = [
+    "Trainer",
+    "argument_parser",
+    "evaluate",
+    "launch",
+    "load_config",
+    "read_classes",
+    "setup",
+    "with_one_screen_errors",
+]

@@ -1,5 +1,7 @@
 """The folder of a run: what it keeps, and what a run may not change when it goes on."""
 
+import json
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from detectron2.config import CfgNode
 from virtex_det.config import leaves, with_options
 from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
-from virtex_det.utils import replacing
+from virtex_det.utils import replacing, write_atomically
 
+CLASSES = "classes.json"
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
@@ -90,3 +93,32 @@ def keep_files(cfg: CfgNode) -> None:
         if named.is_file():
             with replacing(Path(cfg.OUTPUT_DIR) / name) as unfinished:
                 unfinished.write_bytes(named.read_bytes())
+
+
+def keep_classes(run_folder: str | Path, classes: Sequence[str]) -> None:
+    """Write the names of the classes that a run is trained on, in the order of their numbers."""
+    write_atomically(Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n")
+
+
+def read_classes(run_folder: str | Path) -> tuple[str, ...]:
+    """Return the class names that a run was trained on: the number of a predicted class is a place in them.
+
+    Args:
+        run_folder: OUTPUT_DIR of the run.
+
+    Returns:
+        No names where the folder does not say, as of a run of an earlier version or a model without classes.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = Path(run_folder) / CLASSES
+    if not path.is_file():
+        return ()
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Delete it; checkpoints of the run have the names too.") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} holds no list of class names. Delete it; checkpoints of the run have the names too.")
+    return tuple(names)

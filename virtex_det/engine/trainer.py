@@ -21,9 +21,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.data.build import build_test_loader, build_train_loader
+from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.engine.hooks import BrokenImages, PreciseBN
 from virtex_det.engine.results import write_records
+from virtex_det.engine.run_folder import keep_classes
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
@@ -78,6 +80,7 @@ class Trainer(DefaultTrainer):
             The last evaluation's results, None when ``DATASETS.TEST`` is empty.
         """
         self.step_trainer.data_loader = self.build_train_loader(self.cfg, self.start_iter)
+        self._keep_classes()
         TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self.results)
@@ -197,6 +200,16 @@ class Trainer(DefaultTrainer):
         if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
             model = UnpastedMasks.of(model, cfg.MODEL.BF16)
         return super().test(cfg, model, evaluators)
+
+    def _keep_classes(self) -> None:
+        """Keep the names of the classes with the run, and refuse to resume it with others; the data are loaded."""
+        classes = training_classes(self.cfg)
+        if classes and self.checkpointer.classes:
+            sides = {"the checkpoint": self.checkpointer.classes, "DATASETS.TRAIN": classes}
+            compare_classes(sides, advice="Go on with the data that the run began with, or start a new run.")
+        self.checkpointer.classes = classes
+        if classes and comm.is_main_process():
+            keep_classes(self.cfg.OUTPUT_DIR, classes)
 
     def _build_precise_bn(self) -> PreciseBN:
         periods = (self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)

@@ -1,0 +1,99 @@
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from virtex_det import get_cfg
+from virtex_det.data.classes import (
+    check_classes,
+    check_unnamed_classes,
+    compare_classes,
+    model_classes,
+    training_classes,
+)
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def named():
+    """Registers data sets that have nothing but class names."""
+    names = []
+
+    def register(name, classes, key="thing_classes"):
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).set(**{key: classes} if classes else {"evaluator_type": "coco"})
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def config(number, architecture="GeneralizedRCNN", key="MODEL.ROI_HEADS.NUM_CLASSES", mapper="DetectionMapper"):
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", architecture, key, number, "DATALOADER.MAPPER", mapper])
+    return cfg
+
+
+def test_the_same_classes_in_another_order_are_shown_side_by_side(named):
+    names = [named("classes_a", ["bolt", "nut", "screw"]), named("classes_b", ["nut", "bolt", "screw"])]
+    with pytest.raises(
+        UserError, match=r"(?s)classes_a and classes_b .*\(3 and 3\).*0 +bolt +nut\n +1 +nut +bolt\n"
+    ) as error:
+        check_classes(config(3), names)
+    assert "screw" not in str(error.value)
+
+
+def test_a_missing_class_is_shown_as_missing(named):
+    names = [named("classes_a", ["bolt", "nut"]), named("classes_b", ["bolt"])]
+    with pytest.raises(UserError, match=r"1 +nut +\(none\)"):
+        check_classes(config(2), names)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "mapper", "metadata"),
+    [
+        ("GeneralizedRCNN", "MODEL.ROI_HEADS.NUM_CLASSES", "DetectionMapper", "thing_classes"),
+        ("RetinaNet", "MODEL.RETINANET.NUM_CLASSES", "DetectionMapper", "thing_classes"),
+        ("ImageClassifier", "MODEL.CLASSIFIER.NUM_CLASSES", "ClassificationMapper", "classes"),
+        ("MultilabelClassificationModel", "MODEL.CLASSIFIER.NUM_CLASSES", "MultilabelMapper", "thing_classes"),
+    ],
+)
+def test_the_number_is_compared_for_every_kind_of_model(architecture, key, mapper, metadata, named):
+    name = named("classes_a", ["bolt", "nut"], metadata)
+    check_classes(config(2, architecture, key, mapper), [name])
+    for number in (1, 3, 80):
+        with pytest.raises(UserError, match=f"has {number} classes, data set classes_a has 2: bolt, nut\nSet {key} 2"):
+            check_classes(config(number, architecture, key, mapper), [name])
+
+
+def test_a_model_that_nobody_knows_has_names_compared_and_no_number(named):
+    cfg = config(80, "SomeDetector")
+    check_classes(cfg, [named("classes_a", ["bolt"])])
+    with pytest.raises(UserError, match="do not have the same classes"):
+        check_classes(cfg, ["classes_a", named("classes_b", ["nut"])])
+
+
+def test_a_model_of_captions_has_no_classes(named):
+    cfg = config(80, "BicaptioningModel", mapper="CaptionMapper")
+    check_classes(cfg, [named("classes_a", ["bolt"]), named("classes_b", ["nut"])])
+    assert model_classes(cfg) is None
+
+
+def test_a_data_set_that_names_no_classes_is_compared_by_number(named):
+    name = named("classes_unnamed", None)
+    dicts = [{"image_id": 5, "annotations": [{"category_id": 1}]}]
+    check_unnamed_classes(config(2), name, dicts)
+    with pytest.raises(UserError, match="image 5 has class 1, counted from 0, and MODEL.ROI_HEADS.NUM_CLASSES is 1"):
+        check_unnamed_classes(config(1), name, dicts)
+
+
+def test_the_classes_trained_on_are_those_of_the_first_set_that_names_any(named):
+    cfg = config(1)
+    cfg.DATASETS.TRAIN = (named("classes_unnamed", None), named("classes_a", ["bolt"]), "not registered")
+    assert training_classes(cfg) == ("bolt",)
+
+
+def test_many_differences_are_shown_in_part():
+    with pytest.raises(UserError, match="and 95 more"):
+        compare_classes({"a": [f"a{k}" for k in range(100)], "b": [f"b{k}" for k in range(100)]}, "")

@@ -1,0 +1,143 @@
+"""What a class number means to a model, a data set and a checkpoint: classes by number, name and order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from itertools import zip_longest
+from typing import NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tabulate import tabulate
+
+from virtex_det.errors import UserError
+
+_OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # where a data set's metadata has the names
+_DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
+_NUMBER_KEYS = {
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+}
+_SHOWN = 5
+
+
+class ModelClasses(NamedTuple):
+    """Where the classes of a model stand.
+
+    Attributes:
+        metadata: the entry of a data set's metadata that has the names.
+        key: the config key with their number; empty where the model is not one of those that we know.
+        number: its value.
+    """
+
+    metadata: str
+    key: str = ""
+    number: int = 0
+
+
+def model_classes(cfg: CfgNode) -> ModelClasses | None:
+    """Return where the classes of a config's model stand; None for a model without classes, such as a captioner."""
+    mapper, architecture = cfg.DATALOADER.MAPPER, cfg.MODEL.META_ARCHITECTURE
+    if mapper in ("ClassificationMapper", "MultilabelMapper"):
+        metadata = _OF_IMAGES if mapper == "ClassificationMapper" else _OF_OBJECTS
+        return _with_number(cfg, metadata, "MODEL.CLASSIFIER.NUM_CLASSES")
+    if architecture in _NUMBER_KEYS:
+        return _with_number(cfg, _OF_OBJECTS, _NUMBER_KEYS[architecture])
+    return ModelClasses(_OF_OBJECTS) if mapper in _DETECTION_MAPPERS else None
+
+
+def class_names(cfg: CfgNode, name: str) -> tuple[str, ...]:
+    """Return the names of a data set's classes in their order; none where the model or the data set has no classes.
+
+    Many registrations have them only once the data set is loaded, so load it before.
+    """
+    classes = model_classes(cfg)
+    return tuple(map(str, MetadataCatalog.get(name).get(classes.metadata, ()) or ())) if classes else ()
+
+
+def training_classes(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the class names of DATASETS.TRAIN, which is loaded; none where they have no classes."""
+    found = (class_names(cfg, name) for name in cfg.DATASETS.TRAIN if name in DatasetCatalog)
+    return next(filter(None, found), ())
+
+
+def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
+    """See that a class number means the same in all data sets and that the model has as many; the sets are loaded.
+
+    Args:
+        cfg: of the model.
+        names: data sets, those to train on and those to evaluate on.
+
+    Raises:
+        UserError: number, names or order of the classes differ.
+    """
+    classes = model_classes(cfg)
+    if classes is None:
+        return
+    named = {name: found for name in dict.fromkeys(names) if (found := class_names(cfg, name))}
+    first = next(iter(named), "")
+    for name, found in named.items():
+        compare_classes({first: named[first], name: found}, advice=_ADVICE)
+        if classes.key and len(found) != classes.number:
+            what = "classifier" if "CLASSIFIER" in classes.key else "detector"
+            raise UserError(
+                f"the {what} has {classes.number} classes, data set {name} has {len(found)}: {_some(found)}\n"
+                f"Set {classes.key} {len(found)}."
+            )
+
+
+def check_unnamed_classes(cfg: CfgNode, name: str, dicts: Sequence[Mapping]) -> None:
+    """See that the objects of a data set which names no classes have numbers that the model has.
+
+    Raises:
+        UserError: a number is not among them.
+    """
+    classes = model_classes(cfg)
+    if classes is None or not classes.key or class_names(cfg, name):
+        return
+    for entry in dicts:
+        labels = [entry["label"]] if "label" in entry else [a["category_id"] for a in entry.get("annotations", ())]
+        if wrong := [label for label in labels if not 0 <= label < classes.number]:
+            raise UserError(
+                f"data set {name}: image {entry['image_id']} has class {wrong[0]}, counted from 0, and "
+                f"{classes.key} is {classes.number}.\nThe data set names no classes, so numbers alone can be compared. "
+                f'Name them: MetadataCatalog.get("{name}").set({classes.metadata}=[...])'
+            )
+
+
+def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
+    """Refuse two lists of classes that differ, showing the first differences side by side.
+
+    Args:
+        sides: the names of the classes, by what has them.
+        advice: what to do.
+
+    Raises:
+        UserError: they differ in number, names or order.
+    """
+    if len(set(map(tuple, sides.values()))) <= 1:
+        return
+    rows = list(enumerate(zip_longest(*sides.values(), fillvalue="(none)")))
+    differing = [[number, *row] for number, row in rows if len(set(row)) > 1]
+    table = tabulate(differing[:_SHOWN], ["class", *sides], disable_numparse=True)
+    counts = " and ".join(str(len(names)) for names in sides.values())
+    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    indented = "\n".join(f"  {line}" for line in table.splitlines())
+    raise UserError(
+        f"{' and '.join(sides)} do not have the same classes ({counts}), so a class number does not mean the same:\n"
+        f"{indented}{more}\n{advice}"
+    )
+
+
+_ADVICE = (
+    "A model learns numbers, counted from 0 in the order of the category ids. Give all data sets the same categories "
+    "under ids of the same order, or train and evaluate on data sets that have them."
+)
+
+
+def _with_number(cfg: CfgNode, metadata: str, key: str) -> ModelClasses:
+    return ModelClasses(metadata, key, reduce(getattr, key.split("."), cfg))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
