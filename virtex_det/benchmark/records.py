@@ -81,9 +81,14 @@ class ResultRecord:
 
     def write(self, run_folder: str | Path) -> None:
         """Make this the folder's ``results.json`` and add it to ``results.jsonl``, which keeps every evaluation."""
-        folder = Path(run_folder)
-        _append_line(folder / "results.jsonl", json.dumps(dataclasses.asdict(self), allow_nan=False))
-        write_atomically(folder / "results.json", json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        _append_line(Path(run_folder) / "results.jsonl", self._as_json())
+        self._write_as_last(run_folder)
+
+    def _as_json(self, indent: int | None = None) -> str:
+        return json.dumps(dataclasses.asdict(self), allow_nan=False, indent=indent)
+
+    def _write_as_last(self, run_folder: str | Path) -> None:
+        write_atomically(Path(run_folder) / "results.json", self._as_json(indent=2) + "\n")
 
 
 def read_records(run_folder: str | Path) -> list[ResultRecord]:
@@ -101,6 +106,21 @@ def read_records(run_folder: str | Path) -> list[ResultRecord]:
     if half:
         logging.getLogger(__name__).warning(f"{path}: the last line is half-written and left out; evaluate again.")
     return [record_from(_parse(line, where), where) for where, line in _numbered(path, whole)]
+
+
+def rewrite_records(run_folder: str | Path, records: list[ResultRecord]) -> None:
+    """Let a run folder hold these records alone, whole: what a crash left half-written is gone."""
+    folder = Path(run_folder)
+    path = folder / "results.jsonl"
+    if not path.exists():
+        return
+    text = "".join(f"{record._as_json()}\n" for record in records)
+    if path.read_text(errors="replace") != text:
+        write_atomically(path, text)
+    if records:
+        records[-1]._write_as_last(folder)
+    else:
+        (folder / "results.json").unlink(missing_ok=True)
 
 
 def record_from(content: Any, where: str) -> ResultRecord:

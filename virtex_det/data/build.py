@@ -8,13 +8,12 @@ import torch.utils.data as torchdata
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
-from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
-from virtex_det.data.examples import Mapper, PlacesFrom, SeededExamples
+from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples
 from virtex_det.data.left_out import WatchedBatches
 from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.training_set import are_shards, load_training_set
@@ -32,9 +31,9 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
     and of processes (theirs together are one process's), and whether resumed or not. Unlike in Detectron2's loader the
     sampler runs once, in this process, and not in each worker once per image of a batch: that makes a late start cheap.
 
-    Shards are shared out to processes and workers, so there it is so for equal numbers of these. And
-    DATALOADER.ASPECT_RATIO_GROUPING holds a few images back: with it, neither other processes nor a resumed run give
-    quite the same batches.
+    Shards are shared out to processes and workers, so there it is so for equal numbers of these. With
+    DATALOADER.ASPECT_RATIO_GROUPING each process groups its own images, so there it is so for equal numbers of
+    processes.
 
     Args:
         cfg: the config.
@@ -52,7 +51,6 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
     mapper = _build_mapper(cfg, is_train=True)
     if are_shards(cfg):
         return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
-    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     dicts, manifest, _ = load_training_set(cfg)
     _check_boxes(cfg, dicts)
     if comm.is_main_process():
@@ -60,15 +58,13 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
             manifest.write(Path(cfg.OUTPUT_DIR) / "subset.json")
         if hasattr(mapper, "log_coverage"):
             mapper.log_coverage(dicts)
-    loader = UnpackedBatches(
-        torchdata.DataLoader(
-            SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),
-            sampler=PlacesFrom(_build_sampler(cfg, dicts, seed), start_iter * batch_size),
-            batch_size=None if grouped else batch_size,
-            **_worker_options(cfg),
-        )
+    groups = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not getattr(mapper, "gives_squares", False)
+    loader = torchdata.DataLoader(
+        SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),
+        **_order(groups, dicts, _build_sampler(cfg, dicts, seed), batch_size, start_iter),
+        **_worker_options(cfg),
     )
-    return WatchedBatches(AspectRatioGroupedDataset(loader, batch_size) if grouped else loader)
+    return WatchedBatches(UnpackedBatches(loader))
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackedBatches:
@@ -91,6 +87,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
         **_worker_options(cfg),
     )
     return UnpackedBatches(loader)
+
+
+def _order(
+    groups: bool, dicts: list[dict[str, Any]], sampler: torchdata.Sampler, batch_size: int, start_iter: int
+) -> dict[str, Any]:
+    """Return DataLoader's options for which examples make a batch."""
+    if groups:
+        return {"batch_sampler": GroupedPlaces(PlacesFrom(sampler, 0), dicts, batch_size, start_iter)}
+    return {"sampler": PlacesFrom(sampler, start_iter * batch_size), "batch_size": batch_size}
 
 
 def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:

@@ -35,6 +35,40 @@ class PlacesFrom(torchdata.Sampler):
         return itertools.islice(zip(positions, self.sampler, strict=False), self.start, None)
 
 
+class GroupedPlaces(torchdata.Sampler):
+    """This process's places in batches of one orientation, as Detectron2's AspectRatioGroupedDataset groups examples.
+
+    The sizes that the data set gives decide, before any image is read: so batch k is the same in a resumed run, without
+    loading what comes before it.
+    """
+
+    def __init__(self, places: torchdata.Sampler, dicts: Sequence[dict[str, Any]], batch_size: int, start: int) -> None:
+        """
+        Args:
+            places: this process's, from the first one on.
+            dicts: dataset dicts; those without "width" and "height" count as upright.
+            batch_size: of this process.
+            start: how many batches to skip.
+        """
+        self.places = places
+        self.dicts = dicts
+        self.batch_size = batch_size
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return itertools.islice(self._batches(), self.start, None)
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        batches: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        is_wide = [entry.get("width", 0) > entry.get("height", 0) for entry in self.dicts]
+        for position, index in self.places:
+            batch = batches[is_wide[index]]
+            batch.append((position, index))
+            if len(batch) == self.batch_size:
+                yield list(batch)
+                batch.clear()
+
+
 class SeededExamples(torchdata.Dataset):
     """Maps (position, index) to an example, whose augmentation is drawn from (seed, position)."""
 

@@ -1,4 +1,4 @@
-"""Randomness that belongs to an example, and not to the process that happens to load it."""
+"""Randomness that belongs to an example or to a step, and not to the process that happens to come to it."""
 
 import hashlib
 import random
@@ -24,8 +24,7 @@ def seeded(*key: int | str) -> Iterator[None]:
         >>> with seeded(0, "photo"):
         ...     assert random.random() == first
     """
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=12).digest()
-    for_torch, for_numpy, for_python = struct.unpack("<3I", digest)
+    for_torch, for_numpy, for_python = _seeds(*key)
     states = None
     if get_worker_info() is None:
         states = torch.get_rng_state(), np.random.get_state(), random.getstate()
@@ -39,3 +38,27 @@ def seeded(*key: int | str) -> Iterator[None]:
             torch.set_rng_state(states[0])
             np.random.set_state(states[1])
             random.setstate(states[2])
+
+
+def seed_process(*key: int | str) -> None:
+    """Let a key alone decide what this process draws from now on: from torch on CPU and GPUs, NumPy and ``random``.
+
+    Training calls it before each step with (seed, "step", iteration, rank). So a run that was killed and resumed draws
+    what one that was never killed draws: from any checkpoint, without the states of the generators of every process in
+    it, and whatever evaluation, batch norm's statistics or a user's hook have drawn in between.
+
+    Example:
+        >>> seed_process(0, "step", 7, 0)
+        >>> first = torch.rand(1)
+        >>> seed_process(0, "step", 7, 0)
+        >>> assert torch.equal(torch.rand(1), first)
+    """
+    for_torch, for_numpy, for_python = _seeds(*key)
+    torch.manual_seed(for_torch)
+    np.random.seed(for_numpy)
+    random.seed(for_python)
+
+
+def _seeds(*key: int | str) -> tuple[int, int, int]:
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=12).digest()
+    return struct.unpack("<3I", digest)

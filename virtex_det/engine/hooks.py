@@ -1,15 +1,18 @@
 """Training hooks that Detectron2 lacks."""
 
 import logging
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.distributed import all_reduce
 
 from virtex_det.data.left_out import summarise
+from virtex_det.engine.metrics_file import MetricsWriter
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +24,25 @@ class PreciseBN(hooks.PreciseBN):
     each rank with the statistics of its own images (Detectron2 issues 5398 and 5409). Here the ranks are pooled.
     """
 
-    def __init__(self, periods: tuple[int, ...], model: nn.Module, data_loader: object, num_iter: int) -> None:
+    def __init__(
+        self,
+        periods: tuple[int, ...],
+        model: nn.Module,
+        data_loader: object,
+        num_iter: int,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            periods: of evaluations and of checkpoints, in iterations.
+            model: its batch norm in training mode gets the averages.
+            data_loader: endless batches.
+            num_iter: how many of these an average is over.
+            prepare: called before each one, to set the seeds of what the model draws.
+        """
         super().__init__(0, model, data_loader, num_iter)
         self.model = model
+        self.prepare = prepare
         self.periods = tuple(period for period in periods if period > 0)
 
     def after_step(self) -> None:
@@ -33,8 +52,42 @@ class PreciseBN(hooks.PreciseBN):
 
     def update_stats(self) -> None:
         """Compute the statistics on each rank and pool them."""
+        self.prepare()
         super().update_stats()
         pool_bn_statistics(self.model)
+
+
+class _AfterCheckpoint(HookBase):
+    """A hook that comes after the checkpoint of its step, so that a kill in between can leave it undone.
+
+    A resumed run ends the step of its checkpoint once more, for these hooks; they do only what was left undone.
+    """
+
+    def before_train(self) -> None:
+        super().before_train()
+        trainer = self.trainer
+        if trainer.start_iter > 0:
+            trainer.iter = trainer.storage.iter = trainer.start_iter - 1
+            self.after_step()
+
+
+class EvalHook(_AfterCheckpoint, hooks.EvalHook):
+    """Detectron2's, which evaluates again what a resumed run left unfinished."""
+
+
+class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
+    """Detectron2's, whose metrics.json goes on where the resumed checkpoint stands."""
+
+    def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
+        """Have the writers write every ``period`` iterations."""
+        super().__init__(list(writers), period)
+        self.writers = writers
+
+    def before_train(self) -> None:
+        for writer in self.writers:
+            if isinstance(writer, MetricsWriter):
+                writer.begin(self.trainer.start_iter)
+        super().before_train()
 
 
 class BrokenImages(HookBase):

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from virtex_det.benchmark.records import ResultRecord, sha256_of
+from virtex_det.benchmark.records import ResultRecord, read_records, rewrite_records, sha256_of
 from virtex_det.checkpoint import LoadReport
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
@@ -60,6 +60,44 @@ def write_records(
             wall_seconds=round(wall_seconds, 1),
             **part,
         ).write(cfg.OUTPUT_DIR)
+
+
+def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
+    """Return what ``Trainer.test`` returned after an iteration, from the records of this very config in OUTPUT_DIR.
+
+    Returns:
+        None on all processes where a record is missing; {} on those but the main one.
+    """
+    found = None
+    if comm.is_main_process():
+        own = sha256_of(cfg.dump())
+        tables = {
+            record.dataset: _results(record)
+            for record in read_records(cfg.OUTPUT_DIR)
+            if (record.iteration, record.config_sha256, record.evaluated) == (iteration, own, {})
+        }
+        if all(name in tables for name in cfg.DATASETS.TEST):
+            found = tables if len(cfg.DATASETS.TEST) > 1 else tables[cfg.DATASETS.TEST[0]]
+    if not comm.all_gather(found is not None)[0]:
+        return None
+    return found or {}
+
+
+def cut_records(run_folder: str | Path, iteration: int) -> None:
+    """Take out of a run folder the records of evaluations in training that a run resumed at ``iteration`` does again.
+
+    Records of evaluations by themselves stay.
+    """
+    records = read_records(run_folder)
+    kept = [record for record in records if record.evaluated or (record.iteration or 0) <= iteration]
+    rewrite_records(run_folder, kept)
+
+
+def _results(record: ResultRecord) -> dict[str, dict[str, float]]:
+    return {
+        task: {name: math.nan if value is None else value for name, value in table.items()}
+        for task, table in record.metrics.items()
+    }
 
 
 def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
 
+import itertools
 import math
 import re
 import time
@@ -14,17 +15,21 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, Trainer
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from virtex_det.checkpoint import TransferCheckpointer
+from virtex_det.config import with_options
 from virtex_det.data.build import build_test_loader, build_train_loader
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
-from virtex_det.engine.hooks import BrokenImages, PreciseBN
-from virtex_det.engine.results import write_records
+from virtex_det.data.seeding import seed_process
+from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN
+from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
+from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
@@ -44,6 +49,10 @@ class Trainer(DefaultTrainer):
     The order of construction matters: DDP gives every rank the weights of rank 0, random ones included, and what is
     loaded afterwards is read by all ranks from one file. So all ranks are equal before the first step.
 
+    A run that was killed and resumed gives what it would have given: the loader goes on at the very batch, each step
+    draws by a seed of its own (see ``seed_process``), and a checkpoint holds what the log's next lines depend on. The
+    evaluation and the log come after the checkpoint of their step; a resumed run does what a kill left undone of them.
+
     Example:
         >>> trainer = Trainer(cfg)
         >>> trainer.resume_or_load(resume=False)
@@ -54,7 +63,8 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.started = time.monotonic()
         self.training_seconds = 0.0
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg = with_seed(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
+        self.recent: Recent = {}
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
 
@@ -79,7 +89,9 @@ class Trainer(DefaultTrainer):
         Returns:
             The last evaluation's results, None when ``DATASETS.TEST`` is empty.
         """
-        self.step_trainer.data_loader = self.build_train_loader(self.cfg, self.start_iter)
+        self.step_trainer.data_loader = SeededSteps(
+            self.build_train_loader(self.cfg, self.start_iter), self.cfg.SEED, self.start_iter
+        )
         self._keep_classes()
         TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
@@ -108,30 +120,57 @@ class Trainer(DefaultTrainer):
         self.step_trainer.run_step()
         self.training_seconds += time.perf_counter() - started
 
+    def before_train(self) -> None:
+        restore(self.storage, self.recent)
+        if comm.is_main_process():
+            cut_records(self.cfg.OUTPUT_DIR, self.start_iter)
+        super().before_train()
+
+    def after_train(self) -> None:
+        self.iter = min(self.iter, self.max_iter)  # past it where a complete run is resumed
+        super().after_train()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return iteration, hooks, seconds of training, optimizer (in ``step``) and, with AMP, the gradient scaler."""
-        own = {"step": self.step_trainer.state_dict(), "training_seconds": self.training_seconds}
-        return TrainerBase.state_dict(self) | own
+        """Return all that the next step and the next line of the log depend on, but the model.
+
+        That is the iteration, the state of the hooks, the seconds of training, the seed, what was logged last, the
+        optimizer (in ``step``) and, with AMP, the gradient scaler.
+        """
+        logged = recent(self.storage) if hasattr(self, "storage") else {}
+        own = {"training_seconds": self.training_seconds, "seed": self.cfg.SEED, "recent": logged}
+        return TrainerBase.state_dict(self) | {"step": self.step_trainer.state_dict()} | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
-        self.training_seconds = state_dict.get("training_seconds", math.nan)  # early checkpoints do not say
+        # Checkpoints of earlier versions have less.
+        self.training_seconds = state_dict.get("training_seconds", math.nan)
+        self.recent = state_dict.get("recent", {})
+        self.cfg = with_options(self.cfg, ["SEED", state_dict.get("seed", self.cfg.SEED)])
 
     def build_hooks(self) -> list[hooks.HookBase]:
         cfg = self.cfg
         on_main = comm.is_main_process()
         found = [
-            hooks.IterationTimer(),
+            hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume has its time, too
             hooks.LRScheduler(),
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
             BrokenImages(),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
+            EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
             # Last, so that it writes what the evaluation has just found.
-            hooks.PeriodicWriter(self.build_writers(), period=20) if on_main else None,
+            PeriodicWriter(self.build_writers(), period=20) if on_main else None,
         ]
         return [hook for hook in found if hook is not None]
+
+    def build_writers(self) -> list[EventWriter]:
+        folder = Path(self.cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            CommonMetricPrinter(self.max_iter),
+            MetricsWriter(folder / "metrics.json"),
+            TensorboardXWriter(str(folder)),
+        ]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -197,6 +236,8 @@ class Trainer(DefaultTrainer):
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
+        # What a model draws when it is evaluated depends on the seed alone, as where captions are sampled.
+        seed_process(cfg.SEED, "evaluation", comm.get_rank())
         if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
             model = UnpastedMasks.of(model, cfg.MODEL.BF16)
         return super().test(cfg, model, evaluators)
@@ -213,25 +254,69 @@ class Trainer(DefaultTrainer):
 
     def _build_precise_bn(self) -> PreciseBN:
         periods = (self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        return PreciseBN(periods, self.model, self._precise_bn_batches(), self.cfg.TEST.PRECISE_BN.NUM_ITER)
+        number = self.cfg.TEST.PRECISE_BN.NUM_ITER
+        return PreciseBN(periods, self.model, self._precise_bn_batches(), number, self._seed_precise_bn)
+
+    def _seed_precise_bn(self) -> None:
+        seed_process(self.cfg.SEED, "precise_bn", self.iter, comm.get_rank())
 
     def _precise_bn_batches(self) -> Iterator[list[dict]]:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0  # a loader of its own, so that training's order stays; it need not be fast
-        yield from self.build_train_loader(cfg)
+        loader = self.build_train_loader(cfg)
+        while True:  # the same images each time, whenever the run was resumed
+            yield from itertools.islice(loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
     def _evaluate(self) -> dict[str, Any]:
-        self.results = self.test(self.cfg, self.model)
         done = min(self.iter + 1, self.max_iter)
-        write_records(
-            self.cfg,
-            self.results,
-            iteration=done,
-            wall_seconds=time.monotonic() - self.started,
-            training_seconds=self.training_seconds,
-        )
+        if done == self.start_iter:
+            self.results = recorded_results(self.cfg, done)
+        if done > self.start_iter or self.results is None:
+            self.results = self.test(self.cfg, self.model)
+            write_records(
+                self.cfg,
+                self.results,
+                iteration=done,
+                wall_seconds=time.monotonic() - self.started,
+                training_seconds=self.training_seconds,
+            )
         return self.results
+
+
+class SeededSteps:
+    """A loader's batches; as each one is handed over, the seeds of its step are set.
+
+    Then, and not before the batch is asked for: a new loader draws when it starts, which only a resumed run does there.
+    """
+
+    def __init__(self, loader: Iterable, seed: int, start_iter: int) -> None:
+        """
+        Args:
+            loader: of training batches, which can ``report``.
+            seed: of the run.
+            start_iter: iteration of the first batch.
+        """
+        self.loader = loader
+        self.seed = seed
+        self.start_iter = start_iter
+
+    def __iter__(self) -> Iterator[Any]:
+        for iteration, batch in enumerate(self.loader, self.start_iter):
+            seed_process(self.seed, "step", iteration, comm.get_rank())
+            yield batch
+
+    def report(self) -> dict[str, list[str]]:
+        """Return what the loader has left out."""
+        return self.loader.report()  # type: ignore[attr-defined]
+
+
+def with_seed(cfg: CfgNode) -> CfgNode:
+    """Return the config with a seed that all processes draw together in place of a negative one.
+
+    A run without a seed has one all the same: it is kept, so that the run can be resumed exactly and done again.
+    """
+    return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", comm.shared_random_seed()])
 
 
 def distribute(model: nn.Module) -> nn.Module:

@@ -17,6 +17,8 @@ from virtex_det.errors import UserError
 class ClassificationMapper:
     """One square image and its label, if it has one; randomness is torch's, which the loader seeds."""
 
+    gives_squares = True  # so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone
+
     @configurable
     def __init__(self, *, image_transform: v2.Transform, image_format: str) -> None:
         """Make a mapper from a config, ``ClassificationMapper(cfg, is_train)``, or from its parts.
@@ -51,7 +53,6 @@ class ClassificationMapper:
         if self.image_format == "BGR":
             image = image.flip(0)
         example: dict[str, Any] = {key: dataset_dict[key] for key in ("image_id", "label") if key in dataset_dict}
-        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
         return {**example, "image": image.contiguous(), "height": image.shape[1], "width": image.shape[2]}
 
 

@@ -16,9 +16,11 @@ class PretrainingMapper:
 
     Attributes:
         skips_broken_images: training goes on without images that cannot be read.
+        gives_squares: so DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
     """
 
     skips_broken_images = True
+    gives_squares = True
 
     @configurable
     def __init__(self, is_train: bool, *, image_transform: v2.Transform, image_format: str, flip_prob: float) -> None:
@@ -63,7 +65,6 @@ class PretrainingMapper:
             image = image.flip(2)
         if self.image_format == "BGR":
             image = image.flip(0)
-        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
         size = {"height": image.shape[1], "width": image.shape[2]}
         return {"image": image.contiguous(), "image_id": dataset_dict["image_id"], **size}, is_flipped
 

@@ -1,0 +1,131 @@
+"""A run that was killed and resumed is the run that was not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils.env import seed_all_rng
+
+from virtex_det.benchmark import read_records
+from virtex_det.engine import Trainer
+
+TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
+
+
+def train(cfg, *, resume: bool = False) -> Trainer:
+    seed_all_rng(None if resume else 3)  # as another process finds its generators
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def assert_same(one: Path, other: Path, checkpoint: str = "model_final.pth") -> None:
+    assert_equal(*(torch.load(folder / checkpoint, weights_only=True) for folder in (one, other)))
+    assert logged(one) == logged(other)
+    assert [str(record.metrics) for record in read_records(one)] == [
+        str(record.metrics) for record in read_records(other)
+    ]
+    assert [record.iteration for record in read_records(one)] == [record.iteration for record in read_records(other)]
+    assert (one / "results.json").exists() == (other / "results.json").exists()
+
+
+def assert_equal(one, other, path: str = "") -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            if key not in (*TIMES, "training_seconds"):
+                assert_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f"{path}.{number}")
+    else:
+        assert one == other or one != one, path
+
+
+def logged(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return [{key: str(value) for key, value in row.items() if key not in TIMES} | {"keys": sorted(row)} for row in rows]
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    """Trains a config whole, keeps a copy, and goes on from an earlier checkpoint; returns both folders."""
+
+    def resumed(make_cfg, *options, checkpoint: str = "model_0000001.pth", damage=lambda folder: None):
+        cfg = make_cfg(*options)
+        folder, whole = Path(cfg.OUTPUT_DIR), tmp_path / "whole"
+        train(cfg)
+        shutil.copytree(folder, whole)
+        (folder / "last_checkpoint").write_text(checkpoint)
+        damage(folder)
+        train(cfg, resume=True)
+        return whole, folder
+
+    return resumed
+
+
+def test_a_detector_that_samples_proposals_is_bit_equal(detector_cfg, resumed):
+    options = ("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2, "DATALOADER.ASPECT_RATIO_GROUPING", True)
+    assert_same(*resumed(detector_cfg, *options))
+
+
+@pytest.mark.parametrize("checkpoint", ["model_0000019.pth", "model_0000021.pth", "model_final.pth"])
+def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(pretraining_cfg, resumed, checkpoint):
+    options = ("MODEL.TEXTUAL.DROPOUT", 0.3, "SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 3)
+    length = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 2)
+    assert_same(*resumed(pretraining_cfg, *options, *length, checkpoint=checkpoint))
+
+
+def cut_evaluation(folder: Path) -> None:
+    """A kill between a checkpoint and the evaluation after it."""
+    (folder / "results.jsonl").write_text((folder / "results.jsonl").read_text().splitlines()[0][:-20])
+    (folder / "metrics.json").write_text("")
+
+
+def cut_a_line(folder: Path) -> None:
+    text = (folder / "metrics.json").read_text()
+    (folder / "metrics.json").write_text(text[:-25])
+
+
+def cut_the_last_record(folder: Path) -> None:
+    lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    (folder / "results.jsonl").write_text("".join(lines[:-1]))
+    (folder / "results.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("cut", "checkpoint"),
+    [
+        (cut_evaluation, "model_0000001.pth"),
+        (cut_a_line, "model_0000001.pth"),
+        (cut_a_line, "model_final.pth"),
+        (cut_the_last_record, "model_final.pth"),
+    ],
+)
+def test_what_a_kill_left_undone_or_half_done_is_done(detector_cfg, resumed, cut, checkpoint):
+    options = ("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
+    assert_same(*resumed(detector_cfg, *options, checkpoint=checkpoint, damage=cut))
+
+
+def test_a_complete_run_is_resumed_without_evaluating_again(detector_cfg, resumed, monkeypatch):
+    evaluated = []
+    test = Trainer.test.__func__
+    monkeypatch.setattr(Trainer, "test", classmethod(lambda *args: evaluated.append(1) or test(*args)))
+    assert_same(*resumed(detector_cfg, checkpoint="model_final.pth"))
+    assert len(evaluated) == 1
+
+
+def test_averages_of_batch_norm_are_bit_equal(detector_cfg, resumed):
+    options = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3, "SOLVER.CHECKPOINT_PERIOD", 2)
+    assert_same(*resumed(detector_cfg, *options, "DATASETS.TEST", "()"))
+
+
+def test_a_run_without_a_seed_goes_on_with_the_one_that_it_drew(pretraining_cfg, resumed):
+    options = ("SEED", -1, "SOLVER.CHECKPOINT_PERIOD", 2, "MODEL.TEXTUAL.DROPOUT", 0.3)
+    assert_same(*resumed(pretraining_cfg, *options))
