@@ -131,7 +131,7 @@ def test_a_part_of_the_training_images_is_refused_instead_of_recorded_wrongly(vo
 
 def test_a_config_of_another_model_is_refused(voc):
     with pytest.raises(UserError, match=r"voc07_svm\.yaml"):
-        probe_voc07(config("voc07_svm.yaml", *voc, "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"))
+        probe_voc07(config("voc07_svm.yaml", *voc, "MODEL.META_ARCHITECTURE", "MultilabelClassificationModel"))
 
 
 def test_two_training_sets_are_refused(voc, tmp_path):

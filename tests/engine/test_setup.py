@@ -226,10 +226,9 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_what_to_set(tmp_path):
         setup(arguments("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 10))
 
 
-@pytest.mark.parametrize("words", [("SOLVER.MAX_ITER", 0), ("SOLVER.BASE_LR", -0.1)])
-def test_a_schedule_that_cannot_train_is_refused(tmp_path, words):
-    with pytest.raises(UserError, match=rf"{words[0]} (is )?{words[1]}(?s:.*)--eval-only"):
-        setup(arguments("OUTPUT_DIR", tmp_path, *words))
+def test_a_schedule_that_cannot_train_is_refused(tmp_path):
+    with pytest.raises(UserError, match="SOLVER.MAX_ITER is 0(?s:.*)--eval-only"):
+        setup(arguments("OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 0))
 
 
 def test_a_missing_dataset_is_named_with_the_folder_and_the_variable(tmp_path):

@@ -1,7 +1,8 @@
 """The config: every key with its default, and reading it from a file and overrides."""
 
 from virtex_det.config.defaults import add_virtex_det_config, get_cfg
-from virtex_det.config.loading import leaves, load_config, scale_schedule, with_options
+from virtex_det.config.loading import load_config, scale_schedule, with_options
+from virtex_det.config.nodes import leaves
 from virtex_det.config.yaml_files import parse_yaml, read_yaml
 
 __all__ = [

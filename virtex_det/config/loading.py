@@ -3,15 +3,21 @@
 import difflib
 import re
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 
+from virtex_det.config.checks import check_config
 from virtex_det.config.defaults import get_cfg
+from virtex_det.config.device import check_device, default_device, device_of_file
+from virtex_det.config.nodes import leaves
 from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
+
+# What merging a key or value that does not fit raises.
+_DOES_NOT_FIT = (KeyError, AssertionError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
@@ -19,21 +25,20 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
     YAML is read safely: tags that would run code are refused. A whole number will do where a key holds a fraction.
     The schedule is scaled to DATASETS.TRAIN_FRACTION where SOLVER.REFERENCE_FRACTION says that it is for another.
+    A device that a file names, but that is not here, gives way to the one that is.
 
     Raises:
-        UserError: for a file that is missing or not YAML, and for keys and values that do not fit.
+        UserError: for a file that is missing or not YAML, for keys and values that do not fit, and for values that
+            nothing can be built from.
     """
     cfg = get_cfg()
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    if config_file and not Path(config_file).is_file():
-        raise UserError(f"There is no config file {config_file}. Those that come with virtex_det lie under configs/.")
-    try:
-        if config_file:
-            _merge_file(cfg, config_file)
-        cfg.merge_from_list(_with_float_options(cfg, overrides))
-    except (KeyError, AssertionError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise UserError(_explain(error, cfg)) from error
+    cfg.MODEL.DEVICE = default_device()
+    if config_file:
+        _merge_file(cfg, config_file)
+        cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
+    _merge_options(cfg, overrides)
+    check_config(cfg)
+    check_device(cfg.MODEL.DEVICE)
     scale_schedule(cfg)
     cfg.freeze()
     return cfg
@@ -81,17 +86,17 @@ def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
     return cfg
 
 
-def leaves(node: CfgNode) -> Iterator[tuple[str, Any]]:
-    """Yield every key of a config by its dotted name, with its value."""
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from ((f"{key}.{inner}", leaf) for inner, leaf in leaves(value))
-        else:
-            yield key, value
-
-
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    if not Path(config_file).is_file():
+        raise UserError(f"There is no config file {config_file}. Those that come with virtex_det lie under configs/.")
     given = CfgNode(read_config_file(config_file))
+    try:
+        _merge_version(cfg, given, config_file)
+    except _DOES_NOT_FIT as error:
+        raise UserError(f"{_explain(error, cfg)}\nIt stands in {config_file} or one of its _BASE_ files.") from error
+
+
+def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
     version = given.get("VERSION", cfg.VERSION)
     if version == cfg.VERSION:
         cfg.merge_from_other_cfg(_with_floats(cfg, given))
@@ -103,6 +108,20 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
     converted = upgrade_config(earlier)
     cfg.clear()
     cfg.update(converted)
+
+
+def _merge_options(cfg: CfgNode, options: list[str]) -> None:
+    if len(options) % 2:
+        raise UserError(
+            f"The config does not fit: the overrides are pairs of KEY VALUE, and {options[-1]!r} at their end has no "
+            "partner.\nA value with spaces needs quotes, and an empty one is ''."
+        )
+    options = _with_float_options(cfg, options)
+    for key, value in zip(options[::2], options[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except _DOES_NOT_FIT as error:
+            raise UserError(f"{_explain(error, cfg)}\nIt was set as {key} {value}.") from error
 
 
 def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
@@ -125,12 +144,30 @@ def _with_float_options(cfg: CfgNode, options: list[str]) -> list[Any]:
 
 def _explain(error: Exception, cfg: CfgNode) -> str:
     text = str(error).strip("'\"")
-    match = re.search(r"[Nn]on-existent (?:config )?key: (\S+)", text)
-    if not match:
-        return f"The config does not fit: {text}"
-    key = match.group(1)
+    if match := re.search(r"[Nn]on-existent (?:config )?key: (\S+)", text):
+        return f"There is no config key {match[1]}.{_nearest(match[1], cfg)}"
+    if match := re.search(r"with values \((.*)\) for config key: (\S+)", text, re.DOTALL):
+        return _explain_type(match[2], match[1].partition(" vs. ")[2], cfg)
+    return f"The config does not fit: {text}"
+
+
+def _explain_type(key: str, given: str, cfg: CfgNode) -> str:
+    default = reduce(getattr, key.split("."), cfg)
+    if isinstance(default, CfgNode):
+        return f"The config does not fit: {key} is {given}, but it is a section. Set its keys: {', '.join(default)}."
+    advice = ""
+    if isinstance(default, tuple | list):
+        is_number = re.fullmatch(r"[-+.\de]+", given) is not None
+        advice = f""" Write a list, such as "({given if is_number else repr(given)},)"."""
+    return (
+        f"The config does not fit: {key} is {given}, but must be of the type {type(default).__name__}, like "
+        f"{default!r}.{advice}"
+    )
+
+
+def _nearest(key: str, cfg: CfgNode) -> str:
     similar = difflib.get_close_matches(key, list(_keys(cfg)), n=3, cutoff=0.5)
-    return f"There is no config key {key}." + (f" The nearest: {', '.join(similar)}" if similar else "")
+    return f" The nearest: {', '.join(similar)}" if similar else ""
 
 
 def _keys(node: CfgNode) -> Iterator[str]:

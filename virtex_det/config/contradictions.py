@@ -1,0 +1,224 @@
+"""What two keys of a config have to agree on, each of them right by itself."""
+
+from collections.abc import Iterator, Sequence
+
+from detectron2.config import CfgNode
+
+# Pictures' channels by INPUT.FORMAT.
+CHANNELS = {"BGR": 3, "RGB": 3, "YUV-BT.601": 3, "HSV": 3, "LAB": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
+# Backbones of which it is known what they read from MODEL.RESNETS and which feature maps they give.
+_RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
+_PYRAMIDS = {
+    "build_resnet_fpn_backbone": 1,
+    "build_caption_resnet_fpn_backbone": 1,
+    "build_retinanet_resnet_fpn_backbone": 2,
+}
+_STAGES = ("stem", "res2", "res3", "res4", "res5")
+_DEPTHS = (18, 34, 50, 101, 152)
+_WITH_RPN = ("GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
+_WITH_BOXES = ("GeneralizedRCNN", "PanopticFPN")
+
+
+def contradictions(cfg: CfgNode) -> Iterator[str]:
+    """Yield a sentence for each pair of keys that cannot go together; every value obeys its own rule already."""
+    for check in (_pixels, _sizes, _crops, _schedule, _text, _resnet, _features, _anchors, _thresholds, _heads):
+        yield from check(cfg)
+    yield from _expected_results(cfg)
+
+
+def _pixels(cfg: CfgNode) -> Iterator[str]:
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        yield (
+            f"MODEL.PIXEL_MEAN has {len(mean)} values and MODEL.PIXEL_STD has {len(std)}; both need one per channel "
+            f"of the pictures, {CHANNELS[cfg.INPUT.FORMAT]} for INPUT.FORMAT {cfg.INPUT.FORMAT}."
+        )
+    elif cfg.DATALOADER.MAPPER == "DetectionMapper" and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
+        yield (
+            f"MODEL.PIXEL_MEAN and PIXEL_STD have {len(mean)} values, but INPUT.FORMAT {cfg.INPUT.FORMAT} has "
+            f"{CHANNELS[cfg.INPUT.FORMAT]} channels. Give one value per channel."
+        )
+
+
+def _sizes(cfg: CfgNode) -> Iterator[str]:
+    sizes = cfg.INPUT
+    for shortest, longest, part in (
+        (min(sizes.MIN_SIZE_TRAIN), sizes.MAX_SIZE_TRAIN, "TRAIN"),
+        (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST, "TEST"),
+    ):
+        if shortest > longest:
+            yield (
+                f"INPUT.MIN_SIZE_{part} is {shortest}, above INPUT.MAX_SIZE_{part} {longest}: no picture has a "
+                f"shortest side that is longer than its longest. Raise MAX_SIZE_{part}, or lower MIN_SIZE_{part}."
+            )
+    low_and_high = sizes.MIN_SIZE_TRAIN
+    if sizes.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(low_and_high) != 2 or low_and_high[0] > low_and_high[1]):
+        yield (
+            f"INPUT.MIN_SIZE_TRAIN is {low_and_high}, but INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two sizes, the "
+            "smallest first, such as (640, 800)."
+        )
+
+
+def _crops(cfg: CfgNode) -> Iterator[str]:
+    crop = cfg.INPUT.CROP
+    if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
+        yield (
+            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a share of the picture, "
+            "above 0 and at most 1. For pixels set INPUT.CROP.TYPE absolute."
+        )
+    if crop.TYPE.startswith("absolute") and not all(isinstance(side, int) for side in crop.SIZE):
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is in whole pixels."
+    for section in ("CAPTION", "CLASSIFICATION"):
+        low, high = cfg.INPUT[section].CROP_SCALE
+        if low > high:
+            yield (
+                f"INPUT.{section}.CROP_SCALE is {cfg.INPUT[section].CROP_SCALE}, but the smallest share has to come "
+                "first."
+            )
+    if cfg.INPUT.CAPTION.COLOR_JITTER[3] > 0.5:
+        yield (
+            f"INPUT.CAPTION.COLOR_JITTER is {cfg.INPUT.CAPTION.COLOR_JITTER}, but its last value, hue, is at most 0.5."
+        )
+
+
+def _schedule(cfg: CfgNode) -> Iterator[str]:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and sorted(solver.STEPS) != list(solver.STEPS):
+        yield f"SOLVER.STEPS is {solver.STEPS}, but steps have to rise."
+    if solver.NESTEROV and solver.OPTIMIZER == "SGD" and solver.MOMENTUM == 0:
+        yield "SOLVER.NESTEROV is True and SOLVER.MOMENTUM 0: Nesterov's method needs a momentum, such as 0.9."
+
+
+def _text(cfg: CfgNode) -> Iterator[str]:
+    for section in ("TEXTUAL", "TEXT_ENCODER"):
+        width, heads = cfg.MODEL[section].HIDDEN_SIZE, cfg.MODEL[section].ATTENTION_HEADS
+        if width % heads:
+            yield (
+                f"MODEL.{section}.HIDDEN_SIZE {width} cannot be shared by MODEL.{section}.ATTENTION_HEADS {heads}; "
+                f"set a multiple of {heads}."
+            )
+    caption = cfg.INPUT.CAPTION
+    if caption.MASK_PROB + caption.REPLACE_PROB > 1:
+        yield (
+            f"INPUT.CAPTION.MASK_PROB {caption.MASK_PROB} and REPLACE_PROB {caption.REPLACE_PROB} are more than 1 "
+            "together, but they are shares of the same tokens."
+        )
+
+
+def _resnet(cfg: CfgNode) -> Iterator[str]:
+    model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
+    if name not in (*_RESNETS, *_PYRAMIDS):
+        return
+    known = (*_DEPTHS, 200) if "caption" in name else _DEPTHS
+    if model.RESNETS.DEPTH not in known:
+        yield f"MODEL.RESNETS.DEPTH is {model.RESNETS.DEPTH}, but {name} builds {', '.join(map(str, known))}."
+    if not 0 <= model.BACKBONE.FREEZE_AT <= 5:
+        yield (
+            f"MODEL.BACKBONE.FREEZE_AT is {model.BACKBONE.FREEZE_AT}, but must be from 0, which freezes nothing, to 5, "
+            "which freezes the stem and res2 to res5."
+        )
+    yield from _unknown("MODEL.RESNETS.OUT_FEATURES", model.RESNETS.OUT_FEATURES, _STAGES)
+    if name in _PYRAMIDS:
+        yield from _unknown("MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES)
+        if not model.FPN.IN_FEATURES:
+            yield "MODEL.FPN.IN_FEATURES is empty, but a pyramid needs feature maps, such as [res2, res3, res4, res5]."
+
+
+def _features(cfg: CfgNode) -> Iterator[str]:
+    """Look for feature maps that are read, but that the backbone does not give."""
+    model, given = cfg.MODEL, _given_features(cfg)
+    if not given:
+        return
+    readers = []
+    if model.META_ARCHITECTURE in _WITH_RPN and model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+        readers.append("RPN")
+    if model.META_ARCHITECTURE in _WITH_BOXES:
+        readers.append("ROI_HEADS")
+    if model.META_ARCHITECTURE == "RetinaNet":
+        readers.append("RETINANET")
+    if model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"):
+        readers.append("SEM_SEG_HEAD")
+    for reader in readers:
+        key, read = f"MODEL.{reader}.IN_FEATURES", model[reader].IN_FEATURES
+        yield from _unknown(key, read, given)
+        if not read:
+            yield f"{key} is empty; the backbone gives {', '.join(given)}."
+
+
+def _given_features(cfg: CfgNode) -> list[str]:
+    """Return the names of the backbone's feature maps; none where they are not known."""
+    model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
+    if name in _RESNETS:
+        return list(model.RESNETS.OUT_FEATURES)
+    levels = [_STAGES.index(feature) + 1 for feature in model.FPN.IN_FEATURES if feature in _STAGES[1:]]
+    if name not in _PYRAMIDS or not levels:
+        return []
+    coarser = range(max(levels) + 1, max(levels) + 1 + _PYRAMIDS[name])
+    return [f"p{level}" for level in [*levels, *coarser]]
+
+
+def _unknown(key: str, read: Sequence[str], given: Sequence[str]) -> Iterator[str]:
+    missing = [name for name in read if name not in given]
+    if missing:
+        yield f"{key} names {', '.join(missing)}, but there are {', '.join(given)}."
+
+
+def _anchors(cfg: CfgNode) -> Iterator[str]:
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE in _WITH_RPN and model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+        reader = "RPN"
+    elif model.META_ARCHITECTURE == "RetinaNet":
+        reader = "RETINANET"
+    else:
+        return
+    maps = model[reader].IN_FEATURES
+    for name in ("SIZES", "ASPECT_RATIOS"):
+        lists = model.ANCHOR_GENERATOR[name]
+        if len(lists) not in (1, len(maps)):
+            yield (
+                f"MODEL.ANCHOR_GENERATOR.{name} has {len(lists)} lists, but MODEL.{reader}.IN_FEATURES has {len(maps)} "
+                f"feature maps ({', '.join(maps)}). Give one list for each, or a single one for all."
+            )
+    rotated = model.PROPOSAL_GENERATOR.NAME == "RRPN"
+    if reader == "RPN" and len(model.RPN.BBOX_REG_WEIGHTS) != 4 + rotated:
+        yield f"MODEL.RPN.BBOX_REG_WEIGHTS has {len(model.RPN.BBOX_REG_WEIGHTS)} values, but needs {4 + rotated}."
+
+
+def _thresholds(cfg: CfgNode) -> Iterator[str]:
+    for section in ("RPN", "ROI_HEADS", "RETINANET"):
+        node = cfg.MODEL[section]
+        if sorted(node.IOU_THRESHOLDS) != list(node.IOU_THRESHOLDS):
+            yield f"MODEL.{section}.IOU_THRESHOLDS is {node.IOU_THRESHOLDS}, but thresholds have to rise."
+        if len(node.IOU_LABELS) != len(node.IOU_THRESHOLDS) + 1:
+            yield (
+                f"MODEL.{section}.IOU_LABELS has {len(node.IOU_LABELS)} labels for {len(node.IOU_THRESHOLDS)} "
+                f"thresholds; it needs {len(node.IOU_THRESHOLDS) + 1}: below, between and above them."
+            )
+
+
+def _heads(cfg: CfgNode) -> Iterator[str]:
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE not in _WITH_BOXES:
+        return
+    box, heads = model.ROI_BOX_HEAD, model.ROI_HEADS.NAME
+    if heads in ("StandardROIHeads", "CascadeROIHeads"):
+        if not box.NAME:
+            yield f"MODEL.ROI_BOX_HEAD.NAME is empty, but {heads} needs one, such as FastRCNNConvFCHead."
+        if box.NAME == "FastRCNNConvFCHead" and not box.NUM_FC + box.NUM_CONV:
+            yield "MODEL.ROI_BOX_HEAD.NUM_FC and NUM_CONV are 0, but FastRCNNConvFCHead needs a layer: set NUM_FC 2."
+    if heads == "CascadeROIHeads":
+        cascade = model.ROI_BOX_CASCADE_HEAD
+        if len(cascade.IOUS) != len(cascade.BBOX_REG_WEIGHTS):
+            yield (
+                f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(cascade.IOUS)} stages and BBOX_REG_WEIGHTS "
+                f"{len(cascade.BBOX_REG_WEIGHTS)}; they have to be as many."
+            )
+
+
+def _expected_results(cfg: CfgNode) -> Iterator[str]:
+    for row in cfg.TEST.EXPECTED_RESULTS:
+        if not (isinstance(row, list | tuple) and len(row) == 4 and all(isinstance(v, int | float) for v in row[2:])):
+            yield (
+                f"TEST.EXPECTED_RESULTS has {row!r}, but each entry is [task, metric, value, tolerance], such as "
+                "[bbox, AP, 38.5, 0.2]."
+            )

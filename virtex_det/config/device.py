@@ -1,0 +1,67 @@
+"""Which device a config can run on here."""
+
+import logging
+
+import torch
+
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def default_device() -> str:
+    """Return "cuda" where PyTorch finds a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_of_file(named: str, config_file: str) -> str:
+    """Return the device that a config file names or, where this machine has none such, its default one.
+
+    A run on a GPU writes ``cuda`` into its config; evaluating it on a laptop is no mistake.
+
+    Raises:
+        UserError: the file names no device.
+    """
+    if _reason_against(_parsed(named)) == "":
+        return named
+    logger.warning(f"{config_file} names MODEL.DEVICE {named}, which is not here; {default_device()} is used instead.")
+    return default_device()
+
+
+def check_device(named: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        UserError: with the reason, and what to set.
+    """
+    if reason := _reason_against(_parsed(named)):
+        raise UserError(
+            f"MODEL.DEVICE is {named!r}, but {reason}.\n"
+            f"Leave MODEL.DEVICE out, which takes {default_device()} here, or set one that is here."
+        )
+
+
+def _parsed(named: str) -> torch.device:
+    try:
+        return torch.device(named)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"MODEL.DEVICE is {named!r}, which is no device. Set cpu, cuda, cuda:1 (the second GPU) or mps, or "
+            f"leave it out, which takes {default_device()} here."
+        ) from error
+
+
+def _reason_against(device: torch.device) -> str:
+    """Return why PyTorch cannot use a device here, "" where it can."""
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found > (device.index or 0):
+            return ""
+        return f"PyTorch {torch.__version__} finds {found} GPU(s) here" + ("; the first is cuda:0" if found else "")
+    if device.type in ("cpu", "meta"):
+        return ""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        return f"PyTorch {torch.__version__} cannot use it here ({str(error).splitlines()[0][:100]})"
+    return ""
