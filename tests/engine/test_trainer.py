@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -324,7 +325,7 @@ def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):
     [("SOLVER.LR_SCHEDULER_NAME", "Cosine"), ("SOLVER.STEPS", (3, 2), "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR")],
 )
 def test_a_schedule_that_cannot_be_is_an_error(detector_cfg, options):
-    with pytest.raises(UserError, match=r"LR_SCHEDULER_NAME \w+, MAX_ITER 4 and STEPS"):
+    with pytest.raises(UserError, match=rf"{re.escape(options[0])} is .* but"):
         Trainer(detector_cfg(*options))
 
 
