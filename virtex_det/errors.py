@@ -1,5 +1,9 @@
 """The one exception that means "the user can mend this": tools print it without a traceback and exit with code 1."""
 
+import re
+
+_FROM_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback ")
+
 
 class UserError(Exception):
     """A mistake in a path, a config, a dataset or a weights file.
@@ -8,5 +12,8 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
+        message = super().__str__()
+        if not _FROM_A_WORKER.match(message):
+            return message
         # A data loader's worker process hands its errors over with the traceback written into the message.
-        return super().__str__().rpartition(f"{type(self).__name__}: ")[2]
+        return message.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2].rstrip("\n")

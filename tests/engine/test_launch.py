@@ -51,13 +51,6 @@ def test_a_full_disk_while_training_is_logged_without_a_traceback():
     assert logger.filter(record) and record.exc_info is None
 
 
-def test_a_mistake_met_in_a_loader_process_loses_the_traceback_in_its_message():
-    wrapped = UserError(
-        "Caught UserError in DataLoader worker process 0.\nTraceback...\nx.errors.UserError: a.jpg is cut"
-    )
-    assert str(wrapped) == "a.jpg is cut"
-
-
 def test_training_logs_a_users_mistake_without_traceback(caplog):
     logger = logging.getLogger("detectron2.engine.train_loop")
     with pytest.raises(SystemExit):

@@ -1,10 +1,10 @@
 """Starting a command on one process or many, and ending it on one screen when the user can mend what went wrong."""
 
 import argparse
-import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -12,11 +12,8 @@ from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from virtex_det.engine.explain import explain, wants_traceback
 from virtex_det.errors import UserError
-
-# A place that takes no file: no permission, no room, a file where a folder has to be, or the other way round.
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -31,7 +28,7 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def with_one_screen_errors(function: Callable[..., object], *args: object) -> None:
     """Call ``function(*args)``; for a mistake of the user's print its message, without a traceback, and exit with 1.
 
-    So ends also what the disk refuses: files may be written anywhere, and the place is the user's choice.
+    So ends also what the disk refuses, a full memory, a training that diverges and the like (see ``explain``).
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
     try:
@@ -43,10 +40,13 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     except KeyboardInterrupt:
         print("\ninterrupted; what was saved stays", file=sys.stderr)
         sys.exit(130)
-    except (UserError, OSError) as error:
-        if not _can_be_mended(error):
+    except Exception as error:
+        message = explain(error)
+        if message is None:
             raise
-        print(f"\nerror: {_message(error)}", file=sys.stderr)
+        if wants_traceback():
+            traceback.print_exception(error)
+        print(f"\nerror: {message}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -92,18 +92,7 @@ def _join_environment(main: Callable[[argparse.Namespace], object], args: argpar
         torch.distributed.destroy_process_group()
 
 
-def _can_be_mended(error: BaseException | None) -> bool:
-    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _REFUSALS)
-
-
-def _message(error: UserError | OSError) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    place = error.filename2 or error.filename or "a file"
-    return f"Cannot read or write {place}: {error.strerror}. Look at the path, permissions and room on the disk."
-
-
 def _drop_traceback_of_user_errors(record: logging.LogRecord) -> bool:
-    if record.exc_info and _can_be_mended(record.exc_info[1]):
+    if record.exc_info and explain(record.exc_info[1]) is not None and not wants_traceback():
         record.exc_info = None
     return True

@@ -19,7 +19,6 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, Tensorboar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.config import with_options
@@ -27,11 +26,11 @@ from virtex_det.data.build import build_test_loader, build_train_loader
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
+from virtex_det.engine.explain import building, diverged
 from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes
-from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.unpasted import UnpastedMasks
@@ -69,8 +68,9 @@ class Trainer(DefaultTrainer):
         self.results: dict[str, Any] | None = None
 
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with building("optimizer", cfg, "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME", "SOLVER.STEPS"):
+            optimizer = self.build_optimizer(cfg, model)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # train() brings the data: only then is it known at which iteration the sampler has to begin.
         use_amp = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE != "cpu"  # AMPTrainer scales gradients for GPUs alone
         self.step_trainer = (AMPTrainer if use_amp else SimpleTrainer)(distribute(model), (), optimizer)
@@ -117,7 +117,10 @@ class Trainer(DefaultTrainer):
     def run_step(self) -> None:
         started = time.perf_counter()
         self.step_trainer.iter = self.iter
-        self.step_trainer.run_step()
+        try:
+            self.step_trainer.run_step()
+        except FloatingPointError as error:
+            raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
 
     def before_train(self) -> None:
@@ -175,7 +178,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the model of ``cfg`` with the faster kernels that the config allows."""
-        model = build_model(cfg)
+        with building("model", cfg, "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME"):
+            model = build_model(cfg)
         if cfg.MODEL.DEVICE == "cpu":
             # The layout that CPU convolutions are fastest in; results are the same up to rounding.
             model.to(memory_format=torch.channels_last)
@@ -190,24 +194,14 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-        try:
-            return super().build_lr_scheduler(cfg, optimizer)
-        except ValueError as error:
-            solver = cfg.SOLVER
-            raise UserError(
-                f"SOLVER describes no schedule: {error}\nIt has LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME}, MAX_ITER "
-                f"{solver.MAX_ITER} and STEPS {solver.STEPS}; expected a name such as WarmupMultiStepLR or "
-                "WarmupCosineLR, and steps that rise."
-            ) from error
-
-    @classmethod
     def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:
-        return build_train_loader(cfg, start_iter=start_iter)
+        with building("training data", cfg, "DATASETS.TRAIN", "DATALOADER.MAPPER", "DATALOADER.SAMPLER_TRAIN"):
+            return build_train_loader(cfg, start_iter=start_iter)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
-        return build_test_loader(cfg, dataset_name, cfg.DATALOADER.TEST_BATCH_SIZE)
+        with building("evaluation data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
+            return build_test_loader(cfg, dataset_name, cfg.DATALOADER.TEST_BATCH_SIZE)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -216,7 +210,8 @@ class Trainer(DefaultTrainer):
             dataset_version(dataset_name)
         # The name of a dataset may be a path.
         folder = Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
-        return build_evaluator(cfg, dataset_name, str(folder))
+        with building("evaluator", cfg, "DATASETS.TEST", "TEST.METRICS_LIBRARY"):
+            return build_evaluator(cfg, dataset_name, str(folder))
 
     @classmethod
     def test(

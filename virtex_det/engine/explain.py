@@ -1,0 +1,184 @@
+"""One screen for what building, reading and training can raise, in the words of whoever can mend it."""
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from torch.optim import Optimizer
+
+from virtex_det.errors import UserError
+
+# Set to anything, it makes every command show the traceback of what it ends with.
+TRACEBACK = "VIRTEX_DET_TRACEBACK"
+# A place that takes no file: no permission, no room, a file where a folder has to be, or the other way round.
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP}
+_REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE, errno.EBUSY, errno.ENOTEMPTY}
+_VIRTUAL = ("/proc", "/sys", "/dev")  # folders of the kernel, which call a file that they do not take a missing one
+_LINES, _COLUMNS = 6, 300  # of a foreign message that are shown
+
+
+def explain(error: BaseException | None) -> str | None:
+    """Return the message for an error that a user can mend, None for one that only we can."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_gpu_memory(error)
+    if isinstance(error, MemoryError):
+        return _out_of_memory(error)
+    if isinstance(error, FloatingPointError):
+        return f"{_first_lines(error)}\n{_STEADIER}"
+    if isinstance(error, OSError):
+        return _refused_file(error)
+    if isinstance(error, RuntimeError):
+        return _by_its_text(error)
+    return None
+
+
+@contextmanager
+def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
+    """Turn what goes wrong while a part of a run is built from its config into a UserError.
+
+    Most of it is a value that does not go with another one, which no rule for single keys can see; it may be a bug as
+    well. So the traceback goes into the run's ``log.txt``, and the message names it.
+
+    Args:
+        what: the part, such as "model".
+        cfg: the full config.
+        keys: what decides the part; the message shows their values.
+    """
+    try:
+        yield
+    except Exception as error:
+        if explain(error) is not None:
+            raise
+        settings = ", ".join(f"{key} {reduce(getattr, key.split('.'), cfg)}" for key in keys)
+        raise UserError(
+            f"The {what} cannot be built from this config: {type(error).__name__}: {_first_lines(error)}\n"
+            f"Look at the keys that it is built from, here {settings}, and what lies below them.\n"
+            f"{_keep_traceback(error, cfg.OUTPUT_DIR)}"
+        ) from error
+
+
+def diverged(error: FloatingPointError, optimizer: Optimizer, cfg: CfgNode) -> UserError:
+    """Return what to tell about a training whose loss became infinite or not a number."""
+    rates = sorted({f"{group['lr']:.3g}" for group in optimizer.param_groups})
+    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    saved = (
+        f"The last checkpoint is {last.parent / last.read_text().strip()}" if last.is_file() else "Nothing was saved"
+    )
+    return UserError(
+        f"Training has diverged. {_first_lines(error)}\n"
+        f"The learning rate was {', '.join(rates)} (SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}, IMS_PER_BATCH "
+        f"{cfg.SOLVER.IMS_PER_BATCH}, WARMUP_ITERS {cfg.SOLVER.WARMUP_ITERS}).\n{_STEADIER}\n{saved}."
+    )
+
+
+_STEADIER = (
+    "What makes training steadier, the most likely first: a lower SOLVER.BASE_LR (it belongs to a batch: half of "
+    "IMS_PER_BATCH, half the rate), a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True, "
+    "SOLVER.AMP.ENABLED False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD as MODEL.WEIGHTS was trained with."
+)
+
+
+def _out_of_gpu_memory(error: BaseException) -> str:
+    return (
+        f"The GPU's memory is full: {_first_lines(error, 1)}\n"
+        "Set a smaller SOLVER.IMS_PER_BATCH (and SOLVER.BASE_LR with it) or INPUT.MAX_SIZE_TRAIN, or "
+        "SOLVER.AMP.ENABLED True; in evaluation a smaller DATALOADER.TEST_BATCH_SIZE. nvidia-smi shows who "
+        "else uses the GPU."
+    )
+
+
+def _out_of_memory(error: BaseException) -> str:
+    detail = f": {_first_lines(error, 1)}" if str(error) else ""
+    return (
+        f"The memory is full{detail}\n"
+        "Set a smaller SOLVER.IMS_PER_BATCH, INPUT.MAX_SIZE_TRAIN or DATALOADER.NUM_WORKERS, and look at sizes in the "
+        "config that may be far too large."
+    )
+
+
+def _lost_worker(error: BaseException) -> str:
+    return (
+        f"A process that loads data has ended: {_first_lines(error, 1)}\n"
+        "Mostly the memory was full (`dmesg` then tells of a killed process), or /dev/shm, as in a container: give it "
+        "more (docker run --shm-size 8g, or --ipc host), or set a smaller DATALOADER.NUM_WORKERS; 0 loads in the main "
+        "process and shows what else it may be."
+    )
+
+
+def _wrong_index(error: BaseException) -> str:
+    return (
+        f"The GPU met an index that is out of range: {_first_lines(error, 1)}\n"
+        "Mostly a class or a token is beyond the model's NUM_CLASSES or VOCAB_SIZE. MODEL.DEVICE cpu shows where."
+    )
+
+
+def _no_group(error: BaseException) -> str:
+    return (
+        f"The processes of the run do not find each other: {_first_lines(error, 2)}\n"
+        "Each needs the same --num-machines and --dist-url (tcp://ADDRESS:PORT of the first machine, a port that is "
+        "free), or under torchrun the same --rdzv-endpoint or --master-port."
+    )
+
+
+# What PyTorch says in a RuntimeError's text alone.
+_TEXTS: dict[str, Callable[[BaseException], str]] = {
+    r"DataLoader worker .*(exited unexpectedly|is killed by signal)|unable to (open|mmap|write to).*shared memory": (
+        _lost_worker
+    ),
+    r"CUDA out of memory|CUDA error: out of memory": _out_of_gpu_memory,
+    r"can't allocate memory|Cannot allocate memory": _out_of_memory,
+    r"device-side assert": _wrong_index,
+    r"EADDRINUSE|address already in use|client socket has (failed|timed out)|connection.* refused": _no_group,
+}
+
+
+def _by_its_text(error: BaseException) -> str | None:
+    text = str(error)
+    for pattern, message in _TEXTS.items():
+        if re.search(pattern, text, re.IGNORECASE):
+            return message(error)
+    return None
+
+
+def _refused_file(error: OSError) -> str | None:
+    place = error.filename2 or error.filename
+    if error.errno == errno.ENOMEM:
+        return _out_of_memory(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"Too many files are open at once: {error}. Raise the limit (ulimit -n 65536), or use fewer workers."
+    is_virtual = str(place or "").startswith(_VIRTUAL)
+    if error.errno in _REFUSALS or is_virtual:
+        return (
+            f"Cannot read or write {place or 'a file'}: {error.strerror}. "
+            "Look at the path, permissions and room on the disk."
+        )
+    return None
+
+
+def _first_lines(error: BaseException, lines: int = _LINES) -> str:
+    shown = [line[:_COLUMNS] for line in str(error).strip().splitlines()[:lines]]
+    return "\n".join(shown) or type(error).__name__
+
+
+def _keep_traceback(error: BaseException, folder: str) -> str:
+    """Write an error's traceback into a run's log, where there is one, and say where it can be read."""
+    log = Path(folder) / "log.txt"
+    if not folder or not log.is_file():
+        return f"{TRACEBACK}=1 before the command shows the traceback."
+    with log.open("a") as file:
+        file.writelines(traceback.format_exception(error))
+    return f"The traceback is at the end of {log}."
+
+
+def wants_traceback() -> bool:
+    """Say whether whoever started the command wants to see tracebacks."""
+    return bool(os.environ.get(TRACEBACK))
