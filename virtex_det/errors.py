@@ -17,3 +17,11 @@ class UserError(Exception):
             return message
         # A data loader's worker process hands its errors over with the traceback written into the message.
         return message.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2].rstrip("\n")
+
+
+class BrokenExample(UserError):
+    """An image, or its annotations, that training may leave out; ``reason`` says why in a few words."""
+
+    def __init__(self, message: str, reason: str = "cannot be used") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -147,7 +147,7 @@ def test_a_resumed_run_loads_none_of_the_images_it_skips(cfg, monkeypatch):
     loaded = []
     monkeypatch.setattr(
         "virtex_det.data.mappers.detection.read_image",
-        lambda example, _: loaded.append(1) or np.zeros((40, 60, 3), "uint8"),
+        lambda example, *_: loaded.append(1) or np.zeros((40, 60, 3), "uint8"),
     )
     take(build_train_loader(cfg, start_iter=50), 1)
     assert len(loaded) == BATCH
@@ -319,15 +319,32 @@ def test_training_batches_have_no_trace_of_what_was_left_out(broken_cfg):
     assert all("left_out" not in example for batch in take(build_train_loader(broken_cfg), 5) for example in batch)
 
 
-def test_a_detector_does_not_go_on_without_an_image(broken_cfg, dicts, register):
+@pytest.fixture
+def broken_detection_cfg(broken_cfg, dicts, register):
+    """Image 3 of a detector's training set is damaged."""
     broken_cfg.DATASETS.TRAIN = (register([{**entry, "annotations": []} for entry in dicts], "detection_broken"),)
     broken_cfg.merge_from_list(["DATALOADER.MAPPER", "DetectionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
-    broken_cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 1])
+    return broken_cfg
+
+
+@pytest.mark.parametrize("mapper", ["DetectionMapper", "DatasetMapper"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_detector_learns_on_without_a_broken_image_and_reports_it(broken_detection_cfg, mapper, workers, tmp_path):
+    broken_detection_cfg.merge_from_list(["DATALOADER.MAPPER", mapper, "DATALOADER.NUM_WORKERS", workers])
+    loader = build_train_loader(broken_detection_cfg)
+    drawn = sum(ids(take(loader, 5)), [])
+    assert 4 in drawn and 3 not in drawn
+    assert loader.report() == {"image cannot be read": [str(tmp_path / "broken.jpg")]}
+
+
+@pytest.mark.parametrize("mapper", ["DetectionMapper", "DatasetMapper", "CaptionMapper"])
+def test_an_evaluation_never_goes_on_without_an_image(broken_detection_cfg, mapper):
+    broken_detection_cfg.merge_from_list(["DATALOADER.MAPPER", mapper])
     with pytest.raises(UserError, match=r"^Image cannot be read: .*broken\.jpg"):
-        take(build_train_loader(broken_cfg), 5)
+        list(build_test_loader(broken_detection_cfg, "detection_broken"))
 
 
 def test_a_folder_of_broken_images_ends_the_run(broken_cfg, dicts, register):
     broken_cfg.DATASETS.TRAIN = (register([dicts[3]] * 3, "all_broken"),)
-    with pytest.raises(UserError, match=r"100 images in a row.*broken\.jpg"):
+    with pytest.raises(UserError, match=r"(?s)100 images in a row.*broken\.jpg.*cannot be read: .*Convert it"):
         take(build_train_loader(broken_cfg), 1)

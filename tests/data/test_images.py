@@ -6,8 +6,9 @@ import torch
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from virtex_det.data.images import BrokenImage, Span, image_tensor, read_image
+from virtex_det.data.images import Span, image_tensor, read_image
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
 
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB", "L"])

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_tools
 
 from virtex_det.benchmark.records import ResultRecord
+from virtex_det.config.yaml_files import read_yaml
+from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage, load_image
 
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6
@@ -72,15 +74,16 @@ def draw_strips(
         count: number of images.
 
     Returns:
-        A strip per image; none of an image whose file is not there.
+        A strip per image; none of an image whose file is not there or cannot be read.
     """
     truth = Annotations(annotations)
     files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(count)}
     columns = {"ground truth": truth.of_image} | {title: _detections(run, set(files)) for title, run in runs.items()}
+    max_value = max(map(_max_value, runs.values()), default=0.0)
     strips = []
     for image_id, file in files.items():
-        if file is not None:
-            image = np.asarray(Image.open(file).convert("RGB"))[:, :, ::-1]
+        image = None if file is None else _read(file, max_value)
+        if file is not None and image is not None:
             found = {title: instances.get(image_id, []) for title, instances in columns.items()}
             drawn = {title: as_jpeg(draw_instances(image, these, truth.names)) for title, these in found.items()}
             strips.append(Strip(file.name, drawn))
@@ -121,6 +124,22 @@ def as_jpeg(image: np.ndarray) -> str:
     """Return a BGR image as a data URI."""
     encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _read(file: Path, max_value: float) -> np.ndarray | None:
+    """Return an image as (H, W, 3) BGR, None where it cannot be read."""
+    try:
+        return np.asarray(load_image(file, max_value).convert("RGB"))[:, :, ::-1]
+    except BrokenImage:
+        return None
+
+
+def _max_value(run: Run) -> float:
+    """Return a run's INPUT.MAX_VALUE, by which its images were read; 0 where its config is not there."""
+    try:
+        return float(read_yaml(run.folder / "config.yaml")["INPUT"]["MAX_VALUE"])
+    except (UserError, LookupError, TypeError, ValueError):
+        return 0.0
 
 
 def _detections(run: Run, image_ids: set[int]) -> dict[int, list[dict]]:

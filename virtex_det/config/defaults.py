@@ -153,6 +153,9 @@ def _add_data_keys(cfg: CN) -> None:
     # Resize images with torch's uint8 antialiased kernel instead of Pillow's: an image is loaded about twice as fast;
     # 0.1 % of the pixel values differ by 1, very few by 2.
     cfg.INPUT.FAST_RESIZE = False
+    # Value that is white in grey images of more than 8 bits, such as 4095 for 12-bit data and 1.0 for floats; 0 for the
+    # largest of 16 bits, and then images of 32 bits, whose white nothing tells, are refused. docs/images.md has it all.
+    cfg.INPUT.MAX_VALUE = 0.0
 
     # Image and caption augmentation of pretraining (VirTex, sec. 3.2 and its public code).
     cfg.INPUT.CAPTION = CN()

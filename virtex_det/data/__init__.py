@@ -1,6 +1,7 @@
 """Datasets, tokenizer, mappers and loaders."""
 
 from virtex_det.data.build import MAPPER_REGISTRY, build_test_loader, build_train_loader
+from virtex_det.data.images import read_picture
 from virtex_det.data.mappers import (
     CaptionMapper,
     ClassificationMapper,
@@ -28,5 +29,6 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "load_train_dicts",
+    "read_picture",
     "train_tokenizer",
 ]

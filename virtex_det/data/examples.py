@@ -7,9 +7,9 @@ from typing import Any
 import torch.utils.data as torchdata
 from detectron2.utils import comm
 
-from virtex_det.data.images import BrokenImage
 from virtex_det.data.left_out import LEFT_OUT, LeftOut, check_run
 from virtex_det.data.seeding import seeded
+from virtex_det.errors import BrokenExample
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -92,11 +92,11 @@ class SeededExamples(torchdata.Dataset):
             try:
                 with seeded(self.seed, position):
                     return with_notes(self.mapper(dataset_dict), broken)
-            except BrokenImage as error:
+            except BrokenExample as error:
                 if not skips_broken_images(self.mapper):
                     raise
-                broken.append(LeftOut(dataset_dict["file_name"], error.reason))
-            check_run(broken)
+                broken.append(LeftOut(str(dataset_dict["file_name"]), error.reason))
+                check_run(broken, error)
 
 
 def skips_broken_images(mapper: Mapper) -> bool:

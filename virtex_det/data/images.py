@@ -1,23 +1,19 @@
-"""Reading an image of a dataset, and laying it out for the model."""
+"""Images of datasets: pixels from a dataset dict or a path, and their layout for the model."""
 
-import io
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import detection_utils
-from PIL import Image, ImageOps
 
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage, load_image, stored_orientation
 
-
-class BrokenImage(UserError):
-    """An image that cannot be used; ``reason`` says why in a few words, its message what to do."""
-
-    def __init__(self, message: str, reason: str = "image cannot be read") -> None:
-        super().__init__(message)
-        self.reason = reason
+# Of INPUT.FORMAT: Detectron2's own and the modes of Pillow that RGB becomes.
+FORMATS = ("BGR", "RGB", "L", "YUV-BT.601", "RGBA", "HSV", "LAB", "YCbCr", "CMYK")
 
 
 class Span(NamedTuple):
@@ -34,7 +30,26 @@ class Span(NamedTuple):
             return file.read(self.size)
 
 
-def read_image(example: dict[str, Any], image_format: str) -> np.ndarray:
+def read_picture(path: str | os.PathLike[str], cfg: CfgNode) -> np.ndarray:
+    """Read an image file as training and evaluation read it, for Detectron2's DefaultPredictor.
+
+    Args:
+        path: of the image.
+        cfg: of the run, of which INPUT.MAX_VALUE counts.
+
+    Returns:
+        (H, W, 3) uint8 in BGR order, which DefaultPredictor takes whatever INPUT.FORMAT is.
+
+    Raises:
+        BrokenImage: the image cannot be read; names the file.
+
+    Example:
+        >>> predictor(read_picture("photo.jpg", cfg))["instances"]
+    """
+    return np.ascontiguousarray(_pixels(os.fspath(path), "BGR", cfg.INPUT.MAX_VALUE))
+
+
+def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.0) -> np.ndarray:
     """Read the image of a dataset dict and check it against the annotated size.
 
     BGR comes back as RGB, what Pillow decodes to, since resizing a reversed view is slower; ``image_tensor`` reverses.
@@ -43,38 +58,33 @@ def read_image(example: dict[str, Any], image_format: str) -> np.ndarray:
         example: a dataset dict with "file_name", and for an image in a tar file its "encoded_image", bytes or a Span;
             receives "height" and "width" where it has none.
         image_format: as Detectron2's INPUT.FORMAT.
+        max_value: as INPUT.MAX_VALUE.
 
     Returns:
         The pixels, (H, W, C).
 
     Raises:
-        BrokenImage: the file is missing, damaged, or of another size than its annotation says.
+        BrokenImage: the file is missing, damaged, of no kind that is read, or of another size than its annotation says.
     """
-    try:
-        image = _decode(example, "RGB" if image_format == "BGR" else image_format)
-        detection_utils.check_image_size(example, image)
-    except detection_utils.SizeMismatchError as error:
-        raise BrokenImage(
-            f"{error}\nThe annotations are of another version of this image; use both of one release.",
-            "not of the annotated size",
-        ) from error
-    except FileNotFoundError as error:
-        raise BrokenImage(
-            f"Image not found: {example['file_name']}\n"
-            "The annotation file lists it. Check that the download is complete and DETECTRON2_DATASETS is right.",
-            "image file is missing",
-        ) from error
-    except MemoryError:
-        raise
-    except (
-        Exception
-    ) as error:  # what Pillow raises for damage depends on the format: OSError, SyntaxError, struct.error
-        raise BrokenImage(
-            f"Image cannot be read: {example['file_name']}\n"
-            f"Pillow says: {error}\n"
-            "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
-        ) from error
+    encoded = example.get("encoded_image")
+    source = encoded.read() if isinstance(encoded, Span) else encoded
+    name = str(example["file_name"]) if source is not None else ""
+    source = example["file_name"] if source is None else source
+    image = _pixels(source, "RGB" if image_format == "BGR" else image_format, max_value, name)
+    _check_size(example, source, image.shape[:2])
     return image
+
+
+def check_reading(image_format: str, max_value: float) -> None:
+    """Refuse values of INPUT.FORMAT and INPUT.MAX_VALUE by which no image can be read.
+
+    Raises:
+        UserError: names the key and what it may be.
+    """
+    if image_format not in FORMATS:
+        raise UserError(f"INPUT.FORMAT is {image_format!r}; expected one of {', '.join(FORMATS)}.")
+    if not 0 <= max_value < float("inf"):
+        raise UserError(f"INPUT.MAX_VALUE is {max_value}; expected the value of white, above 0, or 0 for none.")
 
 
 def image_tensor(image: np.ndarray, image_format: str) -> torch.Tensor:
@@ -92,9 +102,34 @@ def image_tensor(image: np.ndarray, image_format: str) -> torch.Tensor:
     return torch.from_numpy(np.array(planes, order="C"))
 
 
-def _decode(example: dict[str, Any], image_format: str) -> np.ndarray:
-    encoded = example.get("encoded_image")
-    if encoded is None:
-        return detection_utils.read_image(example["file_name"], image_format)
-    image = Image.open(io.BytesIO(encoded.read() if isinstance(encoded, Span) else encoded))
-    return detection_utils.convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)
+def _pixels(source: Any, image_format: str, max_value: float, name: str = "") -> np.ndarray:
+    image = load_image(source, max_value, name)
+    if image.mode == "LAB" and image_format != "LAB":
+        image = image.convert("RGB")  # Pillow converts it to nothing else
+    return detection_utils.convert_PIL_to_numpy(image, image_format)
+
+
+def _check_size(example: dict[str, Any], source: Any, size: tuple[int, int]) -> None:
+    """Compare (height, width) with what the dataset dict says, and put it there where that says nothing."""
+    annotated = (example.setdefault("height", size[0]), example.setdefault("width", size[1]))
+    if annotated == size:
+        return
+    advice = "The annotations are of another version of this image; use both of one release."
+    if annotated == size[::-1]:
+        advice = _swapped(source)
+    raise BrokenImage(
+        f"Image {example['file_name']} has the size {size[::-1]}, and its annotation says {annotated[::-1]} "
+        f"(width, height).\n{advice}",
+        "not of the annotated size",
+    )
+
+
+def _swapped(source: Any) -> str:
+    found = stored_orientation(source)
+    if found < 5:
+        return "Width and height seem to have changed places in the annotation file: exchange them there."
+    return (
+        f"The file's EXIF orientation ({found}) turns it by 90 degrees when it is read, as in Detectron2 and viewers.\n"
+        "Where boxes were drawn on the turned image, exchange width and height in the annotation file. Where they were "
+        "drawn on the stored pixels, remove the orientation from the file: exiftool -Orientation= FILE."
+    )

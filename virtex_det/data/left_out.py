@@ -66,12 +66,12 @@ def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 
 
-def check_run(broken: list[LeftOut]) -> None:
-    """Refuse to go on when too many in a row could not be used."""
+def check_run(broken: list[LeftOut], error: Exception | None = None) -> None:
+    """Refuse to go on when too many in a row could not be used; ``error`` is that of the last one."""
     if len(broken) >= LONGEST_RUN:
         last = broken[-1]
         raise UserError(
             f"{len(broken)} images in a row cannot be used, lastly {last.name} ({last.reason}).\n"
             "This is more than a few broken files: check the disk, and that DETECTRON2_DATASETS and the names under "
-            "DATASETS are what you mean."
+            "DATASETS are what you mean." + (f" What is wrong with the last one:\n{error}" if error else "")
         )

@@ -10,10 +10,10 @@ import torch.utils.data as torchdata
 from virtex_det.data.datasets.shards import Shard, encoded
 from virtex_det.data.datasets.subsets import is_in_fraction, take_captions
 from virtex_det.data.examples import Mapper, with_notes
-from virtex_det.data.images import BrokenImage
 from virtex_det.data.left_out import LeftOut, check_run
 from virtex_det.data.seeding import seeded
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
 
 
 class Choice(NamedTuple):
@@ -98,7 +98,7 @@ class ShardExamples(torchdata.IterableDataset):
                 examples = [self._map(place, sample) for place in waiting]
             except BrokenImage as error:
                 broken.append(LeftOut(sample["file_name"], error.reason))
-                check_run(broken)
+                check_run(broken, error)
                 continue
             yield with_notes(examples[0], notes + broken)
             yield from examples[1:]

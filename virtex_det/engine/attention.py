@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
-from virtex_det.data.images import BrokenImage
 from virtex_det.data.mappers.concept import ConceptMapper
 from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode_utterances
 from virtex_det.data.traces import crop_points, inside, points_within
@@ -30,6 +29,7 @@ from virtex_det.engine.attention_sheets import (
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.engine.pages import printable
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.textual.fusion import Masked

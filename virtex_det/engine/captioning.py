@@ -9,22 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg, load_config
-from virtex_det.data.images import BrokenImage
+from virtex_det.data.images import read_image
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
 from virtex_det.engine.pages import printable, write_page
 from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
 from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
@@ -152,11 +154,11 @@ class Captioner:
     def _read(self, path: Path) -> tuple[Tensor, str] | str:
         """Return the model's image and a thumbnail, or why there is none."""
         try:
-            example, _ = self.mapper.map_image({"file_name": str(path), "image_id": 0})
-            return example["image"], _thumbnail(path)
+            pixels = read_image({"file_name": str(path)}, "RGB", self.cfg.INPUT.MAX_VALUE)
+            return self.mapper.augment(pixels)[0], _thumbnail(pixels)
         except BrokenImage as error:
-            cause = error.__cause__
-            return f"{printable(path)}: {'not an image' if isinstance(cause, UnidentifiedImageError) else cause}"
+            is_other = isinstance(error.__cause__, UnidentifiedImageError)
+            return f"{printable(path)}: {'not an image' if is_other else _in_one_line(error)}"
 
     @torch.no_grad()
     def _write_captions(self, images: Sequence[tuple[Path, Tensor, str]]) -> list[Captioned]:
@@ -216,10 +218,13 @@ def _find(argument: str) -> list[Path]:
     return found
 
 
-def _thumbnail(path: Path) -> str:
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))  # decodes no more of a JPEG than that takes
-        picture = ImageOps.exif_transpose(image).convert("RGB")
+def _in_one_line(error: BrokenImage) -> str:
+    """Return why an image cannot be used, without its name, which stands before it."""
+    return printable(" ".join(str(error).splitlines()[1:]) or error.reason)
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

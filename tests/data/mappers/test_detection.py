@@ -5,10 +5,12 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import DatasetMapper
+from PIL import Image
 
 from virtex_det import get_cfg
-from virtex_det.data import DetectionMapper
-from virtex_det.errors import UserError
+from virtex_det.data import MAPPER_REGISTRY, DetectionMapper
+from virtex_det.errors import BrokenExample, UserError
+from virtex_det.image_files import BrokenImage
 
 
 @pytest.fixture
@@ -143,3 +145,66 @@ def test_an_object_without_a_mask_is_an_error_when_masks_are_asked_for(cfg, exam
         DetectionMapper(cfg, is_train=True)(example)
     cfg.MODEL.MASK_ON = False
     assert len(DetectionMapper(cfg, is_train=True)(example)["instances"]) == 2
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"segmentation": [5.5, 4.25, 20.5, 4.25, 20.5, 15.75]}, r"object 1: .*flat list of 6 numbers; .*\[\[x, y"),
+        ({"segmentation": [[5.5, 4.25, 20.5, 4.25]]}, "object 1: .*polygon of 4 numbers"),
+        ({"segmentation": [[5.5, 4.25, 20.5, 4.25, 20.5, 15.75, 3]]}, "object 1: .*polygon of 7 numbers"),
+        ({"segmentation": [["5", "4", "20", "4", "20", "15"]]}, "object 1: .*numbers are expected"),
+        ({"segmentation": [None]}, "object 1: .*polygon None"),
+        ({"segmentation": "text"}, "object 1: .*'text'"),
+        ({"segmentation": {"points": 3}}, 'object 1: .*no "counts"'),
+        ({"bbox": ["30", "10", "21", "23"]}, r"object 1: \"bbox\" is \['30'.*four numbers"),
+        ({"bbox": [30, 10, 21]}, 'object 1: "bbox" is .*four numbers'),
+        ({"bbox": None}, 'object 1: "bbox" is None'),
+        ({"category_id": None}, "TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_an_annotation_that_cannot_be_used_is_named_with_what_is_wrong(cfg, example, change, message, mask_format):
+    example["annotations"][1].update(change)
+    cfg.INPUT.MASK_FORMAT = mask_format
+    with pytest.raises(BrokenExample, match=rf"photo\.jpg cannot be used: (that of its )?{message}") as error:
+        DetectionMapper(cfg, True)(example)
+    assert error.value.reason == "annotations cannot be used" and "encoded" not in str(error.value)
+
+
+def test_masks_of_another_form_than_the_config_asks_for_end_the_run_at_once(cfg, example):
+    for wrong in (with_run_length_masks(copy.deepcopy(example)), copy.deepcopy(example)):
+        if isinstance(wrong["annotations"][0]["segmentation"], list):
+            del wrong["annotations"][0]["segmentation"]
+        with pytest.raises(UserError, match="INPUT.MASK_FORMAT bitmask|MODEL.MASK_ON False") as error:
+            DetectionMapper(cfg, True)(wrong)
+        assert not isinstance(error.value, BrokenExample)
+
+
+@pytest.mark.parametrize("mask", [[[]], [], None, "text", [1, 2]])
+def test_without_masks_a_box_stays_whatever_its_segmentation(cfg, example, mask):
+    cfg.MODEL.MASK_ON = False
+    example["annotations"][0]["segmentation"] = mask
+    assert len(DetectionMapper(cfg, True)(example)["instances"]) == 2
+
+
+@pytest.mark.parametrize(
+    "key, value", [("INPUT.FORMAT", "GBR"), ("INPUT.MAX_VALUE", -1.0), ("INPUT.MAX_VALUE", np.nan)]
+)
+def test_a_config_by_which_no_image_can_be_read_is_an_error(cfg, key, value):
+    cfg.merge_from_list([key, float(value) if key == "INPUT.MAX_VALUE" else value])
+    with pytest.raises(UserError, match=f"{key} is "):
+        DetectionMapper(cfg, True)
+
+
+def test_detectron2s_mapper_gets_no_images_that_it_would_read_otherwise(cfg, example, tmp_path):
+    Image.fromarray(np.full((40, 60), 60000, np.uint16)).save(tmp_path / "deep.png")
+    mapper = MAPPER_REGISTRY.get("DatasetMapper")(cfg, True)
+    assert_equal_examples(map_with_seed(mapper, example, 0), map_with_seed(DatasetMapper(cfg, True), example, 0))
+    for key in ("file_name", "sem_seg_file_name"):
+        for name, message in (
+            (str(tmp_path / "deep.png"), "more than 8 bits"),
+            ("http://127.0.0.1:9/a.jpg", "address"),
+        ):
+            with pytest.raises(BrokenImage, match=message):
+                mapper({**example, key: name})

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import ExifTags, Image
 
 from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage, image_size
 
 logger = logging.getLogger(__name__)
 
@@ -261,9 +261,7 @@ def _add_sizes(dicts: list[dict[str, Any]]) -> None:
 def _size(file_name: str) -> dict[str, int]:
     """Return height and width as the image is shown; nothing of a broken image, which training leaves out."""
     try:
-        with Image.open(file_name) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        height, width = image_size(file_name)
+    except BrokenImage:
         return {}
-    return {"height": width, "width": height} if is_turned else {"height": height, "width": width}
+    return {"height": height, "width": width}

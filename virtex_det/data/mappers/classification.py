@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.datasets.image_folders import check_labels
-from virtex_det.data.images import read_image
+from virtex_det.data.images import check_reading, read_image
 from virtex_det.errors import UserError
 
 
@@ -20,24 +20,31 @@ class ClassificationMapper:
     gives_squares = True  # so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone
 
     @configurable
-    def __init__(self, *, image_transform: v2.Transform, image_format: str) -> None:
+    def __init__(self, *, image_transform: v2.Transform, image_format: str, max_value: float = 0.0) -> None:
         """Make a mapper from a config, ``ClassificationMapper(cfg, is_train)``, or from its parts.
 
         Args:
             image_transform: from an RGB uint8 tensor (3, H, W) to (3, S, S).
             image_format: channel order to return, "RGB" or "BGR".
+            max_value: as INPUT.MAX_VALUE.
         """
         self.image_transform = image_transform
         self.image_format = image_format
+        self.max_value = max_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read INPUT.FORMAT and INPUT.CLASSIFICATION, and check the data sets' classes against the model's."""
+        """Read INPUT.FORMAT, MAX_VALUE and CLASSIFICATION, and check the data sets' classes against the model's."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"ClassificationMapper reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         names = [*(cfg.DATASETS.TRAIN if is_train else ()), *cfg.DATASETS.TEST]
         check_labels(names, cfg.MODEL.CLASSIFIER.NUM_CLASSES)
-        return {"image_transform": _build_transform(cfg, is_train), "image_format": cfg.INPUT.FORMAT}
+        return {
+            "image_transform": _build_transform(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "max_value": cfg.INPUT.MAX_VALUE,
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into an example.
@@ -48,7 +55,7 @@ class ClassificationMapper:
         Raises:
             UserError: the image cannot be read.
         """
-        pixels = np.array(read_image(dict(dataset_dict), "RGB"))
+        pixels = np.array(read_image(dict(dataset_dict), "RGB", self.max_value))
         image = self.image_transform(torch.from_numpy(pixels).permute(2, 0, 1))
         if self.image_format == "BGR":
             image = image.flip(0)

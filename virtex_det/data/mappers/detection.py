@@ -1,22 +1,53 @@
 """Dataset dicts to detection training examples: Detectron2's DatasetMapper, tensor for tensor, without its copies."""
 
+import math
 from importlib.util import find_spec
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2 import data
 from detectron2.config import CfgNode, configurable
-from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.images import image_tensor, read_image
-from virtex_det.errors import UserError
+from virtex_det.data.images import check_reading, image_tensor, read_image
+from virtex_det.errors import BrokenExample, UserError
+from virtex_det.image_files import BrokenImage, check_eight_bits
 
-# For what DetectionMapper leaves out: keypoints, semantic segmentation, precomputed proposals.
-MAPPER_REGISTRY.register(DatasetMapper)
+# What annotations of a wrong form raise in Detectron2's functions.
+_ANNOTATION_ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError)
+
+
+@MAPPER_REGISTRY.register()
+class DatasetMapper(data.DatasetMapper):
+    """Detectron2's own, for what DetectionMapper leaves out: keypoints, semantic segmentation, precomputed proposals.
+
+    Its reader gives the pixels of ours for 8-bit images; others are refused, and addresses, which it would fetch.
+
+    Attributes:
+        skips_broken_images: training goes on without images that cannot be read.
+    """
+
+    skips_broken_images = True
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Turn a dataset dict into what Detectron2's models take.
+
+        Raises:
+            BrokenImage: the image cannot be read.
+        """
+        for key in ("file_name", "sem_seg_file_name"):
+            if key in dataset_dict:
+                check_eight_bits(dataset_dict[key])
+        try:
+            return super().__call__(dataset_dict)
+        except (OSError, SyntaxError, detection_utils.SizeMismatchError) as error:
+            raise BrokenImage(f"Image cannot be used: {dataset_dict['file_name']}\n{error}") from error
 
 
 class FastResizeTransform(T.ResizeTransform):
@@ -46,7 +77,13 @@ class FastResizeShortestEdge(T.ResizeShortestEdge):
 
 @MAPPER_REGISTRY.register()
 class DetectionMapper:
-    """Boxes, classes and masks of one image, augmented together with it."""
+    """Boxes, classes and masks of one image, augmented together with it.
+
+    Attributes:
+        skips_broken_images: training goes on without images that cannot be read, or whose annotations cannot be used.
+    """
+
+    skips_broken_images = True
 
     @configurable
     def __init__(
@@ -58,6 +95,7 @@ class DetectionMapper:
         use_instance_mask: bool,
         instance_mask_format: str,
         recompute_boxes: bool,
+        max_value: float = 0.0,
     ) -> None:
         """Make a mapper from a config, ``DetectionMapper(cfg, is_train)``, or from its parts.
 
@@ -68,6 +106,7 @@ class DetectionMapper:
             use_instance_mask: keep masks, as MODEL.MASK_ON.
             instance_mask_format: "polygon" or "bitmask", as INPUT.MASK_FORMAT.
             recompute_boxes: take boxes from the cropped masks.
+            max_value: as INPUT.MAX_VALUE.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -75,10 +114,12 @@ class DetectionMapper:
         self.use_instance_mask = use_instance_mask
         self.instance_mask_format = instance_mask_format
         self.recompute_boxes = recompute_boxes
+        self.max_value = max_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read the arguments that Detectron2's DatasetMapper reads, and INPUT.FAST_RESIZE."""
+        """Read the arguments that Detectron2's DatasetMapper reads, INPUT.FAST_RESIZE and INPUT.MAX_VALUE."""
+        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
             raise UserError(
                 "DetectionMapper loads boxes and masks, and the config asks for keypoints or precomputed proposals.\n"
@@ -102,6 +143,7 @@ class DetectionMapper:
             "use_instance_mask": cfg.MODEL.MASK_ON,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             "recompute_boxes": crops and cfg.MODEL.MASK_ON,
+            "max_value": cfg.INPUT.MAX_VALUE,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -111,19 +153,19 @@ class DetectionMapper:
             The dict's other entries, "image" (C, H, W) and, in training, "instances".
 
         Raises:
-            UserError: image or annotations cannot be used; names the file.
+            BrokenExample: image or annotations cannot be used; names the file.
+            UserError: the masks are of another form than the config asks for.
         """
         example = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        augmented = T.AugInput(read_image(example, self.image_format))
+        augmented = T.AugInput(read_image(example, self.image_format, self.max_value))
         transforms = self.augmentations(augmented)
         example["image"] = image_tensor(augmented.image, self.image_format)
         if self.is_train and "annotations" in dataset_dict:
+            annotations, size = dataset_dict["annotations"], augmented.image.shape[:2]
             try:
-                example["instances"] = self._instances(
-                    dataset_dict["annotations"], transforms, augmented.image.shape[:2]
-                )
-            except ValueError as error:
-                raise UserError(_annotation_advice(example["file_name"], error)) from error
+                example["instances"] = self._instances(annotations, transforms, size)
+            except _ANNOTATION_ERRORS as error:
+                raise self._unusable(example["file_name"], annotations, error) from error
         return example
 
     def _instances(self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]) -> Instances:
@@ -133,11 +175,32 @@ class DetectionMapper:
             if not annotation.get("iscrowd", 0)
         ]
         if self.use_instance_mask and any("segmentation" not in annotation for annotation in transformed):
-            raise ValueError("an object has no segmentation (boxes alone are enough with MODEL.MASK_ON False)")
+            raise ValueError("an object has no segmentation")
         instances = detection_utils.annotations_to_instances(transformed, size, self.instance_mask_format)
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
+
+    def _unusable(self, file_name: str, annotations: list[dict], error: Exception) -> UserError:
+        """Return the error that says which annotation cannot be used, and why."""
+        for number, annotation in enumerate(annotations):
+            mask = annotation.get("segmentation")
+            begin = f"Annotations of {file_name} cannot be used: that of its object {number}:"
+            if fault := _fault_of_box(annotation.get("bbox")):
+                return BrokenExample(f"{begin} {fault}\nMend it in the annotation file.", "annotations cannot be used")
+            if not self.use_instance_mask or annotation.get("iscrowd", 0):
+                continue
+            if mask is None:
+                return UserError(f"{begin} it has no segmentation (boxes alone do with MODEL.MASK_ON False).")
+            if fault := _fault_of_mask(mask):
+                return BrokenExample(f"{begin} {fault}\nMend it in the annotation file.", "annotations cannot be used")
+            if isinstance(mask, dict) and self.instance_mask_format == "polygon":
+                return UserError(f"{begin} its mask is run-length encoded.\nSet INPUT.MASK_FORMAT bitmask.")
+        return BrokenExample(
+            f"Annotations of {file_name} cannot be used: {type(error).__name__}: {error}\n"
+            "Compare them with docs/your_own_data.md.",
+            "annotations cannot be used",
+        )
 
     def _copy(self, annotation: dict) -> dict:
         """Copy what the transforms would write into: the dict itself, and polygons that are arrays already."""
@@ -154,8 +217,30 @@ def _fast(augmentation: T.Augmentation) -> T.Augmentation:
     return FastResizeShortestEdge(augmentation.short_edge_length, augmentation.max_size, augmentation.sample_style)
 
 
-def _annotation_advice(file_name: str, error: ValueError) -> str:
-    return (
-        f"Annotations of {file_name} cannot be used: {error}\n"
-        "Polygons need at least 3 points each. Where masks are run-length encoded, set INPUT.MASK_FORMAT bitmask."
-    )
+def _fault_of_box(box: Any) -> str:
+    """Say what is wrong with a "bbox", "" for nothing."""
+    numbers = list(box) if isinstance(box, list | tuple | np.ndarray) else []
+    if len(numbers) == 4 and all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+        return ""
+    return f'"bbox" is {_short(box)}; four numbers are expected.'
+
+
+def _fault_of_mask(mask: Any) -> str:
+    """Say what is wrong with a "segmentation" of polygons or run lengths, "" for nothing."""
+    if isinstance(mask, dict):
+        return "" if "counts" in mask and "size" in mask else '"segmentation" has no "counts" and "size".'
+    if not isinstance(mask, list):
+        return f'"segmentation" is {_short(mask)}; a list of polygons, or run lengths, are expected.'
+    if mask and all(isinstance(number, Real) for number in mask):
+        return f'"segmentation" is a flat list of {len(mask)} numbers; a list of polygons is expected: [[x, y, ...]].'
+    for polygon in mask:
+        if not isinstance(polygon, list | tuple | np.ndarray) or not all(isinstance(each, Real) for each in polygon):
+            return f'"segmentation" has a polygon {_short(polygon)}; numbers are expected: x, y, x, y, ...'
+        if len(polygon) < 6 or len(polygon) % 2:
+            return f"it has a polygon of {len(polygon)} numbers; x and y of three points at least are expected."
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torchvision.transforms import v2
 
-from virtex_det.data.images import read_image
+from virtex_det.data.images import check_reading, read_image
 from virtex_det.errors import UserError
 
 
@@ -23,29 +23,41 @@ class PretrainingMapper:
     gives_squares = True
 
     @configurable
-    def __init__(self, is_train: bool, *, image_transform: v2.Transform, image_format: str, flip_prob: float) -> None:
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        image_transform: v2.Transform,
+        image_format: str,
+        flip_prob: float,
+        max_value: float = 0.0,
+    ) -> None:
         """
         Args:
             is_train: flip at random.
             image_transform: from an RGB uint8 tensor (3, H, W) to (3, S, S).
             image_format: channel order to return, "RGB" or "BGR".
             flip_prob: how often to flip.
+            max_value: as INPUT.MAX_VALUE.
         """
         self.is_train = is_train
         self.image_transform = image_transform
         self.image_format = image_format
         self.flip_prob = flip_prob
+        self.max_value = max_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read INPUT.FORMAT and the image part of INPUT.CAPTION."""
+        """Read INPUT.FORMAT, INPUT.MAX_VALUE and the image part of INPUT.CAPTION."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"{cls.__name__} reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         return {
             "is_train": is_train,
             "image_transform": build_image_transform(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "flip_prob": cfg.INPUT.CAPTION.FLIP_PROB,
+            "max_value": cfg.INPUT.MAX_VALUE,
         }
 
     def map_image(self, dataset_dict: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -57,16 +69,25 @@ class PretrainingMapper:
         Raises:
             BrokenImage: the image cannot be read.
         """
-        pixels = np.array(read_image(dict(dataset_dict), "RGB"))
+        image, is_flipped = self.augment(read_image(dict(dataset_dict), "RGB", self.max_value))
+        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
+        size = {"height": image.shape[1], "width": image.shape[2]}
+        return {"image": image, "image_id": dataset_dict["image_id"], **size}, is_flipped
+
+    def augment(self, pixels: np.ndarray) -> tuple[torch.Tensor, bool]:
+        """Augment an RGB image (H, W, 3).
+
+        Returns:
+            (3, S, S) uint8 in this mapper's channel order; and whether it is flipped.
+        """
         # Channels stay last in memory: the crop reads a part only, and torch resizes that layout twice as fast.
-        image = self.image_transform(torch.from_numpy(pixels).permute(2, 0, 1))
+        image = self.image_transform(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
         is_flipped = self.is_train and bool(torch.rand(()) < self.flip_prob)
         if is_flipped:
             image = image.flip(2)
         if self.image_format == "BGR":
             image = image.flip(0)
-        size = {"height": image.shape[1], "width": image.shape[2]}
-        return {"image": image.contiguous(), "image_id": dataset_dict["image_id"], **size}, is_flipped
+        return image.contiguous(), is_flipped
 
 
 def build_image_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:

@@ -1,0 +1,211 @@
+"""The one reader of image files: which are read, and what is said of those that are not."""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from virtex_det.errors import BrokenExample, UserError
+from virtex_det.files import open_regular
+from virtex_det.pixel_rules import NoRule, check_channels, check_depth, to_eight_bits
+
+Source = str | os.PathLike[str] | bytes
+
+# What people train on, and nothing that starts another program, as EPS starts ghostscript. JPEG includes phones' MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+_FORMATS_IN_WORDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM, JPEG 2000 and AVIF"
+
+_HEAD = 4096  # bytes that tell a file's kind and depth
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:/")
+# By their first bytes, files that people have among their images.
+_FOREIGN = {
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"%PDF": "a PDF",
+    b"8BPS": "a Photoshop file",
+    b"\x93NUMPY": "a NumPy array",
+    b"version https://git-lfs": "a Git LFS pointer, whose file git lfs pull fetches",
+    b"<svg": "SVG",
+    b"<": "a web page or other XML",
+    b"PK\x03\x04": "a zip archive",
+    b"SIMPLE  =": "FITS",
+}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_ORIENTATION = 274  # tag of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BrokenImage(BrokenExample):
+    """An image that cannot be used; ``reason`` says why in a few words, its message what to do."""
+
+    def __init__(self, message: str, reason: str = "image cannot be read") -> None:
+        super().__init__(message, reason)
+
+
+def load_image(source: Source, max_value: float = 0.0, name: str = "") -> Image.Image:
+    """Read an image whole, turned upright by its EXIF orientation, with 8 bits per channel.
+
+    8-bit images keep their mode (grey, RGB, alpha, palette, CMYK ...), of which Pillow's ``convert`` makes RGB as
+    Detectron2 does. What becomes of others is in ``virtex_det.pixel_rules``.
+
+    Args:
+        source: a path, or the encoded image itself.
+        max_value: the value that becomes 255 in grey images of more than 8 bits, as INPUT.MAX_VALUE.
+        name: what errors call an encoded image.
+
+    Raises:
+        BrokenImage: the file is missing, damaged, of another format, or of pixels that have no rule; it is named.
+    """
+    with _opened(source, name) as (image, head):
+        check_channels(image)
+        image.load()
+        turn = _TURNS.get(orientation(image))
+        image = to_eight_bits(image, head, max_value)
+        return image if turn is None else image.transpose(turn)
+
+
+def check_eight_bits(source: Source) -> None:
+    """Check by its header that an image is one that every reader reads alike: of 8 bits per channel.
+
+    Raises:
+        BrokenImage: it is of another depth, or as ``load_image``, as far as the header tells.
+    """
+    with _opened(source, "") as (image, head):
+        check_channels(image)
+        check_depth(image, head)
+
+
+def image_size(source: Source, name: str = "") -> tuple[int, int]:
+    """Return (height, width) of an image as it is shown, from its header where that says it.
+
+    Raises:
+        BrokenImage: as ``load_image``, as far as the header tells.
+    """
+    with _opened(source, name) as (image, _):
+        if image.format == "TIFF":
+            image.load()  # when Pillow turns a TIFF itself
+        width, height = image.size
+        return (width, height) if orientation(image) >= 5 else (height, width)
+
+
+def stored_orientation(source: Source) -> int:
+    """Return the EXIF orientation of an image file; 1, upright, where there is none to read."""
+    try:
+        with _opened(source, "") as (image, _):
+            return orientation(image)
+    except BrokenImage:
+        return 1
+
+
+def orientation(image: Image.Image) -> int:
+    """Return an image's EXIF orientation, 1 to 8; 1, upright, where there is none to read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises almost anything, and leaves the pixels whole
+        return 1
+    return found if found in _TURNS else 1
+
+
+def check_name(file_name: Any) -> None:
+    """Refuse what is no path, addresses above all, before anything is opened.
+
+    Raises:
+        BrokenImage: it is neither text nor a path, or begins with a scheme such as ``http://``.
+    """
+    if not isinstance(file_name, str | os.PathLike):
+        raise BrokenImage(f"The file name of an image is {file_name!r}; a path is expected.", "file name is no path")
+    if _ADDRESS.match(os.fspath(file_name)):
+        raise BrokenImage(
+            f"Image is an address: {file_name}\n"
+            "Images are read from disk and never fetched. Download it, and let file_name be its path.",
+            "image is an address",
+        )
+
+
+@contextmanager
+def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
+    """Open an image beside the first bytes of its file; what the block raises comes out as BrokenImage."""
+    shown = name or ("an encoded image" if isinstance(source, bytes) else str(source))
+    head = b""
+    try:
+        with _file(source) as file:
+            head = file.read(_HEAD)
+            file.seek(0)
+            with Image.open(file, formats=_formats()) as image:
+                yield image, head
+    except (BrokenImage, MemoryError):
+        raise
+    except NoRule as error:
+        raise BrokenImage(f"Image cannot be used: {shown}\n{error}", error.reason) from None
+    except UserError as error:  # of opening the file
+        raise _not_opened(shown, error) from error
+    except UnidentifiedImageError as error:
+        raise BrokenImage(f"Image cannot be read: {shown}\n{_kind(head)}") from error
+    except Image.DecompressionBombError as error:
+        raise BrokenImage(
+            f"Image is too large: {shown}\nPillow says: {error}\nCut it into tiles, or make it smaller.",
+            "image is too large",
+        ) from error
+    except Exception as error:  # for damage Pillow raises OSError, SyntaxError, struct.error ... as the format has it
+        raise BrokenImage(
+            f"Image cannot be read: {shown}\n"
+            f"Pillow says: {error}\n"
+            "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
+        ) from error
+
+
+def _file(source: Source) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    check_name(source)
+    return open_regular(os.fspath(source))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _not_opened(shown: str, error: UserError) -> BrokenImage:
+    if not isinstance(error.__cause__, FileNotFoundError):
+        return BrokenImage(f"Image cannot be opened: {shown}\n{error}", "image is no file that can be opened")
+    advice = (
+        "The annotation file lists it. Check that the download is complete, and that the folder of images is the right "
+        "one: the one that the data set is registered with, below DETECTRON2_DATASETS for those of Detectron2."
+    )
+    if "\\" in shown:
+        advice = 'The name has backslashes, which part folders on Windows alone. Write "/" in the annotation file.'
+    return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")
+
+
+def _kind(head: bytes) -> str:
+    """Say what a file is that Pillow does not know, and what to do."""
+    if not head:
+        return "The file is empty: fetch it again, or remove it from the annotation file."
+    if head.startswith(_TIFF):
+        return (
+            "It is a TIFF of a kind that is not read: not of 1, 3 or 4 channels, or not of integers up to 16 bits, "
+            "32-bit integers or 32-bit floats.\nSave it as a grey or RGB image of 8 or 16 bits."
+        )
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), "")
+    kind = "an icon" if head.startswith(b"\0\0\1\0") else kind
+    kind = "HEIC, as phones write it" if head[4:11] in (b"ftyphei", b"ftyphev") else kind
+    kind = "DICOM" if head[128:132] == b"DICM" else kind
+    what = f"It is {kind}." if kind else "It begins like no image: damaged, or something else."
+    return f"{what} Read are {_FORMATS_IN_WORDS}.\nConvert it, fetch it again, or remove it from the annotation file."

@@ -1,0 +1,241 @@
+"""From pixels of any depth to 8 bits: one rule per kind of pixel, the same for all images of a run, or a refusal.
+
+No rule looks at an image's own extremes to scale it: two images of one scene must stay comparable.
+"""
+
+import logging
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+_WHITE = 65535  # of 16 bits
+# A 16-bit image that uses less of its range is refused: it would be black to the eye, and mostly has 12 bits or fewer.
+_DARK = _WHITE // 16
+# One that uses less than this is read, and the log says so once.
+_DIM = _WHITE // 4
+
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+# Tags of TIFF.
+_SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT = 254, 258, 262, 277, 339
+_SMALLER, _MASK = 1, 4  # subfile types: what repeats or describes another page
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+
+class NoRule(Exception):
+    """An image that is whole, and whose pixels cannot become 8 bits by a rule; its message says what to do."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def check_channels(image: Image.Image) -> None:
+    """Refuse a TIFF of which Pillow would read a part: of its channels, or of its pages.
+
+    Args:
+        image: opened, not loaded.
+
+    Raises:
+        NoRule: it has other than 1, 3 or 4 channels (grey with alpha apart), several pages, or signed bytes.
+    """
+    if image.format != "TIFF":
+        return
+    channels = _tag(image, _CHANNELS, 1)
+    if channels > 4 or (channels == 2 and image.mode not in _WITH_ALPHA):
+        raise NoRule(
+            f"It has {channels} channels; 1 (grey), 3 (RGB) and 4 (RGB and alpha) are read.\n"
+            "Save the channels to train on as an RGB or a grey image.",
+            "image of several channels",
+        )
+    if _SIGNED in _tag(image, _SAMPLE_FORMAT, ()) and image.mode != "I":
+        raise NoRule("Its pixels are signed bytes.\nSave it with unsigned ones.", "image of signed bytes")
+    _check_pages(image)
+
+
+def check_depth(image: Image.Image, head: bytes) -> None:
+    """Refuse what ``to_eight_bits`` would change or look into.
+
+    Raises:
+        NoRule: the image has more than 8 bits per channel.
+    """
+    if _is_deep(image) or _is_reduced(image, head):
+        raise NoRule(
+            "It has more than 8 bits per channel, which DATALOADER.MAPPER DetectionMapper reads and DatasetMapper does "
+            "not.\nSave it with 8 bits.",
+            "image of more than 8 bits",
+        )
+
+
+def to_eight_bits(image: Image.Image, head: bytes, max_value: float) -> Image.Image:
+    """Return a loaded image with 8 bits per channel.
+
+    Args:
+        image: of any mode; those of 8 bits come back as they are.
+        head: the first bytes of its file, for what Pillow does not tell.
+        max_value: white in grey images of more than 8 bits; 0 for the largest value of 16-bit ones.
+
+    Raises:
+        NoRule: white is not known or would be wrong, values are lost in 8 bits, or there is nothing but alpha.
+    """
+    if _is_deep(image):
+        return _scaled(image, _white(image, head, max_value))
+    if _is_reduced(image, head):
+        _check_reduced(image, max_value)
+    _check_alpha(image)
+    return image.convert("LA") if image.mode == "La" else image  # Pillow converts La to nothing else
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _white(image: Image.Image, head: bytes, max_value: float) -> float:
+    """Return the value that becomes 255: what the file says, else what the config says, else the most of 16 bits."""
+    if declared := _declared_white(image, head):
+        return declared
+    if max_value > 0:
+        return max_value
+    # Some Pillows call them "I" in PNG, and all do in PGM.
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not is_16_bit:
+        raise NoRule(
+            f"Its pixels are {'floats' if image.mode == 'F' else '32-bit or signed integers'}, of which no value is "
+            "white by itself.\nSet INPUT.MAX_VALUE to the one that is, such as 1.0 or 4095; or save it with 8 bits.",
+            "image needs INPUT.MAX_VALUE",
+        )
+    largest = int(np.asarray(image).max())
+    if 0 < largest <= _DARK:
+        raise NoRule(_too_dark(f"Its largest value is {largest} of {_WHITE}"), "image needs INPUT.MAX_VALUE")
+    if 0 < largest <= _DIM:
+        _say_dim()
+    return _WHITE
+
+
+def _declared_white(image: Image.Image, head: bytes) -> int:
+    """Return the white of files that say it: 12-bit TIFF; PGM and JPEG 2000, which Pillow has scaled to 16 bits."""
+    if image.format == "TIFF" and image.mode == "I;16" and _bits(image) == 12:
+        return 4095
+    if image.format == "PPM" and image.mode == "I" and _ppm_white(head) not in (0, _WHITE):
+        return _WHITE
+    if image.format == "JPEG2000" and 8 < _jpeg2000_bits(head) < 16:
+        return _WHITE
+    return 0
+
+
+def _scaled(image: Image.Image, white: float) -> Image.Image:
+    """Return an image of one channel as 8-bit grey: 0 is black, ``white`` is 255, and what lies beyond is refused."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise NoRule("Its pixels hold NaN or infinite values.\nReplace them by numbers.", "image with NaN")
+    half_a_step = white / 510
+    if values.min() < -half_a_step or values.max() > white + half_a_step:
+        raise NoRule(
+            f"Its values go from {values.min():g} to {values.max():g}, and INPUT.MAX_VALUE is {white:g}.\n"
+            "What is below 0 or above it would be lost. Set INPUT.MAX_VALUE to the largest value in all of the data; "
+            "shift negative values, or save with 8 bits.",
+            "values outside 0 to INPUT.MAX_VALUE",
+        )
+    if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        values = white - values  # Pillow does so for 8 bits, and for no others
+    return Image.fromarray(np.rint(values * (255 / white)).clip(0, 255).astype(np.uint8))
+
+
+def _is_reduced(image: Image.Image, head: bytes) -> bool:
+    """Return whether Pillow has kept the upper 8 of 16 bits, as it does where there are several channels."""
+    if image.mode in ("1", "L", "P", "PA"):
+        return False
+    if image.format == "PNG":
+        return head[24] == 16
+    if image.format == "TIFF":
+        return _bits(image) == 16
+    if image.format == "PPM":
+        return _ppm_white(head) == _WHITE
+    return image.format == "JPEG2000" and _jpeg2000_bits(head) == 16
+
+
+def _check_reduced(image: Image.Image, max_value: float) -> None:
+    """Refuse a colour image of 16 bits whose values lie in the lower ones: Pillow gives the upper 8 alone."""
+    if max_value not in (0, _WHITE):
+        raise NoRule(
+            f"It has 16 bits in each of several channels, and INPUT.MAX_VALUE {max_value:g} is for grey images alone.\n"
+            "Save it with 8 bits per channel, scaled as the others are.",
+            "colours of 16 bits beside INPUT.MAX_VALUE",
+        )
+    bands: Any = image.getextrema()  # (lowest, highest) of each channel
+    colours = bands[:-1] if image.mode in _WITH_ALPHA else bands
+    largest = 256 * max(high for _, high in colours) + 255
+    if max_value == 0 and largest <= _DARK:
+        raise NoRule(
+            _too_dark(f"It has 16 bits in each of several channels, and no value above {largest}")
+            + "\nWhere the data has fewer bits, save such images with 8 bits per channel.",
+            "colours of 16 bits, almost black",
+        )
+
+
+def _too_dark(found: str) -> str:
+    return (
+        f"{found}: it would be read as almost black.\nSet INPUT.MAX_VALUE to the value that is white, such as 4095 for "
+        f"12 bits or 1023 for 10; or to {_WHITE} if images are to be as dark as this."
+    )
+
+
+@cache
+def _say_dim() -> None:
+    """Log once per process that images are dark."""
+    logger.warning(
+        "A 16-bit image uses less than a quarter of its range, whose end, 65535, is read as white. Where the data has "
+        "fewer bits, set INPUT.MAX_VALUE, such as 16383 for 14."
+    )
+
+
+def _check_alpha(image: Image.Image) -> None:
+    """Refuse an image that is in its alpha channel alone, as a black drawing on nothing is: alpha is dropped."""
+    if image.mode not in _WITH_ALPHA and not (image.mode == "P" and "transparency" in image.info):
+        return
+    bands: Any = (image.convert("RGBA") if image.mode in ("P", "PA") else image).getextrema()
+    *colours, alpha = bands
+    if alpha[0] < alpha[1] and all(low == high for low, high in colours):
+        raise NoRule(
+            "It shows something by its alpha channel alone, which is dropped: all its colours are one.\n"
+            "Put it on a background, and save it without alpha.",
+            "image in its alpha channel alone",
+        )
+
+
+def _check_pages(image: Any) -> None:
+    """Refuse a TIFF of several pages; those that repeat the first in a smaller size, or mask it, do not count."""
+    pages = getattr(image, "n_frames", 1)
+    if pages == 1:
+        return
+    for page in range(1, pages):
+        image.seek(page)
+        if not _tag(image, _SUBFILE_TYPE, 0) & (_SMALLER | _MASK):
+            raise NoRule(
+                f"It has {pages} pages, and one alone would be read.\nSave each page to use as a file of its own.",
+                "image of several pages",
+            )
+    image.seek(0)
+
+
+def _ppm_white(head: bytes) -> int:
+    found = re.match(rb"P\d\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", head)
+    return int(found[1]) if found else 0
+
+
+def _jpeg2000_bits(head: bytes) -> int:
+    start = head.find(b"\xff\x4f\xff\x51")  # of the codestream; 42 bytes on is the first channel's depth less one
+    return (head[start + 42] & 0x7F) + 1 if 0 <= start < len(head) - 42 else 0
+
+
+def _bits(image: Image.Image) -> int:
+    return max(_tag(image, _BITS, (1,)))
+
+
+def _tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return image.tag_v2.get(tag, default)  # type: ignore[attr-defined]  # of TiffImageFile
