@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
-from virtex_det.engine import Trainer
+from virtex_det.engine import Trainer, evaluate
+from virtex_det.errors import UserError
 
 TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
 
@@ -129,3 +132,66 @@ def test_averages_of_batch_norm_are_bit_equal(detector_cfg, resumed):
 def test_a_run_without_a_seed_goes_on_with_the_one_that_it_drew(pretraining_cfg, resumed):
     options = ("SEED", -1, "SOLVER.CHECKPOINT_PERIOD", 2, "MODEL.TEXTUAL.DROPOUT", 0.3)
     assert_same(*resumed(pretraining_cfg, *options))
+
+
+@pytest.fixture
+def begun(detector_cfg):
+    """A run of four iterations, two of which are done."""
+
+    def begun(*options):
+        cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, *options)
+        train(cfg)
+        (Path(cfg.OUTPUT_DIR) / "last_checkpoint").write_text("model_0000001.pth")
+        return cfg
+
+    return begun
+
+
+def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_path, detector_cfg):
+    path = tmp_path / "grows.json"
+    content = json.loads((scenes / "annotations" / "instances_train.json").read_text())
+    content["images"], last = content["images"][:-1], content["images"][-1]
+    path.write_text(
+        json.dumps(content | {"annotations": [a for a in content["annotations"] if a["image_id"] != last["id"]]})
+    )
+    register_coco_instances("grows", {}, str(path), str(scenes / "train"))
+    try:
+        cfg = begun("DATASETS.TRAIN", "('grows',)", "DATASETS.TEST", "('scenes_val',)")
+        path.write_text((scenes / "annotations" / "instances_train.json").read_text())
+        DatasetCatalog.remove("grows")
+        MetadataCatalog.remove("grows")
+        register_coco_instances("grows", {}, str(path), str(scenes / "train"))
+        with pytest.raises(UserError, match=r"other training data:\n  grows: .*'images': 11.*, and now .*'images': 12"):
+            train(cfg, resume=True)
+        evaluate(cfg, resume=True)
+        assert read_records(cfg.OUTPUT_DIR)[-1].train_images == 11
+    finally:
+        DatasetCatalog.remove("grows")
+        MetadataCatalog.remove("grows")
+
+
+def test_a_run_is_not_resumed_by_another_number_of_processes(begun, monkeypatch):
+    cfg = begun()
+    path = Path(cfg.OUTPUT_DIR) / "model_0000001.pth"
+    content = torch.load(path, weights_only=True)
+    content["trainer"]["origin"]["processes"] = 8
+    torch.save(content, path)
+    with pytest.raises(UserError, match="began with 8 processes, and this is 1"):
+        train(cfg, resume=True)
+
+
+def test_a_run_that_goes_on_for_longer_learns_at_the_new_rates_and_its_records_say_so(begun, detector_cfg):
+    begun()
+    cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_ITER", 8)
+    rates = train(cfg, resume=True).storage.history("lr").values()
+    uninterrupted = detector_cfg("SOLVER.MAX_ITER", 8, "OUTPUT_DIR", cfg.OUTPUT_DIR + "_2", "DATASETS.TEST", "()")
+    assert rates[-6:] == train(uninterrupted).storage.history("lr").values()[-6:]
+    assert read_records(cfg.OUTPUT_DIR)[-1].protocol.endswith("+schedule-changed-at=2")
+    evaluate(cfg, resume=True)
+    assert read_records(cfg.OUTPUT_DIR)[-1].protocol.endswith("+schedule-changed-at=2")
+
+
+def test_a_run_is_not_resumed_for_less_than_it_has_done(begun, detector_cfg):
+    begun()
+    with pytest.raises(UserError, match=r"has done 2 iterations, and SOLVER.MAX_ITER is 1"):
+        train(detector_cfg("SOLVER.MAX_ITER", 1, "SOLVER.WARMUP_ITERS", 0), resume=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.protocols import protocols
-from virtex_det.config import get_cfg, leaves
+from virtex_det.config import leaves
+from virtex_det.config.roles import is_read
 from virtex_det.engine import load_config
 from virtex_det.engine import protocol as protocol_module
 from virtex_det.engine.protocol import FREE, nearest_protocol, protocol_id, settings_digits
@@ -66,12 +67,30 @@ def test_every_key_is_either_a_runs_own_or_shows():
     # Of a config near to no other protocol, so that a changed key has no way to another one.
     for key, value in leaves(load("detectron2/scenes_segm")):
         if isinstance(value, bool):
-            name = protocol_id(load("detectron2/scenes_segm", key, not value))
-            assert name == ("scenes-segm" if key in FREE else f"scenes-segm+{key}={not value}")
+            cfg = load("detectron2/scenes_segm", key, not value)
+            shows = key not in FREE and is_read(cfg, key)
+            assert protocol_id(cfg) == (f"scenes-segm+{key}={not value}" if shows else "scenes-segm")
 
 
-def test_the_runs_own_keys_exist():
-    assert {key for key, _ in leaves(get_cfg())} >= FREE
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.CAPTION.MAX_LENGTH", 40),
+        ("INPUT.CLASSIFICATION.CROP_SIZE", 96),
+        ("MODEL.TEXTUAL.HIDDEN_SIZE", 512),
+        ("MODEL.RETINANET.NUM_CONVS", 2),
+        ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 5),
+        ("SOLVER.LOOKAHEAD.STEPS", 9),
+        ("TEST.AUG.MAX_SIZE", 900),
+    ],
+)
+def test_what_a_detector_does_not_read_does_not_change_its_id(key, value):
+    assert protocol_id(load("detectron2/scenes_segm", key, value)) == "scenes-segm"
+
+
+def test_what_is_switched_on_shows():
+    name = protocol_id(load("detectron2/scenes_segm", "SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 9))
+    assert name == "scenes-segm+SOLVER.LOOKAHEAD.ENABLED=True+SOLVER.LOOKAHEAD.STEPS=9"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from functools import reduce
 from pathlib import Path
 
@@ -179,14 +181,77 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
-@pytest.mark.parametrize("change", [("DATASETS.TRAIN_FRACTION", 1), ("SEED", 4), ("DATASETS.SUBSET_STRATIFIED", True)])
-def test_a_run_does_not_go_on_with_other_data_or_another_seed(run, mode, change):
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[("DATASETS.TRAIN_FRACTION", 1), ("SEED", 4), ("DATASETS.SUBSET_STRATIFIED", True)],
+        *[("MODEL.RESNETS.DEPTH", 50), ("INPUT.FORMAT", "BGR"), ("INPUT.MIN_SIZE_TRAIN", "(64,)")],
+        *[("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), ("TEST.PRECISE_BN.ENABLED", True)],
+    ],
+)
+def test_a_run_does_not_go_on_with_another_recipe_other_data_or_another_seed(run, mode, change):
     own = run[1] / "config.yaml"
     before = own.read_text()
     with pytest.raises(UserError, match=rf"began with\n  {change[0]} (?s:.*)--config-file {own}"):
         setup(arguments(*mode, *run, *change))
     assert own.read_text() == before
     setup(arguments(*mode, *run))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[("SOLVER.BASE_LR", 0.01), ("SOLVER.OPTIMIZER", "SGD"), ("SOLVER.IMS_PER_BATCH", 4)],
+        *[("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1), ("SOLVER.WARMUP_ITERS", 3), ("MODEL.WEIGHTS", "other.pth")],
+    ],
+)
+def test_a_run_is_not_resumed_with_another_solver_or_start(run, change):
+    with pytest.raises(UserError, match=rf"began with\n  {change[0]} "):
+        setup(arguments("--resume", *run, *change))
+    assert setup(arguments("--resume", "--eval-only", *run, *change)).dump() == (run[1] / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[("TEST.DETECTIONS_PER_IMAGE", 5), ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5), ("DATASETS.TEST", "()")],
+        *[("DATALOADER.NUM_WORKERS", 1), ("SOLVER.CHECKPOINT_PERIOD", 7), ("TEST.EVAL_PERIOD", 9)],
+        *[("SOLVER.MAX_ITER", 200), ("INPUT.CAPTION.MAX_LENGTH", 9)],
+    ],
+)
+def test_a_run_goes_on_with_another_evaluation_or_machine_and_for_longer(run, change):
+    cfg = setup(arguments("--resume", *run, *change))
+    assert str(reduce(getattr, change[0].split("."), cfg)) == str(change[1])
+
+
+def test_a_run_goes_on_from_the_same_weights_under_another_name(run, tmp_path):
+    content = b"weights"
+    (tmp_path / "moved.pth").write_bytes(content)
+    report = {"path": "gone.pth", "sha256": hashlib.sha256(content).hexdigest(), "format": "moco"}
+    (run[1] / "load_report.json").write_text(json.dumps(report))
+    setup(arguments("--resume", *run, "MODEL.WEIGHTS", tmp_path / "moved.pth"))
+
+
+def test_the_seed_that_a_run_drew_is_its_own(tmp_path):
+    words = ("OUTPUT_DIR", tmp_path / "run", "SEED", -1)
+    drawn = setup(arguments(*words)).SEED
+    assert drawn >= 0 and load_config(str(tmp_path / "run/config.yaml"), []).SEED == drawn
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000049.pth")
+    assert setup(arguments("--resume", *words)).SEED == drawn
+    assert setup(arguments("--resume", "--eval-only", *words)).SEED == drawn
+
+
+@pytest.mark.parametrize("content", ["]", "SEED: [", "SOLVER: 3", "\x00", "- 1", "SOLVER:\n  MAX_ITER: many"])
+@pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
+def test_a_damaged_config_of_a_run_is_one_screen(run, mode, content):
+    (run[1] / "config.yaml").write_text(content)
+    with pytest.raises(UserError, match="config"):
+        setup(arguments(*mode, *run))
+
+
+def test_amp_on_a_cpu_is_switched_off_in_the_config_that_is_kept(tmp_path):
+    cfg = setup(arguments("OUTPUT_DIR", tmp_path, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True))
+    assert not cfg.SOLVER.AMP.ENABLED and not load_config(str(tmp_path / "config.yaml"), []).SOLVER.AMP.ENABLED
 
 
 def test_a_run_goes_on_for_longer_but_is_evaluated_under_its_own_schedule(run):

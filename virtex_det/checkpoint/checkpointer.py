@@ -171,7 +171,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         if not self.has_checkpoint():
             return ""
         tag = Path(self.save_dir) / _LAST
-        name = tag.read_text().strip()
+        name = tag.read_text(errors="replace").strip()
         path = Path(self.save_dir) / name
         if not name or Path(name).name != name or not path.is_file():
             raise UserError(

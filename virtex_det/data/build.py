@@ -174,11 +174,16 @@ def _batch_size(cfg: CfgNode) -> int:
     return total // processes
 
 
-def _worker_options(cfg: CfgNode) -> dict[str, Any]:
-    """Return DataLoader's options: no more workers than cores, where each one more only takes time from the others."""
+def count_workers(cfg: CfgNode) -> int:
+    """Return how many workers load: no more than cores, where each one more only takes time from the others."""
     workers = min(cfg.DATALOADER.NUM_WORKERS, _available_cores())
     if workers < 0:
         raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; set a number from 0, this process alone, on.")
+    return workers
+
+
+def _worker_options(cfg: CfgNode) -> dict[str, Any]:
+    workers = count_workers(cfg)
     return {"num_workers": workers, "collate_fn": pack if workers else trivial_batch_collator}
 
 

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from virtex_det.checkpoint import LoadReport, TransferCheckpointer
+from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
@@ -40,8 +41,17 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
     done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
-    trained = rest.get("trainer", {}).get("training_seconds")
-    write_records(cfg, results, iteration=done, wall_seconds=seconds, training_seconds=trained, evaluated=report)
+    trainer = rest.get("trainer", {})
+    write_records(
+        cfg,
+        results,
+        iteration=done,
+        wall_seconds=seconds,
+        training_seconds=trainer.get("training_seconds"),
+        evaluated=report,
+        departures=schedule_departures(trainer.get("schedule_changes", ())),
+        origin=trainer.get("origin"),
+    )
     return results
 
 

@@ -11,27 +11,15 @@ from detectron2.config import CfgNode
 
 from virtex_det.benchmark.protocols import Protocol, protocols
 from virtex_det.benchmark.records import sha256_of
-from virtex_det.config import get_cfg, load_config, scale_schedule
+from virtex_det.config import get_cfg, leaves, load_config, scale_schedule
+from virtex_det.config.roles import IN_PROTOCOL, is_read, role_of
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 3  # departures that an id spells out
 
 # What a run may set without leaving its protocol.
-FREE = {
-    # where and how it runs
-    *("OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "GLOBAL.HACK", "MODEL.DEVICE"),
-    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.REFERENCE_WORLD_SIZE", "TEST.EVAL_PERIOD"),
-    # what it starts from, and the pixels that this asks for
-    *("MODEL.WEIGHTS", "MODEL.WEIGHTS_FORMAT", "MODEL.FOLLOW_WEIGHTS", "MODEL.ALLOW_PARTIAL_WEIGHTS"),
-    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
-    # which part of the data it sees, which the record has beside the protocol; REFERENCE_FRACTION has a mark of its own
-    *("DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE"),
-    "SOLVER.REFERENCE_FRACTION",
-    # kernels and libraries of equal results, and numbers added to those of the protocol
-    *("MODEL.GATHER_ROI_ALIGN", "TEST.METRICS_LIBRARY", "TEST.EXTRA_MAX_DETECTIONS", "TEST.BOUNDARY_AP"),
-    "TEST.EXPECTED_RESULTS",
-}
+FREE = {key for key, _ in leaves(get_cfg()) if role_of(key) not in IN_PROTOCOL}
 
 # A config that shares neither with any protocol is of another kind altogether: of pretraining.
 KINDS = ("DATALOADER.MAPPER", "MODEL.META_ARCHITECTURE")
@@ -65,7 +53,7 @@ def protocol_id(cfg: CfgNode) -> str:
 
 def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
     """Return the protocol that a config shares most settings with, and the config's values of all others."""
-    ours = _settings(cfg)
+    ours = _read_settings(cfg)
     alike = {
         name: _departures(ours, theirs)
         for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION).items()
@@ -79,7 +67,7 @@ def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
 
 def settings_digits(cfg: CfgNode) -> str:
     """Return eight digits of a hash over what a config sets, apart from keys that every run may set."""
-    return _digits(_departures(_settings(cfg), _settings(get_cfg())))
+    return _digits(_departures(_read_settings(cfg), _settings(get_cfg())))
 
 
 @cache
@@ -114,6 +102,11 @@ def _protocol_configs() -> dict[str, CfgNode]:
 
 def _departures(ours: Settings, theirs: Settings) -> Settings:
     return {key: value for key, value in ours.items() if key not in theirs or theirs[key] != value}
+
+
+def _read_settings(cfg: CfgNode) -> Settings:
+    """Return what a config sets of the keys that its model and data read: no other changes what it gives."""
+    return {key: value for key, value in _settings(cfg).items() if is_read(cfg, key)}
 
 
 def _settings(cfg: CfgNode) -> Settings:

@@ -1,6 +1,5 @@
 """The record that every evaluation leaves in the run folder."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from virtex_det.benchmark.records import ResultRecord, read_records, rewrite_rec
 from virtex_det.checkpoint import LoadReport
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
+from virtex_det.engine.origin import Origin
 from virtex_det.engine.protocol import protocol_id
+from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
 
 
@@ -26,6 +27,7 @@ def write_records(
     wall_seconds: float,
     evaluated: LoadReport | None = None,
     departures: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> None:
     """Write one :class:`ResultRecord` per test dataset into ``cfg.OUTPUT_DIR``; on the main process alone.
 
@@ -37,24 +39,25 @@ def write_records(
         wall_seconds: time since the run or this evaluation began.
         evaluated: report of the weights file evaluated; None for the model in training.
         departures: from the protocol that the config cannot show, as ``NAME=VALUE``.
+        origin: the data that were trained on, as the model's checkpoint tells; None looks at them as they are now.
     """
     if not comm.is_main_process():
         return
     by_dataset = results if len(cfg.DATASETS.TEST) > 1 else {cfg.DATASETS.TEST[0]: results}
-    part = _training_part(cfg, is_needed=evaluated is None)
+    part = _part_of(origin) if origin else _training_part(cfg, is_needed=evaluated is None)
     for dataset, metrics in by_dataset.items():
         ResultRecord(
             protocol="+".join([protocol_id(cfg), *departures]),
             dataset=dataset,
             dataset_version=dataset_version(dataset),
-            train_datasets=tuple(cfg.DATASETS.TRAIN),
+            train_datasets=tuple(part["train_versions"] or cfg.DATASETS.TRAIN),
             train_fraction=cfg.DATASETS.TRAIN_FRACTION,
             subset_seed=cfg.DATASETS.SUBSET_SEED,
             seed=cfg.SEED,
             iteration=iteration,
             training_seconds=None if training_seconds is None else _finite(round(training_seconds, 1)),
             metrics={task: {name: _finite(value) for name, value in table.items()} for task, table in metrics.items()},
-            weights=_weights(Path(evaluated.path).parent if evaluated else Path(cfg.OUTPUT_DIR)),
+            weights=read_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR),
             evaluated=_identity(evaluated._asdict()) if evaluated else {},
             config_sha256=sha256_of(cfg.dump()),
             wall_seconds=round(wall_seconds, 1),
@@ -117,15 +120,18 @@ def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
     }
 
 
+def _part_of(origin: Origin) -> dict[str, Any]:
+    return {
+        "train_versions": origin["data"],
+        "train_images": origin["images"]["number"],
+        "manifest_sha256": origin["images"]["manifest sha256"],
+        "empty_categories": tuple(origin["empty categories"]),
+    }
+
+
 def _finite(value: float) -> float | None:
     """JSON has no NaN, which stands for a category without instances, or for a time that is not known."""
     return float(value) if math.isfinite(value) else None
-
-
-def _weights(run_folder: Path) -> dict[str, str]:
-    """Return path, sha256 and format of what the run in a folder started from; empty where nothing tells."""
-    report = run_folder / "load_report.json"
-    return _identity(json.loads(report.read_text())) if report.exists() else {}
 
 
 def _identity(report: dict[str, Any]) -> dict[str, str]:

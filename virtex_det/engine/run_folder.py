@@ -1,60 +1,122 @@
 """The folder of a run: what it keeps, and what a run may not change when it goes on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 
-from virtex_det.config import leaves, with_options
-from virtex_det.config.yaml_files import read_config_file
+from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.config import leaves, load_config, with_options
+from virtex_det.config.roles import FIXED, is_read, role_of
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
+CONFIG = "config.yaml"
 CLASSES = "classes.json"
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
 
-# What a run cannot change when it goes on.
-OF_THE_RUN = {
-    *("SEED", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "DATASETS.SUBSET_STRATIFIED"),
-    *("DATASETS.SUBSET_FILE", "DATASETS.CAPTIONS_PER_IMAGE"),
-}
+
+def follow_seed(cfg: CfgNode) -> CfgNode:
+    """Return the config with the seed that the run in OUTPUT_DIR drew, where the config has none."""
+    began = read_run_config(cfg.OUTPUT_DIR)
+    return with_options(cfg, ["SEED", began["SEED"]]) if cfg.SEED < 0 and "SEED" in began else cfg
 
 
 def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     """Return the config for going on with the run in OUTPUT_DIR, whose records have to tell what was trained.
 
-    Evaluation alone trains by no SOLVER: the run's own holds.
+    Keys of the recipe and of the run (see ``config/roles.py``) stay as they were; all others are applied. Evaluation
+    alone trains by no SOLVER and starts from no weights: the run's own hold.
 
     Raises:
-        UserError: the run began with other training data or another seed.
+        UserError: the run began with another value of a key that stays, or its config is damaged.
     """
-    own = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    if not own.with_name("last_checkpoint").exists() or not own.is_file():
-        return cfg
-    began = CfgNode(read_config_file(own))
-    values = dict(leaves(began))
-    other = [
-        (key, value)
-        for key, value in leaves(CfgNode(yaml.safe_load(cfg.dump())))
-        if key in OF_THE_RUN and values.get(key, value) != value
-    ]
-    if other:
-        raise UserError(
-            f"The run in {own.parent} began with\n"
-            + "\n".join(f"  {key} {values[key]}, and the config has {value}" for key, value in other)
-            + f"\nGo on as it began, which --config-file {own} holds whole, or start another run in another folder."
-        )
+    began = read_run_config(cfg.OUTPUT_DIR)
     if only_evaluates:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.SOLVER.merge_from_other_cfg(CfgNode({key: began.SOLVER[key] for key in cfg.SOLVER if key in began.SOLVER}))
-        cfg.freeze()
+        cfg = _with_values(cfg, began, "SOLVER", "MODEL.WEIGHTS")
+    now = _plain(cfg)
+    other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key, began[key])]
+    if other:
+        lines = [f"  {key} {began[key]}, and the config has {now[key]}" for key in other[:8]]
+        lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []
+        raise UserError(
+            "\n".join([f"The run in {cfg.OUTPUT_DIR} began with", *lines])
+            + f"\nGo on as it began, which --config-file {Path(cfg.OUTPUT_DIR) / CONFIG} holds whole, or start another "
+            "run in another folder."
+        )
     return cfg
+
+
+def read_run_config(run_folder: str | Path) -> dict[str, Any]:
+    """Return by dotted key the config of a run that can be resumed; no key where there is no such run.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = Path(run_folder) / CONFIG
+    if not path.with_name("last_checkpoint").exists() or not path.is_file():
+        return {}
+    try:
+        return _plain(load_config(str(path), []))
+    except UserError as error:
+        raise UserError(
+            f"{path}, the config that the run began with, is damaged.\n{error}\n"
+            "Put it back from a copy; or start the run's first command with another OUTPUT_DIR, and take the "
+            "config.yaml that it writes there."
+        ) from error
+
+
+def keep_config(cfg: CfgNode) -> None:
+    """Write the config of the run that is trained."""
+    write_atomically(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
+
+
+def _plain(cfg: CfgNode) -> dict[str, Any]:
+    """Return the values as JSON has them, so that a tuple equals a list."""
+    return {key: json.loads(json.dumps(value)) for key, value in leaves(cfg)}
+
+
+def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str) -> CfgNode:
+    """Return the config with the values that the run began with, of keys below one of the prefixes."""
+    chosen = [key for key, _ in leaves(cfg) if key in began and f"{key}.".startswith(tuple(f"{p}." for p in prefixes))]
+    return with_options(cfg, [word for key in chosen for word in (key, began[key])])
+
+
+def _stays(cfg: CfgNode, key: str, began: Any) -> bool:
+    """Say whether a value other than the one that the run began with is refused."""
+    if key == "MODEL.WEIGHTS" and _are_same_weights(cfg):
+        return False
+    return role_of(key) in FIXED and is_read(cfg, key)
+
+
+def _are_same_weights(cfg: CfgNode) -> bool:
+    """Say whether MODEL.WEIGHTS, under another name, is the very file that the run started from."""
+    path, report = Path(cfg.MODEL.WEIGHTS), read_start(cfg.OUTPUT_DIR)
+    return path.is_file() and file_sha256(path) == report.get("sha256")
+
+
+def read_start(run_folder: str | Path) -> dict[str, Any]:
+    """Return the report of what a run started from; empty where its folder does not tell.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = Path(run_folder) / "load_report.json"
+    if not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text())
+        return {key: report[key] for key in ("path", "sha256", "format")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): it says what weights the run started from, and its records must say so, too."
+            "\nPut it back from a copy of the folder; or delete it, and the records leave out the start."
+        ) from error
 
 
 def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:

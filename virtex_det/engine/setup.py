@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, default_argument_parser
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -16,7 +16,15 @@ from virtex_det.checkpoint import follow_weights
 from virtex_det.config import load_config
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
-from virtex_det.engine.run_folder import RUN_MARKERS, follow_kept_files, follow_run, keep_files
+from virtex_det.engine.run_folder import (
+    RUN_MARKERS,
+    follow_kept_files,
+    follow_run,
+    follow_seed,
+    keep_config,
+    keep_files,
+)
+from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -42,9 +50,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.resume or args.eval_only:
         cfg = follow_kept_files(cfg, resume=args.resume)
     if args.resume:
-        cfg = follow_run(cfg, only_evaluates=args.eval_only)
+        cfg = follow_seed(cfg)
     if not args.eval_only:
-        cfg = scale_to_processes(cfg)
+        cfg = as_trained(cfg)
+    if args.resume:
+        cfg = follow_run(cfg, only_evaluates=args.eval_only)
     check_schedule(cfg)
     check_devices(cfg)
     check_tokenizer(cfg)
@@ -67,8 +77,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger = logging.getLogger("virtex_det")
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)
-    if comm.is_main_process() and not (is_run and args.eval_only):
-        write_atomically(run_folder / "config.yaml", cfg.dump())
+    if comm.is_main_process() and not is_run:  # a run that goes on keeps its own until it trains
+        keep_config(cfg)
         write_atomically(run_folder / "environment.txt", collect_env_info())
         keep_files(cfg)
         logger.info(f"The full config and the environment are in {run_folder}: config.yaml, environment.txt")
@@ -77,23 +87,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     tune_process()
     return cfg
-
-
-def scale_to_processes(cfg: CfgNode) -> CfgNode:
-    """Return the config for as many processes as there are, scaled by Detectron2's rule from REFERENCE_WORLD_SIZE.
-
-    Here, so that the run folder's config and every record hold what is trained.
-
-    Raises:
-        UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes.
-    """
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference < 0 or (reference and batch % reference):
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared by SOLVER.REFERENCE_WORLD_SIZE {reference} processes.\n"
-            "Set the number of processes that the batch is meant for, or 0 to keep it whatever their number."
-        )
-    return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
 
 
 def _log_schedule(cfg: CfgNode) -> None:

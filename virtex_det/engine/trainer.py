@@ -1,6 +1,7 @@
 """The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
 
 import itertools
+import logging
 import math
 import re
 import time
@@ -29,14 +30,19 @@ from virtex_det.data.seeding import seed_process
 from virtex_det.engine.explain import building, diverged
 from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
+from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
 from virtex_det.engine.results import cut_records, recorded_results, write_records
-from virtex_det.engine.run_folder import keep_classes
+from virtex_det.engine.run_folder import keep_classes, keep_config
+from virtex_det.engine.trained_config import as_trained
+from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.unpasted import UnpastedMasks
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.solver import build_optimizer
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -62,8 +68,10 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.started = time.monotonic()
         self.training_seconds = 0.0
-        self.cfg = cfg = with_seed(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
+        self.cfg = cfg = as_trained(cfg)
         self.recent: Recent = {}
+        self.origin: Origin = {}
+        self.schedule_changes: list[int] = []
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
 
@@ -72,8 +80,8 @@ class Trainer(DefaultTrainer):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # train() brings the data: only then is it known at which iteration the sampler has to begin.
-        use_amp = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE != "cpu"  # AMPTrainer scales gradients for GPUs alone
-        self.step_trainer = (AMPTrainer if use_amp else SimpleTrainer)(distribute(model), (), optimizer)
+        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self.step_trainer = trainer(distribute(model), (), optimizer)
         self.checkpointer = TransferCheckpointer(
             model,
             cfg.OUTPUT_DIR,
@@ -93,6 +101,9 @@ class Trainer(DefaultTrainer):
             self.build_train_loader(self.cfg, self.start_iter), self.cfg.SEED, self.start_iter
         )
         self._keep_classes()
+        self.origin = follow_origin(self.cfg, self.origin)
+        if comm.is_main_process():
+            keep_config(self.cfg)
         TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self.results)
@@ -139,9 +150,15 @@ class Trainer(DefaultTrainer):
         That is the iteration, the state of the hooks, the seconds of training, the seed, what was logged last, the
         optimizer (in ``step``) and, with AMP, the gradient scaler.
         """
-        logged = recent(self.storage) if hasattr(self, "storage") else {}
-        own = {"training_seconds": self.training_seconds, "seed": self.cfg.SEED, "recent": logged}
-        return TrainerBase.state_dict(self) | {"step": self.step_trainer.state_dict()} | own
+        return TrainerBase.state_dict(self) | {
+            "step": self.step_trainer.state_dict(),
+            "training_seconds": self.training_seconds,
+            "seed": self.cfg.SEED,
+            "recent": recent(self.storage) if hasattr(self, "storage") else {},
+            "origin": self.origin,
+            "schedule": schedule_of(self.cfg),
+            "schedule_changes": self.schedule_changes,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
@@ -149,7 +166,26 @@ class Trainer(DefaultTrainer):
         # Checkpoints of earlier versions have less.
         self.training_seconds = state_dict.get("training_seconds", math.nan)
         self.recent = state_dict.get("recent", {})
+        self.origin = state_dict.get("origin", {})
         self.cfg = with_options(self.cfg, ["SEED", state_dict.get("seed", self.cfg.SEED)])
+        self._follow_schedule(state_dict)
+
+    def _follow_schedule(self, state_dict: dict[str, Any]) -> None:
+        """Apply a schedule other than that of the checkpoint from here on, and remember it for the records."""
+        done = self.iter + 1
+        if done > self.max_iter:
+            raise UserError(
+                f"The run has done {done} iterations, and SOLVER.MAX_ITER is {self.max_iter}.\n"
+                f"Set at least SOLVER.MAX_ITER {done}; to evaluate what there is, use --eval-only --resume."
+            )
+        self.schedule_changes = list(state_dict.get("schedule_changes", ()))
+        began = state_dict.get("schedule")
+        if began in (None, schedule_of(self.cfg)):
+            return
+        logger.warning("The schedule changes after %d iterations: %s, now %s", done, began, schedule_of(self.cfg))
+        self.schedule_changes.append(done)
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = rate
 
     def build_hooks(self) -> list[hooks.HookBase]:
         cfg = self.cfg
@@ -275,6 +311,8 @@ class Trainer(DefaultTrainer):
                 iteration=done,
                 wall_seconds=time.monotonic() - self.started,
                 training_seconds=self.training_seconds,
+                departures=schedule_departures(self.schedule_changes),
+                origin=self.origin,
             )
         return self.results
 
@@ -304,14 +342,6 @@ class SeededSteps:
     def report(self) -> dict[str, list[str]]:
         """Return what the loader has left out."""
         return self.loader.report()  # type: ignore[attr-defined]
-
-
-def with_seed(cfg: CfgNode) -> CfgNode:
-    """Return the config with a seed that all processes draw together in place of a negative one.
-
-    A run without a seed has one all the same: it is kept, so that the run can be resumed exactly and done again.
-    """
-    return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", comm.shared_random_seed()])
 
 
 def distribute(model: nn.Module) -> nn.Module:
