@@ -183,7 +183,10 @@ def voc(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("1\n2\n3\n4\n")
     for image_id, found in objects.items():
-        entries = "".join(f"<object><name>{n}</name><difficult>{d}</difficult></object>" for n, d in found)
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        entries = "<size><width>9</width><height>9</height></size>" + "".join(
+            f"<object><name>{n}</name><difficult>{d}</difficult>{box}</object>" for n, d in found
+        )
         (tmp_path / "Annotations" / f"{image_id}.xml").write_text(f"<annotation>{entries}</annotation>")
     register_pascal_voc("voc_probe_test", str(tmp_path), "test", 2007, ("cat", "dog"))
     yield "voc_probe_test"

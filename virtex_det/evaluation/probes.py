@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.data.datasets.voc import annotation_path, check_class, read_image_set, read_voc_image
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -61,18 +61,16 @@ def read_voc_labels(dataset_name: str) -> dict[str, np.ndarray]:
             "Set DATASETS.TRAIN and DATASETS.TEST to voc_2007_trainval and voc_2007_test."
         )
     folder = Path(metadata.dirname)
-    image_ids = (folder / "ImageSets" / "Main" / f"{metadata.split}.txt").read_text().split()
-    return {
-        image_id: _labels_of(folder / "Annotations" / f"{image_id}.xml", metadata.thing_classes)
-        for image_id in image_ids
-    }
+    image_ids = read_image_set(folder, metadata.split)
+    return {image_id: _labels_of(annotation_path(folder, image_id), metadata.thing_classes) for image_id in image_ids}
 
 
 def _labels_of(annotation: Path, classes: Sequence[str]) -> np.ndarray:
     labels = np.full(len(classes), ABSENT)
-    for entry in ElementTree.parse(annotation).iter("object"):
-        index = classes.index(entry.findtext("name", ""))
-        labels[index] = max(labels[index], DIFFICULT if entry.findtext("difficult") == "1" else PRESENT)
+    for number, entry in enumerate(read_voc_image(annotation).objects, start=1):
+        check_class(annotation, number, entry.name, classes)
+        index = classes.index(entry.name)
+        labels[index] = max(labels[index], DIFFICULT if entry.difficult else PRESENT)
     return labels
 
 

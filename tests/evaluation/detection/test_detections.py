@@ -65,7 +65,7 @@ def test_parts_are_put_together_and_empty_ones_say_nothing_of_masks():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[{", "is no JSON"),
+        ("[{", "is not JSON"),
         ('{"bbox": {"AP": 3}}', "holds no list of detections"),
         ("[3]", "holds no list of detections"),
     ],

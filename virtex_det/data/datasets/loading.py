@@ -9,11 +9,16 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.annotation_files import check_annotation_files, explain_failure
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
+from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
 
 # What Detectron2's readers raise when a file is not what they expect.
-_READING_ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, ParseError)
+_READING_ERRORS = (
+    *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, OverflowError),
+    *(RecursionError, ParseError),
+)
 
 
 def check_datasets(names: Iterable[str]) -> None:
@@ -46,10 +51,11 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         Its dataset dicts, as Detectron2 or the function registered under that name makes them.
 
     Raises:
-        UserError: it is unknown, missing, empty, not JSON, has images without an id, or its categories do not
-            match.
+        UserError: it is unknown, missing, empty, not JSON, has images without an id or two of one id,
+            or its categories do not match.
     """
     check_datasets([name])
+    check_annotation_files(name)
     try:
         dicts = DatasetCatalog.get(name)
     except _READING_ERRORS as error:
@@ -63,6 +69,10 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
             f"{wrong[0]!r} ({_source(name)})\nParts of a data set and evaluation go by it, and files hold it: give "
             "each image one of its own, int(...) of NumPy's numbers."
         )
+    try:
+        check_unique([entry["image_id"] for entry in dicts], "image")
+    except UserError as error:
+        raise UserError(f"data set {name} ({_source(name)}): {error}") from error
     _check_category_ids(name, dicts)
     return dicts
 
@@ -135,6 +145,8 @@ def _like(path: Path) -> str:
 def _unreadable(name: str, error: Exception) -> str:
     # str(KeyError) is the repr of its argument.
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if explanation := explain_failure(name):
+        return f"data set {name}: {_source(name)} cannot be used\n  {explanation}"
     kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
     return (
         f"data set {name}: {_source(name)} {kind}\n  {type(error).__name__}: {str(reason)[:600]}\n"

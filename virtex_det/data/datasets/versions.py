@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.datasets.loading import check_datasets, load_dataset
+from virtex_det.data.datasets.voc import annotation_path, image_set_file, read_image_set
 from virtex_det.errors import UserError
 
 # By name and registered function: a name registered anew is another data set.
@@ -68,7 +69,7 @@ def _annotation_files(name: str) -> dict[str, Path]:
     """Return the files by their names, the same on every machine; none where annotations are not in files."""
     metadata = MetadataCatalog.get(name)
     if metadata.get("dirname") and metadata.get("split"):
-        return _voc_files(name, Path(metadata.dirname), metadata.split)
+        return _voc_files(Path(metadata.dirname), metadata.split)
     patterns = [Path(file) for file in metadata.get("jsonl_files") or [metadata.get("json_file") or ""] if file]
     local = [pattern for pattern in patterns if "://" not in str(pattern)]
     return {path.name: path for pattern in local for path in _matching(pattern)}
@@ -78,13 +79,9 @@ def _matching(pattern: Path) -> list[Path]:
     return [pattern] if pattern.exists() else sorted(pattern.parent.glob(pattern.name))
 
 
-def _voc_files(name: str, folder: Path, split: str) -> dict[str, Path]:
-    listed = Path("ImageSets", "Main", f"{split}.txt")
-    try:
-        ids = [line.split()[0] for line in (folder / listed).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"data set {name} cannot be read: {error}") from error
-    return {str(part): folder / part for part in (listed, *(Path("Annotations", f"{image}.xml") for image in ids))}
+def _voc_files(folder: Path, split: str) -> dict[str, Path]:
+    images = [annotation_path(folder, image) for image in read_image_set(folder, split)]
+    return {str(path.relative_to(folder)): path for path in (image_set_file(folder, split), *images)}
 
 
 def _content(entry: dict[str, Any]) -> str:

@@ -1,16 +1,15 @@
 """Detections as columns, and the COCO results files that they are read from and written to."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from hotcoco import mask as mask_tools
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.run_lengths import check_run_lengths, is_run_lengths
+from virtex_det.text_files import read_json
 
 
 class Detections(NamedTuple):
@@ -85,25 +84,6 @@ def read_detections(path: str | Path, image_key: Callable[[int | str], int] | No
         return from_entries(entries, image_key)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def read_json(path: Path, expected: str) -> Any:
-    """Read JSON fast; NaN and infinity, which JSON does not have, are read too, so that their entry can be named.
-
-    Raises:
-        UserError: there is no such file, where ``expected`` should be, or it is no JSON.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is not there; expected {expected}.")
-    content = path.read_bytes()
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}. Is it written whole?") from error
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:

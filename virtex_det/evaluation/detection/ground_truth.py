@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from virtex_det.data.datasets.ids import check_id, check_unique, parse_id
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.detections import read_json
 from virtex_det.evaluation.detection.validation import (
     Findings,
     check_boxes,
     check_fields,
     check_frequencies,
-    check_id,
     check_known,
     check_segmentations,
-    check_unique,
 )
+from virtex_det.text_files import read_json
 
 _ANNOTATION_FIELDS = {
     "coco": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
@@ -97,15 +96,18 @@ class GroundTruth:
         }
 
     def image_key(self, image_id: int | str) -> int:
-        """Return what stands for an image in the columns of detections: its id.
+        """Return what stands for an image in the columns of detections: its id, which may be written in plain digits.
 
         Raises:
             UserError: it is no number, as COCO's and LVIS's ids are.
         """
-        try:
-            return int(image_id)
-        except ValueError:
-            raise UserError(f"image {image_id!r} is not in {self.source}, whose images have numbers.") from None
+        key = parse_id(image_id) if isinstance(image_id, str) else int(image_id)
+        if key is None:
+            raise UserError(
+                f"image {image_id!r:.80} is not in {self.source}, whose images have numbers; as text expected in plain "
+                'digits, e.g. "12".'
+            )
+        return key
 
     def annotations_of(self, image_id: int) -> Sequence[dict[str, Any]]:
         """Return the objects of an image, as the file has them."""
@@ -157,6 +159,8 @@ def _check(content: Any, style: str) -> None:
     for part, fields in zip(parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True):
         what = part.removesuffix("s") if part != "categories" else "category"
         check_fields(content[part], fields[style], what, _ADVICE[style])
+        for entry in content[part]:
+            check_id(entry["id"], f"{what} has id")
         check_unique([entry["id"] for entry in content[part]], what)
     if not content["images"] or not content["categories"]:
         raise UserError("there are no images or no categories, so there is nothing to measure.")

@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 # Detectors that do not clip their boxes, and the rounding of annotations, stay within it.
 PIXELS_OUTSIDE = 1.0
 _FREQUENCIES = ("r", "c", "f")
-# COCO's code keeps ids as floats, in which larger ones are no longer all different.
-_LARGEST_ID = 2**53
 
 
 class Findings:
@@ -147,24 +145,6 @@ def _check_lengths(detections: Detections) -> None:
         raise UserError(
             f"The columns of the detections have lengths {sorted(lengths)} and boxes of shape "
             f"{detections.boxes.shape}; expected one length N and boxes of shape (N, 4)."
-        )
-
-
-def check_id(value: Any, what: str) -> None:
-    """Refuse an id that is no whole number, negative, or too large to be told from its neighbours."""
-    if type(value) is not int or not 0 <= value <= _LARGEST_ID:
-        raise UserError(f"{what} {value!r}; expected a whole number from 0 to 2**53.")
-
-
-def check_unique(ids: Sequence[int], what: str) -> None:
-    """Refuse ids that are none, or that occur twice."""
-    for value in ids:
-        check_id(value, f"{what} has id")
-    repeated = [value for value, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"{what} id {repeated[0]} occurs twice ({len(repeated)} ids that do). "
-            "COCO's code would count one of the two twice and forget the other: give each its own id."
         )
 
 

@@ -3,7 +3,6 @@
 import io
 import logging
 import math
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from virtex_det.data.datasets.voc import (
+    VOCImage,
+    annotation_path,
+    check_class,
+    image_set_file,
+    read_image_set,
+    read_voc_image,
+)
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.validation import Findings, check_detections
@@ -67,17 +74,13 @@ class VOCGroundTruth:
             UserError: a file that is missing or cannot be read.
         """
         folder = Path(folder)
-        image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
-        if not image_set.is_file():
-            raise UserError(f"{image_set} is not there; expected the names of the images, one a line.")
-        names = image_set.read_text().split()
-        if not names or len(set(names)) < len(names):
-            raise UserError(f"{image_set} is empty or names an image twice.")
+        images = {name: read_voc_image(annotation_path(folder, name)) for name in read_image_set(folder, split)}
+        _note_other_classes(folder, images, class_names)
         places = {name: place for place, name in enumerate(class_names)}
-        read = [_read_image(folder / "Annotations" / f"{name}.xml", places) for name in names]
-        sizes = np.array([size for _, size in read], np.int64)
-        truth = cls(dict(zip(names, (objects for objects, _ in read), strict=True)), sizes, class_names, year)
-        truth.source = str(image_set)
+        sizes = np.array([(image.height, image.width) for image in images.values()], np.int64)
+        objects = {name: _objects(image, places) for name, image in images.items()}
+        truth = cls(objects, sizes, class_names, year)
+        truth.source = str(image_set_file(folder, split))
         return truth
 
     def image_key(self, image_id: int | str) -> int:
@@ -217,21 +220,26 @@ class VOCAveragePrecision:
         return table
 
 
-def _read_image(path: Path, places: dict[str, int]) -> tuple[Objects, tuple[int, int]]:
-    try:
-        tree = ET.parse(path)
-        size = tuple(int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
-        kept = [entry for entry in tree.findall("object") if entry.findtext("name") in places]
-        corners = ("xmin", "ymin", "xmax", "ymax")
-        boxes = [[float(entry.findtext(f"bndbox/{corner}", "")) for corner in corners] for entry in kept]
-        difficult = [int(entry.findtext("difficult", "0")) == 1 for entry in kept]
-    except (OSError, ET.ParseError, ValueError) as error:
-        raise UserError(f"{path} is no annotation of VOC: {error}") from error
-    classes = np.array([places[entry.findtext("name") or ""] for entry in kept], np.int64)
-    corners_array = np.array(boxes, np.float64).reshape(-1, 4)
-    if not np.isfinite(corners_array).all():
-        raise UserError(f"{path} has a box that is not four finite numbers.")
-    return Objects(classes, corners_array, np.array(difficult, bool)), (size[0], size[1])
+def _objects(image: VOCImage, places: dict[str, int]) -> Objects:
+    kept = [entry for entry in image.objects if entry.name in places]
+    classes = np.array([places[entry.name] for entry in kept], np.int64)
+    boxes = np.array([entry.box for entry in kept], np.float64).reshape(-1, 4)
+    return Objects(classes, boxes, np.array([entry.difficult for entry in kept], bool))
+
+
+def _note_other_classes(folder: Path, images: dict[str, VOCImage], class_names: Sequence[str]) -> None:
+    """Say how many objects are left out; refuse those that another spelling of a class would count."""
+    spellings = {name.strip().casefold() for name in class_names}
+    others: list[str] = []
+    for name, image in images.items():
+        for number, entry in enumerate(image.objects, start=1):
+            if entry.name not in class_names:
+                path = annotation_path(folder, name)
+                if entry.name.strip().casefold() in spellings or not entry.name.strip():
+                    check_class(path, number, entry.name, class_names)
+                others.append(f"{path}, object {number} ({entry.name[:40]})")
+    if others:
+        logger.warning(f"{len(others)} objects of classes that are not evaluated are left out; the first: {others[0]}")
 
 
 def _as_written(boxes: np.ndarray) -> np.ndarray:

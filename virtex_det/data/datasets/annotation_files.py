@@ -1,0 +1,68 @@
+"""Looks at annotation files before Detectron2's readers, which merge what has one id, and at which file they failed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+
+from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
+from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
+
+
+def check_annotation_files(name: str) -> None:
+    """Check the ids in a data set's annotation file, or that VOC's files are all there, before they are loaded.
+
+    Args:
+        name: of a registered data set; one whose metadata names no such files passes.
+
+    Raises:
+        UserError: two things have one id, an id is none, or a file is missing.
+    """
+    metadata = MetadataCatalog.get(name)
+    kind, json_file = metadata.get("evaluator_type"), str(metadata.get("json_file") or "")
+    if _is_voc(name):
+        _check_voc_files(Path(metadata.dirname), metadata.split)
+    elif kind in ("coco", "lvis", None) and json_file.endswith(".json") and "://" not in json_file:
+        content = read_json(json_file, "an annotation file in COCO's form")
+        # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
+        if kind or (isinstance(content, dict) and "images" in content):
+            check_coco_ids(content, json_file)
+
+
+def explain_failure(name: str) -> str:
+    """Return which of VOC's files a reader failed at and why, "" where none is wrong."""
+    if not _is_voc(name):
+        return ""
+    metadata = MetadataCatalog.get(name)
+    images = read_image_set(metadata.dirname, metadata.split)
+    try:
+        for image in images:
+            _check_voc_image(annotation_path(metadata.dirname, image), metadata.thing_classes)
+    except UserError as error:
+        return str(error)
+    path = image_set_file(metadata.dirname, metadata.split)
+    return f"{path} has one image; Detectron2's reader needs two or more." if len(images) == 1 else ""
+
+
+def _is_voc(name: str) -> bool:
+    metadata = MetadataCatalog.get(name)
+    # Detectron2's register_pascal_voc sets no evaluator_type.
+    kind = metadata.get("evaluator_type", "pascal_voc")
+    return kind == "pascal_voc" and all(metadata.get(key) for key in ("dirname", "split", "year"))
+
+
+def _check_voc_files(folder: Path, split: str) -> None:
+    paths = [annotation_path(folder, image) for image in read_image_set(folder, split)]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{missing[0]} is not there, or is no regular file ({len(missing)} of {len(paths)} such), and "
+            f"{image_set_file(folder, split)} names it.\nUnpack the annotations again, or take the images off the list."
+        )
+
+
+def _check_voc_image(path: Path, class_names: Sequence[str]) -> None:
+    for number, entry in enumerate(read_voc_image(path).objects, start=1):
+        check_class(path, number, entry.name, class_names)

@@ -1,0 +1,136 @@
+"""Reads the image sets and XML files of data in PASCAL VOC's form, so that each mistake names its file and object."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from virtex_det.data.datasets.ids import check_unique
+from virtex_det.errors import UserError
+from virtex_det.text_files import read_bytes, read_text, split_lines
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
+
+
+class VOCObject(NamedTuple):
+    """An annotated object."""
+
+    name: str
+    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the file: from 1 on, with the last pixel
+    difficult: bool
+
+
+class VOCImage(NamedTuple):
+    """What the XML file of an image says."""
+
+    height: int
+    width: int
+    objects: tuple[VOCObject, ...]
+
+
+def image_set_file(folder: str | Path, split: str) -> Path:
+    """Return where the names of a split's images stand."""
+    return Path(folder) / "ImageSets" / "Main" / f"{split}.txt"
+
+
+def annotation_path(folder: str | Path, image: str) -> Path:
+    """Return where the annotations of an image are."""
+    return Path(folder) / "Annotations" / f"{image}.xml"
+
+
+def read_image_set(folder: str | Path, split: str) -> list[str]:
+    """Read the names of a split's images.
+
+    Args:
+        folder: holds ``ImageSets/Main``.
+        split: name of the image set, such as "test".
+
+    Raises:
+        UserError: the file is missing or empty, names an image twice, or a line is not the name of one image.
+    """
+    path = image_set_file(folder, split)
+    lines = split_lines(read_text(path, "the names of the images, one a line"))
+    names = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    for number, name in names.items():
+        if re.search(r"[\s#/\\]", name):
+            raise UserError(
+                f"{path}, line {number} is {name!r:.80}; expected the name of one image, without suffix, spaces, # and "
+                "slashes.\nVOC's lists per class (dog_train.txt) have two columns: use the lists of all classes."
+            )
+    if not names:
+        raise UserError(f"{path} is empty; expected the names of the images, one a line.")
+    try:
+        check_unique(list(names.values()), "image", "Name each image once.")
+    except UserError as error:
+        raise UserError(f"{path} names an image twice: {error}") from error
+    return list(names.values())
+
+
+def read_voc_image(path: Path) -> VOCImage:
+    """Read the annotations of an image.
+
+    Raises:
+        UserError: the file is missing or is not XML, or names the object that lacks something or has something else.
+    """
+    content = read_bytes(path, "the annotations of an image of the image set")
+    if b"<!ENTITY" in content:
+        raise UserError(f"{path} defines XML entities, which VOC's files do not have. Remove them.")
+    try:
+        root = ET.fromstring(content)
+    except (ET.ParseError, LookupError, ValueError) as error:
+        raise UserError(f"{path} is not XML: {error}\nMake the file again, or mend that place.") from error
+    height, width = (_side(path, root, side) for side in ("height", "width"))
+    entries = root.findall("object")
+    return VOCImage(height, width, tuple(_object(path, number, entry) for number, entry in enumerate(entries, start=1)))
+
+
+def check_class(path: Path, number: int, name: str, class_names: Sequence[str]) -> None:
+    """Refuse the name of an object that is not a class.
+
+    Args:
+        path: XML file.
+        number: of the object in it, from 1 on.
+        name: its name.
+        class_names: those that the data set is registered with.
+    """
+    if name not in class_names:
+        raise UserError(
+            f"{path}: object {number} is {name!r}, which is not among the {len(class_names)} classes that the data set "
+            f"is registered with: {', '.join(class_names)[:200]}\nName it, or the class, as the other."
+        )
+
+
+def _side(path: Path, root: ET.Element, side: str) -> int:
+    text = (root.findtext(f"size/{side}") or "").strip()
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        found = f"the {side} {text!r:.40} in <size>" if text else f"no {side} in <size>"
+        raise UserError(f"{path} has {found}; expected a whole number of pixels above 0.")
+    return int(text)
+
+
+def _object(path: Path, number: int, entry: ET.Element) -> VOCObject:
+    for tag in ("name", "bndbox"):
+        found = len(entry.findall(tag))
+        if found != 1:
+            raise UserError(f"{path}: object {number} has {found or 'no'} <{tag}>; expected one.")
+    name = entry.findtext("name") or ""
+    what = f"{path}: object {number} ({name[:40]})"
+    left, top, right, bottom = (_coordinate(what, entry, corner) for corner in CORNERS)
+    if right < left or bottom < top:
+        raise UserError(
+            f"{what} has the reversed box xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}, which nothing "
+            "can match.\nExchange its corners, or remove the object."
+        )
+    difficult = (entry.findtext("difficult", "0")).strip()
+    if difficult not in ("0", "1"):
+        raise UserError(f"{what} has difficult {difficult!r:.40}; expected 0 or 1.")
+    return VOCObject(name, (left, top, right, bottom), difficult == "1")
+
+
+def _coordinate(what: str, entry: ET.Element, corner: str) -> float:
+    text = (entry.findtext(f"bndbox/{corner}") or "").strip()
+    if not _NUMBER.fullmatch(text) or abs(float(text)) > 1e9:
+        raise UserError(f"{what} has {corner} {text!r:.40}; expected a number of pixels.")
+    return float(text)

@@ -1,0 +1,169 @@
+"""Reads text and JSON that users bring by one rule: a regular file, UTF-8 with or without a byte order mark."""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from virtex_det.errors import UserError
+
+_OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_CONVERT = "Convert the file, e.g. with iconv -t UTF-8, or make it again."
+
+
+def read_bytes(path: str | Path, expected: str = "a file") -> bytes:
+    """Return a file's content.
+
+    Args:
+        path: the file. A pipe or device is refused: reading it may never end.
+        expected: what should be there, for the message.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    path = Path(path)
+    _check_regular(path, expected)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
+
+
+def _check_regular(path: Path, expected: str) -> None:
+    try:
+        if path.is_file():
+            return
+        state = "is not there" if not path.exists() else "is a folder" if path.is_dir() else "is no regular file"
+    except OSError as error:
+        state = f"cannot be read ({error.strerror})"
+    raise UserError(f"{str(path)[:300]} {state}; expected {expected}.")
+
+
+def decode_text(content: bytes, place: str) -> str:
+    """Return UTF-8 text without its byte order mark.
+
+    Args:
+        content: encoded text.
+        place: what to call it in a message, such as a file or its line.
+
+    Raises:
+        UserError: it is of another encoding, or has NUL characters.
+    """
+    for mark, encoding in _OTHER_ENCODINGS.items():
+        if content.startswith(mark):
+            raise UserError(f"{place} is not UTF-8 text, but {encoding}.\n{_CONVERT}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is not UTF-8 text: {error.reason} at byte {error.start}.\n{_CONVERT}") from error
+    if "\0" in text:
+        raise UserError(f"{place} is not UTF-8 text: it has NUL characters (UTF-16, or binary?).\n{_CONVERT}")
+    return text
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Return the lines of a text; they end with \n or \r\n alone, and U+2028 and its like are text.
+
+    Example:
+        >>> split_lines("a\u2028b\r\nc\n")
+        ['a\u2028b', 'c']
+    """
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_text(path: str | Path, expected: str = "a text file") -> str:
+    """Return the text of a file.
+
+    Raises:
+        UserError: as ``read_bytes`` and ``decode_text``.
+    """
+    return decode_text(read_bytes(path, expected), str(path))
+
+
+def read_lines(path: str | Path, expected: str = "a text file") -> Iterator[tuple[str, str]]:
+    """Yield each line that is not blank with its place, "FILE, line N"; one at a time, for files of gigabytes.
+
+    Raises:
+        UserError: as ``read_bytes`` and ``decode_text``.
+    """
+    _check_regular(Path(path), expected)
+    with Path(path).open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            text = decode_text(line, f"{path}, line {number}") if line.strip() else ""
+            if text.strip():
+                yield f"{path}, line {number}", text.removesuffix("\n").removesuffix("\r")
+
+
+def read_json(path: str | Path, expected: str = "a JSON file") -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: as ``read_bytes`` and ``parse_json``.
+    """
+    return parse_json(read_bytes(path, expected), str(path))
+
+
+def parse_json(content: bytes | str, place: str) -> Any:
+    """Return what JSON says.
+
+    NaN, infinity and lone surrogates, which JSON does not have, are read, so that who checks values can name the entry.
+
+    Args:
+        content: the JSON.
+        place: what to call it in a message.
+
+    Raises:
+        UserError: it is not JSON, nested too deep, or an object has two entries of one name.
+    """
+    encoded = (content if isinstance(content, bytes) else content.encode(errors="surrogatepass")).removeprefix(
+        codecs.BOM_UTF8
+    )
+    try:
+        found = orjson.loads(encoded)
+    except orjson.JSONDecodeError:
+        return _parse_slowly(encoded, place)
+    # A name is always followed by a colon: as many colons as names, and no name has been there twice.
+    is_unique = _count_names(found) == sum(1 for _ in re.finditer(rb'"\s*:', encoded))
+    return found if is_unique else _parse_slowly(encoded, place)
+
+
+def _parse_slowly(encoded: bytes, place: str) -> Any:
+    """Parse with Python's own parser, which allows more than orjson and looks at each name."""
+    try:
+        return json.loads(decode_text(encoded, "it"), object_pairs_hook=_unique_names)
+    except RecursionError as error:
+        raise UserError(f"{place} is not JSON that can be read: its lists are nested too deep.") from error
+    except (UserError, ValueError) as error:
+        raise UserError(f"{place} is not JSON: {error}\nMake the file again, or mend that place.") from error
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"an object has {name!r} twice, {str(found[name])[:80]!r} and {str(value)[:80]!r}")
+        found[name] = value
+    return found
+
+
+def _count_names(content: Any) -> int:
+    """Return how many names all objects have; too few where a list begins with a number, which costs time only."""
+    count, waiting = 0, [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            waiting.extend(inner for inner in value.values() if isinstance(inner, dict | list))
+        elif isinstance(value, list) and value and isinstance(value[0], dict | list):
+            waiting.extend(value)
+    return count
