@@ -70,7 +70,7 @@ def test_the_number_is_compared_for_every_kind_of_model(architecture, key, mappe
 def test_a_model_that_nobody_knows_has_names_compared_and_no_number(named):
     cfg = config(80, "SomeDetector")
     check_classes(cfg, [named("classes_a", ["bolt"])])
-    with pytest.raises(UserError, match="do not have the same classes"):
+    with pytest.raises(UserError, match="have different classes"):
         check_classes(cfg, ["classes_a", named("classes_b", ["nut"])])
 
 

@@ -15,8 +15,9 @@ from fvcore.common.registry import Registry
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
 from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples
 from virtex_det.data.left_out import WatchedBatches
+from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
-from virtex_det.data.training_set import are_shards, load_training_set
+from virtex_det.data.training_set import are_shards, keep_training_set, load_training_set
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 
@@ -98,6 +99,33 @@ def _order(
     return {"sampler": PlacesFrom(sampler, start_iter * batch_size), "batch_size": batch_size}
 
 
+def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Raise what ``build_train_loader`` would; what has to be loaded for that is kept for it.
+
+    Returns:
+        The images to train on; none of shards, which are read as a stream.
+    """
+    _batch_size(cfg)
+    workers = _worker_options(cfg)["num_workers"]
+    _build_mapper(cfg, is_train=True)
+    if are_shards(cfg):
+        check_datasets(cfg.DATASETS.TRAIN)
+        _check_enough_shards(len(_shards(cfg)), workers)
+        return []
+    _check_sampler(cfg)
+    dicts = keep_training_set(cfg).dicts
+    _check_boxes(cfg, dicts)
+    return dicts
+
+
+def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
+    """Raise what the loader of ``build_test_loader`` would at its first image."""
+    _worker_options(cfg)
+    mapper = _build_mapper(cfg, is_train=False)
+    with seeded(0, "check"):
+        mapper(dicts[0])
+
+
 def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
     is_detector = (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER) == ("GeneralizedRCNN", "DetectionMapper")
     if is_detector and not all("annotations" in example for example in dicts):
@@ -109,7 +137,7 @@ def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
 
 def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> WatchedBatches:
     check_datasets(cfg.DATASETS.TRAIN)
-    files = [file for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards]
+    files = _shards(cfg)
     options = _worker_options(cfg)
     _check_enough_shards(len(files), options["num_workers"])
     examples = ShardExamples(
@@ -124,6 +152,10 @@ def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, sta
         processes=comm.get_world_size(),
     )
     return WatchedBatches(UnpackedBatches(torchdata.DataLoader(examples, batch_size=batch_size, **options)))
+
+
+def _shards(cfg: CfgNode) -> list[str]:
+    return [file for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards]
 
 
 def _check_enough_shards(shards: int, workers: int) -> None:
@@ -143,18 +175,27 @@ def _seed(cfg: CfgNode) -> int:
 
 
 def _build_sampler(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int) -> torchdata.Sampler:
-    name = cfg.DATALOADER.SAMPLER_TRAIN
-    if name == "TrainingSampler":
+    _check_sampler(cfg)
+    if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
         return TrainingSampler(len(dicts), seed=seed)
-    if name == "RepeatFactorTrainingSampler":
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dicts, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
+    if not all("annotations" in example for example in dicts):
+        raise UserError(
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats images by the categories of their objects, "
+            f"and {', '.join(cfg.DATASETS.TRAIN)} has images without annotations.\nSet it to TrainingSampler."
         )
-        return RepeatFactorTrainingSampler(factors, seed=seed)
-    raise UserError(
-        f"DATALOADER.SAMPLER_TRAIN is '{name}'; expected TrainingSampler or RepeatFactorTrainingSampler.\n"
-        "For a random part of a dataset set DATASETS.TRAIN_FRACTION."
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dicts, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
     )
+    return RepeatFactorTrainingSampler(factors, seed=seed)
+
+
+def _check_sampler(cfg: CfgNode) -> None:
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN is '{name}'; expected TrainingSampler or RepeatFactorTrainingSampler.\n"
+            "For a random part of a dataset set DATASETS.TRAIN_FRACTION."
+        )
 
 
 def _build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:

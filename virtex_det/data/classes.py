@@ -46,6 +46,13 @@ def model_classes(cfg: CfgNode) -> ModelClasses | None:
     return ModelClasses(_OF_OBJECTS) if mapper in _DETECTION_MAPPERS else None
 
 
+def is_detector(cfg: CfgNode) -> bool:
+    """Return whether a config's model finds objects, rather than captions or labels of whole images."""
+    return cfg.DATALOADER.MAPPER in _DETECTION_MAPPERS or (
+        cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS and cfg.DATALOADER.MAPPER != "MultilabelMapper"
+    )
+
+
 def class_names(cfg: CfgNode, name: str) -> tuple[str, ...]:
     """Return the names of a data set's classes in their order; none where the model or the data set has no classes.
 
@@ -61,7 +68,7 @@ def training_classes(cfg: CfgNode) -> tuple[str, ...]:
     return next(filter(None, found), ())
 
 
-def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
+def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
     """See that a class number means the same in all data sets and that the model has as many; the sets are loaded.
 
     Args:
@@ -72,18 +79,27 @@ def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
         UserError: number, names or order of the classes differ.
     """
     classes = model_classes(cfg)
-    if classes is None:
-        return
-    named = {name: found for name in dict.fromkeys(names) if (found := class_names(cfg, name))}
-    first = next(iter(named), "")
-    for name, found in named.items():
-        compare_classes({first: named[first], name: found}, advice=_ADVICE)
-        if classes.key and len(found) != classes.number:
+    check_same_classes(cfg, names)
+    for name in dict.fromkeys(names):
+        found = class_names(cfg, name)
+        if classes and classes.key and found and len(found) != classes.number:
             what = "classifier" if "CLASSIFIER" in classes.key else "detector"
             raise UserError(
                 f"the {what} has {classes.number} classes, data set {name} has {len(found)}: {_some(found)}\n"
                 f"Set {classes.key} {len(found)}."
             )
+
+
+def check_same_classes(cfg: CfgNode, names: Iterable[str]) -> None:
+    """See that a class number means the same in all data sets, which are loaded.
+
+    Raises:
+        UserError: number, names or order of the classes differ.
+    """
+    named = {name: found for name in dict.fromkeys(names) if (found := class_names(cfg, name))}
+    first = next(iter(named), "")
+    for name, found in named.items():
+        compare_classes({first: named[first], name: found}, advice=_ADVICE)
 
 
 def check_unnamed_classes(cfg: CfgNode, name: str, dicts: Sequence[Mapping]) -> None:
@@ -124,7 +140,7 @@ def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
     more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     indented = "\n".join(f"  {line}" for line in table.splitlines())
     raise UserError(
-        f"{' and '.join(sides)} do not have the same classes ({counts}), so a class number does not mean the same:\n"
+        f"{' and '.join(sides)} have different classes ({counts}), so a class number does not mean the same:\n"
         f"{indented}{more}\n{advice}"
     )
 

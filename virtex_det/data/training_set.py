@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations, print_instances_class_histogram
-from detectron2.data.detection_utils import check_metadata_consistency
 
+from virtex_det.data.classes import check_same_classes
 from virtex_det.data.datasets import (
     Manifest,
     Part,
@@ -59,6 +59,8 @@ class TrainingSet(NamedTuple):
 
 # By what decides it, so that a record does not load again what was loaded to train on.
 _parts: dict[tuple[Any, ...], TrainingPart] = {}
+# What was loaded to be checked and is not trained on yet; one at most, as it may be large.
+_kept: dict[tuple[Any, ...], TrainingSet] = {}
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -72,15 +74,25 @@ def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     return load_training_set(cfg).dicts
 
 
+def keep_training_set(cfg: CfgNode) -> TrainingSet:
+    """Load the images to train on and keep them for the next ``load_training_set``, which then reads nothing."""
+    _kept.clear()
+    loaded = load_training_set(cfg)
+    _kept[_key(cfg)] = loaded
+    return loaded
+
+
 def load_training_set(cfg: CfgNode) -> TrainingSet:
     """Load what ``load_train_dicts`` does, with what there is to tell of it."""
     names = _names(cfg)
+    if (kept := _kept.pop(_key(cfg), None)) is not None:
+        return kept
     chosen = choose_images(cfg)
     dicts = [example for name in names for example in _usable(cfg, name, chosen[name])]
     if dicts and all("annotations" in example for example in dicts):
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             dicts = filter_images_with_only_crowd_annotations(dicts)
-        _check_classes(names)
+        check_same_classes(cfg, names)
     if not dicts:
         raise UserError(
             f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}.\n"
@@ -180,9 +192,9 @@ def _names(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
     if not all("captions" in example for example in dicts):
         return dicts
-    dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
     return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED)
 
 
@@ -191,7 +203,8 @@ def _key(cfg: CfgNode) -> tuple[Any, ...]:
     check_datasets(names)
     # A name may be registered anew, which makes it another data set.
     registered = tuple(DatasetCatalog[name] for name in names)
-    return names, registered, part_in(cfg), cfg.DATASETS.SUBSET_FILE, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    asked = (cfg.DATASETS.SUBSET_FILE, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.MAX_MISSING_FILES)
+    return names, registered, part_in(cfg), *asked, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.MODEL.MASK_ON
 
 
 def _rule_sha256(cfg: CfgNode) -> str:
@@ -200,15 +213,6 @@ def _rule_sha256(cfg: CfgNode) -> str:
     shards = sorted(Path(file).name for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards)
     rule = f"is_in_fraction fraction={cfg.DATASETS.TRAIN_FRACTION} seed={cfg.DATASETS.SUBSET_SEED}"
     return hashlib.sha256("\n".join([rule, *shards]).encode()).hexdigest()
-
-
-def _check_classes(names: tuple[str, ...]) -> None:
-    if len(names) == 1:
-        return
-    try:
-        check_metadata_consistency("thing_classes", names)
-    except ValueError as error:
-        raise UserError(f"{', '.join(names)} have different classes; train on datasets with the same ones.") from error
 
 
 def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:

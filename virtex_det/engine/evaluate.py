@@ -9,6 +9,7 @@ from torch import nn
 
 from virtex_det.checkpoint import LoadReport, TransferCheckpointer
 from virtex_det.engine.origin import schedule_departures
+from virtex_det.engine.preflight import check_evaluation
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
@@ -37,6 +38,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if not weights:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
         raise UserError(f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth.")
+    check_evaluation(cfg, weights)
     model, report, rest = load_trained(cfg, weights, report_folder="" if last else cfg.OUTPUT_DIR)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started

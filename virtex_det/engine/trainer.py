@@ -31,6 +31,7 @@ from virtex_det.engine.explain import building, diverged
 from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
+from virtex_det.engine.preflight import check_training
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes, keep_config
 from virtex_det.engine.trained_config import as_trained
@@ -74,6 +75,7 @@ class Trainer(DefaultTrainer):
         self.schedule_changes: list[int] = []
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
+        self._check()
 
         model = self.build_model(cfg)
         with building("optimizer", cfg, "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME", "SOLVER.STEPS"):
@@ -272,6 +274,19 @@ class Trainer(DefaultTrainer):
         if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
             model = UnpastedMasks.of(model, cfg.MODEL.BF16)
         return super().test(cfg, model, evaluators)
+
+    def _check(self) -> None:
+        """Find what would end the run; of a subclass, only as far as it loads and evaluates as this class does."""
+
+        def is_own(method: str) -> bool:
+            return getattr(type(self), method).__func__ is getattr(Trainer, method).__func__
+
+        check_training(
+            self.cfg,
+            own_train_loader=is_own("build_train_loader"),
+            own_test_loader=is_own("build_test_loader") and is_own("test"),
+            own_evaluator=is_own("build_evaluator") and is_own("test"),
+        )
 
     def _keep_classes(self) -> None:
         """Keep the names of the classes with the run, and refuse to resume it with others; the data are loaded."""

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, PascalVOCDetectionEvaluator
 
+from virtex_det.data.classes import is_detector
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
@@ -27,12 +28,9 @@ REFERENCE_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
 
 def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
     """Return a detector's evaluator; a model that was pretrained on the labels of boxes has a loss alone."""
-    if cfg.DATALOADER.MAPPER != "DetectionMapper":
+    if not is_detector(cfg):
         return CaptionEvaluator(cfg, dataset_name, output_folder)
-    if cfg.TEST.METRICS_LIBRARY not in METRICS_LIBRARIES:
-        raise UserError(
-            f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; it can be {' or '.join(METRICS_LIBRARIES)}."
-        )
+    check_metrics_library(cfg)
     if cfg.TEST.METRICS_LIBRARY == "reference" or cfg.MODEL.KEYPOINT_ON:
         return build_reference_evaluator(dataset_name, output_folder, masks=cfg.MODEL.MASK_ON)
     return DetectionEvaluator(
@@ -41,6 +39,14 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
         extra_max_detections=cfg.TEST.EXTRA_MAX_DETECTIONS,
         boundary_ap=cfg.TEST.BOUNDARY_AP,
     )
+
+
+def check_metrics_library(cfg: CfgNode) -> None:
+    """Refuse a TEST.METRICS_LIBRARY that nobody knows."""
+    if cfg.TEST.METRICS_LIBRARY not in METRICS_LIBRARIES:
+        raise UserError(
+            f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; it can be {' or '.join(METRICS_LIBRARIES)}."
+        )
 
 
 def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool) -> DatasetEvaluator:
@@ -81,10 +87,19 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> Data
         UserError: when the dataset names no evaluator, or one that nobody knows. Detectron2 would run the whole
             inference and return nothing.
     """
+    return EVALUATORS[evaluator_kind(dataset_name)](cfg, dataset_name, output_folder)
+
+
+def evaluator_kind(dataset_name: str) -> str:
+    """Return which of EVALUATORS a dataset's metadata asks for.
+
+    Raises:
+        UserError: when the dataset names no evaluator, or one that nobody knows.
+    """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:
         raise UserError(
             f"The dataset {dataset_name} has evaluator_type {kind!r}; known are: {', '.join(EVALUATORS)}.\n"
             f'Set it where the dataset is registered: MetadataCatalog.get("{dataset_name}").set(evaluator_type="coco")'
         )
-    return EVALUATORS[kind](cfg, dataset_name, output_folder)
+    return kind

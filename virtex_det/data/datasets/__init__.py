@@ -2,8 +2,8 @@
 
 from virtex_det.data.datasets.builtin import datasets_root, register_builtin_datasets
 from virtex_det.data.datasets.captions import load_coco_captions, register_coco_captions
-from virtex_det.data.datasets.loading import check_datasets, check_num_classes, load_dataset
-from virtex_det.data.datasets.missing_files import leave_out_missing
+from virtex_det.data.datasets.loading import check_datasets, check_num_classes, keep_loaded, load_dataset
+from virtex_det.data.datasets.missing_files import find_missing, leave_out_missing
 from virtex_det.data.datasets.pairs import load_pairs
 from virtex_det.data.datasets.scenes import draw_scene, generate_scenes
 from virtex_det.data.datasets.shards import load_shards
@@ -28,9 +28,11 @@ __all__ = [
     "dataset_version",
     "datasets_root",
     "draw_scene",
+    "find_missing",
     "generate_scenes",
     "instances_of",
     "is_in_fraction",
+    "keep_loaded",
     "leave_out_missing",
     "load_coco_captions",
     "load_dataset",

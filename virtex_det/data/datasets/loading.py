@@ -11,9 +11,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.datasets.annotation_files import check_annotation_files, explain_failure
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
+from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
 
+_loaded = HandOver()
 # What Detectron2's readers raise when a file is not what they expect.
 _READING_ERRORS = (
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, OverflowError),
@@ -55,6 +57,9 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
             or its categories do not match.
     """
     check_datasets([name])
+    kept = _loaded.take(name)
+    if kept is not None:
+        return kept
     check_annotation_files(name)
     try:
         dicts = DatasetCatalog.get(name)
@@ -75,6 +80,11 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         raise UserError(f"data set {name} ({_source(name)}): {error}") from error
     _check_category_ids(name, dicts)
     return dicts
+
+
+def keep_loaded(name: str, dicts: list[dict[str, Any]]) -> None:
+    """Keep what was loaded of a data set for its next load."""
+    _loaded.keep(name, dicts)
 
 
 def check_num_classes(name: str, num_classes: int) -> None:

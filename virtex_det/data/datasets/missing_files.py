@@ -23,13 +23,15 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
     Raises:
         UserError: more are missing.
     """
-    missing = _missing({entry["file_name"] for entry in dicts if "encoded_image" not in entry})
+    missing = find_missing(dicts)
     if not missing:
         return dicts
     found = [entry for entry in dicts if entry["file_name"] not in missing]
     absent = len(dicts) - len(found)
-    some = "\n".join(f"  {file}" for file in sorted(missing)[:5]) + ("\n  ..." if len(missing) > 5 else "")
-    what = f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no file, e.g.\n{some}"
+    what = (
+        f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no file, e.g.\n"
+        f"{list_missing(missing)}"
+    )
     if absent > largest_share * len(dicts):
         raise UserError(
             f"{what}\nAt most {largest_share:.1%} may be missing (DATASETS.MAX_MISSING_FILES). Complete the download, "
@@ -39,22 +41,35 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
     return found
 
 
-def _missing(files: Iterable[str]) -> set[str]:
-    """Return the files that are not there. Lists each folder once: asking for every file is slow on some disks."""
+def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the files of images that are not there, or are folders, pipes or broken links.
+
+    Lists each folder once: asking for every file is slow on some disks.
+    """
     folders: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        folders[file.rpartition("/")[0]].add(file)
+    for entry in dicts:
+        if "encoded_image" not in entry:
+            file = str(entry["file_name"])
+            folders[file.rpartition("/")[0]].add(file)
     missing = set()
     for folder, inside in folders.items():
         if "://" not in folder:
-            names = _names(Path(folder))
+            names = _names(Path(folder or "."))
             missing |= {file for file in inside if file.rpartition("/")[2] not in names}
     return missing
+
+
+def list_missing(missing: set[str]) -> str:
+    """Return the first of the missing files, a line each, with what their names tell of the cause."""
+    lines = [f"  {file}" for file in sorted(missing)[:5]] + ["  ..."] * (len(missing) > 5)
+    if os.sep == "/" and any("\\" in file for file in missing):
+        lines.append("Their file_name has backslashes, which part folders on Windows alone: write / instead.")
+    return "\n".join(lines)
 
 
 def _names(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+            return {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return set()

@@ -1,5 +1,15 @@
 """What can be wrong with a run, found before it begins."""
 
+from virtex_det.engine.preflight.model import check_weights
+from virtex_det.engine.preflight.run import check_evaluation, check_training
 from virtex_det.engine.preflight.settings import check_data, check_devices, check_schedule, check_tokenizer
 
-__all__ = ["check_data", "check_devices", "check_schedule", "check_tokenizer"]
+__all__ = [
+    "check_data",
+    "check_devices",
+    "check_evaluation",
+    "check_schedule",
+    "check_tokenizer",
+    "check_training",
+    "check_weights",
+]

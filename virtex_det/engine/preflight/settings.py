@@ -1,14 +1,19 @@
-"""What can be wrong with a run, found before it begins."""
+"""What the keys of a config alone can have wrong: schedule, devices, tokenizer, expected results."""
 
 from collections.abc import Sequence
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
+from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.data.wordpiece import is_sentencepiece
+from virtex_det.engine.explain import building
 from virtex_det.errors import UserError
 
+_CAPTION_TASKS = ("validation", "captions", "pointing")
 SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageModel", "TokenClassificationModel")
 
 
@@ -43,6 +48,39 @@ def check_tokenizer(cfg: CfgNode) -> None:
             f"{model} reads a SentencePiece vocabulary, and INPUT.CAPTION.TOKENIZER {tokenizer} is none.\n"
             "Set it to a *.model file; tools/build_vocabulary.py makes one."
         )
+
+
+def check_settings(cfg: CfgNode) -> None:
+    """Refuse keys that would end a run at its first or its last step."""
+    with building("schedule", cfg, "SOLVER.LR_SCHEDULER_NAME", "SOLVER.MAX_ITER", "SOLVER.STEPS"):
+        build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    _check_expected_results(cfg)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise UserError(
+            "MODEL.LOAD_PROPOSALS is True: proposals that were computed before are not read here.\n"
+            "Set it False; the detector then finds its own, with MODEL.PROPOSAL_GENERATOR.NAME RPN."
+        )
+
+
+def _check_expected_results(cfg: CfgNode) -> None:
+    """Refuse TEST.EXPECTED_RESULTS that could not be compared with what the last evaluation gives."""
+    if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) != 1:
+        raise UserError(
+            f"TEST.EXPECTED_RESULTS are of one data set, and DATASETS.TEST names {len(cfg.DATASETS.TEST)}.\n"
+            "Name one, or leave TEST.EXPECTED_RESULTS empty."
+        )
+    tasks = _tasks(cfg)
+    for task, *_ in cfg.TEST.EXPECTED_RESULTS:
+        if task not in tasks:
+            raise UserError(
+                f"TEST.EXPECTED_RESULTS names the task {task!r}, and this model is evaluated by {', '.join(tasks)}."
+            )
+
+
+def _tasks(cfg: CfgNode) -> list[str]:
+    if is_detector(cfg):
+        return ["bbox", *(["segm"] if cfg.MODEL.MASK_ON else []), *(["keypoints"] if cfg.MODEL.KEYPOINT_ON else [])]
+    return ["classification", "validation"] if "Classification" in cfg.DATALOADER.MAPPER else [*_CAPTION_TASKS]
 
 
 def check_devices(cfg: CfgNode) -> None:

@@ -7,8 +7,11 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 
+from virtex_det.data.datasets.handover import HandOver
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
+
+_read = HandOver()
 
 
 def read_truth(dataset_name: str, output_folder: str | Path) -> GroundTruth | VOCGroundTruth:
@@ -21,10 +24,17 @@ def read_truth(dataset_name: str, output_folder: str | Path) -> GroundTruth | VO
     Raises:
         UserError: the annotations cannot be used; it says which entry.
     """
+    if (kept := _read.take(dataset_name)) is not None:
+        return kept
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.evaluator_type == "pascal_voc":
         return VOCGroundTruth.read(metadata.dirname, metadata.split, metadata.thing_classes, metadata.year)
     return GroundTruth.read(annotation_file(dataset_name, output_folder), metadata.evaluator_type)
+
+
+def keep_truth(dataset_name: str, truth: GroundTruth | VOCGroundTruth) -> None:
+    """Keep what was read of a dataset's annotations for the next ``read_truth``, which then reads nothing."""
+    _read.keep(dataset_name, truth)
 
 
 def annotation_file(dataset_name: str, output_folder: str | Path) -> str:

@@ -1,0 +1,70 @@
+"""A small data set in COCO's format, registered as Detectron2's tutorial does, that tests spoil before it is used."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from PIL import Image
+
+NAMES = ("bolt", "nut")
+
+
+def content(images: int = 4) -> dict:
+    """Return images of 40 x 60 pixels with a bolt and a nut in each."""
+    boxes = {1: [5, 5, 20, 15], 2: [30, 10, 20, 20]}
+    annotations = [
+        {"id": 10 * image + category, "image_id": image, "category_id": category, "bbox": box}
+        | {"area": box[2] * box[3], "iscrowd": 0, "segmentation": [_corners(*box)]}
+        for image in range(1, images + 1)
+        for category, box in boxes.items()
+    ]
+    return {
+        "images": [
+            {"id": image, "file_name": f"{image}.png", "height": 40, "width": 60} for image in range(1, images + 1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES, 1)],
+    }
+
+
+def _corners(x: int, y: int, width: int, height: int) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Writes and registers a data set with its pictures: ``parts("train", spoil)``, where spoil changes the content."""
+    names: list[str] = []
+
+    def register(split: str, spoil: Callable[[dict], object] = lambda content: None, **metadata: object) -> str:
+        folder = tmp_path / split
+        folder.mkdir()
+        wanted = copy.deepcopy(content())
+        for image in wanted["images"]:
+            Image.new("RGB", (60, 40), (40 * image["id"], 90, 30)).save(folder / image["file_name"])
+        spoil(wanted)
+        (folder / "instances.json").write_text(json.dumps(wanted))
+        register_coco_instances(f"parts_{split}", metadata, str(folder / "instances.json"), str(folder))
+        names.append(f"parts_{split}")
+        return names[-1]
+
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def parts_cfg(detector_cfg: Callable[..., CfgNode], parts: Callable[..., str]) -> Callable[..., CfgNode]:
+    """Makes configs of a tiny Mask R-CNN on parts_train and parts_val, of which the latter is spoilt."""
+
+    def make(*options: object, spoil: Callable[[dict], object] = lambda content: None) -> CfgNode:
+        names = ("DATASETS.TRAIN", f"('{parts('train')}',)", "DATASETS.TEST", f"('{parts('val', spoil)}',)")
+        return detector_cfg(*names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options)
+
+    return make

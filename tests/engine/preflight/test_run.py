@@ -1,0 +1,289 @@
+import copy
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from tests.engine.preflight.conftest import NAMES
+from virtex_det.data.datasets import load_dataset
+from virtex_det.engine import Trainer, evaluate, read_classes
+from virtex_det.engine.preflight import check_training
+from virtex_det.errors import UserError
+
+OTHER_WAY_ROUND = [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}]
+
+
+def swap(content):
+    content["categories"] = OTHER_WAY_ROUND
+
+
+def rename(content):
+    content["categories"][1]["name"] = "washer"
+
+
+def without(field):
+    def spoil(content):
+        for annotation in content["annotations"]:
+            del annotation[field]
+
+    return spoil
+
+
+def with_changes(part, **changes):
+    return lambda content: content[part][0].update(changes)
+
+
+def with_float_ids(content):
+    for entry in content["categories"]:
+        entry["id"] = float(entry["id"])
+    for annotation in content["annotations"]:
+        annotation["category_id"] = float(annotation["category_id"])
+
+
+SPOILT = {
+    "area missing": (without("area"), "annotation 11 has no area"),
+    "iscrowd missing": (without("iscrowd"), "annotation 11 has no iscrowd"),
+    "float sizes": (with_changes("images", height=40.0), "image 1 is 60 x 40.0 pixels"),
+    "polygon of four numbers": (
+        with_changes("annotations", segmentation=[[5, 5, 25, 5, 25, 20], [1, 2, 3, 4]]),
+        "annotation 11 has a polygon of 4 numbers",
+    ),
+    "box as text": (with_changes("annotations", bbox=["5", "5", "20", "15"]), "annotation 11 has bbox"),
+    "area as text": (with_changes("annotations", area="large"), "annotation 11 has area"),
+    "category ids 1.0": (with_float_ids, "category has id 1.0"),
+    "other order": (swap, r"(?s)have different classes.*0 +bolt +nut"),
+    "another name": (rename, r"have different classes"),
+    "another category": (lambda c: c["categories"].append({"id": 3, "name": "cog"}), r"2 +\(none\) +cog"),
+    "missing picture": (with_changes("images", file_name="gone.png"), "1 of 4 images have no file"),
+    "folder as picture": (with_changes("images", file_name="../train"), "1 of 4 images have no file"),
+    "backslashes": (with_changes("images", file_name="a\\1.png"), "backslashes"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT)
+def test_what_would_end_the_evaluation_is_found_before_training(spoil, message, parts_cfg):
+    cfg = parts_cfg(spoil=spoil)
+    with pytest.raises(UserError, match=message):
+        Trainer(cfg)
+    assert not (Path(cfg.OUTPUT_DIR) / "metrics.json").exists()
+
+
+def test_a_data_set_in_order_passes(parts_cfg):
+    Trainer(parts_cfg())
+
+
+@pytest.mark.parametrize("number", [1, 80])
+def test_the_number_of_classes_is_compared_for_data_whose_classes_are_known_once_loaded(number, parts_cfg):
+    with pytest.raises(
+        UserError, match=f"has {number} classes, .* has 2: bolt, nut\nSet MODEL.ROI_HEADS.NUM_CLASSES 2"
+    ):
+        Trainer(parts_cfg("MODEL.ROI_HEADS.NUM_CLASSES", number))
+
+
+def test_training_sets_are_compared_with_each_other(parts, parts_cfg):
+    cfg = parts_cfg("DATASETS.TRAIN", f"('{parts('more', swap)}', 'parts_train')", "DATASETS.TEST", "()")
+    with pytest.raises(UserError, match=r"(?s)parts_more and parts_train have different classes.*0 +nut +bolt"):
+        Trainer(cfg)
+
+
+def test_an_unknown_evaluator_is_found_before_training(parts, parts_cfg):
+    cfg = parts_cfg()
+    vars(MetadataCatalog.get("parts_val"))["evaluator_type"] = "cocoa"
+    with pytest.raises(UserError, match="evaluator_type 'cocoa'; known are: coco"):
+        Trainer(cfg)
+
+
+def test_a_trainer_with_evaluators_of_its_own_may_name_any_type(parts_cfg):
+    class Own(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            raise NotImplementedError
+
+    cfg = parts_cfg(spoil=without("area"))
+    vars(MetadataCatalog.get("parts_val"))["evaluator_type"] = "cocoa"
+    Own(cfg)
+
+
+def registered(name, dicts, **metadata):
+    DatasetCatalog.pop(name, None)
+    MetadataCatalog.pop(name, None)
+    DatasetCatalog.register(name, lambda: copy.deepcopy(dicts))
+    MetadataCatalog.get(name).set(**metadata)
+    return name
+
+
+@pytest.fixture
+def by_function(parts_cfg):
+    """Registers what a function makes of parts_val, changed."""
+    cfg = parts_cfg("DATASETS.TEST", "('parts_by_function',)")
+
+    def register(change, **metadata):
+        dicts = load_dataset("parts_val")
+        for entry in dicts:
+            change(entry)
+        registered("parts_by_function", dicts, **{"evaluator_type": "coco", "thing_classes": [*NAMES]} | metadata)
+        return cfg
+
+    yield register
+    DatasetCatalog.pop("parts_by_function", None)
+    MetadataCatalog.pop("parts_by_function", None)
+
+
+def test_data_of_a_function_pass(by_function):
+    Trainer(by_function(lambda entry: None))
+
+
+def test_text_ids_of_a_function_are_found_before_training(by_function):
+    cfg = by_function(lambda entry: entry.update(image_id=f"image {entry['image_id']}"))
+    with pytest.raises(UserError, match="image has id 'image 1'"):
+        Trainer(cfg)
+
+
+def test_images_that_are_not_in_the_annotations_are_found_before_training(by_function, tmp_path):
+    json_file = str(tmp_path / "val" / "instances.json")
+    cfg = by_function(lambda entry: entry.update(image_id=entry["image_id"] + 100), json_file=json_file)
+    with pytest.raises(UserError, match="image 101 is not in .*instances.json"):
+        Trainer(cfg)
+
+
+def test_an_image_that_occurs_twice_is_found_before_training(by_function, tmp_path):
+    json_file = str(tmp_path / "val" / "instances.json")
+    cfg = by_function(lambda entry: entry.update(image_id=1), json_file=json_file)
+    with pytest.raises(UserError, match="has image 1 twice"):
+        Trainer(cfg)
+
+
+def test_classes_in_another_order_than_in_the_annotations_are_found_before_training(by_function, tmp_path):
+    json_file, ids = str(tmp_path / "val" / "instances.json"), {1: 1, 2: 0}
+    cfg = by_function(lambda entry: None, json_file=json_file, thing_dataset_id_to_contiguous_id=ids)
+    with pytest.raises(UserError, match=r"class 0 is 'bolt' \(category id 2\), and in .* that id is 'nut'"):
+        Trainer(cfg)
+
+
+def test_a_data_set_without_class_names_cannot_be_evaluated(by_function):
+    cfg = by_function(lambda entry: None, thing_classes=None)
+    with pytest.raises(UserError, match="names no classes.*\n.*thing_classes="):
+        Trainer(cfg)
+
+
+def test_expected_results_of_a_task_that_the_model_does_not_have_are_found_before_training(parts_cfg):
+    with pytest.raises(UserError, match="names the task 'box', and this model is evaluated by bbox, segm"):
+        Trainer(parts_cfg("TEST.EXPECTED_RESULTS", "[['box', 'AP', 30.0, 1.0]]"))
+
+
+def test_an_unknown_year_of_voc_is_found_before_training(detector_cfg, samples):
+    from detectron2.data.datasets import register_pascal_voc
+
+    register_pascal_voc("voc_of_no_year", str(samples / "voc_mini" / "VOC2007"), "test", 2013)
+    MetadataCatalog.get("voc_of_no_year").evaluator_type = "pascal_voc"
+    options = ("DATASETS.TEST", "('voc_of_no_year',)", "DATASETS.TRAIN", "('voc_of_no_year',)")
+    try:
+        with pytest.raises(UserError, match="VOC 2013"):
+            Trainer(detector_cfg(*options, "MODEL.ROI_HEADS.NUM_CLASSES", 20))
+    finally:
+        DatasetCatalog.remove("voc_of_no_year")
+        MetadataCatalog.remove("voc_of_no_year")
+
+
+def test_a_detector_is_not_evaluated_on_captions(detector_cfg):
+    with pytest.raises(UserError, match="evaluated as captions"):
+        Trainer(detector_cfg("DATASETS.TEST", "('scenes_val_captions',)"))
+
+
+def test_a_missing_caption_file_or_picture_is_found_before_training(pretraining_cfg, scenes, tmp_path):
+    with pytest.raises(UserError, match="none.json"):
+        Trainer(pretraining_cfg("DATASETS.TEST", f"('captions:{tmp_path}/none.json:{tmp_path}',)"))
+    content = json.loads((scenes / "annotations" / "captions_val.json").read_text())
+    content["images"][0]["file_name"] = "gone.png"
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"1 of {len(content['images'])} images have no file"):
+        Trainer(pretraining_cfg("DATASETS.TEST", f"('captions:{tmp_path}/captions.json:{scenes / 'val'}',)"))
+
+
+def test_what_was_looked_at_is_not_loaded_again_to_train_on(parts_cfg, monkeypatch):
+    cfg = parts_cfg("SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "TEST.PRECISE_BN.ENABLED", False)
+    trainer = Trainer(cfg)
+    monkeypatch.setattr("virtex_det.data.training_set.load_dataset", None)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+
+
+def test_the_look_leaves_the_random_generators_alone(parts_cfg):
+    cfg = parts_cfg()
+    before = torch.get_rng_state()
+    check_training(cfg)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def trained(parts_cfg):
+    cfg = parts_cfg("SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return cfg
+
+
+def test_a_run_on_data_whose_classes_are_known_once_loaded_keeps_their_names(trained):
+    assert read_classes(trained.OUTPUT_DIR) == NAMES
+    assert torch.load(Path(trained.OUTPUT_DIR) / "model_final.pth")["classes"] == [*NAMES]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_model_is_not_evaluated_on_other_classes_than_it_was_trained_on(trained, resume, parts, detector_cfg):
+    weights = Path(trained.OUTPUT_DIR) / "model_final.pth"
+    options = ("DATASETS.TEST", f"('{parts('swapped', swap)}',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
+    cfg = detector_cfg(*options, "MODEL.WEIGHTS", weights)
+    with pytest.raises(
+        UserError, match=r"(?s)the model of .*model_final.pth and data set parts_swapped have different"
+    ):
+        evaluate(cfg, resume=resume)
+
+
+def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_folder(trained, parts, detector_cfg):
+    weights = Path(trained.OUTPUT_DIR) / "model_final.pth"
+    content = torch.load(weights)
+    del content["classes"]
+    torch.save(content, weights)
+    options = ("DATASETS.TEST", f"('{parts('swapped', swap)}',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
+    with pytest.raises(UserError, match="parts_swapped have different classes"):
+        evaluate(detector_cfg(*options, "MODEL.WEIGHTS", weights))
+
+
+def test_an_evaluation_loads_its_data_once(trained, monkeypatch):
+    loads = []
+    get = DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or get(name))
+    evaluate(trained, resume=True)
+    assert loads.count("parts_val") == 1
+
+
+def test_a_run_is_not_resumed_on_data_of_other_classes(trained, tmp_path, parts):
+    for split in ("train", "val"):
+        path = tmp_path / split / "instances.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": OTHER_WAY_ROUND}))
+        vars(MetadataCatalog.get(f"parts_{split}")).pop("thing_classes")
+    trainer = Trainer(trained)
+    trainer.resume_or_load(resume=True)
+    with pytest.raises(UserError, match=r"(?s)the checkpoint and DATASETS.TRAIN have different classes.*bolt +nut"):
+        trainer.train()
+
+
+def test_a_model_of_other_classes_is_a_start_for_training(trained, parts, detector_cfg, tmp_path):
+    name = parts("swapped", swap)
+    options = ("DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
+    weights = ("MODEL.WEIGHTS", Path(trained.OUTPUT_DIR) / "model_final.pth", "OUTPUT_DIR", tmp_path / "second")
+    trainer = Trainer(detector_cfg(*options, *weights, "SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert read_classes(tmp_path / "second") == NAMES[::-1]
+
+
+def test_a_disk_without_room_for_checkpoints_is_said(parts_cfg, monkeypatch, caplog):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with caplog.at_level(logging.WARNING):
+        Trainer(parts_cfg())
+    assert "two checkpoints of this run take about" in caplog.text

@@ -1,0 +1,158 @@
+"""Whether DATASETS.TEST can be evaluated when training has ended: pictures, ground truth, ids, classes, evaluator."""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from virtex_det.data.build import check_test_loader
+from virtex_det.data.classes import is_detector
+from virtex_det.data.datasets import find_missing, load_dataset
+from virtex_det.data.datasets.missing_files import list_missing
+from virtex_det.errors import UserError
+from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
+from virtex_det.evaluation.detection.average_precision import AveragePrecision
+from virtex_det.evaluation.detection.dataset_truth import class_ids, keep_truth, read_truth
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.voc import VOCGroundTruth
+
+logger = logging.getLogger(__name__)
+
+Truth = GroundTruth | VOCGroundTruth
+
+
+def check_test_set(cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep: bool = False) -> list[dict[str, Any]]:
+    """See that a data set can be evaluated on.
+
+    Args:
+        cfg: of the model.
+        name: a registered data set.
+        own_evaluator: it is evaluated by ``build_evaluator``; False leaves out what only that needs.
+        keep: hand the ground truth over to the evaluation, which then does not read it again.
+
+    Returns:
+        The images.
+
+    Raises:
+        UserError: a picture is missing, or the annotations cannot be used for the metrics.
+    """
+    dicts = load_dataset(name)
+    _check_pictures(name, dicts)
+    if own_evaluator:
+        _check_evaluator(cfg, name, dicts, keep)
+    check_test_loader(cfg, dicts)
+    return dicts
+
+
+def _check_pictures(name: str, dicts: Sequence[dict[str, Any]]) -> None:
+    if missing := find_missing(dicts):
+        raise UserError(
+            f"data set {name}: {len(missing)} of {len(dicts)} images have no file, e.g.\n{list_missing(missing)}\n"
+            "An evaluation of a part compares with nothing: complete the folder, or take these images out of the "
+            "annotations."
+        )
+
+
+def _check_evaluator(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep: bool) -> None:
+    kind = evaluator_kind(name)
+    finds_objects = is_detector(cfg)
+    if finds_objects and kind not in REFERENCE_EVALUATORS:
+        raise UserError(
+            f"{cfg.MODEL.META_ARCHITECTURE} finds objects, and data set {name} is evaluated as {kind}: the evaluation "
+            "would have nothing to measure.\nSet DATASETS.TEST to data sets with boxes, such as coco_2017_val."
+        )
+    if finds_objects:
+        check_metrics_library(cfg)
+        _check_truth(cfg, name, dicts, keep)
+    if kind == "classification":
+        _check_labels(name, dicts)
+
+
+def _check_labels(name: str, dicts: Sequence[dict[str, Any]]) -> None:
+    classes = MetadataCatalog.get(name).get("classes") or ()
+    for entry in dicts:
+        label = entry.get("label")
+        if not isinstance(label, int) or not 0 <= label < len(classes):
+            raise UserError(
+                f"data set {name}: image {entry['image_id']} has label {label!r}; expected a number from 0 to "
+                f"{len(classes) - 1}, a place in the {len(classes)} names of its classes."
+            )
+
+
+def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep: bool) -> None:
+    if not MetadataCatalog.get(name).get("thing_classes"):
+        raise UserError(
+            f"data set {name} names no classes, which its evaluation needs.\n"
+            f'Name them where it is registered: MetadataCatalog.get("{name}").set(thing_classes=[...])'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        truth = read_truth(name, folder)
+    _check_images(name, dicts, truth)
+    if isinstance(truth, GroundTruth):
+        _check_categories(name, truth)
+        _check_metrics(cfg, name, truth)
+    if keep:
+        keep_truth(name, truth)
+
+
+def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> None:
+    """See that each image is one of the ground truth, and occurs once: detections are counted by image id."""
+    keys = [truth.image_key(entry["image_id"]) for entry in dicts]
+    known = truth.images if isinstance(truth, GroundTruth) else range(len(truth.images))
+    for key, entry in zip(keys, dicts, strict=True):
+        if key not in known:
+            raise UserError(
+                f"data set {name}: image {entry['image_id']!r} is not in {truth.source}, by which it is evaluated.\n"
+                'Its metadata ("json_file") has to name the annotations that the data set was loaded from.'
+            )
+    repeated = [key for key, count in Counter(keys).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"data set {name} has image {repeated[0]} twice ({len(repeated)} such images): detections would count "
+            "double. Give each image an id of its own."
+        )
+    if len(keys) < len(known):
+        logger.warning(
+            "data set %s has %d of the %d images of %s: the others count as without detections",
+            *(name, len(keys), len(known), truth.source),
+        )
+
+
+def _check_categories(name: str, truth: GroundTruth) -> None:
+    """See that the number of a class leads to the category of the same name in the annotation file."""
+    metadata = MetadataCatalog.get(name)
+    ids, titles = class_ids(metadata).tolist(), metadata.thing_classes
+    if len(ids) != len(titles):
+        raise UserError(
+            f"data set {name} has {len(titles)} classes and {len(ids)} category ids in its metadata (thing_classes, "
+            "thing_dataset_id_to_contiguous_id); expected one id per class."
+        )
+    in_file = {category["id"]: category["name"] for category in truth.categories}
+    id_of = {title: category for category, title in in_file.items()}
+    for number, (category, title) in enumerate(zip(ids, titles, strict=True)):
+        is_other = truth.style == "coco" and title != in_file.get(category) and title in id_of
+        if category not in in_file or is_other:
+            raise UserError(
+                f"data set {name}: class {number} is {title!r} (category id {category}), and in {truth.source} that id "
+                f"is {in_file.get(category, 'missing')!r}.\nDetections would be counted for another class. Set "
+                "thing_classes in the order of the category ids, or thing_dataset_id_to_contiguous_id from these ids "
+                "to the places in thing_classes."
+            )
+
+
+def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
+    if not truth.has_annotations:
+        logger.warning("%s has no annotations: its evaluation gives a results file and no number", name)
+        return
+    if cfg.TEST.METRICS_LIBRARY == "reference":
+        return truth.check_masks() if cfg.MODEL.MASK_ON else None
+    tasks = ["bbox", *(["segm"] if cfg.MODEL.MASK_ON and truth.has_masks else [])]
+    if cfg.MODEL.MASK_ON and not truth.has_masks:
+        logger.warning("%s has objects without masks: boxes alone are evaluated", name)
+    limits = tuple(cfg.TEST.EXTRA_MAX_DETECTIONS)
+    for task in tasks:
+        AveragePrecision(truth, task, extra_max_detections=limits, boundary=cfg.TEST.BOUNDARY_AP)

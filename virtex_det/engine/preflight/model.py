@@ -1,0 +1,79 @@
+"""Whether a config builds a model, and whether weights fit it, before any data are loaded: shapes alone are built."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from virtex_det.checkpoint import classes_in, read_file, recognise
+from virtex_det.checkpoint.agreement import family_of
+from virtex_det.checkpoint.loading import Required, fill
+from virtex_det.checkpoint.reading import local_path
+from virtex_det.data.seeding import seeded
+from virtex_det.engine.run_folder import read_classes
+
+logger = logging.getLogger(__name__)
+
+
+def build_shapes(cfg: CfgNode) -> nn.Module:
+    """Return the model of a config with tensors that have shapes and no values: a tenth of a second for any size.
+
+    The state of the random generators stays as it is.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with seeded(0, "shapes"):
+        try:
+            with torch.device("meta"):
+                return build_model(cfg)
+        except (NotImplementedError, RuntimeError):  # a model that looks at values while it is built
+            cfg.MODEL.DEVICE = "cpu"
+            return build_model(cfg)
+
+
+def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> None:
+    """See that weights fit the model of a config, tensor for tensor, as their load will.
+
+    Args:
+        cfg: the config.
+        path: a file or address, which is fetched; "" for weights at random.
+        require: what they have to fill.
+
+    Raises:
+        UserError: the file cannot be read, or does not fit.
+    """
+    model = build_shapes(cfg)
+    if not path:
+        return
+    weights = recognise(read_file(local_path(path)), path, family_of(cfg) if require == "backbone" else "")
+    partial = require == "backbone" and cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
+    fill(model, weights, path, require=require, allow_partial=partial, cfg=cfg)
+
+
+def classes_of(weights: str) -> tuple[str, ...]:
+    """Return the class names that a checkpoint was trained on, from the file or the run folder that it lies in."""
+    file = local_path(weights)
+    return classes_in(read_file(file)) or read_classes(file.parent)
+
+
+def warn_of_full_disk(cfg: CfgNode) -> None:
+    """Warn where the disk of OUTPUT_DIR has no room for two checkpoints: one stays while the next is written."""
+    model = build_shapes(cfg)
+    copies = 1 + {"AdamW": 2, "SGD": 1}.get(cfg.SOLVER.OPTIMIZER, 2)
+    needed = 2 * copies * sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    folder = _existing(Path(cfg.OUTPUT_DIR).absolute())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        logger.warning(
+            "The disk of OUTPUT_DIR %s has %d MB free; two checkpoints of this run take about %d MB",
+            *(cfg.OUTPUT_DIR, free // 2**20, needed // 2**20),
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

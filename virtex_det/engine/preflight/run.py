@@ -1,0 +1,92 @@
+"""The look at a whole run before it begins, the same for training, for evaluation alone and for a matrix."""
+
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from virtex_det.data.build import check_train_loader
+from virtex_det.data.classes import check_classes, check_unnamed_classes, class_names, compare_classes
+from virtex_det.data.datasets import check_datasets, keep_loaded
+from virtex_det.engine.preflight.evaluation import check_test_set
+from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
+from virtex_det.engine.preflight.settings import check_settings
+from virtex_det.evaluation.build import evaluator_kind
+
+_OTHER_CLASSES = "Evaluate on a data set with the classes that the model was trained on, in their order."
+
+
+def check_training(
+    cfg: CfgNode, *, own_train_loader: bool = True, own_test_loader: bool = True, own_evaluator: bool = True
+) -> None:
+    """Find what would end a training or its evaluation, before its first step.
+
+    What is loaded to train on is kept for ``build_train_loader``, so that it is loaded once.
+
+    Args:
+        cfg: the full config.
+        own_train_loader: the data come from ``build_train_loader``, and not from a subclass of the trainer.
+        own_test_loader: evaluation reads DATASETS.TEST by ``build_test_loader``.
+        own_evaluator: evaluators come from ``build_evaluator``.
+
+    Raises:
+        UserError: says what, and what to do.
+    """
+    check_settings(cfg)
+    train = list(cfg.DATASETS.TRAIN) if own_train_loader else []
+    test = list(cfg.DATASETS.TEST) if own_test_loader else []
+    check_datasets([*train, *test])
+    if own_evaluator:
+        for name in test:
+            evaluator_kind(name)
+    steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
+    steps += [(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep=False)) for name in test]
+    if own_train_loader:
+        steps += [(", ".join(train), lambda: _check_train(cfg))]
+    _do(steps)
+    check_classes(cfg, [*train, *test])
+
+
+def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = True) -> None:
+    """Find what would end an evaluation of DATASETS.TEST, before the model is built.
+
+    What is loaded is kept for the evaluation.
+
+    Args:
+        cfg: the full config.
+        weights: file or address of the model; its classes are compared with those of the data.
+        own_evaluator: evaluators come from ``build_evaluator``.
+
+    Raises:
+        UserError: says what, and what to do.
+    """
+    test = list(cfg.DATASETS.TEST)
+    check_datasets(test)
+    _do([(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep=True)) for name in test])
+    check_classes(cfg, test)
+    trained = classes_of(weights) if weights else ()
+    for name in test:
+        if trained and (found := class_names(cfg, name)):
+            compare_classes({f"the model of {weights}": trained, f"data set {name}": found}, _OTHER_CLASSES)
+
+
+def _check_train(cfg: CfgNode) -> None:
+    dicts = check_train_loader(cfg)
+    for name in cfg.DATASETS.TRAIN[:1]:
+        check_unnamed_classes(cfg, name, dicts)
+
+
+def _check_test(cfg: CfgNode, name: str, own_evaluator: bool, keep: bool) -> None:
+    dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
+    check_unnamed_classes(cfg, name, dicts)
+    if keep:
+        keep_loaded(name, dicts)
+
+
+def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
+    """Do the steps behind a progress bar, on the main process of a terminal."""
+    with tqdm(steps, leave=False, disable=None if comm.is_main_process() else True, unit="check") as bar:
+        for title, step in bar:
+            bar.set_description(f"looking at {title}", refresh=True)
+            step()
