@@ -161,19 +161,19 @@ def samples() -> dict[str, Sample]:
         "16-bit pgm": Sample("pgm", b"P5 6 4 65535\n" + ramp.astype(">u2").tobytes(), ramp_grey),
         "12-bit pgm": Sample("pgm", b"P5\n# by hand\n6 4\n4095\n" + twelve.astype(">u2").tobytes(), twelve_grey),
         "12-bit pgm beside 12-bit png": Sample(
-            "pgm", b"P5 6 4 4095\n" + twelve.astype(">u2").tobytes(), twelve_grey, max_value=4095
+            "pgm", b"P5 6 4 4095\n" + twelve.astype(">u2").tobytes(), twelve_grey, max_value=4095.0
         ),
-        "12-bit png": Sample("png", encoded(Image.fromarray(twelve), "PNG"), twelve_grey, max_value=4095),
+        "12-bit png": Sample("png", encoded(Image.fromarray(twelve), "PNG"), twelve_grey, max_value=4095.0),
         "12-bit tiff": Sample("tif", tiff(_packed_12(twelve), (12,), 1), twelve_grey),
         "16-bit colour png": Sample("png", png(COLOUR.astype(np.uint16) * 257, 2), COLOUR),
         "16-bit colour tiff": Sample("tif", tiff((COLOUR.astype(np.uint16) * 257).tobytes(), (16,) * 3, 2), COLOUR),
         "16-bit colour and alpha": Sample("png", png(alpha16, 6), COLOUR),
         "16-bit colour ppm": Sample("ppm", b"P6 6 4 4095\n" + _twelve_colours(), COLOUR, 1),
         "32-bit integers": Sample(
-            "tif", tiff(twelve.astype(np.uint32).tobytes(), (32,), 1), twelve_grey, max_value=4095
+            "tif", tiff(twelve.astype(np.uint32).tobytes(), (32,), 1), twelve_grey, max_value=4095.0
         ),
         "16-bit signed": Sample(
-            "tif", tiff(twelve.astype(np.int16).tobytes(), (16,), 1, kind=2), twelve_grey, max_value=4095
+            "tif", tiff(twelve.astype(np.int16).tobytes(), (16,), 1, kind=2), twelve_grey, max_value=4095.0
         ),
         "floats": Sample("tif", encoded(Image.fromarray(half), "TIFF"), twelve_grey, max_value=1.0),
         "floats, 0 is white": Sample("tif", tiff((1 - half).tobytes(), (32,), 0, kind=3), twelve_grey, 1, 1.0),

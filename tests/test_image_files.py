@@ -10,7 +10,7 @@ from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
 from tests.image_samples import COLOUR, GREY, ORIENTATION, encoded, refused, samples
-from virtex_det.image_files import BrokenImage, check_eight_bits, image_size, load_image, stored_orientation
+from virtex_det.image_files import BrokenImage, check_eight_bits, inspect_image, load_image, stored_orientation
 
 SAMPLES, REFUSED = samples(), refused()
 
@@ -24,7 +24,7 @@ def test_each_kind_of_pixel_is_read_by_its_rule(kind, tmp_path):
         pixels = np.asarray(load_image(source, sample.max_value).convert("RGB"))
         assert pixels.dtype == np.uint8 and pixels.shape == sample.pixels.shape
         assert np.abs(pixels.astype(int) - sample.pixels).max() <= sample.tolerance
-    assert image_size(path) == sample.pixels.shape[:2]
+    assert inspect_image(path, sample.max_value) == sample.pixels.shape[:2]
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -97,7 +97,7 @@ def test_smaller_copies_of_a_tiff_are_no_further_pages():
 )
 def test_an_address_is_refused_before_any_network_is_touched(name, monkeypatch):
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("went to the network"))
-    for read in (load_image, image_size, check_eight_bits):
+    for read in (load_image, inspect_image, check_eight_bits):
         with pytest.raises(BrokenImage, match=r"is an address: .*Download it|is an address.*\n.*Download it"):
             read(name)
 
@@ -179,7 +179,7 @@ def test_every_exif_orientation_is_that_of_detectron2(turn, tmp_path):
     path = tmp_path / "image.png"
     Image.fromarray(COLOUR).save(path, exif=exif)
     assert np.array_equal(np.asarray(load_image(path)), detectron2_read_image(str(path), "RGB"))
-    assert stored_orientation(path) == turn and image_size(path) == (GREY.shape if turn < 5 else GREY.shape[::-1])
+    assert stored_orientation(path) == turn and inspect_image(path) == (GREY.shape if turn < 5 else GREY.shape[::-1])
 
 
 def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path):

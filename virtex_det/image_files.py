@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.files import open_regular
-from virtex_det.pixel_rules import NoRule, check_channels, check_depth, to_eight_bits
+from virtex_det.pixel_rules import NoRule, check_channels, check_depth, check_white, to_eight_bits
 
 Source = str | os.PathLike[str] | bytes
 
@@ -89,13 +89,20 @@ def check_eight_bits(source: Source) -> None:
         check_depth(image, head)
 
 
-def image_size(source: Source, name: str = "") -> tuple[int, int]:
+def inspect_image(source: Source, max_value: float = 0.0, name: str = "") -> tuple[int, int]:
     """Return (height, width) of an image as it is shown, from its header where that says it.
+
+    Args:
+        source: a path, or the encoded image itself.
+        max_value: as INPUT.MAX_VALUE.
+        name: what errors call an encoded image.
 
     Raises:
         BrokenImage: as ``load_image``, as far as the header tells.
     """
     with _opened(source, name) as (image, _):
+        check_channels(image)
+        check_white(image, max_value)
         if image.format == "TIFF":
             image.load()  # when Pillow turns a TIFF itself
         width, height = image.size

@@ -72,6 +72,26 @@ def check_depth(image: Image.Image, head: bytes) -> None:
         )
 
 
+def check_white(image: Image.Image, max_value: float) -> None:
+    """Refuse an image of which nothing says what is white.
+
+    Args:
+        image: opened.
+        max_value: as INPUT.MAX_VALUE.
+
+    Raises:
+        NoRule: it has 32-bit or signed integers or floats, and ``max_value`` is 0.
+    """
+    # Some Pillows call 16 bits "I" in PNG, and all do in PGM.
+    is_16_bit = image.mode == "I" and image.format in ("PNG", "PPM")
+    if image.mode in ("I", "F") and max_value <= 0 and not is_16_bit:
+        raise NoRule(
+            f"Its pixels are {'floats' if image.mode == 'F' else '32-bit or signed integers'}, of which no value is "
+            "white by itself.\nSet INPUT.MAX_VALUE to the one that is, such as 1.0 or 4095; or save it with 8 bits.",
+            "image needs INPUT.MAX_VALUE",
+        )
+
+
 def to_eight_bits(image: Image.Image, head: bytes, max_value: float) -> Image.Image:
     """Return a loaded image with 8 bits per channel.
 
@@ -101,14 +121,7 @@ def _white(image: Image.Image, head: bytes, max_value: float) -> float:
         return declared
     if max_value > 0:
         return max_value
-    # Some Pillows call them "I" in PNG, and all do in PGM.
-    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if not is_16_bit:
-        raise NoRule(
-            f"Its pixels are {'floats' if image.mode == 'F' else '32-bit or signed integers'}, of which no value is "
-            "white by itself.\nSet INPUT.MAX_VALUE to the one that is, such as 1.0 or 4095; or save it with 8 bits.",
-            "image needs INPUT.MAX_VALUE",
-        )
+    check_white(image, max_value)
     largest = int(np.asarray(image).max())
     if 0 < largest <= _DARK:
         raise NoRule(_too_dark(f"Its largest value is {largest} of {_WHITE}"), "image needs INPUT.MAX_VALUE")

@@ -5,8 +5,13 @@ import pytest
 import torch
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
+from torchvision.transforms.v2.functional import center_crop
 
+from tests.image_samples import samples
+from virtex_det import get_cfg
+from virtex_det.data import DetectionMapper, read_picture
 from virtex_det.data.images import Span, image_tensor, read_image
+from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage
 
@@ -97,3 +102,66 @@ def test_a_broken_image_says_its_reason_in_few_words(example):
     with pytest.raises(BrokenImage) as other_size:
         read_image({**example, "width": 61}, "RGB")
     assert (missing.value.reason, other_size.value.reason) == ("image file is missing", "not of the annotated size")
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_training_evaluation_captions_and_prediction_read_the_same_pixels(kind, tmp_path):
+    sample = SAMPLES[kind]
+    path = tmp_path / f"image.{sample.suffix}"
+    path.write_bytes(sample.content)
+    height, width = sample.pixels.shape[:2]
+    example = {"file_name": str(path), "image_id": 0, "height": height, "width": width, "annotations": []}
+    cfg = get_cfg()
+    short = min(height, width)
+    cfg.merge_from_list(["INPUT.MAX_VALUE", sample.max_value, "INPUT.RANDOM_FLIP", "none", "INPUT.FORMAT", "BGR"])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (short,), "INPUT.MIN_SIZE_TEST", short])
+    cfg.INPUT.CAPTION.CROP_SIZE = short
+    expected = torch.from_numpy(sample.pixels.transpose(2, 0, 1)[::-1].astype(int))
+    read = {
+        "training": DetectionMapper(cfg, True)(dict(example))["image"],
+        "evaluation": DetectionMapper(cfg, False)(dict(example))["image"],
+        "prediction": torch.from_numpy(read_picture(path, cfg)).permute(2, 0, 1),
+    }
+    for name, image in read.items():
+        assert (image.int() - expected).abs().max() <= sample.tolerance, name
+    with_span = {"file_name": "a.tar/image", "encoded_image": Span(str(path), 0, len(sample.content)), "image_id": 0}
+    for source in (example, with_span):
+        pixels = read_image(dict(source), "RGB", sample.max_value)
+        assert np.array_equal(pixels[:, :, ::-1], read_picture(path, cfg))
+        captioned, _ = PretrainingMapper(cfg, is_train=False).map_image(source)
+        assert torch.equal(captioned["image"], center_crop(read["evaluation"], [short, short]))
+
+
+@pytest.mark.parametrize("image_format", ["L", "YUV-BT.601", "HSV", "CMYK", "YCbCr", "LAB", "RGBA"])
+def test_other_formats_of_the_config_are_those_of_detectron2(example, image_format):
+    expected = detectron2_read_image(example["file_name"], image_format)
+    pixels = read_image(dict(example), image_format)
+    assert np.array_equal(pixels, expected) and image_tensor(pixels, image_format).shape[1:] == (40, 60)
+
+
+def test_an_annotation_of_the_stored_size_says_what_exif_has_to_do_with_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (4, 8)).save(tmp_path / "plain.jpg")
+    stored = {"width": 8, "height": 4}
+    with pytest.raises(
+        UserError, match=r"(?s)turned\.jpg has the size \(4, 8\).*says \(8, 4\).*EXIF orientation \(6\)"
+    ):
+        read_image({"file_name": str(tmp_path / "turned.jpg"), **stored}, "RGB")
+    with pytest.raises(UserError, match="(?s)plain.*changed places") as error:
+        read_image({"file_name": str(tmp_path / "plain.jpg"), **stored}, "RGB")
+    assert "EXIF" not in str(error.value)
+    with pytest.raises(UserError, match="another version") as error:
+        read_image({"file_name": str(tmp_path / "turned.jpg"), "width": 9, "height": 4}, "RGB")
+    assert "EXIF" not in str(error.value)
+
+
+@pytest.mark.parametrize("known", [{"width": 60}, {"height": 40}, {"width": 60.0, "height": 40.0}])
+def test_half_a_size_and_a_whole_number_as_a_float_will_do(photo, known):
+    example = {"file_name": str(photo), **known}
+    read_image(example, "RGB")
+    assert (example["height"], example["width"]) == (40, 60)

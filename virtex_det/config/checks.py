@@ -146,6 +146,7 @@ RULES: dict[str, Rule] = {
     "INPUT.MAX_SIZE_TEST": whole(1),
     "INPUT.RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "INPUT.FORMAT": one_of(*CHANNELS),
+    "INPUT.MAX_VALUE": NOT_NEGATIVE,
     "INPUT.MASK_FORMAT": one_of("polygon", "bitmask"),
     "INPUT.CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "INPUT.CROP.SIZE": several(POSITIVE, 2, 2),

@@ -9,11 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 
-from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image, stored_orientation
-
-# Of INPUT.FORMAT: Detectron2's own and the modes of Pillow that RGB becomes.
-FORMATS = ("BGR", "RGB", "L", "YUV-BT.601", "RGBA", "HSV", "LAB", "YCbCr", "CMYK")
 
 
 class Span(NamedTuple):
@@ -71,20 +67,32 @@ def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.
     name = str(example["file_name"]) if source is not None else ""
     source = example["file_name"] if source is None else source
     image = _pixels(source, "RGB" if image_format == "BGR" else image_format, max_value, name)
-    _check_size(example, source, image.shape[:2])
+    check_size(example, source, image.shape[:2])
     return image
 
 
-def check_reading(image_format: str, max_value: float) -> None:
-    """Refuse values of INPUT.FORMAT and INPUT.MAX_VALUE by which no image can be read.
+def check_size(example: dict[str, Any], source: Any, size: tuple[int, int]) -> None:
+    """Compare an image's size with what its dataset dict says, and put it there where that says nothing.
+
+    Args:
+        example: the dataset dict.
+        source: path of the image, or the encoded image itself.
+        size: (height, width).
 
     Raises:
-        UserError: names the key and what it may be.
+        BrokenImage: they differ; says both, and what EXIF may have to do with it.
     """
-    if image_format not in FORMATS:
-        raise UserError(f"INPUT.FORMAT is {image_format!r}; expected one of {', '.join(FORMATS)}.")
-    if not 0 <= max_value < float("inf"):
-        raise UserError(f"INPUT.MAX_VALUE is {max_value}; expected the value of white, above 0, or 0 for none.")
+    annotated = (example.setdefault("height", size[0]), example.setdefault("width", size[1]))
+    if annotated == size:
+        return
+    advice = "The annotations are of another version of this image; use both of one release."
+    if annotated == size[::-1]:
+        advice = _swapped(source)
+    raise BrokenImage(
+        f"Image {example['file_name']} has the size {size[::-1]}, and its annotation says {annotated[::-1]} "
+        f"(width, height).\n{advice}",
+        "not of the annotated size",
+    )
 
 
 def image_tensor(image: np.ndarray, image_format: str) -> torch.Tensor:
@@ -107,21 +115,6 @@ def _pixels(source: Any, image_format: str, max_value: float, name: str = "") ->
     if image.mode == "LAB" and image_format != "LAB":
         image = image.convert("RGB")  # Pillow converts it to nothing else
     return detection_utils.convert_PIL_to_numpy(image, image_format)
-
-
-def _check_size(example: dict[str, Any], source: Any, size: tuple[int, int]) -> None:
-    """Compare (height, width) with what the dataset dict says, and put it there where that says nothing."""
-    annotated = (example.setdefault("height", size[0]), example.setdefault("width", size[1]))
-    if annotated == size:
-        return
-    advice = "The annotations are of another version of this image; use both of one release."
-    if annotated == size[::-1]:
-        advice = _swapped(source)
-    raise BrokenImage(
-        f"Image {example['file_name']} has the size {size[::-1]}, and its annotation says {annotated[::-1]} "
-        f"(width, height).\n{advice}",
-        "not of the annotated size",
-    )
 
 
 def _swapped(source: Any) -> str:

@@ -188,15 +188,6 @@ def test_without_masks_a_box_stays_whatever_its_segmentation(cfg, example, mask)
     assert len(DetectionMapper(cfg, True)(example)["instances"]) == 2
 
 
-@pytest.mark.parametrize(
-    "key, value", [("INPUT.FORMAT", "GBR"), ("INPUT.MAX_VALUE", -1.0), ("INPUT.MAX_VALUE", np.nan)]
-)
-def test_a_config_by_which_no_image_can_be_read_is_an_error(cfg, key, value):
-    cfg.merge_from_list([key, float(value) if key == "INPUT.MAX_VALUE" else value])
-    with pytest.raises(UserError, match=f"{key} is "):
-        DetectionMapper(cfg, True)
-
-
 def test_detectron2s_mapper_gets_no_images_that_it_would_read_otherwise(cfg, example, tmp_path):
     Image.fromarray(np.full((40, 60), 60000, np.uint16)).save(tmp_path / "deep.png")
     mapper = MAPPER_REGISTRY.get("DatasetMapper")(cfg, True)

@@ -15,7 +15,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.errors import UserError
-from virtex_det.image_files import BrokenImage, image_size
+from virtex_det.image_files import BrokenImage, inspect_image
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def _add_sizes(dicts: list[dict[str, Any]]) -> None:
 def _size(file_name: str) -> dict[str, int]:
     """Return height and width as the image is shown; nothing of a broken image, which training leaves out."""
     try:
-        height, width = image_size(file_name)
+        height, width = inspect_image(file_name)
     except BrokenImage:
         return {}
     return {"height": height, "width": width}

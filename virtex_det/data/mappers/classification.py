@@ -9,13 +9,19 @@ from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.datasets.image_folders import check_labels
-from virtex_det.data.images import check_reading, read_image
+from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
 
 
 @MAPPER_REGISTRY.register()
 class ClassificationMapper:
-    """One square image and its label, if it has one; randomness is torch's, which the loader seeds."""
+    """One square image and its label, if it has one; randomness is torch's, which the loader seeds.
+
+    Attributes:
+        skips_broken_images: training goes on without images that cannot be read.
+    """
+
+    skips_broken_images = True
 
     gives_squares = True  # so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone
 
@@ -37,7 +43,6 @@ class ClassificationMapper:
         """Read INPUT.FORMAT, MAX_VALUE and CLASSIFICATION, and check the data sets' classes against the model's."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"ClassificationMapper reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
-        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         names = [*(cfg.DATASETS.TRAIN if is_train else ()), *cfg.DATASETS.TEST]
         check_labels(names, cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         return {

@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.images import check_reading, image_tensor, read_image
+from virtex_det.data.images import image_tensor, read_image
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import BrokenImage, check_eight_bits
 
@@ -119,7 +119,6 @@ class DetectionMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read the arguments that Detectron2's DatasetMapper reads, INPUT.FAST_RESIZE and INPUT.MAX_VALUE."""
-        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:
             raise UserError(
                 "DetectionMapper loads boxes and masks, and the config asks for keypoints or precomputed proposals.\n"

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torchvision.transforms import v2
 
-from virtex_det.data.images import check_reading, read_image
+from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
 
 
@@ -51,7 +51,6 @@ class PretrainingMapper:
         """Read INPUT.FORMAT, INPUT.MAX_VALUE and the image part of INPUT.CAPTION."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise UserError(f"{cls.__name__} reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
-        check_reading(cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         return {
             "is_train": is_train,
             "image_transform": build_image_transform(cfg, is_train),

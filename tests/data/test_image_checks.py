@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from virtex_det.data.image_checks import check_headers, check_some
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def make_dicts(tmp_path):
+    """Writes so many images of 8 x 4 pixels and describes them; ``changes`` gives by number another image."""
+
+    def make(count, changes=None):
+        dicts = []
+        for number in range(count):
+            image = (changes or {}).get(number, Image.new("RGB", (8, 4)))
+            path = tmp_path / f"{number}.tif"
+            path.write_bytes(image) if isinstance(image, bytes) else image.save(path)
+            dicts.append({"file_name": str(path), "image_id": number, "width": 8, "height": 4})
+        return dicts
+
+    return make
+
+
+FLOATS = Image.fromarray(np.zeros((4, 8), np.float32))
+
+
+def test_good_headers_are_let_through_and_the_dicts_stay_as_they_are(make_dicts):
+    dicts = [*make_dicts(5, {1: FLOATS}), {"encoded_image": b"", "file_name": "a.tar/b"}]
+    del dicts[0]["width"]
+    before = [dict(entry) for entry in dicts]
+    check_headers("val", dicts, max_value=1.0)
+    assert dicts == before
+
+
+def test_all_that_headers_tell_is_said_at_once(make_dicts):
+    dicts = make_dicts(6, {1: FLOATS, 2: FLOATS, 3: b"%!PS", 4: Image.new("RGB", (4, 8))})
+    with pytest.raises(UserError, match=r"data set val: 4 of 6 images") as error:
+        check_headers("val", dicts, 0.0)
+    for part in (r"1.tif (and 1 more)", "INPUT.MAX_VALUE", "3.tif", "PostScript", "4.tif has the size (4, 8)"):
+        assert part in str(error.value)
+
+
+def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
+    dicts = make_dicts(20, dict.fromkeys(range(20), FLOATS))
+    with pytest.raises(UserError, match=r"(?s)train: of 20 images to train on 10|8 were looked at.*INPUT\.MAX_VALUE"):
+        check_some("train", dicts, "BGR", 0.0)
+    check_some("train", dicts, "BGR", 1.0)
+
+
+def test_a_broken_image_among_good_ones_does_not_hold_up_training(make_dicts):
+    check_some("train", make_dicts(3, {0: b"broken"}), "BGR", 0.0)
+    check_some("train", [], "BGR", 0.0)

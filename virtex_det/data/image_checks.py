@@ -1,0 +1,82 @@
+"""A look at the images of data sets before a run: what would end an evaluation, or leave nothing to train on."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from virtex_det.data.images import check_size, read_image
+from virtex_det.errors import BrokenExample, UserError
+from virtex_det.image_files import inspect_image
+
+# So many images of a training set are read whole: enough to tell a broken file from data that is of no kind read.
+_LOOKED_AT = 8
+_SHOWN = 3
+_THREADS = 8  # which wait for the disk together
+
+
+def check_headers(name: str, dicts: Sequence[dict[str, Any]], max_value: float) -> None:
+    """Check by their headers that all images of an evaluation set can be read and have their annotated size.
+
+    It takes about 0.2 ms per image on a local disk. What no header tells, such as damage, is found when it is read.
+
+    Args:
+        name: of the data set.
+        dicts: its dataset dicts; images within tar files are left alone.
+        max_value: as INPUT.MAX_VALUE.
+
+    Raises:
+        UserError: says how many cannot be used, and what to do about the first.
+    """
+    files = [entry for entry in dicts if "encoded_image" not in entry]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        faults = [fault for fault in pool.map(lambda entry: _fault_of_header(entry, max_value), files) if fault]
+    if faults:
+        raise UserError(
+            f"data set {name}: {len(faults)} of {len(dicts)} images cannot be used, and the numbers of an evaluation "
+            f"without them would be others.\n{_some(faults)}"
+        )
+
+
+def check_some(name: str, dicts: Sequence[dict[str, Any]], image_format: str, max_value: float) -> None:
+    """Read a few images of a training set, from its first to its last, and refuse the set if none can be used.
+
+    Raises:
+        UserError: says what to do about the first.
+    """
+    step = max(len(dicts) // _LOOKED_AT, 1)
+    looked_at = dicts[::step][:_LOOKED_AT]
+    faults = [fault for entry in looked_at if (fault := _fault(entry, image_format, max_value))]
+    if looked_at and len(faults) == len(looked_at):
+        raise UserError(
+            f"{name}: of {len(dicts)} images to train on {len(faults)} were looked at, and none can be used.\n"
+            f"{_some(faults[:1])}"
+        )
+
+
+def _fault_of_header(entry: dict[str, Any], max_value: float) -> str:
+    try:
+        check_size(dict(entry), entry["file_name"], inspect_image(entry["file_name"], max_value))
+    except BrokenExample as error:
+        return str(error)
+    return ""
+
+
+def _fault(entry: dict[str, Any], image_format: str, max_value: float) -> str:
+    try:
+        read_image(dict(entry), image_format, max_value)
+    except BrokenExample as error:
+        return str(error)
+    return ""
+
+
+def _some(faults: Iterable[str]) -> str:
+    """Return the first faults of each kind, told apart by what follows the first line."""
+    by_advice: dict[str, list[str]] = {}
+    for fault in faults:
+        first, _, advice = fault.partition("\n")
+        by_advice.setdefault(advice, []).append(first)
+    shown = list(by_advice.items())[:_SHOWN]
+    lines = []
+    for advice, firsts in shown:
+        lines += [firsts[0] + (f" (and {len(firsts) - 1} more)" if len(firsts) > 1 else ""), advice]
+    return "\n".join(lines)
