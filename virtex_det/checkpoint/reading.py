@@ -1,23 +1,27 @@
 """Bytes on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
 
 import hashlib
+import json
+import os
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
 from virtex_det.checkpoint import unpickling
-from virtex_det.checkpoint.torchscript import read_torchscript
+from virtex_det.checkpoint.pickle_limits import Refused
+from virtex_det.checkpoint.plain_values import plain
+from virtex_det.checkpoint.torch_files import LEGACY_MAGIC, Mapped, read_archive, read_legacy
 from virtex_det.errors import UserError
+from virtex_det.files import open_regular
 
+MAX_HEADER = 16 << 20  # bytes of the header of a safetensors file
 _ZIP_MAGIC = b"PK\x03\x04"
-_LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # Detectron2's .pkl: binary pickles of NumPy arrays
 _LFS_MAGIC = b"version https://git-lfs"
 _FETCH_AGAIN = "fetch it again"
@@ -40,7 +44,8 @@ def local_path(path: str) -> Path:
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
     """Read what torch.save, TorchScript, safetensors or Detectron2 wrote: tensors on the CPU, in plain containers.
 
-    Other objects are None; a module, pickled or scripted, is the dict of its named tensors.
+    Other objects are None; a module, pickled or scripted, is the dict of its named tensors. What the file may ask for
+    is bounded: see ``pickle_limits``, ``plain_values`` and ``torch_files``.
 
     Args:
         path: a file on disk, recognised by its content and not by its name.
@@ -51,16 +56,22 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         UserError: naming what the file is instead, and what to do; one line.
     """
     path = Path(path)
-    head = _read_head(path)
-    if head.startswith(_ZIP_MAGIC):
-        return _read_zip(path, mmap)
-    if head.startswith(_LEGACY_TORCH_MAGIC):
-        return _torch_load(path, mmap=False)
-    if _PICKLE_MAGIC.match(head):
-        return _read_pickle(path)
-    if _is_safetensors(head):
-        return _read_safetensors(path)
-    raise UserError(f"{path} {_what_else(head)}")
+    with _opened(path) as file, _naming_damage(path), _unchanged(path, file):
+        head = file.read(512)
+        if not head:
+            raise Refused(f"is empty (0 bytes): {_FETCH_AGAIN}.")
+        if head.startswith(_ZIP_MAGIC):
+            mapped = Mapped(file, copy=not mmap)
+            return plain(read_archive(file, mapped), len(mapped.bytes))
+        if head.startswith(LEGACY_MAGIC):
+            mapped = Mapped(file, copy=not mmap)
+            return plain(read_legacy(mapped), len(mapped.bytes))
+        if _PICKLE_MAGIC.match(head):
+            mapped = Mapped(file, copy=True)
+            return plain(unpickling.load(cast(BinaryIO, mapped.map)), len(mapped.bytes))
+        if _is_safetensors(head):
+            return _read_safetensors(path, file)
+        raise Refused(_what_else(head))
 
 
 def file_sha256(path: str | Path) -> str:
@@ -72,7 +83,7 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read_head(path: Path) -> bytes:
+def _opened(path: Path) -> BinaryIO:
     if path.is_dir():
         inside = [child.name for child in sorted(path.iterdir()) if child.suffix in (".pth", ".pt", ".safetensors")]
         raise UserError(
@@ -82,66 +93,52 @@ def _read_head(path: Path) -> bytes:
         scheme = re.match(r"(\w+):/", str(path))
         hint = f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
         raise UserError(f"No weights file at {path}: {hint}.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    if not head:
-        raise UserError(f"{path} is empty (0 bytes): {_FETCH_AGAIN}.")
-    return head
+    return open_regular(path)
 
 
-def _read_zip(path: Path, mmap: bool) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {Path(name).name for name in archive.namelist()}
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is cut short ({path.stat().st_size:,} bytes): {_FETCH_AGAIN}.") from error
-    if "data.pkl" not in members:
-        raise UserError(f"{path} is a zip archive but no weights: expected what torch.save writes, or safetensors.")
-    if "constants.pkl" not in members:
-        return _torch_load(path, mmap=mmap)
-    with _naming_damage(path):
-        return unpickling.plain(read_torchscript(path, mmap=mmap))
+@contextmanager
+def _unchanged(path: Path, file: BinaryIO) -> Iterator[None]:
+    before = os.fstat(file.fileno())
+    yield
+    now = os.fstat(file.fileno())
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise Refused("changed while it was read. Wait until it is written, and load it again.")
 
 
-def _torch_load(path: Path, mmap: bool) -> Any:
-    with _naming_damage(path):
-        content = torch.load(
-            str(path), map_location="cpu", pickle_module=unpickling, weights_only=False, mmap=mmap, encoding="latin1"
-        )
-        return unpickling.plain(content)
+def _read_safetensors(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length), object_pairs_hook=_each_once)
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
+    return load_file(path, device="cpu")
 
 
-def _read_pickle(path: Path) -> Any:
-    with _naming_damage(path), path.open("rb") as file:
-        return unpickling.plain(unpickling.load(file, encoding="latin1"))
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    with _naming_damage(path):
-        return load_file(path, device="cpu")
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise Refused("has a name twice in its header; save it again with each tensor once.")
+    return content
 
 
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except MemoryError:
-        raise
+    except Refused as error:
+        raise UserError(f"{path} {error}") from error
     except Exception as error:  # bytes that are not what they should be can raise anything
         raise UserError(_is_damaged(path, error)) from error
 
 
 def _is_damaged(path: Path, error: Exception) -> str:
-    reason = str(error).partition("\n")[0] or "it ends too early"
+    reason = str(error).partition("\n")[0][:200] or "it ends too early"
     return f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {reason}): {_FETCH_AGAIN}."
 
 
 def _is_safetensors(head: bytes) -> bool:
-    # Eight bytes with the length of a JSON header, at most 100 MB, then the header.
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
+    # Eight bytes with the length of a JSON header, then the header.
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
 def _what_else(head: bytes) -> str:

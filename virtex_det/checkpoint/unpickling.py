@@ -1,28 +1,46 @@
-"""A stand-in for the pickle module that makes tensors, arrays and plain containers, and calls nothing else.
+"""An unpickler that makes tensors, arrays and plain containers, and calls nothing else.
 
 A pickle names the functions that rebuild its objects. Here a name outside a short list stands for `Inert`, which takes
 whatever it is given and does nothing. So a file's own objects (an argparse Namespace, a config, a module) are skipped.
+Tensors and arrays are kept as what the file says of them, and made when all of it is known.
 """
 
+import math
 import pickle
 import re
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-_MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # how a torch.nn.Module keeps what its state_dict names
+from virtex_det.checkpoint.pickle_limits import Refused, check_pickle, length_of
+
 _PLAIN_DTYPE = re.compile(r"[biufc]\d+")
+_PLAIN_KEY = (str, bytes, int, float, bool, type(None))
+_BY_STORAGE = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 class Inert:
     """Whatever a file asks for by a name that is not admitted; keeps what the file puts into it."""
 
     state: Any = None
-    dump_patches = False  # torch.load asks this of modules in files of before PyTorch 1.6
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -46,6 +64,90 @@ class Inert:
         """Forget it."""
 
 
+class Storage:
+    """The numbers that tensors share: where they lie is known once their bytes are found in the file."""
+
+    def __init__(self, dtype: torch.dtype, count: int) -> None:
+        self.dtype = dtype
+        self.count = count
+        self.bytes: torch.Tensor | None = None
+        self._views: dict[torch.dtype, torch.Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.count * self.dtype.itemsize
+
+    def numbers(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return all of them. Shape: (count,)."""
+        if self.bytes is None:
+            raise ValueError("the numbers of a tensor are missing")
+        if dtype not in self._views:
+            whole = self.bytes[: len(self.bytes) // dtype.itemsize * dtype.itemsize]
+            is_aligned = whole.data_ptr() % dtype.itemsize == 0 and whole.storage_offset() % dtype.itemsize == 0
+            self._views[dtype] = (whole if is_aligned else whole.clone()).view(dtype)
+        return self._views[dtype]
+
+
+class SavedTensor:
+    """A tensor as a file describes it: part of a storage, in strides."""
+
+    def __init__(self, storage: Storage, dtype: torch.dtype | None, offset: int, size: tuple, stride: tuple) -> None:
+        if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
+            raise ValueError("a tensor without numbers")
+        if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+            raise ValueError(f"a tensor of size {tuple(size)} and strides {tuple(stride)} at {offset}")
+        self.storage, self.dtype = storage, dtype
+        self.offset, self.size, self.stride = offset, tuple(size), tuple(stride)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    @property
+    def bytes(self) -> int:
+        """What it takes, written out."""
+        return math.prod(self.size) * self.dtype.itemsize
+
+    def make(self) -> torch.Tensor:
+        """Return the tensor, which refers to its storage."""
+        numbers = self.storage.numbers(self.dtype)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        if 0 not in self.size and last >= len(numbers):
+            raise ValueError(f"a tensor of size {self.size} lies beyond its {len(numbers):,} numbers")
+        if 0 in self.size:
+            return numbers.new_empty(self.size)
+        return numbers.as_strided(self.size, self.stride, numbers.storage_offset() + self.offset)
+
+
+class SavedArray:
+    """A NumPy array of numbers, whose bytes stay where the pickle has them; of anything else, nothing."""
+
+    array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, data = state
+        self.fill(data, dtype, shape, "F" if is_fortran else "C")
+
+    def fill(self, data: Any, dtype: "_Dtype", shape: tuple, order: Any) -> None:
+        """Take what the file says of the array."""
+        if made := dtype.make():
+            content = data.encode("latin1") if isinstance(data, str) else data  # text in pickles of Python 2
+            self.array = np.frombuffer(content, made).reshape(shape, order=order)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        return 0 if self.array is None else self.array.nbytes
+
+    def make(self) -> torch.Tensor | None:
+        """Return it as a tensor; None where it does not hold numbers."""
+        if self.array is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of bytes that must not be written to, and are not
+            return torch.from_numpy(self.array.astype(self.array.dtype.newbyteorder("="), copy=False))
+
+
 class _Dtype:
     """A NumPy dtype of numbers, without the structured and object ones that NumPy itself would rebuild."""
 
@@ -60,88 +162,133 @@ class _Dtype:
         return np.dtype(self.order + self.code) if _PLAIN_DTYPE.fullmatch(self.code) else None
 
 
-class _Array:
-    """A NumPy array of numbers, whose bytes stay where the pickle has them; of anything else, nothing."""
+class _Ordered(dict[Any, Any]):
+    """An OrderedDict without the attributes that PyTorch hangs on those of a state_dict."""
 
-    array: np.ndarray | None = None
+    def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
+        super().__init__()
+        for key, value in pairs:  # as Python 2 wrote them
+            if type(key) not in _PLAIN_KEY or (type(key) is int and key.bit_length() > 64):
+                raise ValueError(f"a key of type {type(key).__name__}")
+            self[key] = value
 
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, is_fortran, data = state
-        self.fill(data, dtype, shape, "F" if is_fortran else "C")
-
-    def fill(self, data: Any, dtype: _Dtype, shape: tuple, order: Any) -> None:
-        if made := dtype.make():
-            self.array = np.frombuffer(data, made).reshape(shape, order=order)
-
-
-def _reconstruct(*arguments: Any) -> _Array:
-    return _Array()
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
-def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str) -> _Array:
-    made = _Array()
+class _Function:
+    """A function that a pickle may call, and to which it cannot set an attribute."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a function is given a state")
+
+
+class StorageType:
+    """A kind of storage; what a pickle sets on it is lost."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a kind of storage is given a state")
+
+
+def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> SavedTensor:
+    if len(rest) > 2 and rest[2]:
+        raise Refused("holds a conjugated or negated view of a tensor; save it with .resolve_conj().resolve_neg().")
+    return SavedTensor(storage, getattr(storage, "dtype", None), offset, size, stride)
+
+
+def _tensor_of_dtype(
+    storage: Storage, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: torch.dtype, *rest: Any
+) -> SavedTensor:
+    return SavedTensor(storage, dtype, offset, size, stride)
+
+
+def _parameter(data: Any, *rest: Any) -> Any:
+    return data
+
+
+def _tensor_with_attributes(function: Any, kind: Any, arguments: tuple, *state: Any) -> Any:
+    return function(*arguments) if isinstance(function, _Function) else None
+
+
+def _array(*arguments: Any) -> SavedArray:
+    return SavedArray()
+
+
+def _array_of_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str) -> SavedArray:
+    made = SavedArray()
     made.fill(data, dtype, shape, order)
     return made
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")  # how pickles of Python 2 and of protocol 2 hold bytes
-
-
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _Ordered,
     ("torch", "Size"): torch.Size,
-    ("_codecs", "encode"): _encode,
+    ("torch._utils", "_rebuild_tensor"): _Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): _Function(_tensor_of_dtype),
+    ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Function(_parameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): _Function(_tensor_with_attributes),
 }
-_REBUILDERS = {("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")}
-_OF_NUMPY = {"_reconstruct": _reconstruct, "_frombuffer": _from_buffer, "ndarray": _Array, "dtype": _Dtype}
+_OF_NUMPY = {
+    "_reconstruct": _Function(_array),
+    "_frombuffer": _Function(_array_of_buffer),
+    "ndarray": SavedArray,
+    "dtype": _Dtype,
+}
 
 
 class Unpickler(pickle.Unpickler):
     """An unpickler that admits tensors and arrays by name; any other name stands for `Inert`."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
+        self._may_encode = length_of(file)
+
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a name stands for; nothing is imported but PyTorch's own rebuilding of tensors."""
-        if (module, name) in _REBUILDERS:
-            return super().find_class(module, name)
+        """Return what a name stands for; nothing is imported."""
         if module.partition(".")[0] == "numpy":
             return _OF_NUMPY.get(name, Inert)
+        if module.partition(".")[0] == "torch" and name in _BY_STORAGE:
+            return StorageType(_BY_STORAGE[name])
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _Function(self._encode)
+        if module == "torch._utils" and name.startswith("_rebuild_") and (module, name) not in _ADMITTED:
+            raise Refused(
+                f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): save it again after "
+                ".to_dense() where it is sparse, .dequantize() where it is quantised, .cpu() otherwise."
+            )
         return _ADMITTED.get((module, name), Inert)
 
-
-def load(file: BinaryIO, **options: Any) -> Any:
-    """Unpickle the next object of a file."""
-    return Unpickler(file, **options).load()
-
-
-def plain(value: Any) -> Any:
-    """Return tensors in plain containers: arrays as tensors, a module as its named tensors, other objects as None."""
-    if isinstance(value, Inert):
-        return dict(_named_tensors(value)) or None
-    if isinstance(value, _Array):
-        return _tensor(value.array)
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
-    return value
+    def _encode(self, text: str, encoding: str) -> bytes:
+        """Return bytes as pickles of Python 2 and of protocol 2 hold them."""
+        self._may_encode -= len(text)
+        if self._may_encode < 0:
+            raise Refused("makes more bytes of its text than it holds.")
+        return text.encode("latin1")
 
 
-def _named_tensors(part: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    content = part.state if isinstance(part, Inert) else part
-    for key, value in content.items() if isinstance(content, dict) else ():
-        name = prefix if key in _MODULE_PARTS else f"{prefix}{key}."
-        if isinstance(value, torch.Tensor):
-            yield name[:-1], value.detach()
-        else:
-            yield from _named_tensors(value, name)
+def load(file: BinaryIO) -> Any:
+    """Unpickle the next object of a file, after a look at what it asks for.
 
-
-def _tensor(array: np.ndarray | None) -> torch.Tensor | None:
-    if array is None:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of bytes that must not be written to, and are not
-        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    Raises:
+        Refused: it asks for too much.
+        Exception: of any kind, for bytes that are no pickle.
+    """
+    check_pickle(file)
+    return Unpickler(file).load()

@@ -1,0 +1,148 @@
+"""What a pickle may ask for, looked at step by step before it is unpickled.
+
+Unpickling takes the lengths and numbers in a file at their word: ten bytes can ask for gigabytes, and a key made of
+tuples within tuples can take forever to hash. So its steps are followed first, without making any object.
+"""
+
+import pickletools
+import re
+from typing import Any, BinaryIO, NamedTuple
+
+MAX_STEPS = 2_000_000
+MAX_DEPTH = 50  # of tuples in tuples
+MAX_ITEMS = 100_000  # of a tuple and the tuples in it, written out
+MAX_KEY_ITEMS = 10_000  # of all keys together but text and numbers; their hashes can be made to collide
+MAX_BITS = 4096  # of a whole number
+
+
+class Refused(ValueError):
+    """A file that asks for more than it may; the message goes on after the file's name."""
+
+
+class _Item(NamedTuple):
+    """What is known of something on the unpickler's stack; lists, dicts and objects count as one."""
+
+    depth: int
+    items: int
+
+
+_PLAIN = _Item(0, 0)  # text, bytes, numbers of at most 64 bits
+_OBJECT = _Item(1, 1)
+_PUSHED = {info.name: len(info.stack_after) for info in pickletools.opcodes}
+_MARKED = {info.name: pickletools.markobject in info.stack_before for info in pickletools.opcodes}
+_POPPED = {
+    info.name: len([item for item in info.stack_before if item not in (pickletools.markobject, pickletools.stackslice)])
+    for info in pickletools.opcodes
+} | {"OBJ": 0}  # its class lies above the mark
+_VALUES = re.compile(r".*(INT\d?|LONG\d?|FLOAT|STRING|UNICODE\d?|BYTES\d?|NONE|NEWTRUE|NEWFALSE)")
+_PLAIN_STEPS = {info.name for info in pickletools.opcodes if _VALUES.fullmatch(info.name)}
+
+
+def check_pickle(file: BinaryIO) -> None:
+    """Follow one pickle to its end and leave the file where it began.
+
+    Args:
+        file: its ``read`` must not set memory aside for what the file does not have; an ``mmap`` or a ``BytesIO`` does
+            not.
+
+    Raises:
+        Refused: it asks for more than the limits of this module.
+        ValueError: it is no whole pickle.
+    """
+    begin, end = file.tell(), length_of(file)
+    stack = _Stack()
+    for count, (info, argument, position) in enumerate(pickletools.genops(file), start=1):
+        if count > MAX_STEPS:
+            raise Refused(f"holds a pickle of more than {MAX_STEPS:,} steps, the most that are followed.")
+        if info.name == "FRAME" and (argument or 0) > end - (position or 0):
+            raise ValueError("a frame is longer than the file")
+        stack.follow(info.name, argument, count)
+    file.seek(begin)
+
+
+def length_of(file: BinaryIO) -> int:
+    """Return how many bytes a file has."""
+    here = file.tell()
+    file.seek(0, 2)
+    length = file.tell()  # the seek of an mmap returns nothing before Python 3.13
+    file.seek(here)
+    return length
+
+
+class _Stack:
+    """The unpickler's stack and memo, with the size of things in place of the things."""
+
+    def __init__(self) -> None:
+        self.items: list[_Item] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, _Item] = {}
+        self.key_items = 0
+
+    def follow(self, step: str, argument: Any, count: int) -> None:
+        if step in _PLAIN_STEPS:
+            self.items.append(_result(step, argument))
+        elif step == "MARK":
+            self.marks.append(len(self.items))
+        elif step in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if not 0 <= argument <= count:
+                raise Refused(f"numbers its objects up to {argument:,} after {count:,} steps.")
+            self.memo[argument] = self.items[-1]
+        elif step == "MEMOIZE":
+            self.memo[len(self.memo)] = self.items[-1]
+        elif step in ("GET", "BINGET", "LONG_BINGET"):
+            self.items.append(self.memo[argument])
+        elif step == "DUP":
+            self.items.append(self.items[-1])
+        elif step == "POP" and self.marks and self.marks[-1] == len(self.items):
+            self.marks.pop()
+        else:
+            self._exchange(step, argument)
+
+    def _exchange(self, step: str, argument: Any) -> None:
+        """Take what a step takes off the stack and put its result there."""
+        above = self._take(len(self.items) - self.marks.pop()) if _MARKED[step] else []
+        below = self._take(_POPPED[step])
+        self._count_keys(step, below, above)
+        if step.startswith("TUPLE") or step == "EMPTY_TUPLE":
+            self.items.append(_tuple_of([*below, *above]))
+        elif _PUSHED[step]:
+            self.items.append(_result(step, argument))
+
+    def _take(self, count: int) -> list[_Item]:
+        if not 0 <= count <= len(self.items):
+            raise ValueError("it takes more from its stack than it put there")
+        taken = self.items[len(self.items) - count :]
+        del self.items[len(self.items) - count :]
+        return taken
+
+    def _count_keys(self, step: str, below: list[_Item], above: list[_Item]) -> None:
+        if step == "SETITEM":
+            keys = below[1:2]
+        elif step in ("SETITEMS", "DICT"):
+            keys = above[::2]
+        elif step in ("ADDITEMS", "FROZENSET"):
+            keys = above
+        else:
+            return
+        self.key_items += sum(key.items for key in keys)
+        if self.key_items > MAX_KEY_ITEMS:
+            raise Refused(f"has keys made of more than {MAX_KEY_ITEMS:,} parts.")
+
+
+def _tuple_of(items: list[_Item]) -> _Item:
+    made = _Item(1 + max((item.depth for item in items), default=0), 1 + sum(max(1, item.items) for item in items))
+    if made.depth > MAX_DEPTH:
+        raise Refused(f"holds tuples nested more than {MAX_DEPTH} deep.")
+    if made.items > MAX_ITEMS:
+        raise Refused(f"holds a tuple of more than {MAX_ITEMS:,} items, with those of the tuples in it.")
+    return made
+
+
+def _result(step: str, argument: Any) -> _Item:
+    if step not in _PLAIN_STEPS:
+        return _OBJECT
+    if isinstance(argument, int) and argument.bit_length() > 64:
+        if argument.bit_length() > MAX_BITS:
+            raise Refused(f"holds a whole number of more than {MAX_BITS} bits.")
+        return _OBJECT
+    return _PLAIN

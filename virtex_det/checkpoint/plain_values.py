@@ -1,0 +1,104 @@
+"""What an unpickler made, as tensors in plain containers: a tree of bounded size, whatever the file repeats."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from virtex_det.checkpoint.pickle_limits import Refused
+from virtex_det.checkpoint.unpickling import Inert, SavedArray, SavedTensor
+
+MAX_DEPTH = 100
+MAX_VALUES = 3_000_000  # what is shared counts as often as it stands
+MAX_WRITTEN_OUT = 8  # times the bytes of the file, and SPARE_BYTES: what all tensors take when none shares its numbers
+SPARE_BYTES = 64 << 20
+_MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # how a torch.nn.Module keeps what its state_dict names
+_MAX_NAME = 1000
+_MAX_NAMES = 200_000
+_PLAIN_TYPES = (str, bytes, bytearray, bool, int, float, complex, type(None))
+
+
+def plain(value: Any, file_bytes: int) -> Any:
+    """Return tensors in plain containers: arrays as tensors, a module as its named tensors, other objects as None.
+
+    Args:
+        value: what ``unpickling.Unpickler`` made.
+        file_bytes: the size of the file.
+
+    Raises:
+        Refused: it is deeper, has more values or takes more bytes than the limits of this module, or holds itself.
+    """
+    return _Plain(file_bytes).of(value, 0)[0]
+
+
+class _Plain:
+    """Makes each thing once, and knows its size with all that is in it."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self.most_bytes = MAX_WRITTEN_OUT * file_bytes + SPARE_BYTES
+        self.bytes = 0
+        self.names = 0
+        self.made: dict[int, tuple[Any, int, int]] = {}  # by identity: result, values in it, depth of it
+        self.open: set[int] = set()
+
+    def of(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        """Return the plain form of a value, how many values are in it and how deep it is."""
+        if isinstance(value, _PLAIN_TYPES):
+            return value, 1, 0
+        if id(value) in self.open:
+            raise Refused("holds a list or dict that contains itself.")
+        if id(value) not in self.made:
+            self._check_depth(depth)
+            self.open.add(id(value))
+            self.made[id(value)] = self._make(value, depth)
+            self.open.discard(id(value))
+        made = self.made[id(value)]
+        self._check_depth(depth + made[2])
+        return made
+
+    def _make(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        if isinstance(value, SavedTensor | SavedArray):
+            return self._tensor(value), 1, 0
+        if isinstance(value, Inert):
+            named = {name: self.of(tensor, depth)[0] for name, tensor in self._named_tensors(value, "", (id(value),))}
+            return named or None, 1 + len(named), 1
+        if isinstance(value, dict):
+            parts = [self.of(item, depth + 1) for item in value.values()]
+            return dict(zip(value, (part[0] for part in parts), strict=True)), *self._extent(parts)
+        if isinstance(value, list | tuple | set | frozenset):
+            parts = [self.of(item, depth + 1) for item in value]
+            kind = tuple if isinstance(value, tuple) else type(value)
+            return kind(part[0] for part in parts), *self._extent(parts)
+        return None, 1, 0
+
+    def _extent(self, parts: list[tuple[Any, int, int]]) -> tuple[int, int]:
+        values = 1 + sum(part[1] for part in parts)
+        if values > MAX_VALUES:
+            raise Refused(f"holds more than {MAX_VALUES:,} values, those counted twice that stand twice.")
+        return values, 1 + max((part[2] for part in parts), default=0)
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise Refused(f"holds lists or dicts nested more than {MAX_DEPTH} deep.")
+
+    def _tensor(self, saved: SavedTensor | SavedArray) -> torch.Tensor | None:
+        self.bytes += saved.bytes
+        if self.bytes > self.most_bytes:
+            raise Refused(
+                f"holds tensors that take more than {self.most_bytes:,} bytes written out, {MAX_WRITTEN_OUT} times "
+                "the file and some: they repeat numbers. Save them with .contiguous()."
+            )
+        return saved.make()
+
+    def _named_tensors(self, part: Any, prefix: str, path: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """Yield the tensors of a pickled module by name; what points back to a module above is left out."""
+        content = part.state if isinstance(part, Inert) else part
+        for key, value in content.items() if isinstance(content, dict) else ():
+            name = prefix if key in _MODULE_PARTS else f"{prefix}{key}."
+            self.names += 1
+            if self.names > _MAX_NAMES or len(name) > _MAX_NAME or len(path) > MAX_DEPTH:
+                raise Refused(f"holds an object of more than {_MAX_NAMES:,} parts, or nested too deep.")
+            if isinstance(value, SavedTensor):
+                yield name[:-1], value
+            elif id(value) not in path:
+                yield from self._named_tensors(value, name, (*path, id(value)))

@@ -1,0 +1,199 @@
+"""The tensors of what torch.save and torch.jit.save write, without PyTorch's own reading, which trusts such files.
+
+Three containers hold the same: a pickle that describes tensors, and the bytes of their storages. A zip archive has
+them as members that are not compressed (torch.save since PyTorch 1.6, and TorchScript, such as OpenAI publishes CLIP
+in, whose code is left alone); the older form of torch.save has them one after the other.
+"""
+
+import io
+import mmap
+import struct
+import zipfile
+import zlib
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+
+from virtex_det.checkpoint.pickle_limits import Refused, check_pickle
+from virtex_det.checkpoint.unpickling import Storage, StorageType, Unpickler, load
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
+MAX_DIRECTORY = 8 << 20  # bytes of a zip archive's list of members
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic; lengths of the name and the extra field that follow
+_END = struct.Struct("<4s8xII2x")  # of a zip archive: magic; size and place of its list of members
+_END_64 = struct.Struct("<4s36xQQ")
+_LOCATOR_64 = 20  # bytes between the two
+_END_MAGIC = b"PK\5\6"
+
+
+class Mapped:
+    """A file in memory as the system pages it in.
+
+    Args:
+        file: a regular file that is not empty.
+        copy: give storages bytes of their own; else they refer to the file.
+    """
+
+    def __init__(self, file: BinaryIO, *, copy: bool) -> None:
+        self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self.bytes = torch.frombuffer(self.map, dtype=torch.uint8)
+        self._copy = copy
+
+    def part(self, begin: int, size: int) -> torch.Tensor:
+        """Return bytes. Shape: (size,)."""
+        if begin + size > len(self.bytes):
+            raise ValueError("it ends too early")
+        found = self.bytes[begin : begin + size]
+        return found.clone() if self._copy else found
+
+
+def read_archive(file: BinaryIO, mapped: Mapped) -> Any:
+    """Return what the pickle of a zip archive describes, not yet plain.
+
+    Args:
+        file: the archive.
+        mapped: the same.
+
+    Raises:
+        Refused: it is an archive of something else, or not as PyTorch writes one.
+        Exception: of any kind, for a damaged one.
+    """
+    members = _members(file, mapped)
+    pickled = [name for name in members if PurePosixPath(name).name == "data.pkl"]
+    if not pickled:
+        raise Refused("is a zip archive but no weights: expected what torch.save writes, or safetensors.")
+    if len(pickled) > 1:
+        raise Refused(f"is a zip archive with several weights: {', '.join(pickled[:3])}. Take it apart.")
+    folder = pickled[0].removesuffix("data.pkl")
+    order = members.get(f"{folder}byteorder")
+    if order is not None and order.read(mapped).numpy().tobytes() != b"little":
+        raise Refused("was written on a machine of the other byte order; save it again on one like this.")
+    described = io.BytesIO(members[pickled[0]].read(mapped).numpy().tobytes())
+    check_pickle(described)
+    return _ArchiveUnpickler(described, members, f"{folder}data/", mapped).load()
+
+
+def read_legacy(mapped: Mapped) -> Any:
+    """Return what a file of the older form describes, not yet plain.
+
+    Raises:
+        Exception: of any kind, for a damaged one.
+    """
+    file: Any = mapped.map  # reads like a file
+    _, version, system = load(file), load(file), load(file)
+    if version != 1001 or not isinstance(system, dict) or not system.get("little_endian", True):
+        raise Refused("was written by another version of PyTorch or on a machine of the other byte order.")
+    check_pickle(file)
+    unpickler = _LegacyUnpickler(file)
+    content = unpickler.load()
+    for key in load(file):
+        storage = unpickler.storages[key]
+        (count,) = struct.unpack("<q", file.read(8))
+        if count != storage.count:
+            raise ValueError(f"a storage has {count:,} numbers instead of {storage.count:,}")
+        storage.bytes = mapped.part(file.tell(), storage.size)
+        file.seek(storage.size, 1)
+    return content
+
+
+class _Member(NamedTuple):
+    """Where an archive has the bytes of a member."""
+
+    name: str
+    begin: int
+    size: int
+    crc: int
+    is_stored: bool  # as they are, neither compressed nor encrypted
+
+    def read(self, mapped: Mapped) -> torch.Tensor:
+        """Return the bytes, their checksum compared. Shape: (size,)."""
+        if not self.is_stored:
+            raise Refused(
+                f"is a zip archive whose member {self.name:.100} is compressed or encrypted, as PyTorch never writes "
+                "it. Unpack it, or save the weights again."
+            )
+        found = mapped.part(self.begin, self.size)
+        if zlib.crc32(memoryview(found.numpy())) != self.crc:
+            raise ValueError(f"the checksum of {self.name:.100} is not that of its bytes")
+        return found
+
+
+def _members(file: BinaryIO, mapped: Mapped) -> dict[str, _Member]:
+    _check_directory(mapped)
+    with zipfile.ZipFile(file) as archive:
+        infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    members: dict[str, _Member] = {}
+    end = 0
+    for info in infos:
+        if info.filename in members:
+            raise Refused(f"is a zip archive with two members called {info.filename:.100}.")
+        header = bytes(mapped.part(info.header_offset, _LOCAL_HEADER.size).numpy())
+        magic, *lengths = _LOCAL_HEADER.unpack(header)
+        if magic != b"PK\3\4" or info.header_offset < end:
+            raise ValueError(f"the member {info.filename:.100} lies within another, or nowhere")
+        begin = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
+        end = begin + info.compress_size
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise ValueError(f"the member {info.filename:.100} has two sizes")
+        is_stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+        members[info.filename] = _Member(info.filename, begin, info.file_size, info.CRC, is_stored)
+    if end > len(mapped.bytes):
+        raise ValueError("it ends too early")
+    return members
+
+
+def _check_directory(mapped: Mapped) -> None:
+    """Refuse a list of members that is too long to be taken apart."""
+    place = mapped.map.rfind(_END_MAGIC, max(0, len(mapped.bytes) - (1 << 16) - _END.size))
+    if place < 0:
+        raise ValueError("it ends too early")
+    _, size, _ = _END.unpack(mapped.map[place : place + _END.size])
+    if size == 0xFFFFFFFF:
+        place -= _LOCATOR_64 + _END_64.size
+        _, size, _ = _END_64.unpack(mapped.map[max(place, 0) :][: _END_64.size])
+    if size > MAX_DIRECTORY:
+        raise Refused(f"is a zip archive whose list of members takes {size:,} bytes, more than {MAX_DIRECTORY:,}.")
+
+
+class _ArchiveUnpickler(Unpickler):
+    def __init__(self, file: BinaryIO, members: dict[str, _Member], folder: str, mapped: Mapped) -> None:
+        super().__init__(file)
+        self._members, self._folder, self._mapped = members, folder, mapped
+        self._found: dict[str, torch.Tensor] = {}
+
+    def persistent_load(self, saved: Any) -> Storage:
+        """Return the storage that a tensor names."""
+        storage, key = _storage(saved)
+        name = f"{self._folder}{key}"
+        if name not in self._found:
+            self._found[name] = self._members[name].read(self._mapped)
+        if len(self._found[name]) < storage.size:
+            raise ValueError(f"{name} has {len(self._found[name]):,} bytes instead of {storage.size:,}")
+        storage.bytes = self._found[name][: storage.size]
+        return storage
+
+
+class _LegacyUnpickler(Unpickler):
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.storages: dict[Any, Storage] = {}
+
+    def persistent_load(self, saved: Any) -> Any:
+        """Return the storage that a tensor names, or the class of a module."""
+        if saved[0] == "module":
+            return saved[1]
+        storage, key = _storage(saved)
+        known = self.storages.setdefault(key, storage)
+        if (known.dtype, known.count) != (storage.dtype, storage.count):
+            raise ValueError(f"the storage {key} is described in two ways")
+        if view := (saved[5] if len(saved) > 5 else None):
+            raise Refused(f"was written by a PyTorch before 0.4, with views of storages ({view!r:.50}).")
+        return known
+
+
+def _storage(saved: Any) -> tuple[Storage, Any]:
+    word, kind, key, _, count, *_ = saved
+    if word != "storage" or not isinstance(kind, StorageType) or type(count) is not int or count < 0:
+        raise ValueError("a storage is described in an unknown way")
+    return Storage(kind.dtype, count), key
