@@ -345,6 +345,6 @@ def test_an_evaluation_never_goes_on_without_an_image(broken_detection_cfg, mapp
 
 
 def test_a_folder_of_broken_images_ends_the_run(broken_cfg, dicts, register):
-    broken_cfg.DATASETS.TRAIN = (register([dicts[3]] * 3, "all_broken"),)
+    broken_cfg.DATASETS.TRAIN = (register([{**dicts[3], "image_id": number} for number in range(3)], "all_broken"),)
     with pytest.raises(UserError, match=r"(?s)100 images in a row.*broken\.jpg.*cannot be read: .*Convert it"):
         take(build_train_loader(broken_cfg), 1)
