@@ -191,6 +191,28 @@ def solo_learn(network: nn.Module, prefix: str = "backbone.") -> dict[str, Any]:
     }
 
 
+def children(network: nn.Module) -> Tensors:
+    """The names of nn.Sequential(*resnet.children())."""
+    index = {"conv1": "0", "bn1": "1", **{f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}}
+    parts = {name: name.partition(".") for name in bare(network)}
+    return {f"{index[parts[name][0]]}.{parts[name][2]}": value for name, value in bare(network).items()}
+
+
+def transformers(network: nn.Module) -> Tensors:
+    """The names of transformers' ResNetModel."""
+    named = {}
+    for name, value in bare(network).items():
+        name = re.sub(
+            r"^conv1", "embedder.embedder.convolution", re.sub("^bn1", "embedder.embedder.normalization", name)
+        )
+        name = re.sub(r"^layer(\d)", lambda match: f"encoder.stages.{int(match[1]) - 1}.layers", name)
+        name = re.sub(r"\.conv(\d)", lambda match: f".layer.{int(match[1]) - 1}.convolution", name)
+        name = re.sub(r"\.bn(\d)", lambda match: f".layer.{int(match[1]) - 1}.normalization", name)
+        name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+        named[name] = value
+    return named
+
+
 def soco(network: nn.Module) -> Tensors:
     fpn = {f"neck.fpn_convs.{level}.conv.weight": torch.full((8, 8, 3, 3), 5.0) for level in range(4)}
     return under("encoder.", bare(network)) | fpn | {"head.fc1.weight": ONES, "head.bn1.weight": ONES[0]}
@@ -421,6 +443,25 @@ LAYOUTS: dict[str, Layout] = {
             "param_schedulers": [Config()],
             "state_dict": under("backbone.", bare(n), **{"head.fc.weight": ONES, "head.fc.bias": ONES}),
         },
+    ),
+    # Others' detectors, towers and libraries
+    "lightly": Layout(
+        "lightly", "ResNet-50", lambda n: {"state_dict": under("backbone.", children(n), criterion=ONES)}
+    ),
+    "transformers": Layout("transformers", "ResNet-50", lambda n: under("resnet.", transformers(n)), write_safetensors),
+    "transformers R-18": Layout("transformers", "ResNet-18", transformers),
+    "torchvision Faster R-CNN": Layout(
+        "torchvision_detector",
+        "ResNet-50",
+        lambda n: under("backbone.body.", without_counters(bare(n))) | {"rpn.head.cls_logits.weight": ONES},
+    ),
+    "detr": Layout(
+        "detr",
+        "ResNet-50",
+        lambda n: {"model": under("backbone.0.body.", without_counters(bare(n))) | {"query_embed.weight": ONES}},
+    ),
+    "open_clip with a timm tower": Layout(
+        "open_clip_timm", "timm's ResNet-50", lambda n: under("visual.trunk.", full(n)), write_safetensors
     ),
     # Detectron2
     "detectron2 MSRA": Layout("detectron2_caffe2", "MSRA's ResNet-50", caffe2, write_old_pickle),

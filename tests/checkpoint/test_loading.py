@@ -175,7 +175,9 @@ def test_batch_norm_weights_do_not_fit_group_norm(fpn, save, cfg, backbone_tenso
 
 
 def test_a_model_without_a_resnet_is_refused(save, backbone_tensors):
-    assert "no ResNet backbone" in refusal(nn.Linear(2, 2), save(torchvision_tensors(backbone_tensors)))
+    model = nn.ModuleDict({"patches": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)})
+    message = refusal(model, save(torchvision_tensors(backbone_tensors)))
+    assert "no weights family" in message and "backbone of the model begins with patches.weight" in message
 
 
 def test_a_partial_load_is_allowed_by_name_only_and_the_report_says_so(fpn, save, backbone_tensors):
@@ -269,7 +271,8 @@ def test_the_report_is_written_as_json(fpn, save, tmp_path, backbone_tensors):
     report = load_weights(fpn(), path)
     report.write(tmp_path / "run")
     written = json.loads((tmp_path / "run" / "load_report.json").read_text())
-    assert set(written) == {"format", "loaded", "missing", "mismatched", "unused", "sha256", "path", "partial", "note"}
+    counts = {"loaded", "missing", "mismatched", "unused", "partial"}
+    assert set(written) == counts | {"format", "sha256", "path", "note", "location", "choice", "assumed"}
     assert written["path"] == path and len(written["sha256"]) == 64
     assert written["loaded"] == list(report.loaded)
     assert {

@@ -44,7 +44,7 @@ def test_heads_and_kept_classifiers_are_no_part_of_the_backbone(name):
         (from_timm_clip, "head.proj.weight"),
         (from_deep_stem, "head.fc.weight"),
         (from_caffe2, "fc1000_w"),
-        (from_caffe2, "conv1_b"),
+        (from_caffe2, "conv1_w_momentum"),
         (from_soco_heads, "projector.0.weight"),
     ],
 )

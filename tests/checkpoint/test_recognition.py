@@ -17,9 +17,16 @@ def test_every_layout_is_recognised_and_gives_the_same_backbone(layout, backbone
 
 
 @pytest.mark.parametrize("prefix", ["resnet.", "net.0.", "encoder_x.", "_blocks.", "module.visual.trunk."])
-def test_a_foreign_prefix_is_an_error_and_not_zero_tensors(backbone_tensors, prefix):
+def test_one_whole_network_is_taken_under_any_prefix_which_is_said(backbone_tensors, prefix):
+    weights = recognise({"state_dict": torchvision_tensors(backbone_tensors, prefix)}, "foreign.pth")
+    assert set(weights.backbone) == set(backbone_tensors)
+    assert weights.location == f"state_dict.{prefix}"
+
+
+def test_names_of_no_resnet_are_an_error_that_shows_them(backbone_tensors):
+    renamed = {name.replace("layer", "stage"): value for name, value in torchvision_tensors(backbone_tensors).items()}
     with pytest.raises(UserError) as caught:
-        recognise({"state_dict": torchvision_tensors(backbone_tensors, prefix)}, "foreign.pth")
+        recognise({"state_dict": renamed}, "foreign.pth")
     message = str(caught.value)
     assert "conv1.weight" in message
     assert all(entry.name in message for entry in FORMATS)

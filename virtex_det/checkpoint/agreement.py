@@ -7,8 +7,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.formats import Format, Pixels
-from virtex_det.checkpoint.reading import local_path, read_file
-from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.checkpoint.recognition import Weights, own_pixels
+from virtex_det.checkpoint.sources import locate, open_weights, read_content
 from virtex_det.errors import UserError
 
 
@@ -23,10 +23,11 @@ def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
     Raises:
         UserError: naming the keys and the values to set, those of depth and widths among them.
     """
-    wrong = contradictions(weights.format, cfg)
+    wrong = contradictions(weights.format, cfg) if weights.is_resnet else _pixel_contradictions(weights.format, cfg)
     if not wrong:
         return
-    wrong |= {key: value for key, value in weights.architecture.config().items() if _differs(cfg, key, value)}
+    if weights.is_resnet:
+        wrong |= {key: value for key, value in weights.architecture.config().items() if _differs(cfg, key, value)}
     settings = "".join(f'\n  {key} "{value}"' for key, value in wrong.items())
     raise UserError(
         f"The config contradicts the weights {path} (format {weights.format.name}); nothing was loaded. Set:{settings}"
@@ -44,10 +45,12 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
     Raises:
         UserError: the weights cannot be read, or do not tell their pixels.
     """
-    path, family = _start(cfg, resume)
+    path, is_own = _start(cfg, resume)
     if not cfg.MODEL.FOLLOW_WEIGHTS or not path:
         return cfg
-    weights = recognise(read_file(local_path(path)), path, family)
+    if pixels := own_pixels(read_content(locate(path))):
+        return _with_pixels(cfg, pixels)
+    weights = open_weights(path, None if is_own else cfg).weights
     if not weights.format.pixels:
         raise UserError(
             f"MODEL.FOLLOW_WEIGHTS is True, but {path} (format {weights.format.name}) does not tell its pixels. Set "
@@ -65,14 +68,9 @@ def backbone_keys(cfg: CfgNode) -> dict[str, Any]:
     path = cfg.MODEL.WEIGHTS
     if not path:
         return {}
-    weights = recognise(read_file(local_path(path)), path, family_of(cfg))
+    weights = open_weights(path, cfg).weights
     stride = weights.format.stride_in_1x1
     return weights.architecture.config() | ({} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride})
-
-
-def family_of(cfg: CfgNode | None) -> str:
-    """Return the family that a config names for its weights, "" where it leaves that to their content."""
-    return "" if cfg is None else cfg.MODEL.get("WEIGHTS_FORMAT", "")
 
 
 def _pixel_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
@@ -128,12 +126,12 @@ def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
     return cfg
 
 
-def _start(cfg: CfgNode, resume: bool) -> tuple[str, str]:
-    """Return the file that a run will start from, and the family that the config names for it."""
+def _start(cfg: CfgNode, resume: bool) -> tuple[str, bool]:
+    """Return the file that a run will start from, and whether it is its own checkpoint."""
     last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
     if resume and last.is_file():
-        return str(last.with_name(last.read_text().strip())), ""
-    return cfg.MODEL.WEIGHTS, family_of(cfg)
+        return str(last.with_name(last.read_text().strip())), True
+    return cfg.MODEL.WEIGHTS, False
 
 
 def _differs(cfg: CfgNode, key: str, value: Any) -> bool:

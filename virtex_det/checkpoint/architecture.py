@@ -44,8 +44,13 @@ class Architecture(NamedTuple):
             keys["MODEL.CAPTION_RESNET.BLOCKS"] = ()
         return {key: value for key, value in keys.items() if value is not None}
 
+    @property
+    def name(self) -> str:
+        """The network in a word."""
+        return f"ResNet-{self.depth}" if self.depth else f"ResNet of {'-'.join(map(str, self.blocks))} blocks"
+
     def __str__(self) -> str:
-        depth = f"ResNet-{self.depth}" if self.depth else f"a ResNet of {'-'.join(map(str, self.blocks))} blocks"
+        depth = self.name if self.depth else f"a {self.name}"
         widths = f"NUM_GROUPS {self.num_groups}, WIDTH_PER_GROUP {self.width_per_group}"
         return (
             f"{depth}, {widths}, RES2_OUT_CHANNELS {self.res2_out_channels}, "

@@ -12,11 +12,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
 
-from virtex_det.checkpoint.agreement import family_of, network_facts
-from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Pixels
-from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, Required, fill
-from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
-from virtex_det.checkpoint.recognition import as_format, recognise, unwrap
+from virtex_det.checkpoint.agreement import network_facts
+from virtex_det.checkpoint.formats import Pixels
+from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, fill
+from virtex_det.checkpoint.reading import file_sha256, read_file
+from virtex_det.checkpoint.recognition import own_weights
+from virtex_det.checkpoint.sources import Required, open_for
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
@@ -87,16 +88,15 @@ class TransferCheckpointer(DetectionCheckpointer):
             self._start_from_random()
             return {}
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
-        file = local_path(path)
-        content = read_file(file, mmap=not wanted)  # an optimizer may keep the very tensors it is given
+        mmap = not wanted  # an optimizer may keep the very tensors it is given
+        source = open_for(tuple(self.model.state_dict()), path, self.require, self.cfg, mmap=mmap)
+        content, weights = source.content, source.weights
         if self.require == "model":
             self._check_tokenizer(content, path)
             self.classes = classes_in(content)
-        # A file that fills a whole model is recognised by its content, and needs no family named for it.
-        weights = recognise(content, path, family_of(self.cfg) if self.require == "backbone" else "")
         report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
-        self._publish(report._replace(sha256=file_sha256(file)))
-        if not weights.format.detectron2_names or "model" not in content:
+        self._publish(report._replace(sha256=source.sha256()))
+        if not weights.format.detectron2_names or not isinstance(content, Mapping) or "model" not in content:
             return {}
         return self._restore(content, [key for key in wanted if key in content], path)
 
@@ -125,8 +125,9 @@ class TransferCheckpointer(DetectionCheckpointer):
             if absent:
                 raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
             self._check_tokenizer(content, path)
-            weights = as_format(OWN_CHECKPOINT, unwrap(content, "model"))
-            self.report = fill(self.model, weights, path, require="model")._replace(sha256=file_sha256(path))
+            self.report = fill(self.model, own_weights(content), path, require="model")._replace(
+                sha256=file_sha256(path)
+            )
             rest = self._restore(content, list(self.checkpointables), path)
             self.classes = classes_in(content)
         except UserError as error:
@@ -225,7 +226,8 @@ class TransferCheckpointer(DetectionCheckpointer):
         saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None
         if self.cfg is None or not saved or self._tokenizer_sha256 in ("", saved):
             return
-        words = next((len(tensor) for name, tensor in unwrap(content, "model").items() if name.endswith(_WORDS)), "?")
+        tensors = own_weights(content).tensors
+        words = next((len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS)), "?")
         raise UserError(
             f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER {_tokenizer_of(self.cfg)}:\n"
             f"  {words} pieces, sha256 {saved[:12]} in the file\n"

@@ -16,8 +16,8 @@ from torch import nn
 
 from virtex_det.checkpoint.loading import LoadReport, fill
 from virtex_det.checkpoint.names import from_virtex_heads, to_torchvision
-from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
-from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.checkpoint.recognition import Weights
+from virtex_det.checkpoint.sources import open_weights
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
@@ -26,7 +26,9 @@ Naming = Literal["detectron2", "torchvision", "virtex"]
 Tensors = dict[str, torch.Tensor]
 
 
-def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "detectron2") -> LoadReport:
+def convert(
+    source: str, target: str | Path, *, family: str = "", prefix: str = "", to: Naming = "detectron2"
+) -> LoadReport:
     """Write a backbone or more under Detectron2's, torchvision's or VirTex's names; halves become floats.
 
     Detectron2 finds a backbone's place by the ends of its names (``matching_heuristics``), so that one file fits FPN
@@ -36,6 +38,7 @@ def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "
         source: a file, or an address that Detectron2's path handlers know.
         target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or .safetensors (not VirTex).
         family: of the source, where its content does not tell.
+        prefix: of the network in the source, where it has several.
         to: whose names.
 
     Returns:
@@ -46,8 +49,8 @@ def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "
     """
     target = Path(target)
     write = _writer(target, to)
-    file = local_path(source)
-    weights = recognise(read_file(file), source, family)
+    opened = open_weights(source, family=family, prefix=prefix)
+    weights = opened.weights
     names = _names(weights, to)
     tensors = _copies({new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex")
     report = fill(_network(weights), weights, source)
@@ -58,7 +61,7 @@ def convert(source: str, target: str | Path, *, family: str = "", to: Naming = "
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"Cannot write {target}: {why}. Look at its permissions and the room on the disk.") from error
     unused = tuple(sorted(set(weights.tensors) - set(names.values())))
-    return report._replace(sha256=file_sha256(file), unused=unused)
+    return report._replace(sha256=opened.sha256(), unused=unused)
 
 
 def _network(weights: Weights) -> nn.Module:
@@ -76,7 +79,7 @@ def _network(weights: Weights) -> nn.Module:
 def _names(weights: Weights, to: Naming) -> dict[str, str]:
     """Return for each name to write that of the file."""
     if to == "detectron2":
-        return {name: name for name in weights.tensors} if weights.format.detectron2_names else weights.backbone
+        return weights.rest if weights.format.detectron2_names and weights.rest else weights.backbone
     if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
         raise UserError("torchvision has no network with a deep stem; only `--to detectron2` can name its tensors.")
     names = {to_torchvision(canonical): weights.backbone[canonical] for canonical in _shortcuts_last(weights.backbone)}

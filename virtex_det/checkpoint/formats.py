@@ -4,19 +4,17 @@ from typing import Any, NamedTuple
 
 from virtex_det.checkpoint.names import (
     Rename,
+    canonical_only,
     from_caffe2,
     from_deep_stem,
-    from_detectron2,
     from_resnet_d,
+    from_sequential,
     from_soco_heads,
     from_timm_clip,
     from_torchvision,
+    from_transformers,
     from_virtex_heads,
 )
-
-# Where the tensors of most files lie; "" is the top level. Averaged weights are those that timm's figures belong to.
-WRAPPERS = ("", "state_dict_ema", "model", "state_dict")
-_VISSL_WRAPPERS = ("classy_state_dict.base_model.model.trunk", "model_state_dict", *WRAPPERS)
 
 
 class Pixels(NamedTuple):
@@ -32,12 +30,13 @@ class Format(NamedTuple):
 
     Attributes:
         name: what reports call it, and what MODEL.WEIGHTS_FORMAT may name.
-        marks: regular expressions; each is found in some tensor's name, once the file is unwrapped.
-        absent: regular expressions; none is found in any tensor's name.
-        prefix: regular expression of what stands before the backbone's names; without it, a name is another layer's.
+        marks: regular expressions; each is found in some tensor's name, from where `prefix` begins.
+        absent: regular expressions; none is found there in any tensor's name.
+        prefix: regular expression that the prefix of a network ends with, wrappers such as ``module.`` removed.
         rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something else.
         rename_rest: the name of any other tensor to that of a Detectron2 detector or of our pretraining model.
-        wrappers: dotted keys under which the tensors may lie; "" is the top level.
+        place: regular expression of the dotted keys that the tensors lie under.
+        over: regular expressions of what other networks in the file this one is taken before, as its authors do.
         detectron2_names: the other tensors have Detectron2's names too, so that heads can be loaded.
         pixels: what the network was trained to see, the usual first; empty where the file does not decide it.
         stride_in_1x1: whether a bottleneck strides in its first convolution; None where the file does not decide it.
@@ -55,7 +54,8 @@ class Format(NamedTuple):
     prefix: str = ""
     rename: Rename = from_torchvision
     rename_rest: Rename | None = None
-    wrappers: tuple[str, ...] = WRAPPERS
+    place: str = ".*"
+    over: tuple[str, ...] = ()
     detectron2_names: bool = False
     pixels: tuple[Pixels, ...] = ()
     stride_in_1x1: bool | None = None
@@ -106,7 +106,7 @@ def _clip(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
     return Format(name, marks, pixels=(CLIP_RGB,), stem="clip", downsample="clip", **facts)
 
 
-# The first that fits is taken: what has a mark of its own stands before what has not.
+# The first that fits is taken: what has a mark or a prefix of its own stands before what has not.
 FORMATS = (
     _resnet(
         "virtex",
@@ -118,8 +118,15 @@ FORMATS = (
     ),
     _resnet(
         "icmlm",
-        wrappers=("cnn",),
+        place=r"cnn",
         paper="Sariyildiz et al., Learning Visual Representations with Caption Annotations, ECCV 2020",
+    ),
+    _clip(
+        "regionclip",
+        prefix=r"backbone\.",
+        marks=(r"^backbone\.conv3\.weight$", r"^backbone\.layer1\.0\.conv1\.weight$"),
+        note="its own configs give PIXEL_MEAN and PIXEL_STD in 0..1; here they are in 0..255",
+        paper="Zhong et al., RegionCLIP: Region-based Language-Image Pretraining, CVPR 2022",
     ),
     _clip(
         "clip",
@@ -135,36 +142,6 @@ FORMATS = (
         marks=(r"^stem\.conv3\.conv\.weight$", r"^stages\.0\.0\.conv1_1x1\.conv\.weight$"),
         paper=_CLIP,
         licence="MIT",
-    ),
-    _clip(
-        "regionclip",
-        prefix=r"backbone\.",
-        marks=(r"^backbone\.conv3\.weight$", r"^backbone\.layer1\.0\.conv1\.weight$"),
-        note="its own configs give PIXEL_MEAN and PIXEL_STD in 0..1; here they are in 0..255",
-        paper="Zhong et al., RegionCLIP: Region-based Language-Image Pretraining, CVPR 2022",
-    ),
-    _resnet(
-        "swav",
-        marks=(r"^(projection_head|prototypes)\.",),
-        also=("deepcluster_v2", "sela_v2"),
-        paper="Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020",
-    ),
-    _resnet(
-        "torchvision",
-        marks=(r"^fc\.weight$",),
-        pixels=(IMAGENET_RGB, HALF_RGB),
-        also=("timm",),
-        note="a few of timm's networks were trained with mean = std = 127.5, which no file tells",
-        paper=_RESNET,
-        licence="BSD-3-Clause",
-    ),
-    _resnet(
-        "resnet_backbone",
-        wrappers=_VISSL_WRAPPERS,
-        pixels=(IMAGENET_RGB, HALF_RGB),
-        also=("virtex_backbone", "dino", "barlow_twins", "vicreg", "densecl", "moco", "vissl", "torchvision", "timm"),
-        note="backbones by torchvision's names without a classifier look alike, whoever trained them",
-        paper=_RESNET,
     ),
     _deep_stem(
         "resnet_d",
@@ -183,6 +160,7 @@ FORMATS = (
     _resnet(
         "moco",
         prefix=r"encoder_q\.",
+        over=(r"encoder_k\.$",),
         also=("moco_v1", "moco_v2"),
         paper="He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020",
         licence="CC BY-NC 4.0",
@@ -190,14 +168,16 @@ FORMATS = (
     _resnet(
         "moco_v3",
         prefix=r"base_encoder\.",
+        over=(r"momentum_encoder\.$",),
         paper="Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021",
         licence="CC BY-NC 4.0",
     ),
     _resnet(
         "soco",
         prefix=r"encoder\.",
+        place=r"model|model_ema",
         marks=(r"^head\.",),
-        wrappers=("model", "model_ema"),
+        over=(r"encoder_k\.$",),
         rename_rest=from_soco_heads,
         note="FPN and box head are loaded too, where the detector has them in the same shape",
         paper="Wei et al., Aligning Pretraining for Detection via Object-Level Contrastive Learning, NeurIPS 2021",
@@ -205,8 +185,9 @@ FORMATS = (
     _resnet(
         "pixpro",
         prefix=r"encoder\.",
+        place=r"model",
         marks=(r"^encoder_k\.conv1\.weight$",),
-        wrappers=("model",),
+        over=(r"encoder_k\.$",),
         note="the backbone alone is loaded",
         paper="Xie et al., Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual "
         "Representation Learning, CVPR 2021",
@@ -214,7 +195,8 @@ FORMATS = (
     _resnet(
         "dino",
         prefix=r"backbone\.",
-        wrappers=("teacher",),
+        place=r"teacher",
+        over=(r"^student\.",),
         note="the teacher is loaded, as its authors evaluate it",
         paper="Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021",
         licence="Apache-2.0",
@@ -222,46 +204,112 @@ FORMATS = (
     _resnet(
         "barlow_twins",
         prefix=r"backbone\.",
+        place=r"model",
         marks=(r"^projector\.", r"^bn\.running_mean$"),
-        wrappers=("model",),
         paper="Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021",
-        licence="MIT",
-    ),
-    _resnet(
-        "vicreg",
-        prefix=r"backbone\.",
-        marks=(r"^projector\.",),
-        wrappers=("model",),
-        paper="Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022",
-    ),
-    _resnet(
-        "vissl",
-        prefix=r"(?:trunk\.)?(?:base_model\.)?_feature_blocks\.",
-        wrappers=_VISSL_WRAPPERS,
-        also=("pirl",),
-        paper="Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020",
         licence="MIT",
     ),
     _resnet(
         "mmselfsup",
         prefix=r"backbone\.",
         marks=(r"^(neck|head)\.",),
+        over=(r"encoder_k\.0\.$",),
         also=("mmpretrain", "densecl"),
         paper="OpenMMLab's self-supervised learning toolbox and benchmark, 2021",
         licence="Apache-2.0",
     ),
     _resnet(
+        "vicreg",
+        prefix=r"backbone\.",
+        place=r"model",
+        marks=(r"^projector\.",),
+        paper="Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022",
+    ),
+    _resnet(
+        "vissl",
+        prefix=r"(?:trunk\.)?(?:base_model\.)?_feature_blocks\.",
+        also=("pirl",),
+        paper="Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020",
+        licence="MIT",
+    ),
+    _resnet(
+        "detr",
+        prefix=r"backbone\.0\.body\.",
+        paper="Carion et al., End-to-End Object Detection with Transformers, ECCV 2020",
+        licence="Apache-2.0",
+    ),
+    _resnet(
+        "torchvision_detector",
+        prefix=r"backbone\.body\.",
+        note="the backbone alone is loaded: its heads are not Detectron2's",
+        paper=_RESNET,
+        licence="BSD-3-Clause",
+    ),
+    _resnet(
+        "open_clip_timm",
+        prefix=r"visual\.trunk\.",
+        pixels=(CLIP_RGB, IMAGENET_RGB, HALF_RGB),
+        note="open_clip's own transforms use CLIP's pixels unless its config says otherwise",
+        paper=_CLIP,
+        licence="MIT",
+    ),
+    _resnet(
         "lightning",
         prefix=r"(?:backbone|encoder)\.",
+        over=(r"momentum_(backbone|encoder)\.$",),
         also=("solo_learn", "mmselfsup", "mmpretrain"),
         paper="da Costa et al., solo-learn: A Library of Self-supervised Methods, JMLR 2022",
         licence="MIT",
+    ),
+    _resnet(
+        "swav",
+        marks=(r"^(projection_head|prototypes)\.",),
+        also=("deepcluster_v2", "sela_v2"),
+        paper="Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020",
+    ),
+    _resnet(
+        "torchvision",
+        marks=(r"^fc\.weight$",),
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        also=("timm",),
+        note="a few of timm's networks were trained with mean = std = 127.5, which no file tells",
+        paper=_RESNET,
+        licence="BSD-3-Clause",
+    ),
+    _resnet(
+        "resnet_backbone",
+        pixels=(IMAGENET_RGB, HALF_RGB),
+        also=("virtex_backbone", "dino", "barlow_twins", "vicreg", "densecl", "moco", "vissl", "torchvision", "timm"),
+        note="backbones by torchvision's names without a classifier look alike, whoever trained them",
+        paper=_RESNET,
+    ),
+    Format(
+        "lightly",
+        marks=(r"^0\.weight$", r"^4\.0\.conv1\.weight$"),
+        rename=from_sequential,
+        pixels=(IMAGENET_RGB,),
+        stride_in_1x1=False,
+        stem="basic",
+        downsample="conv",
+        also=("sequential",),
+        note="the children of torchvision's ResNet in nn.Sequential, as lightly's examples build it",
+        paper=_RESNET,
+    ),
+    Format(
+        "transformers",
+        marks=(r"^embedder\.embedder\.convolution\.weight$",),
+        rename=from_transformers,
+        pixels=(IMAGENET_RGB,),
+        stride_in_1x1=False,
+        stem="basic",
+        downsample="conv",
+        paper=_RESNET,
+        licence="Apache-2.0",
     ),
     Format(
         "detectron2_caffe2",
         marks=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
         rename=from_caffe2,
-        wrappers=("", "blobs", "model"),
         pixels=(MSRA_BGR, RESNEXT_BGR),
         stride_in_1x1=True,
         stem="basic",
@@ -270,9 +318,24 @@ FORMATS = (
         paper=_RESNET,
     ),
     Format(
+        "virtex_det_pretraining",
+        marks=(r"^backbone\.stem\.", r"^backbone\.res5\."),
+        absent=(r"^roi_heads\.", r"^proposal_generator\."),
+        prefix=r"backbone\.",
+        rename=canonical_only,
+        detectron2_names=True,
+    ),
+    Format(
+        "detector",
+        marks=(r"^backbone\.(bottom_up\.)?stem\.",),
+        prefix=r"backbone\.(?:bottom_up\.)?",
+        rename=canonical_only,
+        detectron2_names=True,
+    ),
+    Format(
         "detectron2_torchvision",
         marks=(r"^stem\.conv1\.weight$", r"^stem\.fc\."),
-        rename=from_detectron2,
+        rename=canonical_only,
         pixels=(IMAGENET_RGB,),
         stride_in_1x1=False,
         stem="basic",
@@ -283,25 +346,14 @@ FORMATS = (
     ),
     Format(
         "detectron2_backbone",
-        marks=(r"^stem\.conv1\.weight$", r"^res2\.0\.conv1\.weight$"),
-        rename=from_detectron2,
+        marks=(r"^stem\.conv1\.weight$", r"^res2\.0\.conv1\.weight$", r"^res5\."),
+        rename=canonical_only,
         also=("detectron2_pkl",),
         note="the file tells neither pixels nor strides: INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD, STRIDE_IN_1X1 are yours",
     ),
-    Format(
-        "virtex_det_pretraining",
-        marks=(r"^backbone\.stem\.", r"^backbone\.res5\."),
-        absent=(r"^roi_heads\.", r"^proposal_generator\."),
-        rename=from_detectron2,
-        detectron2_names=True,
-    ),
-    Format(
-        "detector",
-        marks=(r"^backbone\.(bottom_up\.)?stem\.", r"^(roi_heads|proposal_generator)\."),
-        rename=from_detectron2,
-        detectron2_names=True,
-    ),
 )
 
-# What a run saves for itself, taken by name. Not in FORMATS: a file is never recognised as this.
-OWN_CHECKPOINT = Format("own checkpoint", marks=(), rename=from_detectron2, wrappers=("model",), detectron2_names=True)
+# A backbone that is no ResNet, and what a run saves for itself: both by the model's own names. Not in FORMATS, since no
+# file is recognised as these by its content alone.
+SAME_NAMES = Format("the model's own names", marks=(), rename=canonical_only, detectron2_names=True)
+OWN_CHECKPOINT = SAME_NAMES._replace(name="own checkpoint")

@@ -3,26 +3,27 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import nn
 
-from virtex_det.checkpoint.agreement import check_config, family_of
+from virtex_det.checkpoint.agreement import check_config
 from virtex_det.checkpoint.architecture import describe
-from virtex_det.checkpoint.names import from_detectron2
-from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
-from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.checkpoint.names import backbone_names, from_detectron2
+from virtex_det.checkpoint.recognition import Weights
+from virtex_det.checkpoint.sources import Required, open_for
+from virtex_det.checkpoint.values import problem
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
-
-Required = Literal["backbone", "model"]
 
 RANDOM_INIT = "random init"
 _REPORT_NAME = "load_report.json"
 _OTHER_LAYERS = "other layers"
+_COUNTER = ".num_batches_tracked"
+_NOT_IN_MODEL = "is not in the model"
 _STAGES = ("stem", "res2", "res3", "res4", "res5", _OTHER_LAYERS)
 
 
@@ -49,6 +50,9 @@ class LoadReport(NamedTuple):
     path: str = ""  # as the config gave it
     partial: bool = False  # less than was required, by permission
     note: str = ""  # what is to know of the family
+    location: str = ""  # keys and prefix of the network in the file; "." is the top level
+    choice: str = ""  # which other networks the file has, and why this one was taken
+    assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""
@@ -56,8 +60,9 @@ class LoadReport(NamedTuple):
         rows = [[stage, *(len(group.get(stage, ())) for group in groups)] for stage in _STAGES]
         total = ["all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))]
         table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
-        note = f"\nnote: {self.note}" if self.note else ""
-        return f"{table}\nunused tensors of the file: {_some(self.unused)}{note}"
+        remarks = {"network at": self.location, "choice": self.choice, "assumed": self.assumed, "note": self.note}
+        lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
+        return f"{table}\nunused tensors of the file: {_some(self.unused)}{lines}"
 
     def to_json(self) -> str:
         """Return every field as JSON."""
@@ -95,10 +100,9 @@ def load_weights(
         >>> report.format, len(report.loaded)
         ('virtex', 265)
     """
-    file = local_path(path)
-    weights = recognise(read_file(file), path, family_of(cfg))
-    report = fill(model, weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
-    return report._replace(sha256=file_sha256(file))
+    source = open_for(tuple(model.state_dict()), path, require, cfg)
+    report = fill(model, source.weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
+    return report._replace(sha256=source.sha256())
 
 
 def fill(
@@ -127,20 +131,48 @@ def fill(
         UserError: a required tensor would not be filled, the file's backbone has more tensors than the model's, or the
             config contradicts the weights.
     """
+    targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    report, sources = compare(targets, weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
+    _check_values({name: weights.tensors[source] for name, source in sources.items()}, targets, sources, path)
+    with torch.no_grad():
+        for name, source in sources.items():
+            targets[name].copy_(weights.tensors[source])
+    return report
+
+
+def compare(
+    targets: Mapping[str, torch.Tensor],
+    weights: Weights,
+    path: str,
+    *,
+    require: Required = "backbone",
+    allow_partial: bool = False,
+    cfg: CfgNode | None = None,
+) -> tuple[LoadReport, dict[str, str]]:
+    """Compare names and shapes alone: whether weights would fill what they must of a model.
+
+    Args:
+        targets: the model's tensors by name, which may be on the device "meta".
+        weights: what `recognise` made of a file.
+        path: of that file.
+        require: what must be filled.
+        allow_partial: accept less than that.
+        cfg: refuse weights that this config contradicts.
+
+    Returns:
+        The report of a load that is still to be done, and for each loadable name in the model its name in the file.
+
+    Raises:
+        UserError: as `fill`.
+    """
     if cfg is not None:
         check_config(weights, cfg, path)
-    targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    if require == "backbone" and not any(map(from_detectron2, targets)):
-        raise UserError(f"The model has no ResNet backbone with Detectron2's names, so {path} has no place in it.")
     report, sources = match(targets, weights, require)
     report = report._replace(path=path)
     problems = _problems(report, weights, targets, require)
     if problems and not (allow_partial and report.loaded):
         raise UserError(_explain(report, problems, weights, targets, require))
-    with torch.no_grad():
-        for name, source in sources.items():
-            targets[name].copy_(weights.tensors[source])
-    return report._replace(partial=bool(problems))
+    return report._replace(partial=bool(problems)), sources
 
 
 def match(
@@ -151,7 +183,7 @@ def match(
     Returns:
         The report of a load that is still to be done, and for each loadable name in the model its name in the file.
     """
-    named = {name: source for name in targets if (source := weights.named(name)) is not None}
+    named = weights.sources(targets)
     mismatched = [
         Mismatch(name, tuple(weights.tensors[source].shape), tuple(targets[name].shape))
         for name, source in named.items()
@@ -159,37 +191,67 @@ def match(
     ]
     other_shape = {mismatch.name for mismatch in mismatched}
     sources = {name: source for name, source in named.items() if name not in other_shape}
+    required = _required(targets, require)
     report = LoadReport(
         format=weights.format.name,
         loaded=tuple(sources),
-        missing=tuple(name for name in targets if name not in named and _is_required(name, require)),
+        missing=tuple(name for name in targets if name in required and name not in named),
         mismatched=tuple(mismatched),
         unused=tuple(sorted(set(weights.tensors) - set(named.values()))),
         note=weights.format.note,
+        location=weights.location,
+        choice=weights.choice,
+        assumed=weights.assumed,
     )
     return report, sources
 
 
-def _is_required(name: str, require: Required) -> bool:
+def _required(names: Iterable[str], require: Required) -> set[str]:
+    names = list(names)
+    wanted = names if require == "model" else backbone_names(names)
     # The count of batches seen steers only a norm with momentum None, and frozen norms have none to give.
-    if name.endswith(".num_batches_tracked"):
-        return False
-    return require == "model" or from_detectron2(name) is not None
+    return {name for name in wanted if not name.endswith(_COUNTER)}
 
 
 def _problems(
     report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor], require: Required
 ) -> dict[str, str]:
     """Return what keeps the model from being whole: by name, what is wrong."""
-    problems = {name: f"{name} is missing" for name in report.missing}
-    problems |= {m.name: str(m) for m in report.mismatched if _is_required(m.name, require)}
-    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
-    stages = {_stage(name) for name in targets}
+    layers, required = backbone_names(targets), _required(targets, require)
+    problems = {name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing}
+    problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
     used = set(weights.tensors) - set(report.unused)
-    for canonical, source in weights.backbone.items():
-        if source not in used and _stage(canonical) in stages and not source.endswith(".num_batches_tracked"):
-            problems[canonical] = f"{source} of the file is not in the model"
+    for name in report.loaded:
+        # Where not all of a model's own names are there, a layer that the file has twice could be either.
+        twice = weights.repeated.get(layers.get(name, ""), ())
+        if len(twice) > 1 and weights.rest.get(name) not in used:
+            problems[name] = f"{name} could be {' or '.join(twice)} of the file"
+    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
+    stages = {layer.partition(".")[0] for layer in layers.values()}
+    for layer, source in weights.backbone.items():
+        if source not in used and layer.partition(".")[0] in stages and not source.endswith(_COUNTER):
+            problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
     return problems
+
+
+def _why_missing(layer: str, weights: Weights) -> str:
+    if layer in weights.unreadable:
+        return f"is {weights.unreadable[layer]} in the file, and no plain tensor but quantised, sparse or an object"
+    return "is missing"
+
+
+def _check_values(
+    tensors: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], sources: Mapping[str, str], path: str
+) -> None:
+    """Refuse values that no trained network has, by the names in the file."""
+    wrong = {sources[name]: why for name, value in tensors.items() if (why := problem(name, value, targets[name]))}
+    if wrong:
+        lines = [f"  {source}: {why}" for source, why in list(wrong.items())[:5]]
+        more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
+        raise UserError(
+            "\n".join([f"{path} has values that no trained network has; nothing was loaded:", *lines, *more])
+            + "\nTake another checkpoint of that training, or convert the file again from its source."
+        )
 
 
 def _explain(
@@ -200,11 +262,17 @@ def _explain(
     require: Required,
 ) -> str:
     what = "the whole model" if require == "model" else "the backbone"
+    shapes = {mismatch.name for mismatch in report.mismatched} & set(problems)
+    beyond = [why for why in problems.values() if why.endswith(_NOT_IN_MODEL)]
+    counts = [f"{len(report.missing)} missing", f"{len(shapes)} of another shape"]
+    counts += [f"{len(beyond)} of the file that the model has not"] if beyond else []
+    plain, advice = _compare_architectures(weights, targets)
     lines = [
         f"{report.path} (format {report.format}) does not fill {what}; nothing was loaded.",
-        f"{len(report.loaded)} tensors fit; {len(report.missing)} missing, {len(report.mismatched)} of another shape:",
+        *plain,
+        f"{len(report.loaded)} tensors fit; {', '.join(counts)}:",
         *(f"  {stage}: {_some([problems[n] for n in names], shown=2)}" for stage, names in _by_stage(problems).items()),
-        *_compare_architectures(weights, targets),
+        *advice,
     ]
     if require == "model":
         lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")
@@ -213,17 +281,22 @@ def _explain(
     return "\n".join(lines)
 
 
-def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> list[str]:
+def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Return what is wrong in a word, where the networks differ, and how file and model could come together."""
+    layers = backbone_names(targets)
+    model = {layer: targets[name] for name, layer in layers.items()}
+    if not weights.is_resnet or "res2.0.conv1.weight" not in model:
+        return [], []
     in_file = weights.architecture
-    model = {canonical: value for name, value in targets.items() if (canonical := from_detectron2(name))}
     in_model = describe(model, in_file.stem, in_file.downsample)
     if in_model.stem != in_file.stem:
         in_model = in_model._replace(downsample=None)  # pools have no tensors: what is not told stays unknown
     if in_file == in_model:
-        return [f"File and model have the same architecture: {in_file}."]
+        return [], [f"File and model have the same architecture: {in_file}."]
     here = in_model.config()
     fitting = [f"{key} {value}" for key, value in in_file.config().items() if here.get(key) != value]
-    return [
+    plain = [f"The file holds a {in_file.name}, the config builds a {in_model.name}."]
+    return plain if in_file.name != in_model.name and weights.is_whole else [], [
         f"The file has {in_file}.",
         f"The model has {in_model}.",
         f"Config keys that would fit the file: {'  '.join(fitting) or 'none known'}",
@@ -238,8 +311,8 @@ def _by_stage(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _stage(name: str) -> str:
-    canonical = from_detectron2(name)
-    return canonical.partition(".")[0] if canonical else _OTHER_LAYERS
+    layer = from_detectron2(name)
+    return layer.partition(".")[0] if layer else _OTHER_LAYERS
 
 
 def _some(items: Iterable[str], shown: int = 3) -> str:

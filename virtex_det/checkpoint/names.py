@@ -1,14 +1,16 @@
 """What others call the tensors of a ResNet, turned into Detectron2's names, and Detectron2's into torchvision's."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Rules = tuple[tuple[str, str], ...]
 Rename = Callable[[str], str | None]
 
 _VIRTEX_HEADS = ("textual.", "backward_textual.")
-# Converters for Detectron2 keep a classifier as ``stem.fc``.
-_BACKBONE_NAME = re.compile(r"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)((?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+)")
+_LAYER = r"(?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+"  # converters for Detectron2 keep a classifier as ``stem.fc``
+_CANONICAL_NAME = re.compile(_LAYER)
+_BACKBONE_NAME = re.compile(rf"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)({_LAYER})")
+_BACKBONE_ROOT = re.compile(r"((?:.*?\.)?backbone\.(?:bottom_up\.|net\.)?).+")
 
 
 def from_detectron2(name: str) -> str | None:
@@ -24,6 +26,35 @@ def from_detectron2(name: str) -> str | None:
     return match[1] if match else None
 
 
+def canonical_only(name: str) -> str | None:
+    """Return a name that is canonical as it stands; None for any other.
+
+    Example:
+        >>> canonical_only("res2.0.conv1.weight")
+        'res2.0.conv1.weight'
+    """
+    return name if _CANONICAL_NAME.fullmatch(name) else None
+
+
+def backbone_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the backbone's tensors of a model: their names, and what these are below the place of the backbone.
+
+    A ResNet has canonical names. Any other backbone is ``backbone.bottom_up``, ``backbone.net`` (ViTDet), ``backbone``,
+    or the whole model where nothing in it is called so.
+
+    Example:
+        >>> backbone_names(["backbone.bottom_up.stages.0.weight", "backbone.fpn_output2.weight"])
+        {'backbone.bottom_up.stages.0.weight': 'stages.0.weight'}
+    """
+    names = list(names)
+    canonical = {name: layer for name in names if (layer := from_detectron2(name))}
+    if any(layer.startswith("res2.") for layer in canonical.values()):
+        return canonical
+    roots = {match[1] for name in names if (match := _BACKBONE_ROOT.fullmatch(name))}
+    root = max(roots, key=lambda root: (root.endswith(("bottom_up.", "net.")), -len(root)), default="")
+    return {name: name.removeprefix(root) for name in names if name.startswith(root)}
+
+
 def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
 
@@ -33,6 +64,12 @@ def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:
         return name
 
     return rename
+
+
+def _renamed(name: str, rename: Callable[[str], str]) -> str | None:
+    # A name that needed no rename is Detectron2's own, and so of another network than its neighbours.
+    canonical = rename(name)
+    return canonical_only(canonical) if canonical != name else None
 
 
 def _sequential(layer: str, modules: str) -> Rules:
@@ -69,6 +106,19 @@ _caffe2 = _renamer(
     (r"\.bn_(?:rm|running_mean)$", ".norm.running_mean"),
     (r"\.bn_(?:riv|running_var)$", ".norm.running_var"),
     (r"\.w$", ".weight"),
+    (r"\.b$", ".bias"),
+)
+_sequential_children = _renamer(
+    (r"^0\.", "conv1."),
+    (r"^1\.", "bn1."),
+    *((rf"^{child}\.", f"layer{child - 3}.") for child in (4, 5, 6, 7)),
+)
+_transformers = _renamer(
+    (r"^embedder\.embedder\.", "stem.conv1."),
+    *((rf"^encoder\.stages\.{stage}\.layers\.", f"res{stage + 2}.") for stage in range(4)),
+    *((rf"\.layer\.{index}\.", f".conv{index + 1}.") for index in range(3)),
+    (r"\.convolution\.", "."),
+    (r"\.normalization\.", ".norm."),
 )
 _to_torchvision = _renamer(
     (r"^stem\.", ""),
@@ -94,7 +144,7 @@ def from_torchvision(name: str) -> str | None:
         >>> from_torchvision("layer1.0.downsample.1.bias")
         'res2.0.shortcut.norm.bias'
     """
-    return from_detectron2(_torchvision(name))
+    return _renamed(name, _torchvision)
 
 
 def from_deep_stem(name: str) -> str | None:
@@ -104,7 +154,7 @@ def from_deep_stem(name: str) -> str | None:
         >>> from_deep_stem("conv1.3.weight")
         'stem.conv2.weight'
     """
-    return from_detectron2(_deep(name))
+    return _renamed(name, _deep)
 
 
 def from_resnet_d(name: str) -> str | None:
@@ -114,7 +164,7 @@ def from_resnet_d(name: str) -> str | None:
         >>> from_resnet_d("layer2.0.downsample.1.weight")
         'res3.0.shortcut.weight'
     """
-    return from_detectron2(_deep_pooled(name))
+    return _renamed(name, _deep_pooled)
 
 
 def from_timm_clip(name: str) -> str | None:
@@ -124,19 +174,40 @@ def from_timm_clip(name: str) -> str | None:
         >>> from_timm_clip("stages.0.0.shortcut.conv.bn.bias")
         'res2.0.shortcut.norm.bias'
     """
-    return from_detectron2(_timm_clip(name))
+    return _renamed(name, _timm_clip)
 
 
 def from_caffe2(name: str) -> str | None:
-    """Return the canonical name of a Caffe2 blob; None for a bias that Detectron2's convolutions do not have.
+    """Return the canonical name of a Caffe2 blob; None for a blob of the solver or the classifier.
 
     Example:
         >>> from_caffe2("res2_0_branch2a_bn_beta")
         'res2.0.conv1.norm.bias'
     """
-    canonical = from_detectron2(_caffe2(name))
+    canonical = _renamed(name, _caffe2)
     known = (".weight", ".bias", ".running_mean", ".running_var")
     return canonical if canonical and canonical.endswith(known) else None
+
+
+def from_sequential(name: str) -> str | None:
+    """Return the canonical name in torchvision's ResNet cut into ``nn.Sequential(*resnet.children())``.
+
+    Example:
+        >>> from_sequential("4.0.conv1.weight")
+        'res2.0.conv1.weight'
+    """
+    children = _sequential_children(name)
+    return from_torchvision(children) if children != name else None
+
+
+def from_transformers(name: str) -> str | None:
+    """Return the canonical name in transformers' ResNet, below ``resnet.``.
+
+    Example:
+        >>> from_transformers("encoder.stages.0.layers.1.layer.2.normalization.bias")
+        'res2.1.conv3.norm.bias'
+    """
+    return _renamed(name, _transformers)
 
 
 def from_soco_heads(name: str) -> str | None:

@@ -1,18 +1,20 @@
-"""Which family the content of a file belongs to, and which of its tensors are the backbone's."""
+"""Which network of a file is meant, and which family it belongs to."""
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from virtex_det.checkpoint.architecture import Architecture, describe
-from virtex_det.checkpoint.formats import FORMATS, Format, Pixels
-from virtex_det.checkpoint.names import from_detectron2
+from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format, Pixels
+from virtex_det.checkpoint.names import backbone_names, canonical_only
+from virtex_det.checkpoint.networks import TOP_LEVEL, Network, below, find_like, find_networks, find_places
 from virtex_det.errors import UserError
 
-_WRAPPING_MODULES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+_STAGES = ("res2", "res3", "res4", "res5")
+_COUNTER = ".num_batches_tracked"
 
 
 class Weights(NamedTuple):
@@ -22,11 +24,29 @@ class Weights(NamedTuple):
     tensors: dict[str, torch.Tensor]  # by their names in the file
     backbone: dict[str, str]  # canonical name -> name in the file
     rest: dict[str, str]  # name in a Detectron2 model -> name in the file
+    repeated: dict[str, tuple[str, ...]] = {}  # canonical name -> names in the file, more than one
+    unreadable: dict[str, str] = {}  # canonical name -> name of what is no plain tensor
+    location: str = TOP_LEVEL  # keys and prefix in the file
+    choice: str = ""  # what else was there, and why this was taken
+    assumed: str = ""  # of the network, what nothing tells
+    is_resnet: bool = True
 
-    def named(self, model_name: str) -> str | None:
-        """Return the file's name for a model's tensor, None if the file has none for it."""
-        canonical = from_detectron2(model_name)
-        return self.rest.get(model_name) if canonical is None else self.backbone.get(canonical)
+    def sources(self, names: Iterable[str]) -> dict[str, str]:
+        """Return for each of a model's tensors that the file has one for, its name in the file.
+
+        A file with all of a model's own names is taken by these. Otherwise the backbone is taken by what its layers
+        are, wherever the model has them.
+        """
+        names = list(names)
+        layers = backbone_names(names)
+        if all(name in self.rest for name in layers if not name.endswith(_COUNTER)):
+            return {name: self.rest[name] for name in names if name in self.rest}
+        found = {}
+        for name in names:
+            source = self.backbone.get(layers[name]) if name in layers else self.rest.get(name)
+            if source is not None:
+                found[name] = source
+        return found
 
     @property
     def architecture(self) -> Architecture:
@@ -34,63 +54,75 @@ class Weights(NamedTuple):
         backbone = {canonical: self.tensors[name] for canonical, name in self.backbone.items()}
         return describe(backbone, self.format.stem, self.format.downsample)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a ResNet has its stem and every stage, from the first block on and without a gap."""
+        blocks: dict[str, set[int]] = {stage: set() for stage in _STAGES}
+        for canonical in self.backbone:
+            if match := re.match(r"(res\d)\.(\d+)\.", canonical):
+                blocks[match[1]].add(int(match[2]))
+        return "stem.conv1.weight" in self.backbone and all(
+            found and found == set(range(len(found))) for found in blocks.values()
+        )
 
-def recognise(content: Any, path: str, family: str = "") -> Weights:
-    """Find the family of what was read from a file, by the names in it.
+
+class _Found(NamedTuple):
+    network: Network
+    weights: Weights
+
+
+class _Named(NamedTuple):
+    """What the config says of the file: whether its family, and where the network begins."""
+
+    family: bool
+    prefix: str
+
+
+def recognise(content: Any, path: str, family: str = "", prefix: str = "", like: Sequence[str] = ()) -> Weights:
+    """Find the network in what was read from a file, and its family: one whole network, from one place.
 
     Args:
         content: what `read_file` returned.
         path: for the message.
         family: take it as this one, whatever the names say; "" for the first that fits.
+        prefix: the network that begins here (MODEL.WEIGHTS_PREFIX); "" for the only one that there is.
+        like: the names of a model. Where its backbone is no ResNet, or it has several, what has these names is meant.
 
     Raises:
-        UserError: it belongs to no known family, or not to the one named; or there is none of that name.
+        UserError: there is no network of a known family, or not of the one named; or there are several, and nothing
+            says which is meant; or there is no family of that name.
     """
     entries = _named_entries(family) if family else FORMATS
-    for wrapper in _wrappers(entries):
-        tensors = unwrap(content, wrapper)
-        for entry in entries:
-            if wrapper in entry.wrappers and (family or _is_marked(entry, tensors)):
-                weights = as_format(entry, tensors)
-                if weights.backbone and _has_stem_of(weights):
-                    return _with_own_facts(weights, content)
-    raise UserError(
-        f"{path} belongs to {f'no file of the family {family}' if family else 'no weights family known here'}; "
-        "nothing was loaded.\n"
-        f"Its first names: {', '.join(_first_names(content)) or f'none, it is a {type(content).__name__}'}\n"
-        f"Known families: {', '.join(entry.name for entry in FORMATS)}\n"
-        "To take it as one of them: MODEL.WEIGHTS_FORMAT NAME"
-    )
+    places = find_places(content)
+    layers = backbone_names(like)
+    is_resnet = not like or any(layer.startswith("res2.") for layer in layers.values())
+    if not is_resnet:
+        found = [_found_like(network, layers.values()) for network in find_like(places, layers.values())]
+    else:
+        named = _Named(bool(family), prefix)
+        found = [each for network in find_networks(places) if (each := _as_known(network, entries, named))]
+    if prefix:
+        found = _at_prefix(found, prefix, path, find_networks(places))
+    if not found:
+        raise UserError(_unknown(content, path, family) + ("" if is_resnet else _wanted(layers.values())))
+    chosen = _choose(found, path, like)
+    return _with_own_facts(chosen, content)
 
 
-def as_format(entry: Format, tensors: dict[str, torch.Tensor]) -> Weights:
-    """Take tensors as those of the given family."""
-    prefix = re.compile(entry.prefix)
-    backbone: dict[str, str] = {}
-    rest: dict[str, str] = {}
-    for name in tensors:
-        match = prefix.match(name)
-        canonical = entry.rename(name[match.end() :]) if match else None
-        if canonical is not None:
-            backbone.setdefault(canonical, name)
-        elif entry.detectron2_names:
-            rest[name] = name
-        elif entry.rename_rest and (renamed := entry.rename_rest(name)):
-            rest[renamed] = name
-    return Weights(entry, tensors, backbone, rest)
+def own_weights(content: Any) -> Weights:
+    """Return the model in a run's own checkpoint, whose tensors are taken by the model's own names."""
+    model = content.get("model") if isinstance(content, Mapping) else None
+    tensors = {name: value for name, value in (model or {}).items() if isinstance(value, torch.Tensor)}
+    backbone = {canonical: name for name, canonical in backbone_names(tensors).items()}
+    return Weights(OWN_CHECKPOINT, tensors, backbone, {name: name for name in tensors}, location="model.")
 
 
-def unwrap(content: Any, wrapper: str) -> dict[str, torch.Tensor]:
-    """Return the named tensors under a dotted key, without the ``module.`` that a file saved from DDP has."""
-    for key in filter(None, wrapper.split(".")):
-        content = content.get(key) if isinstance(content, Mapping) else None
-    if not isinstance(content, Mapping):
-        return {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    for module in _WRAPPING_MODULES:
-        if all(name.startswith(module) for name in tensors):
-            tensors = {name.removeprefix(module): value for name, value in tensors.items()}
-    return tensors
+def own_pixels(content: Any) -> Pixels | None:
+    """Return the pixels that a checkpoint of ours was trained on; None where it does not say."""
+    pixels = content.get("pixels") if isinstance(content, Mapping) else None
+    if not isinstance(pixels, Mapping) or set(pixels) != set(Pixels._fields):
+        return None
+    return Pixels(pixels["format"], tuple(pixels["mean"]), tuple(pixels["std"]))
 
 
 def _named_entries(family: str) -> tuple[Format, ...]:
@@ -105,17 +137,100 @@ def _named_entries(family: str) -> tuple[Format, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.name != family))  # then those that it may look like
 
 
-def _wrappers(entries: Iterable[Format]) -> list[str]:
-    return list(dict.fromkeys(wrapper for entry in entries for wrapper in entry.wrappers))
+def _as_known(network: Network, entries: Iterable[Format], named: _Named) -> _Found | None:
+    for entry in entries:
+        weights = _as_family(network, entry, named)
+        if weights and _has_first_layers(weights) and _has_stem_of(weights):
+            return _Found(network, weights)
+    return None
 
 
-def _is_marked(entry: Format, tensors: Mapping[str, torch.Tensor]) -> bool:
-    names = "\n".join(tensors)
+def _as_family(network: Network, entry: Format, named: _Named) -> Weights | None:
+    """Take a network as one of a family; None where its names or its place are another's."""
+    own = re.search(rf"(?<![^.])(?:{entry.prefix})$", network.plain_prefix)
+    is_here = own is not None and re.fullmatch(entry.place, ".".join(network.place.keys)) is not None
+    if not is_here and not (named.family and _is_at(network, named.prefix)):
+        return None
+    own_prefix = own[0] if own else ""
+    siblings = below(network.root(own_prefix), network.place.tensors)
+    if not named.family and not _is_marked(entry, siblings):
+        return None
+    return _sort_tensors(network, entry, own_prefix, siblings)
+
+
+def _sort_tensors(network: Network, entry: Format, own_prefix: str, siblings: Mapping[str, list[str]]) -> Weights:
+    tensors, layers = network.place.tensors, network.local
+    if entry.detectron2_names and own_prefix:  # a C4 detector has its last stage in the head
+        head = {layer: names for name, names in siblings.items() if (layer := _in_head(name))}
+        layers = {layer: [*layers.get(layer, ()), *head.get(layer, ())] for layer in [*layers, *head]}
+    backbone: dict[str, list[str]] = {}
+    for name, sources in layers.items():
+        if (canonical := entry.rename(name)) and not _is_zero_bias(canonical, sources, tensors):
+            backbone.setdefault(canonical, []).extend(sources)
+    rest: dict[str, str] = {}
+    for name, sources in siblings.items():
+        model_name = name if entry.detectron2_names else entry.rename_rest(name) if entry.rename_rest else None
+        if model_name and len(sources) == 1:
+            rest[model_name] = sources[0]
+    return Weights(
+        entry,
+        tensors,
+        {canonical: sources[0] for canonical, sources in backbone.items() if sources[0] in tensors},
+        rest,
+        repeated={canonical: tuple(sources) for canonical, sources in backbone.items() if len(sources) > 1},
+        unreadable={canonical: sources[0] for canonical, sources in backbone.items() if sources[0] not in tensors},
+        location=network.location,
+    )
+
+
+def _in_head(name: str) -> str | None:
+    layer = name.removeprefix("roi_heads.")
+    return canonical_only(layer) if layer != name and layer.startswith("res5.") else None
+
+
+def _is_zero_bias(canonical: str, sources: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> bool:
+    # Caffe2 writes a bias of zeros beside the first convolution, which has none in Detectron2.
+    if not canonical.endswith(".bias") or ".norm." in canonical:
+        return False
+    return all(source in tensors and not tensors[source].any() for source in sources)
+
+
+def _found_like(network: Network, layers: Iterable[str]) -> _Found:
+    """Take what lies under a prefix by the names of a model's backbone, and what lies beside it by the model's."""
+    tensors, local = network.place.tensors, network.local
+    own = re.search(r"(?<![^.])backbone\.(?:bottom_up\.|net\.)?$", network.plain_prefix)
+    siblings = below(network.root(own[0]), tensors) if own else local
+    wanted = set(layers)
+    weights = Weights(
+        SAME_NAMES,
+        tensors,
+        {layer: names[0] for layer, names in local.items() if names[0] in tensors and (own or _shares(layer, wanted))},
+        {name: names[0] for name, names in siblings.items() if len(names) == 1},
+        repeated={layer: tuple(names) for layer, names in local.items() if len(names) > 1},
+        unreadable={layer: names[0] for layer, names in local.items() if names[0] not in tensors},
+        location=network.location,
+        is_resnet=False,
+    )
+    return _Found(network, weights)
+
+
+def _shares(layer: str, wanted: set[str]) -> bool:
+    first = layer.partition(".")[0]
+    return layer in wanted or any(name.partition(".")[0] == first for name in wanted)
+
+
+def _is_marked(entry: Format, names: Iterable[str]) -> bool:
+    text = "\n".join(names)
 
     def found(pattern: str) -> bool:
-        return re.search(pattern, names, re.MULTILINE) is not None
+        return re.search(pattern, text, re.MULTILINE) is not None
 
     return all(map(found, entry.marks)) and not any(map(found, entry.absent))
+
+
+def _has_first_layers(weights: Weights) -> bool:
+    layers = {**weights.backbone, **weights.unreadable}
+    return "stem.conv1.weight" in layers and "res2.0.conv1.weight" in layers
 
 
 def _has_stem_of(weights: Weights) -> bool:
@@ -124,21 +239,158 @@ def _has_stem_of(weights: Weights) -> bool:
     return weights.format.stem is None or is_deep == (weights.format.stem != "basic")
 
 
+def _is_at(network: Network, prefix: str) -> bool:
+    """Whether MODEL.WEIGHTS_PREFIX names this network: by keys and prefix, by the prefix alone, or without wrappers."""
+    if not prefix:
+        return False
+    wanted = prefix.strip(".")
+    return wanted in {text.strip(".") for text in (network.location, network.prefix, network.plain_prefix)}
+
+
+def _at_prefix(found: list[_Found], prefix: str, path: str, networks: Iterable[Network]) -> list[_Found]:
+    here = [each for each in found if _is_at(each.network, prefix)]
+    exact = [each for each in here if each.network.location.strip(".") == prefix.strip(".")]
+    if here:
+        return exact or here
+    known = [each.network.location for each in found] or [network.location for network in networks]
+    nearest = difflib.get_close_matches(prefix, known, n=5, cutoff=0) or known[:5]
+    raise UserError(
+        f"{path} has no network under MODEL.WEIGHTS_PREFIX {prefix!r}; nothing was loaded.\n"
+        f"Networks in the file begin with: {', '.join(nearest) or 'none was found'}"
+    )
+
+
+def _choose(found: Sequence[_Found], path: str, like: Sequence[str]) -> Weights:
+    """Return the one network that is meant, with a word on what else there was."""
+    whole = [each for each in found if each.weights.is_whole] if found[0].weights.is_resnet else _fullest(found, like)
+    candidates = whole or list(found)
+    winners = [each for each in candidates if all(_goes_before(each, other) for other in candidates)]
+    if not winners and (exact := _with_all_names(candidates, like)):
+        winners = exact
+    if not winners:
+        raise UserError(_several(candidates, path))
+    chosen = winners[0]
+    others = [each.network.location for each in found if each is not chosen]
+    reason = _reason(chosen, others)
+    return chosen.weights._replace(choice=reason)
+
+
+def _fullest(found: Sequence[_Found], like: Sequence[str]) -> list[_Found]:
+    """Return those with every layer of a model's backbone; where none has, the one with most."""
+    layers = {layer for layer in backbone_names(like).values() if not layer.endswith(_COUNTER)}
+    full = [each for each in found if layers <= set(each.weights.backbone)]
+    return full or [max(found, key=lambda each: len(layers & set(each.weights.backbone)))]
+
+
+def _with_all_names(candidates: Sequence[_Found], like: Sequence[str]) -> list[_Found]:
+    """Return the one with every tensor of a model that has several networks in it, by the model's own names."""
+    names = {name for name in like if not name.endswith(_COUNTER)}
+    if not names:
+        return []
+    exact = []
+    for each in candidates:
+        everything = below("", each.network.place.tensors)
+        if names <= set(everything) and all(len(everything[name]) == 1 for name in names):
+            rest = {name: sources[0] for name, sources in everything.items()}
+            exact.append(_Found(each.network, each.weights._replace(format=SAME_NAMES, rest=rest)))
+    return exact if len({each.network.place.keys for each in exact}) == 1 else []
+
+
+def _goes_before(one: _Found, other: _Found) -> bool:
+    if one is other or _are_equal(one.weights, other.weights):
+        return True
+    location = other.network.location
+    if any(re.search(pattern, location) for pattern in one.weights.format.over):
+        return True
+    return one.network.is_averaged and not other.network.is_averaged and _same_shapes(one.weights, other.weights)
+
+
+def _same_shapes(one: Weights, other: Weights) -> bool:
+    def shapes(weights: Weights) -> dict[str, torch.Size]:
+        return {
+            layer: weights.tensors[name].shape
+            for layer, name in weights.backbone.items()
+            if not layer.endswith(_COUNTER)
+        }
+
+    return shapes(one) == shapes(other)
+
+
+def _are_equal(one: Weights, other: Weights) -> bool:
+    """Whether two networks of a file are one, stored under two names."""
+    if not _same_shapes(one, other):
+        return False
+    pairs = (
+        (one.tensors[one.backbone[layer]], other.tensors[other.backbone[layer]])
+        for layer in one.backbone
+        if not layer.endswith(_COUNTER)
+    )
+    return all(first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs)
+
+
+def _reason(chosen: _Found, others: Sequence[str]) -> str:
+    words = []
+    count = chosen.network.averaged_count
+    if count == 0:
+        words.append("n_averaged is 0: nothing was averaged yet, these are the weights that averaging begins with")
+    elif chosen.network.is_averaged:
+        words.append("these are averaged weights" + (f" (n_averaged {count})" if count else ""))
+    if others:
+        words.append(f"not taken: {', '.join(others)}; MODEL.WEIGHTS_PREFIX chooses")
+    return "; ".join(words)
+
+
+def _several(candidates: Sequence[_Found], path: str) -> str:
+    lines = "".join(f"\n  {each.network.location}  ({_what(each.weights)})" for each in candidates[:8])
+    more = f"\n  and {len(candidates) - 8} more" if len(candidates) > 8 else ""
+    return (
+        f"{path} holds {len(candidates)} networks, and nothing says which is meant; nothing was loaded:{lines}{more}\n"
+        f"Name one of them: MODEL.WEIGHTS_PREFIX {candidates[0].network.location}"
+    )
+
+
+def _what(weights: Weights) -> str:
+    if not weights.is_resnet:
+        return f"{len(weights.backbone)} tensors"
+    name = weights.architecture.name
+    return name if weights.is_whole else f"{name}, not whole"
+
+
 def _with_own_facts(weights: Weights, content: Any) -> Weights:
     """Add what a checkpoint of ours says of the pixels, strides and pools that it was trained with."""
     if not weights.format.detectron2_names:
         return weights
-    pixels, network = content.get("pixels"), content.get("network")
     facts: dict[str, Any] = {}
-    if isinstance(pixels, Mapping) and set(pixels) == set(Pixels._fields):
-        facts["pixels"] = (Pixels(pixels["format"], tuple(pixels["mean"]), tuple(pixels["std"])),)
-    if isinstance(network, Mapping):
+    if pixels := own_pixels(content):
+        facts["pixels"] = (pixels,)
+    network = content.get("network") if isinstance(content, Mapping) else None
+    if isinstance(network, Mapping) and weights.is_resnet:
         facts |= {key: network[key] for key in ("stem", "downsample", "stride_in_1x1") if key in network}
     return weights._replace(format=weights.format._replace(**facts))
 
 
-def _first_names(content: Any) -> list[str]:
-    for wrapper in _wrappers(FORMATS):
-        if tensors := unwrap(content, wrapper):
-            return list(tensors)[:5]
+def _unknown(content: Any, path: str, family: str) -> str:
+    places = find_places(content)
+    names = next((list(place.tensors)[:5] for place in places if place.tensors), _keys(content))
+    unreadable = [name for place in places for name in sorted(place.unreadable)]
+    lines = [
+        f"{path} belongs to {f'no file of the family {family}' if family else 'no weights family known here'}; "
+        "nothing was loaded.",
+        f"Its first names: {', '.join(names) or f'none, it is a {type(content).__name__}'}",
+    ]
+    if unreadable:
+        lines.append(f"Not plain tensors, but quantised, sparse or other objects: {', '.join(unreadable[:3])}")
+    lines += [
+        f"Known families: {', '.join(entry.name for entry in FORMATS)}",
+        "A network must have its first convolution and its blocks under one prefix. To take it as one of a family: "
+        "MODEL.WEIGHTS_FORMAT NAME",
+    ]
+    return "\n".join(lines)
+
+
+def _wanted(layers: Iterable[str]) -> str:
+    return f"\nThe backbone of the model begins with {', '.join(list(layers)[:3])}"
+
+
+def _keys(content: Any) -> list[str]:
     return [str(key) for key in content][:5] if isinstance(content, Mapping) else []

@@ -35,6 +35,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.ALLOW_PARTIAL_WEIGHTS = False
     # Family of MODEL.WEIGHTS, where its content would be taken for another; empty recognises it by content.
     cfg.MODEL.WEIGHTS_FORMAT = ""
+    # Where the network begins in MODEL.WEIGHTS, such as "encoder_q." or "state_dict.model.backbone.", for a file with
+    # several networks; "." is the top level; empty takes the only one that there is.
+    cfg.MODEL.WEIGHTS_PREFIX = ""
     # Let INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD be those that the weights were trained with, whatever they are set to.
     cfg.MODEL.FOLLOW_WEIGHTS = False
 

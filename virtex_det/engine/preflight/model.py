@@ -9,10 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from virtex_det.checkpoint import classes_in, read_file, recognise
-from virtex_det.checkpoint.agreement import family_of
-from virtex_det.checkpoint.loading import Required, fill
-from virtex_det.checkpoint.reading import local_path
+from virtex_det.checkpoint import classes_in
+from virtex_det.checkpoint.loading import fill
+from virtex_det.checkpoint.sources import Required, locate, open_for, read_content
 from virtex_det.data.seeding import seeded
 from virtex_det.engine.run_folder import read_classes
 
@@ -50,15 +49,15 @@ def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> No
     model = build_shapes(cfg)
     if not path:
         return
-    weights = recognise(read_file(local_path(path)), path, family_of(cfg) if require == "backbone" else "")
+    weights = open_for(tuple(model.state_dict()), path, require, cfg).weights
     partial = require == "backbone" and cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
     fill(model, weights, path, require=require, allow_partial=partial, cfg=cfg)
 
 
 def classes_of(weights: str) -> tuple[str, ...]:
     """Return the class names that a checkpoint was trained on, from the file or the run folder that it lies in."""
-    file = local_path(weights)
-    return classes_in(read_file(file)) or read_classes(file.parent)
+    file = locate(weights)
+    return classes_in(read_content(file)) or read_classes(file.parent)
 
 
 def warn_of_full_disk(cfg: CfgNode) -> None:

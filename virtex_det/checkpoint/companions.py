@@ -1,0 +1,124 @@
+"""What no tensor shows of a network, its pools, strides, activation and pixels: read beside the file, or assumed."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from virtex_det.checkpoint.formats import Pixels
+from virtex_det.checkpoint.recognition import Weights
+from virtex_det.errors import UserError
+
+# timm's names of the ResNets that compute what ours do: no blur pools, no other activation, attention or stem.
+_SAME_IN_TIMM = re.compile(
+    r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?:wide_)?resnex?t(?P<depth>\d+)(?:_v1)?[bcds]?(?:_\d+x\d+d|_2|_gn)?"
+    r"|resnet\d+(?:x\d+)?_clip(?:_gap)?"
+)
+_HARMLESS_ARGUMENTS = ("num_classes", "in_chans", "zero_init_last", "global_pool", "img_size", "pretrained")
+
+
+def told_beside(file: Path, weights: Weights, path: str) -> Weights:
+    """Return weights with what timm's or transformers' ``config.json`` beside the file says of the network.
+
+    What is then still unknown is assumed, and the weights say what.
+
+    Args:
+        file: of the weights, on disk.
+        weights: what was recognised in it.
+        path: for the message.
+
+    Raises:
+        UserError: the companion names a network that computes something else with these tensors.
+    """
+    if not weights.is_resnet:
+        return weights
+    config = _read(file.with_name("config.json"))
+    pretrained = config.get("pretrained_cfg")
+    pretrained = pretrained if isinstance(pretrained, Mapping) else {}
+    name = config.get("architecture") or pretrained.get("architecture")
+    if isinstance(name, str):
+        return _from_timm(config, pretrained, name, weights, path)
+    if config.get("model_type") == "resnet" and weights.format.name == "transformers":
+        return _from_transformers(config, _read(file.with_name("preprocessor_config.json")), weights, path)
+    if config.get("dilation") is True and weights.format.name in ("detr", "resnet_backbone"):
+        raise UserError(_refusal(path, "config.json beside it says dilation true (DC5), which no tensor shows"))
+    return weights._replace(assumed=_assumed(weights))
+
+
+def _from_timm(
+    config: Mapping[str, Any], pretrained: Mapping[str, Any], name: str, weights: Weights, path: str
+) -> Weights:
+    same = _SAME_IN_TIMM.fullmatch(name)
+    depth = weights.architecture.depth
+    if same and same["depth"] and depth and int(same["depth"]) != depth:
+        return weights._replace(
+            assumed=f"{_assumed(weights)} (config.json beside the file is of another network, {name})"
+        )
+    arguments = config.get("model_args")
+    unusual = [
+        f"{key}={value!r}"
+        for key, value in (arguments if isinstance(arguments, Mapping) else {}).items()
+        if key not in _HARMLESS_ARGUMENTS and not key.startswith("drop_") and (key, value) != ("output_stride", 32)
+    ]
+    if not same or unusual:
+        network = " ".join([name, *unusual])
+        raise UserError(_refusal(path, f"config.json beside it says that these are the tensors of timm's {network}"))
+    facts: dict[str, Any] = {"note": f"config.json beside the file says timm's {name}"}
+    if pixels := _pixels(pretrained.get("mean", config.get("mean")), pretrained.get("std", config.get("std"))):
+        facts["pixels"] = (pixels,)
+    return weights._replace(format=weights.format._replace(**facts))
+
+
+def _from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], weights: Weights, path: str) -> Weights:
+    activation = config.get("hidden_act", "relu")
+    if activation != "relu":
+        raise UserError(_refusal(path, f"config.json beside it says hidden_act {activation!r}, not relu"))
+    if config.get("downsample_in_first_stage"):
+        raise UserError(_refusal(path, "config.json beside it says downsample_in_first_stage true"))
+    facts: dict[str, Any] = {
+        "stride_in_1x1": bool(config.get("downsample_in_bottleneck")),
+        "note": "config.json beside the file says transformers' ResNet",
+    }
+    if pixels := _pixels(processor.get("image_mean"), processor.get("image_std")):
+        facts["pixels"] = (pixels,)
+    return weights._replace(format=weights.format._replace(**facts))
+
+
+def _refusal(path: str, what: str) -> str:
+    return (
+        f"{path} is another network than this package builds: {what}.\n"
+        "Its features would be wrong; nothing was loaded. Where config.json is not of this file, move the file into "
+        "a folder of its own."
+    )
+
+
+def _pixels(mean: Any, std: Any) -> Pixels | None:
+    values = []
+    for given in (mean, std):
+        if not isinstance(given, list | tuple) or len(given) != 3 or not all(isinstance(v, int | float) for v in given):
+            return None
+        values.append(tuple(round(255 * float(value), 3) for value in given))
+    return Pixels("RGB", *values)
+
+
+def _assumed(weights: Weights) -> str:
+    entry = weights.format
+    if entry.stride_in_1x1 is None and entry.stem is None:
+        return "ReLU; pools, strides and dilation as in this config"
+    pools = {"clip": "an average pool after the stem", "basic": "a 3x3 max pool after the stem"}
+    parts = ["ReLU", pools.get(entry.stem or "", "a 3x3 max pool after the stem"), "no blur pools", "no dilation"]
+    if entry.downsample == "clip":
+        parts.append("average pools in place of strides")
+    elif weights.architecture.has_bottlenecks:
+        parts.append(f"strides in the {'1x1' if entry.stride_in_1x1 else '3x3'} convolutions")
+    return ", ".join(parts)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is none, or none that can be read."""
+    try:
+        content = json.loads(file.read_bytes()) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,182 @@
+"""Where networks lie in what was read from a file: each under one prefix in one place, with all of its tensors."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+TOP_LEVEL = "."
+# What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put into names.
+_WRAPPERS = (
+    "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
+)
+_WRAPPER = re.compile(rf"(?<![^.])(?:(?:{_WRAPPERS})\.)+")
+_NOT_WEIGHTS = re.compile(r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scaler|amp)(?:_states?)?")
+_AVERAGED = re.compile(r"(?i)(?<![^._])(?:ema|swa|averaged?)(?=[._]|model|weights|state|callback|net|$)")
+_DEEPEST = 8  # mappings in mappings
+
+# In each way of naming a ResNet: its first convolution, and that of its first block.
+_SIGNATURES = (
+    (r"conv1\.weight", r"layer1\.0\.conv1\.weight"),  # torchvision, CLIP
+    (r"(?:conv1|stem)\.0\.weight", r"layer1\.0\.conv1\.weight"),  # deep stems of timm and mmpretrain
+    (r"stem\.conv1\.conv\.weight", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),  # timm's CLIP
+    (r"0\.weight", r"4\.0\.conv1\.weight"),  # children of torchvision's in nn.Sequential
+    (
+        r"embedder\.embedder\.convolution\.weight",
+        r"encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight",
+    ),  # transformers
+    (r"conv1_w", r"res2_0_branch2a_w"),  # Caffe2
+    (r"stem\.conv1\.weight", r"res2\.0\.conv1\.weight"),  # Detectron2
+)
+
+
+class Place(NamedTuple):
+    """A mapping of names to tensors in a file."""
+
+    keys: tuple[str, ...]  # on the way to it
+    tensors: dict[str, torch.Tensor]
+    unreadable: frozenset[str]  # names of what is no plain tensor
+
+
+class Network(NamedTuple):
+    """What lies under one prefix of a place."""
+
+    place: Place
+    prefix: str  # as the file has it, wrappers included
+
+    @property
+    def location(self) -> str:
+        """Keys and prefix in one, as MODEL.WEIGHTS_PREFIX may name it; "." is the top level."""
+        return "".join(f"{key}." for key in self.place.keys) + self.prefix or TOP_LEVEL
+
+    @property
+    def plain_prefix(self) -> str:
+        """The prefix without wrappers."""
+        return without_wrappers(self.prefix)
+
+    @property
+    def local(self) -> dict[str, list[str]]:
+        """Names below the prefix, without wrappers, and the names in the file that come to this."""
+        return below(self.prefix, [*self.place.tensors, *self.place.unreadable])
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether these are running averages: names or keys say so, or a count of what was averaged, if it began."""
+        count = self.averaged_count
+        return bool(_AVERAGED.search(self.location)) if count is None else count > 0
+
+    @property
+    def averaged_count(self) -> int | None:
+        """``n_averaged`` of PyTorch's AveragedModel; None where there is none."""
+        parts = self.prefix.split(".")
+        for end in range(len(parts)):
+            value = self.place.tensors.get(".".join([*parts[:end], "n_averaged"]))
+            if value is not None and value.numel() == 1:
+                return int(value)
+        return None
+
+    def root(self, own_prefix: str) -> str:
+        """Return the prefix without its last names, those of a family; wrappers stay with what they wrap."""
+        parts = self.prefix.split(".")[:-1]
+        for _ in range(own_prefix.count(".")):
+            while _is_wrapper(parts[-1]):
+                parts.pop()
+            parts.pop()
+        return "".join(f"{part}." for part in parts)
+
+
+def find_places(content: Any, keys: tuple[str, ...] = ()) -> list[Place]:
+    """Return every mapping with tensors in what was read from a file, but those of optimizers and schedules."""
+    return list(_walk(content, keys, set()))
+
+
+def find_networks(places: Iterable[Place]) -> list[Network]:
+    """Return the ResNets in places, by whatever names: where a first convolution and a first block share a prefix."""
+    return [Network(place, prefix) for place in places for prefix in _prefixes(place)]
+
+
+def find_like(places: Iterable[Place], layers: Iterable[str]) -> list[Network]:
+    """Return the networks in places that have layers of these names, most of them."""
+    layers = list(layers)
+    samples = dict.fromkeys(layers[index] for index in (0, len(layers) // 2, -1)) if layers else {}
+    found: dict[tuple[int, str], Network] = {}
+    for index, place in enumerate(places):
+        for name in place.tensors:
+            for layer in samples:
+                if (prefix := _prefix_before(layer, name)) is not None:
+                    found.setdefault((index, prefix), Network(place, prefix))
+    return list(found.values())
+
+
+@lru_cache(maxsize=100_000)
+def without_wrappers(name: str) -> str:
+    """Return a name or prefix without what DDP, torch.compile, FSDP and their like put into it.
+
+    Example:
+        >>> without_wrappers("_orig_mod.module.layer1._checkpoint_wrapped_module.0.conv1.weight")
+        'layer1.0.conv1.weight'
+    """
+    return _WRAPPER.sub("", name)
+
+
+def below(prefix: str, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return names below a prefix without wrappers, each with those in the file that come to it."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name.startswith(prefix):
+            found.setdefault(without_wrappers(name[len(prefix) :]), []).append(name)
+    return found
+
+
+def _walk(content: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[Place]:
+    if id(content) in seen or len(keys) > _DEEPEST:
+        return
+    seen.add(id(content))
+    items = [(str(key), value) for key, value in _items(content)]
+    tensors = {key: value for key, value in items if isinstance(value, torch.Tensor)}
+    unreadable = frozenset(key for key, value in items if value is None and "." in key)
+    if tensors or unreadable:
+        yield Place(keys, tensors, unreadable)
+    for key, value in items:
+        if isinstance(value, Mapping | list | tuple) and not _NOT_WEIGHTS.fullmatch(key):
+            yield from _walk(value, (*keys, key), seen)
+
+
+def _items(content: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(content, Mapping):
+        return content.items()
+    return enumerate(content) if isinstance(content, list | tuple) else ()
+
+
+def _prefixes(place: Place) -> list[str]:
+    names = [*place.tensors, *place.unreadable]
+    found: dict[str, None] = {}
+    for stem, block in _COMPILED:
+        stems = {match[1] for name in names if (match := stem.fullmatch(name))}
+        found |= {match[1]: None for name in names if (match := block.fullmatch(name)) and match[1] in stems}
+    return list(found)
+
+
+def _signature(pattern: str) -> re.Pattern[str]:
+    # Every dot may have wrappers behind it, so that the prefix ends where the network begins.
+    inside = pattern.replace(r"\.", rf"\.(?:(?:{_WRAPPERS})\.)*")
+    return re.compile(rf"((?:.*[./])?){inside}")
+
+
+_COMPILED = tuple((_signature(stem), _signature(block)) for stem, block in _SIGNATURES)
+
+
+def _prefix_before(layer: str, name: str) -> str | None:
+    if not name.endswith(layer.rpartition(".")[2]):
+        return None
+    parts = name.split(".")
+    for start in range(len(parts)):
+        if without_wrappers(".".join(parts[start:])) == layer and not _is_wrapper(parts[start]):
+            return "".join(f"{part}." for part in parts[:start])
+    return None
+
+
+def _is_wrapper(part: str) -> bool:
+    return re.fullmatch(_WRAPPERS, part) is not None

@@ -1,0 +1,105 @@
+"""A weights file as it is opened by all who ask what is in it: its place, its network, what is told beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from detectron2.config import CfgNode
+
+from virtex_det.checkpoint.companions import told_beside
+from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.checkpoint.shards import is_index, model_file, read_shards, shards_sha256
+from virtex_det.errors import UserError
+
+Required = Literal["backbone", "model"]
+
+
+class Source(NamedTuple):
+    """An opened weights file."""
+
+    file: Path
+    content: Any  # what was read from it
+    weights: Weights
+
+    def sha256(self) -> str:
+        """Return the hash of the file; of index and shards together where there are several."""
+        return content_sha256(self.file)
+
+
+def open_weights(
+    path: str,
+    cfg: CfgNode | None = None,
+    *,
+    like: Sequence[str] = (),
+    family: str = "",
+    prefix: str = "",
+    mmap: bool = True,
+) -> Source:
+    """Read a weights file and find its network.
+
+    Args:
+        path: a file, a folder with one model, or an address that Detectron2's path handlers know.
+        cfg: its MODEL.WEIGHTS_FORMAT and MODEL.WEIGHTS_PREFIX stand for the next two.
+        like: the names of a model, for backbones that are no ResNet.
+        family: take it as this one.
+        prefix: of the network that is meant.
+        mmap: as for `read_file`.
+
+    Raises:
+        UserError: it cannot be read, or holds no network that is known, or several.
+    """
+    file = locate(path)
+    content = read_content(file, mmap=mmap)
+    if cfg is not None:
+        family, prefix = cfg.MODEL.get("WEIGHTS_FORMAT", ""), cfg.MODEL.get("WEIGHTS_PREFIX", "")
+    weights = recognise(content, path, family, prefix=prefix, like=like)
+    return Source(file, content, told_beside(file, weights, path))
+
+
+def open_for(
+    names: Sequence[str], path: str, require: Required, cfg: CfgNode | None = None, *, mmap: bool = True
+) -> Source:
+    """Open a file for a model.
+
+    A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of the weights that the
+    training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file cannot be meant without it.
+
+    Args:
+        names: of the model's tensors.
+        path: a file, a folder with one model, or an address.
+        require: what is to be filled.
+        cfg: as for `open_weights`.
+        mmap: as for `read_file`.
+
+    Raises:
+        UserError: as `open_weights`.
+    """
+    if require == "backbone":
+        return open_weights(path, cfg, like=names, mmap=mmap)
+    try:
+        return open_weights(path, like=names, mmap=mmap)
+    except UserError:
+        prefix = "" if cfg is None else cfg.MODEL.get("WEIGHTS_PREFIX", "")
+        if not prefix:
+            raise
+        return open_weights(path, like=names, prefix=prefix, mmap=mmap)
+
+
+def locate(path: str) -> Path:
+    """Return where the file of a path or address lies; the one model in a folder that transformers or timm wrote.
+
+    Raises:
+        UserError: it cannot be fetched, or the folder has several models.
+    """
+    return model_file(local_path(path))
+
+
+def read_content(file: Path, *, mmap: bool = True) -> Any:
+    """Read a file as `read_file` does, or all files of a sharded model as one."""
+    return read_shards(file, mmap=mmap) if is_index(file) else read_file(file, mmap=mmap)
+
+
+def content_sha256(file: Path) -> str:
+    """Return the hash of a file, or of a sharded model: of the hashes of its files, in order."""
+    return shards_sha256(file) if is_index(file) else file_sha256(file)

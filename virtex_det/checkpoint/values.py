@@ -1,0 +1,53 @@
+"""What is wrong with the values of a tensor, seen before they are copied into a model."""
+
+import re
+
+import torch
+
+_CONVOLUTION = re.compile(r"(?:.*\.)?(?:stem\.conv\d|res[2-5]\.\d+\.(?:conv\d|shortcut))\.weight")
+_KNOWN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_COUNTER = ".num_batches_tracked"
+
+
+def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
+    """Return why a tensor cannot be what a model's `name` should hold, None where nothing speaks against it.
+
+    Looked for: other types of number, NaN and infinities, values beyond the model's type, negative variances, a
+    ResNet's convolution of one value alone. One pass over the values.
+
+    Args:
+        name: in the model.
+        tensor: of the file, of the target's shape.
+        target: the model's own.
+    """
+    return _wrong_type(name, tensor, target) or _wrong_values(name, tensor, target)
+
+
+def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float tensor"
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if name.endswith(_COUNTER):
+        return None if not tensor.is_complex() and tensor.dtype != torch.bool else f"{kind}, and counts batches"
+    if target.is_floating_point():
+        hint = "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
+        return None if tensor.dtype in _KNOWN else f"{kind}, not float{hint}"
+    return None if tensor.dtype == target.dtype else f"{kind}, not {str(target.dtype).removeprefix('torch.')}"
+
+
+def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
+    if not target.is_floating_point() or not tensor.numel() or name.endswith(_COUNTER) or tensor.is_meta:
+        return None
+    low, high = (float(value) for value in torch.aminmax(tensor))
+    if low != low or high != high:
+        return f"NaN in {int(tensor.isnan().sum()):,} of {tensor.numel():,} values"
+    largest = torch.finfo(target.dtype).max
+    if max(-low, high) > largest and (target.is_meta or bool(target.isfinite().all())):
+        if float("inf") in (-low, high):
+            return f"infinite in {int(tensor.isinf().sum()):,} of {tensor.numel():,} values"
+        return f"values up to {max(-low, high):.3g}, beyond {str(target.dtype).removeprefix('torch.')}"
+    if name.endswith("running_var") and low < 0:
+        return f"a variance of {low:.3g}"
+    if low == high and tensor.numel() > 1 and _CONVOLUTION.fullmatch(name):
+        return f"a convolution with {low:g} in all of its {tensor.numel():,} weights"
+    return None
