@@ -37,6 +37,10 @@ _FOREIGN = {
 }
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+# How formats end, with some bytes to spare for what programs add.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
+_TAIL = 64
+
 _ORIENTATION = 274  # tag of EXIF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -90,7 +94,7 @@ def check_eight_bits(source: Source) -> None:
 
 
 def inspect_image(source: Source, max_value: float = 0.0, name: str = "") -> tuple[int, int]:
-    """Return (height, width) of an image as it is shown, from its header where that says it.
+    """Return (height, width) of an image as it is shown, from its header where that says it and its end is there.
 
     Args:
         source: a path, or the encoded image itself.
@@ -100,9 +104,11 @@ def inspect_image(source: Source, max_value: float = 0.0, name: str = "") -> tup
     Raises:
         BrokenImage: as ``load_image``, as far as the header tells.
     """
-    with _opened(source, name) as (image, _):
+    with _opened(source, name) as (image, head):
         check_channels(image)
         check_white(image, max_value)
+        if _ends_early(image, head):
+            image.load()  # which says whether that does harm
         if image.format == "TIFF":
             image.load()  # when Pillow turns a TIFF itself
         width, height = image.size
@@ -173,6 +179,21 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
             f"Pillow says: {error}\n"
             "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
         ) from error
+
+
+def _ends_early(image: Image.Image, head: bytes) -> bool:
+    """Return whether a JPEG, PNG, GIF, WebP or BMP is without its end; the pixels may be whole all the same."""
+    file: Any = image.fp  # type: ignore[attr-defined]  # of an opened file
+    place = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _TAIL, 0))
+    tail = file.read()
+    file.seek(place)
+    if image.format in _ENDS:
+        return _ENDS[image.format] not in tail
+    if image.format == "WEBP":
+        return size < int.from_bytes(head[4:8], "little") + 8
+    return image.format == "BMP" and size < int.from_bytes(head[2:6], "little")
 
 
 def _file(source: Source) -> BinaryIO:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from virtex_det.data.image_checks import check_headers, check_some
+from virtex_det.data.image_checks import check_images, check_some
 from virtex_det.errors import UserError
 
 
@@ -29,14 +29,14 @@ def test_good_headers_are_let_through_and_the_dicts_stay_as_they_are(make_dicts)
     dicts = [*make_dicts(5, {1: FLOATS}), {"encoded_image": b"", "file_name": "a.tar/b"}]
     del dicts[0]["width"]
     before = [dict(entry) for entry in dicts]
-    check_headers("val", dicts, max_value=1.0)
+    check_images("val", dicts, max_value=1.0)
     assert dicts == before
 
 
 def test_all_that_headers_tell_is_said_at_once(make_dicts):
     dicts = make_dicts(6, {1: FLOATS, 2: FLOATS, 3: b"%!PS", 4: Image.new("RGB", (4, 8))})
     with pytest.raises(UserError, match=r"data set val: 4 of 6 images") as error:
-        check_headers("val", dicts, 0.0)
+        check_images("val", dicts, 0.0)
     for part in (r"1.tif (and 1 more)", "INPUT.MAX_VALUE", "3.tif", "PostScript", "4.tif has the size (4, 8)"):
         assert part in str(error.value)
 
@@ -44,10 +44,45 @@ def test_all_that_headers_tell_is_said_at_once(make_dicts):
 def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
     dicts = make_dicts(20, dict.fromkeys(range(20), FLOATS))
     with pytest.raises(UserError, match=r"(?s)train: of 20 images to train on 10|8 were looked at.*INPUT\.MAX_VALUE"):
-        check_some("train", dicts, "BGR", 0.0)
-    check_some("train", dicts, "BGR", 1.0)
+        check_some("train", dicts, 0.0)
+    check_some("train", dicts, 1.0)
 
 
 def test_a_broken_image_among_good_ones_does_not_hold_up_training(make_dicts):
-    check_some("train", make_dicts(3, {0: b"broken"}), "BGR", 0.0)
-    check_some("train", [], "BGR", 0.0)
+    check_some("train", make_dicts(3, {0: b"broken"}), 0.0)
+    check_some("train", [], 0.0)
+
+
+CUT = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP"}
+
+
+@pytest.mark.parametrize("suffix", CUT)
+@pytest.mark.parametrize("share", [0.5, 0.97])
+def test_a_file_that_lacks_its_end_is_found_without_reading_the_others_whole(suffix, share, tmp_path, monkeypatch):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    dicts = []
+    for number in range(3):
+        image.save(path := tmp_path / f"{number}.{suffix}", CUT[suffix])
+        dicts.append({"file_name": str(path), "image_id": number, "width": 60, "height": 40})
+    check_images("val", dicts, 0.0)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=rf"(?s)1 of 3 images.*2\.{suffix}"):
+        check_images("val", dicts, 0.0)
+
+
+def test_bytes_after_the_end_are_no_damage(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "0.jpg")
+    with (tmp_path / "0.jpg").open("ab") as file:
+        file.write(bytes(1000))
+    check_images("val", [{"file_name": str(tmp_path / "0.jpg"), "width": 60, "height": 40}], 0.0)
+
+
+def test_damage_within_a_file_is_found_where_images_are_read_whole(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "0.png")
+    content = bytearray((tmp_path / "0.png").read_bytes())
+    content[200:260] = bytes(60)
+    (tmp_path / "0.png").write_bytes(content)
+    dicts = [{"file_name": str(tmp_path / "0.png"), "width": 60, "height": 40}]
+    check_images("val", dicts, 0.0)
+    with pytest.raises(UserError, match="0.png"):
+        check_images("val", dicts, 0.0, whole=1)

@@ -13,7 +13,8 @@ from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
-from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples
+from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples, skips_broken_images
+from virtex_det.data.image_checks import check_some
 from virtex_det.data.left_out import WatchedBatches
 from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
@@ -115,7 +116,15 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     _check_sampler(cfg)
     dicts = keep_training_set(cfg).dicts
     _check_boxes(cfg, dicts)
+    if reads_images(cfg):
+        check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     return dicts
+
+
+def reads_images(cfg: CfgNode) -> bool:
+    """Return whether the config's mapper reads image files as ``read_image`` does; one of a user's own need not."""
+    name = cfg.DATALOADER.MAPPER
+    return name in MAPPER_REGISTRY and skips_broken_images(MAPPER_REGISTRY.get(name))
 
 
 def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from virtex_det.data.build import check_test_loader
+from virtex_det.data.build import check_test_loader, reads_images
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import find_missing, load_dataset
 from virtex_det.data.datasets.missing_files import list_missing
+from virtex_det.data.image_checks import check_images
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
@@ -38,10 +39,14 @@ def check_test_set(cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep:
         The images.
 
     Raises:
-        UserError: a picture is missing, or the annotations cannot be used for the metrics.
+        UserError: a picture is missing or cannot be read, or the annotations cannot be used for the metrics.
     """
     dicts = load_dataset(name)
     _check_pictures(name, dicts)
+    if reads_images(cfg):
+        # One in ten of the images that training reads: of COCO's 5000 none is left out.
+        whole = 0 if keep else cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // 10
+        check_images(name, dicts, cfg.INPUT.MAX_VALUE, whole)
     if own_evaluator:
         _check_evaluator(cfg, name, dicts, keep)
     check_test_loader(cfg, dicts)
