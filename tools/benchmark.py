@@ -13,22 +13,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-try:
-    from virtex_det.benchmark.comparison import Comparison
-    from virtex_det.benchmark.conditions import costs
-    from virtex_det.benchmark.page import save_figure, write_page
-    from virtex_det.benchmark.plots import plot_fractions, plot_time
-    from virtex_det.benchmark.rows import find_metrics
-    from virtex_det.benchmark.tables import FORMATS, render_markdown
-    from virtex_det.engine import with_one_screen_errors
-    from virtex_det.engine.matrix import Matrix, measured, read_matrix, recorded, report, run_matrix
-    from virtex_det.engine.matrix.local import LocalLauncher
-    from virtex_det.engine.matrix.runs import Launcher
-    from virtex_det.engine.matrix.slurm import Resources, SlurmLauncher
-    from virtex_det.engine.protocol_page import PAGE, render
-    from virtex_det.utils import write_atomically
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.conditions import costs
+from virtex_det.benchmark.page import save_figure, write_page
+from virtex_det.benchmark.plots import plot_fractions, plot_time
+from virtex_det.benchmark.rows import find_metrics
+from virtex_det.benchmark.tables import FORMATS, render_markdown
+from virtex_det.engine import with_one_screen_errors
+from virtex_det.engine.matrix import Matrix, measured, read_matrix, recorded, report, run_matrix
+from virtex_det.engine.matrix.local import LocalLauncher
+from virtex_det.engine.matrix.runs import Launcher
+from virtex_det.engine.matrix.slurm import Resources, SlurmLauncher
+from virtex_det.engine.protocol_page import PAGE, render
+from virtex_det.utils import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,20 +6,19 @@ python tools/build_clusters.py --dataset coco_2017_train_captions --bert google-
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-try:
-    import torch
+import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
-    from virtex_det.data.clusters import check_numbers, cluster, tf_idf
-    from virtex_det.data.datasets import load_dataset
-    from virtex_det.data.wordpiece import WordPieceTokenizer
-    from virtex_det.engine import with_one_screen_errors
-    from virtex_det.modeling.textual.bert import BertTextEncoder, sentence_vectors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+# isort: split
+import torch
+
+from virtex_det.data.clusters import check_numbers, cluster, tf_idf
+from virtex_det.data.datasets import load_dataset
+from virtex_det.data.wordpiece import WordPieceTokenizer
+from virtex_det.engine import with_one_screen_errors
+from virtex_det.modeling.textual.bert import BertTextEncoder, sentence_vectors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

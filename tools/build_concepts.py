@@ -6,16 +6,12 @@ python tools/build_concepts.py --dataset coco_2017_train_captions --tokenizer vo
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-try:
-    from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
-    from virtex_det.data.datasets import load_dataset
-    from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
-    from virtex_det.engine import with_one_screen_errors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
+from virtex_det.data.datasets import load_dataset
+from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.engine import with_one_screen_errors
 
 SHOWN = 12
 

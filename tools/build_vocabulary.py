@@ -6,15 +6,11 @@ python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 800
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-try:
-    from virtex_det.data import train_tokenizer
-    from virtex_det.data.datasets import load_dataset
-    from virtex_det.engine import with_one_screen_errors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.data import train_tokenizer
+from virtex_det.data.datasets import load_dataset
+from virtex_det.engine import with_one_screen_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,14 +13,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-try:
-    from detectron2.utils.env import seed_all_rng
+import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
-    from virtex_det.engine import load_config, with_one_screen_errors
-    from virtex_det.engine.captioning import Captioner, find_images, run_config, split_overrides, write_captions
-    from virtex_det.errors import UserError
-except ImportError as error:
-    sys.exit(f"error: {error}")
+# isort: split
+from detectron2.utils.env import seed_all_rng
+
+from virtex_det.engine import load_config, with_one_screen_errors
+from virtex_det.engine.captioning import Captioner, find_images, run_config, split_overrides, write_captions
+from virtex_det.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,16 +8,12 @@ python tools/convert_weights.py model_final.pth virtex.pth --to virtex
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import get_args
 
-try:
-    from virtex_det.checkpoint import convert
-    from virtex_det.checkpoint.conversion import Naming
-    from virtex_det.engine import with_one_screen_errors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.checkpoint import convert
+from virtex_det.checkpoint.conversion import Naming
+from virtex_det.engine import with_one_screen_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,13 +6,9 @@ Started again after an interruption, it goes on from where it was.
 
 import argparse
 import dataclasses
-import sys
 
-try:
-    from virtex_det.engine import with_one_screen_errors
-    from virtex_det.engine.demo import FULL, QUICK, run_demo
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.engine import with_one_screen_errors
+from virtex_det.engine.demo import FULL, QUICK, run_demo
 
 
 def main() -> None:

@@ -13,25 +13,24 @@ import argparse
 import json
 import logging
 import math
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-try:
-    from detectron2.data import DatasetCatalog
+import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
-    from virtex_det.data.datasets import check_datasets
-    from virtex_det.engine import with_one_screen_errors
-    from virtex_det.evaluation.detection.dataset_truth import read_truth
-    from virtex_det.evaluation.detection.detections import read_detections
-    from virtex_det.evaluation.detection.ground_truth import GroundTruth
-    from virtex_det.evaluation.detection.results_file import Results, evaluate_detections, tables
-    from virtex_det.evaluation.detection.summary import differences
-    from virtex_det.evaluation.detection.voc import VOCGroundTruth
-    from virtex_det.utils import write_atomically
-except ImportError as error:
-    sys.exit(f"error: {error}")
+# isort: split
+from detectron2.data import DatasetCatalog
+
+from virtex_det.data.datasets import check_datasets
+from virtex_det.engine import with_one_screen_errors
+from virtex_det.evaluation.detection.dataset_truth import read_truth
+from virtex_det.evaluation.detection.detections import read_detections
+from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.results_file import Results, evaluate_detections, tables
+from virtex_det.evaluation.detection.summary import differences
+from virtex_det.evaluation.detection.voc import VOCGroundTruth
+from virtex_det.utils import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

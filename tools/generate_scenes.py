@@ -9,15 +9,11 @@ python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-try:
-    from virtex_det.data.datasets import datasets_root, generate_scenes
-    from virtex_det.engine import with_one_screen_errors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.data.datasets import datasets_root, generate_scenes
+from virtex_det.engine import with_one_screen_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,19 +14,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-try:
-    from tabulate import tabulate
+import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
-    from virtex_det.engine import with_one_screen_errors
-    from virtex_det.errors import UserError
-    from virtex_det.model_zoo import list_models
-    from virtex_det.model_zoo.cache import cache_folder, cache_path, check
-    from virtex_det.model_zoo.catalog import Record, catalog, find
-    from virtex_det.model_zoo.download import fetch
-    from virtex_det.model_zoo.page import PAGE, render
-    from virtex_det.utils import write_atomically
-except ImportError as error:
-    sys.exit(f"error: {error}")
+# isort: split
+from tabulate import tabulate
+
+from virtex_det.engine import with_one_screen_errors
+from virtex_det.errors import UserError
+from virtex_det.model_zoo import list_models
+from virtex_det.model_zoo.cache import cache_folder, cache_path, check
+from virtex_det.model_zoo.catalog import Record, catalog, find
+from virtex_det.model_zoo.download import fetch
+from virtex_det.model_zoo.page import PAGE, render
+from virtex_det.utils import write_atomically
 
 Rows = list[dict[str, Any]]
 

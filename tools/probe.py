@@ -13,16 +13,13 @@ replace, and leaves a result record in OUTPUT_DIR. The last two train as tools/t
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-try:
-    from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
-    from virtex_det.engine.probe import follow_backbone, probe_voc07
-    from virtex_det.evaluation.probes import COSTS, FOLDS
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.config.help import key_help
+from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
+from virtex_det.engine.probe import follow_backbone, probe_voc07
+from virtex_det.evaluation.probes import COSTS, FOLDS
 
 CONFIGS = {
     "voc07": "voc07_svm.yaml",
@@ -49,7 +46,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     probes = parser.add_subparsers(dest="probe", required=True)
     for name, config in CONFIGS.items():
-        probe = probes.add_parser(name, parents=[argument_parser("")], conflict_handler="resolve")
+        probe = probes.add_parser(
+            name,
+            parents=[argument_parser()],
+            conflict_handler="resolve",
+            epilog=key_help(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         probe.set_defaults(config_file=str(Path(__file__).resolve().parents[1] / "configs" / "probes" / config))
         if name == "voc07":
             probe.add_argument("--costs", type=_costs, default=COSTS, help="separated by commas (default: %(default)s)")

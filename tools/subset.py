@@ -12,19 +12,18 @@ DATASETS.SUBSET_FILE takes each of the three forms. docs/low_data.md has the rul
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-try:
-    from detectron2.config import CfgNode
+import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
-    from virtex_det import get_cfg
-    from virtex_det.data.datasets import load_dataset, make_manifest
-    from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
-    from virtex_det.data.training_set import choose_images, describe_part, part_in
-    from virtex_det.engine import with_one_screen_errors
-except ImportError as error:
-    sys.exit(f"error: {error}")
+# isort: split
+from detectron2.config import CfgNode
+
+from virtex_det import get_cfg
+from virtex_det.data.datasets import load_dataset, make_manifest
+from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
+from virtex_det.data.training_set import choose_images, describe_part, part_in
+from virtex_det.engine import with_one_screen_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,8 +2,8 @@
 """Train or evaluate: caption pretraining, and detectors on what it gives.
 
     CPU, or one GPU:  python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml
-    8 GPUs:           python tools/train_net.py --num-gpus 8 \
-                          --config-file configs/detectron2/coco_segm_default_init_2x.yaml \
+    8 GPUs:           python tools/train_net.py --num-gpus 8 \\
+                          --config-file configs/detectron2/coco_segm_default_init_2x.yaml \\
                           MODEL.WEIGHTS bicaptioning_R_50_L1_H2048.pth OUTPUT_DIR output/coco_segm
     go on:            add --resume
     evaluate:         add --eval-only, with MODEL.WEIGHTS or --resume
@@ -11,12 +11,8 @@
 """
 
 import argparse
-import sys
 
-try:
-    from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
 
 
 def main(args: argparse.Namespace) -> None:
@@ -31,4 +27,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, argument_parser().parse_args())
+    launch(main, argument_parser(__doc__).parse_args())

@@ -16,15 +16,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-try:
-    from virtex_det.data.datasets import load_dataset
-    from virtex_det.engine import load_config, with_one_screen_errors
-    from virtex_det.engine.attention import AttentionDrawer, with_captions
-    from virtex_det.engine.attention_sheets import write_sheets
-    from virtex_det.engine.captioning import find_images, run_config, split_overrides
-    from virtex_det.errors import UserError
-except ImportError as error:
-    sys.exit(f"error: {error}")
+from virtex_det.data.datasets import load_dataset
+from virtex_det.engine import load_config, with_one_screen_errors
+from virtex_det.engine.attention import AttentionDrawer, with_captions
+from virtex_det.engine.attention_sheets import write_sheets
+from virtex_det.engine.captioning import find_images, run_config, split_overrides
+from virtex_det.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -50,7 +50,7 @@ def _from_hub(name: str) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub.errors import HFValidationError
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise needs_transformers(error) from error
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_WANTED))

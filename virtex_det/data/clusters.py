@@ -78,7 +78,7 @@ def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of
     try:
         from sklearn.cluster import MiniBatchKMeans
         from sklearn.preprocessing import normalize
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _needs_scikit_learn(error) from error
     kmeans = MiniBatchKMeans(size, random_state=seed, n_init="auto", batch_size=max(1024, size))
     found = kmeans.fit_predict(normalize(vectors)).tolist()
@@ -108,7 +108,7 @@ def tf_idf(captions: Sequence[str]) -> Any:
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _needs_scikit_learn(error) from error
     try:
         return TfidfVectorizer(strip_accents="unicode").fit_transform(captions)

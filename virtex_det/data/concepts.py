@@ -155,7 +155,7 @@ def _tagger() -> Callable[[list[str]], list[str]]:
     """Return what maps the words of a caption to "noun", "adjective", "verb" or "other" each."""
     try:
         from HanTa.HanoverTagger import HanoverTagger
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             "Concept sets need the part-of-speech tagger HanTa, which is not installed here.\n"
             'Install the pretraining extra: pip install -e ".[pretrain]"'

@@ -103,7 +103,7 @@ def _sentencepiece() -> ModuleType:
     """Import SentencePiece only where captions are used: fine-tuning a detector does without it."""
     try:
         import sentencepiece
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             "Captions need SentencePiece, which is not installed here.\n"
             'Install the pretraining extra: pip install -e ".[pretrain]"'

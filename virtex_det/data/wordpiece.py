@@ -27,7 +27,7 @@ class WordPieceTokenizer:
         folder = bert_folder(source, VOCABULARY)
         try:
             from transformers import BertTokenizer
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise needs_transformers(error) from error
         try:
             self._tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)

@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import load_config
+from virtex_det.config.help import key_help
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
 from virtex_det.engine.run_folder import (
@@ -29,9 +30,15 @@ from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
 
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's own arguments: --config-file, --num-gpus, --resume, --eval-only, KEY VALUE and the rest."""
-    return default_argument_parser(epilog)
+def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's own arguments: --config-file, --num-gpus, --resume, --eval-only, KEY VALUE and the rest.
+
+    Args:
+        description: what ``-h`` says before the arguments; after them it names the main keys of a config.
+    """
+    parser = default_argument_parser(key_help())
+    parser.description = description
+    return parser
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

@@ -157,7 +157,7 @@ def _webdataset() -> ModuleType:
     """Import webdataset only where there are shards."""
     try:
         import webdataset
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             "Shards need webdataset, which is not installed here.\n"
             'Install the pretraining extra: pip install -e ".[pretrain]"'

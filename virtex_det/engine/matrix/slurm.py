@@ -126,7 +126,7 @@ def _executor(folder: Path, resources: Resources, cluster: str) -> "submitit.Aut
     try:
         import cloudpickle
         import submitit
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError("--slurm needs submitit: pip install submitit") from error
     try:
         executor = submitit.AutoExecutor(folder, cluster=cluster)

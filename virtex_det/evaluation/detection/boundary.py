@@ -68,7 +68,7 @@ class BoundaryPrecision:
 def _library() -> ModuleType:
     try:
         library = importlib.import_module("faster_coco_eval")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             "Boundary AP needs the package faster-coco-eval, which is not here: pip install 'virtex_det[boundary]', or "
             "leave TEST.BOUNDARY_AP False."

@@ -148,7 +148,7 @@ def _read(source: str | Path) -> Any:
         from safetensors import SafetensorError
         from transformers import BertConfig, BertModel
         from transformers.utils import logging
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise needs_transformers(error) from error
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it warns of is checked here

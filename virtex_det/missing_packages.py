@@ -1,0 +1,42 @@
+"""One line that says what to install where a package is missing; every other failed import keeps its traceback."""
+
+import sys
+from types import TracebackType
+
+_INSTALLER = "python tools/install_detectron2.py"
+_COMMANDS = {
+    "detectron2": _INSTALLER,
+    "torch": _INSTALLER,
+    "torchvision": _INSTALLER,
+    "pkg_resources": "pip install 'setuptools<81'",
+}
+_NAMES = {"detectron2": "Detectron2", "torch": "PyTorch"}
+
+
+class MissingPackage(ImportError):
+    """A package that virtex_det needs is not installed; the message says how to install it."""
+
+
+def explain_missing(error: ModuleNotFoundError) -> ImportError:
+    """Return what to raise for a module that was not found.
+
+    That is a MissingPackage, of which nothing but its message is shown where nobody catches it, when the whole package
+    is missing. When it is a module of a package that is there, or one of ours, the installation is broken or there is
+    a bug: the error itself, with its traceback.
+    """
+    name = error.name or ""
+    if not name or "." in name or name == "virtex_det":
+        return error
+    sys.excepthook = _show
+    command = _COMMANDS.get(name, "pip install -e . (in the folder of virtex_det)")
+    needed = _NAMES.get(name, name)
+    return MissingPackage(
+        f"virtex_det needs {needed}, which cannot be imported here ({error}); install it with: {command}"
+    )
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, MissingPackage):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
