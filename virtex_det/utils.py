@@ -35,6 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
+    unfinished.unlink(missing_ok=True)  # a link there would be written through
     try:
         yield unfinished
         with unfinished.open("rb") as file:

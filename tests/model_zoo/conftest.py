@@ -1,7 +1,9 @@
 """A server on this machine that can misbehave, and a cache of its own for each test."""
 
 import hashlib
+import json
 import re
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,10 @@ import pytest
 
 from virtex_det.model_zoo import download
 
-PAYLOAD = bytes(range(256)) * 400  # no weights: fetching does not look inside
+HEADER = json.dumps({"a": {"dtype": "U8", "shape": [102_000], "data_offsets": [0, 102_000]}}).encode().ljust(392)
+NUMBERS = bytes(range(250)) * 408
+PAYLOAD = struct.pack("<Q", len(HEADER)) + HEADER + NUMBERS  # 102,400 bytes in the form of safetensors
+OTHER = PAYLOAD[:400] + NUMBERS[::-1]
 
 
 class Server(ThreadingHTTPServer):
@@ -30,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.location = ""  # redirect to it
         self.excess = 0  # bytes that are promised and do not come
         self.pause = 0.0  # before each reply
+        self.raw = b""  # send just this, and close the connection
 
     @property
     def url(self) -> str:
@@ -50,6 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.requests.append(dict(self.headers))
         time.sleep(server.pause)
+        if server.raw:
+            self.close_connection = True
+            self.wfile.write(server.raw)
+            return None
         if server.location and self.path not in ("/page", "/file"):
             return self.reply(302, b"", Location=server.location)
         if self.path == "/page":

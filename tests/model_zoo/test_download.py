@@ -1,18 +1,27 @@
 import dataclasses
+import gzip
 import hashlib
+import io
+import json
 import os
+import pickle
 import resource
 import time
+import zipfile
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
+import torch
 
-from tests.model_zoo.conftest import PAYLOAD
+from tests.in_a_child import message_of
+from tests.model_zoo.conftest import OTHER, PAYLOAD
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import download
 from virtex_det.model_zoo.cache import check
-from virtex_det.model_zoo.catalog import Record
+from virtex_det.model_zoo.catalog import Record, find
 from virtex_det.model_zoo.download import fetch
 
 SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
@@ -144,8 +153,8 @@ def test_a_part_is_not_gone_on_with_when_the_remote_file_changed_meanwhile(recor
     server.cut_after = 10_000
     with pytest.raises(UserError):
         fetch(record_without_hash)
-    server.cut_after, server.payload = 0, PAYLOAD[::-1]
-    assert fetch(record_without_hash).read_bytes() == PAYLOAD[::-1]
+    server.cut_after, server.payload = 0, OTHER
+    assert fetch(record_without_hash).read_bytes() == OTHER
 
 
 def test_a_part_that_is_whole_already_is_not_fetched_again(record, server, cache):
@@ -172,7 +181,7 @@ def test_another_size_than_the_catalogue_says_is_an_error(record_without_hash, c
 
 
 def test_wrong_bytes_are_an_error_and_not_kept(record, server, cache):
-    server.payload = b"\xff" + PAYLOAD[1:]
+    server.payload = OTHER
     with pytest.raises(UserError, match=f"the catalogue says {SHA256}"):
         fetch(record)
     assert "weights.pth" not in leftovers(cache) and "weights.pth.part" not in leftovers(cache)
@@ -268,7 +277,7 @@ def test_a_touched_file_is_read_again_and_accepted(record):
 def test_a_remote_file_without_a_known_hash_may_not_change_later(record_without_hash, server):
     path = fetch(record_without_hash)
     path.unlink()
-    server.payload = PAYLOAD[::-1]
+    server.payload = OTHER
     with pytest.raises(UserError, match=f"it was {SHA256} when weights was first fetched"):
         fetch(record_without_hash)
     assert not path.exists()
@@ -276,8 +285,8 @@ def test_a_remote_file_without_a_known_hash_may_not_change_later(record_without_
 
 def test_a_file_put_there_by_hand_is_used(record_without_hash, server, cache):
     cache.mkdir()
-    (cache / "weights.pth").write_bytes(b"by hand")
-    assert fetch(record_without_hash).read_bytes() == b"by hand"
+    (cache / "weights.pth").write_bytes(OTHER)
+    assert fetch(record_without_hash).read_bytes() == OTHER
     assert not server.requests
 
 
@@ -360,3 +369,255 @@ def test_the_proxy_of_the_environment_is_used(record, server, monkeypatch):
     elsewhere = dataclasses.replace(record, urls=["http://weights.invalid/weights.pth"])
     assert fetch(elsewhere).read_bytes() == PAYLOAD
     assert server.requests[0]["Host"] == "weights.invalid"
+
+
+# --- what comes with status 200 and is not the file, where neither hash nor size is known
+
+
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.txt", content)
+    return stream.getvalue()
+
+
+def torch_file(**options) -> bytes:
+    stream = io.BytesIO()
+    torch.save({"a": torch.arange(1000.0)}, stream, **options)
+    return stream.getvalue()
+
+
+NEW, OLD = torch_file(), torch_file(_use_new_zipfile_serialization=False)
+PICKLED = pickle.dumps({"model": {"a": np.zeros(1000)}}, 2)
+PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
+INSTEAD = {
+    "a web page": PAGE,
+    "a web page behind blanks": b"\n\n   \t" + PAGE,
+    "a web page behind a byte order mark": b"\xef\xbb\xbf" + PAGE,
+    "a web page behind a comment": b"<!-- " + b"x" * 600 + b" -->" + PAGE,
+    "a web page in UTF-16": PAGE.decode().encode("utf-16"),
+    "a web page behind text": b"Warning: line 3\n" + PAGE,
+    "a compressed web page": gzip.compress(PAGE),
+    "XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    "JSON": b'{"error": "quota exceeded"}',
+    "JSON in a list": b'[{"error": "quota exceeded"}]',
+    "text": b"Not Found",
+    "one line break": b"\n",
+    "a Git-LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    "zeros": bytes(10_000),
+    "an archive of something else": zipped(PAGE),
+    "an archive in gzip": gzip.compress(NEW),
+    "a tar archive": b"weights.pth" + bytes(10_000),
+    "weights cut in half": PAYLOAD[:51_200],
+    "weights without their last byte": PAYLOAD[:-1],
+    "weights with more behind them": PAYLOAD + b"\n",
+    "a header alone": PAYLOAD[:200],
+    "a torch file cut in half": NEW[: len(NEW) // 2],
+    "a torch file without its last byte": NEW[:-1],
+    "a torch file with zeros in its middle": NEW[:1500] + bytes(1000) + NEW[2500:],
+    "an old torch file cut in half": OLD[: len(OLD) // 2],
+    "an old torch file without its last byte": OLD[:-1],
+    "a pickle cut in half": PICKLED[: len(PICKLED) // 2],
+    "a pickle without its end": PICKLED[:-1],
+    "four bytes of a zip archive": NEW[:4],
+}
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_no_whole_file_of_weights_is_not_kept(name, record_without_hash, server, cache):
+    server.payload = INSTEAD[name]
+    with pytest.raises(UserError, match=r"(?s)weights was not fetched:.*http://.*Fetched by hand from") as caught:
+        fetch(record_without_hash)
+    assert leftovers(cache) == []
+    assert len(str(caught.value).splitlines()) == 3
+    server.payload = PAYLOAD
+    assert fetch(record_without_hash).read_bytes() == PAYLOAD
+
+
+@pytest.mark.parametrize("payload", [NEW, OLD, PICKLED, PAYLOAD])
+def test_whole_weights_of_each_form_are_kept(payload, record_without_hash, server):
+    server.payload = payload
+    assert fetch(record_without_hash).read_bytes() == payload
+
+
+@pytest.mark.parametrize("name", ["JSON", "a torch file cut in half"])
+def test_what_an_earlier_version_kept_is_looked_at_once_more(name, record_without_hash, cache):
+    cache.mkdir()
+    path = cache / "weights.pth"
+    path.write_bytes(INSTEAD[name])
+    status = path.stat()
+    note = {"sha256": hashlib.sha256(INSTEAD[name]).hexdigest(), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    (cache / "weights.pth.sha256.json").write_text(json.dumps(note))
+    with pytest.raises(UserError, match=f"Delete it to fetch it again: rm '{path}'"):
+        fetch(record_without_hash)
+
+
+def head(*lines: str, status: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([status, *lines, "", ""]).encode("latin1")
+
+
+LENGTH = f"Content-Length: {len(PAYLOAD)}"
+ANSWERS = {
+    "a length that is a word": (head("Content-Length: abc") + PAYLOAD, True),
+    "a length with a sign": (head("Content-Length: +102400") + PAYLOAD, True),
+    "a length below nothing": (head("Content-Length: -5") + PAYLOAD, True),
+    "a length in full-width digits": (head("Content-Length: \xb2\xb3") + PAYLOAD, True),
+    "a length of 10^30": (head(f"Content-Length: {10**30}") + PAYLOAD, False),
+    "a length of 10^17": (head(f"Content-Length: {10**17}") + PAYLOAD, False),
+    "two lengths": (head("Content-Length: 5", "Content-Length: 7") + PAYLOAD, False),
+    "a length that is short": (head("Content-Length: 500") + PAYLOAD[:500], False),
+    "no length": (head() + PAYLOAD, True),
+    "no length, and cut": (head() + PAYLOAD[:50_000], False),
+    "HTTP/1.0, and cut": (head(status="HTTP/1.0 200 OK") + PAYLOAD[:50_000], False),
+    "chunks": (head("Transfer-Encoding: chunked") + b"19000\r\n" + PAYLOAD + b"\r\n0\r\n\r\n", True),
+    "chunks, and cut": (head("Transfer-Encoding: chunked") + b"19000\r\n" + PAYLOAD[:5000], False),
+    "chunks of an unknown size": (head("Transfer-Encoding: chunked") + b"zz\r\n" + PAYLOAD, False),
+    "an empty body": (head("Content-Length: 0"), False),
+    "no content": (head(status="HTTP/1.1 204 No Content"), False),
+    "several choices": (head(LENGTH, status="HTTP/1.1 300 Multiple Choices") + PAYLOAD, False),
+    "not modified": (head(status="HTTP/1.1 304 Not Modified"), False),
+    "a status of its own": (head(LENGTH, status="HTTP/1.1 299 Odd") + PAYLOAD, False),
+    "a piece that was not asked for": (
+        head("Content-Length: 400", "Content-Range: bytes 0-399/102400", status="HTTP/1.1 206 Partial") + PAYLOAD[:400],
+        False,
+    ),
+    "a piece of another place": (
+        head("Content-Length: 4", "Content-Range: bytes 7-10/102400", status="HTTP/1.1 206 Partial") + b"abcd",
+        False,
+    ),
+    "a piece of nowhere": (head(LENGTH, status="HTTP/1.1 206 Partial") + PAYLOAD, False),
+    "compressed on the way": (
+        head("Content-Encoding: gzip", f"Content-Length: {len(gzip.compress(PAYLOAD, mtime=0))}")
+        + gzip.compress(PAYLOAD, mtime=0),
+        True,
+    ),
+    "compressed as it says, and not": (head("Content-Encoding: gzip", LENGTH) + PAYLOAD, False),
+    "a redirect to a bad address": (head("Location: http://[bad", status="HTTP/1.1 302 Found"), False),
+    "a redirect to a bad port": (head("Location: http://localhost:abc/", status="HTTP/1.1 302 Found"), False),
+    "a redirect to an empty host": (head("Location: http:///x", status="HTTP/1.1 302 Found"), False),
+    "a redirect to a long name": (head(f"Location: http://{'a' * 300}/", status="HTTP/1.1 302 Found"), False),
+    "a redirect to dots": (head("Location: http://a..b/", status="HTTP/1.1 302 Found"), False),
+    "a redirect in circles": (head("Location: /", status="HTTP/1.1 302 Found"), False),
+    "a redirect to a file": (head("Location: file:///etc/passwd", status="HTTP/1.1 302 Found"), False),
+    "a redirect to ftp": (head("Location: ftp://localhost/x", status="HTTP/1.1 302 Found"), False),
+    "a redirect to data": (head("Location: data:text/plain,x", status="HTTP/1.1 302 Found"), False),
+    "a redirect to nowhere": (head(status="HTTP/1.1 302 Found"), False),
+    "bytes that are no answer": (b"\x00\x01\x02\xff" * 100, False),
+    "a head without end": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1000, False),
+    "a line without end": (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000, False),
+    "a status that is a word": (b"HTTP/1.1 abc OK\r\n\r\n" + PAYLOAD, False),
+    "nothing at all": (b" ", False),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_odd_answer_is_the_file_or_one_screen(name, record_without_hash, server, cache):
+    server.raw, is_whole = ANSWERS[name]
+    if is_whole:
+        assert fetch(record_without_hash).read_bytes() == PAYLOAD
+        return
+    with pytest.raises(UserError, match="weights was not fetched") as caught:
+        fetch(record_without_hash)
+    assert len(str(caught.value).splitlines()) == 3
+    assert "weights.pth" not in leftovers(cache)
+
+
+def test_a_redirect_from_https_to_http_is_refused(record, monkeypatch):
+    def sent_on(self, request, **options):
+        response = requests.Response()
+        response.request, response.url, response.raw = request, request.url, io.BytesIO(PAYLOAD)
+        response.status_code = 302 if request.url.startswith("https:") else 200
+        response.headers["Location"] = "http://localhost/weights.pth"
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", sent_on)
+    with pytest.raises(UserError, match="redirected from https to http"):
+        fetch(dataclasses.replace(record, urls=["https://localhost/weights.pth"]))
+
+
+def test_a_server_without_end_is_left(record_without_hash, server, cache, monkeypatch):
+    monkeypatch.setattr(download, "MAX_BYTES", 50_000)
+    with pytest.raises(UserError, match="more than 50,000 bytes"):
+        fetch(record_without_hash)
+
+
+# --- what someone put into the cache
+
+
+@pytest.mark.parametrize("suffix", [".part", ".part.version"])
+@pytest.mark.parametrize("is_hard", [True, False])
+def test_a_link_in_the_cache_is_not_written_through(record, server, cache, tmp_path, suffix, is_hard):
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    cache.mkdir()
+    (cache / "weights.pth.part").write_bytes(PAYLOAD[:100])
+    (cache / "weights.pth.part.version").write_text('"1"')
+    link = cache / f"weights.pth{suffix}"
+    link.unlink()
+    os.link(secret, link) if is_hard else link.symlink_to(secret)
+    assert fetch(record).read_bytes() == PAYLOAD
+    assert secret.read_text() == "mine"
+    assert "mine" not in str(server.requests)
+
+
+def test_a_link_to_nothing_as_a_part_makes_nothing(record, cache, tmp_path):
+    cache.mkdir()
+    (cache / "weights.pth.part").symlink_to(tmp_path / "made")
+    fetch(record)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_link_as_a_lock_does_not_empty_a_file(record, cache, tmp_path):
+    (tmp_path / "secret").write_text("mine")
+    cache.mkdir()
+    (cache / ".weights.pth.lock").symlink_to(tmp_path / "secret")
+    fetch(record)
+    assert (tmp_path / "secret").read_text() == "mine"
+
+
+def test_a_link_from_the_mirror_is_followed_and_copied(record, tmp_path, monkeypatch):
+    (tmp_path / "store").write_bytes(PAYLOAD)
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "weights.pth").symlink_to(tmp_path / "store")
+    monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
+    assert not fetch(record).is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize(
+    "name", ["weights.pth", "weights.pth.part", "weights.pth.sha256.json", "weights.pth.part.version"]
+)
+def test_a_pipe_or_a_folder_in_the_cache_is_no_hang(record, cache, kind, name):
+    cache.mkdir()
+    if name != "weights.pth":
+        (cache / "weights.pth.part").touch()
+    if name == "weights.pth.sha256.json":
+        (cache / "weights.pth").write_bytes(PAYLOAD)
+    (cache / name).unlink(missing_ok=True)
+    os.mkfifo(cache / name) if kind == "pipe" else (cache / name).mkdir()
+    said = message_of(lambda: fetch(record))
+    assert not said.startswith(("KILLED", "TRACEBACK")), said
+    assert said == "ACCEPTED" or str(cache) in said
+
+
+@pytest.mark.parametrize("note", ["[1]", "{}", '"x"', "[" * 100_000, '{"sha256": 3}', "\x00", '{"other": 1}'])
+def test_a_note_that_is_damaged_is_named(record, cache, note):
+    fetch(record)
+    (cache / "weights.pth.sha256.json").write_text(note)
+    with pytest.raises(UserError, match=r"sha256.json is damaged.*Delete it"):
+        fetch(record)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", "", "a\0b", "\udc80", "x" * 100_000])
+def test_a_name_that_leads_out_of_the_cache_is_no_name(name):
+    with pytest.raises(UserError, match="model zoo has no weights"):
+        find(name)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a/x.p/th", "http://a/..", "http://a/x." + "y" * 300, "http://a/x.\x00", "http://a/"]
+)
+def test_a_file_keeps_its_name_whatever_the_address(record, url):
+    assert dataclasses.replace(record, urls=[url]).file_name == "weights.pth"

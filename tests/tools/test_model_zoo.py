@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import catalog
 
 TOOL = Path(__file__).parents[2] / "tools" / "model_zoo.py"
+WEIGHTS = pickle.dumps({"a": 1}, 2)
 NAME = "redcaps"
 
 
@@ -21,7 +23,7 @@ def tool(tmp_path, monkeypatch, capsys):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror" / f"{NAME}.pth").write_bytes(b"weights")
+    (tmp_path / "mirror" / f"{NAME}.pth").write_bytes(WEIGHTS)
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
@@ -55,7 +57,7 @@ def test_info_as_json(tool):
 def test_download_prints_where_the_file_is(tool, tmp_path):
     path = tmp_path / "cache" / f"{NAME}.pth"
     assert json.loads(tool("download", NAME, "--json")) == [{"name": NAME, "path": str(path)}]
-    assert path.read_bytes() == b"weights"
+    assert path.read_bytes() == WEIGHTS
 
 
 def test_verify_reads_what_is_cached(tool):

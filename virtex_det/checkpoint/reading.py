@@ -24,7 +24,7 @@ MAX_HEADER = 16 << 20  # bytes of the header of a safetensors file
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # Detectron2's .pkl: binary pickles of NumPy arrays
 _LFS_MAGIC = b"version https://git-lfs"
-_FETCH_AGAIN = "fetch it again"
+_FETCH_AGAIN = "delete it and fetch it again"
 
 
 def local_path(path: str) -> Path:
@@ -35,9 +35,12 @@ def local_path(path: str) -> Path:
     """
     try:
         return Path(PathManager.get_local_path(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # each of the handlers raises what the library behind it does
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"Cannot fetch {path}: {error}. Check the address and the network, or give a local file."
+            f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local file."
         ) from error
 
 
@@ -60,6 +63,8 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         head = file.read(512)
         if not head:
             raise Refused(f"is empty (0 bytes): {_FETCH_AGAIN}.")
+        if problem := not_weights(head):
+            raise Refused(problem)
         if head.startswith(_ZIP_MAGIC):
             mapped = Mapped(file, copy=not mmap)
             return plain(read_archive(file, mapped), len(mapped.bytes))
@@ -69,15 +74,21 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         if _PICKLE_MAGIC.match(head):
             mapped = Mapped(file, copy=True)
             return plain(unpickling.load(cast(BinaryIO, mapped.map)), len(mapped.bytes))
-        if _is_safetensors(head):
-            return _read_safetensors(path, file)
-        raise Refused(_what_else(head))
+        return _read_safetensors(path, file)
+
+
+def not_weights(beginning: bytes) -> str:
+    """Return what a file is instead of weights, by its first 512 bytes; "" where they may be weights."""
+    magic = (_ZIP_MAGIC, LEGACY_MAGIC)
+    if beginning.startswith(magic) or _PICKLE_MAGIC.match(beginning) or _is_safetensors(beginning):
+        return ""
+    return _what_else(beginning)
 
 
 def file_sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read piece by piece."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
@@ -145,7 +156,7 @@ def _what_else(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(_LFS_MAGIC):
         return "is a Git-LFS pointer, not the weights themselves: run `git lfs pull` in the clone that it comes from."
-    if text.startswith(b"<"):
+    if text.startswith(b"<") or re.search(rb"<(!doctype )?html", head, re.IGNORECASE):
         return "is a web page, not weights: the link wanted a login or a confirmation; fetch the file itself."
     if _is_text(head):
         return f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."

@@ -114,7 +114,7 @@ class _Member(NamedTuple):
                 "it. Unpack it, or save the weights again."
             )
         found = mapped.part(self.begin, self.size)
-        if zlib.crc32(memoryview(found.numpy())) != self.crc:
+        if zlib.crc32(found.numpy().data) != self.crc:
             raise ValueError(f"the checksum of {self.name:.100} is not that of its bytes")
         return found
 

@@ -6,18 +6,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.errors import UserError
+from virtex_det.files import read_regular
 from virtex_det.model_zoo.catalog import Record
 from virtex_det.utils import write_atomically
 
+_MAX_NOTES = 1 << 16  # bytes
+
 
 class Seen(NamedTuple):
-    """What a file was when it was last hashed; size and time say whether it has to be hashed again."""
+    """What a file was when it was last looked at; size and time say whether it has to be looked at again."""
 
     sha256: str
     size: int
     mtime_ns: int
+    are_weights: bool = False  # it has the catalogue's hash, or was read to its end
 
 
 def cache_folder() -> Path:
@@ -48,14 +52,29 @@ def check(record: Record, path: Path, *, thorough: bool = False) -> str:
         UserError: when it is another file.
     """
     seen, status = recall(path), path.stat()
-    unchanged = seen is not None and seen[1:] == (status.st_size, status.st_mtime_ns)
-    digest = seen.sha256 if seen is not None and unchanged and not thorough else file_sha256(path)
-    if problem := difference(record, seen, digest, status.st_size):
-        raise UserError(f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{path}'")
-    if not unchanged:
+    unchanged = seen is not None and (seen.size, seen.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    known = seen if unchanged and not thorough else None
+    digest = known.sha256 if known else file_sha256(path)
+    problem = difference(record, seen, digest, status.st_size)
+    if not problem and record.sha256 is None and not (known and known.are_weights):
+        problem = not_whole(path)
+    if problem:
+        problem = problem.rstrip(".")
+        quoted = str(path).replace("'", "'\"'\"'")  # as a shell wants it
+        raise UserError(f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{quoted}'")
+    if seen is None or not (unchanged and seen.are_weights):
         with suppress(OSError):  # a read-only cache is used as it is
             remember(path, path, digest)
     return digest
+
+
+def not_whole(path: Path) -> str:
+    """Return why a file is not one of weights that is whole, by reading all of it; "" where it is."""
+    try:
+        read_file(path)
+    except UserError as error:
+        return str(error).removeprefix(f"{path} ").removesuffix(": delete it and fetch it again.")
+    return ""
 
 
 def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str:
@@ -73,17 +92,15 @@ def recall(path: Path) -> Seen | None:
     """Return what is remembered of the file in the cache's ``path``; None where nothing is."""
     notes = _notes(path)
     try:
-        return Seen(**json.loads(notes.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
+        return Seen(**json.loads(read_regular(notes, _MAX_NOTES))) if notes.exists() else None
+    except (UserError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{notes} is damaged: {error}. Delete it; the file beside it will be hashed anew.") from error
 
 
 def remember(path: Path, file: Path, digest: str) -> None:
-    """Note the hash of ``file``, which is or will be the cache's ``path``."""
+    """Note the hash of ``file``, which was looked at and is or will be the cache's ``path``."""
     status = file.stat()
-    seen = Seen(digest, status.st_size, status.st_mtime_ns)
+    seen = Seen(digest, status.st_size, status.st_mtime_ns, are_weights=True)
     write_atomically(_notes(path), json.dumps(seen._asdict()) + "\n")
 
 

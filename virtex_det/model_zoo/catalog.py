@@ -60,8 +60,8 @@ class Record:
     @property
     def file_name(self) -> str:
         """What its file is called in the cache and on a mirror."""
-        suffix = PurePosixPath(urlsplit(self.urls[0]).path).suffix if self.urls else ".pth"
-        return self.name + suffix
+        suffix = PurePosixPath(urlsplit(self.urls[0]).path).suffix if self.urls else ""
+        return self.name + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", suffix) else ".pth")
 
 
 def catalog() -> tuple[Record, ...]:
@@ -88,9 +88,9 @@ def find(name: str) -> Record:
     by_name = {known: record for record in catalog() for known in (record.name, *record.aliases)}
     record = by_name.get(name.removesuffix(".yaml"))
     if record is None:
-        nearest = difflib.get_close_matches(name, by_name, n=5, cutoff=0.4)
+        nearest = difflib.get_close_matches(name[:200], by_name, n=5, cutoff=0.4)
         raise UserError(
-            f"The model zoo has no weights {name!r}. "
+            f"The model zoo has no weights {name[:200]!r}. "
             + (f"Nearest names: {', '.join(nearest)}. " if nearest else "")
             + "All names: python tools/model_zoo.py list"
         )
@@ -166,7 +166,7 @@ _text = _matches(r"\S(.*\S)?")
 _url = _matches(r"https?://\S+")
 _config_key = _matches(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_matches(r"[\w.+-]+"), "letters, digits and . _ + -"),
+    "name": (_matches(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"), "letters, digits and . _ + -, not a . first"),
     "family": (_text, "text"),
     "format": (_matches(r"\w+"), "the name of a weights family"),
     "architecture": (_text, "text"),

@@ -1,22 +1,29 @@
 """Bringing a weights file into the cache: whole, checked, once for all processes, and resumable when cut short."""
 
+import itertools
 import logging
 import os
+import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
 import requests
 from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
-from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.checkpoint.reading import file_sha256, not_weights
 from virtex_det.errors import UserError
-from virtex_det.model_zoo.cache import cache_path, check, difference, recall, remember
+from virtex_det.files import open_regular
+from virtex_det.model_zoo.cache import cache_path, check, difference, not_whole, recall, remember
 from virtex_det.model_zoo.catalog import Record
 from virtex_det.utils import write_atomically
 
@@ -24,6 +31,10 @@ RETRIES = 3
 BACKOFF_SECONDS = 1.0
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two pieces
 PIECE_BYTES = 1 << 16  # what a cut connection may lose
+MAX_BYTES = 8 << 30  # of a file
+_TELLING_BYTES = 512  # of its beginning
+# What a server can make of a request besides an answer: requests lets some errors of the libraries below it through.
+_FAILURES = (requests.RequestException, HTTPError, HTTPException, ValueError)
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +108,8 @@ def _bring(source: str, part: Path) -> None:
             _get(session, source, part)
     elif Path(source).expanduser().is_file():
         _forget(part)
-        shutil.copyfile(Path(source).expanduser(), part)
+        with open_regular(Path(source).expanduser()) as file, _open_part(part) as copy:
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
     else:
         raise _NotFetched("there is no such file")
 
@@ -123,7 +135,7 @@ def _get(session: requests.Session, url: str, part: Path) -> None:
                 return
         except requests.HTTPError as error:
             raise _NotFetched(str(error).partition(" for url")[0]) from error
-        except requests.RequestException as error:
+        except _FAILURES as error:
             raise _NotFetched(f"no connection: {_cause(error)}") from error
     have = part.stat().st_size if part.exists() else 0
     raise _NotFetched(f"cut short {RETRIES + 1} times; the {have:,} bytes that came are kept, run it again to go on")
@@ -131,52 +143,88 @@ def _get(session: requests.Session, url: str, part: Path) -> None:
 
 def _get_rest(session: requests.Session, url: str, part: Path) -> bool:
     """Ask for what is missing in ``part`` and write it; return whether the file is whole now."""
-    version = _version_file(part)
-    have = part.stat().st_size if part.exists() and version.exists() else 0
+    have = _resumable(part)
     headers = {"Accept-Encoding": "identity"}
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version.read_text()}
+        headers |= {"Range": f"bytes={have}-", "If-Range": _version_file(part).read_text(encoding="utf-8")}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        _refuse_downgrade(response)
         if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{have}":
             return True
         if response.status_code == 416 or (response.status_code == 206 and not _begins_at(response, have)):
             _forget(part)  # not the piece that was asked for: begin anew
             return False
         response.raise_for_status()
+        if response.status_code not in (200, 206):
+            raise _NotFetched(f"the server answers with status {response.status_code} and no file")
         if response.status_code != 206:
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        total = _total(response, have)
         try:
             _write(response, part, have, total)
-        except requests.RequestException as error:
+        except _FAILURES as error:
             _log.warning(f"{url}: {_cause(error)}")
             return False
     return total is None or part.stat().st_size >= total
 
 
+def _resumable(part: Path) -> int:
+    """Return how many bytes of ``part`` can be gone on with: none where it, or the note of its version, is a link."""
+    for path in (part, _version_file(part)):
+        if not path.is_symlink() and not path.exists():
+            return 0
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            _forget(part)
+            return 0
+    return part.stat().st_size
+
+
+def _refuse_downgrade(response: requests.Response) -> None:
+    """Refuse a redirect that leaves https: what comes then may be anybody's."""
+    urls = [*(step.url for step in response.history), response.url]
+    if urls[0].lower().startswith("https:") and not all(url.lower().startswith("https:") for url in urls):
+        raise _NotFetched("it was redirected from https to http")
+
+
+def _total(response: requests.Response, have: int) -> int | None:
+    """Return how many bytes the whole file has; None where the server does not say it in a form that can be used."""
+    whole = re.fullmatch(r"bytes \d+-\d+/(\d{1,18})", response.headers.get("Content-Range", ""), re.ASCII)
+    if response.status_code == 206 and whole:
+        return int(whole[1])
+    length = response.headers.get("Content-Length", "")
+    is_encoded = response.headers.get("Content-Encoding", "identity").lower() != "identity"
+    return None if is_encoded or not re.fullmatch(r"\d{1,18}", length, re.ASCII) else have + int(length)
+
+
 def _write(response: requests.Response, part: Path, have: int, total: int | None) -> None:
     pieces = response.iter_content(PIECE_BYTES)
-    piece = next(pieces, b"")
     if not have:
-        _refuse_page(piece, response)
+        beginning = b""
+        while len(beginning) < _TELLING_BYTES and (piece := next(pieces, b"")):
+            beginning += piece
+        if beginning and (problem := not_weights(beginning[:_TELLING_BYTES])):
+            raise _NotFetched(f"what {response.url} sends {problem}")
         _forget(part)
         if version := _version(response):
             write_atomically(_version_file(part), version)
+        pieces = itertools.chain([beginning], pieces)
     with (
         tqdm(initial=have, total=total, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
-        part.open("ab") as file,
+        _open_part(part) as file,
     ):
-        while piece:
+        for piece in pieces:
+            have += len(piece)
+            if have > MAX_BYTES:
+                raise _NotFetched(f"it has more than {MAX_BYTES:,} bytes, the most that are fetched")
             file.write(piece)
             bar.update(len(piece))
-            piece = next(pieces, b"")
 
 
-def _refuse_page(beginning: bytes, response: requests.Response) -> None:
-    """Refuse a web page, which dead links and login walls send instead of a file, with status 200."""
-    if beginning.lstrip()[:1] == b"<":
-        raise _NotFetched(f"{response.url} is a web page, not a file; the link may be dead")
+def _open_part(part: Path) -> BinaryIO:
+    """Open a part to go on with; never through a link that someone put in its place."""
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    return os.fdopen(handle, "ab")
 
 
 def _begins_at(response: requests.Response, have: int) -> bool:
@@ -185,6 +233,8 @@ def _begins_at(response: requests.Response, have: int) -> bool:
 
 def _version(response: requests.Response) -> str:
     """Return what a server can tell the same file by later: a strong ETag, or the date of the last change."""
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        return ""  # its pieces are counted in other bytes
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
@@ -207,9 +257,10 @@ def _accept(record: Record, part: Path, path: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     digest = file_sha256(part)
-    if problem := difference(record, recall(path), digest, size):
+    problem = difference(record, recall(path), digest, size) or ("" if record.sha256 else not_whole(part))
+    if problem:
         _forget(part)
-        raise _NotFetched(f"what came {problem}; it was not kept")
+        raise _NotFetched(f"what came {problem.rstrip('.')}; it was not kept. Run it again to fetch it anew")
     remember(path, part, digest)
     part.replace(path)
     _version_file(part).unlink(missing_ok=True)
@@ -221,7 +272,10 @@ def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from downloading the same file meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        name = path.with_name(f".{path.name}.lock")
+        if name.is_symlink():
+            name.unlink()  # what it leads to would be emptied
+        lock = FileLock(name)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -251,7 +305,7 @@ def _is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
-def _cause(error: requests.RequestException) -> str:
+def _cause(error: Exception) -> str:
     """Return what went wrong in a line, without the address and the layers around it."""
     inner = error.args[0] if error.args else error
-    return str(getattr(inner, "reason", inner)).partition("\n")[0]
+    return str(getattr(inner, "reason", inner)).partition("\n")[0][:300]
