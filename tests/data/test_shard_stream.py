@@ -233,3 +233,19 @@ def test_shards_of_broken_images_end_the_run(cfg, shards, write_shard):
     cfg.DATALOADER.NUM_WORKERS = 1
     with pytest.raises(UserError, match="^100 images in a row cannot be used"):
         examples(cfg, 1)
+
+
+def test_shards_whose_samples_are_apart_end_the_run_with_what_to_do(cfg, shards, photo):
+    import io
+    import tarfile
+
+    for path in shards.glob("*.tar"):
+        with tarfile.open(path, "w") as tar:
+            for suffix in ("jpg", "txt"):
+                for number in range(30):
+                    content = photo.read_bytes() if suffix == "jpg" else b"a star"
+                    member = tarfile.TarInfo(f"{number}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(UserError, match=r"100 images in a row cannot be used(?s:.*)tar --sort=name"):
+        examples(cfg, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically
 
 _SCHEMA = 1
@@ -40,12 +41,11 @@ class CaptionClusters:
         Raises:
             UserError: there is no such file, it is cut short, or holds something else.
         """
+        if not Path(path).is_file():
+            raise UserError(f"Cannot read the clusters '{path}': No such file.\n{_HOW_TO_BUILD}")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return _checked(content)
-        except OSError as error:
-            raise UserError(f"Cannot read the clusters '{path}': {error.strerror}.\n{_HOW_TO_BUILD}") from error
-        except ValueError as error:
+            return _checked(read_json(path, "clusters of captions"))
+        except (UserError, ValueError) as error:
             raise UserError(
                 f"{path} holds no clusters of captions, or only a part of them: {error}.\n{_HOW_TO_BUILD}"
             ) from error
@@ -129,7 +129,7 @@ def _checked(content: Any) -> CaptionClusters:
         raise ValueError(f'it has no "schema": {_SCHEMA}')
     try:
         clusters = CaptionClusters(**content)
-        wrong = [name for name in clusters.clusters.values() if not 0 <= name < clusters.size]
+        wrong = [name for name in clusters.clusters.values() if type(name) is not int or not 0 <= name < clusters.size]
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
     if wrong:

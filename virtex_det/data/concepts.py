@@ -13,6 +13,7 @@ from tqdm import tqdm
 from virtex_det.data.tokenizer import normalize_caption
 from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically
 
 # HanTa's tags are those of the British National Corpus (C5). Be, do and have are no verbs here: most are auxiliaries.
@@ -56,12 +57,11 @@ class ConceptSet:
         Raises:
             UserError: there is no such file, it is cut short, or holds something else.
         """
+        if not Path(path).is_file():
+            raise UserError(f"Cannot read the concept set '{path}': No such file.\n{_HOW_TO_BUILD}")
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return _checked(content)
-        except OSError as error:
-            raise UserError(f"Cannot read the concept set '{path}': {error.strerror}.\n{_HOW_TO_BUILD}") from error
-        except ValueError as error:
+            return _checked(read_json(path, "a concept set"))
+        except (UserError, ValueError) as error:
             raise UserError(f"{path} is no concept set, or only a part of one: {error}.\n{_HOW_TO_BUILD}") from error
 
     def require_tokenizer(self, sha256: str) -> None:

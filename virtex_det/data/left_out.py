@@ -13,6 +13,7 @@ LEFT_OUT = "left_out"
 # More in a row than this are no accident.
 LONGEST_RUN = 100
 _SHOWN = 10
+_CHECK_THE_DISK = "Check the disk, and that DETECTRON2_DATASETS and the names under DATASETS are what you mean."
 
 
 class LeftOut(NamedTuple):
@@ -66,12 +67,12 @@ def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 
 
-def check_run(broken: list[LeftOut], error: Exception | None = None) -> None:
-    """Refuse to go on when too many in a row could not be used; ``error`` is that of the last one."""
+def check_run(broken: list[LeftOut], error: Exception | None = None, advice: str = _CHECK_THE_DISK) -> None:
+    """Refuse to go on when too many in a row could not be used; ``error`` is that of the last one, ``advice`` helps."""
     if len(broken) >= LONGEST_RUN:
         last = broken[-1]
         raise UserError(
             f"{len(broken)} images in a row cannot be used, lastly {last.name} ({last.reason}).\n"
-            "This is more than a few broken files: check the disk, and that DETECTRON2_DATASETS and the names under "
-            "DATASETS are what you mean." + (f" What is wrong with the last one:\n{error}" if error else "")
+            f"This is more than a few broken files. {advice}"
+            + (f" What is wrong with the last one:\n{error}" if error else "")
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch.utils.data as torchdata
 
-from virtex_det.data.datasets.shards import Shard, encoded
+from virtex_det.data.datasets.shards import HOW_TO_MAKE, Shard, encoded
 from virtex_det.data.datasets.subsets import is_in_fraction, take_captions
 from virtex_det.data.examples import Mapper, with_notes
 from virtex_det.data.left_out import LeftOut, check_run
@@ -98,7 +98,7 @@ class ShardExamples(torchdata.IterableDataset):
                 examples = [self._map(place, sample) for place in waiting]
             except BrokenImage as error:
                 broken.append(LeftOut(sample["file_name"], error.reason))
-                check_run(broken, error)
+                check_run(broken, error, f"{HOW_TO_MAKE} If it was made so, check the disk.")
                 continue
             yield with_notes(examples[0], notes + broken)
             yield from examples[1:]
@@ -106,6 +106,8 @@ class ShardExamples(torchdata.IterableDataset):
             notes.clear()
 
     def _map(self, place: _Place, sample: dict[str, Any]) -> dict[str, Any]:
+        if fault := sample.get("fault"):
+            raise BrokenImage(f"{sample['file_name']}: {fault}", fault)
         for part, reason in (("encoded_image", "sample without image"), ("captions", "sample without caption")):
             if not sample.get(part):
                 raise BrokenImage(f"{sample['file_name']}: {reason}", reason)
@@ -163,8 +165,8 @@ class ShardExamples(torchdata.IterableDataset):
     def _nothing_found(self) -> str:
         return (
             f"none of the {len(self.files)} shards under DATASETS.TRAIN has a sample to train on, as {self.files[0]}.\n"
-            "Expected tar files with a jpg, jpeg, png or webp and a txt or json of the same name, one after the other; "
-            "and a DATASETS.TRAIN_FRACTION that leaves some."
+            "Expected tar files with a jpg, jpeg, png or webp and a txt or json of the same name, one after the other "
+            "(tar --sort=name); and a DATASETS.TRAIN_FRACTION that leaves some."
         )
 
 

@@ -33,6 +33,7 @@ from virtex_det.image_files import BrokenImage
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.textual.fusion import Masked
+from virtex_det.text_files import read_text, split_lines
 
 GUESSES = 5
 
@@ -268,8 +269,5 @@ def with_captions(paths: Sequence[Path], caption: str = "") -> list[dict[str, An
 def _caption_beside(path: Path) -> str:
     """Return the first line with words of the text beside an image, "" where there is none."""
     text = path.with_suffix(".txt")
-    try:
-        lines = text.read_text(encoding="utf-8-sig").splitlines() if text.is_file() else []
-    except UnicodeDecodeError as error:
-        raise UserError(f"{text} is not UTF-8 text: {error}\nConvert the file.") from error
+    lines = split_lines(read_text(text)) if text.is_file() else []
     return next((line.strip() for line in lines if line.strip()), "")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import get_cfg, load_config
+from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.images import read_image
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
@@ -203,7 +204,7 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
 def _find(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+        found = sorted(find_files(path, IMG_EXTENSIONS))
         if not found:
             raise UserError(
                 f"The folder {path} holds no image. Looked for, in all below it: {' '.join(IMG_EXTENSIONS)}"

@@ -98,7 +98,6 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
         {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]},
         {"images": IMAGES, "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]},
         {"images": {"1": IMAGES[0]}, "annotations": []},
-        {"images": IMAGES, "annotations": [{"image_id": 1, "caption": None}]},
     ],
     ids=str,
 )
@@ -110,3 +109,44 @@ def test_json_of_another_form_is_an_error_that_shows_the_right_one(content, writ
 def test_captions_of_an_unlisted_image_are_an_error_that_names_it(write):
     with pytest.raises(UserError, match="1 image ids.*e.g. 99"):
         load_coco_captions(write(_content([*CAPTIONS, (99, "a ghost"), (99, "boo")])), "images")
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [(None, "caption None"), (3, "caption 3"), (["a"], r"caption \['a'\]"), ("a \ud83d dog", "lone surrogate")],
+)
+@pytest.mark.parametrize(("number", "named"), [({"id": 77}, r"annotation 1 .*id 77"), ({}, r"annotation 1 ")])
+def test_a_caption_that_is_no_text_is_named(caption, message, number, named, write):
+    annotations = [{"image_id": 1, "caption": "a dog"}, {**number, "image_id": 1, "caption": caption}]
+    with pytest.raises(UserError, match=rf"captions\.json: {named}.*{message}"):
+        load_coco_captions(write({"images": IMAGES, "annotations": annotations}), "images")
+
+
+def test_control_characters_are_white_space(write):
+    (entry,) = load_coco_captions(write(_content([(1, "\x00a\x1fdog\u0085\x07")])), "images")
+    assert entry["captions"] == ["a dog"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"images": [*IMAGES, {"id": 1, "file_name": "other.jpg"}]}, "image id 1 occurs twice"),
+        ({"images": [*IMAGES, {"id": "1", "file_name": "other.jpg"}]}, "image id 1 occurs twice"),
+        ({"images": [*IMAGES, {"id": None, "file_name": "other.jpg"}]}, "image 3 of the list .* has id None"),
+        ({"images": [*IMAGES, {"id": 1.0, "file_name": "other.jpg"}]}, "image 3 of the list .* has id 1.0"),
+        ({"annotations": [{"id": 5, "image_id": k, "caption": "a"} for k in (1, 2)]}, "annotation id 5 occurs twice"),
+        ({"annotations": [{"image_id": True, "caption": "a"}]}, "image_id True"),
+        ({"annotations": [{"image_id": 1.0, "caption": "a"}]}, "image_id 1.0"),
+        ({"annotations": [{"image_id": [1], "caption": "a"}]}, r"image_id \[1\]"),
+        ({"annotations": [{"image_id": "1", "caption": "a"}]}, "not among"),
+    ],
+)
+def test_ids_that_repeat_or_are_none_are_refused(content, message, write):
+    with pytest.raises(UserError, match=message):
+        load_coco_captions(write({**_content(), **content}), "images")
+
+
+def test_image_ids_may_be_names(write):
+    content = {"images": [{"id": "b", "file_name": "b.jpg"}, {"id": 2, "file_name": "2.jpg"}]}
+    content["annotations"] = [{"image_id": image_id, "caption": "a dog"} for image_id in ("b", 2)]
+    assert [entry["image_id"] for entry in load_coco_captions(write(content), "images")] == [2, "b"]

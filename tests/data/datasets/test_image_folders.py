@@ -133,3 +133,29 @@ def test_imagenet_and_inaturalist_have_their_places(name, file, root):
     assert metadata.image_root.endswith(root)
     assert metadata.evaluator_type == "classification"
     assert file is None or metadata.json_file.endswith(file)
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(folders, tmp_path):
+    for folder in (".ipynb_checkpoints", "__MACOSX", ".cache"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    name = folders("train", ant=1, bee=1)
+    (tmp_path / "train/ant/._0.JPEG").touch()
+    assert [entry["image_id"] for entry in load_dataset(name)] == ["ant/0.JPEG", "bee/0.JPEG"]
+    assert MetadataCatalog.get(name).classes == ["ant", "bee"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": [{"id": 5, "file_name": "a.jpg"}, {"id": 5, "file_name": "b.jpg"}]}, "image id 5 occurs twice"),
+        ({"categories": [{"id": 30, "name": "a"}, {"id": 30, "name": "b"}]}, "category id 30 occurs twice"),
+        ({"annotations": [{"id": 1, "image_id": 5, "category_id": 7}] * 2}, "annotation id 1 occurs twice"),
+        ({"annotations": [{"id": k, "image_id": 5, "category_id": 7} for k in (1, 2)]}, "image id 5 occurs twice"),
+        ({"annotations": [{"id": 1, "image_id": True, "category_id": 7}]}, "image_id True"),
+        ({"annotations": [{"id": 1, "image_id": 5}]}, "'category_id'"),
+        ({"images": [{"id": 5, "file_name": None}, {"id": 6, "file_name": "b.jpg"}]}, "TypeError"),
+    ],
+)
+def test_ids_of_inaturalist_that_repeat_or_are_none_are_refused(inaturalist, changes, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(inaturalist(**changes))

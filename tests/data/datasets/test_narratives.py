@@ -172,7 +172,7 @@ def test_a_line_that_is_not_json_is_an_error_that_names_it(load, line):
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path, images):
     (tmp_path / "broken.jsonl").write_bytes(b"\xff\xd8\xff\xe0\n")
-    with pytest.raises(UserError, match="line 1 is not JSON"):
+    with pytest.raises(UserError, match="line 1 is not UTF-8 text"):
         load_narratives(tmp_path / "broken.jsonl", images)
 
 
@@ -268,3 +268,30 @@ def test_real_narrations_are_read_whole(samples, caplog):
     assert all((np.diff(trace["points"][:, 2]) >= 0).all() for trace in traces)
     assert (dicts[0]["height"], dicts[0]["width"]) == (360, 640)
     assert "Loaded 17 narrated images" in caplog.text
+
+
+def test_two_ids_of_one_image_are_refused(load):
+    with pytest.raises(UserError, match=r"line 2: image ids '7' and '000000000007' are one image"):
+        load(_line("7"), _line("000000000007"))
+
+
+def test_two_images_of_one_name_are_refused_where_one_is_meant(load, images):
+    (images / "000000000007.png").touch()
+    with pytest.raises(UserError, match=r"000000000007\.jpg and 000000000007\.png"):
+        load(_line("7"))
+
+
+@pytest.mark.parametrize("image_id", [None, True, 7.0, [7], "", {}])
+def test_an_image_id_that_is_none_is_refused_with_its_line(load, image_id):
+    with pytest.raises(UserError, match="line 1 has image_id"):
+        load(_line(image_id=image_id))
+
+
+def test_digits_of_other_scripts_are_a_name_and_no_number(load, caplog):
+    (entry,) = load(_line("７"))
+    assert entry["image_id"] == "７" and entry["file_name"].endswith("７.jpg")
+
+
+def test_a_line_nested_without_end_is_refused(load):
+    with pytest.raises(UserError, match=r"line 1 is not JSON.*nested too deep"):
+        load("[" * 100_000)

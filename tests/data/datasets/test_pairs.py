@@ -107,3 +107,35 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
 def test_a_file_without_captions_is_an_error(write_lines):
     with pytest.raises(UserError, match="1 images and no captions"):
         load_pairs(write_lines({"image": "a.jpg", "caption": ""}))
+
+
+def test_two_images_of_one_text_are_refused_by_name(folder):
+    (folder / "b.png").touch()
+    with pytest.raises(UserError, match=r"b\.jpg and b\.png both stand beside b\.txt"):
+        load_pairs(folder)
+
+
+def test_lines_end_at_line_feeds_alone(folder, write_lines, tmp_path):
+    (folder / "b.txt").write_bytes("a dog\u2028in\x0ba park\x85\r\na pet".encode())
+    assert load_pairs(folder)[0]["captions"] == ["a dog\u2028in a park", "a pet"]
+    path = write_lines({"image": "a.jpg", "caption": "a"}).with_name("more.jsonl")
+    path.write_text('\ufeff{"image": "a.jpg", "caption": "one\u2028two"}\r\n', encoding="utf-8", newline="")
+    assert load_pairs(path)[0]["captions"] == ["one\u2028two"]
+
+
+def test_what_systems_leave_behind_is_no_pair(folder, write_lines):
+    for name in ("._b.jpg", "._b.txt", ".ipynb_checkpoints/b-checkpoint.txt", ".ipynb_checkpoints/b-checkpoint.jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert len(load_pairs(folder)) == 3
+
+
+@pytest.mark.parametrize("caption", ["a \ud83d dog", "\udc80"])
+def test_half_a_character_is_refused_with_its_line(caption, write_lines):
+    with pytest.raises(UserError, match="line 2 has a caption with a lone surrogate"):
+        load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, {"image": "b.jpg", "caption": caption}))
+
+
+def test_a_line_nested_without_end_is_refused_with_its_number(write_lines):
+    with pytest.raises(UserError, match=r"line 2 is not JSON.*nested too deep"):
+        load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, '{"image": "b.jpg", "caption": ' + "[" * 100_000))

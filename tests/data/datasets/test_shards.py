@@ -1,10 +1,11 @@
 import json
 import logging
+import os
 import sys
 
 import pytest
 
-from virtex_det.data.datasets import load_shards
+from virtex_det.data.datasets import load_dataset, load_shards
 from virtex_det.data.datasets.shards import Shard, encoded, shard_files
 from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
@@ -160,3 +161,98 @@ def test_without_webdataset_the_error_names_the_extra(monkeypatch):
 def test_a_sample_of_many_files_is_one(tmp_path, write_shard):
     extra = {"json": json.dumps({"caption": "x", "width": 3}).encode(), "cls": b"3"}
     assert Shard(str(write_shard(tmp_path / "s.tar", 3, {0: extra, 2: extra}))).count() == 3
+
+
+def write_tar(path, **files):
+    """Write a tar file of texts and pixels, in the order given."""
+    import io
+    import tarfile
+
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def summary(path):
+    samples = read(path)
+    assert Shard(str(path)).count() == len(samples)
+    return {s["image_id"]: (s.get("encoded_image"), s["captions"]) for s in samples if "fault" not in s}
+
+
+def test_names_with_dots_are_read_up_to_the_last_one(tmp_path):
+    files = {"a.v2.jpg": b"1", "a.v2.txt": b"one", "a.v3.JPG": b"2", "a.v3.json": b'{"caption": "two"}', "b.jpg": b"3"}
+    path = write_tar(tmp_path / "s.tar", **files)
+    assert summary(path) == {"a.v2": (b"1", ["one"]), "a.v3": (b"2", ["two"]), "b": (b"3", [])}
+
+
+def test_further_files_of_a_sample_are_no_samples_as_in_webdataset(tmp_path):
+    files = {"d.1/a.jpg": b"1", "d.1/a.mask.png": b"0", "d.1/a.txt": b"one", "d.1/a.meta.json": b"{}"}
+    assert summary(write_tar(tmp_path / "s.tar", **files)) == {"d.1/a": (b"1", ["one"])}
+
+
+def test_what_systems_leave_behind_is_no_sample(tmp_path):
+    files = {"._a.jpg": b"", "a.jpg": b"1", "./._a.txt": b"", "a.txt": b"one", "__MACOSX/a.jpg": b"", ".DS_Store": b""}
+    assert summary(write_tar(tmp_path / "s.tar", **files)) == {"a": (b"1", ["one"])}
+
+
+def test_a_sample_whose_files_are_apart_is_named_with_what_to_do(tmp_path):
+    files = {"a.jpg": b"1", "b.jpg": b"2", "a.txt": b"one", "b.txt": b"two"}
+    path = write_tar(tmp_path / "s.tar", **files)
+    assert [sample.get("fault", "")[:19] for sample in read(path)] == [
+        "",
+        "",
+        "files of one sample",
+        "files of one sample",
+    ]
+    with pytest.raises(UserError, match=r"s\.tar/a: .*do not follow one another(?s:.*)tar --sort=name"):
+        load_shards(str(path))
+
+
+def test_of_two_samples_of_one_name_the_second_is_not_taken_for_the_first(tmp_path):
+    import tarfile
+
+    path = write_tar(tmp_path / "s.tar", **{"a.jpg": b"1", "a.txt": b"one", "b.jpg": b"2", "b.txt": b"two"})
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    assert [sample["image_id"] for sample in read(path) if "fault" in sample] == ["a"]
+
+
+@pytest.mark.parametrize("text", [b"caf\xe9", "a dog".encode("utf-16"), b'"\xff'])
+def test_a_caption_in_another_encoding_is_left_out_by_name(tmp_path, write_shard, text, caplog):
+    path = write_shard(tmp_path / "s.tar", 3, {1: {"txt": text}})
+    assert [sample.get("fault") for sample in read(path)] == [None, "caption is not UTF-8 text", None]
+    with caplog.at_level(logging.WARNING):
+        assert ids(load_shards(str(path))) == ["s_0", "s_2"]
+    assert "1 samples are left out: caption is not UTF-8 text; the first:" in caplog.text and "s_1" in caplog.text
+
+
+def test_json_nested_without_end_is_no_caption(tmp_path, write_shard):
+    (sample,) = read(write_shard(tmp_path / "s.tar", 1, {0: {"txt": None, "json": b"[" * 100_000}}))
+    assert sample["captions"] == []
+
+
+@pytest.mark.parametrize(("mode", "name"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_compressed_shards_are_refused_by_name_before_they_are_read(tmp_path, photo, mode, name):
+    import tarfile
+
+    path = tmp_path / "s.tar.gz"
+    with tarfile.open(path, mode) as tar:
+        tar.add(photo, "a.jpg")
+    with pytest.raises(UserError, match=rf"s\.tar\.gz is compressed by {name}(?s:.*)Decompress"):
+        load_dataset(f"shards:{path}")
+
+
+def test_a_pipe_is_no_shard(tmp_path):
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(UserError, match="no regular file"):
+        load_dataset(f"shards:{tmp_path}/s.tar")
+
+
+def test_two_shards_with_samples_of_one_name_are_refused_where_they_are_listed(tmp_path, write_shard):
+    path = write_shard(tmp_path / "s.tar", 2)
+    (tmp_path / "t.tar").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="image id s_0 occurs twice"):
+        load_dataset(f"shards:{tmp_path}/*.tar")

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.pairs import load_pairs
-from virtex_det.data.datasets.shards import load_shards, shard_files
+from virtex_det.data.datasets.shards import check_shards, load_shards, shard_files
 from virtex_det.errors import UserError
 
 SHARDS = "shards:"
@@ -66,6 +66,7 @@ def _register_pairs(name: str, place: str) -> None:
 
 def _register_shards(name: str, place: str) -> None:
     files = shard_files(place)
+    check_shards(files)
     DatasetCatalog.register(name, lambda: load_shards(place))
     MetadataCatalog.get(name).set(evaluator_type="captions", shards=files)
 

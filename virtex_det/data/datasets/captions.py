@@ -1,7 +1,7 @@
 """Reads captions in COCO's format: one dataset dict per captioned image."""
 
-import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,9 +9,15 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.ids import check_id_or_name, check_unique, ids_of
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 
 logger = logging.getLogger(__name__)
+
+# Control characters other than tabs and ends of lines.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_TWO_EXPORTS = "Two exports put together? Number the second anew, images and annotations."
 
 
 def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[dict[str, Any]]:
@@ -29,28 +35,45 @@ def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[di
         UserError: the file is missing, is not JSON, is not of COCO's form, has no captions, or captions an image that
             it does not list.
     """
-    content = _read_json(Path(json_file))
-    try:
-        images = {image["id"]: image for image in content["images"]}
-        captions: dict[Any, list[str]] = defaultdict(list)
-        for annotation in content.get("annotations", ()):
-            captions[annotation["image_id"]].append(annotation["caption"].strip())
-        dicts = [
-            {
-                "file_name": str(Path(image_root) / image["file_name"]),
-                "image_id": image_id,
-                **{key: image[key] for key in ("height", "width") if key in image},
-                "captions": captions.get(image_id, []),
-            }
-            for image_id, image in sorted(images.items())
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{json_file} is JSON, but not of the form of COCO captions: {type(error).__name__}: {error}\n"
-            'Expected {"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}.'
-        ) from error
+    content = _read(Path(json_file))
+    images = {image["id"]: image for image in content["images"]}
+    captions: dict[Any, list[str]] = defaultdict(list)
+    for number, annotation in enumerate(content.get("annotations", [])):
+        image_id, caption = _image_and_caption(annotation, f"{json_file}: annotation {number} (counted from 0)")
+        captions[image_id].append(caption)
     _check_images_known(json_file, captions, images)
+    dicts = [
+        {
+            "file_name": str(Path(image_root) / image["file_name"]),
+            "image_id": image_id,
+            **{key: image[key] for key in ("height", "width") if key in image},
+            "captions": captions.get(image_id, []),
+        }
+        for image_id, image in sorted(images.items(), key=lambda item: (isinstance(item[0], str), item[0]))
+    ]
     return keep_captioned(dicts, str(json_file))
+
+
+def caption_text(value: Any, place: str) -> str:
+    """Return a caption without white space around it; control characters, which no tokenizer reads, become spaces.
+
+    Args:
+        value: what stands in the place of a caption.
+        place: where it was read, for the message.
+
+    Raises:
+        UserError: it is no text, or has half a character (a lone surrogate).
+    """
+    if not isinstance(value, str):
+        raise UserError(f"{place} has the caption {value!r:.80}; expected text.\nMend the entry, or remove it.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place} has a caption with a lone surrogate, half a character, at {error.start}: {value!r:.80}\n"
+            "It was cut, or written in another encoding: mend the entry, or remove it."
+        ) from error
+    return _CONTROL.sub(" ", value).strip()
 
 
 def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:
@@ -61,12 +84,12 @@ def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[st
         source: where they were read from.
 
     Raises:
-        UserError: no image has a caption.
+        UserError: no image has a caption, or one is no text.
     """
     dicts = list(dicts)
     kept, empty = [], 0
     for entry in dicts:
-        captions = [stripped for caption in entry["captions"] if (stripped := caption.strip())]
+        captions = [stripped for caption in entry["captions"] if (stripped := caption_text(caption, source))]
         empty += len(entry["captions"]) - len(captions)
         if captions:
             kept.append({**entry, "captions": captions})
@@ -97,17 +120,42 @@ def register_coco_captions(name: str, json_file: str | Path, image_root: str | P
     )
 
 
-def _read_json(json_file: Path) -> Any:
-    try:
-        with json_file.open(encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
+def _read(json_file: Path) -> dict[str, Any]:
+    """Return the content of a captions file, of which the lists and the images are as they should be."""
+    if not json_file.exists():
         raise UserError(
             f"there is no {json_file.name} in {json_file.parent.absolute()}\n"
             "Put it there, or set DETECTRON2_DATASETS to the folder of your data sets."
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{json_file} is not JSON: {error}\nDownload or make the file again.") from error
+        )
+    content = read_json(json_file, "captions in COCO's form")
+    lists = [content.get("images"), content.get("annotations", [])] if isinstance(content, dict) else [None]
+    if not all(isinstance(entries, list) for entries in lists):
+        raise UserError(_another_form(json_file, 'it has no list "images", or one "annotations" that is no list'))
+    for number, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
+            raise UserError(_another_form(json_file, f"image {number} (counted from 0) is {image!r:.80}"))
+    try:
+        check_unique(ids_of(content["images"], "image"), "image", _TWO_EXPORTS)
+        with_id = [entry for entry in content.get("annotations", []) if isinstance(entry, dict) and "id" in entry]
+        check_unique(ids_of(with_id, "annotation"), "annotation", _TWO_EXPORTS)
+    except UserError as error:
+        raise UserError(f"{json_file}: {error}") from error
+    return content
+
+
+def _image_and_caption(annotation: Any, place: str) -> tuple[int | str, str]:
+    if not isinstance(annotation, dict) or not {"image_id", "caption"} <= annotation.keys():
+        raise UserError(_another_form(place, f"it is {annotation!r:.80}"))
+    named = f"{place}, id {annotation['id']}," if "id" in annotation else place
+    check_id_or_name(annotation["image_id"], f"{named} has image_id")
+    return annotation["image_id"], caption_text(annotation["caption"], named)
+
+
+def _another_form(place: str | Path, found: str) -> str:
+    return (
+        f"{place} is JSON, but not of the form of COCO captions: {found}\n"
+        'Expected {"images": [{"id", "file_name"}, ...], "annotations": [{"image_id", "caption"}, ...]}.'
+    )
 
 
 def _check_images_known(json_file: str | Path, captions: dict[Any, list[str]], images: dict[Any, Any]) -> None:

@@ -1,15 +1,17 @@
 """Data sets for classification: a folder per class as ImageNet has them, and iNaturalist's annotation files."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from virtex_det.data.datasets.folders import find_files, is_data
+from virtex_det.data.datasets.ids import check_coco_ids, check_id_or_name
 from virtex_det.data.datasets.loading import load_dataset
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 
 
 def register_image_folders(name: str, root: str | Path) -> None:
@@ -38,38 +40,57 @@ def register_inaturalist(name: str, json_file: str | Path, image_root: str | Pat
 def load_image_folders(name: str, root: str | Path) -> list[dict[str, Any]]:
     """Load file_name, image_id and label of every image, and keep the class names in the data set's metadata.
 
+    Hidden folders and what systems leave behind (``.ipynb_checkpoints``, ``__MACOSX``) are no classes, such files no
+    images.
+
     Raises:
         UserError: there is no class folder, or one without images.
     """
-    try:
-        folders = ImageFolder(str(root))
-    except FileNotFoundError as error:
+    folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and is_data(path.name))
+    images = {folder.name: find_files(folder, IMG_EXTENSIONS) for folder in folders}
+    empty = [title for title, files in images.items() if not files]
+    if empty or not images:
+        lacking = f"no image for the classes {', '.join(empty[:10])}" if images else "no class folder"
         raise UserError(
-            f"data set {name}: {error}\n"
+            f"data set {name}: found {lacking} in {root}; an image is one of {', '.join(IMG_EXTENSIONS)}\n"
             f"Expected images as {root}/CLASS/IMAGE. Unpack the class again, or remove its folder from every split."
-        ) from error
-    MetadataCatalog.get(name).classes = folders.classes
+        )
+    MetadataCatalog.get(name).classes = list(images)
     return [
-        {"file_name": path, "image_id": str(Path(path).relative_to(root)), "label": label}
-        for path, label in folders.samples
+        {"file_name": str(path), "image_id": str(path.relative_to(root)), "label": label}
+        for label, files in enumerate(images.values())
+        for path in files
     ]
 
 
 def load_inaturalist(name: str, json_file: str | Path, image_root: str | Path) -> list[dict[str, Any]]:
-    """Load file_name, image_id and label of every image, and keep the class names in the data set's metadata."""
-    content = json.loads(Path(json_file).read_text(encoding="utf-8"))
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    labels = {category["id"]: label for label, category in enumerate(categories)}
-    files = {image["id"]: str(Path(image_root) / image["file_name"]) for image in content["images"]}
-    MetadataCatalog.get(name).classes = [str(category["name"]) for category in categories]
-    return [
-        {
-            "file_name": files[annotation["image_id"]],
-            "image_id": annotation["image_id"],
-            "label": labels[annotation["category_id"]],
-        }
-        for annotation in content["annotations"]
-    ]
+    """Load file_name, image_id and label of every image, and keep the class names in the data set's metadata.
+
+    Raises:
+        UserError: the file is not of iNaturalist's form, or an id repeats or points nowhere.
+    """
+    content = read_json(json_file, "annotations of iNaturalist")
+    check_coco_ids(content, str(json_file))
+    try:
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        labels = {category["id"]: label for label, category in enumerate(categories)}
+        files = {image["id"]: str(Path(image_root) / image["file_name"]) for image in content["images"]}
+        MetadataCatalog.get(name).classes = [str(category["name"]) for category in categories]
+        return [_labelled(annotation, files, labels) for annotation in content["annotations"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{json_file} cannot be used, it is not of iNaturalist's form: {type(error).__name__}: {error}\n"
+            "Expected images with id and file_name, categories with id and name, and annotations with image_id and "
+            "category_id that are among them."
+        ) from error
+
+
+def _labelled(annotation: dict[str, Any], files: dict[Any, str], labels: dict[Any, int]) -> dict[str, Any]:
+    """Return the dataset dict of an annotation."""
+    for field in ("image_id", "category_id"):
+        check_id_or_name(annotation[field], f"annotation {annotation['id']} has {field}")
+    image_id = annotation["image_id"]
+    return {"file_name": files[image_id], "image_id": image_id, "label": labels[annotation["category_id"]]}
 
 
 def check_labels(names: Iterable[str], num_classes: int) -> None:

@@ -1,6 +1,5 @@
 """Reads Localized Narratives (Pont-Tuset et al. 2020): spoken captions with the trace of the narrator's pointer."""
 
-import json
 import logging
 import re
 import sys
@@ -14,8 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.captions import caption_text
+from virtex_det.data.datasets.folders import is_data
+from virtex_det.data.datasets.ids import check_id_or_name
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, inspect_image
+from virtex_det.text_files import parse_json, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +61,16 @@ def load_narratives(
     files = _resolve(jsonl_files)
     images, remarks = _Images(Path(image_root)), _Remarks()
     dicts: dict[str, dict[str, Any]] = {}
+    id_of_file: dict[str, str] = {}
     missing: dict[str, str] = {}
     for place, image_id, caption, trace in _narratives(files, remarks):
         if image_id not in dicts:
             found, is_there = images.find(image_id)
+            if id_of_file.setdefault(found["file_name"], image_id) != image_id:
+                raise UserError(
+                    f"{place}: image ids {id_of_file[found['file_name']]!r} and {image_id!r} are one image, "
+                    f"{found['file_name']}.\nWrite its id in one way."
+                )
             dicts[image_id] = {**found, "captions": [], "traces": []}
             if not is_there:
                 missing[image_id] = place
@@ -113,16 +122,27 @@ class _Images:
         if not root.is_dir():
             raise UserError(f"there is no folder of images {root.absolute()}\nPut the narrated images there.")
         self.root = root
-        self._names = {path.stem: path.name for path in root.iterdir() if path.suffix.lower() in SUFFIXES}
+        self._names: dict[str, list[str]] = {}
+        for path in sorted(root.iterdir()):
+            if path.suffix.lower() in SUFFIXES and is_data(path.name):
+                self._names.setdefault(path.stem, []).append(path.name)
 
     def find(self, image_id: str) -> tuple[dict[str, Any], bool]:
-        """Return file_name and image_id, by the image's name or COCO's for its number; and whether it is there."""
+        """Return file_name and image_id, by the image's name or COCO's for its number; and whether it is there.
+
+        Raises:
+            UserError: several images have that name, with different suffixes.
+        """
         known: int | str = image_id
         stem = image_id
-        if image_id not in self._names and image_id.isdecimal():
+        if image_id not in self._names and image_id.isascii() and image_id.isdecimal():
             known, stem = int(image_id), image_id.zfill(12)
-        name = self._names.get(stem, stem + SUFFIXES[0])
-        return {"file_name": str(self.root / name), "image_id": known}, stem in self._names
+        names = self._names.get(stem, [stem + SUFFIXES[0]])
+        if len(names) > 1:
+            raise UserError(
+                f"{self.root} has {' and '.join(names)}, and image {image_id!r} is one of them.\nRemove one."
+            )
+        return {"file_name": str(self.root / names[0]), "image_id": known}, stem in self._names
 
 
 class _Remarks:
@@ -176,14 +196,8 @@ def _check_parts(files: list[Path]) -> None:
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield each line with its place, one at a time: the published files have gigabytes."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{file}, line {number}"
-            try:
-                if line.strip():
-                    yield place, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{place} is not JSON: {error}\nDownload or make the file again.") from error
+    for place, line in read_lines(file, "a narrative a line"):
+        yield place, parse_json(line, place)
 
 
 def _narratives(files: Iterable[Path], remarks: _Remarks) -> Iterator[_Narrative]:
@@ -202,12 +216,15 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
     """Read a line; None, and a remark, where it has no word."""
     # Words recur: one copy of each.
     utterances = [
-        (sys.intern(said["utterance"]), float(said["start_time"]), float(said["end_time"]))
+        (sys.intern(caption_text(said["utterance"], place)), float(said["start_time"]), float(said["end_time"]))
         for said in record.get("timed_caption") or ()
     ]
     spoken = " ".join(text for text, _, _ in utterances)
-    caption = record.get("caption") or spoken
-    if not caption.strip():
+    found = record.get("caption") or spoken
+    if not isinstance(found, str):
+        raise TypeError(f"the caption {found!r:.80} is no text")
+    caption = caption_text(found, place)
+    if not caption:
         remarks.add("narratives without a caption, left out", place)
         return None
     if spoken.split() != caption.split():
@@ -217,6 +234,7 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
     trace = {"utterances": utterances, "points": _points(record.get("traces") or (), place, remarks)}
     if "grounding" in record:
         trace["grounding"] = record["grounding"]
+    check_id_or_name(record["image_id"], f"{place} has image_id")
     return _Narrative(place, str(record["image_id"]), caption, trace)
 
 

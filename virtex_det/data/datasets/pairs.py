@@ -1,12 +1,13 @@
 """Reads pairs of image and captions: a folder of images beside texts, or a file with one JSON object per line."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from virtex_det.data.datasets.captions import keep_captioned
+from virtex_det.data.datasets.captions import caption_text, keep_captioned
+from virtex_det.data.datasets.folders import find_files
 from virtex_det.errors import UserError
+from virtex_det.text_files import parse_json, read_lines, read_text, split_lines
 
 logger = logging.getLogger(__name__)
 
@@ -44,56 +45,49 @@ def captions_in(record: dict[str, Any]) -> list[str] | None:
 
 def _read_folder(folder: Path) -> dict[str, list[str]]:
     """Return captions by image, its path being relative to the folder."""
-    files = {path for path in folder.rglob("*") if path.suffix.lower() in (*IMAGE_SUFFIXES, ".txt")}
-    images = {path for path in files if path.suffix.lower() != ".txt"}
-    paired = {image: text for image in images if (text := image.with_suffix(".txt")) in files}
+    files = find_files(folder, (*IMAGE_SUFFIXES, ".txt"))
+    texts = {path for path in files if path.suffix.lower() == ".txt"}
+    images = [path for path in files if path not in texts]
+    image_of: dict[Path, Path] = {}
+    for image in images:
+        text = image.with_suffix(".txt")
+        if text in texts and image_of.setdefault(text, image) != image:
+            raise UserError(
+                f"{image_of[text]} and {image.name} both stand beside {text.name}, which can be the caption of one.\n"
+                "Remove or rename one of the images."
+            )
     logger.info(
         "%s: %d pairs; left out %d images without a text and %d texts without an image",
-        *(folder, len(paired), len(images) - len(paired), len(files - images - set(paired.values()))),
+        *(folder, len(image_of), len(images) - len(image_of), len(texts) - len(image_of)),
     )
-    if not paired:
+    if not image_of:
         raise UserError(
-            f"{folder} has {len(images)} images and {len(files - images)} texts, but no pair of them.\n"
+            f"{folder} has {len(images)} images and {len(texts)} texts, but no pair of them.\n"
             "Expected images (jpg, jpeg, png, webp), each beside a text of its name: a.jpg and a.txt."
         )
-    return {str(image.relative_to(folder)): _read_text(text).splitlines() for image, text in paired.items()}
+    return {str(image.relative_to(folder)): _captions_of(text) for text, image in image_of.items()}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(_no_text(path, error)) from error
+def _captions_of(path: Path) -> list[str]:
+    return [caption_text(line, str(path)) for line in split_lines(read_text(path))]
 
 
 def _read_lines(path: Path) -> dict[str, list[str]]:
     captions: dict[str, list[str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    image, found = _read_line(line, f"{path}, line {number}")
-                    captions.setdefault(image, []).extend(found)
-    except UnicodeDecodeError as error:
-        raise UserError(_no_text(path, error)) from error
+    for place, line in read_lines(path, "an object with image and caption a line"):
+        image, found = _read_line(line, place)
+        captions.setdefault(image, []).extend(found)
     return captions
 
 
-def _no_text(path: Path, error: UnicodeDecodeError) -> str:
-    return f"{path} is not UTF-8 text: {error}\nConvert the file, or remove it."
-
-
 def _read_line(line: str, place: str) -> tuple[str, list[str]]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place} is not JSON: {error}\nMend the line, or remove it.") from error
-    record = record if isinstance(record, dict) else {}
+    content = parse_json(line, place)
+    record = content if isinstance(content, dict) else {}
     image = next((record[key] for key in ("image", "file_name", "filename") if key in record), None)
     captions = captions_in(record)
-    if not isinstance(image, str) or captions is None:
+    if not isinstance(image, str) or not image.strip() or captions is None:
         raise UserError(
             f"{place} has no image with its caption: {line[:100]}\n"
             'Expected {"image": "a.jpg", "caption": "a dog"} or {"image": "a.jpg", "captions": ["a dog", "a pet"]}.'
         )
-    return image, captions
+    return image, [caption_text(caption, place) for caption in captions]

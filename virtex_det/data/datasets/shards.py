@@ -1,20 +1,35 @@
 """Captioned images in WebDataset shards: tar files in which the files of a sample follow one another."""
 
-import json
 import logging
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from virtex_det.data.datasets.captions import keep_captioned
+from virtex_det.data.datasets.captions import caption_text, keep_captioned
+from virtex_det.data.datasets.folders import is_data
 from virtex_det.data.datasets.pairs import IMAGE_SUFFIXES, captions_in
 from virtex_det.data.images import Span
 from virtex_det.errors import UserError
+from virtex_det.text_files import decode_text, parse_json, read_json
 
 logger = logging.getLogger(__name__)
+
+NOT_TOGETHER = "files of one sample that do not follow one another, or two samples of one name"
+HOW_TO_MAKE = (
+    "In a shard the image and the text of a sample have one name and follow one another, and no other sample has that "
+    "name: make it with tar --sort=name."
+)
+_COMPRESSED = {
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+}
 
 # What to take from a file in a tar.
 Contents = Callable[[tarfile.TarFile, tarfile.TarInfo], Any]
@@ -44,12 +59,44 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
         One dict per sample with image and caption: file_name, image_id (its key), captions, encoded_image (a Span).
     """
     dicts = []
+    faults: dict[str, list[str]] = {}
     for file in shard_files(pattern):
         shard = Shard(file)
-        dicts += [sample for sample in shard.samples(_text_or_span) if "encoded_image" in sample]
+        for sample in shard.samples(_text_or_span):
+            if "fault" in sample:
+                faults.setdefault(sample["fault"], []).append(sample["file_name"])
+            elif "encoded_image" in sample:
+                dicts.append(sample)
         if not shard.is_whole:
             logger.warning("%s is cut short or damaged; its whole samples are used", file)
+    if NOT_TOGETHER in faults:
+        raise UserError(
+            f"{faults[NOT_TOGETHER][0]}: {NOT_TOGETHER} ({len(faults[NOT_TOGETHER])} samples).\n{HOW_TO_MAKE}"
+        )
+    for fault, names in faults.items():
+        logger.warning("%d samples are left out: %s; the first: %s", len(names), fault, names[0])
     return keep_captioned(dicts, pattern)
+
+
+def check_shards(files: Iterable[str]) -> None:
+    """Check that those of the files which exist can be shards.
+
+    Raises:
+        UserError: one is compressed, or is no regular file.
+    """
+    for file in map(Path, files):
+        if not file.exists():
+            continue
+        if not file.is_file():
+            raise UserError(f"{file} is no regular file; expected a tar file.")
+        with file.open("rb") as opened:
+            start = opened.read(8)
+        packed = next((name for name, magic in _COMPRESSED.items() if start.startswith(magic)), "")
+        if packed:
+            raise UserError(
+                f"{file} is compressed by {packed}; expected a plain tar file, in which images can be found.\n"
+                "Decompress it once, e.g. with gunzip: images are compressed already, so it hardly grows."
+            )
 
 
 class Shard:
@@ -66,14 +113,27 @@ class Shard:
     def samples(self, contents: Contents) -> Iterator[dict[str, Any]]:
         """Read the samples, each as a dataset dict; "encoded_image" is absent and "captions" empty where there is none.
 
+        A sample that cannot be used as the files say has a "fault", in words.
+
         Args:
             contents: what to take of each file; of texts their bytes.
         """
         for group in self._groups(contents):
-            suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix[1:] in group), "")
-            image = {"encoded_image": group[suffix[1:]]} if suffix else {}
-            key = group["__key__"]
-            yield {"file_name": f"{self.path}/{key}{suffix}", "image_id": key, "captions": _captions(group), **image}
+            suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix[1:] in group.files), "")
+            image = {"encoded_image": group.files[suffix[1:]]} if suffix else {}
+            file_name = f"{self.path}/{group.key}{suffix}"
+            captions, fault = [], group.fault
+            try:
+                captions = _captions(group.files, file_name)
+            except UserError:
+                fault = fault or "caption is not UTF-8 text"
+            yield {
+                "file_name": file_name,
+                "image_id": group.key,
+                "captions": captions,
+                **image,
+                **({"fault": fault} if fault else {}),
+            }
 
     def count(self, keep: Callable[[str], bool] | None = None) -> int:
         """Return the number of samples, from ``NAME_stats.json`` beside a whole shard or else from the headers.
@@ -83,13 +143,13 @@ class Shard:
         """
         if keep is None and (declared := self.declared()) is not None and self._has_end():
             return declared
-        return sum(keep is None or keep(group["__key__"]) for group in self._groups(_nothing))
+        return sum(keep is None or keep(group.key) for group in self._groups(_nothing))
 
     def declared(self) -> int | None:
         """Return how many samples img2dataset says that it wrote, None where it says nothing."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            successes = json.loads(self.stats_file.read_text())["successes"]
-            return successes if isinstance(successes, int) and successes >= 0 else None
+        with suppress(UserError, KeyError, TypeError):
+            successes = read_json(self.stats_file)["successes"]
+            return successes if type(successes) is int and successes >= 0 else None
         return None
 
     @property
@@ -97,13 +157,15 @@ class Shard:
         """What img2dataset wrote about the shard."""
         return Path(self.path).with_name(f"{Path(self.path).stem}_stats.json")
 
-    def _groups(self, contents: Contents) -> Iterator[dict[str, Any]]:
-        webdataset = _webdataset()
-        return webdataset.tariterators.group_by_keys(
-            self._files(contents), handler=webdataset.handlers.ignore_and_continue
-        )
+    def _groups(self, contents: Contents) -> Iterator["_Group"]:
+        seen: set[str] = set()
+        for _, files in groupby(self._files(contents), key=lambda file: _split_name(file[0])[0]):
+            for group in _divide(list(files)):
+                yield group._replace(fault=NOT_TOGETHER) if group.key in seen else group
+                seen.add(group.key)
 
-    def _files(self, contents: Contents) -> Iterator[dict[str, Any]]:
+    def _files(self, contents: Contents) -> Iterator[tuple[str, Any]]:
+        """Yield the name and content of each file that may belong to a sample."""
         self.is_whole = False
         with suppress(tarfile.TarError, OSError), tarfile.open(self.path, "r:") as tar:
             size, end = Path(self.path).stat().st_size, 0
@@ -111,8 +173,8 @@ class Shard:
                 end = member.offset_data + member.size
                 if end > size:
                     return
-                if member.isfile():
-                    yield {"fname": member.name, "data": contents(tar, member), "__url__": self.path}
+                if member.isfile() and _split_name(member.name)[1] and _is_data(member.name):
+                    yield member.name, contents(tar, member)
             self.is_whole = self._is_zero(end + -end % tarfile.BLOCKSIZE)
 
     def _has_end(self) -> bool:
@@ -143,14 +205,68 @@ def _nothing(tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     return None
 
 
-def _captions(group: dict[str, Any]) -> list[str]:
-    """Return the caption of the text, or else those of the JSON; none where they cannot be read."""
-    text = group.get("txt", b"").decode(errors="replace").strip()
-    if text or "json" not in group:
+class _Group(NamedTuple):
+    """The files of a sample, by suffix in lower case."""
+
+    key: str
+    files: dict[str, Any]
+    fault: str = ""
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return key and suffix as WebDataset has them: the suffix begins at the first dot of the last part."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def _is_data(name: str) -> bool:
+    return all(is_data(part) for part in name.split("/") if part not in (".", ".."))
+
+
+def _divide(files: list[tuple[str, Any]]) -> list[_Group]:
+    """Return the samples of neighbours whose names are equal up to the first dot: one, as WebDataset has it.
+
+    Where that gives no image, and names up to the last dot give samples with image and text (``photo.v2.jpg`` beside
+    ``photo.v2.txt``), these.
+    """
+    plain = _group(_split_name(files[0][0])[0], [(_split_name(name)[1], content) for name, content in files])
+    if not _has_image(plain):
+        by_stem: dict[str, list[tuple[str, Any]]] = {}
+        for name, content in files:
+            stem, _, suffix = name.rpartition(".")
+            by_stem.setdefault(stem, []).append((suffix.lower(), content))
+        dotted = [_group(stem, parts) for stem, parts in by_stem.items()]
+        if any(_has_image(group) and group.files.keys() & {"txt", "json"} for group in dotted):
+            return dotted
+    return [plain]
+
+
+def _group(key: str, files: list[tuple[str, Any]]) -> _Group:
+    by_suffix = dict(files)
+    return _Group(key, by_suffix, "" if len(by_suffix) == len(files) else "two files of one name")
+
+
+def _has_image(group: _Group) -> bool:
+    return any(suffix[1:] in group.files for suffix in IMAGE_SUFFIXES)
+
+
+def _captions(files: dict[str, Any], place: str) -> list[str]:
+    """Return the caption of the text, or else those of the JSON; none where there is none.
+
+    Raises:
+        UserError: they are not UTF-8 text.
+    """
+    text = caption_text(decode_text(files.get("txt") or b"", place), place)
+    if text or "json" not in files:
         return [text] if text else []
-    with suppress(ValueError, AttributeError):
-        return [caption for caption in captions_in(json.loads(group["json"])) or [] if caption.strip()]
-    return []
+    decode_text(files["json"], place)
+    try:
+        content = parse_json(files["json"], place)
+    except UserError:
+        return []
+    found = captions_in(content) if isinstance(content, dict) else None
+    return [text for caption in found or [] if (text := caption_text(caption, place))]
 
 
 def _webdataset() -> ModuleType:

@@ -11,6 +11,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 
 from virtex_det.data.datasets.subsets import instances_of, manifest_sha256, rank_images
 from virtex_det.errors import UserError
+from virtex_det.text_files import parse_json, read_text, split_lines
 from virtex_det.utils import write_atomically
 
 Dicts = list[dict[str, Any]]
@@ -146,14 +147,14 @@ def _sorted(ids: Iterable[int | str]) -> list[int | str]:
 
 def _read(path: Path) -> Any:
     """Return the file's JSON, or else its lines."""
+    if not path.exists():
+        raise UserError(f"there is no split file {path} (DATASETS.SUBSET_FILE)")
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
+        text = read_text(path).strip()
         if text.startswith(("{", "[")):
-            return json.loads(text)
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise UserError(f"there is no split file {path} (DATASETS.SUBSET_FILE)") from None
-    except (OSError, ValueError) as error:
+            return parse_json(text, str(path))
+        return [line.strip() for line in split_lines(text) if line.strip()]
+    except UserError as error:
         raise UserError(f"{path} cannot be read as a split file: {error}\n{_FORMS}") from error
 
 
@@ -164,7 +165,10 @@ def _is_manifest(content: Any) -> bool:
 def _read_manifest(path: str | Path, content: dict[str, Any]) -> tuple[dict[str, list[int | str]], Part]:
     try:
         ids = {str(name): _checked_ids(path, ids) for name, ids in content["ids"].items()}
-        part = Part(float(content["fraction"]), int(content["seed"]), bool(content["stratified"]))
+        part = Part(content["fraction"], content["seed"], content["stratified"])
+        kinds = (type(part.fraction) in (int, float), type(part.seed) is int, type(part.stratified) is bool)
+        if not all(kinds):
+            raise ValueError(f"fraction, seed and stratified are {part.fraction!r}, {part.seed!r}, {part.stratified!r}")
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not of the form of a manifest: {error}\n{_FORMS}") from error
     if manifest_sha256(*ids.values()) != content["sha256"]:
@@ -176,7 +180,7 @@ def _read_manifest(path: str | Path, content: dict[str, Any]) -> tuple[dict[str,
 
 
 def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
-    if not isinstance(ids, list) or not all(isinstance(image_id, int | str) for image_id in ids):
+    if not isinstance(ids, list) or not all(type(image_id) in (int, str) for image_id in ids):
         raise UserError(f"{path} holds no list of image ids\n{_FORMS}")
     twice = [image_id for image_id, count in Counter(map(str, ids)).items() if count > 1]
     if twice:
@@ -254,7 +258,10 @@ def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[
     try:
         for percent, seeds in content.items():
             if abs(float(percent) - 100 * part.fraction) < 1e-6 and str(part.seed) in seeds:
-                return percent, [int(place) for place in _checked_ids(path, seeds[str(part.seed)])]
+                places = _checked_ids(path, seeds[str(part.seed)])
+                if any(isinstance(place, str) for place in places):
+                    raise TypeError("an index is text")
+                return percent, [place for place in places if isinstance(place, int)]
         there = "\n".join(f"  {percent} %: seeds {', '.join(seeds)}" for percent, seeds in content.items())
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is JSON, but no split file: {error}\n{_FORMS}") from error
