@@ -126,6 +126,14 @@ def samples() -> dict[str, Sample]:
         "rgb webp": Sample("webp", encoded(Image.fromarray(COLOUR), "WEBP", **lossless["webp"]), COLOUR),
         "rgb jpeg 2000": Sample("jp2", encoded(Image.fromarray(COLOUR), "JPEG2000"), COLOUR),
         "rgb jpeg": Sample("jpg", encoded(Image.fromarray(COLOUR), "JPEG", quality=100, subsampling=0), COLOUR, 3),
+        "jpeg of a phone, with a second image": Sample(
+            "jpg",
+            encoded(
+                Image.fromarray(COLOUR), "MPO", quality=100, subsampling=0, save_all=True, append_images=[frames[0]]
+            ),
+            COLOUR,
+            3,
+        ),
         "bilevel png": Sample("png", encoded(Image.fromarray(bilevel), "PNG"), _grey(bilevel * 255)),
         "bilevel tiff": Sample(
             "tif", encoded(Image.fromarray(bilevel), "TIFF", compression="group4"), _grey(bilevel * 255)
@@ -168,6 +176,7 @@ def samples() -> dict[str, Sample]:
         "16-bit colour png": Sample("png", png(COLOUR.astype(np.uint16) * 257, 2), COLOUR),
         "16-bit colour tiff": Sample("tif", tiff((COLOUR.astype(np.uint16) * 257).tobytes(), (16,) * 3, 2), COLOUR),
         "16-bit colour and alpha": Sample("png", png(alpha16, 6), COLOUR),
+        "16-bit grey and alpha": Sample("png", png(np.dstack([deep, ramp]), 4), _grey(GREY)),
         "16-bit colour ppm": Sample("ppm", b"P6 6 4 4095\n" + _twelve_colours(), COLOUR, 1),
         "32-bit integers": Sample(
             "tif", tiff(twelve.astype(np.uint32).tobytes(), (32,), 1), twelve_grey, max_value=4095.0

@@ -37,10 +37,12 @@ def test_each_other_kind_is_refused_by_name_with_what_to_do(kind, tmp_path):
     assert 2 <= len(str(error.value).splitlines()) <= 6 and error.value.reason
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SAMPLES if "bit" not in kind and "float" not in kind])
+# Pillow turns a TIFF by itself, and Detectron2 once more.
+EIGHT_BITS = [kind for kind in SAMPLES if "bit" not in kind and "float" not in kind and kind != "exif tiff"]
+
+
+@pytest.mark.parametrize("kind", EIGHT_BITS)
 def test_eight_bits_are_those_that_detectron2_reads(kind, tmp_path):
-    if kind == "exif tiff":
-        pytest.skip("Pillow turns a TIFF itself, and Detectron2 once more")
     path = tmp_path / f"image.{SAMPLES[kind].suffix}"
     path.write_bytes(SAMPLES[kind].content)
     assert np.array_equal(np.asarray(load_image(path).convert("RGB")), detectron2_read_image(str(path), "RGB"))
@@ -100,6 +102,13 @@ def test_an_address_is_refused_before_any_network_is_touched(name, monkeypatch):
     for read in (load_image, inspect_image, check_eight_bits):
         with pytest.raises(BrokenImage, match=r"is an address: .*Download it|is an address.*\n.*Download it"):
             read(name)
+
+
+def test_an_address_behind_the_folder_of_images_is_called_one(tmp_path):
+    with pytest.raises(BrokenImage, match=r"not found: .*\n.*never fetched"):
+        load_image(f"{tmp_path}/http://host/a.jpg")
+    with pytest.raises(BrokenImage, match=r"(?s)not found: C:.*annotation file"):
+        load_image("C:/images/a.jpg")
 
 
 @pytest.mark.parametrize("name", [None, 3, 0, ["a.jpg"], b"", {}])
@@ -185,3 +194,18 @@ def test_every_exif_orientation_is_that_of_detectron2(turn, tmp_path):
 def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path):
     content = encoded(Image.fromarray(COLOUR), "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert np.array_equal(np.asarray(load_image(content)), COLOUR)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_bytes_that_are_wrong_raise_nothing_but_broken_image(kind):
+    rng = np.random.default_rng(zlib.crc32(kind.encode()))
+    for _ in range(12):
+        content = bytearray(SAMPLES[kind].content)
+        for place in rng.integers(0, len(content), rng.integers(1, 6)):
+            content[place] = rng.integers(0, 256)
+        for read in (load_image, inspect_image):
+            try:
+                read(bytes(content), SAMPLES[kind].max_value)
+            except BrokenImage as error:
+                assert len(str(error).splitlines()) <= 6

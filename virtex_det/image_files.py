@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM, JPEG 2000 and AVIF"
 
 _HEAD = 4096  # bytes that tell a file's kind and depth
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:/")
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # two letters at least: one is a drive of Windows
 # By their first bytes, files that people have among their images.
 _FOREIGN = {
     b"%!PS": "PostScript",
@@ -216,7 +216,9 @@ def _not_opened(shown: str, error: UserError) -> BrokenImage:
         "The annotation file lists it. Check that the download is complete, and that the folder of images is the right "
         "one: the one that the data set is registered with, below DETECTRON2_DATASETS for those of Detectron2."
     )
-    if "\\" in shown:
+    if _ADDRESS.search(shown):
+        advice = "Its name holds an address, and images are never fetched: download it, and let file_name be its path."
+    elif "\\" in shown:
         advice = 'The name has backslashes, which part folders on Windows alone. Write "/" in the annotation file.'
     return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")
 

@@ -31,7 +31,7 @@ from virtex_det.image_files import BrokenImage
 from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
-_IMAGE_KINDS = ", ".join(IMG_EXTENSIONS)
+_SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jp2", ".avif")
 
 
 class Captioned(NamedTuple):
@@ -204,11 +204,9 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
 def _find(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        found = sorted(find_files(path, IMG_EXTENSIONS))
+        found = sorted(find_files(path, _SUFFIXES))
         if not found:
-            raise UserError(
-                f"The folder {path} holds no image. Looked for, in all below it: {' '.join(IMG_EXTENSIONS)}"
-            )
+            raise UserError(f"The folder {path} holds no image. Looked for, in all below it: {' '.join(_SUFFIXES)}")
         return found
     if path.exists():
         return [path]
