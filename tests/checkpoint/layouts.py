@@ -5,6 +5,7 @@ A layout takes an original network and returns what lies in the file; `write` pu
 
 import argparse
 import copy
+import json
 import pickle
 import re
 from collections import OrderedDict
@@ -200,17 +201,35 @@ def children(network: nn.Module) -> Tensors:
 
 def transformers(network: nn.Module) -> Tensors:
     """The names of transformers' ResNetModel."""
-    named = {}
-    for name, value in bare(network).items():
-        name = re.sub(
-            r"^conv1", "embedder.embedder.convolution", re.sub("^bn1", "embedder.embedder.normalization", name)
-        )
+    renamed = transformers_names(list(bare(network)))
+    return {renamed[name]: value for name, value in bare(network).items()}
+
+
+def transformers_names(names: list[str]) -> dict[str, str]:
+    """torchvision's names, and transformers' for them."""
+    renamed = {}
+    for original in names:
+        name = re.sub("^bn1", "embedder.embedder.normalization", original)
+        name = re.sub("^conv1", "embedder.embedder.convolution", name)
         name = re.sub(r"^layer(\d)", lambda match: f"encoder.stages.{int(match[1]) - 1}.layers", name)
         name = re.sub(r"\.conv(\d)", lambda match: f".layer.{int(match[1]) - 1}.convolution", name)
         name = re.sub(r"\.bn(\d)", lambda match: f".layer.{int(match[1]) - 1}.normalization", name)
         name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
-        named[name] = value
-    return named
+        renamed[original] = name
+    return renamed
+
+
+def write_shards(tensors: Tensors, folder: Path, suffix: str = ".safetensors") -> None:
+    """Two files and their index, as transformers writes large models."""
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    names, weight_map = list(tensors), {}
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        file = f"{stem}-{number:05}-of-00002{suffix}"
+        content = {name: tensors[name].clone() for name in part}
+        save_file(content, folder / file) if suffix == ".safetensors" else torch.save(content, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
 
 
 def soco(network: nn.Module) -> Tensors:

@@ -70,9 +70,10 @@ def describe(
     """
     has_bottlenecks = "res2.0.conv3.weight" in backbone
     blocks = tuple(_count_blocks(backbone, stage) for stage in ("res2", "res3", "res4", "res5"))
-    middle = backbone.get("res2.0.conv2.weight")
-    last = backbone.get("res2.0.conv3.weight", middle)
-    stem_end = backbone.get("stem.conv3.weight", backbone.get("stem.conv1.weight"))
+    convolutions = {name: tensor for name, tensor in backbone.items() if tensor.dim() == 4 and tensor.numel()}
+    middle = convolutions.get("res2.0.conv2.weight")
+    last = convolutions.get("res2.0.conv3.weight", middle)
+    stem_end = convolutions.get("stem.conv3.weight", convolutions.get("stem.conv1.weight"))
     groups = None
     if middle is not None:
         groups = middle.shape[0] // middle.shape[1] if has_bottlenecks else 1

@@ -57,6 +57,11 @@ class Network(NamedTuple):
         return without_wrappers(self.prefix)
 
     @property
+    def plain_location(self) -> str:
+        """The location without wrappers."""
+        return "".join(f"{key}." for key in self.place.keys) + self.plain_prefix
+
+    @property
     def local(self) -> dict[str, list[str]]:
         """Names below the prefix, without wrappers, and the names in the file that come to this."""
         return below(self.prefix, [*self.place.tensors, *self.place.unreadable])
@@ -122,11 +127,15 @@ def without_wrappers(name: str) -> str:
 
 
 def below(prefix: str, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return names below a prefix without wrappers, each with those in the file that come to it."""
+    """Return names below a prefix without wrappers, each with those in the file that come to it.
+
+    What a wrapper at this very place holds is another network, under a prefix of its own.
+    """
     found: dict[str, list[str]] = {}
     for name in names:
-        if name.startswith(prefix):
-            found.setdefault(without_wrappers(name[len(prefix) :]), []).append(name)
+        rest = name[len(prefix) :]
+        if name.startswith(prefix) and not _WRAPPER.match(rest):
+            found.setdefault(without_wrappers(rest), []).append(name)
     return found
 
 

@@ -10,7 +10,15 @@ import torch
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format, Pixels
 from virtex_det.checkpoint.names import backbone_names, canonical_only
-from virtex_det.checkpoint.networks import TOP_LEVEL, Network, below, find_like, find_networks, find_places
+from virtex_det.checkpoint.networks import (
+    TOP_LEVEL,
+    Network,
+    below,
+    find_like,
+    find_networks,
+    find_places,
+    without_wrappers,
+)
 from virtex_det.errors import UserError
 
 _STAGES = ("res2", "res3", "res4", "res5")
@@ -289,9 +297,9 @@ def _with_all_names(candidates: Sequence[_Found], like: Sequence[str]) -> list[_
         return []
     exact = []
     for each in candidates:
-        everything = below("", each.network.place.tensors)
-        if names <= set(everything) and all(len(everything[name]) == 1 for name in names):
-            rest = {name: sources[0] for name, sources in everything.items()}
+        tensors = each.network.place.tensors
+        rest = {without_wrappers(name): name for name in tensors}
+        if names <= set(rest) and len(rest) == len(tensors):
             exact.append(_Found(each.network, each.weights._replace(format=SAME_NAMES, rest=rest)))
     return exact if len({each.network.place.keys for each in exact}) == 1 else []
 
@@ -299,7 +307,7 @@ def _with_all_names(candidates: Sequence[_Found], like: Sequence[str]) -> list[_
 def _goes_before(one: _Found, other: _Found) -> bool:
     if one is other or _are_equal(one.weights, other.weights):
         return True
-    location = other.network.location
+    location = other.network.plain_location
     if any(re.search(pattern, location) for pattern in one.weights.format.over):
         return True
     return one.network.is_averaged and not other.network.is_averaged and _same_shapes(one.weights, other.weights)
