@@ -21,6 +21,8 @@ _PLAIN_TYPES = (str, bytes, bytearray, bool, int, float, complex, type(None))
 def plain(value: Any, file_bytes: int) -> Any:
     """Return tensors in plain containers: arrays as tensors, a module as its named tensors, other objects as None.
 
+    An object of a kind of dict is the dict of what was put into it.
+
     Args:
         value: what ``unpickling.Unpickler`` made.
         file_bytes: the size of the file.
@@ -59,6 +61,8 @@ class _Plain:
     def _make(self, value: Any, depth: int) -> tuple[Any, int, int]:
         if isinstance(value, SavedTensor | SavedArray):
             return self._tensor(value), 1, 0
+        if isinstance(value, Inert) and value.entries:
+            value = value.entries
         if isinstance(value, Inert):
             named = {name: self.of(tensor, depth)[0] for name, tensor in self._named_tensors(value, "", (id(value),))}
             return named or None, 1 + len(named), 1

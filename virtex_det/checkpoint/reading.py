@@ -34,7 +34,7 @@ def local_path(path: str) -> Path:
         UserError: when it cannot be fetched.
     """
     try:
-        return Path(PathManager.get_local_path(path))
+        return Path(PathManager.get_local_path(str(Path(path).expanduser()) if path.startswith("~") else path))
     except UserError:
         raise
     except Exception as error:  # each of the handlers raises what the library behind it does

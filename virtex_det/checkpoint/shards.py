@@ -67,7 +67,7 @@ def _by_shard(index: Path) -> dict[str, list[str]]:
     weight_map = _weight_map(index)
     shards: dict[str, list[str]] = {}
     for name, shard in sorted(weight_map.items(), key=lambda pair: str(pair[1])):
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or not shard or Path(shard).name != shard:
             raise UserError(f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was loaded.")
         shards.setdefault(shard, []).append(name)
     return shards

@@ -41,6 +41,7 @@ class Inert:
     """Whatever a file asks for by a name that is not admitted; keeps what the file puts into it."""
 
     state: Any = None
+    entries: dict[Any, Any] | None = None  # of what was a mapping
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -52,7 +53,9 @@ class Inert:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        pass
+        if type(key) in _PLAIN_KEY:
+            self.entries = self.entries or {}
+            self.entries[key] = value
 
     def append(self, item: Any) -> None:
         """Forget it."""
@@ -268,6 +271,11 @@ class Unpickler(pickle.Unpickler):
             return _DTYPES[name]
         if (module, name) == ("_codecs", "encode"):
             return _Function(self._encode)
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            raise Refused(
+                "holds tensors as pickle.dump writes them, which takes their own code to read. Load it where it was "
+                "made, and save it with torch.save or as safetensors."
+            )
         if module == "torch._utils" and name.startswith("_rebuild_") and (module, name) not in _ADMITTED:
             raise Refused(
                 f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): save it again after "

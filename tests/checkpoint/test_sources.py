@@ -1,0 +1,170 @@
+"""Files as they lie: in folders, in shards, in a home directory, in containers that are no plain dict."""
+
+import collections
+import json
+import pickle
+
+import pytest
+import torch
+
+from tests.checkpoint.conftest import torchvision_tensors
+from tests.checkpoint.layouts import transformers_names, write_shards
+from virtex_det.checkpoint.loading import load_weights
+from virtex_det.checkpoint.sources import content_sha256, open_weights
+from virtex_det.errors import UserError
+
+
+class StateDict(dict):
+    """A dict with a class of its own."""
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        open_weights(str(path))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind", [StateDict, collections.OrderedDict, lambda pairs: collections.defaultdict(int, pairs)]
+)
+def test_a_kind_of_dict_is_read_as_one(fpn, save, backbone_tensors, kind):
+    tensors = torchvision_tensors(backbone_tensors)
+    assert len(load_weights(fpn(), save({"model": kind(tensors)})).loaded) == len(backbone_tensors)
+    assert len(load_weights(fpn(), save(kind(tensors))).loaded) == len(backbone_tensors)
+
+
+def test_tensors_by_pickle_are_named_as_such_and_not_called_damaged(tmp_path, backbone_tensors):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(torchvision_tensors(backbone_tensors)))
+    message = refusal(tmp_path / "w.pkl")
+    assert "pickle.dump" in message and "torch.save" in message and "fetch it again" not in message
+
+
+def test_the_home_directory_is_expanded(monkeypatch, save, tmp_path, backbone_tensors):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(torchvision_tensors(backbone_tensors), "r50.pth")
+    assert open_weights("~/r50.pth").file == tmp_path / "r50.pth"
+
+
+@pytest.fixture
+def shards(tmp_path, backbone_tensors):
+    """A folder with a sharded model, and its index."""
+    write_shards(torchvision_tensors(backbone_tensors), tmp_path)
+    return tmp_path / "model.safetensors.index.json"
+
+
+def test_the_hash_of_shards_is_of_all_of_them(shards):
+    before = content_sha256(shards)
+    shard = sorted(shards.parent.glob("*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert content_sha256(shards) != before and len(before) == 64
+
+
+def test_a_shard_that_is_not_there_is_named(shards):
+    (shards.parent / "model-00002-of-00002.safetensors").unlink()
+    assert "names model-00002-of-00002.safetensors, which is not beside it" in refusal(shards)
+
+
+def test_an_index_that_knows_more_than_its_shards_is_refused(shards):
+    index = json.loads(shards.read_text())
+    index["weight_map"]["layer9.weight"] = "model-00001-of-00002.safetensors"
+    shards.write_text(json.dumps(index))
+    assert "layer9.weight lies in model-00001-of-00002.safetensors, and it does not" in refusal(shards)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere.safetensors", "/etc/passwd", 3, ""])
+def test_an_index_reads_no_file_but_those_beside_it(shards, place):
+    index = json.loads(shards.read_text())
+    index["weight_map"]["conv1.weight"] = place
+    shards.write_text(json.dumps(index))
+    assert "no file beside it" in refusal(shards)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": {}}', "[" * 100_000, "\x00"])
+def test_a_damaged_index_is_an_error(shards, content):
+    shards.write_text(content)
+    assert "model.safetensors.index.json" in refusal(shards)
+
+
+def test_a_folder_with_two_models_is_not_guessed_at(shards):
+    shards.rename(shards.with_name("a.safetensors.index.json"))
+    write_shards({"x": torch.ones(1), "y": torch.ones(1)}, shards.parent)
+    assert "several models" in refusal(shards.parent)
+
+
+# What stands beside a file
+
+
+@pytest.fixture
+def beside(tmp_path, backbone_tensors):
+    """Writes torchvision's tensors, with a config.json and more beside them."""
+
+    def write(config: dict, tensors: dict | None = None, **others: dict) -> str:
+        for name, content in {"config": config, **others}.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        path = tmp_path / "pytorch_model.bin"
+        torch.save(tensors or torchvision_tensors(backbone_tensors), path)
+        return str(path)
+
+    return write
+
+
+def hugging_face(backbone_tensors):
+    renamed = transformers_names(list(torchvision_tensors(backbone_tensors)))
+    return {renamed[name]: value for name, value in torchvision_tensors(backbone_tensors).items()}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"architecture": name} for name in ("resnetblur50", "resnetaa50", "seresnet50", "resnet50t", "ecaresnet50d")),
+        {"architecture": "resnet50", "model_args": {"output_stride": 16}},
+        {"architecture": "resnet50", "model_args": {"act_layer": "silu"}},
+        {"architecture": "resnet50", "model_args": {"aa_layer": "blur", "num_classes": 3}},
+        {"pretrained_cfg": {"architecture": "resnetblur18"}},
+    ],
+)
+def test_timms_config_says_that_the_same_tensors_are_another_network(beside, config):
+    message = refusal(beside(config))
+    assert "config.json beside it" in message and "nothing was loaded" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "tv_resnet50", "gluon_resnet50_v1b", "resnext50_32x4d", "wide_resnet50_2"]
+)
+def test_timms_config_gives_the_pixels_of_a_plain_network(beside, name):
+    weights = open_weights(
+        beside({"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}})
+    ).weights
+    assert [entry.mean for entry in weights.format.pixels] == [(127.5,) * 3]
+    assert weights.assumed == "" and name in weights.format.note
+
+
+def test_a_config_of_another_depth_is_not_of_this_file(beside):
+    assert "of another network, resnet18" in open_weights(beside({"architecture": "resnet18"})).weights.assumed
+
+
+@pytest.mark.parametrize("config", [{"hidden_act": "gelu"}, {"downsample_in_first_stage": True}])
+def test_transformers_config_says_that_it_is_another_network(beside, backbone_tensors, config):
+    path = beside({"model_type": "resnet"} | config, hugging_face(backbone_tensors))
+    assert "config.json beside it says" in refusal(path)
+
+
+def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(beside, backbone_tensors):
+    processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    config = {"model_type": "resnet", "downsample_in_bottleneck": True}
+    path = beside(config, hugging_face(backbone_tensors), preprocessor_config=processor)
+    entry = open_weights(path).weights.format
+    assert entry.stride_in_1x1 and entry.pixels[0].std == (63.75,) * 3
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"architecture": 3}', '{"model_type": "bert"}', "[" * 100_000])
+def test_a_config_that_says_nothing_leaves_it_assumed(beside, tmp_path, text):
+    path = beside({})
+    (tmp_path / "config.json").write_text(text)
+    assert "no blur pools" in open_weights(path).weights.assumed
+
+
+def test_what_is_assumed_is_in_the_report_and_the_table(fpn, save, backbone_tensors):
+    report = load_weights(fpn(), save(torchvision_tensors(backbone_tensors)))
+    for words in ("ReLU", "max pool", "no blur pools", "no dilation", "strides in the 3x3"):
+        assert words in report.assumed and words in report.table() and words in report.to_json()
