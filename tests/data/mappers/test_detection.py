@@ -157,6 +157,7 @@ def test_an_object_without_a_mask_is_an_error_when_masks_are_asked_for(cfg, exam
         ({"segmentation": [None]}, "object 1: .*polygon None"),
         ({"segmentation": "text"}, "object 1: .*'text'"),
         ({"segmentation": {"points": 3}}, 'object 1: .*no "counts"'),
+        ({"segmentation": {"size": [20, 60], "counts": "PPYo0"}}, r"object 1: .*size \[20, 60\], the image \[40, 60\]"),
         ({"bbox": ["30", "10", "21", "23"]}, r"object 1: \"bbox\" is \['30'.*four numbers"),
         ({"bbox": [30, 10, 21]}, 'object 1: "bbox" is .*four numbers'),
         ({"bbox": None}, 'object 1: "bbox" is None'),

@@ -164,7 +164,7 @@ class DetectionMapper:
             try:
                 example["instances"] = self._instances(annotations, transforms, size)
             except _ANNOTATION_ERRORS as error:
-                raise self._unusable(example["file_name"], annotations, error) from error
+                raise self._unusable(example, annotations, error) from error
         return example
 
     def _instances(self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]) -> Instances:
@@ -180,8 +180,9 @@ class DetectionMapper:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
 
-    def _unusable(self, file_name: str, annotations: list[dict], error: Exception) -> UserError:
+    def _unusable(self, example: dict[str, Any], annotations: list[dict], error: Exception) -> UserError:
         """Return the error that says which annotation cannot be used, and why."""
+        file_name, size = example["file_name"], [example["height"], example["width"]]
         for number, annotation in enumerate(annotations):
             mask = annotation.get("segmentation")
             begin = f"Annotations of {file_name} cannot be used: that of its object {number}:"
@@ -191,7 +192,7 @@ class DetectionMapper:
                 continue
             if mask is None:
                 return UserError(f"{begin} it has no segmentation (boxes alone do with MODEL.MASK_ON False).")
-            if fault := _fault_of_mask(mask):
+            if fault := _fault_of_mask(mask, size):
                 return BrokenExample(f"{begin} {fault}\nMend it in the annotation file.", "annotations cannot be used")
             if isinstance(mask, dict) and self.instance_mask_format == "polygon":
                 return UserError(f"{begin} its mask is run-length encoded.\nSet INPUT.MASK_FORMAT bitmask.")
@@ -224,10 +225,12 @@ def _fault_of_box(box: Any) -> str:
     return f'"bbox" is {_short(box)}; four numbers are expected.'
 
 
-def _fault_of_mask(mask: Any) -> str:
-    """Say what is wrong with a "segmentation" of polygons or run lengths, "" for nothing."""
+def _fault_of_mask(mask: Any, size: list[int]) -> str:
+    """Say what is wrong with a "segmentation" of an image of this [height, width], "" for nothing."""
+    if isinstance(mask, dict) and not ("counts" in mask and "size" in mask):
+        return '"segmentation" has no "counts" and "size".'
     if isinstance(mask, dict):
-        return "" if "counts" in mask and "size" in mask else '"segmentation" has no "counts" and "size".'
+        return "" if list(mask["size"]) == size else f"its mask has the size {mask['size']}, the image {size}."
     if not isinstance(mask, list):
         return f'"segmentation" is {_short(mask)}; a list of polygons, or run lengths, are expected.'
     if mask and all(isinstance(number, Real) for number in mask):
