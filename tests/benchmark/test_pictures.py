@@ -4,6 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.benchmark.example_comparison import rle, square, write_images
 from virtex_det.benchmark.pictures import SIDE, Run, draw_instances, draw_strips
@@ -116,3 +117,15 @@ def test_real_annotations_are_drawn(run, samples, annotations, images):
     for strip in strips:
         truth, without = decoded(strip.pictures["ground truth"]), decoded(strip.pictures["captions"])
         assert max(truth.shape) == SIDE and (np.abs(truth.astype(int) - without) > 50).any()
+
+
+def test_deep_images_are_read_by_the_white_of_the_run(run, tmp_path):
+    annotations = write_images(tmp_path, count=3)
+    Image.fromarray(np.full((32, 32), 3212, np.uint16)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(b"%!PS")
+    runs = {"captions": run(square(1, score=0.9))}
+    assert [strip.file_name for strip in draw_strips(runs, annotations, tmp_path)] == ["3.png"]
+    (tmp_path / "config.yaml").write_text("INPUT:\n  MAX_VALUE: 4095.0\n")
+    first, third = draw_strips(runs, annotations, tmp_path)
+    assert (first.file_name, third.file_name) == ("1.png", "3.png")
+    assert np.abs(decoded(first.pictures["ground truth"])[-1, -1].astype(int) - 200).max() <= 3

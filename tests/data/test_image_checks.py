@@ -86,3 +86,15 @@ def test_damage_within_a_file_is_found_where_images_are_read_whole(tmp_path):
     check_images("val", dicts, 0.0)
     with pytest.raises(UserError, match="0.png"):
         check_images("val", dicts, 0.0, whole=1)
+
+
+def test_an_orientation_that_stands_behind_the_pixels_is_heeded(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "0.png", exif=exif)
+    content = (tmp_path / "0.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    (tmp_path / "0.png").write_bytes(content[:start] + content[end:last] + content[start:end] + content[last:])
+    check_images("val", [{"file_name": str(tmp_path / "0.png"), "width": 40, "height": 60}], 0.0)

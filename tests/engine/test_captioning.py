@@ -1,7 +1,9 @@
 import base64
 import io
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +141,17 @@ def test_images_of_any_mode_are_captioned_and_shown(mode, run, tmp_path):
     path = picture(tmp_path / "image.tiff", mode=mode)
     image = Captioner(run_config(run)).caption([path]).captioned[0]
     assert shown(image.thumbnail).mode == "RGB"
+
+
+def test_files_that_are_no_image_are_skipped_with_the_reason_and_never_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    picture(tmp_path / "floats.tif", mode="F")
+    picture(tmp_path / "deep.png", mode="I;16")
+    paths = [tmp_path / name for name in ("pipe.jpg", "floats.tif", "deep.png")]
+    captions = Captioner(run_config(run)).caption(paths)
+    assert [Path(image.file_name).name for image in captions.captioned] == ["deep.png"]
+    assert "named pipe" in captions.skipped[0] and "INPUT.MAX_VALUE" in captions.skipped[1]
+    assert len(Captioner(run_config(run, ["INPUT.MAX_VALUE", "1"])).caption(paths).captioned) == 2
 
 
 def shown(thumbnail: str) -> Image.Image:

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from detectron2.utils import comm
+from tqdm import tqdm
+
 from virtex_det.data.images import check_size, read_image
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import inspect_image
@@ -31,7 +34,10 @@ def check_images(name: str, dicts: Sequence[dict[str, Any]], max_value: float, w
     files = [entry for entry in dicts if "encoded_image" not in entry]
     checks = [(entry, max_value, number < whole) for number, entry in enumerate(files)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = [fault for fault in pool.map(lambda check: _fault(*check), checks) if fault]
+        found = pool.map(lambda check: _fault(*check), checks)
+        quiet = None if comm.is_main_process() else True
+        with tqdm(found, f"images of {name}", len(files), leave=False, disable=quiet, delay=2, unit="image") as bar:
+            faults = [fault for fault in bar if fault]
     if faults:
         raise UserError(
             f"data set {name}: {len(faults)} of {len(dicts)} images cannot be used, and the numbers of an evaluation "
@@ -55,15 +61,22 @@ def check_some(name: str, dicts: Sequence[dict[str, Any]], max_value: float) -> 
 
 
 def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> str:
-    """Return what is wrong with an image, "" for nothing."""
+    """Return what is wrong with an image, "" for nothing; a fault of its header counts if reading it whole has one."""
     try:
-        if whole:
-            read_image(dict(entry), "RGB", max_value)
-        else:
-            check_size(dict(entry), entry["file_name"], inspect_image(entry["file_name"], max_value))
+        if not whole and _has_good_header(entry, max_value):
+            return ""
+        read_image(dict(entry), "RGB", max_value)
     except BrokenExample as error:
         return str(error)
     return ""
+
+
+def _has_good_header(entry: dict[str, Any], max_value: float) -> bool:
+    try:
+        check_size(dict(entry), entry["file_name"], inspect_image(entry["file_name"], max_value))
+    except BrokenExample:
+        return False
+    return True
 
 
 def _some(faults: Iterable[str]) -> str:
