@@ -188,6 +188,13 @@ class TransferCheckpointer(DetectionCheckpointer):
         if self.require == "model":
             raise UserError("There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give --resume.")
         self.logger.info("MODEL.WEIGHTS is empty: the model starts from random weights")
+        frozen = 0 if self.cfg is None else self.cfg.MODEL.BACKBONE.FREEZE_AT
+        if frozen > 0:
+            self.logger.warning(
+                "MODEL.BACKBONE.FREEZE_AT %d freezes layers of random weights, which will never learn. Set it to 0, or "
+                "MODEL.WEIGHTS to pretrained weights.",
+                frozen,
+            )
         self._publish(LoadReport(RANDOM_INIT))
 
     def _publish(self, report: LoadReport) -> None:

@@ -1,18 +1,21 @@
 """Running things: the trainer, evaluation, processes and run folders."""
 
 from virtex_det.config import load_config
-from virtex_det.engine.evaluate import evaluate
+from virtex_det.engine.evaluate import evaluate, load_trained
 from virtex_det.engine.launch import launch, with_one_screen_errors
+from virtex_det.engine.prediction import Predictor
 from virtex_det.engine.run_folder import read_classes
 from virtex_det.engine.setup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
 
 __all__ = [
+    "Predictor",
     "Trainer",
     "argument_parser",
     "evaluate",
     "launch",
     "load_config",
+    "load_trained",
     "read_classes",
     "setup",
     "with_one_screen_errors",

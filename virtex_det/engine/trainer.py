@@ -39,6 +39,7 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.unpasted import UnpastedMasks
+from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
 from virtex_det.solver import build_optimizer
@@ -218,6 +219,7 @@ class Trainer(DefaultTrainer):
         """Return the model of ``cfg`` with the faster kernels that the config allows."""
         with building("model", cfg, "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME"):
             model = build_model(cfg)
+        freeze_last_stage(cfg, model)
         if cfg.MODEL.DEVICE == "cpu":
             # The layout that CPU convolutions are fastest in; results are the same up to rounding.
             model.to(memory_format=torch.channels_last)

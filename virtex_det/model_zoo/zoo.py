@@ -1,5 +1,6 @@
 """Configs and models for published weights by name, after Detectron2's model zoo."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -58,8 +59,20 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
     cfg.MODEL.DEVICE = device or (cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu")
     model = build_model(cfg)
     if trained:
-        TransferCheckpointer(model, cfg=cfg).load(cfg.MODEL.WEIGHTS)
+        checkpointer = TransferCheckpointer(model, cfg=cfg)
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+        loaded = checkpointer.report.loaded if checkpointer.report else ()
+        _warn_of_random_heads(name, set(model.state_dict()) - set(loaded))
     return model
+
+
+def _warn_of_random_heads(name: str, at_random: set[str]) -> None:
+    heads = sorted({tensor.partition(".")[0] for tensor in at_random} - {"pixel_mean", "pixel_std"})
+    if heads:
+        logging.getLogger(__name__).warning(
+            "%s is the backbone alone: %d tensors of %s are at random. Fine-tune the model before it predicts.",
+            *(name, len(at_random), ", ".join(heads)),
+        )
 
 
 def get_checkpoint_url(name: str) -> str:

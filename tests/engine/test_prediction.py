@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultPredictor
+
+from virtex_det.engine import Predictor, Trainer
+from virtex_det.errors import UserError
+
+
+@pytest.fixture
+def whole(detector_cfg, tmp_path):
+    """The config of a detector, with a file that fills it."""
+    cfg = detector_cfg("MODEL.WEIGHTS", tmp_path / "whole.pth", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    torch.save({"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "whole.pth")
+    return cfg
+
+
+def test_a_whole_file_predicts_what_detectron2s_predictor_predicts(whole):
+    image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    ours, theirs = Predictor(whole)(image)["instances"], DefaultPredictor(whole)(image)["instances"]
+    assert len(ours) == len(theirs) > 0
+    torch.testing.assert_close(ours.scores, theirs.scores)
+    torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
+
+
+def test_a_file_without_heads_predicts_nothing(whole):
+    content = torch.load(whole.MODEL.WEIGHTS, weights_only=True)["model"]
+    backbone = {name: value for name, value in content.items() if name.startswith("backbone.")}
+    torch.save({"model": backbone}, whole.MODEL.WEIGHTS)
+    DetectionCheckpointer(Trainer.build_model(whole)).load(whole.MODEL.WEIGHTS)  # loads what there is, and logs
+    with pytest.raises(UserError, match="does not fill the whole model"):
+        Predictor(whole)
+
+
+def test_no_weights_is_an_error(detector_cfg):
+    with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
+        Predictor(detector_cfg())
