@@ -3,13 +3,13 @@ import logging
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
 from detectron2.utils import comm
 
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
 from virtex_det.data.datasets import load_dataset, manifest_sha256
 from virtex_det.data.training_set import choose_images, describe_part, load_train_dicts, training_part
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 
 IMAGES = 40
@@ -204,7 +204,7 @@ def test_two_processes_take_the_same_images_and_captions(detector_cfg, pretraini
         detector_cfg(*half, "DATASETS.SUBSET_STRATIFIED", True),
         pretraining_cfg(*half, "DATASETS.CAPTIONS_PER_IMAGE", 2),
     ]
-    launch(write_parts, 2, dist_url="auto", args=(cfgs, tmp_path))
+    launch_processes(write_parts, cfgs, tmp_path, processes=2)
     first, second = ((tmp_path / f"{rank}.json").read_text() for rank in (0, 1))
     assert first == second
     for cfg, (part, images) in zip(cfgs, json.loads(first), strict=True):

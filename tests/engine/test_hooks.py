@@ -3,10 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.engine import launch
 from torch import nn
 
 from virtex_det.engine.hooks import BrokenImages, pool_bn_statistics
+from virtex_det.engine.launch import launch_processes
 
 
 def _pool(folder: str) -> None:
@@ -23,7 +23,7 @@ def _pool(folder: str) -> None:
 def test_pooled_statistics_are_those_of_all_images_together(tmp_path):
     images = torch.randn(2, 50) * torch.tensor([[1.0], [3.0]]) + torch.tensor([[0.0], [5.0]])
     torch.save(images, tmp_path / "images.pth")
-    launch(_pool, 2, dist_url="auto", args=(str(tmp_path),))
+    launch_processes(_pool, str(tmp_path), processes=2)
     for rank in range(2):
         mean, variance = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         torch.testing.assert_close(mean, images.mean().view(1))
@@ -71,6 +71,6 @@ def _report(folder: str) -> None:
 
 @pytest.mark.slow
 def test_the_main_process_reports_for_all(tmp_path):
-    launch(_report, 2, dist_url="auto", args=(str(tmp_path),))
+    launch_processes(_report, str(tmp_path), processes=2)
     (summary,), nothing = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert "3 x image cannot be read: 0.jpg, 1.jpg, both.jpg" in summary and nothing == []

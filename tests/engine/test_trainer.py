@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
 from virtex_det.data.datasets import dataset_version, load_dataset
 from virtex_det.engine import Trainer
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 
 
@@ -296,7 +296,7 @@ def _assert_equal_over_ranks(trainer: Trainer) -> None:
 @pytest.mark.slow
 def test_two_processes_hold_the_same_weights_from_random_init_to_the_last_step(detector_cfg):
     cfg = detector_cfg("DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2)
-    launch(_ranks_agree, 2, dist_url="auto", args=(cfg,))
+    launch_processes(_ranks_agree, cfg, processes=2)
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
 
 

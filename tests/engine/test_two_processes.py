@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, launch
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.engine import Trainer
+from virtex_det.engine.launch import launch_processes
 
 STEPS = 20
 # Norms that see the whole batch, no dropout, and the published rule: SGD, LookAhead, clipping, warm-up, cosine.
@@ -43,7 +44,7 @@ def losses(cfg: CfgNode, folder: Path, processes: int) -> list[float]:
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
-    launch(run, processes, dist_url="auto", args=(cfg,))
+    launch_processes(run, cfg, processes=processes)
     return json.loads((folder / "curve.json").read_text())
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.engine import launch
 from detectron2.utils import comm
 
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.tokenizer import SentencePieceTokenizer
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation import CaptionEvaluator, captions
 
@@ -140,6 +140,6 @@ def _evaluate_a_part(cfg, dataset, folder) -> None:
 
 @pytest.mark.slow
 def test_processes_measure_their_images_together(pretraining_cfg, tmp_path):
-    launch(_evaluate_a_part, 2, dist_url="auto", args=(pretraining_cfg(), "images_of_two_processes", str(tmp_path)))
+    launch_processes(_evaluate_a_part, pretraining_cfg(), "images_of_two_processes", str(tmp_path), processes=2)
     assert json.loads((tmp_path / "0.json").read_text())["validation"]["loss_forward"] == 1.0
     assert json.loads((tmp_path / "1.json").read_text()) == {}

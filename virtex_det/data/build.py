@@ -6,9 +6,9 @@ from typing import Any
 
 import torch.utils.data as torchdata
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, MetadataCatalog, build_detection_test_loader
+from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.build import trivial_batch_collator
-from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampler, TrainingSampler
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
@@ -21,6 +21,7 @@ from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.training_set import are_shards, keep_training_set, load_training_set
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
+from virtex_det.signals import serve_parent
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Classes that, called with (cfg, is_train), give a function from dataset dict to example."
@@ -82,9 +83,9 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
     """
     dicts = load_dataset(dataset_name)
     remember_size(dataset_name, len(dicts))
-    loader = build_detection_test_loader(
-        dicts,
-        mapper=_build_mapper(cfg, is_train=False),
+    loader = torchdata.DataLoader(
+        MapDataset(DatasetFromList(dicts, copy=False), _build_mapper(cfg, is_train=False)),
+        sampler=InferenceSampler(len(dicts)),
         batch_size=batch_size,
         **_worker_options(cfg),
     )
@@ -234,7 +235,8 @@ def count_workers(cfg: CfgNode) -> int:
 
 def _worker_options(cfg: CfgNode) -> dict[str, Any]:
     workers = count_workers(cfg)
-    return {"num_workers": workers, "collate_fn": pack if workers else trivial_batch_collator}
+    own = {"collate_fn": pack, "worker_init_fn": serve_parent} if workers else {"collate_fn": trivial_batch_collator}
+    return {"num_workers": workers, **own}
 
 
 def _available_cores() -> int:

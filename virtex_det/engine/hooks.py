@@ -72,7 +72,11 @@ class _AfterCheckpoint(HookBase):
 
 
 class EvalHook(_AfterCheckpoint, hooks.EvalHook):
-    """Detectron2's, which evaluates again what a resumed run left unfinished."""
+    """Detectron2's, which evaluates what a kill has left undone, and nothing when a signal ends the run."""
+
+    def after_train(self) -> None:
+        if not self.trainer.stop.number:
+            super().after_train()
 
 
 class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
@@ -88,6 +92,26 @@ class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
             if isinstance(writer, MetricsWriter):
                 writer.begin(self.trainer.start_iter)
         super().before_train()
+
+    def after_train(self) -> None:
+        if not self.trainer.stop.number:  # else the resumed run writes what there is, over its whole window
+            super().after_train()
+            return
+        for writer in self.writers:
+            writer.close()
+
+
+class StopOnSignal(HookBase):
+    """Ends training between two steps, in all processes after the same one, when a signal has asked any of them to."""
+
+    def after_step(self) -> None:
+        number = max(comm.all_gather(self.trainer.stop.number))
+        if number:
+            self.trainer.stop.number = number
+            try:
+                self.trainer.end(number)
+            finally:
+                comm.synchronize()  # the launcher ends all when one has ended, and the main one still saves
 
 
 class BrokenImages(HookBase):

@@ -1,19 +1,25 @@
 """Starting a command on one process or many, and ending it on one screen when the user can mend what went wrong."""
 
 import argparse
+import atexit
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 import torch
-from detectron2.engine import launch as launch_processes
+from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from virtex_det.engine.explain import explain, wants_traceback
 from virtex_det.errors import UserError
+from virtex_det.signals import SIGNALS, Stopped, command, end_with_parent, handling, stop_at_once
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -28,15 +34,20 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def with_one_screen_errors(function: Callable[..., object], *args: object) -> None:
     """Call ``function(*args)``; for a mistake of the user's print its message, without a traceback, and exit with 1.
 
-    So ends also what the disk refuses, a full memory, a training that diverges and the like (see ``explain``).
+    So ends also what the disk refuses, a full memory, a training that diverges and the like (see ``explain``). A signal
+    that asks the process to end does it with one line, and with the code that a shell gives for it, 128 and its number.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
     try:
-        function(*args)
+        with stop_at_once():
+            function(*args)
         sys.stdout.flush()
     except BrokenPipeError:  # who reads the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it ends
         sys.exit(1)
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         print("\ninterrupted; what was saved stays", file=sys.stderr)
         sys.exit(130)
@@ -60,23 +71,78 @@ def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespa
             "Leave --num-gpus out to run on one GPU, or on the CPU where there is none; "
             "for several CPU processes start the command with torchrun."
         )
+    dist_url = "auto" if args.num_machines == 1 else args.dist_url
+    launch_processes(
+        *(_resumable, main, args),
+        processes=args.num_gpus,
+        machines=args.num_machines,
+        machine=args.machine_rank,
+        dist_url=dist_url,
+    )
+
+
+def _resumable(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Call ``main(args)``; tell how to go on with a training that a signal ends before it has begun."""
     try:
-        launch_processes(
-            _main_on_one_screen,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url="auto" if args.num_machines == 1 else args.dist_url,
-            args=(main, args),
-        )
-    except ProcessExitedException as error:
-        if error.exit_code != 1:
+        main(args)
+    except Stopped as stopped:
+        if stopped.message or getattr(args, "eval_only", False):
             raise
-        sys.exit(1)  # the process has said what the user can mend
+        raise Stopped(stopped.number, f"what was saved stays. To go on: {command('--resume')}") from stopped
 
 
-def _main_on_one_screen(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    with_one_screen_errors(main, args)
+def launch_processes(
+    function: Callable[..., object],
+    *args: object,
+    processes: int,
+    machines: int = 1,
+    machine: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Call ``function(*args)`` in each of several new processes that form a group, or in this one where one is enough.
+
+    Exits with the code of the first process that ended with a message or by a signal; then all others end, too. What
+    asks this process to end is passed on to them, and they do not outlive it.
+
+    Args:
+        function: importable by its name.
+        args: can be pickled.
+        processes: on this machine.
+        machines: how many there are; each calls this function.
+        machine: number of this one.
+        dist_url: where they meet; "auto" on one machine.
+    """
+    if processes * machines == 1:
+        function(*args)
+        return
+    try:
+        with handling(_pass_on):
+            detectron2_launch(
+                _one_of_several,
+                processes,
+                num_machines=machines,
+                machine_rank=machine,
+                dist_url=dist_url,
+                args=(function, *args),
+            )
+    except ProcessExitedException as error:
+        if error.exit_code != 1 and error.exit_code - 128 not in SIGNALS:
+            raise
+        sys.exit(error.exit_code)  # the process has said what the user can mend
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    """Pass a signal on to the processes that were started here; without any, end."""
+    children = multiprocessing.active_children()
+    if not children:
+        raise Stopped(number)
+    for child in children:
+        child.terminate()
+
+
+def _one_of_several(function: Callable[..., object], *args: object) -> None:
+    end_with_parent(signal.SIGTERM)
+    with_one_screen_errors(_in_group, function, *args)
 
 
 def _join_environment(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -85,10 +151,31 @@ def _join_environment(main: Callable[[argparse.Namespace], object], args: argpar
     comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if has_gpu:
         torch.cuda.set_device(comm.get_local_rank())
+    _in_group(_resumable, main, args)
+
+
+def _in_group(function: Callable[..., object], *args: object) -> None:
+    """Call ``function(*args)`` in a process of a group, and leave the group together with the others."""
     try:
-        main(args)
+        function(*args)
         comm.synchronize()  # one that tears its group down while another still works can end in an abort
+    except Stopped as stopped:
+        if comm.is_main_process():
+            raise
+        time.sleep(2)  # the launcher ends all when one has ended: let the main one say what is saved
+        sys.exit(stopped.exit_code)
     finally:
+        _leave_group()
+
+
+@atexit.register  # for a user's own script too, started by whatever launcher
+def _leave_group() -> None:
+    """Leave the group of processes before Python ends.
+
+    A thread of the group that is still at work by then cannot take Python's lock any more; PyTorch's C++ then ends the
+    process with SIGABRT, "terminate called without an active exception", although all its work is done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

@@ -28,7 +28,7 @@ from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
 from virtex_det.engine.explain import building, diverged
-from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN
+from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN, StopOnSignal
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
 from virtex_det.engine.preflight import check_training
@@ -42,6 +42,7 @@ from virtex_det.evaluation.detection.unpasted import UnpastedMasks
 from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
+from virtex_det.signals import StopLater, Stopped, command
 from virtex_det.solver import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Trainer(DefaultTrainer):
         self.recent: Recent = {}
         self.origin: Origin = {}
         self.schedule_changes: list[int] = []
+        self.stop = StopLater("training ends after this step; a second Ctrl-C ends it at once")
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
         self._check()
@@ -107,7 +109,8 @@ class Trainer(DefaultTrainer):
         self.origin = follow_origin(self.cfg, self.origin)
         if comm.is_main_process():
             keep_config(self.cfg)
-        TrainerBase.train(self, self.start_iter, self.max_iter)
+        with self.stop.watching():
+            TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self.results)
         return self.results
@@ -136,6 +139,19 @@ class Trainer(DefaultTrainer):
         except FloatingPointError as error:
             raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
+
+    def end(self, number: int) -> None:
+        """End between two steps because of a signal; save the steps that are done if SOLVER.CHECKPOINT_ON_SIGNAL.
+
+        Raises:
+            Stopped: always, with what was saved and how to go on.
+        """
+        done = min(self.iter + 1, self.max_iter)
+        if self.cfg.SOLVER.CHECKPOINT_ON_SIGNAL and self.start_iter < done < self.max_iter:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        last = self.checkpointer.get_checkpoint_file() or "none"
+        state = f"{done} of {self.max_iter} iterations are done, the last checkpoint is {last}"
+        raise Stopped(number, f"{state}. To go on: {command('--resume')}")
 
     def before_train(self) -> None:
         restore(self.storage, self.recent)
@@ -202,6 +218,7 @@ class Trainer(DefaultTrainer):
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
             # Last, so that it writes what the evaluation has just found.
             PeriodicWriter(self.build_writers(), period=20) if on_main else None,
+            StopOnSignal(),
         ]
         return [hook for hook in found if hook is not None]
 
@@ -321,7 +338,11 @@ class Trainer(DefaultTrainer):
         if done == self.start_iter:
             self.results = recorded_results(self.cfg, done)
         if done > self.start_iter or self.results is None:
-            self.results = self.test(self.cfg, self.model)
+            try:
+                with self.stop.at_once():
+                    self.results = self.test(self.cfg, self.model)
+            except Stopped as stopped:
+                self.end(stopped.number)
             write_records(
                 self.cfg,
                 self.results,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils import comm
 
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.lvis import LVISEvaluator
@@ -351,7 +351,7 @@ def _evaluate_share(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_find_exactly_what_one_does(tmp_path):
-    launch(_evaluate_share, 2, dist_url="auto", args=(tmp_path,))
+    launch_processes(_evaluate_share, tmp_path, processes=2)
     for style in ("coco", "lvis"):
         one = run(DetectionEvaluator(register(tmp_path, style), tmp_path / "one"), network_output(annotations(style)))
         assert (tmp_path / f"two of {style}").read_text() == json.dumps(one)
