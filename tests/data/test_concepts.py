@@ -158,3 +158,14 @@ def test_real_captions_give_the_things_that_one_sees(samples, tmp_path):
     assert {found[word][0] for word in ("man", "woman", "table", "people", "dog", "kitchen")} == {"noun"}
     assert {found[word][0] for word in ("white", "large", "small", "black")} == {"adjective"}
     assert {found[word][0] for word in ("sitting", "standing", "holding")} == {"verb"}
+
+
+def test_captions_in_another_language_get_a_warning(tmp_path, caplog):
+    english = [f"a star of {number} rings on the table" for number in "abcdefghijklmnopqrst"]
+    german = [f"ein Stern mit {number} Ringen auf dem Tisch star" for number in "abcdefghijklmnopqrst"]
+    train_tokenizer([*english, *german] * 9, tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
+    for captions, warned in ((english, False), (german, True)):
+        caplog.clear()
+        build_concepts(captions, tokenizer, "0" * 64)
+        assert ("are they in English" in caplog.text) == warned

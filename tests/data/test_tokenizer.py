@@ -117,3 +117,33 @@ def test_without_sentencepiece_the_error_names_the_extra(monkeypatch, tokenizer_
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
         SentencePieceTokenizer(tokenizer_file)
+
+
+@pytest.mark.parametrize("length", [4191, 4192, 50_000])
+def test_long_captions_are_not_dropped_from_a_vocabulary(length, tmp_path):
+    words = "zebra quilt "
+    long = (words * (length // len(words) + 1))[:length]
+    train_tokenizer([long, *CAPTIONS], tmp_path / "t.model", vocab_size=80)
+    tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
+    assert tokenizer.unk_id not in tokenizer.encode("zebra quilt")
+
+
+def test_captions_without_spaces_are_not_dropped_either(tmp_path):
+    train_tokenizer(["一只狗" * 3000, *CAPTIONS], tmp_path / "t.model", vocab_size=60)
+    assert SentencePieceTokenizer(tmp_path / "t.model").unk_id not in SentencePieceTokenizer(
+        tmp_path / "t.model"
+    ).encode("狗")
+
+
+def test_a_cut_caption_gives_the_vocabulary_of_its_parts(tmp_path):
+    sentences = [f"{'a big red star by the sea ' * 45}" for _ in range(3)]
+    train_tokenizer(sentences, tmp_path / "parts.model", vocab_size=40)
+    train_tokenizer(["".join(sentences)], tmp_path / "whole.model", vocab_size=40)
+    parts, whole = (SentencePieceTokenizer(tmp_path / f"{name}.model") for name in ("parts", "whole"))
+    assert parts.encode("a big red star by the sea") == whole.encode("a big red star by the sea")
+
+
+def test_the_character_that_sentencepiece_keeps_for_itself_drops_no_caption(tmp_path):
+    train_tokenizer(["zebra \u2585 quilt", *CAPTIONS], tmp_path / "t.model", vocab_size=60)
+    tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
+    assert tokenizer.unk_id not in tokenizer.encode("zebra quilt")

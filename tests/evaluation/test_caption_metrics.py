@@ -216,3 +216,40 @@ def test_a_java_that_only_fails_gives_no_number_and_its_own_words(monkeypatch, c
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert caption_metrics(PREDICTIONS, REFERENCES) == {}
     assert "Unable to locate a Java Runtime." in caplog.text
+
+
+LANGUAGES = {
+    "German": "Ein Mädchen führt größere Pferde über eine Brücke",
+    "Vietnamese": "Một cô gái đang dắt ngựa qua cầu",
+    "Russian": "Девушка ведёт большую лошадь через мост",
+    "Chinese": "一个女孩牵着马过桥",
+    "Japanese": "女の子が馬を連れて橋を渡っている",
+    "Thai": "เด็กผู้หญิงกำลังจูงม้าข้ามสะพาน",
+    "Korean": "한 소녀가 말을 끌고 다리를 건너고 있다",
+    "Arabic": "فتاة تقود حصانا كبيرا عبر الجسر الطويل",
+    "Hindi": "एक लड़की घोड़े को पुल के पार ले जा रही है",
+}
+
+
+@needs_java
+def test_a_perfect_caption_is_perfect_in_any_language(no_meteor, tmp_path):
+    from virtex_det.data import SentencePieceTokenizer, train_tokenizer
+
+    train_tokenizer(LANGUAGES.values(), tmp_path / "t.model", vocab_size=180)
+    tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
+    written = {language: tokenizer.decode(tokenizer.encode(caption)) for language, caption in LANGUAGES.items()}
+    found = caption_metrics(written, {language: [caption] for language, caption in LANGUAGES.items()})
+    assert found["BLEU_4"] == pytest.approx(100) and found["ROUGE_L"] == pytest.approx(100)
+
+
+@needs_java
+def test_scripts_without_spaces_are_compared_by_character(no_meteor, caplog):
+    found = caption_metrics({1: "一只狗在海滩上跑"}, {1: ["一只棕色的狗在海滩上跑"]})
+    assert 30 < found["BLEU_4"] < 100 and found["BLEU_1"] > 60
+    assert caplog.text.count("each character counts as a word") == 1
+
+
+@needs_java
+def test_accents_make_no_difference_on_either_side(no_meteor):
+    plain = caption_metrics({1: "a cafe in sao paulo at night"}, {1: ["a cafe in sao paulo by night"]})
+    assert caption_metrics({1: "a café in São Paulo at night"}, {1: ["a cafe in são paulo by night"]}) == plain

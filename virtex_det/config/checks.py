@@ -154,6 +154,7 @@ RULES: dict[str, Rule] = {
     "INPUT.*.CROP_SCALE": several(number(high=1, above=0), 2, 2),
     "INPUT.*.RESIZE": whole(1),
     "INPUT.CAPTION.COLOR_JITTER": several(NOT_NEGATIVE, 4, 4),
+    "INPUT.CAPTION.FLIP_WORDS": several(several(text(), 2, 2)),
     "INPUT.CAPTION.MAX_LENGTH": whole(3),  # the boundaries and one token
     "INPUT.CAPTION.MASK_PROPORTION": number(high=1, above=0),
     "INPUT.*_PROB": SHARE,

@@ -174,8 +174,10 @@ def _add_data_keys(cfg: CN) -> None:
     # Side of the square training crop, in pixels, and its share of the image area.
     cfg.INPUT.CAPTION.CROP_SIZE = 224
     cfg.INPUT.CAPTION.CROP_SCALE = (0.2, 1.0)
-    # Horizontal flip; "left" and "right" change places in the caption.
+    # Horizontal flip; these words change places in the caption, whole and in any case. Captions in another language
+    # need its own: (("links", "rechts"), ("linken", "rechten")). () leaves captions as they are.
     cfg.INPUT.CAPTION.FLIP_PROB = 0.5
+    cfg.INPUT.CAPTION.FLIP_WORDS = (("left", "right"),)
     # Brightness, contrast, saturation, hue; and how often.
     cfg.INPUT.CAPTION.COLOR_JITTER = (0.4, 0.4, 0.4, 0.1)
     cfg.INPUT.CAPTION.COLOR_JITTER_PROB = 0.8

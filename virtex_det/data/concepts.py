@@ -1,6 +1,7 @@
 """Concept sets (ICMLM): the most frequent nouns, adjectives and verbs of captions, which are masked or predicted."""
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +17,17 @@ from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically
 
+logger = logging.getLogger(__name__)
+
 # HanTa's tags are those of the British National Corpus (C5). Be, do and have are no verbs here: most are auxiliaries.
 _TAG_PREFIXES = {"NN": "noun", "NP0": "noun", "AJ": "adjective", "VV": "verb"}
 PARTS_OF_SPEECH = ("noun", "adjective", "verb")
 
 _SCHEMA = 1
+# A fifth or more of English captions' words are of these; a twentieth at most in other languages.
+_ENGLISH = frozenset(("a", "an", "the", "and", "with", "of", "on", "at"))
+_ENGLISH_SHARE = 0.08
+_WORDS_THAT_TELL = 100
 _WORD_OR_MARK = re.compile(r"'?\w+|[^\w\s]")
 _HOW_TO_BUILD = (
     "Build one with: python tools/build_concepts.py --dataset NAME --tokenizer PATH --output FILE\n"
@@ -102,7 +109,7 @@ def build_concepts(
     parts_of_speech: Sequence[str] = PARTS_OF_SPEECH,
     size: int = 5000,
 ) -> ConceptSet:
-    """Choose the most frequent words of some parts of speech (ICMLM).
+    """Choose the most frequent words of some parts of speech of English captions (ICMLM).
 
     Our choices, where the paper is not known: a word goes by its most frequent part of speech, words are counted as
     they stand, not by their lemma, and only those that are one piece of the tokenizer are taken, so that one [MASK]
@@ -143,12 +150,24 @@ def _most_frequent_parts(captions: Iterable[str]) -> dict[str, tuple[str, int]]:
     counts: dict[str, Counter[str]] = {}
     tag = _tagger()
     distinct = Counter(normalize_caption(caption) for caption in captions)
+    _warn_of_another_language(distinct)
     for caption, times in tqdm(distinct.items(), "Tagging captions", unit=" captions", mininterval=1):
         words = _WORD_OR_MARK.findall(caption)
         for word, part in zip(words, tag(words), strict=True):
             if word.isalpha():
                 counts.setdefault(word, Counter())[part] += times
     return {word: min(parts.items(), key=lambda item: (-item[1], item[0])) for word, parts in counts.items()}
+
+
+def _warn_of_another_language(captions: Iterable[str]) -> None:
+    words = [word for caption in captions for word in _WORD_OR_MARK.findall(caption) if word.isalpha()]
+    share = sum(word in _ENGLISH for word in words) / max(len(words), 1)
+    if len(words) >= _WORDS_THAT_TELL and share < _ENGLISH_SHARE:
+        logger.warning(
+            "Only %.0f %% of the captions' words are %s: are they in English? The part-of-speech tagger knows no other "
+            "language, and what it takes for nouns, adjectives and verbs of one is no concept set.",
+            *(100 * share, ", ".join(sorted(_ENGLISH))),
+        )
 
 
 def _tagger() -> Callable[[list[str]], list[str]]:

@@ -3,7 +3,7 @@
 import io
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +11,9 @@ from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
 CONTROL_SYMBOLS = ("[SOS]", "[EOS]", "[MASK]")
+# In characters; SentencePiece takes fewer than 4,192 bytes, and a character has at most four.
+_LONGEST_SENTENCE = 1000
+_SENTENCEPIECES_UNKNOWN = "\u2585"
 
 
 class SentencePieceTokenizer:
@@ -59,7 +62,12 @@ class SentencePieceTokenizer:
 
 def normalize_caption(text: str) -> str:
     """Lower-case a caption and strip its accents, as VirTex's public code does before training and encoding."""
-    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return strip_accents(text.lower())
+
+
+def strip_accents(text: str) -> str:
+    """Take accents and other combining characters off a text, and ligatures and other compatible forms apart."""
+    decomposed = unicodedata.normalize("NFKD", text)
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
@@ -77,7 +85,7 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
     model = io.BytesIO()
     try:
         _sentencepiece().SentencePieceTrainer.train(
-            sentence_iterator=(normalize_caption(caption) for caption in captions),
+            sentence_iterator=(part for caption in captions for part in _sentences(normalize_caption(caption))),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -91,6 +99,20 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
         raise UserError(_why_training_failed(str(error), vocab_size)) from error
     with replacing(Path(model_file)) as unfinished:
         unfinished.write_bytes(model.getvalue())
+
+
+def _sentences(caption: str) -> Iterator[str]:
+    """Cut a caption at white space into parts of a length that SentencePiece does not drop without a word.
+
+    Pieces do not cross white space, so the vocabulary is that of the whole. A caption without any is cut where it must.
+    """
+    # SentencePiece drops what has the character that it keeps for unknown ones, too.
+    rest = caption.replace(_SENTENCEPIECES_UNKNOWN, " ")
+    while len(rest) > _LONGEST_SENTENCE:
+        end = rest.rfind(" ", 0, _LONGEST_SENTENCE) + 1 or _LONGEST_SENTENCE
+        yield rest[:end]
+        rest = rest[end:]
+    yield rest
 
 
 _HOW_TO_BUILD = (

@@ -4,20 +4,33 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, TypeVar
+
+from virtex_det.data.tokenizer import strip_accents
 
 logger = logging.getLogger(__name__)
 
 # Captions of each image, tokenised: the pieces lie between single spaces.
 Captions = dict[Any, list[str]]
 T = TypeVar("T")
+
+# A character of a script without spaces between words, and the signs on it.
+_WITHOUT_SPACES = re.compile(
+    "["
+    "\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Japanese, Chinese
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6"  # Thai, Lao
+    "\u1000-\u102a\u1780-\u17b3"  # Burmese, Khmer
+    "][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3]*"
+)
 
 # What pycocoevalcap raises when Java fails, or answers something else than was asked.
 _FAILURES = (OSError, ValueError, subprocess.SubprocessError)
@@ -34,6 +47,10 @@ def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Seq
 
     A metric that cannot be had here is left out, and the log says what it lacks. Nothing is downloaded.
 
+    Accents are taken off both sides, as vocabularies take them off what models write. Scripts without spaces between
+    words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are compared character by character. METEOR and SPICE know
+    English only.
+
     Args:
         predictions: one caption per image id.
         references: the captions of the same image ids, at least one each.
@@ -49,6 +66,8 @@ def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Seq
     )
     if tokenised is None:
         return {}
+    if any(_WITHOUT_SPACES.search(text) for texts in references.values() for text in texts):
+        _say_once("Captions have text in a script without spaces between words: there each character counts as a word")
     metrics: dict[str, float] = {}
     for names, compute in METRICS.items():
         if compute is _spice and _lacks_spice_models():
@@ -101,8 +120,14 @@ def _tokenise(captions: Mapping[Any, Sequence[str]]) -> Captions:
 
 
 def _one_line(text: str) -> str:
-    """Keep a caption on its line: Java ends lines at more characters than pycocoevalcap takes out."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+    """Keep a caption on its line: Java ends lines at more characters than pycocoevalcap takes out.
+
+    What is not ASCII loses its accents, and gets spaces where its script has none.
+    """
+    if not text.isascii():
+        plain = unicodedata.normalize("NFC", strip_accents(text.encode("utf-8", "replace").decode()))
+        text = _WITHOUT_SPACES.sub(r" \g<0> ", plain)
+    return " ".join(text.split())
 
 
 def _bleu(references: Captions, predictions: Captions) -> Sequence[float]:

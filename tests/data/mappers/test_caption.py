@@ -5,7 +5,7 @@ from PIL import Image
 
 from virtex_det import get_cfg
 from virtex_det.data import CaptionMapper, SentencePieceTokenizer
-from virtex_det.data.mappers.caption import exchange_left_and_right
+from virtex_det.data.mappers.caption import WordExchange, exchange_left_and_right
 from virtex_det.errors import UserError
 
 
@@ -152,3 +152,36 @@ def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_what_to_set
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = 61
     with pytest.raises(UserError, match="MODEL.TEXTUAL.VOCAB_SIZE 60"):
         CaptionMapper(cfg)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "caption", "exchanged"),
+    [
+        ([("links", "rechts")], "Links ein Hund, RECHTS eine Katze", "Rechts ein Hund, LINKS eine Katze"),
+        ([("linken", "rechten"), ("links", "rechts")], "rechts im linken Bild", "links im rechten Bild"),
+        ([("links", "rechts")], "der Linksverkehr am linken Rand", "der Linksverkehr am linken Rand"),
+        ([("gauche", "droite")], "à gauche d'un chat", "à droite d'un chat"),
+        ([("лево", "право")], "Лево и ПРАВО", "Право и ЛЕВО"),
+        ([("左", "右")], "一只狗在左边，猫在右边", "一只狗在右边，猫在左边"),
+        ([("ซ้าย", "ขวา")], "แมวอยู่ซ้ายมือ", "แมวอยู่ขวามือ"),
+        ([("à gauche", "à droite")], "a\u0300 gauche", "à droite"),
+        ([], "left of a right shoe", "left of a right shoe"),
+    ],
+)
+def test_other_languages_have_words_of_their_own_for_a_flip(pairs, caption, exchanged):
+    exchange = WordExchange(pairs)
+    assert exchange(caption) == exchanged
+    assert exchange(exchange(exchanged)) == exchanged
+
+
+@pytest.mark.parametrize(
+    "pairs", ["left", [("left",)], [("left", "")], [("left", "right"), ("right", "wrong")], [("left", "LEFT")], 3, [3]]
+)
+def test_words_that_are_no_pairs_are_refused(pairs):
+    with pytest.raises(UserError, match="FLIP_WORDS"):
+        WordExchange(pairs)
+
+
+def test_the_config_names_the_words(cfg):
+    cfg.INPUT.CAPTION.FLIP_WORDS = (("red", "blue"),)
+    assert CaptionMapper(cfg, is_train=True).exchange("a red left star") == "a blue left star"

@@ -1,6 +1,9 @@
 """Dataset dicts with captions to pretraining examples: an augmented image and one tokenised caption."""
 
 import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,28 +14,44 @@ from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.wordpiece import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
 
+LEFT_AND_RIGHT = (("left", "right"),)
+_EXPECTED_PAIRS = 'expected pairs of words, each word once, such as (("left", "right"), ("links", "rechts")).'
+# How the names of letters begin in scripts with spaces between words.
+_SPACED = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "HEBREW", "ARABIC", "DEVANAGARI", "BENGALI", "TAMIL")
+
 
 @MAPPER_REGISTRY.register()
 class CaptionMapper(PretrainingMapper):
     """An augmented image and one of its captions, whose words a flip of the image changes (VirTex, sec. 3.2)."""
 
     @configurable
-    def __init__(self, is_train: bool, *, tokenizer: Tokenizer, max_length: int, **image_options: Any) -> None:
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        tokenizer: Tokenizer,
+        max_length: int,
+        flip_words: Sequence[tuple[str, str]] = LEFT_AND_RIGHT,
+        **image_options: Any,
+    ) -> None:
         """Make a mapper from a config, ``CaptionMapper(cfg, is_train)``, or from its parts.
 
         Args:
             is_train: draw caption and flip; else the first caption and no flip.
             tokenizer: encodes captions.
             max_length: tokens per caption, boundaries included.
+            flip_words: pairs of words that change places when the image is flipped.
             image_options: of ``PretrainingMapper``.
         """
         super().__init__(is_train, **image_options)
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.exchange = WordExchange(flip_words)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read INPUT.FORMAT and INPUT.CAPTION."""
+        caption = cfg.INPUT.CAPTION
         tokenizer = read_tokenizer(cfg.INPUT.CAPTION.TOKENIZER)
         if tokenizer.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
             raise UserError(
@@ -40,7 +59,8 @@ class CaptionMapper(PretrainingMapper):
                 f"{cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\nSet MODEL.TEXTUAL.VOCAB_SIZE {tokenizer.vocab_size}."
             )
         image_options = super().from_config(cfg, is_train)
-        return {**image_options, "tokenizer": tokenizer, "max_length": cfg.INPUT.CAPTION.MAX_LENGTH}
+        own_options = {"tokenizer": tokenizer, "max_length": caption.MAX_LENGTH, "flip_words": caption.FLIP_WORDS}
+        return {**image_options, **own_options}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into a pretraining example.
@@ -54,7 +74,7 @@ class CaptionMapper(PretrainingMapper):
         example, is_flipped = self.map_image(dataset_dict)
         caption = self._choose_caption(dataset_dict)
         if is_flipped:
-            caption = exchange_left_and_right(caption)
+            caption = self.exchange(caption)
         return {**example, "caption_tokens": torch.tensor(self._tokens(caption))}
 
     def _choose_caption(self, dataset_dict: dict[str, Any]) -> str:
@@ -73,19 +93,66 @@ class CaptionMapper(PretrainingMapper):
         return [self.tokenizer.sos_id, *pieces, self.tokenizer.eos_id]
 
 
-def exchange_left_and_right(caption: str) -> str:
-    """Exchange the words "left" and "right", as a horizontal flip does to what they describe.
+class WordExchange:
+    """Exchanges words of a caption, as a horizontal flip does to what they describe.
+
+    Words are whole words, in any case, which their opposites take over; in scripts without spaces they may stand
+    anywhere.
 
     Example:
-        >>> exchange_left_and_right("Left of a bright light, right?")
+        >>> WordExchange(LEFT_AND_RIGHT)("Left of a bright light, right?")
         'Right of a bright light, left?'
+        >>> WordExchange([("linken", "rechten"), ("links", "rechts")])("Rechts im Bild eine Hand, die linke")
+        'Links im Bild eine Hand, die linke'
     """
-    return re.sub(r"\b(left|right)\b", _opposite, caption, flags=re.IGNORECASE)
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """
+        Args:
+            pairs: as INPUT.CAPTION.FLIP_WORDS; none changes nothing.
+
+        Raises:
+            UserError: something else than pairs of words, or a word that is in two of them.
+        """
+        are_pairs = isinstance(pairs, Sequence) and not isinstance(pairs, str)
+        if not are_pairs or not all(_is_pair(pair) for pair in pairs):
+            raise UserError(f"INPUT.CAPTION.FLIP_WORDS is {pairs!r}; {_EXPECTED_PAIRS}")
+        words = [_fold(word) for pair in pairs for word in pair]
+        twice = [word for word, count in Counter(words).items() if count > 1]
+        if twice:
+            raise UserError(f"INPUT.CAPTION.FLIP_WORDS has {twice[0]!r} twice, in {pairs!r}; {_EXPECTED_PAIRS}")
+        self._opposites = {_fold(one): other for pair in pairs for one, other in (pair, pair[::-1])}
+        longest_first = sorted(words, key=len, reverse=True)
+        self._words = re.compile("|".join(map(_pattern, longest_first)), re.IGNORECASE) if words else None
+
+    def __call__(self, caption: str) -> str:
+        """Return the caption with each of the words replaced by its opposite."""
+        if self._words is None:
+            return caption
+        composed = unicodedata.normalize("NFC", caption)
+        exchanged = self._words.sub(self._opposite, composed)
+        return caption if exchanged == composed else exchanged
+
+    def _opposite(self, word: re.Match) -> str:
+        found, opposite = word[0], self._opposites.get(_fold(word[0]), word[0])
+        if found.isupper() and len(found) > 1:
+            return opposite.upper()
+        return opposite[0].upper() + opposite[1:] if found[0].isupper() else opposite
 
 
-def _opposite(word: re.Match) -> str:
-    found = word[0]
-    opposite = "right" if found.lower() == "left" else "left"
-    if found.isupper():
-        return opposite.upper()
-    return opposite.capitalize() if found[0].isupper() else opposite
+def _is_pair(pair: Any) -> bool:
+    is_pair = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+    return is_pair and all(isinstance(word, str) and word.strip() for word in pair)
+
+
+def _fold(word: str) -> str:
+    return unicodedata.normalize("NFC", word.strip()).casefold()
+
+
+def _pattern(word: str) -> str:
+    """Return a pattern of a whole word; CJK and its like are not told apart by spaces."""
+    start, end = (r"\b" if unicodedata.name(letter, "").startswith(_SPACED) else "" for letter in (word[0], word[-1]))
+    return f"{start}{re.escape(word)}{end}"
+
+
+exchange_left_and_right = WordExchange(LEFT_AND_RIGHT)

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.mappers.caption import CaptionMapper, exchange_left_and_right
+from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within
 from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError
@@ -43,7 +43,7 @@ class NarrativeMapper(CaptionMapper):
         example, is_flipped = self.map_image(dataset_dict)
         utterances, points = self._choose_narrative(dataset_dict)
         if is_flipped:
-            utterances = [(exchange_left_and_right(text), start, end) for text, start, end in utterances]
+            utterances = [(self.exchange(text), start, end) for text, start, end in utterances]
         tokens, positions = encode_utterances(self.tokenizer, utterances, self.max_length)
 
         places = crop_points(points[:, :2], self.image_transform.window)
