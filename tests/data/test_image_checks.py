@@ -43,9 +43,19 @@ def test_all_that_headers_tell_is_said_at_once(make_dicts):
 
 def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
     dicts = make_dicts(20, dict.fromkeys(range(20), FLOATS))
-    with pytest.raises(UserError, match=r"(?s)train: of 20 images to train on 10|8 were looked at.*INPUT\.MAX_VALUE"):
+    with pytest.raises(
+        UserError, match=r"(?s)train: of 20 images to train on 20 were looked at, and 20 cannot.*INPUT\.MAX_VALUE"
+    ):
         check_some("train", dicts, 0.0)
     check_some("train", dicts, 1.0)
+
+
+def test_many_images_of_another_size_than_annotated_are_said_before_training(make_dicts):
+    few = make_dicts(20, {3: Image.new("RGB", (4, 8))})
+    check_some("train", few, 0.0)
+    many = make_dicts(20, dict.fromkeys((1, 5, 9), Image.new("RGB", (4, 8))) | {2: b"broken"})
+    with pytest.raises(UserError, match=r"(?s)20 were looked at, and 4 cannot be used.*1\.tif has the size.*2 more"):
+        check_some("train", many, 0.0)
 
 
 def test_a_broken_image_among_good_ones_does_not_hold_up_training(make_dicts):

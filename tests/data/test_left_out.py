@@ -24,6 +24,12 @@ def test_a_file_is_counted_and_logged_once_however_often_it_comes(caplog):
     assert loader.report() == {"broken": ["a.jpg"]} and caplog.text.count("a.jpg (broken)") == 1
 
 
+def test_the_first_of_each_reason_says_what_to_do(caplog):
+    with caplog.at_level(logging.WARNING):
+        list(batches(*[[LeftOut(name, "turned", "Mind EXIF.")] for name in "abc"], [LeftOut("d", "cut", "Fetch it.")]))
+    assert caplog.text.count("Mind EXIF.") == 1 and caplog.text.count("Fetch it.") == 1
+
+
 def test_only_the_first_ten_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
         list(batches(*([LeftOut(f"{number}.jpg", "broken")] for number in range(30))))

@@ -95,7 +95,8 @@ class SeededExamples(torchdata.Dataset):
             except BrokenExample as error:
                 if not skips_broken_images(self.mapper):
                     raise
-                broken.append(LeftOut(str(dataset_dict["file_name"]), error.reason))
+                advice = str(error).partition("\n")[2]
+                broken.append(LeftOut(str(dataset_dict.get("file_name")), error.reason, advice))
                 check_run(broken, error)
 
 

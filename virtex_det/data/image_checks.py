@@ -1,6 +1,6 @@
 """A look at the images of data sets before a run: what would end an evaluation, or leave nothing to train on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +11,11 @@ from virtex_det.data.images import check_size, read_image
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import inspect_image
 
-# So many images of a training set are read whole: enough to tell a broken file from data that is of no kind read.
-_LOOKED_AT = 8
+# So many images of a training set are looked at, and so many of them read whole.
+_LOOKED_AT, _READ_WHOLE = 1000, 8
+# Of these a part may be of a kind that is not read, or of another size than annotated; more are no accident.
+_SHARE_OF_A_KIND = 0.1
+_DAMAGE = ("image cannot be read", "image file is missing")
 _SHOWN = 3
 _THREADS = 8  # which wait for the disk together
 
@@ -32,12 +35,7 @@ def check_images(name: str, dicts: Sequence[dict[str, Any]], max_value: float, w
         UserError: says how many cannot be used, and what to do about the first.
     """
     files = [entry for entry in dicts if "encoded_image" not in entry]
-    checks = [(entry, max_value, number < whole) for number, entry in enumerate(files)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda check: _fault(*check), checks)
-        quiet = None if comm.is_main_process() else True
-        with tqdm(found, f"images of {name}", len(files), leave=False, disable=quiet, delay=2, unit="image") as bar:
-            faults = [fault for fault in bar if fault]
+    faults = _faults(name, files, max_value, range(whole))
     if faults:
         raise UserError(
             f"data set {name}: {len(faults)} of {len(dicts)} images cannot be used, and the numbers of an evaluation "
@@ -46,47 +44,66 @@ def check_images(name: str, dicts: Sequence[dict[str, Any]], max_value: float, w
 
 
 def check_some(name: str, dicts: Sequence[dict[str, Any]], max_value: float) -> None:
-    """Read a few images of a training set, from its first to its last, and refuse the set if none can be used.
+    """Look at some images of a training set, from its first to its last, for faults that one correction would mend.
+
+    Damaged files are no such fault, unless there is nothing else: training leaves them out.
+
+    Args:
+        name: of the data set.
+        dicts: its dataset dicts.
+        max_value: as INPUT.MAX_VALUE.
 
     Raises:
-        UserError: says what to do about the first.
+        UserError: none can be used, or many are of pixels that are not read or of another size than annotated.
     """
-    looked_at = dicts[:: max(len(dicts) // _LOOKED_AT, 1)][:_LOOKED_AT]
-    faults = [fault for entry in looked_at if (fault := _fault(entry, max_value, whole=True))]
-    if looked_at and len(faults) == len(looked_at):
+    looked_at = [entry for entry in dicts[:: len(dicts) // _LOOKED_AT + 1] if "encoded_image" not in entry]
+    whole = range(0, len(looked_at), len(looked_at) // _READ_WHOLE + 1)
+    faults = _faults(name, looked_at, max_value, whole)
+    of_a_kind = [fault for fault in faults if fault.reason not in _DAMAGE]
+    if looked_at and (len(faults) == len(looked_at) or len(of_a_kind) > _SHARE_OF_A_KIND * len(looked_at)):
         raise UserError(
-            f"{name}: of {len(dicts)} images to train on {len(faults)} were looked at, and none can be used.\n"
-            f"{_some(faults)}"
+            f"{name}: of {len(dicts)} images to train on {len(looked_at)} were looked at, and {len(faults)} cannot be "
+            f"used.\n{_some(of_a_kind or faults)}"
         )
 
 
-def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> str:
-    """Return what is wrong with an image, "" for nothing; a fault of its header counts if reading it whole has one."""
+def _faults(name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole: Container[int]) -> list[BrokenExample]:
+    """Return what is wrong with images, behind a progress bar; those at the places of ``whole`` are read whole."""
+    checks = [(entry, max_value, place in whole) for place, entry in enumerate(dicts)]
+    quiet = None if comm.is_main_process() else True
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda check: _fault(*check), checks)
+        with tqdm(found, f"images of {name}", len(dicts), leave=False, disable=quiet, delay=2, unit="image") as bar:
+            return [fault for fault in bar if fault]
+
+
+def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> BrokenExample | None:
+    """Return what is wrong with an image; a fault of its header counts if reading it whole has one too."""
     try:
         if not whole and _has_good_header(entry, max_value):
-            return ""
+            return None
         read_image(dict(entry), "RGB", max_value)
     except BrokenExample as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def _has_good_header(entry: dict[str, Any], max_value: float) -> bool:
     try:
-        check_size(dict(entry), entry["file_name"], inspect_image(entry["file_name"], max_value))
+        file = entry.get("file_name")
+        check_size(dict(entry), file, inspect_image(file, max_value))
     except BrokenExample:
         return False
     return True
 
 
-def _some(faults: Iterable[str]) -> str:
-    """Return the first faults of each kind, told apart by what follows the first line."""
-    by_advice: dict[str, list[str]] = {}
+def _some(faults: Iterable[BrokenExample]) -> str:
+    """Return the first fault of each kind, with the number of others of its kind."""
+    by_reason: dict[str, list[BrokenExample]] = {}
     for fault in faults:
-        first, _, advice = fault.partition("\n")
-        by_advice.setdefault(advice, []).append(first)
-    shown = list(by_advice.items())[:_SHOWN]
+        by_reason.setdefault(fault.reason, []).append(fault)
     lines = []
-    for advice, firsts in shown:
-        lines += [firsts[0] + (f" (and {len(firsts) - 1} more)" if len(firsts) > 1 else ""), advice]
+    for of_reason in list(by_reason.values())[:_SHOWN]:
+        first, _, advice = str(of_reason[0]).partition("\n")
+        lines += [first + (f" (and {len(of_reason) - 1} more)" if len(of_reason) > 1 else ""), advice]
     return "\n".join(lines)

@@ -64,8 +64,8 @@ def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.
     """
     encoded = example.get("encoded_image")
     source = encoded.read() if isinstance(encoded, Span) else encoded
-    name = str(example["file_name"]) if source is not None else ""
-    source = example["file_name"] if source is None else source
+    name = str(example.get("file_name")) if source is not None else ""
+    source = example.get("file_name") if source is None else source
     image = _pixels(source, "RGB" if image_format == "BGR" else image_format, max_value, name)
     check_size(example, source, image.shape[:2])
     return image

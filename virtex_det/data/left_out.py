@@ -17,10 +17,11 @@ _CHECK_THE_DISK = "Check the disk, and that DETECTRON2_DATASETS and the names un
 
 
 class LeftOut(NamedTuple):
-    """A file, or a sample of a shard, and why it was left out."""
+    """A file, or a sample of a shard, why it was left out, and what to do."""
 
     name: str
     reason: str
+    advice: str = ""
 
 
 class WatchedBatches:
@@ -44,12 +45,13 @@ class WatchedBatches:
 
     def _keep(self, note: LeftOut) -> None:
         names = self._names.setdefault(note.reason, set())
+        advice = "" if names or not note.advice else f"\n{note.advice}"
         if note.name in names:
             return
         names.add(note.name)
         total = sum(map(len, self._names.values()))
         if total <= _SHOWN:
-            logger.warning("Left out of training: %s (%s)", note.name, note.reason)
+            logger.warning("Left out of training: %s (%s)%s", note.name, note.reason, advice)
         if total == _SHOWN:
             logger.warning("What else is left out is counted, and reported at the end")
 
