@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations, print_instances_class_histogram
 
-from virtex_det.data.classes import check_same_classes
+from virtex_det.data.classes import check_same_classes, is_detector
 from virtex_det.data.datasets import (
     Manifest,
     Part,
@@ -25,7 +25,9 @@ from virtex_det.data.datasets import (
     take_fraction,
     take_split,
 )
+from virtex_det.data.datasets.annotation_files import is_read_by_detectron2, left_out_of
 from virtex_det.data.datasets.by_name import SHARDS
+from virtex_det.data.datasets.objects import check_dicts, check_masks, why_no_object, with_left_out
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -90,13 +92,12 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
     chosen = choose_images(cfg)
     dicts = [example for name in names for example in _usable(cfg, name, chosen[name])]
     if dicts and all("annotations" in example for example in dicts):
-        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-            dicts = filter_images_with_only_crowd_annotations(dicts)
         check_same_classes(cfg, names)
+        dicts = _with_objects(cfg, dicts)
     if not dicts:
         raise UserError(
-            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}.\n"
-            "Raise the fraction, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep images without objects."
+            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}: "
+            "the part has no image.\nRaise the fraction."
         )
     _log_classes(names[0], dicts)
     manifest = make_manifest(chosen, part_in(cfg))
@@ -191,8 +192,62 @@ def _names(cfg: CfgNode) -> tuple[str, ...]:
     return tuple(cfg.DATASETS.TRAIN)
 
 
+def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the images with objects, or all where FILTER_EMPTY_ANNOTATIONS is False; there have to be objects."""
+    if not is_detector(cfg):
+        return filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
+    if reason := why_no_object(dicts):
+        raise UserError(_nothing_to_train_on(cfg, reason))
+    kept = filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
+    if len(kept) < len(dicts):
+        logger.info(
+            "%d of %d images have no object to train on and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS True). "
+            "To train on them as negatives, set DATALOADER.FILTER_EMPTY_ANNOTATIONS False",
+            *(len(dicts) - len(kept), len(dicts)),
+        )
+    if cfg.MODEL.MASK_ON:
+        check_masks(kept, cfg.INPUT.MASK_FORMAT)
+    return kept
+
+
+def _filters(cfg: CfgNode) -> bool:
+    return cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+
+
+def _nothing_to_train_on(cfg: CfgNode, reason: str) -> str:
+    dropped = [entry["id"] for name in cfg.DATASETS.TRAIN for entry in left_out_of(name)]
+    if dropped:
+        reason += (
+            f"; {len(dropped)} are left out as their polygons have fewer than 3 points, e.g. annotation {dropped[0]}"
+        )
+    is_part = cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE
+    advice = "Mend the annotations"
+    if is_part:
+        advice = f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or mend the annotations"
+    if dropped and cfg.MODEL.MASK_ON:
+        advice += ", or train on boxes alone: MODEL.MASK_ON False"
+    return f"No image to train on in {', '.join(cfg.DATASETS.TRAIN)}: {reason}.\n{advice}."
+
+
+def _with_boxes_alone(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give objects back that the reader left out for their masks, where masks are not trained on."""
+    left_out, metadata = left_out_of(name), MetadataCatalog.get(name)
+    to_class = metadata.get("thing_dataset_id_to_contiguous_id")
+    if cfg.MODEL.MASK_ON or not left_out or not to_class or not is_read_by_detectron2(name):
+        return dicts
+    logger.info(
+        "data set %s: %d objects without a valid polygon are trained on by their boxes (MODEL.MASK_ON False)",
+        *(name, len(left_out)),
+    )
+    return with_left_out(dicts, left_out, to_class)
+
+
 def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
+    if is_detector(cfg) and all("annotations" in example for example in dicts):
+        if not is_read_by_detectron2(name) or MetadataCatalog.get(name).get("dirname"):
+            check_dicts(dicts, f"data set {name}")
+        return _with_boxes_alone(cfg, name, dicts)
     if not all("captions" in example for example in dicts):
         return dicts
     return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED)

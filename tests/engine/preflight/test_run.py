@@ -53,7 +53,7 @@ SPOILT = {
     ),
     "box as text": (with_changes("annotations", bbox=["5", "5", "20", "15"]), "annotation 11 has bbox"),
     "area as text": (with_changes("annotations", area="large"), "annotation 11 has area"),
-    "category ids 1.0": (with_float_ids, "category has id 1.0"),
+    "category ids 1.0": (with_float_ids, "category 0 of the list .* has id 1.0"),
     "other order": (swap, r"(?s)have different classes.*0 +bolt +nut"),
     "another name": (rename, r"have different classes"),
     "another category": (lambda c: c["categories"].append({"id": 3, "name": "cog"}), r"2 +\(none\) +cog"),
@@ -152,7 +152,7 @@ def test_images_that_are_not_in_the_annotations_are_found_before_training(by_fun
 def test_an_image_that_occurs_twice_is_found_before_training(by_function, tmp_path):
     json_file = str(tmp_path / "val" / "instances.json")
     cfg = by_function(lambda entry: entry.update(image_id=1), json_file=json_file)
-    with pytest.raises(UserError, match="has image 1 twice"):
+    with pytest.raises(UserError, match="image id 1 occurs twice"):
         Trainer(cfg)
 
 

@@ -1,14 +1,19 @@
 """Looks at annotation files before Detectron2's readers, which merge what has one id, and at which file they failed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.datasets.objects import check_objects, left_out_by_reader
 from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
+
+_left_out = HandOver()
 
 
 def check_annotation_files(name: str) -> None:
@@ -29,6 +34,19 @@ def check_annotation_files(name: str) -> None:
         # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
         if kind or (isinstance(content, dict) and "images" in content):
             check_coco_ids(content, json_file)
+        if kind:
+            check_objects(content, kind, json_file)
+            _left_out.keep(name, left_out_by_reader(content.get("annotations", ())))
+
+
+def left_out_of(name: str) -> list[Mapping[str, Any]]:
+    """Return the annotations of a loaded data set that Detectron2's reader dropped for their polygons."""
+    return _left_out.look(name) or []
+
+
+def is_read_by_detectron2(name: str) -> bool:
+    """Return whether a data set was registered by a function of Detectron2, and not by one of the user's own."""
+    return getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2.")
 
 
 def explain_failure(name: str) -> str:

@@ -28,6 +28,13 @@ class HandOver:
         state, value = self._kept.pop(name, (None, None))
         return value if state is not None and state == _state(name) else None
 
+    def look(self, name: str) -> Any:
+        """Return what is kept of the data set, and keep it; None as in ``take``."""
+        value = self.take(name)
+        if value is not None:
+            self.keep(name, value)
+        return value
+
     def forget(self) -> None:
         """Forget everything."""
         self._kept.clear()

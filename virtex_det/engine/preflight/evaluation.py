@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +104,7 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
 
 
 def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> None:
-    """See that each image is one of the ground truth, and occurs once: detections are counted by image id."""
+    """See that each image is one of the ground truth: detections are counted by image id."""
     keys = [truth.image_key(entry["image_id"]) for entry in dicts]
     known = truth.images if isinstance(truth, GroundTruth) else range(len(truth.images))
     for key, entry in zip(keys, dicts, strict=True):
@@ -114,12 +113,6 @@ def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> N
                 f"data set {name}: image {entry['image_id']!r} is not in {truth.source}, by which it is evaluated.\n"
                 'Its metadata ("json_file") has to name the annotations that the data set was loaded from.'
             )
-    repeated = [key for key, count in Counter(keys).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"data set {name} has image {repeated[0]} twice ({len(repeated)} such images): detections would count "
-            "double. Give each image an id of its own."
-        )
     if len(keys) < len(known):
         logger.warning(
             "data set %s has %d of the %d images of %s: the others count as without detections",

@@ -1,0 +1,383 @@
+"""Looks once at all objects of a data set: boxes that are no boxes of their image are refused or counted, by name."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Fields that Detectron2's readers of COCO and LVIS take for granted.
+_IMAGE_FIELDS = {"coco": ("file_name", "height", "width"), "lvis": ("height", "width")}
+_OBJECT_FIELDS = {
+    "coco": ("image_id", "category_id", "bbox"),
+    "lvis": ("image_id", "category_id", "bbox", "segmentation"),
+}
+_PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02  # of its image that a box may reach outside: amodal boxes, rounding
+_MANY, _NEARLY_ALL = 0.02, 0.95
+_REVERSED = 0.01  # share of boxes of negative size that is no single slip any more
+_EMPTY = 1e-5  # pixels, Detectron2's own: narrower boxes are not trained on
+
+_told: set[tuple[str, str]] = set()
+
+
+class Boxes(NamedTuple):
+    """All boxes of a data set.
+
+    Attributes:
+        values: as they stand in the data set, one per object.
+        sizes: height and width of their images, NaN where not known. # shape: (N, 2)
+        are_corners: x1, y1, x2, y2 rather than x, y, width, height. # shape: (N,)
+        name: what to call the object of a place.
+        source: where they come from.
+    """
+
+    values: Sequence[Any]
+    sizes: np.ndarray
+    are_corners: np.ndarray
+    name: Callable[[int], str]
+    source: str
+
+
+def check_objects(content: Mapping[str, Any], style: str, source: str) -> None:
+    """Look at the objects of an annotation file before Detectron2's reader does, whose errors name no entry.
+
+    Args:
+        content: ``images``, ``annotations`` and ``categories``, whose ids were checked.
+        style: "coco" or "lvis".
+        source: path of the file.
+
+    Raises:
+        UserError: names the image or annotation that lacks something or has something else in its place.
+    """
+    try:
+        _check_content(content, style, source)
+    except UserError as error:
+        raise UserError(f"{source} cannot be used: {error}") from error
+
+
+def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
+    images, objects = content.get("images", ()), content.get("annotations", ())
+    _check_fields(images, _IMAGE_FIELDS[style], "image")
+    _check_fields(objects, _OBJECT_FIELDS[style], "annotation")
+    sizes = _image_sizes(images)
+    _check_image_ids(objects, sizes)
+    _check_categories(objects, content.get("categories", ()))
+    for entry in objects:
+        _check_form_of_mask(entry)
+    unknown = (np.nan, np.nan)
+    check_boxes(
+        Boxes(
+            [entry["bbox"] for entry in objects],
+            np.array([sizes.get(entry["image_id"], unknown) for entry in objects], np.float64).reshape(-1, 2),
+            np.zeros(len(objects), bool),
+            lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
+            source,
+        )
+    )
+
+
+def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Look at the boxes of dataset dicts that come from no annotation file: of VOC, or of a function.
+
+    Raises:
+        UserError: names the image whose box is none, or has no ``bbox_mode`` that can be trained on.
+    """
+    try:
+        _check_dicts(dicts, source)
+    except UserError as error:
+        raise UserError(f"{source} cannot be used: {error}") from error
+
+
+def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
+    found = [(entry, number) for entry in dicts for number in range(len(entry.get("annotations") or ()))]
+    objects = [entry["annotations"][number] for entry, number in found]
+
+    def name(place: int) -> str:
+        entry, number = found[place]
+        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+
+    for place, entry in enumerate(objects):
+        if "bbox" not in entry or entry.get("bbox_mode") not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS, BoxMode.XYWHA_ABS):
+            raise UserError(
+                f"{name(place)} has bbox {entry.get('bbox')!r:.80} and bbox_mode "
+                f"{entry.get('bbox_mode')!r}; expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS."
+            )
+    upright = [place for place, entry in enumerate(objects) if entry["bbox_mode"] != BoxMode.XYWHA_ABS]
+    sizes = [[found[place][0].get(side) or np.nan for side in ("height", "width")] for place in upright]
+    check_boxes(
+        Boxes(
+            [objects[place]["bbox"] for place in upright],
+            np.array(sizes, np.float64).reshape(-1, 2),
+            np.array([objects[place]["bbox_mode"] == BoxMode.XYXY_ABS for place in upright], bool),
+            lambda place: name(upright[place]),
+            source,
+        )
+    )
+
+
+def check_boxes(boxes: Boxes) -> None:
+    """Refuse boxes that are no numbers, of another kind than they should be, or reversed; count empty ones.
+
+    Raises:
+        UserError: names the first box, what was expected and what to do.
+    """
+    values = _as_numbers(boxes)
+    if not len(values):
+        return
+    extent = np.where(boxes.are_corners[:, None], values[:, 2:] - values[:, :2], values[:, 2:])
+    _check_fractions(boxes, values)
+    _check_kind(boxes, values, extent)
+    _check_reversed(boxes, values, extent)
+    empty = (extent >= 0).all(axis=1) & (extent <= _EMPTY).any(axis=1)
+    _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
+
+
+def left_out_by_reader(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the objects that Detectron2's reader of COCO drops: those with a segmentation but no valid polygon."""
+    return [
+        entry
+        for entry in objects
+        if isinstance(parts := entry.get("segmentation"), list)
+        and parts
+        and not any(len(part) % 2 == 0 and len(part) >= 6 for part in parts)
+    ]
+
+
+def _as_numbers(boxes: Boxes) -> np.ndarray:
+    """Return boxes as float64. # shape: (N, 4)"""
+    try:
+        values = np.array(boxes.values)
+        if values.dtype.kind in "iuf" and values.shape == (len(boxes.values), 4) and np.isfinite(values).all():
+            return values.astype(np.float64)
+    except ValueError:  # rows of several lengths
+        pass
+    for place, box in enumerate(boxes.values):
+        found = box.tolist() if isinstance(box, np.ndarray) else box
+        is_box = isinstance(found, list | tuple) and len(found) == 4
+        if not is_box or not all(_is_number(value) for value in found):
+            raise UserError(
+                f"{boxes.name(place)} has the box {box!r:.80}; expected four finite numbers, "
+                f"{_form(boxes, place)} in pixels."
+            )
+    return np.array([list(map(float, box)) for box in boxes.values], np.float64).reshape(-1, 4)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _check_fractions(boxes: Boxes, values: np.ndarray) -> None:
+    fractions = (values >= 0).all(axis=1) & (values <= 1).all(axis=1) & (values > 0).any(axis=1)
+    if fractions.mean() > 0.5 and not (boxes.sizes <= 2).all():
+        _refuse(
+            *(boxes, values, fractions, "lie between 0 and 1: they look like fractions of the image"),
+            "Multiply them by the width and height of their image.",
+        )
+
+
+def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
+    """Refuse corners that are given as width and height, and the other way round."""
+    limits = boxes.sizes[:, ::-1]
+    slack = np.maximum(_PIXELS_BEYOND, _SHARE_BEYOND * limits)
+    plain = ~boxes.are_corners
+    beyond = plain & (values[:, :2] + values[:, 2:] > limits + slack).any(axis=1)
+    as_corners = (values[:, 2:] > values[:, :2]).all(axis=1) & (values[:, 2:] <= limits + slack).all(axis=1)
+    if beyond.sum() > _MANY * plain.sum() and as_corners[plain].mean() >= _NEARLY_ALL:
+        _refuse(
+            *(boxes, values, beyond, "reach beyond their image, and all would fit as corners: they look like x1, y1"),
+            "x2, y2. Convert them: width = x2 - x1, height = y2 - y1 (bbox_mode XYXY_ABS in data of a function).",
+        )
+    reversed_corners = boxes.are_corners & (extent < 0).any(axis=1)
+    if reversed_corners.sum() > 0.1 * max(boxes.are_corners.sum(), 1):
+        _refuse(
+            *(boxes, values, reversed_corners, "end before they begin: reversed, or x, y, width, height"),
+            "Set the corners in order, or bbox_mode BoxMode.XYWH_ABS in data of a function.",
+        )
+
+
+def _check_reversed(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
+    negative = (extent < 0).any(axis=1)
+    if negative.mean() > _REVERSED:
+        _refuse(
+            *(boxes, values, negative, "have a negative width or height"),
+            "Begin each box at its upper left corner. Detectors leave such boxes out, and metrics take them as they "
+            "stand.",
+        )
+    _tell(boxes, negative, "boxes have a negative width or height; training leaves them out", values)
+
+
+def _refuse(boxes: Boxes, values: np.ndarray, wrong: np.ndarray, what: str, advice: str) -> None:
+    place = int(np.flatnonzero(wrong)[0])
+    height, width = boxes.sizes[place]
+    raise UserError(
+        f"{int(wrong.sum())} of {len(values)} boxes {what}.\nThe first: {boxes.name(place)} has "
+        f"{values[place].tolist()} in an image of {width:g} x {height:g} pixels; expected {_form(boxes, place)} in "
+        f"pixels.\n{advice}"
+    )
+
+
+def _form(boxes: Boxes, place: int) -> str:
+    return "[x1, y1, x2, y2]" if boxes.are_corners[place] else "[x, y, width, height]"
+
+
+def _tell(boxes: Boxes, wrong: np.ndarray, what: str, values: np.ndarray) -> None:
+    """Say once per data set how many boxes are wrong, and which is the first."""
+    if not wrong.any() or (boxes.source, what) in _told:
+        return
+    _told.add((boxes.source, what))
+    place = int(np.flatnonzero(wrong)[0])
+    logger.warning(
+        "%s: %d of %d %s; the first: %s has %s",
+        *(boxes.source, wrong.sum(), len(values), what, boxes.name(place), values[place].tolist()),
+    )
+
+
+def _check_fields(entries: Sequence[Mapping[str, Any]], fields: Sequence[str], what: str) -> None:
+    for entry in entries:
+        for field in fields:
+            if field not in entry:
+                raise UserError(
+                    f"{what} {entry['id']} has no {field}; expected {', '.join(fields)}.\n"
+                    f"Add it, or take the {what} out of the file."
+                )
+
+
+def _image_sizes(images: Sequence[Mapping[str, Any]]) -> dict[Any, tuple[float, float]]:
+    for image in images:
+        sides = image["height"], image["width"]
+        if not all(_is_number(side) and side > 0 for side in sides):
+            raise UserError(
+                f"image {image['id']} has height {sides[0]!r} and width {sides[1]!r}; expected the numbers of "
+                "its pixels."
+            )
+        if not isinstance(image.get("file_name", ""), str):
+            raise UserError(f"image {image['id']} has file_name {image['file_name']!r:.80}; expected text.")
+    return {image["id"]: (image["height"], image["width"]) for image in images}
+
+
+def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, Any]) -> None:
+    """Refuse a file none of whose annotations belongs to an image: Detectron2's reader would warn and go on."""
+    if objects and not any(entry["image_id"] in sizes for entry in objects):
+        first = objects[0]
+        raise UserError(
+            f"no annotation belongs to an image. The first, {first['id']}, has image_id "
+            f"{first['image_id']!r}, and the images have ids such as {next(iter(sizes), None)!r}.\n"
+            "Give annotations the ids of their images, numbers as numbers and text as text."
+        )
+
+
+def _check_categories(objects: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]]) -> None:
+    ids = {category["id"] for category in categories}
+    if not ids:
+        return  # LVIS's are known by the release
+    for entry in objects:
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise UserError(f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r:.80}; expected 0 or 1.")
+        if entry["category_id"] not in ids:
+            raise UserError(
+                f"annotation {entry['id']} has category_id {entry['category_id']!r}, which the "
+                f"{len(ids)} categories of the file do not have.\n"
+                "Add the category, or mend the annotation."
+            )
+    for category in categories:
+        if not isinstance(category.get("name"), str):
+            raise UserError(f"category {category['id']} has name {category.get('name')!r:.80}; expected text.")
+
+
+def _check_form_of_mask(entry: Mapping[str, Any]) -> None:
+    mask = entry.get("segmentation")
+    if not mask and not isinstance(mask, str):
+        return
+    if isinstance(mask, Mapping):
+        if "counts" in mask and "size" in mask:
+            return
+    elif isinstance(mask, list) and all(isinstance(part, list) for part in mask):
+        return
+    flat = " (a flat list: put it into another pair of brackets)" if isinstance(mask, list) and _is_flat(mask) else ""
+    raise UserError(
+        f"annotation {entry['id']} has segmentation {mask!r:.80}{flat}; expected a list of polygons "
+        '[[x1, y1, x2, y2, ...], ...], or {"size": [height, width], "counts": ...}.'
+    )
+
+
+def _is_flat(mask: list[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in mask)
+
+
+def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
+    """Look at the masks to train on: each object has one, of the form that INPUT.MASK_FORMAT can take.
+
+    Raises:
+        UserError: names the image and the object.
+    """
+    for entry in dicts:
+        for number, annotation in enumerate(entry["annotations"]):
+            if not annotation.get("iscrowd", 0) and (fault := _fault_of_mask(annotation, mask_format)):
+                raise UserError(f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) {fault}")
+
+
+def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
+    mask = annotation.get("segmentation")
+    if mask is None:
+        return "has no segmentation.\nBoxes alone do with MODEL.MASK_ON False; with masks every object needs one."
+    if not isinstance(mask, list):
+        is_runs = isinstance(mask, Mapping) and mask_format == "polygon"
+        return "has a run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask." if is_runs else ""
+    for polygon in mask:
+        if len(polygon) < 6 or len(polygon) % 2 or not _are_finite(polygon):
+            return f"has the polygon {polygon!r:.80}; expected x and y of 3 points or more, finite numbers."
+    return (
+        "" if mask else "has an empty list of polygons.\nRemove the object, or train boxes alone: MODEL.MASK_ON False."
+    )
+
+
+def _are_finite(polygon: Sequence[float]) -> bool:
+    # A sum is not finite, or is none, if one of its numbers is; nothing in Python looks faster at millions of them.
+    try:
+        return bool(np.isfinite(np.sum(polygon) if isinstance(polygon, np.ndarray) else sum(polygon)))
+    except TypeError:
+        return False
+
+
+def with_left_out(
+    dicts: Sequence[dict[str, Any]], left_out: Sequence[Mapping[str, Any]], to_class: Mapping[Any, int]
+) -> list[dict[str, Any]]:
+    """Return dataset dicts with the boxes of objects that Detectron2's reader left out for their polygons.
+
+    Right where boxes alone are trained on: the metrics count these objects, too.
+
+    Args:
+        dicts: as loaded; they stay as they are.
+        left_out: annotations of the file.
+        to_class: class number by category id.
+    """
+    boxes: dict[Any, list[dict[str, Any]]] = {}
+    for entry in left_out:
+        kept = {"bbox": entry["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "iscrowd": entry.get("iscrowd", 0)}
+        boxes.setdefault(entry["image_id"], []).append(kept | {"category_id": to_class[entry["category_id"]]})
+    return [
+        {**entry, "annotations": [*entry["annotations"], *boxes[entry["image_id"]]]}
+        if entry["image_id"] in boxes
+        else entry
+        for entry in dicts
+    ]
+
+
+def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return why nothing in these dataset dicts can be trained on; "" where something can."""
+    kinds = Counter(
+        "crowd" if annotation.get("iscrowd", 0) else "object"
+        for entry in dicts
+        for annotation in entry.get("annotations", ())
+    )
+    if kinds["object"]:
+        return ""
+    if kinds["crowd"]:
+        return f"all {kinds['crowd']} annotations are crowds (iscrowd 1), which no detector is trained on"
+    return "no image has an annotation"
