@@ -242,9 +242,9 @@ def test_a_wrong_value_is_an_error_that_says_what_is_expected(cfg, key, value, m
         build_train_loader(cfg)
 
 
-def test_no_image_left_is_an_error_that_says_what_to_change(cfg, dicts, register):
+def test_no_image_left_is_an_error_that_says_why(cfg, dicts, register):
     cfg.DATASETS.TRAIN = (register(dicts[4:5], "only_crowd"),)
-    with pytest.raises(UserError, match="FILTER_EMPTY_ANNOTATIONS"):
+    with pytest.raises(UserError, match="all 1 annotations are crowds"):
         build_train_loader(cfg)
 
 

@@ -18,7 +18,7 @@ from virtex_det.data.image_checks import check_some
 from virtex_det.data.left_out import WatchedBatches
 from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
-from virtex_det.data.training_set import are_shards, keep_training_set, load_training_set
+from virtex_det.data.training_set import are_shards, check_has_objects, keep_training_set, load_training_set
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
@@ -117,6 +117,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     _check_sampler(cfg)
     dicts = keep_training_set(cfg).dicts
     _check_boxes(cfg, dicts)
+    check_has_objects(cfg, dicts)
     if reads_images(cfg):
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     return dicts

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +109,16 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
     return TrainingSet(dicts, manifest, part)
 
 
+def check_has_objects(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse images for a detector of which none has an object: it would learn nothing, whatever it is told to keep.
+
+    Raises:
+        UserError: says why there is none, and what to do.
+    """
+    if is_detector(cfg) and (reason := why_no_object(dicts)):
+        raise UserError(_nothing_to_train_on(cfg, reason))
+
+
 def training_part(cfg: CfgNode) -> TrainingPart:
     """Return what a record tells of the images trained on; they are loaded only where they have not been before.
 
@@ -193,11 +203,11 @@ def _names(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the images with objects, or all where FILTER_EMPTY_ANNOTATIONS is False; there have to be objects."""
+    """Return the images with objects to train on, or all where FILTER_EMPTY_ANNOTATIONS is False."""
     if not is_detector(cfg):
         return filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
-    if reason := why_no_object(dicts):
-        raise UserError(_nothing_to_train_on(cfg, reason))
+    if _filters(cfg):
+        check_has_objects(cfg, dicts)
     kept = filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
     if len(kept) < len(dicts):
         logger.info(
