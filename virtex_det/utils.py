@@ -11,13 +11,14 @@ from typing import Any
 def write_atomically(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` through a temporary neighbour, so that a reader never meets half a file.
 
+    Half a surrogate, which no file can hold, is written as its escape.
     Processes may write the same file at the same time: the last one stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
@@ -50,6 +51,8 @@ def render_markdown(template: Path, **values: Any) -> str:
     """Return the page that a Jinja template makes of values; a value that it asks for and does not get is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from virtex_det.escaping import in_markdown
+
     environment = Environment(
         loader=FileSystemLoader(template.parent),
         trim_blocks=True,
@@ -58,4 +61,5 @@ def render_markdown(template: Path, **values: Any) -> str:
         undefined=StrictUndefined,
         autoescape=False,
     )
+    environment.filters["inert"] = in_markdown
     return environment.get_template(template.name).render(**values)

@@ -2,6 +2,7 @@ from virtex_det.benchmark.protocols import protocols
 from virtex_det.benchmark.published import published
 from virtex_det.engine.protocol import FREE
 from virtex_det.engine.protocol_page import PAGE, render
+from virtex_det.escaping import in_markdown
 
 
 def test_the_page_in_the_repository_is_what_the_protocols_give():
@@ -14,6 +15,6 @@ def test_every_protocol_key_and_published_number_is_on_the_page():
     assert all(f"`{key}`" in text for key in FREE)
     for result in published():
         section = text.partition(f"\n## {result.protocol}\n")[2].partition("\n## ")[0]
-        rows = [line for line in section.splitlines() if line.startswith(f"| {result.start} | ")]
-        row = next(line for line in rows if f"| {result.source} |" in line)
+        rows = [line for line in section.splitlines() if line.startswith(f"| {in_markdown(result.start)} | ")]
+        row = next(line for line in rows if f"| {in_markdown(result.source)} |" in line)
         assert all(f" {value:.1f}" in row for table in result.metrics.values() for value in table.values())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from virtex_det.benchmark.records import ResultRecord, record_from
 from virtex_det.errors import UserError
+from virtex_det.files import open_regular
 from virtex_det.utils import write_atomically
 
 
@@ -93,9 +94,11 @@ def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mi
             records do not compare.
     """
     try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(path) as file:
+            lines = file.read().decode().split("\n")
+    except (UserError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"The records {path} cannot be read: {error}") from error
+    lines = lines[:-1] if lines[-1] == "" else lines
     found: dict[Cell, ResultRecord] = {}
     for number, line in enumerate(lines, start=1):
         cell, record = _cell_and_record(line, f"{path}, line {number}")
@@ -111,7 +114,9 @@ def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
     try:
         content = json.loads(line)
         cell, record = Cell(**content["cell"]), content["record"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(cell.start, str) or not isinstance(cell.protocol, str):
+            raise ValueError(f"its cell is {str(tuple(cell)):.200}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{where} is no record: {error}\nMake the file again from the runs.") from error
     found = record_from(record, where)
     if (cell.fraction, cell.seed) != (found.train_fraction, found.seed):

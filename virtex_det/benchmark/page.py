@@ -1,7 +1,9 @@
 """A comparison as a Markdown page: tables, curves beside it, protocol, what was equal, how to repeat it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -12,7 +14,8 @@ from virtex_det.benchmark.plots import plot_fractions
 from virtex_det.benchmark.rows import METRICS, Metrics
 from virtex_det.benchmark.tables import render_markdown
 from virtex_det.errors import UserError
-from virtex_det.utils import replacing
+from virtex_det.escaping import in_code, in_markdown
+from virtex_det.utils import replacing, write_atomically
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
 
@@ -35,14 +38,15 @@ def render_page(
         metrics: to show.
     """
     parts = [
-        f"# {comparison.title}",
-        render_markdown(comparison, metrics).replace("### ", "## ").strip(),
-        f"![{' and '.join(metrics)} by part of the labels; bands are one standard deviation over seeds]({picture})",
+        f"# {in_markdown(comparison.title)}",
+        re.sub("^### ", "## ", render_markdown(comparison, metrics), flags=re.MULTILINE).strip(),
+        f"![{in_markdown(' and '.join(metrics))} by part of the labels; bands are one standard deviation over seeds]"
+        f"({quote(picture)})",
         *(_card(name, card) for name, card in cards.items()),
         "## What is equal, and what is not",
-        "\n".join(f"- {sentence}" for sentence in conditions(comparison)),
+        "\n".join(f"- {in_markdown(sentence)}" for sentence in conditions(comparison)),
         "## Do it again",
-        "\n".join(["```bash", *commands, "```"]),
+        in_code(commands),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -61,9 +65,7 @@ def write_page(
     """
     picture = path.with_suffix(".svg")
     save_figure(plot_fractions(comparison, metrics=metrics), picture)
-    text = render_page(comparison, cards, commands, picture=picture.name, metrics=metrics)
-    with replacing(path) as unfinished:
-        unfinished.write_text(text)
+    write_atomically(path, render_page(comparison, cards, commands, picture=picture.name, metrics=metrics))
     return [picture, path]
 
 
@@ -81,5 +83,5 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _card(name: str, card: Mapping[str, str]) -> str:
-    rows = "\n".join(f"| {heading} | {words} |" for heading, words in card.items())
-    return f"## Protocol {name}\n\n| | |\n| --- | --- |\n{rows}"
+    rows = "\n".join(f"| {in_markdown(heading)} | {in_markdown(words)} |" for heading, words in card.items())
+    return f"## Protocol {in_markdown(name)}\n\n| | |\n| --- | --- |\n{rows}"

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.rows import METRICS, Metrics, Row, rows, share
+from virtex_det.escaping import in_plot
 
 BASELINE = "#8c8c8c"
 # Okabe and Ito's colours without their yellow, told apart by the colour-blind too; then tones of the same.
@@ -105,7 +106,7 @@ def _figure(
     axes = figure.subplots(1, len(titles), squeeze=False)[0]
     found = rows(comparison, {title: metrics[title] for title in titles})
     for axis, title in zip(axes, titles, strict=True):
-        axis.set_ylabel(title)
+        axis.set_ylabel(in_plot(title))
         axis.spines[["top", "right"]].set_visible(False)
     return figure, [(axis, _lines(comparison, found, title)) for axis, title in zip(axes, titles, strict=True)]
 
@@ -149,5 +150,5 @@ def _seconds(comparison: Comparison, row: Row) -> float | None:
 def _draw(axes: Axes, line: Line, x: list[float]) -> None:
     mean = [point.mean for point in line.points]
     low, high = ([p.mean + sign * p.deviation for p in line.points] for sign in (-1, 1))
-    axes.plot(x, mean, label=line.label, markersize=3.5, linewidth=1.2, **line.style)
+    axes.plot(x, mean, label=in_plot(line.label), markersize=3.5, linewidth=1.2, **line.style)
     axes.fill_between(x, low, high, color=line.style["color"], alpha=0.15, linewidth=0)

@@ -146,8 +146,40 @@ def record_from(content: Any, where: str) -> ResultRecord:
     fields = {name: content[name] for name in names - {"sha256"}}
     if _fingerprint(fields) != content["sha256"]:
         raise UserError(f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again.")
+    if odd := [name for name, value in fields.items() if not _is_of(name, value)]:
+        raise UserError(f"{where}: {odd[0]} is {json.dumps(fields[odd[0]])[:200]}, which no evaluation writes.")
     tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
     return ResultRecord(**fields | tuples)
+
+
+def _is_of(field: str, value: Any) -> bool:
+    """Say whether a value, decoded from JSON, is of the kind that a field of a record has."""
+    if field in ("train_datasets", "empty_categories"):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if field in ("weights", "evaluated", "versions"):
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    if field == "metrics":
+        return isinstance(value, dict) and all(
+            isinstance(table, dict) and all(number is None or _is_number(number) for number in table.values())
+            for table in value.values()
+        )
+    if field == "dataset_version":
+        return isinstance(value, dict) and "images" in value and isinstance(value.get("sha256"), str)
+    if field == "train_versions":
+        return isinstance(value, dict) and all(_is_of("dataset_version", item) for item in value.values())
+    if field == "hardware":
+        return isinstance(value, dict)
+    if field in ("subset_seed", "seed", "schema"):
+        return type(value) is int
+    if field in ("train_images", "iteration"):
+        return value is None or type(value) is int
+    if field in ("train_fraction", "wall_seconds", "training_seconds"):
+        return _is_number(value) or (value is None and field == "training_seconds")
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _append_line(path: Path, line: str) -> None:
@@ -179,7 +211,7 @@ def _numbered(path: Path, lines: bytes) -> list[tuple[str, str]]:
 def _parse(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {error}. Remove the line, or evaluate again.") from error
 
 

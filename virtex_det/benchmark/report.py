@@ -19,6 +19,7 @@ from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.benchmark.report_tables import category_tables, cost_table, result_tables, tasks_of
 from virtex_det.benchmark.rows import METRICS, TASKS, share
 from virtex_det.benchmark.statistics import spread
+from virtex_det.escaping import in_html, in_plot
 from virtex_det.utils import write_atomically
 
 
@@ -46,7 +47,8 @@ def write_report(
         notes: sentences on what was equal and what was not that the records cannot know.
     """
     spent = costs(comparison)
-    template = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.benchmark", "."))
+    loader = jinja2.PackageLoader("virtex_det.benchmark", ".")
+    template = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     html = template.get_template("report.html.j2").render(
         comparison=comparison,
         lead=_lead(comparison),
@@ -85,9 +87,9 @@ def draw_history(
         points = {iteration: spread(by_iteration[iteration]) for iteration in sorted(by_iteration)}
         mean = np.array([point.mean for point in points.values()])
         deviation = np.array([point.deviation or 0.0 for point in points.values()])
-        axes.plot([*points], mean, marker="o", markersize=4, color=colours[start], label=start)
+        axes.plot([*points], mean, marker="o", markersize=4, color=colours[start], label=in_plot(start))
         axes.fill_between([*points], mean - deviation, mean + deviation, color=colours[start], alpha=0.15, linewidth=0)
-    axes.set(title=title, xlabel="fine-tuning iteration", ylabel=f"{TASKS[task]} AP", ylim=(0, None))
+    axes.set(title=in_plot(title), xlabel="fine-tuning iteration", ylabel=f"{TASKS[task]} AP", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="x-small")
     return figure

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,14 +9,10 @@ from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.rows import METRICS, Metrics, Row, reached, rows, share
 from virtex_det.benchmark.statistics import PairedTest, Spread
+from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
 NOTHING = "–"
-LATEX = str.maketrans(
-    {character: rf"\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-    | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "–": "--"}
-)
 
 
 class Grid(NamedTuple):
@@ -53,15 +48,16 @@ def render_csv(comparison: Comparison, metrics: Metrics = METRICS) -> str:
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     columns = [f"{title} {what}" for title in metrics for what in ("mean", "deviation", "difference", "p")]
-    lines.writerow(["protocol", "start", "fraction", "seeds", *columns, "source", "how sure"])
+    lines.writerow(map(in_csv, ["protocol", "start", "fraction", "seeds", *columns, "source", "how sure"]))
     for row in rows(comparison, metrics):
         values = [value for title in metrics for value in _values(row.spreads[title], row.tests[title])]
-        lines.writerow([_protocol(comparison, row), row.start, row.fraction, row.seeds, *values, "measured", ""])
+        cells = [_protocol(comparison, row), row.start, row.fraction, row.seeds, *values, "measured", ""]
+        lines.writerow(map(in_csv, cells))
     for recipe in comparison.recipes():
         for result in published_for(recipe):
             numbers = [word for metric in metrics.values() for word in (_published(result, metric), "", "", "")]
             source = "; ".join(filter(None, (result.source, result.differs)))
-            lines.writerow([recipe, result.start, 1.0, "", *numbers, source, result.how_sure])
+            lines.writerow(map(in_csv, [recipe, result.start, 1.0, "", *numbers, source, result.how_sure]))
     return file.getvalue()
 
 
@@ -205,22 +201,19 @@ def _count(number: int, noun: str) -> str:
 
 def _markdown(grid: Grid) -> str:
     lines = [
-        [f"**{cell}**" if (line, column) in grid.bold else _plain(cell) for column, cell in enumerate(cells)]
+        [f"**{cell}**" if (line, column) in grid.bold else in_markdown(cell) for column, cell in enumerate(cells)]
         for line, cells in enumerate(grid.lines)
     ]
-    table = ["| " + " | ".join(cells) + " |" for cells in [grid.head, ["---"] * len(grid.head), *lines]]
-    return "\n".join([f"### {grid.title}", "", *table, "", "  \n".join(grid.notes), ""])
-
-
-def _plain(text: str) -> str:
-    """Escape what Markdown would take for a column, an emphasis or a tag."""
-    return re.sub(r"[\\|*`~]|<(?=[\w/!?])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+    head = [*map(in_markdown, grid.head)]
+    table = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines]]
+    notes = "  \n".join(map(in_markdown, grid.notes))
+    return "\n".join([f"### {in_markdown(grid.title)}", "", *table, "", notes, ""])
 
 
 def _latex(grid: Grid) -> str:
     lines = [
         [
-            rf"\textbf{{{_escape(cell)}}}" if (line, column) in grid.bold else _escape(cell)
+            rf"\textbf{{{in_latex(cell)}}}" if (line, column) in grid.bold else in_latex(cell)
             for column, cell in enumerate(cells)
         ]
         for line, cells in enumerate(grid.lines)
@@ -228,19 +221,15 @@ def _latex(grid: Grid) -> str:
     left = 1 + ("protocol" in grid.head)
     return "\n".join(
         [
-            rf"% {grid.title}. Needs \usepackage{{booktabs}}.",
+            rf"% {visible(grid.title, '')}. Needs \usepackage{{booktabs}}.",
             rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.head) - left)}}}",
             r"\toprule",
-            " & ".join(map(_escape, grid.head)) + r" \\",
+            " & ".join(map(in_latex, grid.head)) + r" \\",
             r"\midrule",
             *(" & ".join(cells) + r" \\" for cells in lines),
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {note}" for note in grid.notes),
+            *(f"% {visible(note, '')}" for note in grid.notes),
             "",
         ]
     )
-
-
-def _escape(text: str) -> str:
-    return text.translate(LATEX)

@@ -13,6 +13,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from virtex_det.engine.pages import write_page
+from virtex_det.escaping import visible
 from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # pixels of the whole picture
@@ -127,10 +128,15 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
     """
     folder = Path(folder)
     for number, sheet in enumerate(sheets.drawn):
-        with replacing(folder / f"{number:03d}_{Path(sheet.file_name).stem[:100]}.png") as unfinished:
+        with replacing(folder / f"{number:03d}_{_file_name(sheet.file_name)}.png") as unfinished:
             compose(sheet).save(unfinished, "PNG")
     values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": _data_uri}
     return write_page(folder / "attention.html", "attention.html.j2", facts, **values)
+
+
+def _file_name(name: str) -> str:
+    """Return the last part of a path, short enough for a file's name and without what would act in a terminal."""
+    return visible(Path(name).stem, "").encode(errors="replace")[:100].decode(errors="ignore")
 
 
 def _data_uri(jpeg: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 
 from virtex_det.benchmark.records import code_revision, describe_hardware
+from virtex_det.escaping import in_html
 from virtex_det.utils import write_atomically
 
 
@@ -21,7 +22,8 @@ def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) 
     """
     hardware = describe_hardware()
     processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
-    environment = jinja2.Environment(autoescape=True, loader=jinja2.PackageLoader("virtex_det.engine", "."))
+    loader = jinja2.PackageLoader("virtex_det.engine", ".")
+    environment = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     facts = facts | {"Code": code_revision(), "Hardware": processors}
     write_atomically(path, environment.get_template(template).render(facts=facts, **values))
     return path

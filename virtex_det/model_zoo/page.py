@@ -4,16 +4,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
 from virtex_det.benchmark.comparison import read_comparison
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.statistics import Spread, spread
 from virtex_det.checkpoint.formats import FORMATS
+from virtex_det.escaping import in_inline_code, in_markdown
 from virtex_det.model_zoo.catalog import Record, catalog
 from virtex_det.utils import render_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "MODEL_ZOO.md"
+_OF_ADDRESSES = "/:?=&%#~+@!$,;*'"  # not the brackets, bars and blanks that would end a link or a cell
 
 
 def render(results: Path = ROOT / "results") -> str:
@@ -39,9 +42,9 @@ def weights_table(records: Sequence[Record]) -> str:
     sources = _sources(records)
     rows = [
         {
-            "name": f"[{record.name}]({record.urls[0]})" if record.urls else f"*[{record.name}]({record.page})*",
-            "network": record.architecture,
-            "pretraining": record.pretraining,
+            "name": _link(record.name, record.urls[0]) if record.urls else f"*{_link(record.name, record.page)}*",
+            "network": in_markdown(record.architecture),
+            "pretraining": in_markdown(record.pretraining),
             "published": _numbers(record, sources),
             "sha256": {0: "-", 64: "whole"}.get(len(record.sha256 or ""), "first digits"),
         }
@@ -55,7 +58,11 @@ def _numbers(record: Record, sources: Sequence[str]) -> str:
         ", ".join(f"{metric} {value}" for metric, value in metrics.items()) + f" ({sources.index(source) + 1})"
         for source, metrics in record.numbers.items()
     )
-    return "; ".join(groups) or "-"
+    return in_markdown("; ".join(groups)) or "-"
+
+
+def _link(text: str, address: str) -> str:
+    return f"[{in_markdown(text)}]({quote(address, safe=_OF_ADDRESSES)})"
 
 
 def _sources(records: Iterable[Record]) -> list[str]:
@@ -78,14 +85,14 @@ def _result(
     path: Path, start: str, protocol: str, dataset: str, fraction: float, records: Sequence[ResultRecord]
 ) -> dict[str, object]:
     return {
-        "start": start,
-        "protocol": f"`{protocol}`",
-        "data set": dataset,
+        "start": in_markdown(start),
+        "protocol": in_inline_code(protocol),
+        "data set": in_markdown(dataset),
         "labels": f"{100 * fraction:.4g}%",
         "seeds": len(records),
         "box AP": _spread(records, "bbox"),
         "mask AP": _spread(records, "segm"),
-        "records": f"[{path.stem}](results/{path.name})",
+        "records": _link(path.stem, f"results/{path.name}"),
     }
 
 

@@ -21,6 +21,7 @@ from virtex_det.engine.matrix.runs import ROOT, Launcher, Run, is_complete, trai
 from virtex_det.engine.protocol_card import protocol_card
 from virtex_det.errors import UserError
 
+_LONGEST = 200  # bytes of the names of a start and a protocol
 OWN_KEYS = ("MODEL.WEIGHTS", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "SEED", "OUTPUT_DIR")
 
 
@@ -66,6 +67,10 @@ class Matrix:
         named: dict[str, Sequence[object]] = {"fractions": self.fractions, "seeds": self.seeds}
         named |= {what: [_slug(name) for name in names] for what, names in self._names().items()}
         named["folders"] = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
+        if long := [name for name in named["folders"] if len(str(name).encode()) > _LONGEST]:
+            raise UserError(
+                f"The matrix has names that are too long for a folder, e.g. {long[0]:.100}... Shorten them."
+            )
         for what, values in named.items():
             if not values or len(set(values)) < len(values):
                 raise UserError(f"The matrix has no {what}, or one of them twice: {', '.join(map(str, values))}")

@@ -1,0 +1,78 @@
+"""Names and titles from users made inert, for each form in which they are shown: as text and nothing else."""
+
+import re
+from typing import Any
+
+# Characters that act instead of being seen: control characters, half surrogates, line and paragraph separators, and of
+# the formatting ones those that turn the direction of what follows or are no part of any script.
+_FORMATTING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2060\ufeff"
+_SUSPECTS = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_FORMATTING}\U000e0000-\U000e007f]")
+
+# What Markdown takes for a column, code, emphasis, a tag, an entity, a link or a formula.
+_MARKDOWN = re.compile(r"[\\|*`~$]|<(?=[\w/!?])|&(?=#?\w+;)|!?\[(?!\d+\])|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
+_MARKDOWN_BEGINNING = re.compile(r"(#+|>|[-+=]+|\d+[.)])(?=\s|$)")
+_FORMULA = re.compile(r"(^|[;,\t|])(\s*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_LATEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+    | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "–": "--"}
+)
+_LEGEND = 80  # characters that a plot has room for
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    r"""Return a text with what would act on a terminal or a page written as Python's escapes, for example ``\x1b``.
+
+    Args:
+        text: from anywhere.
+        keep: of these characters those that stay; "" makes one line of it.
+    """
+    return _SUSPECTS.sub(lambda match: match[0] if match[0] in keep else _as_escape(match[0]), text)
+
+
+def in_html(value: Any) -> Any:
+    """Return a value that a Jinja template prints, its text ``visible``; the tags are autoescape's to escape."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def in_markdown(text: str) -> str:
+    """Return a text for a cell, a heading or a line of a list in Markdown, all on one line."""
+    line = _MARKDOWN.sub(lambda match: "".join(f"\\{character}" for character in match[0]), visible(text, ""))
+    if match := _MARKDOWN_BEGINNING.match(line):
+        last = match.end() - 1
+        return f"{line[:last]}\\{line[last:]}"
+    return line
+
+
+def in_code(lines: list[str]) -> str:
+    """Return shell lines as a block of Markdown that nothing in them can end."""
+    text = "\n".join(visible(line) for line in lines)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}bash\n{text}\n{fence}"
+
+
+def in_inline_code(text: str) -> str:
+    """Return a text as code in a cell of Markdown, where a backtick and a bar cannot be escaped."""
+    return f"`{visible(text, '').replace('`', chr(39)).replace('|', chr(166))}`"
+
+
+def in_csv(value: Any) -> Any:
+    """Return a cell for a spreadsheet: text that it would take for a formula begins with an apostrophe."""
+    return _FORMULA.sub(r"\1'\2", visible(value, "")) if isinstance(value, str) else value
+
+
+def in_latex(text: str) -> str:
+    """Return a text for a cell of a LaTeX table."""
+    escaped = visible(text, "").translate(_LATEX)
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped[:1] in ("[", "*") else escaped  # what \\ takes for an option
+
+
+def in_plot(text: str) -> str:
+    """Return a label for Matplotlib: no formula, not hidden from the legend, and short enough to be drawn."""
+    line = visible(text, "")
+    line = line if len(line) <= _LEGEND else f"{line[: _LEGEND - 1]}…"
+    return (" " if line.startswith("_") else "") + line.replace("$", r"\$")
+
+
+def _as_escape(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
