@@ -84,6 +84,11 @@ def keep_training_set(cfg: CfgNode) -> TrainingSet:
     return loaded
 
 
+def forget_training_set() -> None:
+    """Forget what ``keep_training_set`` kept."""
+    _kept.clear()
+
+
 def load_training_set(cfg: CfgNode) -> TrainingSet:
     """Load what ``load_train_dicts`` does, with what there is to tell of it."""
     names = _names(cfg)

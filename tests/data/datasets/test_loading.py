@@ -52,18 +52,25 @@ def test_an_unknown_name_is_an_error_that_offers_near_ones():
         check_datasets(["coco_2017_val_100", "coco_2017_trian"][1:])
 
 
-def test_a_missing_file_says_where_it_was_looked_for_and_what_is_set(register, tmp_path, monkeypatch):
-    register(None)
+def test_a_missing_standard_file_says_where_it_was_looked_for_and_what_is_set(monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/some/folder")
-    with pytest.raises(UserError, match=f"instances.json in {tmp_path}\n.*DETECTRON2_DATASETS is /some/folder"):
-        load_dataset(NAME)
+    with pytest.raises(UserError, match="instances_train2017.json in .*(?s:.*)DETECTRON2_DATASETS is /some/folder"):
+        load_dataset("coco_2017_train")
 
 
-def test_a_missing_file_says_where_to_put_it_when_nothing_is_set(register, monkeypatch):
-    register(None)
+def test_a_missing_standard_file_says_where_to_put_it_when_nothing_is_set(monkeypatch):
     monkeypatch.delenv("DETECTRON2_DATASETS")
     with pytest.raises(UserError, match="DETECTRON2_DATASETS is not set, so .*/datasets is searched"):
-        check_datasets([NAME])
+        check_datasets(["coco_2017_train"])
+
+
+def test_a_missing_file_of_the_users_own_data_is_where_it_was_registered(register, tmp_path):
+    register(None)
+    with pytest.raises(
+        UserError, match=f"instances.json in {tmp_path}\nThe paths are those that .* registered with"
+    ) as error:
+        load_dataset(NAME)
+    assert "DETECTRON2_DATASETS" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["coco_2017_train", "lvis_v1_train", "voc_2007_trainval", "coco_2017_train_captions"])
@@ -163,4 +170,22 @@ def test_the_right_number_of_classes_passes(name, count):
 def test_images_without_an_id_that_files_can_hold_are_an_error(image_id):
     DatasetCatalog.register(NAME, lambda: [{"file_name": "1.jpg", "image_id": 1}, {"file_name": "2.jpg", **image_id}])
     with pytest.raises(UserError, match='"image_id" of 1 of 2 images is no int or str'):
+        load_dataset(NAME)
+
+
+def test_classes_in_the_users_script_that_are_not_the_files_are_shown_side_by_side(register):
+    register(CONTENT, thing_classes=["dog", "cat"])
+    with pytest.raises(
+        UserError, match=r"(?s)0 +dog +cat\n.*thing_classes, CLASSES in your script.*or without any"
+    ) as error:
+        load_dataset(NAME)
+    assert "Download" not in str(error.value)
+
+
+def test_what_a_function_raises_is_laid_at_its_door():
+    def broken():
+        raise KeyError("bbox")
+
+    DatasetCatalog.register(NAME, broken)
+    with pytest.raises(UserError, match="KeyError: bbox\n.*function that was registered under that name"):
         load_dataset(NAME)

@@ -3,8 +3,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
 
-from virtex_det.engine import load_config
+from virtex_det.engine import Trainer, load_config
 from virtex_det.engine.matrix.check import check_folders, check_sources, check_weights, config_of
 from virtex_det.engine.matrix.runs import Run
 from virtex_det.errors import UserError
@@ -109,3 +111,40 @@ def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
     with pytest.raises(UserError, match="did not start from what .*model_final.pth holds now"):
         check_folders([run])
+
+
+def backbone_file(path: Path, *options: str) -> Path:
+    """Save the model of a detector's config as a run would."""
+    cfg = load_config(str(DETECTOR), [*options, "MODEL.DEVICE", "cpu"])
+    torch.save({"model": Trainer.build_model(cfg).backbone.bottom_up.state_dict()}, path)
+    return path
+
+
+def test_weights_of_another_depth_are_found_before_any_run_begins(tmp_path, scenes):
+    weights = backbone_file(tmp_path / "r50.pth", "MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256")
+    run = Run(tmp_path / "run", DETECTOR, ("MODEL.WEIGHTS", str(weights)), 150)
+    with pytest.raises(UserError, match=r"(?s)r50.pth .* does not fill the backbone.*ResNet-50"):
+        check_sources([run])
+
+
+def test_a_pretraining_of_another_depth_is_found_before_any_run_begins(tmp_path, scenes, vocabulary):
+    words = ("INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", "80", "MODEL.RESNETS.DEPTH", "34")
+    before = Run(tmp_path / "pretrain", ROOT / "configs/pretrain/scenes_bicaptioning.yaml", words, 150)
+    run = Run(tmp_path / "run", DETECTOR, ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth")), 150, after=before)
+    with pytest.raises(UserError, match="(?s)does not fill the backbone.*ResNet-34"):
+        check_sources([run, before])
+
+
+def test_data_that_cannot_be_evaluated_are_found_before_any_run_begins(tmp_path, scenes):
+    options = ("DATASETS.TEST", "('scenes_val_captions',)")
+    with pytest.raises(UserError, match="evaluated as captions"):
+        check_sources([Run(tmp_path / "run", DETECTOR, options, 150)])
+
+
+def test_runs_in_order_pass_and_load_each_data_set_once(tmp_path, scenes, monkeypatch):
+    loads = []
+    get = DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or get(name))
+    runs = [Run(tmp_path / f, DETECTOR, ("DATASETS.TRAIN_FRACTION", f), 150) for f in ("0.5", "1.0")]
+    check_sources(runs)
+    assert sorted(loads) == ["scenes_train", "scenes_val"]

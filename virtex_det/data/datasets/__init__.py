@@ -1,8 +1,14 @@
 """Data sets: the built-in scenes, captions, parts of data sets; importing this registers them with Detectron2."""
 
-from virtex_det.data.datasets.builtin import datasets_root, register_builtin_datasets
+from virtex_det.data.datasets.builtin import datasets_root, register_builtin_datasets, standard_names
 from virtex_det.data.datasets.captions import load_coco_captions, register_coco_captions
-from virtex_det.data.datasets.loading import check_datasets, check_num_classes, keep_loaded, load_dataset
+from virtex_det.data.datasets.loading import (
+    STANDARD,
+    check_datasets,
+    check_num_classes,
+    keep_loaded,
+    load_dataset,
+)
 from virtex_det.data.datasets.missing_files import find_missing, leave_out_missing
 from virtex_det.data.datasets.pairs import load_pairs
 from virtex_det.data.datasets.scenes import draw_scene, generate_scenes
@@ -19,6 +25,7 @@ from virtex_det.data.datasets.subsets import (
 from virtex_det.data.datasets.versions import dataset_version, remember_size
 
 register_builtin_datasets(datasets_root())
+STANDARD.update(standard_names())
 
 __all__ = [
     "Manifest",

@@ -6,6 +6,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.classes import compare_classes
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.data.datasets.objects import check_objects, left_out_by_reader
@@ -34,9 +35,32 @@ def check_annotation_files(name: str) -> None:
         # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
         if kind or (isinstance(content, dict) and "images" in content):
             check_coco_ids(content, json_file)
+        if kind == "coco" and is_read_by_detectron2(name):
+            _check_registered_classes(name, content, json_file)
         if kind:
             check_objects(content, kind, json_file)
             _left_out.keep(name, left_out_by_reader(content.get("annotations", ())))
+
+
+def _check_registered_classes(name: str, content: Mapping[str, Any], json_file: str) -> None:
+    """See that a file has the classes that its data set was registered with, in the order of their ids."""
+    registered = MetadataCatalog.get(name).get("thing_classes")
+    categories = content.get("categories")
+    if not registered or not categories or not all("name" in entry for entry in categories):
+        return
+    in_file = [
+        str(entry["name"]) for entry in sorted(categories, key=lambda entry: (str(type(entry["id"])), entry["id"]))
+    ]
+    try:
+        compare_classes({f"registration of {name}": [*map(str, registered)], json_file: in_file}, _REGISTER_AS_IN_FILE)
+    except UserError as error:
+        raise UserError(f"{json_file} cannot be used as {name}: {error}") from error
+
+
+_REGISTER_AS_IN_FILE = (
+    "Register the data set with the names of the file's categories in the order of their ids (thing_classes, CLASSES "
+    "in your script), or without any ({}): then they are read from the file."
+)
 
 
 def left_out_of(name: str) -> list[Mapping[str, Any]]:

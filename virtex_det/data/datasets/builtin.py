@@ -45,6 +45,17 @@ def register_builtin_datasets(root: str | Path) -> None:
     _register_classification(root)
 
 
+def standard_names() -> set[str]:
+    """Return the registered names whose files lie below the root of data sets, Detectron2's among them."""
+    root = datasets_root().absolute()
+    files = {
+        name: metadata.get("json_file") or metadata.get("image_root") or metadata.get("dirname") or ""
+        for name in DatasetCatalog.list()
+        for metadata in [MetadataCatalog.get(name)]
+    }
+    return {name for name, file in files.items() if file and root in Path(file).absolute().parents}
+
+
 def _forget(name: str) -> str:
     """Drop an earlier registration of that name, if any, and return the name."""
     if name in DatasetCatalog.list():

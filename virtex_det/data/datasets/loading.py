@@ -9,13 +9,15 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.annotation_files import check_annotation_files, explain_failure
+from virtex_det.data.datasets.annotation_files import check_annotation_files, explain_failure, is_read_by_detectron2
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
 
 _loaded = HandOver()
+# Names of the data sets that lie below $DETECTRON2_DATASETS, as far as Detectron2 and we register them.
+STANDARD: set[str] = set()
 # What Detectron2's readers raise when a file is not what they expect.
 _READING_ERRORS = (
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, OverflowError),
@@ -87,6 +89,11 @@ def keep_loaded(name: str, dicts: list[dict[str, Any]]) -> None:
     _loaded.keep(name, dicts)
 
 
+def forget_loaded() -> None:
+    """Forget all that ``keep_loaded`` kept."""
+    _loaded.forget()
+
+
 def check_num_classes(name: str, num_classes: int) -> None:
     """Check that a detector has as many classes as a data set.
 
@@ -136,12 +143,18 @@ def _missing_files(name: str, missing: list[Path]) -> str:
         lines.append(f"  and {len(missing) - 5} more")
     if is_by_name(name):
         return "\n".join(lines)
-    setting = os.environ.get("DETECTRON2_DATASETS")
-    state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
-    lines.append(
-        f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, "
-        "VOC2007/, imagenet/, inat2018/, localized_narratives/, scenes/"
-    )
+    if name in STANDARD:
+        setting = os.environ.get("DETECTRON2_DATASETS")
+        state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
+        lines.append(
+            f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, "
+            "VOC2007/, imagenet/, inat2018/, localized_narratives/, scenes/"
+        )
+    else:
+        lines.append(
+            f"The paths are those that {name} was registered with; relative ones begin at {Path.cwd()}, where the "
+            "command was started."
+        )
     made_by = MetadataCatalog.get(name).get("made_by")
     return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
 
@@ -158,10 +171,10 @@ def _unreadable(name: str, error: Exception) -> str:
     if explanation := explain_failure(name):
         return f"data set {name}: {_source(name)} cannot be used\n  {explanation}"
     kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
-    return (
-        f"data set {name}: {_source(name)} {kind}\n  {type(error).__name__}: {str(reason)[:600]}\n"
-        "Download or make the annotations again; categories must be those that the data set is registered with."
-    )
+    advice = "Mend that place, or make the annotations again."
+    if not is_read_by_detectron2(name):
+        advice = "The function that was registered under that name raised it: mend it, or what it reads."
+    return f"data set {name}: {_source(name)} {kind}\n  {type(error).__name__}: {str(reason)[:600]}\n{advice}"
 
 
 def _check_category_ids(name: str, dicts: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import load_config, parse_yaml, read_yaml
 from virtex_det.engine.matrix.runs import Run
-from virtex_det.engine.preflight import check_data, check_tokenizer
+from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
+from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.protocol import FREE
 from virtex_det.engine.run_folder import KEPT_FILES
 from virtex_det.errors import UserError
+from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
 
@@ -61,10 +63,44 @@ def check_weights(starts: Mapping[str, str]) -> None:
 
 
 def check_sources(runs: Iterable[Run]) -> None:
-    """Refuse runs whose data or vocabulary is not there."""
-    for cfg in {id(cfg): cfg for cfg in map(_shared_config, runs)}.values():
+    """Look at each run before any begins, as each will itself: keys, vocabulary, weights, data, evaluation.
+
+    Weights that are still to be fetched are looked at when they are there, by the run itself.
+
+    Raises:
+        UserError: names what would end a run, and what to do.
+    """
+    runs = list(runs)
+    configs = list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
+    for cfg in configs:
+        check_schedule(cfg)
         check_tokenizer(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    for cfg, weights, before in _starts(runs):
+        if before is not None:
+            check_successor(cfg, before)
+        else:
+            check_weights_fit(cfg, weights)
+    check_trainings(configs)
+
+
+def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]]:
+    """Yield each config once with each start: weights that are here, or the config that makes them."""
+    seen = set()
+    for run in runs:
+        cfg, weights = _shared_config(run), _weights_of(run)
+        before = _shared_config(run.after) if run.after else None
+        if (id(cfg), weights, id(before)) not in seen:
+            seen.add((id(cfg), weights, id(before)))
+            yield cfg, weights, before
+
+
+def _weights_of(run: Run) -> str:
+    """Return the weights that a run starts from, "" where they are at random or not fetched yet."""
+    weights = dict(zip(run.options[::2], run.options[1::2], strict=True)).get("MODEL.WEIGHTS", "")
+    if weights.startswith(PREFIX):
+        return weights if cache_path(find(weights.removeprefix(PREFIX))).is_file() else ""
+    return weights if "://" not in weights and not run.after else ""
 
 
 def check_folders(runs: Iterable[Run]) -> None:

@@ -1,7 +1,7 @@
 """What can be wrong with a run, found before it begins."""
 
-from virtex_det.engine.preflight.model import check_weights
-from virtex_det.engine.preflight.run import check_evaluation, check_training
+from virtex_det.engine.preflight.model import check_successor, check_weights
+from virtex_det.engine.preflight.run import check_evaluation, check_training, check_trainings
 from virtex_det.engine.preflight.settings import check_data, check_devices, check_schedule, check_tokenizer
 
 __all__ = [
@@ -9,7 +9,9 @@ __all__ = [
     "check_devices",
     "check_evaluation",
     "check_schedule",
+    "check_successor",
     "check_tokenizer",
     "check_training",
+    "check_trainings",
     "check_weights",
 ]

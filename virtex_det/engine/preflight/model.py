@@ -9,10 +9,13 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from virtex_det.checkpoint import classes_in
-from virtex_det.checkpoint.loading import fill
+from virtex_det.checkpoint import classes_in, recognise
+from virtex_det.checkpoint.agreement import network_facts
+from virtex_det.checkpoint.formats import Pixels
+from virtex_det.checkpoint.loading import compare, fill
 from virtex_det.checkpoint.sources import Required, locate, open_for, read_content
 from virtex_det.data.seeding import seeded
+from virtex_det.engine.explain import building
 from virtex_det.engine.run_folder import read_classes
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,8 @@ def build_shapes(cfg: CfgNode) -> nn.Module:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
-    with seeded(0, "shapes"):
+    keys = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME")
+    with seeded(0, "shapes"), building("model", cfg, *keys):
         try:
             with torch.device("meta"):
                 return build_model(cfg)
@@ -52,6 +56,25 @@ def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> No
     weights = open_for(tuple(model.state_dict()), path, require, cfg).weights
     partial = require == "backbone" and cfg.MODEL.ALLOW_PARTIAL_WEIGHTS
     fill(model, weights, path, require=require, allow_partial=partial, cfg=cfg)
+
+
+def check_successor(cfg: CfgNode, before: CfgNode) -> None:
+    """See that what a pretraining will save fits the model that starts from it.
+
+    Args:
+        cfg: of the run that starts from it.
+        before: of the pretraining.
+
+    Raises:
+        UserError: it will not fit.
+    """
+    model, pretrained = build_shapes(cfg), build_shapes(before)
+    pixels = Pixels(before.INPUT.FORMAT, before.MODEL.PIXEL_MEAN, before.MODEL.PIXEL_STD)
+    saved = {"model": pretrained.state_dict(), "pixels": pixels._asdict(), "network": network_facts(before)}
+    name = f"the model of the pretraining {before.OUTPUT_DIR}"
+    targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    weights = recognise(saved, name, like=tuple(targets))
+    compare(targets, weights, name, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, cfg=cfg)
 
 
 def classes_of(weights: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The look at a whole run before it begins, the same for training, for evaluation alone and for a matrix."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -8,17 +9,25 @@ from tqdm import tqdm
 
 from virtex_det.data.build import check_train_loader
 from virtex_det.data.classes import check_classes, check_unnamed_classes, class_names, compare_classes
-from virtex_det.data.datasets import check_datasets, keep_loaded
+from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
+from virtex_det.data.datasets.loading import forget_loaded
+from virtex_det.data.training_set import are_shards, forget_training_set
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
 from virtex_det.engine.preflight.settings import check_settings
 from virtex_det.evaluation.build import evaluator_kind
+from virtex_det.evaluation.detection.dataset_truth import forget_truths
 
 _OTHER_CLASSES = "Evaluate on a data set with the classes that the model was trained on, in their order."
 
 
 def check_training(
-    cfg: CfgNode, *, own_train_loader: bool = True, own_test_loader: bool = True, own_evaluator: bool = True
+    cfg: CfgNode,
+    *,
+    own_train_loader: bool = True,
+    own_test_loader: bool = True,
+    own_evaluator: bool = True,
+    keep: bool = False,
 ) -> None:
     """Find what would end a training or its evaluation, before its first step.
 
@@ -29,6 +38,8 @@ def check_training(
         own_train_loader: the data come from ``build_train_loader``, and not from a subclass of the trainer.
         own_test_loader: evaluation reads DATASETS.TEST by ``build_test_loader``.
         own_evaluator: evaluators come from ``build_evaluator``.
+        keep: hand what was loaded to evaluate on to the next look; where training follows it is loaded again when it
+            is evaluated, rather than held meanwhile.
 
     Raises:
         UserError: says what, and what to do.
@@ -41,11 +52,31 @@ def check_training(
         for name in test:
             evaluator_kind(name)
     steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
-    steps += [(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep=False)) for name in test]
+    steps += [(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep)) for name in test]
     if own_train_loader:
         steps += [(", ".join(train), lambda: _check_train(cfg))]
     _do(steps)
     check_classes(cfg, [*train, *test])
+
+
+def check_trainings(configs: Sequence[CfgNode]) -> None:
+    """Look at several trainings, of which many share their data: each data set is loaded once.
+
+    Raises:
+        UserError: as ``check_training``.
+    """
+    loaded: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for cfg in configs:
+            for name in () if are_shards(cfg) else cfg.DATASETS.TRAIN:
+                if name not in loaded:
+                    loaded[name] = load_dataset(name)
+                keep_loaded(name, loaded[name])
+            check_training(cfg, keep=True)
+    finally:
+        forget_loaded()
+        forget_truths()
+        forget_training_set()
 
 
 def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = True) -> None:

@@ -37,6 +37,11 @@ def keep_truth(dataset_name: str, truth: GroundTruth | VOCGroundTruth) -> None:
     _read.keep(dataset_name, truth)
 
 
+def forget_truths() -> None:
+    """Forget all that ``keep_truth`` kept."""
+    _read.forget()
+
+
 def annotation_file(dataset_name: str, output_folder: str | Path) -> str:
     """Return the path of a dataset's annotations in COCO's format, made of its dicts where there is none."""
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
