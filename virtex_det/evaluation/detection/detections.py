@@ -122,7 +122,7 @@ def _column(entries: list[dict[str, Any]], name: str, kind: type) -> np.ndarray:
     values: list[Any] = [entry.get(name) for entry in entries]
     kinds = (int,) if kind is int else (int, float)
     for place, value in enumerate(values):
-        if type(value) not in kinds or (kind is int and abs(value) >= 2**63):
+        if type(value) not in kinds or (type(value) is int and abs(value) >= 2**63):
             found = f"{name} {value!r}" if name in entries[place] else f"no {name}"
             expected = "a whole number of at most 64 bits" if kind is int else "a number"
             raise UserError(f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected {expected}.")
@@ -134,7 +134,7 @@ def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> 
     without = [place for place, box in enumerate(boxes) if box is None]
     for place, box in enumerate(boxes):
         if box is not None and not (
-            isinstance(box, list) and len(box) == 4 and all(type(value) in (int, float) for value in box)
+            isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
         ):
             raise UserError(f"entry {place} has bbox {box!r:.80}; expected [x, y, width, height] in pixels.")
     if without and rles is None:
@@ -145,6 +145,11 @@ def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> 
         for place, box in zip(without, of_masks.tolist(), strict=True):
             boxes[place] = box
     return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number that an array can hold; NaN and infinity have an error of their own."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _rles(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

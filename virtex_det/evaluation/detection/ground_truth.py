@@ -1,5 +1,6 @@
 """The annotations of COCO and LVIS that detections are measured against, looked at before anything is measured."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from virtex_det.evaluation.detection.validation import (
     check_frequencies,
     check_known,
     check_segmentations,
+    is_number,
 )
 from virtex_det.text_files import read_json
 
@@ -32,6 +34,8 @@ _ADVICE = {
     "coco": "COCO's numbers need it: area in pixels, iscrowd 0 for a single object.",
     "lvis": "LVIS's numbers need it; without it they would be others. A file of COCO's form is of the style coco.",
 }
+# No control characters and no halves of characters, on which libraries and pages fail.
+_NAME = re.compile(r"(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]*")
 
 
 class GroundTruth:
@@ -54,7 +58,9 @@ class GroundTruth:
             self.has_annotations = not isinstance(content, dict) or "annotations" in content
             content = content if self.has_annotations else content | {"annotations": []}
             _check(content, style)
-            self.categories = sorted(content["categories"], key=lambda category: category["id"])
+            fields = _CATEGORY_FIELDS[style]
+            categories = [{field: category[field] for field in fields} for category in content["categories"]]
+            self.categories = sorted(categories, key=lambda category: category["id"])
             self.images = {image["id"]: image for image in sorted(content["images"], key=lambda image: image["id"])}
             self.image_ids = np.array(list(self.images), np.int64)
             self.sizes = np.array(
@@ -168,8 +174,8 @@ def _check(content: Any, style: str) -> None:
         if not all(type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")):
             raise UserError(f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels.")
     for category in content["categories"]:
-        if not isinstance(category["name"], str):
-            raise UserError(f"category {category['id']} has name {category['name']!r:.80}; expected text.")
+        if not isinstance(category["name"], str) or not _NAME.fullmatch(category["name"]):
+            raise UserError(f"category {category['id']} has name {category['name']!r:.80}; expected text on a line.")
     for entry in content["annotations"]:
         _check_annotation(entry, style)
     if style == "lvis":
@@ -199,8 +205,10 @@ def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
     """Return boxes, after a look at them and at the areas."""
     for entry in annotations:
         box, area = entry["bbox"], entry["area"]
-        if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        # NaN and infinity have an error of their own.
+        kinds = isinstance(box, list) and all(type(value) is float or is_number(value) for value in box)
+        if not kinds or len(box) != 4:
             raise UserError(f"annotation {entry['id']} has bbox {box!r:.80}; expected [x, y, width, height].")
-        if type(area) not in (int, float) or not np.isfinite(area) or area < 0:
-            raise UserError(f"annotation {entry['id']} has area {area!r}; expected a number of pixels.")
+        if not is_number(area) or area < 0:
+            raise UserError(f"annotation {entry['id']} has area {area!r:.80}; expected a number of pixels.")
     return np.array([entry["bbox"] for entry in annotations], np.float64).reshape(-1, 4)

@@ -148,6 +148,11 @@ def _check_lengths(detections: Detections) -> None:
         )
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a finite number, of a size that arrays can hold."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
 def check_fields(entries: Iterable[Mapping[str, Any]], fields: Sequence[str], what: str, advice: str) -> None:
     """Refuse entries that lack a field."""
     for place, entry in enumerate(entries):
@@ -161,7 +166,7 @@ def check_fields(entries: Iterable[Mapping[str, Any]], fields: Sequence[str], wh
 def check_frequencies(categories: Iterable[Mapping[str, Any]]) -> None:
     """Refuse categories of LVIS that are not rare, common or frequent."""
     for category in categories:
-        if category["frequency"] not in _FREQUENCIES:
+        if not isinstance(category["frequency"], str) or category["frequency"] not in _FREQUENCIES:
             raise UserError(
                 f"category {category['id']} has frequency {category['frequency']!r}; "
                 "LVIS knows r (rare), c (common) and f (frequent)."
@@ -206,11 +211,11 @@ def _check_finite(annotations: Sequence[Mapping[str, Any]], polygons: Sequence[i
         rows = [np.array(part, np.float64) for place in polygons for part in annotations[place]["segmentation"]]
         if not rows or np.isfinite(np.concatenate(rows)).all():
             return
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     for place in polygons:
         for value in (value for part in annotations[place]["segmentation"] for value in part):
-            if type(value) not in (int, float) or not np.isfinite(value):
+            if not is_number(value):
                 raise UserError(
                     f"annotation {annotations[place]['id']} has {value!r} in a polygon; expected finite numbers."
                 )
