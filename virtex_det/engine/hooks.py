@@ -1,7 +1,7 @@
 """Training hooks that Detectron2 lacks."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -13,6 +13,7 @@ from torch.distributed import all_reduce
 
 from virtex_det.data.left_out import summarise
 from virtex_det.engine.metrics_file import MetricsWriter
+from virtex_det.engine.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class PreciseBN(hooks.PreciseBN):
         self,
         periods: tuple[int, ...],
         model: nn.Module,
-        data_loader: object,
+        data_loader: Iterable,
         num_iter: int,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
@@ -40,7 +41,10 @@ class PreciseBN(hooks.PreciseBN):
             num_iter: how many of these an average is over.
             prepare: called before each one, to set the seeds of what the model draws.
         """
-        super().__init__(0, model, data_loader, num_iter)
+        super().__init__(0, model, self._watched(data_loader), num_iter)
+        self.num_iter = num_iter
+        self.progress = Progress("precise batch norm", num_iter)
+        self.done = 0
         self.model = model
         self.prepare = prepare
         self.periods = tuple(period for period in periods if period > 0)
@@ -53,8 +57,15 @@ class PreciseBN(hooks.PreciseBN):
     def update_stats(self) -> None:
         """Compute the statistics on each rank and pool them."""
         self.prepare()
+        self.progress, self.done = Progress("precise batch norm", self.num_iter), 0
         super().update_stats()
         pool_bn_statistics(self.model)
+
+    def _watched(self, batches: Iterable) -> Iterator:
+        for batch in batches:
+            self.progress.update(self.done)
+            self.done += 1
+            yield batch
 
 
 class _AfterCheckpoint(HookBase):

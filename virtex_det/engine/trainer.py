@@ -32,6 +32,7 @@ from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, Prec
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
 from virtex_det.engine.preflight import check_training
+from virtex_det.engine.progress import EvaluationBatches, FirstSteps
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes, keep_config
 from virtex_det.engine.trained_config import as_trained
@@ -46,6 +47,8 @@ from virtex_det.signals import StopLater, Stopped, command
 from virtex_det.solver import build_optimizer
 
 logger = logging.getLogger(__name__)
+
+_LOG_PERIOD = 20  # iterations from one line of metrics.json, and of the log, to the next
 
 
 class Trainer(DefaultTrainer):
@@ -215,9 +218,10 @@ class Trainer(DefaultTrainer):
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
             BrokenImages(),
+            FirstSteps(period=_LOG_PERIOD) if on_main else None,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
             # Last, so that it writes what the evaluation has just found.
-            PeriodicWriter(self.build_writers(), period=20) if on_main else None,
+            PeriodicWriter(self.build_writers(), period=_LOG_PERIOD) if on_main else None,
             StopOnSignal(),
         ]
         return [hook for hook in found if hook is not None]
@@ -258,7 +262,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable:
         with building("evaluation data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
-            return build_test_loader(cfg, dataset_name, cfg.DATALOADER.TEST_BATCH_SIZE)
+            loader = build_test_loader(cfg, dataset_name, cfg.DATALOADER.TEST_BATCH_SIZE)
+        return EvaluationBatches(loader, f"evaluation on {dataset_name}")
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -116,6 +116,7 @@ class CaptionEvaluator(DatasetEvaluator):
         if not all(references.values()):
             logger.warning("No caption metrics: %s has images without captions to compare with", self.dataset_name)
             return {}
+        logger.info("Measuring %d captions; of COCO's 5,000 validation images this takes minutes", len(predictions))
         return caption_metrics(predictions, references)
 
 

@@ -164,3 +164,33 @@ def test_progress_counts_all_runs(tmp_path, capfd):
     log = "pathlib.Path('metrics.json').write_text('{\"iteration\": 3}\\n')"
     train_all([fake_run(tmp_path / "done"), fake_run(tmp_path / "new", log, FINISH)], LocalLauncher(1))
     assert "8/8" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("log", "doing"),
+    [
+        ("", ""),
+        ("eta: 0:01:00  iter: 19  total_loss: 3.2  lr: 0.1", ""),
+        ("iter: 19  lr: 0.1\nStart inference on 200 batches", "evaluating 0/200"),
+        (
+            "Start inference on 200 batches\nInference done 11/200. Dataloading: 0.1 s/iter. ETA=0:09:00",
+            "evaluating 11/200, 0:09:00 left",
+        ),
+        ("Inference done 11/200. ETA=0:09:00\nTotal inference time: 0:09:01", "measuring"),
+        ("Inference done 11/200. ETA=0:09:00\ntraining: 1 of 9 done, 3 s each", ""),
+        ("Running precise-BN for 200 iterations", "precise batch norm"),
+        ("Inference done 11/200. ETA=0:09:00" + "." * 5000, ""),
+    ],
+)
+def test_what_a_run_does_besides_training_is_read_from_the_end_of_its_log(tmp_path, log, doing):
+    run = fake_run(tmp_path / "run")
+    run.folder.mkdir(exist_ok=True)
+    (run.folder / "stdout.txt").write_text(log)
+    assert run.doing() == doing
+
+
+def test_the_bar_says_what_runs_do_that_train_no_step(tmp_path, capfd):
+    evaluating = "print('Inference done 11/200. Total: 1 s/iter. ETA=0:09:00', flush=True); time.sleep(1.2)"
+    log = "pathlib.Path('metrics.json').write_text('{\"iteration\": 3}\\n')"
+    train_all([fake_run(tmp_path / "new", evaluating, log, FINISH)], LocalLauncher(1))
+    assert "new evaluating 11/200, 0:09:00 left" in capfd.readouterr().err

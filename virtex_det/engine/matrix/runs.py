@@ -3,9 +3,10 @@
 import dataclasses
 import fcntl
 import json
+import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,17 @@ from virtex_det.errors import UserError
 ROOT = Path(__file__).resolve().parents[3]
 LOG = "stdout.txt"
 RECORDS = "results.jsonl"
+_LOG_END = 4096  # bytes of a log that are searched for what its run does
+# Lines of a run's log that begin or end something other than training steps.
+_DOING: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"iter: \d+ |training: \d+ of \d+ done", lambda line: ""),
+    (r"Loading |Loaded \d", lambda line: "loading"),
+    (r"Running precise-BN", lambda line: "precise batch norm"),
+    (r"Saving checkpoint", lambda line: "saving"),
+    (r"Start inference on (\d+) batches", lambda line: f"evaluating 0/{line[1]}"),
+    (r"Inference done (\d+/\d+)\..*ETA=([\d:]+)", lambda line: f"evaluating {line[1]}, {line[2]} left"),
+    (r"Total inference time|Measuring \d", lambda line: "measuring"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +85,17 @@ class Run:
     def is_complete(self) -> bool:
         """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
         return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
+
+    def doing(self) -> str:
+        """Return what the run does besides training, from the end of its log; "" where it trains or says nothing."""
+        path = self.folder / LOG
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_END))
+            end = file.read().decode(errors="replace")
+        found = [(match.start(), what(match)) for pattern, what in _DOING for match in re.finditer(pattern, end)]
+        return max(found, default=(0, ""))[1]
 
     def log_tail(self) -> str:
         """Return the end of what the run has printed."""
@@ -175,6 +198,7 @@ class _Progress:
 
     def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
         self.done = {run: run.done_iterations() if run in missing else run.iterations for run in runs}
+        self.shown, self.next_words = "", 0.0
 
     def __enter__(self) -> "_Progress":
         self.bar = tqdm(
@@ -189,6 +213,16 @@ class _Progress:
     def update(self, working: Collection[Run]) -> None:
         self.done |= {run: run.done_iterations() for run in working}
         self.bar.update(sum(self.done.values()) - self.bar.n)
+        self._show([(run, doing) for run in working if (doing := run.doing())])
+
+    def _show(self, doing: Sequence[tuple[Run, str]]) -> None:
+        """Say behind the bar what runs do that train no step; where it is no terminal, at most every ten seconds."""
+        shown = [f"{run.folder.name} {what}" for run, what in doing[:2]]
+        more = [f"and {len(doing) - 2} more"] if len(doing) > 2 else []
+        text = "; ".join(shown + more)
+        if text != self.shown and time.monotonic() >= self.next_words:
+            self.shown, self.next_words = text, time.monotonic() + self.bar.mininterval
+            self.bar.set_postfix_str(text)
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()

@@ -96,6 +96,8 @@ class DetectionEvaluator(DatasetEvaluator):
         parts = self.spool.close(states, self.counts)
         if not comm.is_main_process():
             return {}
+        found = sum(part.counts["detections"] for part in parts)
+        logger.info("Measuring %d detections on %s; results go to %s", found, self.dataset_name, self.output_folder)
         merge_entries(parts, self.output_folder / RESULTS_FILE)
         self._say_what_is_missing(parts)
         tasks = sorted({task for part in parts for task in part.states})
