@@ -120,6 +120,11 @@ OTHERS = (
     ("MODEL.RPN.BBOX_REG_WEIGHTS", (1.0, 1.0)),
     ("MODEL.RPN.BBOX_REG_WEIGHTS", (1.0,) * 5),
     ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (0.0, 10.0, 5.0, 5.0)),
+    ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (10.0,) * 5),
+    ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
+    ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
+    ("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p4"]),
+    ("INPUT.FORMAT", "LAB"),
     ("MODEL.RPN.CONV_DIMS", [0]),
     ("MODEL.ROI_BOX_HEAD.NAME", ""),
     ("MODEL.ROI_BOX_HEAD.NUM_FC", 0),
@@ -246,6 +251,11 @@ def build_backbone_of_the_checks(cfg, input_shape):
 def test_another_backbone_may_freeze_and_name_its_features_as_it_likes():
     own = ("MODEL.BACKBONE.NAME", "build_backbone_of_the_checks", "MODEL.BACKBONE.FREEZE_AT", -1)
     check_config(config(*own, "MODEL.RPN.IN_FEATURES", ["stage2"] * 4))
+
+
+def test_heads_that_read_one_map_are_named():
+    with pytest.raises(UserError, match="ROI_HEADS.IN_FEATURES.*Res5ROIHeads reads one map"):
+        check_config(config("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"))
 
 
 def test_steps_that_fall_are_an_error():

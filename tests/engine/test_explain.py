@@ -38,7 +38,7 @@ def test_a_config_that_nothing_can_be_built_from_is_one_screen_and_the_traceback
     log.write_text("before\n")
     cfg = detector_cfg("MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", 17)  # 32 groups of 17 channels
     message = end(lambda: Trainer(cfg), capsys)
-    assert "The model cannot be built from this config: ValueError" in message
+    assert "The model does not work with this config: ValueError" in message
     assert "MODEL.BACKBONE.NAME build_caption_resnet_fpn_backbone" in message and str(log) in message
     assert log.read_text().startswith("before\nTraceback") and "num_channels" in log.read_text()
 

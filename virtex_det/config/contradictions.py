@@ -5,7 +5,12 @@ from collections.abc import Iterator, Sequence
 from detectron2.config import CfgNode
 
 # Pictures' channels by INPUT.FORMAT.
-CHANNELS = {"BGR": 3, "RGB": 3, "YUV-BT.601": 3, "HSV": 3, "LAB": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
+CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
+# Mappers that give images of these channels; somebody's own may give others.
+_MAPPERS = (
+    *("DetectionMapper", "DatasetMapper", "CaptionMapper", "MaskedCaptionMapper", "ConceptMapper", "ClusterMapper"),
+    *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
+)
 # Backbones of which it is known what they read from MODEL.RESNETS and which feature maps they give.
 _RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
 _PYRAMIDS = {
@@ -17,6 +22,7 @@ _STAGES = ("stem", "res2", "res3", "res4", "res5")
 _DEPTHS = (18, 34, 50, 101, 152)
 _WITH_RPN = ("GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
 _WITH_BOXES = ("GeneralizedRCNN", "PanopticFPN")
+_ON_ONE_MAP = ("Res5ROIHeads", "CaptionRes5ROIHeads", "Res5ROIHeadsExtraNorm")
 
 
 def contradictions(cfg: CfgNode) -> Iterator[str]:
@@ -33,7 +39,7 @@ def _pixels(cfg: CfgNode) -> Iterator[str]:
             f"MODEL.PIXEL_MEAN has {len(mean)} values and MODEL.PIXEL_STD has {len(std)}; both need one per channel "
             f"of the pictures, {CHANNELS[cfg.INPUT.FORMAT]} for INPUT.FORMAT {cfg.INPUT.FORMAT}."
         )
-    elif cfg.DATALOADER.MAPPER == "DetectionMapper" and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
+    elif cfg.DATALOADER.MAPPER in _MAPPERS and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
         yield (
             f"MODEL.PIXEL_MEAN and PIXEL_STD have {len(mean)} values, but INPUT.FORMAT {cfg.INPUT.FORMAT} has "
             f"{CHANNELS[cfg.INPUT.FORMAT]} channels. Give one value per channel."
@@ -68,6 +74,8 @@ def _crops(cfg: CfgNode) -> Iterator[str]:
         )
     if crop.TYPE.startswith("absolute") and not all(isinstance(side, int) for side in crop.SIZE):
         yield f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is in whole pixels."
+    if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE absolute_range the smallest comes first."
     for section in ("CAPTION", "CLASSIFICATION"):
         low, high = cfg.INPUT[section].CROP_SCALE
         if low > high:
@@ -85,6 +93,11 @@ def _schedule(cfg: CfgNode) -> Iterator[str]:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and sorted(solver.STEPS) != list(solver.STEPS):
         yield f"SOLVER.STEPS is {solver.STEPS}, but steps have to rise."
+    if solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR" and solver.NUM_DECAYS >= solver.MAX_ITER:
+        yield (
+            f"SOLVER.NUM_DECAYS is {solver.NUM_DECAYS} and SOLVER.MAX_ITER {solver.MAX_ITER}: there have to be more "
+            "iterations than decays."
+        )
     if solver.NESTEROV and solver.OPTIMIZER == "SGD" and solver.MOMENTUM == 0:
         yield "SOLVER.NESTEROV is True and SOLVER.MOMENTUM 0: Nesterov's method needs a momentum, such as 0.9."
 
@@ -120,6 +133,8 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
     yield from _unknown("MODEL.RESNETS.OUT_FEATURES", model.RESNETS.OUT_FEATURES, _STAGES)
     if name in _PYRAMIDS:
         yield from _unknown("MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES)
+        strided = [name.removeprefix("res") for name in model.FPN.IN_FEATURES]
+        yield from _gaps("MODEL.FPN.IN_FEATURES", [f"p{stage}" for stage in strided])
         if not model.FPN.IN_FEATURES:
             yield "MODEL.FPN.IN_FEATURES is empty, but a pyramid needs feature maps, such as [res2, res3, res4, res5]."
 
@@ -141,6 +156,8 @@ def _features(cfg: CfgNode) -> Iterator[str]:
     for reader in readers:
         key, read = f"MODEL.{reader}.IN_FEATURES", model[reader].IN_FEATURES
         yield from _unknown(key, read, given)
+        if reader == "ROI_HEADS":
+            yield from _gaps(key, read)
         if not read:
             yield f"{key} is empty; the backbone gives {', '.join(given)}."
 
@@ -155,6 +172,13 @@ def _given_features(cfg: CfgNode) -> list[str]:
         return []
     coarser = range(max(levels) + 1, max(levels) + 1 + _PYRAMIDS[name])
     return [f"p{level}" for level in [*levels, *coarser]]
+
+
+def _gaps(key: str, read: Sequence[str]) -> Iterator[str]:
+    """Refuse levels of a pyramid with others left out between them."""
+    levels = sorted(int(name[1:]) for name in read if name[1:].isdecimal())
+    if len(levels) > 1 and levels != list(range(levels[0], levels[-1] + 1)):
+        yield f"{key} is {list(read)}, but the levels have to follow each other."
 
 
 def _unknown(key: str, read: Sequence[str], given: Sequence[str]) -> Iterator[str]:
@@ -201,6 +225,16 @@ def _heads(cfg: CfgNode) -> Iterator[str]:
     if model.META_ARCHITECTURE not in _WITH_BOXES:
         return
     box, heads = model.ROI_BOX_HEAD, model.ROI_HEADS.NAME
+    if heads in _ON_ONE_MAP and len(model.ROI_HEADS.IN_FEATURES) != 1:
+        yield f"MODEL.ROI_HEADS.IN_FEATURES is {model.ROI_HEADS.IN_FEATURES}, but {heads} reads one map, as [res4]."
+    found, needed = len(box.BBOX_REG_WEIGHTS), 5 if heads == "RROIHeads" else 4
+    if found != needed:
+        yield f"MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS has {found} values, but {heads} needs {needed}."
+    for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD"):
+        if model[head].POOLER_TYPE == "ROIAlignRotated" and heads != "RROIHeads":
+            yield f"MODEL.{head}.POOLER_TYPE is ROIAlignRotated, for rotated boxes, but {heads} has upright ones."
+    if box.USE_FED_LOSS and not box.USE_SIGMOID_CE:
+        yield "MODEL.ROI_BOX_HEAD.USE_FED_LOSS needs MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE True."
     if heads in ("StandardROIHeads", "CascadeROIHeads"):
         if not box.NAME:
             yield f"MODEL.ROI_BOX_HEAD.NAME is empty, but {heads} needs one, such as FastRCNNConvFCHead."

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from virtex_det.checkpoint import LoadReport, TransferCheckpointer
+from virtex_det.engine.explain import building
 from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.preflight import check_evaluation
 from virtex_det.engine.results import write_records
@@ -38,7 +39,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if not weights:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
         raise UserError(f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth.")
-    check_evaluation(cfg, weights)
+    with building("data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
+        check_evaluation(cfg, weights)
     model, report, rest = load_trained(cfg, weights, report_folder="" if last else cfg.OUTPUT_DIR)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started

@@ -17,6 +17,8 @@ from virtex_det.errors import UserError
 
 # Set to anything, it makes every command show the traceback of what it ends with.
 TRACEBACK = "VIRTEX_DET_TRACEBACK"
+# What decides a model more than all other keys.
+MODEL_KEYS = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME")
 # A place that takes no file: no permission, no room, a file where a folder has to be, or the other way round.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP}
 _REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE, errno.EBUSY, errno.ENOTEMPTY}
@@ -43,7 +45,7 @@ def explain(error: BaseException | None) -> str | None:
 
 @contextmanager
 def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
-    """Turn what goes wrong while a part of a run is built from its config into a UserError.
+    """Turn what goes wrong while a part of a run is made from its config, its first step too, into a UserError.
 
     Most of it is a value that does not go with another one, which no rule for single keys can see; it may be a bug as
     well. So the traceback goes into the run's ``log.txt``, and the message names it.
@@ -60,8 +62,8 @@ def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
             raise
         settings = ", ".join(f"{key} {reduce(getattr, key.split('.'), cfg)}" for key in keys)
         raise UserError(
-            f"The {what} cannot be built from this config: {type(error).__name__}: {_first_lines(error)}\n"
-            f"Look at the keys that it is built from, here {settings}, and what lies below them.\n"
+            f"The {what} does not work with this config: {type(error).__name__}: {_first_lines(error)}\n"
+            f"Look at the keys that decide it, here {settings}, and what lies below them.\n"
             f"{_keep_traceback(error, cfg.OUTPUT_DIR)}"
         ) from error
 
@@ -166,7 +168,15 @@ def _refused_file(error: OSError) -> str | None:
 
 def _first_lines(error: BaseException, lines: int = _LINES) -> str:
     shown = [line[:_COLUMNS] for line in str(error).strip().splitlines()[:lines]]
-    return "\n".join(shown) or type(error).__name__
+    return "\n".join(shown) or _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """Return the line of code that an error comes from, for one that says nothing, such as an assertion's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{frames[-1].line} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else type(error).__name__
+    )
 
 
 def _keep_traceback(error: BaseException, folder: str) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from virtex_det.data.build import build_test_loader, build_train_loader
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
-from virtex_det.engine.explain import building, diverged
+from virtex_det.engine.explain import MODEL_KEYS, building, diverged
 from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN, StopOnSignal
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
@@ -138,7 +139,10 @@ class Trainer(DefaultTrainer):
         started = time.perf_counter()
         self.step_trainer.iter = self.iter
         try:
-            self.step_trainer.run_step()
+            # The first step meets what the parts make of each other, which none of them could know.
+            is_first = self.iter == self.start_iter
+            with building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER") if is_first else nullcontext():
+                self.step_trainer.run_step()
         except FloatingPointError as error:
             raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
@@ -238,7 +242,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the model of ``cfg`` with the faster kernels that the config allows."""
-        with building("model", cfg, "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME"):
+        with building("model", cfg, *MODEL_KEYS):
             model = build_model(cfg)
         freeze_last_stage(cfg, model)
         if cfg.MODEL.DEVICE == "cpu":
@@ -305,12 +309,13 @@ class Trainer(DefaultTrainer):
         def is_own(method: str) -> bool:
             return getattr(type(self), method).__func__ is getattr(Trainer, method).__func__
 
-        check_training(
-            self.cfg,
-            own_train_loader=is_own("build_train_loader"),
-            own_test_loader=is_own("build_test_loader") and is_own("test"),
-            own_evaluator=is_own("build_evaluator") and is_own("test"),
-        )
+        with building("data", self.cfg, "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.MAPPER"):
+            check_training(
+                self.cfg,
+                own_train_loader=is_own("build_train_loader"),
+                own_test_loader=is_own("build_test_loader") and is_own("test"),
+                own_evaluator=is_own("build_evaluator") and is_own("test"),
+            )
 
     def _keep_classes(self) -> None:
         """Keep the names of the classes with the run, and refuse to resume it with others; the data are loaded."""

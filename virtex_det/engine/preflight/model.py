@@ -15,7 +15,7 @@ from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.loading import compare, fill
 from virtex_det.checkpoint.sources import Required, locate, open_for, read_content
 from virtex_det.data.seeding import seeded
-from virtex_det.engine.explain import building
+from virtex_det.engine.explain import MODEL_KEYS, building
 from virtex_det.engine.run_folder import read_classes
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ def build_shapes(cfg: CfgNode) -> nn.Module:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
-    keys = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME")
-    with seeded(0, "shapes"), building("model", cfg, *keys):
+    with building("model", cfg, *MODEL_KEYS), seeded(0, "shapes"):
         try:
             with torch.device("meta"):
                 return build_model(cfg)
