@@ -47,3 +47,17 @@ def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):
     assert render_markdown(template, title="a < b") == "# a < b\n"
     with pytest.raises(UndefinedError, match="title"):
         render_markdown(template)
+
+
+def test_half_a_surrogate_is_written_as_its_escape(tmp_path):
+    write_atomically(tmp_path / "a.txt", "a\udc80b")
+    assert (tmp_path / "a.txt").read_text() == "a\\udc80b"
+
+
+def test_a_link_in_the_neighbours_place_is_not_written_through(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".w.pth.part").symlink_to("mine")
+    with replacing(tmp_path / "w.pth") as unfinished:
+        unfinished.write_text("new")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "w.pth").read_text() == "new" and not (tmp_path / "w.pth").is_symlink()

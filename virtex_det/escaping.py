@@ -1,6 +1,7 @@
 """Names and titles from users made inert, for each form in which they are shown: as text and nothing else."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Characters that act instead of being seen: control characters, half surrogates, line and paragraph separators, and of
@@ -44,7 +45,7 @@ def in_markdown(text: str) -> str:
     return line
 
 
-def in_code(lines: list[str]) -> str:
+def in_code(lines: Iterable[str]) -> str:
     """Return shell lines as a block of Markdown that nothing in them can end."""
     text = "\n".join(visible(line) for line in lines)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.test_escaping import NAMES, is_seen
 from virtex_det.engine import pages
 from virtex_det.engine.attention_sheets import (
     Guess,
@@ -121,3 +122,13 @@ def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch)
     with pytest.raises(KeyError):
         write_sheets(tmp_path, Sheets([], ["a"]), {})
     assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["attention.html"]
+
+
+@pytest.mark.parametrize("name", [*NAMES.values(), "日" * 200, "../../x.jpg", ".."])
+def test_whatever_an_image_is_called_its_sheet_lies_in_the_folder_and_its_page_is_text(name, tmp_path):
+    sheet = a_sheet(file_name=name, caption=name, words=())
+    page = write_sheets(tmp_path / "sheets", Sheets([sheet], [name]), {"Model": name})
+    assert len(list((tmp_path / "sheets").iterdir())) == 2 and len(list(tmp_path.iterdir())) == 1
+    html = page.read_text()
+    assert is_seen(html) and not re.search("<(script|b|i|svg|a)[ />]", html)
+    assert all(source.startswith("data:image/jpeg") for source in re.findall(r"<img src=\"([^\"]*)", html))

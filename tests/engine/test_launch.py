@@ -23,6 +23,15 @@ def test_a_users_mistake_ends_with_code_1_and_one_message(capsys):
     assert capsys.readouterr().err == "\nerror: found this; expected that; do so\n"
 
 
+def test_a_name_in_a_message_does_not_act_on_the_terminal(capsys):
+    def name_it() -> None:
+        raise UserError("no class \x1b[2J\x1b]0;x\x07 \u202e \udc80\nset it")
+
+    with pytest.raises(SystemExit):
+        with_one_screen_errors(name_it)
+    assert capsys.readouterr().err == "\nerror: no class \\x1b[2J\\x1b]0;x\\x07 \\u202e \\udc80\nset it\n"
+
+
 def test_an_error_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         with_one_screen_errors(lambda: 1 / 0)

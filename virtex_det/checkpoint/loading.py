@@ -17,6 +17,7 @@ from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import Required, open_for
 from virtex_det.checkpoint.values import problem
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 from virtex_det.utils import write_atomically
 
 RANDOM_INIT = "random init"
@@ -62,7 +63,7 @@ class LoadReport(NamedTuple):
         table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
         remarks = {"network at": self.location, "choice": self.choice, "assumed": self.assumed, "note": self.note}
         lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
-        return f"{table}\nunused tensors of the file: {_some(self.unused)}{lines}"
+        return visible(f"{table}\nunused tensors of the file: {_some(self.unused)}{lines}")
 
     def to_json(self) -> str:
         """Return every field as JSON."""

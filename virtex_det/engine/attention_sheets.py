@@ -150,7 +150,7 @@ def compose(sheet: Sheet) -> Image.Image:
     columns = _COLUMNS // (2 if sheet.has_trace else 1)
     rows = [sheet.words[start : start + columns] for start in range(0, len(sheet.words), columns)]
     width = columns * cell[0] + _GAP
-    caption = "\n".join(textwrap.wrap(sheet.caption, (width - PICTURE_SIDE - 3 * _GAP) // 7, max_lines=12))
+    caption = "\n".join(textwrap.wrap(visible(sheet.caption), (width - PICTURE_SIDE - 3 * _GAP) // 7, max_lines=12))
     canvas = Image.new("RGB", (width, PICTURE_SIDE + 2 * _GAP + len(rows) * cell[1]), "white")
     pen = ImageDraw.Draw(canvas)
     canvas.paste(_opened(sheet.picture), (_GAP, _GAP))
@@ -174,9 +174,10 @@ def _label(word: WordPicture) -> list[tuple[str, str]]:
     """Return lines below a word's pictures, with their colours."""
     pointer = f", {word.points} points" if word.trace else ""
     guesses = [
-        (f"{guess.probability:.0%} {guess.word}", _BLUE if guess.is_right else "black") for guess in word.guesses
+        (f"{guess.probability:.0%} {visible(guess.word, '')}", _BLUE if guess.is_right else "black")
+        for guess in word.guesses
     ]
-    return [(word.text[:24], "black"), (f"peak {word.peak:.1%}{pointer}", "grey"), *guesses]
+    return [(visible(word.text, "")[:24], "black"), (f"peak {word.peak:.1%}{pointer}", "grey"), *guesses]
 
 
 def _opened(jpeg: bytes) -> Image.Image:

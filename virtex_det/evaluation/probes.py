@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from virtex_det.data.datasets.voc import annotation_path, check_class, read_image_set, read_voc_image
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,10 @@ def _fit(features: np.ndarray, shown: np.ndarray, costs: Sequence[float], folds:
 
 
 def _summarise(classes: Sequence[str], results: Sequence[ClassResult]) -> dict[str, float]:
-    table = [[name, 100 * found.average_precision, found.cost] for name, found in zip(classes, results, strict=True)]
+    table = [
+        [visible(name, ""), 100 * found.average_precision, found.cost]
+        for name, found in zip(classes, results, strict=True)
+    ]
     logger.info("SVM of each class\n%s", tabulate(table, ["class", "AP", "cost"], floatfmt=("", ".2f", "g")))
     precisions, areas, _ = np.array(results).T * 100
     if np.isnan(precisions).all():

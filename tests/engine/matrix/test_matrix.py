@@ -192,3 +192,16 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
 def test_what_cannot_be_meant_is_refused(tmp_path, fields, message):
     with pytest.raises(UserError, match=message):
         make_matrix(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "日" * 100])
+def test_a_name_too_long_for_a_folder_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="too long for a folder"):
+        make_matrix(tmp_path, starts={name: ""}, baseline="")
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "/etc", "a\0b", "x\udc80", "$(touch x)", "a\nb"])
+def test_no_name_leads_out_of_the_folder_of_the_runs(tmp_path, name):
+    matrix = make_matrix(tmp_path, starts={name: CAPTIONS, "b": ""}, baseline="")
+    folders = [run.folder for run in [*matrix.cells.values(), *matrix.pretraining()]]
+    assert {folder.parent for folder in folders} == {tmp_path / "runs", tmp_path / "runs" / "pretrain"}

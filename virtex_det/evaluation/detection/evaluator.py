@@ -16,6 +16,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.dataset_truth import class_ids, read_truth
 from virtex_det.evaluation.detection.detections import Detections
@@ -191,7 +192,9 @@ class DetectionEvaluator(DatasetEvaluator):
 def _log(task: str, dataset_name: str, result: dict[str, float]) -> None:
     overall = {name: value for name, value in result.items() if not name.startswith("AP-")}
     logger.info("Evaluation results for %s on %s:\n%s", task, dataset_name, create_small_table(overall))
-    cells = [cell for name, value in result.items() if name.startswith("AP-") for cell in (name[3:], value)]
+    cells = [
+        cell for name, value in result.items() if name.startswith("AP-") for cell in (visible(name[3:], ""), value)
+    ]
     columns = min(6, len(cells))
     rows = itertools.zip_longest(*[cells[start::columns] for start in range(columns)])
     headers = ["category", "AP"] * (columns // 2)

@@ -7,6 +7,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
@@ -65,7 +66,11 @@ def tables(ours: Results, theirs: Results | None = None) -> str:
         rows = _rows(numbers, None if theirs is None else theirs.get(task))
         headers = [task, "AP"] if theirs is None else [task, "this", "other", "change"]
         for wanted, title in ((False, task), (True, f"{task}, by category")):
-            part = [[name.removeprefix("AP-"), *values] for name, *values in rows if name.startswith("AP-") == wanted]
+            part = [
+                [visible(name.removeprefix("AP-"), ""), *values]
+                for name, *values in rows
+                if name.startswith("AP-") == wanted
+            ]
             table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f")
             parts.append(table)
     return "\n\n".join(parts)
