@@ -48,6 +48,12 @@ def _check_regular(path: Path, expected: str) -> None:
     raise UserError(f"{str(path)[:300]} {state}; expected {expected}.")
 
 
+def starts_with_mark(path: str | Path) -> bool:
+    """Return whether a file begins with UTF-8's byte order mark, which readers of other packages do not take."""
+    with Path(path).open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
 def decode_text(content: bytes, place: str) -> str:
     """Return UTF-8 text without its byte order mark.
 

@@ -106,3 +106,15 @@ def test_image_sets_that_detectron2_would_misread_are_refused(voc, lines, messag
     (voc / "ImageSets/Main/train.txt").write_text(lines)
     with pytest.raises(UserError, match=message):
         load_dataset(NAME)
+
+
+def test_a_byte_order_mark_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="byte order mark(?s:.*)sed"):
+        load_coco(tmp_path, "\ufeff" + json.dumps(coco()))
+
+
+def test_a_function_of_the_users_own_may_read_a_form_of_its_own(tmp_path):
+    (tmp_path / "lines.json").write_text("{}\n{}")
+    DatasetCatalog.register(NAME, lambda: [{"file_name": "1.jpg", "image_id": 1}])
+    MetadataCatalog.get(NAME).set(json_file=str(tmp_path / "lines.json"))
+    assert len(load_dataset(NAME)) == 1

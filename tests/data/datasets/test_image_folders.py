@@ -80,8 +80,8 @@ def test_a_root_without_class_folders_is_an_error(folders, tmp_path):
         load_dataset(name)
 
 
-def test_a_missing_root_is_an_error_that_names_the_variable(folders):
-    with pytest.raises(UserError, match="DETECTRON2_DATASETS"):
+def test_a_missing_root_is_an_error_that_names_it(folders, tmp_path):
+    with pytest.raises(UserError, match=f"Missing:\n  train in {tmp_path}"):
         load_dataset(folders("train"))
 
 

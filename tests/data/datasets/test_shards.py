@@ -256,3 +256,8 @@ def test_two_shards_with_samples_of_one_name_are_refused_where_they_are_listed(t
     (tmp_path / "t.tar").write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="image id s_0 occurs twice"):
         load_dataset(f"shards:{tmp_path}/*.tar")
+
+
+def test_a_pattern_of_more_shards_than_anybody_has_is_refused_at_once():
+    with pytest.raises(UserError, match="more than 1,000,000"):
+        shard_files("/data/{0..99999}_{000000000..999999999}.tar")

@@ -224,3 +224,16 @@ def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
 def test_manifests_keep_numbers_and_strings_as_they_are():
     manifest = make_manifest({"a": SET[1::-1], "b": OTHER[1::-1]}, PART)
     assert manifest == Manifest({"a": [9, 12], "b": ["2007_000000", "2007_000001"]}, PART)
+
+
+def test_two_entries_of_one_percentage_are_refused(index_file):
+    index_file.write_text(json.dumps({"2": {"0": [0, 3, 5]}, "2.0": {"0": [1, 2, 4]}}))
+    with pytest.raises(UserError, match="two entries of 2 %"):
+        take_split(index_file, {"coco": SET}, Part(0.02, 0))
+
+
+@pytest.mark.parametrize("ids", [[True, 1], [1.0], [None], [1, "1"], [[1]]])
+def test_ids_that_are_none_or_repeat_are_refused(ids, tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps(ids))
+    with pytest.raises(UserError, match="no list of image ids|more than once"):
+        take_split(tmp_path / "split.json", {"coco": SET}, Part(0.02, 0))

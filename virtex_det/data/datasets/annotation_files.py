@@ -12,7 +12,7 @@ from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.data.datasets.objects import check_objects, left_out_by_reader
 from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
 from virtex_det.errors import UserError
-from virtex_det.text_files import read_json
+from virtex_det.text_files import read_json, starts_with_mark
 
 _left_out = HandOver()
 
@@ -31,7 +31,7 @@ def check_annotation_files(name: str) -> None:
     if _is_voc(name):
         _check_voc_files(Path(metadata.dirname), metadata.split)
     elif kind in ("coco", "lvis", None) and json_file.endswith(".json") and "://" not in json_file:
-        content = read_json(json_file, "an annotation file in COCO's form")
+        content = _read(json_file, is_cocos=bool(kind))
         # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
         if kind or (isinstance(content, dict) and "images" in content):
             check_coco_ids(content, json_file)
@@ -40,6 +40,22 @@ def check_annotation_files(name: str) -> None:
         if kind:
             check_objects(content, kind, json_file)
             _left_out.keep(name, left_out_by_reader(content.get("annotations", ())))
+
+
+def _read(json_file: str, is_cocos: bool) -> Any:
+    """Return what a file says; a file that a function of the user's own reads may be of any form."""
+    try:
+        content = read_json(json_file, "an annotation file in COCO's form")
+    except UserError:
+        if is_cocos:
+            raise
+        return None
+    if is_cocos and starts_with_mark(json_file):
+        raise UserError(
+            f"{json_file} begins with a byte order mark, which Detectron2's reader does not take.\n"
+            f"Take it off: sed -i '1s/^\\xEF\\xBB\\xBF//' {json_file}"
+        )
+    return content
 
 
 def _check_registered_classes(name: str, content: Mapping[str, Any], json_file: str) -> None:

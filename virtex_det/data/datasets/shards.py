@@ -1,6 +1,8 @@
 """Captioned images in WebDataset shards: tar files in which the files of a sample follow one another."""
 
 import logging
+import math
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +25,7 @@ HOW_TO_MAKE = (
     "In a shard the image and the text of a sample have one name and follow one another, and no other sample has that "
     "name: make it with tar --sort=name."
 )
+_MOST_SHARDS = 1_000_000
 _COMPRESSED = {
     "gzip": b"\x1f\x8b",
     "bzip2": b"BZh",
@@ -39,8 +42,11 @@ def shard_files(pattern: str) -> list[str]:
     """Return the tar files that a pattern names: ``{00000..00999}`` counts, ``*`` finds.
 
     Raises:
-        UserError: it names none.
+        UserError: it names none, or too many to be meant.
     """
+    ranges = re.findall(r"\{(\d+)\.\.(\d+)", pattern)
+    if math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > _MOST_SHARDS:
+        raise UserError(f"{pattern} names more than {_MOST_SHARDS:,} tar files. Check the numbers in its braces.")
     named = _webdataset().shardlists.expand_urls(str(Path(pattern).expanduser()))
     files = [found for name in named for found in (_matching(Path(name)) if "*" in name else [name])]
     if not files:

@@ -256,7 +256,7 @@ def _take_places(path: str | Path, content: dict[str, Any], sets: Mapping[str, D
 def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[str, list[int]]:
     """Return the entry's percentage, written as the file has it ("10.0"), and its places."""
     try:
-        for percent, seeds in content.items():
+        for percent, seeds in _distinct(path, content).items():
             if abs(float(percent) - 100 * part.fraction) < 1e-6 and str(part.seed) in seeds:
                 places = _checked_ids(path, seeds[str(part.seed)])
                 if any(isinstance(place, str) for place in places):
@@ -269,6 +269,15 @@ def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[
         f"{path} has no entry of {100 * part.fraction:g} % (100 times DATASETS.TRAIN_FRACTION) and seed {part.seed} "
         f"(DATASETS.SUBSET_SEED). It has\n{there}"
     )
+
+
+def _distinct(path: str | Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Refuse an index file with two entries for one percentage, such as "10" and "10.0"."""
+    counts = Counter(float(percent) for percent in content)
+    twice = [percent for percent, count in counts.items() if count > 1]
+    if twice:
+        raise UserError(f"{path} has two entries of {twice[0]:g} %: put them together, or remove one.")
+    return content
 
 
 def _annotated(sets: Mapping[str, Dicts]) -> Dicts:
