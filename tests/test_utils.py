@@ -6,7 +6,7 @@ import pytest
 from jinja2 import UndefinedError
 
 import virtex_det.utils
-from virtex_det.utils import render_markdown, replacing, write_atomically
+from virtex_det.utils import render_markdown, replacing, sweep, unfinished_name, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -61,3 +61,30 @@ def test_a_link_in_the_neighbours_place_is_not_written_through(tmp_path):
         unfinished.write_text("new")
     assert (tmp_path / "mine").read_text() == "mine"
     assert (tmp_path / "w.pth").read_text() == "new" and not (tmp_path / "w.pth").is_symlink()
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", dead_process)
+        left = [unfinished_name(tmp_path / name) for name in ("a.txt", "b.txt")]
+    alive = unfinished_name(tmp_path / "a.txt")
+    for path in (*left, alive):
+        path.write_text("half")
+    write_atomically(tmp_path / "a.txt", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", left[1].name, alive.name}
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", alive.name}
+
+
+def test_what_another_machine_or_a_user_put_there_is_not_swept(tmp_path):
+    names = (f".a.txt.{'0' * 8}-{dead_process()}-ab.part", ".a.txt.part", ".hidden.part")
+    for name in names:
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*names}

@@ -1,11 +1,19 @@
 """Writing a file whole or not at all, and Markdown pages from templates."""
 
+import hashlib
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+# Of a neighbour in which a file or folder grows: of the machine and process that write it, and one of its own.
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w+\.part")
 
 
 def write_atomically(path: str | Path, text: str) -> None:
@@ -14,29 +22,19 @@ def write_atomically(path: str | Path, text: str) -> None:
     Half a surrogate, which no file can hold, is written as its escape.
     Processes may write the same file at the same time: the last one stays.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes.
 
-    The neighbour has one name, so that a process killed while it wrote a large file leaves one behind and no more; of
-    several processes only one may write.
+    What a killed process has left of the same file goes as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.unlink(missing_ok=True)  # a link there would be written through
+    sweep(path.parent, path.name)
+    unfinished = unfinished_name(path)
     try:
         yield unfinished
         with unfinished.open("rb") as file:
@@ -45,6 +43,48 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return a name beside ``path``, of this process alone, under which it can grow until it is whole."""
+    own = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name[:150]}.{own}.part")
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Delete what processes of this machine that are gone have left unfinished in a folder.
+
+    Args:
+        folder: in which, not below which.
+        name: of the file or folder that was to be; "" for all.
+    """
+    for path in folder.glob(".*.part"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if (
+            match
+            and name[:150] in ("", match["name"])
+            and match["machine"] == _machine()
+            and _is_gone(match["process"])
+        ):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_gone(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def render_markdown(template: Path, **values: Any) -> str:

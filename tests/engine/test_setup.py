@@ -337,7 +337,7 @@ def pretraining_run(tokenizer, tmp_path):
 def test_a_new_run_folder_gets_the_tokenizer(pretraining_run, tokenizer, tmp_path):
     assert (tmp_path / "run" / "vocabulary.model").read_bytes() == tokenizer.read_bytes()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("config.yaml", "environment.txt", "vocabulary.model", "last_checkpoint", "log.txt"),
+        *("config.yaml", "environment.txt", "vocabulary.model", "last_checkpoint", "log.txt", ".lock"),
     }
 
 

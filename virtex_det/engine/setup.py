@@ -15,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 from virtex_det.checkpoint import follow_weights
 from virtex_det.config import load_config
 from virtex_det.config.help import key_help
+from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
 from virtex_det.engine.run_folder import (
@@ -27,7 +28,7 @@ from virtex_det.engine.run_folder import (
 )
 from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
-from virtex_det.utils import write_atomically
+from virtex_det.utils import sweep, write_atomically
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -79,6 +80,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     run_folder.mkdir(parents=True, exist_ok=True)
     rank = comm.get_rank()
+    if comm.is_main_process() and not args.eval_only:
+        keep_locked(run_folder)
+        for folder in (run_folder, *run_folder.glob("inference/*")):
+            sweep(folder)
     for name in ("fvcore", "detectron2", "virtex_det"):
         setup_logger(str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2"))
     logger = logging.getLogger("virtex_det")

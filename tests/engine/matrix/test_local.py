@@ -1,5 +1,8 @@
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +66,24 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     finally:
         job.stop()
     train_all([fake_run(tmp_path, FINISH)], LocalLauncher(1))
+
+
+def test_a_run_is_told_that_its_folder_is_locked_for_it(tmp_path):
+    job = LocalLauncher(1).start(fake_run(tmp_path, "print(os.environ['VIRTEX_DET_LOCKED'])"))
+    wait_for(job)
+    assert (tmp_path / "stdout.txt").read_text() == f"{tmp_path}\n"
+
+
+def test_runs_do_not_outlive_who_started_them_even_where_that_is_killed(tmp_path):
+    program = "import sys; from pathlib import Path; from tests.engine.matrix.fake_runs import fake_run; import time\n"
+    program += "from virtex_det.engine.matrix.local import LocalLauncher\n"
+    program += "job = LocalLauncher(1).start(fake_run(Path(sys.argv[1]), 'time.sleep(60)'))\n"
+    program += "print(job.process.pid, flush=True); time.sleep(60)"
+    runner = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    run = int(runner.stdout.readline())
+    runner.kill()
+    runner.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{run}").exists() and " Z " not in Path(f"/proc/{run}/stat").read_text():
+        assert time.monotonic() < deadline, "the run outlives its runner"
+        time.sleep(0.05)

@@ -2,9 +2,12 @@
 
 import dataclasses
 import os
+import signal
 import subprocess
 
-from virtex_det.engine.matrix.runs import LOG, Run, locked
+from virtex_det.engine.lock import locked
+from virtex_det.engine.matrix.runs import LOG, Run
+from virtex_det.signals import end_with_parent
 
 
 class LocalLauncher:
@@ -37,7 +40,8 @@ class LocalLauncher:
                 run.command(self.gpus_per_run),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment | self._gpus_of(slot),
+                env=environment | self._gpus_of(slot) | run.environment(),
+                preexec_fn=_end_with_runner,
                 pass_fds=[lock],  # the folder stays locked as long as the run lives, whatever becomes of this process
             )
         self.jobs.append(LocalJob(process, slot))
@@ -66,8 +70,17 @@ class LocalJob:
         return f"killed by signal {-status}" if status < 0 else f"exit status {status}" if status else ""
 
     def stop(self) -> None:
+        """Have the run save and end; kill it when it has not within two minutes."""
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _end_with_runner() -> None:
+    end_with_parent(signal.SIGTERM)
 
 
 def visible_gpus() -> list[str]:

@@ -1,19 +1,18 @@
 """Training runs as processes of their own: several at once, behind one progress bar, skipped when complete."""
 
 import dataclasses
-import fcntl
 import json
 import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
 from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
+from virtex_det.engine.lock import LOCKED
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,6 +81,10 @@ class Run:
                 return record
         return None
 
+    def environment(self) -> dict[str, str]:
+        """Return what tells the run that its folder is locked for it already."""
+        return {LOCKED: str(self.folder.resolve())}
+
     def is_complete(self) -> bool:
         """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
         return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
@@ -102,23 +105,6 @@ class Run:
         path = self.folder / LOG
         lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(it has printed nothing)"]
         return "\n".join(f"  {line[:160]}" for line in lines[-6:])
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Yield the descriptor of a folder's lock, which a process that is given it holds as long as it lives.
-
-    Raises:
-        UserError: another process works in the folder.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"Another process works in {folder}. Wait for it, or end it.") from error
-        except OSError:  # a file system without locks
-            pass
-        yield file.fileno()
 
 
 class Job(Protocol):

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from virtex_det.engine.matrix.runs import LOG, Run, locked
+from virtex_det.engine.lock import LOCKED, locked
+from virtex_det.engine.matrix.runs import LOG, Run
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
@@ -110,6 +111,7 @@ class _Training:
 
     def __call__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.cpus), "PYTHONWARNINGS": "ignore"}
+        environment |= {LOCKED: str(self.log.parent.resolve())}
         with self.log.open("a") as output, locked(self.log.parent) as lock:
             subprocess.run(
                 self.command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=True, pass_fds=[lock]

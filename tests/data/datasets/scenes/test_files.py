@@ -1,5 +1,10 @@
 import json
+import signal
 import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -192,3 +197,35 @@ def test_a_negative_number_of_images_is_an_error(tmp_path):
 def test_a_split_may_be_empty(tmp_path):
     folder = generate_scenes(tmp_path / "scenes", **{**SMALL, "num_unlabelled": 0})
     assert _annotations(folder, "captions", "unlabelled")["images"] == []
+
+
+def processes_of(session: int) -> list[str]:
+    """Return the living processes of a session."""
+    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [fields for fields in stats if int(fields[3]) == session and fields[0] not in "ZX"]
+
+
+@pytest.mark.slow
+def test_a_signal_leaves_no_worker_and_no_folder_and_what_a_kill_leaves_goes_with_the_next(tmp_path):
+    program = "import sys; from virtex_det.engine import with_one_screen_errors as run\n"
+    program += "from virtex_det.data.datasets.scenes import generate_scenes\n"
+    program += "run(lambda: generate_scenes(sys.argv[1], num_train=100_000, num_workers=2))"
+
+    def generate(number):
+        words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "scenes")]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, text=True)
+        while not any(tmp_path.glob(".scenes.*/new/train/*.png")):
+            time.sleep(0.05)
+        assert len(processes_of(process.pid)) == 3
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        deadline = time.monotonic() + 30
+        while processes_of(process.pid):
+            assert time.monotonic() < deadline, "workers outlive the generator"
+            time.sleep(0.1)
+        return process.returncode, error
+
+    assert generate(signal.SIGKILL)[0] == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+    code, error = generate(signal.SIGTERM)
+    assert code == 143 and error.endswith("interrupted by SIGTERM; what was saved stays\n") and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -3,10 +3,10 @@
 import json
 import logging
 import os
-import tempfile
+import shutil
 from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_a
 from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
+from virtex_det.signals import serve_parent
+from virtex_det.utils import sweep, unfinished_name
 
 logger = logging.getLogger(__name__)
 
@@ -113,16 +115,28 @@ def generate_scenes(
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as temporary:
-            folder = Path(temporary) / "new"
+        with _folder_beside(root) as temporary:
+            folder = temporary / "new"
             _write_all(folder, settings, num_workers)
             if root.exists():
-                root.replace(Path(temporary) / "old")
+                root.replace(temporary / "old")
             folder.replace(root)
     except OSError as error:
         raise UserError(f"cannot write scenes to {root}: {error}; check free space and permissions") from error
     logger.info("wrote %d scenes to %s", sum(counts.values()), root)
     return root
+
+
+@contextmanager
+def _folder_beside(root: Path) -> Iterator[Path]:
+    """Yield a folder that goes with the block; what killed generators of the same scenes have left goes, too."""
+    sweep(root.parent, root.name)
+    temporary = unfinished_name(root)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_counts(counts: dict[str, int]) -> None:
@@ -186,7 +200,7 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
     if workers <= 1:
         yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
         try:
             futures = {pool.submit(_write_chunk, chunk): number for number, chunk in enumerate(chunks)}
             for future in as_completed(futures):

@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from virtex_det.engine.lock import LOCKED, keep_locked, locked
+from virtex_det.errors import UserError
+
+HOLD = "import sys, time; from pathlib import Path; from virtex_det.engine.lock import keep_locked\n"
+HOLD += "keep_locked(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that works in the folder."""
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"locked\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_in_which_another_process_works_is_refused_with_its_number(holder, tmp_path):
+    with pytest.raises(UserError, match=rf"Another process works in {tmp_path}: process {holder.pid} on \S+\."):
+        keep_locked(tmp_path)
+    holder.kill()
+    holder.wait()
+    keep_locked(tmp_path)
+
+
+def test_a_process_may_lock_its_folder_again(tmp_path):
+    keep_locked(tmp_path)
+    keep_locked(tmp_path / ".")
+
+
+def test_whoever_started_a_run_may_hold_the_lock_for_it(tmp_path, monkeypatch):
+    with locked(tmp_path):
+        with pytest.raises(UserError, match=f"process {os.getpid()} "):
+            keep_locked(tmp_path)
+        monkeypatch.setenv(LOCKED, str(tmp_path))
+        keep_locked(tmp_path)

@@ -1,0 +1,56 @@
+"""One process at a time trains into a folder."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from virtex_det.errors import UserError
+
+LOCK = ".lock"
+# Names in the environment of a run the folder that whoever started the run keeps locked for it.
+LOCKED = "VIRTEX_DET_LOCKED"
+
+_kept: dict[Path, IO[str]] = {}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Yield the descriptor of a folder's lock, which a process that is given it holds as long as it lives.
+
+    Raises:
+        UserError: another process works in the folder; the message says which.
+    """
+    with _lock(folder) as file:
+        yield file.fileno()
+
+
+def keep_locked(folder: Path) -> None:
+    """Lock a folder as long as this process lives, unless it is locked for it already.
+
+    Raises:
+        UserError: another process works in the folder; the message says which.
+    """
+    folder = folder.resolve()
+    if folder not in _kept and os.environ.get(LOCKED) != str(folder):
+        _kept[folder] = _lock(folder)
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read(200).strip() or "process unknown"
+        file.close()
+        raise UserError(f"Another process works in {folder}: {owner}. Wait for it, or end it.") from error
+    except OSError:  # a file system without locks
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
