@@ -214,9 +214,9 @@ def test_a_signal_leaves_no_worker_and_no_folder_and_what_a_kill_leaves_goes_wit
     def generate(number):
         words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "scenes")]
         process = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, text=True)
-        while not any(tmp_path.glob(".scenes.*/new/train/*.png")):
+        while len(processes_of(process.pid)) < 3 or not any(tmp_path.glob(".scenes.*/new/train/*.png")):
+            assert process.poll() is None
             time.sleep(0.05)
-        assert len(processes_of(process.pid)) == 3
         process.send_signal(number)
         error = process.communicate(timeout=60)[1]
         deadline = time.monotonic() + 30
