@@ -1,7 +1,6 @@
 """The same images under each start, with ground truth: drawn from the detections that runs leave behind."""
 
 import base64
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from virtex_det.benchmark.records import ResultRecord
 from virtex_det.config.yaml_files import read_yaml
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
+from virtex_det.text_files import read_json
 
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6
@@ -42,7 +42,7 @@ class Annotations:
     """COCO or LVIS annotations of an evaluation set, by image."""
 
     def __init__(self, path: str | Path) -> None:
-        content = json.loads(Path(path).read_text())
+        content = read_json(path)
         self.images = {image["id"]: image for image in content["images"]}
         self.names = {category["id"]: category["name"] for category in content["categories"]}
         self.of_image: dict[int, list[dict]] = defaultdict(list)
@@ -144,7 +144,7 @@ def _max_value(run: Run) -> float:
 
 def _detections(run: Run, image_ids: set[int]) -> dict[int, list[dict]]:
     by_image = defaultdict(list)
-    for detection in json.loads(detections_file(run).read_text()):
+    for detection in read_json(detections_file(run)):
         if detection["image_id"] in image_ids and detection["score"] >= SCORE_THRESHOLD:
             by_image[detection["image_id"]].append(detection)
     return by_image

@@ -7,6 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, PascalVOCDetectionEvaluator
 
 from virtex_det.data.classes import is_detector
+from virtex_det.data.datasets.voc import annotation_path, check_for_detectron2s_evaluator
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
@@ -14,6 +15,7 @@ from virtex_det.evaluation.detection.dataset_truth import read_truth
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.lvis import LVISEvaluator
+from virtex_det.evaluation.detection.voc import VOCGroundTruth
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 
 METRICS_LIBRARIES = ("hotcoco", "reference")
@@ -57,6 +59,10 @@ def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool
     truth = read_truth(dataset_name, output_folder)
     if masks and isinstance(truth, GroundTruth):
         truth.check_masks()
+    if isinstance(truth, VOCGroundTruth):
+        folder = MetadataCatalog.get(dataset_name).dirname
+        for image in truth.images:
+            check_for_detectron2s_evaluator(annotation_path(folder, image))
     return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, output_folder)
 
 

@@ -81,6 +81,8 @@ def test_whole_voc_data_load_as_before(voc):
         (XML.replace(">cat<", "> cat <"), r"000002\.xml: object 1 is ' cat '"),
         (XML.replace("<xmax>20", "<xmax>x"), r"000002\.xml: object 1 \(cat\) has xmax 'x'"),
         (XML.replace("<height>60</height>", ""), r"000002\.xml has no height"),
+        (XML.replace("<xmax>20", "<xmax>2"), r"000002\.xml: object 1 \(cat\) has the reversed box"),
+        (XML.replace("<xmax>20", "<xmax>2_0"), r"000002\.xml: object 1 \(cat\) has xmax '2_0'"),
         (None, r"000002\.xml is not there"),
     ],
 )

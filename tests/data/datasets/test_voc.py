@@ -1,6 +1,6 @@
 import pytest
 
-from virtex_det.data.datasets.voc import read_image_set, read_voc_image
+from virtex_det.data.datasets.voc import check_for_detectron2s_evaluator, read_image_set, read_voc_image
 from virtex_det.errors import UserError
 
 XML = (
@@ -98,3 +98,24 @@ def test_an_image_set_may_have_a_byte_order_mark_and_blank_lines(tmp_path):
 def test_lines_that_do_not_name_one_image_are_refused(content, message, tmp_path):
     with pytest.raises(UserError, match=rf"test\.txt.*{message}"):
         read_image_set(write_set(tmp_path, content), "test")
+
+
+WHOLE = XML.replace("6.5", "6").replace("<difficult>", "<pose>Left</pose><truncated>0</truncated><difficult>")
+
+
+@pytest.mark.parametrize(
+    ("content", "lacking"),
+    [
+        (WHOLE.replace("<pose>Left</pose>", ""), "pose"),
+        (WHOLE.replace("<truncated>0</truncated>", ""), "truncated"),
+        (WHOLE.replace("<difficult>1</difficult>", ""), "difficult"),
+        (WHOLE.replace("<ymin>6<", "<ymin>6.5<"), "ymin"),
+        (WHOLE, ""),
+    ],
+)
+def test_what_detectron2s_own_evaluator_needs_is_missed_before_it_runs(content, lacking, tmp_path):
+    (tmp_path / "1.xml").write_text(content)
+    if not lacking:
+        return check_for_detectron2s_evaluator(tmp_path / "1.xml")
+    with pytest.raises(UserError, match=rf"1\.xml: object 1 has no {lacking} .*\n.*METRICS_LIBRARY hotcoco"):
+        check_for_detectron2s_evaluator(tmp_path / "1.xml")

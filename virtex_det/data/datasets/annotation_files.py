@@ -1,4 +1,4 @@
-"""Looks at annotation files before Detectron2's readers, which merge what has one id, and at which file they failed."""
+"""Looks at annotation files before Detectron2's readers, which merge what has one id and name no file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,18 +18,18 @@ _left_out = HandOver()
 
 
 def check_annotation_files(name: str) -> None:
-    """Check the ids in a data set's annotation file, or that VOC's files are all there, before they are loaded.
+    """Check the ids in a data set's annotation file, or all of VOC's files, before they are loaded.
 
     Args:
         name: of a registered data set; one whose metadata names no such files passes.
 
     Raises:
-        UserError: two things have one id, an id is none, or a file is missing.
+        UserError: two things have one id, an id is none, or a file is missing or broken.
     """
     metadata = MetadataCatalog.get(name)
     kind, json_file = metadata.get("evaluator_type"), str(metadata.get("json_file") or "")
     if _is_voc(name):
-        _check_voc_files(Path(metadata.dirname), metadata.split)
+        _check_voc_files(name)
     elif kind in ("coco", "lvis", None) and json_file.endswith(".json") and "://" not in json_file:
         content = _read(json_file, is_cocos=bool(kind))
         # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
@@ -89,21 +89,6 @@ def is_read_by_detectron2(name: str) -> bool:
     return getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2.")
 
 
-def explain_failure(name: str) -> str:
-    """Return which of VOC's files a reader failed at and why, "" where none is wrong."""
-    if not _is_voc(name):
-        return ""
-    metadata = MetadataCatalog.get(name)
-    images = read_image_set(metadata.dirname, metadata.split)
-    try:
-        for image in images:
-            _check_voc_image(annotation_path(metadata.dirname, image), metadata.thing_classes)
-    except UserError as error:
-        return str(error)
-    path = image_set_file(metadata.dirname, metadata.split)
-    return f"{path} has one image; Detectron2's reader needs two or more." if len(images) == 1 else ""
-
-
 def _is_voc(name: str) -> bool:
     metadata = MetadataCatalog.get(name)
     # Detectron2's register_pascal_voc sets no evaluator_type.
@@ -111,14 +96,25 @@ def _is_voc(name: str) -> bool:
     return kind == "pascal_voc" and all(metadata.get(key) for key in ("dirname", "split", "year"))
 
 
-def _check_voc_files(folder: Path, split: str) -> None:
-    paths = [annotation_path(folder, image) for image in read_image_set(folder, split)]
+def _check_voc_files(name: str) -> None:
+    """Read all of VOC's files by our own reader, a millisecond for four: Detectron2's names no file and no object."""
+    metadata = MetadataCatalog.get(name)
+    folder, split = Path(metadata.dirname), metadata.split
+    images = read_image_set(folder, split)
+    if len(images) == 1 and is_read_by_detectron2(name):
+        raise UserError(f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more.")
+    paths = [annotation_path(folder, image) for image in images]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(
             f"{missing[0]} is not there, or is no regular file ({len(missing)} of {len(paths)} such), and "
             f"{image_set_file(folder, split)} names it.\nUnpack the annotations again, or take the images off the list."
         )
+    try:
+        for path in paths:
+            _check_voc_image(path, metadata.thing_classes)
+    except UserError as error:
+        raise UserError(f"data set {name}: {folder} cannot be used\n  {error}") from error
 
 
 def _check_voc_image(path: Path, class_names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.annotation_files import check_annotation_files, explain_failure, is_read_by_detectron2
+from virtex_det.data.datasets.annotation_files import check_annotation_files, is_read_by_detectron2
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
@@ -168,8 +168,6 @@ def _like(path: Path) -> str:
 def _unreadable(name: str, error: Exception) -> str:
     # str(KeyError) is the repr of its argument.
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-    if explanation := explain_failure(name):
-        return f"data set {name}: {_source(name)} cannot be used\n  {explanation}"
     kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
     advice = "Mend that place, or make the annotations again."
     if not is_read_by_detectron2(name):

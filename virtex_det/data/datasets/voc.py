@@ -102,6 +102,25 @@ def check_class(path: Path, number: int, name: str, class_names: Sequence[str]) 
         )
 
 
+def check_for_detectron2s_evaluator(path: Path) -> None:
+    """Refuse what Detectron2's evaluator of VOC, which runs after a training, needs and an XML file lacks.
+
+    Raises:
+        UserError: names the object without pose, truncated or difficult, or whose corners are not whole numbers.
+    """
+    for number, entry in enumerate(ET.fromstring(read_bytes(path)).findall("object"), start=1):
+        needed = {tag: entry.findtext(tag) for tag in ("truncated", "difficult")}
+        needed |= {corner: entry.findtext(f"bndbox/{corner}") for corner in CORNERS}
+        wrong = [tag for tag, text in needed.items() if not re.fullmatch(r"\s*-?[0-9]+\s*", text or "")]
+        if entry.find("pose") is None:
+            wrong.append("pose")
+        if wrong:
+            raise UserError(
+                f"{path}: object {number} has no {wrong[0]} that Detectron2's own evaluator can read (a whole number; "
+                "text for pose).\nSet TEST.METRICS_LIBRARY hotcoco, which does without, or mend the file."
+            )
+
+
 def _side(path: Path, root: ET.Element, side: str) -> int:
     text = (root.findtext(f"size/{side}") or "").strip()
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:

@@ -20,6 +20,7 @@ from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
+from virtex_det.text_files import read_json
 from virtex_det.utils import sweep, unfinished_name
 
 logger = logging.getLogger(__name__)
@@ -150,8 +151,8 @@ def _is_kept(root: Path, settings: dict[str, Any], overwrite: bool) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / SETTINGS_FILE).read_text())
-    except (OSError, ValueError):
+        found = read_json(root / SETTINGS_FILE)
+    except UserError:
         raise UserError(
             f"{root} exists and holds no complete set of scenes (no readable {SETTINGS_FILE}).\n"
             "Nothing was changed. Choose another folder, or remove this one yourself."
