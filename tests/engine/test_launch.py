@@ -79,6 +79,16 @@ def test_more_gpus_than_there_are_is_an_error(capsys):
     assert "--num-gpus 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("gpus", "machines", "rank"), [(-1, 1, 0), (1, 0, 0), (1, 1, 1), (1, 2, 5), (1, 2, -1), (0, 2, 0)]
+)
+def test_processes_and_machines_that_cannot_be_are_an_error_and_nothing_waits(capsys, gpus, machines, rank):
+    with pytest.raises(SystemExit):
+        args = argparse.Namespace(num_gpus=gpus, num_machines=machines, machine_rank=rank, dist_url="auto")
+        launch(lambda args: None, args)
+    assert f"--num-machines {machines}" in capsys.readouterr().err
+
+
 def _fail_in_a_process(args: argparse.Namespace) -> None:
     fail()
 

@@ -65,10 +65,25 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
         sys.exit(1)
 
 
+def _check_machines(args: argparse.Namespace, gpus: int) -> None:
+    """Refuse numbers of processes and machines that cannot be; Detectron2 would wait without end, or start one alone."""
+    if args.num_gpus < 0 or args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines} and --machine-rank {args.machine_rank}: "
+            "GPUs are counted from 0, machines from 1, and ranks go from 0 to the number of machines - 1."
+        )
+    if args.num_machines > 1 and not (gpus and args.num_gpus):
+        raise UserError(
+            f"--num-machines {args.num_machines} was asked for, but there is no GPU to use on this one.\n"
+            "For CPU processes on several machines start the command with torchrun on each."
+        )
+
+
 def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return _join_environment(main, args)
     gpus = torch.cuda.device_count()
+    _check_machines(args, gpus)
     if args.num_gpus > max(gpus, 1):
         raise UserError(
             f"--num-gpus {args.num_gpus} was asked for and PyTorch finds {gpus} GPU(s) here.\n"
