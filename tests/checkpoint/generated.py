@@ -320,6 +320,22 @@ def chosen_networks() -> Iterator[Case]:
         },
         report="not taken: state_dict.model.",
     )
+    yield Case(
+        "averages without names",
+        lambda a, b: {"state_dict": torchvision_tensors(a), "ema": {"shadow_params": list(b.values())}},
+        report="the averages in ema.shadow_params have no names and are not taken",
+    )
+    yield Case(
+        "averages of the parameters alone",
+        lambda a, b: {"model": torchvision_tensors(b), "model_ema": layouts.without_statistics(torchvision_tensors(a))},
+        ("  model.", "  model_ema.", "MODEL.WEIGHTS_PREFIX"),
+    )
+    for prefix in ("model_ema", "model_ema.", "model_ema.module"):
+        yield Case(
+            f"{prefix} by hand, wrappers below it",
+            lambda a, b: {"model": torchvision_tensors(b), "model_ema": torchvision_tensors(a, "module.")},
+            prefix=prefix,
+        )
     for first, second in RIVALS[:10]:
         for wanted in (first, second):
             yield Case(
@@ -463,6 +479,11 @@ def wrong_values() -> Iterator[Case]:
                 (words, "nothing was loaded"),
             )
     yield Case(
+        "variances of zero",
+        lambda a, b: torchvision_tensors(a | {"res2.0.conv1.norm.running_var": torch.zeros(4)}),
+        ("a variance of 0 in all",),
+    )
+    yield Case(
         "a bias of Caffe2's first convolution",
         lambda a, b: caffe2(a) | {"conv1_b": torch.full((4,), 0.5)},
         ("conv1_b of the file is not in the model",),
@@ -481,6 +502,11 @@ def wrong_values() -> Iterator[Case]:
     yield Case(
         "a text for a tensor", lambda a, b: torchvision_tensors(a) | {"layer1.0.conv2.weight": "x"}, ("missing",)
     )
+
+
+def _named_without_wrappers(tensors: Tensors, name: str) -> Tensor:
+    plain = name.replace("_orig_mod.", "").replace("_checkpoint_wrapped_module.", "")
+    return torchvision_tensors(tensors)[plain]
 
 
 def not_whole() -> Iterator[Case]:
@@ -512,6 +538,18 @@ def not_whole() -> Iterator[Case]:
         lambda a, b: torchvision_tensors(a | {f"res4.6{n[6:]}": v for n, v in a.items() if n.startswith("res4.5.")}),
         ("15 of the file that the model has not", "layer3.6.conv1.weight of the file is not in the model"),
     )
+    for name in ("maxpool.1.filt", "maxpool.filt", "relu.weight", "layer3.0.relu.weight", "layer1.0.bn1.IN.weight"):
+        yield Case(
+            f"a layer {name} that no tensor of ours is for",
+            lambda a, b, n=name: torchvision_tensors(a, "net.") | {f"net.{n}": layouts.ONES},
+            (f"net.{name} of the file is not in the model",),
+        )
+    for name in ("layer1._orig_mod.0.conv1.weight", "layer4.2._checkpoint_wrapped_module.bn3.running_mean"):
+        yield Case(
+            f"{name} wrapped and not",
+            lambda a, b, n=name: torchvision_tensors(a) | {n: torch.rand_like(_named_without_wrappers(a, n))},
+            ("in two places", name),
+        )
     yield Case(
         "squeeze and excitation",
         lambda a, b: torchvision_tensors(a) | {"layer1.0.se.fc1.weight": layouts.ONES},

@@ -136,6 +136,10 @@ def detectron2_name(name: str) -> str:
     return name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
 
 
+def without_statistics(tensors: Tensors) -> Tensors:
+    return {name: value for name, value in without_counters(tensors).items() if "running" not in name}
+
+
 def canonical(network: nn.Module) -> Tensors:
     return {detectron2_name(name): value for name, value in bare(network).items()}
 

@@ -139,6 +139,28 @@ def test_timms_config_gives_the_pixels_of_a_plain_network(beside, name):
     assert weights.assumed == "" and name in weights.format.note
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"dilation": True},
+        {"backbone_kwargs": {"output_stride": 16}},
+        {"model_type": "detr", "backbone": "resnetblur50"},
+    ],
+)
+def test_a_detectors_config_says_that_its_backbone_is_another_network(beside, config):
+    assert "which no tensor shows" in refusal(beside(config))
+
+
+def test_open_clips_config_says_which_tower_and_which_pixels(beside, tmp_path, backbone_tensors):
+    tensors = torchvision_tensors(backbone_tensors, "visual.trunk.")
+    config = {"model_cfg": {"vision_cfg": {"timm_model_name": "resnet50"}}, "preprocess_cfg": {"mean": [0.5] * 3}}
+    config["preprocess_cfg"]["std"] = [0.5] * 3
+    path = beside({}, tensors, open_clip_config=config)
+    assert open_weights(path).weights.format.pixels[0].mean == (127.5,) * 3
+    config["model_cfg"]["vision_cfg"]["timm_model_name"] = "resnetblur50"
+    assert "timm's resnetblur50" in refusal(beside({}, tensors, open_clip_config=config))
+
+
 def test_a_config_of_another_depth_is_not_of_this_file(beside):
     assert "of another network, resnet18" in open_weights(beside({"architecture": "resnet18"})).weights.assumed
 

@@ -34,31 +34,60 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
     if not weights.is_resnet:
         return weights
     config = _read(file.with_name("config.json"))
-    pretrained = config.get("pretrained_cfg")
-    pretrained = pretrained if isinstance(pretrained, Mapping) else {}
+    pretrained = _at(config, "pretrained_cfg")
     name = config.get("architecture") or pretrained.get("architecture")
     if isinstance(name, str):
         return _from_timm(config, pretrained, name, weights, path)
+    if tower := _open_clip_tower(file):
+        return _from_timm({}, *tower, weights, path)
     if config.get("model_type") == "resnet" and weights.format.name == "transformers":
         return _from_transformers(config, _read(file.with_name("preprocessor_config.json")), weights, path)
-    if config.get("dilation") is True and weights.format.name in ("detr", "resnet_backbone"):
-        raise UserError(_refusal(path, "config.json beside it says dilation true (DC5), which no tensor shows"))
+    if unusual := _unusual_backbone(config):
+        raise UserError(_refusal(path, f"config.json beside it says {unusual}, which no tensor shows"))
     return weights._replace(assumed=_assumed(weights))
+
+
+def _open_clip_tower(file: Path) -> tuple[dict[str, Any], str] | None:
+    """Return pixels and name of the timm network that open_clip's own config gives for the image side."""
+    config = _read(file.with_name("open_clip_config.json"))
+    vision = _at(config, "model_cfg", "vision_cfg")
+    name = vision.get("timm_model_name")
+    return (_at(config, "preprocess_cfg"), name) if isinstance(name, str) else None
+
+
+def _unusual_backbone(config: Mapping[str, Any]) -> str:
+    """Return what the config of a transformers detector says of its backbone that makes it another network."""
+    if config.get("dilation") is True:
+        return "dilation true (DC5)"
+    stride = _at(config, "backbone_kwargs").get("output_stride", 32)
+    if stride != 32:
+        return f"output_stride {stride}"
+    backbone = config.get("backbone")
+    if isinstance(backbone, str) and "resne" in backbone and not _SAME_IN_TIMM.fullmatch(backbone.partition(".")[0]):
+        return f"backbone {backbone}"
+    return ""
+
+
+def _at(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the object under keys, an empty one where there is none."""
+    found: Any = config
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _from_timm(
     config: Mapping[str, Any], pretrained: Mapping[str, Any], name: str, weights: Weights, path: str
 ) -> Weights:
-    same = _SAME_IN_TIMM.fullmatch(name)
+    same = _SAME_IN_TIMM.fullmatch(name.partition(".")[0])  # a tag of the training follows a dot
     depth = weights.architecture.depth
     if same and same["depth"] and depth and int(same["depth"]) != depth:
         return weights._replace(
             assumed=f"{_assumed(weights)} (config.json beside the file is of another network, {name})"
         )
-    arguments = config.get("model_args")
     unusual = [
         f"{key}={value!r}"
-        for key, value in (arguments if isinstance(arguments, Mapping) else {}).items()
+        for key, value in _at(config, "model_args").items()
         if key not in _HARMLESS_ARGUMENTS and not key.startswith("drop_") and (key, value) != ("output_stride", 32)
     ]
     if not same or unusual:

@@ -170,6 +170,7 @@ def compare(
         check_config(weights, cfg, path)
     report, sources = match(targets, weights, require)
     report = report._replace(path=path)
+    _check_repeated(report, weights, targets)
     problems = _problems(report, weights, targets, require)
     if problems and not (allow_partial and report.loaded):
         raise UserError(_explain(report, problems, weights, targets, require))
@@ -222,17 +223,29 @@ def _problems(
     problems = {name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing}
     problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
     used = set(weights.tensors) - set(report.unused)
-    for name in report.loaded:
-        # Where not all of a model's own names are there, a layer that the file has twice could be either.
-        twice = weights.repeated.get(layers.get(name, ""), ())
-        if len(twice) > 1 and weights.rest.get(name) not in used:
-            problems[name] = f"{name} could be {' or '.join(twice)} of the file"
     # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
     stages = {layer.partition(".")[0] for layer in layers.values()}
     for layer, source in weights.backbone.items():
         if source not in used and layer.partition(".")[0] in stages and not source.endswith(_COUNTER):
             problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
     return problems
+
+
+def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> None:
+    """Refuse layers that the file has twice, where not all of a model's own names are there to say which is meant."""
+    layers = backbone_names(targets)
+    used = set(weights.tensors) - set(report.unused)
+    twice = [
+        f"{name} could be {' or '.join(weights.repeated[layers[name]])}"
+        for name in report.loaded
+        if layers.get(name) in weights.repeated and weights.rest.get(name) not in used
+    ]
+    if twice:
+        raise UserError(
+            f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was loaded:\n"
+            f"  {_some(twice, shown=2)}\n"
+            "Save the one that is meant alone, or name its place if there is a whole network: MODEL.WEIGHTS_PREFIX"
+        )
 
 
 def _why_missing(layer: str, weights: Weights) -> str:
@@ -274,6 +287,7 @@ def _explain(
         f"{len(report.loaded)} tensors fit; {', '.join(counts)}:",
         *(f"  {stage}: {_some([problems[n] for n in names], shown=2)}" for stage, names in _by_stage(problems).items()),
         *advice,
+        *([f"Of the networks in the file, that at {weights.location}; {weights.choice}."] if weights.choice else []),
     ]
     if require == "model":
         lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")

@@ -14,7 +14,9 @@ _WRAPPERS = (
 )
 _WRAPPER = re.compile(rf"(?<![^.])(?:(?:{_WRAPPERS})\.)+")
 _NOT_WEIGHTS = re.compile(r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scaler|amp)(?:_states?)?")
-_AVERAGED = re.compile(r"(?i)(?<![^._])(?:ema|swa|averaged?)(?=[._]|model|weights|state|callback|net|$)")
+_AVERAGED = re.compile(
+    r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)(?=[._]|model|weights|state|callback|net|$)"
+)
 _DEEPEST = 8  # mappings in mappings
 
 # In each way of naming a ResNet: its first convolution, and that of its first block.
@@ -90,6 +92,12 @@ class Network(NamedTuple):
                 parts.pop()
             parts.pop()
         return "".join(f"{part}." for part in parts)
+
+
+def unnamed_averages(places: Iterable[Place]) -> list[str]:
+    """Return the keys of averages that are kept as a list, as torch_ema does: nothing says what is what in them."""
+    found = [".".join(place.keys) for place in places if all(name.isdigit() for name in place.tensors)]
+    return [keys for keys in found if _AVERAGED.search(f"{keys}.")]
 
 
 def find_places(content: Any, keys: tuple[str, ...] = ()) -> list[Place]:

@@ -17,6 +17,7 @@ from virtex_det.checkpoint.networks import (
     find_like,
     find_networks,
     find_places,
+    unnamed_averages,
     without_wrappers,
 )
 from virtex_det.errors import UserError
@@ -114,6 +115,9 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
     if not found:
         raise UserError(_unknown(content, path, family) + ("" if is_resnet else _wanted(layers.values())))
     chosen = _choose(found, path, like)
+    if unnamed := unnamed_averages(places):
+        averages = f"the averages in {', '.join(unnamed)} have no names and are not taken"
+        chosen = chosen._replace(choice="; ".join(filter(None, [chosen.choice, averages])))
     return _with_own_facts(chosen, content)
 
 
@@ -255,8 +259,15 @@ def _is_at(network: Network, prefix: str) -> bool:
     return wanted in {text.strip(".") for text in (network.location, network.prefix, network.plain_prefix)}
 
 
+def _is_below(network: Network, prefix: str) -> bool:
+    above = f"{prefix.strip('.')}."
+    return any(text.startswith(above) for text in (network.location, network.prefix, network.plain_prefix))
+
+
 def _at_prefix(found: list[_Found], prefix: str, path: str, networks: Iterable[Network]) -> list[_Found]:
-    here = [each for each in found if _is_at(each.network, prefix)]
+    here = [each for each in found if _is_at(each.network, prefix)] or [
+        each for each in found if _is_below(each.network, prefix)
+    ]
     exact = [each for each in here if each.network.location.strip(".") == prefix.strip(".")]
     if here:
         return exact or here

@@ -12,7 +12,7 @@ from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.errors import UserError
 
 _INDEX = ".index.json"
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def model_file(path: Path) -> Path:

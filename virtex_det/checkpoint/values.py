@@ -48,6 +48,8 @@ def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str 
         return f"values up to {max(-low, high):.3g}, beyond {str(target.dtype).removeprefix('torch.')}"
     if name.endswith("running_var") and low < 0:
         return f"a variance of {low:.3g}"
+    if name.endswith("running_var") and high == 0 and tensor.numel() > 1:
+        return f"a variance of 0 in all of its {tensor.numel():,} channels"
     if low == high and tensor.numel() > 1 and _CONVOLUTION.fullmatch(name):
         return f"a convolution with {low:g} in all of its {tensor.numel():,} weights"
     return None
