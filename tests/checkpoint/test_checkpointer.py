@@ -428,3 +428,31 @@ def test_a_tokenizer_that_is_not_there_is_not_compared(captioner_file, with_toke
     cfg = with_tokenizer(b"one")
     cfg.INPUT.CAPTION.TOKENIZER = "nowhere.model"
     assert TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume() == {}
+
+
+@pytest.mark.parametrize(("freeze_at", "warned"), [(0, False), (2, True)])
+def test_random_layers_that_are_frozen_are_warned_of(pretraining, cfg, caplog, freeze_at, warned):
+    frozen = cfg.clone()
+    frozen.MODEL.BACKBONE.FREEZE_AT = freeze_at
+    with caplog.at_level(logging.WARNING):
+        TransferCheckpointer(pretraining(), cfg=frozen).load("")
+    assert ("freezes layers of random weights" in caplog.text) == warned
+
+
+def test_a_prefix_of_the_weights_that_a_training_began_with_does_not_keep_it_from_being_evaluated(
+    pretraining, cfg, save, backbone_tensors
+):
+    began = cfg.clone()
+    began.MODEL.WEIGHTS_PREFIX, began.MODEL.WEIGHTS_FORMAT = "encoder_k.", "moco"
+    TransferCheckpointer(pretraining(), cfg=began, require="model").load(save(own_pretraining(backbone_tensors)))
+
+
+def test_a_prefix_says_which_of_two_trained_models_is_evaluated(pretraining, cfg, save, backbone_tensors):
+    one = own_pretraining(backbone_tensors)["model"]
+    both = {f"teacher.{n}": v for n, v in one.items()} | {f"student.{n}": v + 1 for n, v in one.items()}
+    chosen, model = cfg.clone(), pretraining()
+    with pytest.raises(UserError, match="teacher.backbone.(?s:.*)student.backbone."):
+        TransferCheckpointer(model, cfg=chosen, require="model").load(save({"model": both}))
+    chosen.MODEL.WEIGHTS_PREFIX = "teacher"
+    TransferCheckpointer(model, cfg=chosen, require="model").load(save({"model": both}))
+    assert all(torch.equal(value, one[name]) for name, value in model.state_dict().items())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_backbone
 from torch import nn
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from tests.checkpoint.conftest import (
     FROZEN_TENSORS,
@@ -284,3 +284,16 @@ def test_the_report_is_written_as_json(fpn, save, tmp_path, backbone_tensors):
 
 def test_the_empty_report_has_a_table():
     assert "none" in LoadReport("random init").table()
+
+
+def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
+    path = save(ResNet(BasicBlock, [2, 2, 2, 2]).state_dict())
+    lines = refusal(fpn(STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=256, WIDTH_PER_GROUP=64), path).splitlines()
+    assert lines[1] == "The file holds a ResNet-18, the config builds a ResNet-50."
+    assert "MODEL.RESNETS.DEPTH 18" in lines[2] and "MODEL.RESNETS.RES2_OUT_CHANNELS 64" in lines[2]
+    assert "165 missing, 23 of another shape" in lines[3]
+
+
+def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
+    path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
+    assert "0 missing, 0 of another shape, 255 of the file that the model has not:" in refusal(fpn(), path)

@@ -310,12 +310,11 @@ def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]
         return [], [f"File and model have the same architecture: {in_file}."]
     here = in_model.config()
     fitting = [f"{key} {value}" for key, value in in_file.config().items() if here.get(key) != value]
-    plain = [f"The file holds a {in_file.name}, the config builds a {in_model.name}."]
-    return plain if in_file.name != in_model.name and weights.is_whole else [], [
-        f"The file has {in_file}.",
-        f"The model has {in_model}.",
-        f"Config keys that would fit the file: {'  '.join(fitting) or 'none known'}",
-    ]
+    keys = f"Config keys that would fit the file: {'  '.join(fitting) or 'none known'}"
+    both = [f"The file has {in_file}.", f"The model has {in_model}."]
+    if in_file.name == in_model.name or not weights.is_whole:
+        return [], [*both, keys]
+    return [f"The file holds a {in_file.name}, the config builds a {in_model.name}.", keys], both
 
 
 def _by_stage(names: Iterable[str]) -> dict[str, list[str]]:
