@@ -70,7 +70,8 @@ def _check_machines(args: argparse.Namespace, gpus: int) -> None:
     if args.num_gpus < 0 or args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines} and --machine-rank "
-            f"{args.machine_rank}: GPUs are counted from 0, machines from 1, and ranks go from 0 to the number of machines - 1."
+            f"{args.machine_rank}: GPUs are counted from 0, machines from 1, and ranks go from 0 to one below "
+            "the machines."
         )
     if args.num_machines > 1 and not (gpus and args.num_gpus):
         raise UserError(
