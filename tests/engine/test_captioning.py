@@ -211,3 +211,11 @@ def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch)
         "captions.html",
         "captions.json",
     ]
+
+
+def test_hidden_files_and_circles_of_links_are_no_images_to_caption(tmp_path):
+    for name in (".ipynb_checkpoints/a.png", "__MACOSX/a.png", "._a.png", "b/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/circle").symlink_to(tmp_path)
+    assert find_images([str(tmp_path)]) == [tmp_path / "b/a.png"]
