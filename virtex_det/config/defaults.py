@@ -142,7 +142,7 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.DATASETS.SUBSET_FILE = ""
     # Captions of each image to train on, chosen by SUBSET_SEED like the images; 0 for all of them.
     cfg.DATASETS.CAPTIONS_PER_IMAGE = 0
-    # Share of a caption dataset's image files that may be missing; these images are left out, and counted in the log.
+    # Share of a training set's image files that may be missing; these images are left out, and counted in the log.
     cfg.DATASETS.MAX_MISSING_FILES = 0.01
 
     # Turns a dataset dict into a training example: "DetectionMapper", "CaptionMapper", "MaskedCaptionMapper",

@@ -1,6 +1,7 @@
 """Looks once at all objects of a data set: boxes that are no boxes of their image are refused or counted, by name."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ _OBJECT_FIELDS = {
 _PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02  # of its image that a box may reach outside: amodal boxes, rounding
 _MANY, _NEARLY_ALL = 0.02, 0.95
 _REVERSED = 0.01  # share of boxes of negative size that is no single slip any more
+# Polygons whose every number is looked at; more take seconds, and the mapper leaves out and reports a broken one.
+_POLYGONS = 100_000
 _EMPTY = 1e-5  # pixels, Detectron2's own: narrower boxes are not trained on
 
 _told: set[tuple[str, str]] = set()
@@ -68,13 +71,14 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     sizes = _image_sizes(images)
     _check_image_ids(objects, sizes)
     _check_categories(objects, content.get("categories", ()))
-    for entry in objects:
+    for entry in _without_plain_polygon(objects):
         _check_form_of_mask(entry)
-    unknown = (np.nan, np.nan)
+    places = {image_id: place for place, image_id in enumerate(sizes)}
+    of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)  # the last is of images that are not there
     check_boxes(
         Boxes(
             [entry["bbox"] for entry in objects],
-            np.array([sizes.get(entry["image_id"], unknown) for entry in objects], np.float64).reshape(-1, 2),
+            of_images[[places.get(entry["image_id"], -1) for entry in objects]],
             np.zeros(len(objects), bool),
             lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
             source,
@@ -142,10 +146,24 @@ def left_out_by_reader(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str
     """Return the objects that Detectron2's reader of COCO drops: those with a segmentation but no valid polygon."""
     return [
         entry
-        for entry in objects
+        for entry in _without_plain_polygon(objects)
         if isinstance(parts := entry.get("segmentation"), list)
         and parts
         and not any(len(part) % 2 == 0 and len(part) >= 6 for part in parts)
+    ]
+
+
+def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the objects to look at more closely: nearly all of a large file begin with a polygon of 3 points."""
+    return [
+        entry
+        for entry in objects
+        if type(mask := entry.get("segmentation")) is not list
+        or not mask
+        or type(mask[0]) is not list
+        or type(mask[-1]) is not list
+        or len(mask[0]) < 6
+        or len(mask[0]) % 2
     ]
 
 
@@ -239,8 +257,8 @@ def _tell(boxes: Boxes, wrong: np.ndarray, what: str, values: np.ndarray) -> Non
 
 
 def _check_fields(entries: Sequence[Mapping[str, Any]], fields: Sequence[str], what: str) -> None:
-    for entry in entries:
-        for field in fields:
+    for field in fields:
+        for entry in entries:
             if field not in entry:
                 raise UserError(
                     f"{what} {entry['id']} has no {field}; expected {', '.join(fields)}.\n"
@@ -249,16 +267,19 @@ def _check_fields(entries: Sequence[Mapping[str, Any]], fields: Sequence[str], w
 
 
 def _image_sizes(images: Sequence[Mapping[str, Any]]) -> dict[Any, tuple[float, float]]:
-    for image in images:
-        sides = image["height"], image["width"]
-        if not all(_is_number(side) and side > 0 for side in sides):
+    sides = [(image["height"], image["width"]) for image in images]
+    values = np.array(sides) if sides else np.ones((0, 2))
+    if values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
+        wrong = [k for k, pair in enumerate(sides) if not all(_is_number(side) and side > 0 for side in pair)]
+        for place in wrong[:1]:
             raise UserError(
-                f"image {image['id']} has height {sides[0]!r} and width {sides[1]!r}; expected the numbers of "
-                "its pixels."
+                f"image {images[place]['id']} has height {sides[place][0]!r} and width {sides[place][1]!r}; expected "
+                "the numbers of its pixels."
             )
+    for image in images:
         if not isinstance(image.get("file_name", ""), str):
             raise UserError(f"image {image['id']} has file_name {image['file_name']!r:.80}; expected text.")
-    return {image["id"]: (image["height"], image["width"]) for image in images}
+    return {image["id"]: pair for image, pair in zip(images, sides, strict=True)}
 
 
 def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, Any]) -> None:
@@ -316,10 +337,27 @@ def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
     Raises:
         UserError: names the image and the object.
     """
+    if _are_plain_polygons(dicts):
+        return
     for entry in dicts:
         for number, annotation in enumerate(entry["annotations"]):
             if not annotation.get("iscrowd", 0) and (fault := _fault_of_mask(annotation, mask_format)):
                 raise UserError(f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) {fault}")
+
+
+def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether all masks are polygons of 3 points or more, by no look in Python at single numbers."""
+    masks = [a.get("segmentation") for entry in dicts for a in entry["annotations"] if not a.get("iscrowd", 0)]
+    if not all(type(mask) is list and mask for mask in masks):
+        return False
+    polygons = [polygon for mask in masks for polygon in mask]
+    try:
+        lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
+        looked_at = polygons[:_POLYGONS]
+        sums = np.fromiter(map(sum, looked_at), np.float64, len(looked_at))
+    except (TypeError, ValueError):
+        return False
+    return bool(((lengths >= 6) & (lengths % 2 == 0)).all() and np.isfinite(sums).all())
 
 
 def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
@@ -340,7 +378,7 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
 def _are_finite(polygon: Sequence[float]) -> bool:
     # A sum is not finite, or is none, if one of its numbers is; nothing in Python looks faster at millions of them.
     try:
-        return bool(np.isfinite(np.sum(polygon) if isinstance(polygon, np.ndarray) else sum(polygon)))
+        return math.isfinite(np.sum(polygon) if isinstance(polygon, np.ndarray) else sum(polygon))
     except TypeError:
         return False
 
