@@ -59,3 +59,24 @@ def test_a_layout_that_fits_a_second_family_means_the_same_there(name, monkeypat
     for fact in ("stride_in_1x1", "stem", "downsample"):
         assert getattr(first.format, fact) == getattr(second.format, fact), second.format.name
     assert set(first.backbone) == set(second.backbone)
+
+
+def wrapped(content, wrapper: str):
+    """The same content, with a wrapper before every tensor's name."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        wrapper + str(key) if isinstance(value, torch.Tensor) else key: wrapped(value, wrapper)
+        for key, value in content.items()
+    }
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.module.", "model.", "net._orig_mod."])
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save])
+def test_a_layout_stays_what_it_is_behind_a_wrapper(name, wrapper):
+    content = LAYOUTS[name].content(network(LAYOUTS[name].original))
+    plain, behind = recognise(content, name), recognise(wrapped(content, wrapper), name)
+    assert set(plain.backbone) == set(behind.backbone) and set(plain.rest) == set(behind.rest)
+    assert plain.format == behind.format
+    for canonical, source in plain.backbone.items():
+        assert behind.tensors[behind.backbone[canonical]] is plain.tensors[source]

@@ -3,13 +3,16 @@
 import collections
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.checkpoint.conftest import torchvision_tensors
 from tests.checkpoint.layouts import transformers_names, write_shards
+from virtex_det.checkpoint.companions import told_beside
 from virtex_det.checkpoint.loading import load_weights
+from virtex_det.checkpoint.recognition import recognise
 from virtex_det.checkpoint.sources import content_sha256, open_weights
 from virtex_det.errors import UserError
 
@@ -190,3 +193,11 @@ def test_what_is_assumed_is_in_the_report_and_the_table(fpn, save, backbone_tens
     report = load_weights(fpn(), save(torchvision_tensors(backbone_tensors)))
     for words in ("ReLU", "max pool", "no blur pools", "no dilation", "strides in the 3x3"):
         assert words in report.assumed and words in report.table() and words in report.to_json()
+
+
+def test_the_zoos_record_says_which_pixels(backbone_tensors):
+    weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth")
+    told = told_beside(Path("nowhere.pth"), weights, "virtex://timm_resnet50d.ra4_e3600_r224_in1k")
+    assert [entry.mean for entry in told.format.pixels] == [(127.5,) * 3] and "no blur pools" in told.assumed
+    told = told_beside(Path("nowhere.pth"), weights, "virtex://bicaptioning_R_50_L1_H2048")
+    assert told.format == weights.format

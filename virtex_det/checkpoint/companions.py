@@ -15,6 +15,7 @@ _SAME_IN_TIMM = re.compile(
     r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?:wide_)?resnex?t(?P<depth>\d+)(?:_v1)?[bcds]?(?:_\d+x\d+d|_2|_gn)?"
     r"|resnet\d+(?:x\d+)?_clip(?:_gap)?"
 )
+_ZOO = "virtex://"
 _HARMLESS_ARGUMENTS = ("num_classes", "in_chans", "zero_init_last", "global_pool", "img_size", "pretrained")
 
 
@@ -33,6 +34,8 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
     """
     if not weights.is_resnet:
         return weights
+    if path.startswith(_ZOO):
+        return _from_zoo(path, weights)
     config = _read(file.with_name("config.json"))
     pretrained = _at(config, "pretrained_cfg")
     name = config.get("architecture") or pretrained.get("architecture")
@@ -45,6 +48,21 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
     if unusual := _unusual_backbone(config):
         raise UserError(_refusal(path, f"config.json beside it says {unusual}, which no tensor shows"))
     return weights._replace(assumed=_assumed(weights))
+
+
+def _from_zoo(path: str, weights: Weights) -> Weights:
+    """Take the pixels and strides that the record of a zoo's name states; what it does not state is the family's."""
+    from virtex_det.model_zoo.catalog import find  # only where a name of the zoo is loaded
+
+    stated = find(path.removeprefix(_ZOO)).network
+    facts: dict[str, Any] = {}
+    if "MODEL.PIXEL_MEAN" in stated and "MODEL.PIXEL_STD" in stated:
+        mean, std = (tuple(stated[f"MODEL.PIXEL_{name}"]) for name in ("MEAN", "STD"))
+        facts["pixels"] = (Pixels(stated.get("INPUT.FORMAT", "RGB"), mean, std),)
+    if "MODEL.RESNETS.STRIDE_IN_1X1" in stated:
+        facts["stride_in_1x1"] = stated["MODEL.RESNETS.STRIDE_IN_1X1"]
+    entry = weights.format._replace(**facts)
+    return weights._replace(format=entry, assumed=_assumed(weights._replace(format=entry)))
 
 
 def _open_clip_tower(file: Path) -> tuple[dict[str, Any], str] | None:
