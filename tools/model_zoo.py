@@ -23,7 +23,7 @@ from virtex_det.engine import with_one_screen_errors
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import list_models
 from virtex_det.model_zoo.cache import cache_folder, cache_path, check
-from virtex_det.model_zoo.catalog import Record, catalog, find
+from virtex_det.model_zoo.catalog import Record, catalog, find, is_address, record_of
 from virtex_det.model_zoo.download import fetch
 from virtex_det.model_zoo.page import PAGE, render
 from virtex_det.utils import write_atomically
@@ -66,7 +66,7 @@ def info(options: argparse.Namespace) -> None:
 
 def download(options: argparse.Namespace) -> None:
     """Fetch files into the cache and print where they are."""
-    records = [find(name) for name in options.names]
+    records = [record_of(name) if is_address(name) else find(name) for name in options.names]
     rows = [{"name": record.name, "path": str(fetch(record))} for record in records]
     _print_rows(rows, options.json)
 
@@ -143,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add("list", list_records, "all weights, or those that match").add_argument("filter", nargs="?", default="")
     add("info", info, "all that is known of one file").add_argument("name", metavar="NAME")
-    add("download", download, "fetch files into the cache").add_argument("names", nargs="+", metavar="NAME")
+    add("download", download, "fetch files, by name or by http address, into the cache").add_argument(
+        "names", nargs="+", metavar="NAME"
+    )
     add("verify", verify, "read cached files again").add_argument("name", nargs="?", metavar="NAME")
     add("page", write_page, "write MODEL_ZOO.md anew")
     return parser

@@ -3,10 +3,7 @@ import hashlib
 import os
 import pickle
 import shutil
-import threading
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -65,23 +62,6 @@ def test_a_missing_path(tmp_path):
 def test_an_address_that_nothing_resolves():
     with pytest.raises(UserError, match="nothing here resolves nowhere:// addresses"):
         read_file(local_path("nowhere://weights.pth"))
-
-
-def test_an_address_that_cannot_be_fetched():
-    with pytest.raises(UserError, match="Cannot fetch http://127.0.0.1:9/weights.pth"):
-        local_path("http://127.0.0.1:9/weights.pth")
-
-
-def test_an_address_is_fetched_by_detectron2s_path_handlers(save, tmp_path, monkeypatch):
-    save(CONTENT)
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        path = local_path(f"http://127.0.0.1:{server.server_port}/weights.pth")
-        server.shutdown()
-    assert (tmp_path / "cache") in path.parents
-    assert read_file(path)["iteration"] == 3
 
 
 def test_a_folder_says_which_files_are_in_it(tmp_path):

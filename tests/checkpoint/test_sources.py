@@ -13,7 +13,7 @@ from tests.checkpoint.layouts import transformers_names, write_shards
 from virtex_det.checkpoint.companions import told_beside
 from virtex_det.checkpoint.loading import load_weights
 from virtex_det.checkpoint.recognition import recognise
-from virtex_det.checkpoint.sources import content_sha256, open_weights
+from virtex_det.checkpoint.sources import open_weights
 from virtex_det.errors import UserError
 
 
@@ -56,10 +56,31 @@ def shards(tmp_path, backbone_tensors):
 
 
 def test_the_hash_of_shards_is_of_all_of_them(shards):
-    before = content_sha256(shards)
+    before = open_weights(str(shards)).sha256()
     shard = sorted(shards.parent.glob("*.safetensors"))[-1]
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    assert content_sha256(shards) != before and len(before) == 64
+    assert open_weights(str(shards)).sha256() != before and len(before) == 64
+
+
+@pytest.mark.parametrize("name", ["w.pth", "model.safetensors.index.json", "model-00002-of-00002.safetensors"])
+def test_a_file_replaced_after_it_was_read_gives_no_hash(name, shards, save, backbone_tensors):
+    opened = open_weights(str(save(torchvision_tensors(backbone_tensors), name) if name == "w.pth" else shards))
+    file = opened.file.with_name(name)
+    other = file.with_name("other")
+    other.write_bytes(file.read_bytes())
+    other.replace(file)
+    with pytest.raises(UserError, match="changed after it was read"):
+        opened.sha256()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "config.json"])
+def test_json_without_end_is_not_read(name, shards):
+    with shards.with_name(name).open("ab") as file:
+        file.truncate(1 << 40)  # a hole, which takes no disk
+    if name == "config.json":
+        assert open_weights(str(shards)).weights.assumed
+    else:
+        assert "has more than" in refusal(shards)
 
 
 def test_a_shard_that_is_not_there_is_named(shards):

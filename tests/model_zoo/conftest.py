@@ -1,6 +1,7 @@
 """A server on this machine that can misbehave, and a cache of its own for each test."""
 
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -36,6 +37,8 @@ class Server(ThreadingHTTPServer):
         self.excess = 0  # bytes that are promised and do not come
         self.pause = 0.0  # before each reply
         self.raw = b""  # send just this, and close the connection
+        self.dripping = b""  # send just this, a byte at a time, without end
+        self.drip = 0.02  # seconds between two of its bytes
 
     @property
     def url(self) -> str:
@@ -56,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.requests.append(dict(self.headers))
         time.sleep(server.pause)
+        if server.dripping:
+            return self.reply_drop_by_drop()
         if server.raw:
             self.close_connection = True
             self.wfile.write(server.raw)
@@ -70,6 +75,12 @@ class Handler(BaseHTTPRequestHandler):
         if server.status != 200:
             return self.reply(server.status, b"<html>no</html>")
         return self.reply_payload()
+
+    def reply_drop_by_drop(self) -> None:
+        self.close_connection = True
+        for byte in itertools.chain(self.server.dripping, itertools.repeat(97)):
+            self.wfile.write(bytes([byte]))
+            time.sleep(self.server.drip)
 
     def reply_payload(self) -> None:
         payload, tag = self.server.payload, f'"{hashlib.md5(self.server.payload).hexdigest()}"'

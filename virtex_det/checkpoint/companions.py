@@ -9,6 +9,7 @@ from typing import Any
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.recognition import Weights
 from virtex_det.errors import UserError
+from virtex_det.files import read_regular
 
 # timm's names of the ResNets that compute what ours do: no blur pools, no other activation, attention or stem.
 _SAME_IN_TIMM = re.compile(
@@ -16,6 +17,7 @@ _SAME_IN_TIMM = re.compile(
     r"|resnet\d+(?:x\d+)?_clip(?:_gap)?"
 )
 _ZOO = "virtex://"
+_MAX_CONFIG = 4 << 20  # bytes
 _HARMLESS_ARGUMENTS = ("num_classes", "in_chans", "zero_init_last", "global_pool", "img_size", "pretrained")
 
 
@@ -165,7 +167,7 @@ def _assumed(weights: Weights) -> str:
 def _read(file: Path) -> dict[str, Any]:
     """Return a JSON object; an empty one where there is none, or none that can be read."""
     try:
-        content = json.loads(file.read_bytes()) if file.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(read_regular(file, _MAX_CONFIG)) if file.is_file() else {}
+    except (UserError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
@@ -28,12 +29,20 @@ _FETCH_AGAIN = "delete it and fetch it again"
 
 
 def local_path(path: str) -> Path:
-    """Return where the file of a path or URL lies on disk, downloaded by Detectron2's path handlers if need be.
+    """Return where the file of a path or an address lies on disk.
+
+    What lies at an http address is downloaded and looked at as the zoo's files are, with Detectron2's own weights
+    among them; other addresses are those of Detectron2's path handlers.
 
     Raises:
         UserError: when it cannot be fetched.
     """
     try:
+        if url := _http_address(path):
+            # requests and its companions, only where something is fetched
+            from virtex_det.model_zoo.download import fetch_address
+
+            return fetch_address(url)
         return Path(PathManager.get_local_path(str(Path(path).expanduser()) if path.startswith("~") else path))
     except UserError:
         raise
@@ -42,6 +51,15 @@ def local_path(path: str) -> Path:
         raise UserError(
             f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local file."
         ) from error
+
+
+def _http_address(path: str) -> str:
+    """Return the address behind a path, also behind Detectron2's two names for its files; "" for other paths."""
+    if path.startswith("detectron2://"):
+        return f"https://dl.fbaipublicfiles.com/detectron2/{path.removeprefix('detectron2://')}"
+    if path.startswith("catalog://"):
+        return str(ModelCatalog.get(path.removeprefix("catalog://")))
+    return path if path.lower().startswith(("http://", "https://")) else ""
 
 
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
@@ -105,6 +123,12 @@ def _opened(path: Path) -> BinaryIO:
         hint = f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
         raise UserError(f"No weights file at {path}: {hint}.")
     return open_regular(path)
+
+
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """Return what tells a file from another that takes its name, and from itself once it is written to."""
+    status = Path(path).stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import torch
 
 from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.errors import UserError
+from virtex_det.files import read_regular
 
 _INDEX = ".index.json"
+_MAX_INDEX = 64 << 20  # bytes
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -58,9 +60,18 @@ def read_shards(index: Path, *, mmap: bool = True) -> dict[str, torch.Tensor]:
 def shards_sha256(index: Path) -> str:
     """Return one hash of an index and all files that it names."""
     digest = hashlib.sha256()
-    for file in (index, *(index.with_name(shard) for shard in _by_shard(index))):
+    for file in shard_files(index):
         digest.update(file_sha256(file).encode())
     return digest.hexdigest()
+
+
+def shard_files(index: Path) -> list[Path]:
+    """Return an index and all files that it names, which need not be there.
+
+    Raises:
+        UserError: the index cannot be read, or names other files than those beside it.
+    """
+    return [index, *(index.with_name(shard) for shard in _by_shard(index))]
 
 
 def _by_shard(index: Path) -> dict[str, list[str]]:
@@ -75,8 +86,8 @@ def _by_shard(index: Path) -> dict[str, list[str]]:
 
 def _weight_map(index: Path) -> dict[str, Any]:
     try:
-        content = json.loads(index.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_regular(index, _MAX_INDEX))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{index} cannot be read as JSON: {error}. Fetch it again.") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:

@@ -7,12 +7,13 @@ from typing import Any, Literal, NamedTuple
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.companions import told_beside
-from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.checkpoint.reading import file_sha256, local_path, read_file, stamp
 from virtex_det.checkpoint.recognition import Weights, recognise
-from virtex_det.checkpoint.shards import is_index, model_file, read_shards, shards_sha256
+from virtex_det.checkpoint.shards import is_index, model_file, read_shards, shard_files, shards_sha256
 from virtex_det.errors import UserError
 
 Required = Literal["backbone", "model"]
+Stamps = tuple[tuple[int, ...], ...]
 
 
 class Source(NamedTuple):
@@ -21,10 +22,15 @@ class Source(NamedTuple):
     file: Path
     content: Any  # what was read from it
     weights: Weights
+    stamps: Stamps  # of its files before they were read
 
     def sha256(self) -> str:
-        """Return the hash of the file; of index and shards together where there are several."""
-        return content_sha256(self.file)
+        """Return the hash of the file; of index and shards together where there are several.
+
+        Raises:
+            UserError: it is no longer the file that was read.
+        """
+        return read_sha256(self.file, self.stamps)
 
 
 def open_weights(
@@ -50,11 +56,12 @@ def open_weights(
         UserError: it cannot be read, or holds no network that is known, or several.
     """
     file = locate(path)
+    stamps = stamps_of(file)
     content = read_content(file, mmap=mmap)
     if cfg is not None:
         family, prefix = cfg.MODEL.get("WEIGHTS_FORMAT", ""), cfg.MODEL.get("WEIGHTS_PREFIX", "")
     weights = recognise(content, path, family, prefix=prefix, like=like)
-    return Source(file, content, told_beside(file, weights, path))
+    return Source(file, content, told_beside(file, weights, path), stamps)
 
 
 def open_for(
@@ -100,6 +107,22 @@ def read_content(file: Path, *, mmap: bool = True) -> Any:
     return read_shards(file, mmap=mmap) if is_index(file) else read_file(file, mmap=mmap)
 
 
-def content_sha256(file: Path) -> str:
-    """Return the hash of a file, or of a sharded model: of the hashes of its files, in order."""
-    return shards_sha256(file) if is_index(file) else file_sha256(file)
+def stamps_of(file: Path) -> Stamps:
+    """Return the stamps of a file, or of all files of a sharded model; of those that are there."""
+    return tuple(stamp(each) for each in (shard_files(file) if is_index(file) else [file]) if each.is_file())
+
+
+def read_sha256(file: Path, stamps: Stamps) -> str:
+    """Return the hash of a file that was read, or of a sharded model: of the hashes of its files, in order.
+
+    Args:
+        file: the file, or the index.
+        stamps: of its files before they were read.
+
+    Raises:
+        UserError: another file has taken its name, or it was written to: its hash is not that of what was read.
+    """
+    digest = shards_sha256(file) if is_index(file) else file_sha256(file)
+    if stamps_of(file) != stamps:
+        raise UserError(f"{file} changed after it was read. Wait until it is written, and load it again.")
+    return digest

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -60,8 +61,13 @@ class Record:
     @property
     def file_name(self) -> str:
         """What its file is called in the cache and on a mirror."""
-        suffix = PurePosixPath(urlsplit(self.urls[0]).path).suffix if self.urls else ""
-        return self.name + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", suffix) else ".pth")
+        path = PurePosixPath(urlsplit(self.urls[0]).path if self.urls else "")
+        suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ".pth"
+        if not is_address(self.name):
+            return self.name + suffix
+        # Many addresses end alike, and one address may be too long for a name.
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:60]
+        return f"{stem}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}{suffix}"
 
 
 def catalog() -> tuple[Record, ...]:
@@ -95,6 +101,27 @@ def find(name: str) -> Record:
             + "All names: python tools/model_zoo.py list"
         )
     return record
+
+
+def is_address(source: str) -> bool:
+    """Return whether a text is an address that is fetched from the network."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def record_of(url: str) -> Record:
+    """Return a record of what lies at an address, of which the address alone is known; it is its name.
+
+    Raises:
+        UserError: it is no address that can be asked.
+    """
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host or not is_address(url) or not url.isprintable() or " " in url:
+        raise UserError(f"{url!r} is no address of a file; expected https://HOST/PATH.")
+    unknown = dict.fromkeys(("family", "format", "architecture", "pretraining", "paper", "config"), "")
+    return Record(name=url, urls=[url], licence=None, page=url, **unknown)
 
 
 @cache

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock, Timeout
+from iopath.common.file_io import get_cache_dir
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
@@ -24,12 +26,14 @@ from virtex_det.checkpoint.reading import file_sha256, not_weights
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 from virtex_det.model_zoo.cache import cache_path, check, difference, not_whole, recall, remember
-from virtex_det.model_zoo.catalog import Record
+from virtex_det.model_zoo.catalog import Record, is_address, record_of
+from virtex_det.model_zoo.watch import Stalled, Watch, watched
 from virtex_det.utils import write_atomically
 
 RETRIES = 3
 BACKOFF_SECONDS = 1.0
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two pieces
+DETECTRON2_FILES = "https://dl.fbaipublicfiles.com/"
 PIECE_BYTES = 1 << 16  # what a cut connection may lose
 MAX_BYTES = 8 << 30  # of a file
 _TELLING_BYTES = 512  # of its beginning
@@ -61,6 +65,17 @@ def fetch(record: Record) -> Path:
     return path
 
 
+def fetch_address(url: str) -> Path:
+    """Return the file of an http address on disk, as ``fetch`` does.
+
+    What Detectron2 has in its own cache of the files that it publishes is taken from there, if it is whole.
+
+    Raises:
+        UserError: as ``fetch``; or it is no address.
+    """
+    return fetch(record_of(url))
+
+
 def is_offline() -> bool:
     """Return whether ``VIRTEX_DET_OFFLINE`` forbids the network."""
     return os.environ.get("VIRTEX_DET_OFFLINE", "") not in ("", "0")
@@ -86,12 +101,12 @@ def _download(record: Record, path: Path) -> None:
 
 def _sources(record: Record, path: Path) -> list[str]:
     mirror = os.environ.get("VIRTEX_DET_MIRROR", "").rstrip("/")
-    sources = ([f"{mirror}/{record.file_name}"] if mirror else []) + record.urls
+    sources = ([f"{mirror}/{record.file_name}"] if mirror else []) + _of_detectron2(record) + record.urls
     if not sources:
         by_hand = f"No direct address is known for {record.name}. Fetch it by hand from {record.page}"
         raise UserError(f"{by_hand} and put it at {path}. {record.note}".strip())
     if is_offline():
-        sources = [source for source in sources if not _is_url(source)]
+        sources = [source for source in sources if not is_address(source)]
         if not sources:
             raise UserError(
                 f"{record.name} is not in the cache, and VIRTEX_DET_OFFLINE forbids the network.\nWhere there is one, "
@@ -100,12 +115,20 @@ def _sources(record: Record, path: Path) -> list[str]:
     return sources
 
 
+def _of_detectron2(record: Record) -> list[str]:
+    """Return where Detectron2 keeps a file that it publishes, if it does."""
+    if [record.name] != record.urls or not record.name.startswith(DETECTRON2_FILES):
+        return []
+    kept = Path(get_cache_dir()) / urlsplit(record.name).path.lstrip("/")
+    return [str(kept)] if kept.is_file() else []
+
+
 def _bring(source: str, part: Path) -> None:
-    if _is_url(source):
-        with requests.Session() as session:
-            session.mount("http://", HTTPAdapter(max_retries=_retries()))
-            session.mount("https://", HTTPAdapter(max_retries=_retries()))
-            _get(session, source, part)
+    if is_address(source):
+        try:
+            watched(lambda watch: _get(source, part, watch))
+        except Stalled as error:
+            raise _NotFetched(f"{error}; {_kept(part)}") from error
     elif Path(source).expanduser().is_file():
         _forget(part)
         with open_regular(Path(source).expanduser()) as file, _open_part(part) as copy:
@@ -125,23 +148,25 @@ def _retries() -> Retry:
     )
 
 
-def _get(session: requests.Session, url: str, part: Path) -> None:
+def _get(url: str, part: Path, watch: Watch) -> None:
     """Download into ``part``, going on after what is there; a cut connection is taken up again."""
-    for attempt in range(RETRIES + 1):
-        if attempt:
-            time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
-        try:
-            if _get_rest(session, url, part):
-                return
-        except requests.HTTPError as error:
-            raise _NotFetched(str(error).partition(" for url")[0]) from error
-        except _FAILURES as error:
-            raise _NotFetched(f"no connection: {_cause(error)}") from error
-    have = part.stat().st_size if part.exists() else 0
-    raise _NotFetched(f"cut short {RETRIES + 1} times; the {have:,} bytes that came are kept, run it again to go on")
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=_retries()))
+        session.mount("https://", HTTPAdapter(max_retries=_retries()))
+        for attempt in range(RETRIES + 1):
+            if attempt:
+                time.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
+            try:
+                if _get_rest(session, url, part, watch):
+                    return
+            except requests.HTTPError as error:
+                raise _NotFetched(str(error).partition(" for url")[0]) from error
+            except _FAILURES as error:
+                raise _NotFetched(f"no connection: {_cause(error)}") from error
+    raise _NotFetched(f"cut short {RETRIES + 1} times; {_kept(part)}")
 
 
-def _get_rest(session: requests.Session, url: str, part: Path) -> bool:
+def _get_rest(session: requests.Session, url: str, part: Path, watch: Watch) -> bool:
     """Ask for what is missing in ``part`` and write it; return whether the file is whole now."""
     have = _resumable(part)
     headers = {"Accept-Encoding": "identity"}
@@ -161,7 +186,7 @@ def _get_rest(session: requests.Session, url: str, part: Path) -> bool:
             have = 0
         total = _total(response, have)
         try:
-            _write(response, part, have, total)
+            _write(response, part, have, total, watch)
         except _FAILURES as error:
             _log.warning(f"{url}: {_cause(error)}")
             return False
@@ -197,7 +222,7 @@ def _total(response: requests.Response, have: int) -> int | None:
     return None if is_encoded or not re.fullmatch(r"\d{1,18}", length, re.ASCII) else have + int(length)
 
 
-def _write(response: requests.Response, part: Path, have: int, total: int | None) -> None:
+def _write(response: requests.Response, part: Path, have: int, total: int | None, watch: Watch) -> None:
     pieces = response.iter_content(PIECE_BYTES)
     if not have:
         beginning = b""
@@ -205,6 +230,7 @@ def _write(response: requests.Response, part: Path, have: int, total: int | None
             beginning += piece
         if beginning and (problem := not_weights(beginning[:_TELLING_BYTES])):
             raise _NotFetched(f"what {response.url} sends {problem}")
+        watch.count(0)
         _forget(part)
         if version := _version(response):
             write_atomically(_version_file(part), version)
@@ -217,6 +243,7 @@ def _write(response: requests.Response, part: Path, have: int, total: int | None
             have += len(piece)
             if have > MAX_BYTES:
                 raise _NotFetched(f"it has more than {MAX_BYTES:,} bytes, the most that are fetched")
+            watch.count(len(piece))
             file.write(piece)
             bar.update(len(piece))
 
@@ -301,8 +328,9 @@ def _cannot_write(part: Path, error: OSError) -> str:
     )
 
 
-def _is_url(source: str) -> bool:
-    return source.startswith(("http://", "https://"))
+def _kept(part: Path) -> str:
+    have = part.stat().st_size if part.exists() else 0
+    return f"the {have:,} bytes that came are kept, run it again to go on"
 
 
 def _cause(error: Exception) -> str:
