@@ -138,7 +138,7 @@ def check_boxes(boxes: Boxes) -> None:
     _check_fractions(boxes, values)
     _check_kind(boxes, values, extent)
     _check_reversed(boxes, values, extent)
-    empty = (extent >= 0).all(axis=1) & (extent <= _EMPTY).any(axis=1)
+    empty = np.all(extent >= 0, axis=1) & np.any(extent <= _EMPTY, axis=1)
     _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
 
 
@@ -191,7 +191,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_fractions(boxes: Boxes, values: np.ndarray) -> None:
-    fractions = (values >= 0).all(axis=1) & (values <= 1).all(axis=1) & (values > 0).any(axis=1)
+    fractions = np.all(values >= 0, axis=1) & np.all(values <= 1, axis=1) & np.any(values > 0, axis=1)
     if fractions.mean() > 0.5 and not (boxes.sizes <= 2).all():
         _refuse(
             *(boxes, values, fractions, "lie between 0 and 1: they look like fractions of the image"),
@@ -204,14 +204,14 @@ def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
     limits = boxes.sizes[:, ::-1]
     slack = np.maximum(_PIXELS_BEYOND, _SHARE_BEYOND * limits)
     plain = ~boxes.are_corners
-    beyond = plain & (values[:, :2] + values[:, 2:] > limits + slack).any(axis=1)
-    as_corners = (values[:, 2:] > values[:, :2]).all(axis=1) & (values[:, 2:] <= limits + slack).all(axis=1)
+    beyond = plain & np.any(values[:, :2] + values[:, 2:] > limits + slack, axis=1)
+    as_corners = np.all(values[:, 2:] > values[:, :2], axis=1) & np.all(values[:, 2:] <= limits + slack, axis=1)
     if beyond.sum() > _MANY * plain.sum() and as_corners[plain].mean() >= _NEARLY_ALL:
         _refuse(
             *(boxes, values, beyond, "reach beyond their image, and all would fit as corners: they look like x1, y1"),
             "x2, y2. Convert them: width = x2 - x1, height = y2 - y1 (bbox_mode XYXY_ABS in data of a function).",
         )
-    reversed_corners = boxes.are_corners & (extent < 0).any(axis=1)
+    reversed_corners = boxes.are_corners & np.any(extent < 0, axis=1)
     if reversed_corners.sum() > 0.1 * max(boxes.are_corners.sum(), 1):
         _refuse(
             *(boxes, values, reversed_corners, "end before they begin: reversed, or x, y, width, height"),
@@ -220,7 +220,7 @@ def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
 
 
 def _check_reversed(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
-    negative = (extent < 0).any(axis=1)
+    negative = np.any(extent < 0, axis=1)
     if negative.mean() > _REVERSED:
         _refuse(
             *(boxes, values, negative, "have a negative width or height"),

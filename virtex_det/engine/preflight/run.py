@@ -1,6 +1,7 @@
 """The look at a whole run before it begins, the same for training, for evaluation alone and for a matrix."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -52,7 +53,7 @@ def check_training(
         for name in test:
             evaluator_kind(name)
     steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
-    steps += [(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep)) for name in test]
+    steps += [(name, partial(_check_test, cfg, name, own_evaluator, keep)) for name in test]
     if own_train_loader:
         steps += [(", ".join(train), lambda: _check_train(cfg))]
     _do(steps)
@@ -94,7 +95,7 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
     """
     test = list(cfg.DATASETS.TEST)
     check_datasets(test)
-    _do([(name, lambda name=name: _check_test(cfg, name, own_evaluator, keep=True)) for name in test])
+    _do([(name, partial(_check_test, cfg, name, own_evaluator, True)) for name in test])
     check_classes(cfg, test)
     trained = classes_of(weights) if weights else ()
     for name in test:
