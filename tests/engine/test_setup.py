@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from virtex_det.engine import argument_parser, load_config, setup
+from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
 
 CONFIG = "configs/detectron2/scenes_segm.yaml"
@@ -400,3 +401,10 @@ def test_datasets_may_be_named_by_where_they_lie(tmp_path, scenes):
     name = f"captions:{scenes}/annotations/captions_val.json:{scenes}/val"
     cfg = setup(pretraining("OUTPUT_DIR", tmp_path / "run", "DATASETS.TRAIN", f"('{name}',)"))
     assert cfg.DATASETS.TRAIN == (name,)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+def test_a_damaged_report_of_the_start_is_one_screen(run, content):
+    (run[1] / "load_report.json").write_text(content)
+    with pytest.raises(UserError, match=r"load_report.json is damaged"):
+        read_start(run[1])

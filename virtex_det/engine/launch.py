@@ -146,6 +146,12 @@ def launch_processes(
                 args=(function, *args),
             )
     except ProcessExitedException as error:
+        if error.signal_name:
+            raise UserError(
+                f"Process {error.error_index} of {processes} was ended by {error.signal_name}, and the run with it.\n"
+                "SIGKILL mostly means that the memory was full (`dmesg` tells), or that somebody ended it. Go on with "
+                "--resume."
+            ) from error
         if error.exit_code != 1 and error.exit_code - 128 not in SIGNALS:
             raise
         sys.exit(error.exit_code)  # the process has said what the user can mend

@@ -37,6 +37,7 @@ from virtex_det.engine.progress import EvaluationBatches, FirstSteps
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes, keep_config
 from virtex_det.engine.trained_config import as_trained
+from virtex_det.engine.watchdog import watching_each_other
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
@@ -113,7 +114,7 @@ class Trainer(DefaultTrainer):
         self.origin = follow_origin(self.cfg, self.origin)
         if comm.is_main_process():
             keep_config(self.cfg)
-        with self.stop.watching():
+        with self.stop.watching(), watching_each_other(self.cfg.SOLVER.PROCESS_TIMEOUT):
             TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
             verify_results(self.cfg, self.results)

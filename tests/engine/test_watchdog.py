@@ -1,0 +1,43 @@
+import os
+import signal
+import time
+
+import pytest
+from detectron2.utils import comm
+
+from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.watchdog import watching_each_other
+
+
+def _stop_one(stopped: int) -> None:
+    with watching_each_other(0.1):
+        comm.synchronize()
+        if comm.get_rank() == stopped:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        comm.synchronize()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0])
+def test_a_process_that_is_stopped_is_named_and_not_waited_for_without_end(capfd, stopped):
+    started = time.monotonic()
+    with pytest.raises((SystemExit, Exception)):
+        launch_processes(_stop_one, stopped, processes=2)
+    assert time.monotonic() - started < 120
+    printed = capfd.readouterr().err
+    assert f"Nothing was heard of process {stopped} (number " in printed and "Traceback" not in printed
+
+
+def _work_for_long() -> None:
+    with watching_each_other(0.2):
+        time.sleep(14 * comm.get_rank())
+
+
+@pytest.mark.slow
+def test_a_process_that_works_for_long_is_not_taken_for_lost():
+    launch_processes(_work_for_long, processes=2)
+
+
+def test_one_process_watches_nobody():
+    with watching_each_other(10):
+        pass
