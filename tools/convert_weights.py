@@ -19,7 +19,7 @@ from virtex_det.engine import with_one_screen_errors
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert the file that the command line names."""
     options = _parser().parse_args(arguments)
-    report = convert(options.source, options.target, family=options.format, to=options.to)
+    report = convert(options.source, options.target, family=options.format, prefix=options.prefix, to=options.to)
     print(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
     print(report.table())
 
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SRC", help="weights file, URL, or virtex://NAME")
     parser.add_argument("target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors")
     parser.add_argument("--format", default="", metavar="NAME", help="family of SRC (default: recognised by content)")
+    parser.add_argument("--prefix", default="", help="where the network begins in SRC, if it has several")
     parser.add_argument(
         "--to", choices=get_args(Naming), default="detectron2", help="whose names (default: %(default)s)"
     )

@@ -31,3 +31,8 @@ def test_a_mistake_is_one_screen_and_exit_code_1(source, tmp_path):
     run = convert_weights(source, tmp_path / "moco.pth", "--format", "virtex")
     assert run.returncode == 1 and "no file of the family virtex" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "moco.pth").exists()
+
+
+def test_a_prefix_says_which_network_of_the_file_is_written(source, tmp_path):
+    run = convert_weights(source, tmp_path / "moco.pth", "--prefix", "encoder_k")
+    assert run.returncode == 0 and "network at: state_dict.module.encoder_k." in run.stdout

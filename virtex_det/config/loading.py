@@ -37,6 +37,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         _merge_file(cfg, config_file)
         cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
     _merge_options(cfg, overrides)
+    _expand_home(cfg)
     check_config(cfg)
     check_device(cfg.MODEL.DEVICE)
     scale_schedule(cfg)
@@ -75,6 +76,14 @@ def scale_schedule(cfg: CfgNode) -> None:
         steps.append(max(round(step * scale), steps[-1] + 1 if steps else 1))
     solver.STEPS = tuple(steps)
     solver.REFERENCE_FRACTION = fraction
+
+
+def _expand_home(cfg: CfgNode) -> None:
+    """Write out the home directory in paths such as ``~/r50.pth``, which no shell expands in a file."""
+    for key, value in leaves(cfg):
+        if isinstance(value, str) and value.startswith("~/"):
+            *parents, name = key.split(".")
+            reduce(lambda node, part: node[part], parents, cfg)[name] = str(Path(value).expanduser())
 
 
 def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
