@@ -14,7 +14,7 @@ LOCK = ".lock"
 # Names in the environment of a run the folder that whoever started the run keeps locked for it.
 LOCKED = "VIRTEX_DET_LOCKED"
 
-_kept: dict[Path, IO[str]] = {}
+_kept: list[IO[str]] = []
 
 
 @contextmanager
@@ -34,9 +34,14 @@ def keep_locked(folder: Path) -> None:
     Raises:
         UserError: another process works in the folder; the message says which.
     """
-    folder = folder.resolve()
-    if folder not in _kept and os.environ.get(LOCKED) != str(folder):
-        _kept[folder] = _lock(folder)
+    if os.environ.get(LOCKED) != str(folder.resolve()) and not any(_is_lock_of(file, folder) for file in _kept):
+        _kept.append(_lock(folder))
+
+
+def _is_lock_of(file: IO[str], folder: Path) -> bool:
+    """Say whether an open file is a folder's lock; the folder may have been renamed since."""
+    path = folder / LOCK
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _lock(folder: Path) -> IO[str]:
