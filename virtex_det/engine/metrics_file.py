@@ -26,7 +26,7 @@ class MetricsWriter(EventWriter):
     def __init__(self, path: str | Path) -> None:
         """Write to ``path``, from the iteration that ``begin`` names on."""
         self.path = Path(path)
-        self.written = -1
+        self.written: float = -1
 
     def begin(self, start_iter: int) -> None:
         """Keep the whole lines of iterations before ``start_iter``, and write none of these again."""

@@ -40,9 +40,9 @@ def _without_amp(cfg: CfgNode) -> CfgNode:
     if not cfg.SOLVER.AMP.ENABLED or cfg.MODEL.DEVICE != "cpu":
         return cfg
     logger.warning("SOLVER.AMP.ENABLED is set to False: AMP needs a GPU. For bf16 on a CPU set MODEL.BF16 True.")
-    return with_options(cfg, ["SOLVER.AMP.ENABLED", False])
+    return with_options(cfg, ["SOLVER.AMP.ENABLED", "False"])
 
 
 def _with_seed(cfg: CfgNode) -> CfgNode:
     """Let all processes draw a seed together where there is none, so that the run can be resumed and done again."""
-    return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", comm.shared_random_seed()])
+    return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", str(comm.shared_random_seed())])

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
@@ -148,7 +148,7 @@ class Trainer(DefaultTrainer):
             raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
 
-    def end(self, number: int) -> None:
+    def end(self, number: int) -> NoReturn:
         """End between two steps because of a signal; save the steps that are done if SOLVER.CHECKPOINT_ON_SIGNAL.
 
         Raises:
@@ -168,7 +168,7 @@ class Trainer(DefaultTrainer):
         super().before_train()
 
     def after_train(self) -> None:
-        self.iter = min(self.iter, self.max_iter)  # past it where a complete run is resumed
+        self.iter: int = min(self.iter, self.max_iter)  # past it where a complete run is resumed
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
@@ -346,24 +346,24 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> dict[str, Any]:
         done = min(self.iter + 1, self.max_iter)
-        if done == self.start_iter:
-            self.results = recorded_results(self.cfg, done)
-        if done > self.start_iter or self.results is None:
+        results = recorded_results(self.cfg, done) if done == self.start_iter else None
+        if results is None:
             try:
                 with self.stop.at_once():
-                    self.results = self.test(self.cfg, self.model)
+                    results = self.test(self.cfg, self.model)
             except Stopped as stopped:
                 self.end(stopped.number)
             write_records(
                 self.cfg,
-                self.results,
+                results,
                 iteration=done,
                 wall_seconds=time.monotonic() - self.started,
                 training_seconds=self.training_seconds,
                 departures=schedule_departures(self.schedule_changes),
                 origin=self.origin,
             )
-        return self.results
+        self.results = results
+        return results
 
 
 class SeededSteps:
