@@ -1,10 +1,22 @@
 import csv
 import io
+import logging
 import re
 
 import pytest
 
-from virtex_det.escaping import in_code, in_csv, in_html, in_inline_code, in_latex, in_markdown, in_plot, visible
+from virtex_det.escaping import (
+    VisibleText,
+    in_code,
+    in_csv,
+    in_html,
+    in_inline_code,
+    in_latex,
+    in_markdown,
+    in_plot,
+    on_one_screen,
+    visible,
+)
 
 NAMES = {
     "a script": "<script>alert(1)</script>",
@@ -66,6 +78,31 @@ def test_nothing_acts_on_a_terminal_or_cannot_be_written(name):
     assert is_seen(shown)
     shown.encode()
     assert len(visible(NAMES[name], "").splitlines()) <= 1
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "x\n" * 10_000, "x " * 10_000, "[" + "1, " * 9000 + "]", "\x1b" * 999])
+def test_a_message_fits_on_one_screen(text):
+    shown = on_one_screen(f"MODEL.X is {text}, and must be a number.")
+    assert len(shown) < 8000 and len(shown.splitlines()) <= 60
+    assert shown.startswith("MODEL.X is ") and is_seen(shown)
+
+
+def test_a_message_of_common_length_stays_as_it_is():
+    message = "Cannot read /data/a file.jpg\n" + "\n".join(f"  class {number}: nut" for number in range(30))
+    assert on_one_screen(message) == message
+
+
+@pytest.mark.parametrize("logger", ["virtex_det.data", "detectron2.data"])
+def test_a_name_in_the_log_does_not_act_on_the_terminal(logger):
+    record = logging.LogRecord(logger, logging.WARNING, "x.py", 1, "no %s\nnow", ("\x1b]0;title\x07\udc80\r",), None)
+    assert VisibleText().filter(record)
+    assert record.getMessage() == "no \\x1b]0;title\\x07\\udc80\\r\nnow"
+
+
+def test_colours_of_detectron2s_log_stay():
+    record = logging.LogRecord("detectron2.x", logging.INFO, "x.py", 1, "\x1b[36m%s\x1b[0m", ("a\x07",), None)
+    assert VisibleText().filter(record)
+    assert record.getMessage() == "\x1b[36ma\\x07\x1b[0m"
 
 
 @pytest.mark.parametrize("name", ["R-50", "Ünïcödé", "日本語", "שלום", "می‌خواهم", "👩‍👩‍👧", "½ ± 1", "a b"])

@@ -43,7 +43,7 @@ def list_records(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([dataclasses.asdict(record) for record in records])
     elif records:
-        print(tabulate([_row(record) for record in records], headers="keys"))
+        print(tabulate([_row(record) for record in records], headers="keys", disable_numparse=True))
         print(
             f"\n{len(records)} weights; the cache is {cache_folder()}. More of one: python tools/model_zoo.py info NAME"
         )
@@ -123,7 +123,7 @@ def _print_rows(rows: Rows, as_json: bool) -> None:
     if as_json:
         _print_json(rows)
     elif rows:
-        print(tabulate(rows, headers="keys"))
+        print(tabulate(rows, headers="keys", disable_numparse=True))
 
 
 def _print_json(value: Any) -> None:

@@ -1,5 +1,6 @@
 """Names and titles from users made inert, for each form in which they are shown: as text and nothing else."""
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,10 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
     | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "–": "--"}
 )
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+# What a message on one screen has room for, in characters and lines.
+_LONG_WORD = re.compile(r"\S{400,}")
+_WORD_BEGINS, _WORD_ENDS, _LINE, _LINES = 200, 100, 2000, 60
 _LEGEND = 80  # characters that a plot has room for
 
 
@@ -29,6 +34,30 @@ def visible(text: str, keep: str = "\n\t") -> str:
         keep: of these characters those that stay; "" makes one line of it.
     """
     return _SUSPECTS.sub(lambda match: match[0] if match[0] in keep else _as_escape(match[0]), text)
+
+
+def on_one_screen(message: str) -> str:
+    """Return a message with very long words, lists and lines cut in the middle or at the end, and all ``visible``."""
+    short = _LONG_WORD.sub(lambda match: f"{match[0][:_WORD_BEGINS]}...{match[0][-_WORD_ENDS:]}", message)
+    lines = [line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in short.split("\n")]
+    if len(lines) > _LINES:
+        lines = [*lines[: _LINES - 5], f"... {len(lines) - _LINES + 1} more lines ...", *lines[-4:]]
+    return visible("\n".join(lines))
+
+
+class VisibleText(logging.Filter):
+    """Makes lines of a log ``visible``: names of files and classes in them must not act on the terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Put the text that is shown into the record, and let it pass."""
+        text = record.getMessage()
+        if _SUSPECTS.search(text):
+            # Detectron2 colours some of its own lines.
+            parts = _COLOUR.split(text) if not record.name.startswith("virtex_det") else [text]
+            colours = [*_COLOUR.findall(text), ""] if len(parts) > 1 else [""]
+            shown = [part for pair in zip(map(visible, parts), colours, strict=True) for part in pair]
+            record.msg, record.args = "".join(shown), ()
+        return True
 
 
 def in_html(value: Any) -> Any:

@@ -20,6 +20,9 @@ Source = str | os.PathLike[str] | bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM, JPEG 2000 and AVIF"
 
+# How their files are called, where a folder or a tar file is searched for images; the commonest first.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+
 _HEAD = 4096  # bytes that tell a file's kind and depth
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # two letters at least: one is a drive of Windows
 # By their first bytes, files that people have among their images.

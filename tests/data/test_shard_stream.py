@@ -223,7 +223,7 @@ def test_fewer_shards_than_readers_are_an_error_that_says_what_to_set(cfg, monke
 def test_shards_without_any_sample_are_an_error(cfg, shards, start):
     for path in shards.glob("*.tar"):
         path.write_bytes(bytes(1024))
-    with pytest.raises(UserError, match=r"none of the 4 shards(?s:.*)jpg, jpeg, png or webp"):
+    with pytest.raises(UserError, match=r"none of the 4 shards(?s:.*)\.jpg \.jpeg \.png \.webp"):
         examples(cfg, 1, start)
 
 

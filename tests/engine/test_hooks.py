@@ -1,3 +1,4 @@
+import json
 import logging
 from types import SimpleNamespace
 
@@ -37,27 +38,44 @@ def test_one_process_keeps_its_statistics():
     assert norm.running_mean.item() == 3.0
 
 
-def after_training(report, finished=True):
-    hook = BrokenImages()
+def after_training(folder, report, finished=True, start=0):
+    hook = BrokenImages(folder)
     loader = SimpleNamespace(report=lambda: report)
-    hook.trainer = SimpleNamespace(data_loader=loader, iter=5 if finished else 3, max_iter=5)
+    hook.trainer = SimpleNamespace(data_loader=loader, iter=5 if finished else 3, max_iter=5, start_iter=start)
     hook.after_train()
 
 
-def test_what_was_left_out_is_reported_at_the_end(caplog):
+def test_what_was_left_out_is_reported_at_the_end(caplog, tmp_path):
     with caplog.at_level(logging.WARNING):
-        after_training({"image cannot be read": ["a.jpg", "b.jpg"]})
+        after_training(tmp_path, {"image cannot be read": ["a.jpg", "b.jpg"]})
     assert "2 x image cannot be read: a.jpg, b.jpg" in caplog.text
 
 
-def test_nothing_left_out_is_not_reported(caplog):
-    after_training({})
-    assert not caplog.text
+def test_nothing_left_out_is_not_reported(caplog, tmp_path):
+    after_training(tmp_path, {})
+    assert not caplog.text and not list(tmp_path.iterdir())
 
 
-def test_a_process_that_stopped_early_reports_without_waiting_for_the_others(monkeypatch, caplog):
+def test_a_run_keeps_what_all_its_parts_left_out(tmp_path):
+    after_training(tmp_path, {"of another run": ["x.jpg"]})
+    after_training(tmp_path, {"image cannot be read": ["\udc80.jpg", "b.jpg"]})
+    after_training(tmp_path, {"image cannot be read": ["a.jpg"], "image is too large": ["c.jpg"]}, start=3)
+    after_training(tmp_path, {}, start=4)
+    kept = json.loads((tmp_path / "left_out.json").read_text())
+    assert kept == {"image cannot be read": ["a.jpg", "b.jpg", "\udc80.jpg"], "image is too large": ["c.jpg"]}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', "\x00"])
+def test_a_damaged_file_of_what_was_left_out_ends_no_training(content, tmp_path, caplog):
+    (tmp_path / "left_out.json").write_text(content)
+    after_training(tmp_path, {"image cannot be read": ["a.jpg"]}, start=3)
+    assert json.loads((tmp_path / "left_out.json").read_text()) == {"image cannot be read": ["a.jpg"]}
+    assert "is damaged" in caplog.text
+
+
+def test_a_process_that_stopped_early_reports_without_waiting_for_the_others(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr("detectron2.utils.comm.gather", None)
-    after_training({"image cannot be read": ["a.jpg"]}, finished=False)
+    after_training(tmp_path, {"image cannot be read": ["a.jpg"]}, finished=False)
     assert "a.jpg" in caplog.text
 
 
@@ -65,7 +83,7 @@ def _report(folder: str) -> None:
     rank = torch.distributed.get_rank()
     records = []
     logging.getLogger("virtex_det.engine.hooks").handlers = [SimpleNamespace(level=0, handle=records.append)]
-    after_training({"image cannot be read": ["both.jpg", f"{rank}.jpg"]})
+    after_training(folder, {"image cannot be read": ["both.jpg", f"{rank}.jpg"]})
     torch.save([record.getMessage() for record in records], f"{folder}/{rank}.pth")
 
 

@@ -56,15 +56,20 @@ class WatchedBatches:
             logger.warning("What else is left out is counted, and reported at the end")
 
 
-def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
-    """Return what several processes left out as a few lines, "" for nothing."""
-    together: dict[str, set[str]] = {}
+def together(reports: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[str]]:
+    """Return by reason the names that any of several reports has, each once, in order."""
+    union: dict[str, set[str]] = {}
     for report in reports:
         for reason, names in report.items():
-            together.setdefault(reason, set()).update(names)
+            union.setdefault(reason, set()).update(names)
+    return {reason: sorted(names) for reason, names in sorted(union.items())}
+
+
+def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
+    """Return what several processes left out as a few lines, "" for nothing."""
     lines = [
-        f"  {len(names)} x {reason}: {', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''}"
-        for reason, names in sorted(together.items())
+        f"  {len(names)} x {reason}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for reason, names in together(reports).items()
     ]
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 

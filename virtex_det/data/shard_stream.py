@@ -13,7 +13,7 @@ from virtex_det.data.examples import Mapper, with_notes
 from virtex_det.data.left_out import LeftOut, check_run
 from virtex_det.data.seeding import seeded
 from virtex_det.errors import UserError
-from virtex_det.image_files import BrokenImage
+from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
 
 
 class Choice(NamedTuple):
@@ -165,8 +165,8 @@ class ShardExamples(torchdata.IterableDataset):
     def _nothing_found(self) -> str:
         return (
             f"none of the {len(self.files)} shards under DATASETS.TRAIN has a sample to train on, as {self.files[0]}.\n"
-            "Expected tar files with a jpg, jpeg, png or webp and a txt or json of the same name, one after the other "
-            "(tar --sort=name); and a DATASETS.TRAIN_FRACTION that leaves some."
+            f"Expected tar files with an image ({' '.join(IMAGE_SUFFIXES)}) and a txt or json of the same name, one "
+            "after the other (tar --sort=name); and a DATASETS.TRAIN_FRACTION that leaves some."
         )
 
 

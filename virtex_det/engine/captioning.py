@@ -14,7 +14,6 @@ import torch
 from detectron2.config import CfgNode
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
@@ -27,11 +26,10 @@ from virtex_det.engine.evaluate import last_checkpoint, load_trained
 from virtex_det.engine.pages import printable, write_page
 from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
-from virtex_det.image_files import BrokenImage
+from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
 from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
-_SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jp2", ".avif")
 
 
 class Captioned(NamedTuple):
@@ -204,9 +202,11 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
 def _find(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
-        found = sorted(find_files(path, _SUFFIXES))
+        found = sorted(find_files(path, IMAGE_SUFFIXES))
         if not found:
-            raise UserError(f"The folder {path} holds no image. Looked for, in all below it: {' '.join(_SUFFIXES)}")
+            raise UserError(
+                f"The folder {path} holds no image. Looked for, in all below it: {' '.join(IMAGE_SUFFIXES)}"
+            )
         return found
     if path.exists():
         return [path]

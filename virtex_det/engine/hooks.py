@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -11,9 +12,10 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.distributed import all_reduce
 
-from virtex_det.data.left_out import summarise
+from virtex_det.data.left_out import summarise, together
 from virtex_det.engine.metrics_file import MetricsWriter
 from virtex_det.engine.progress import Progress
+from virtex_det.engine.run_folder import keep_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,10 @@ class StopOnSignal(HookBase):
 
 
 class BrokenImages(HookBase):
-    """Logs at the end of training what its loader left out, of all processes."""
+    """Logs at the end of training what its loader left out, of all processes, and keeps it in the run folder."""
+
+    def __init__(self, run_folder: str | Path) -> None:
+        self.run_folder = run_folder
 
     def after_train(self) -> None:
         report = self.trainer.data_loader.report()
@@ -134,6 +139,8 @@ class BrokenImages(HookBase):
         reports = comm.gather(report) if self.trainer.iter >= self.trainer.max_iter else [report]
         if summary := summarise(reports):
             logger.warning(summary)
+        if comm.is_main_process():
+            keep_left_out(self.run_folder, together(reports), goes_on=self.trainer.start_iter > 0)
 
 
 @torch.no_grad()

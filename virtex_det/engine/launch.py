@@ -20,7 +20,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from virtex_det.engine.explain import explain, wants_traceback
 from virtex_det.errors import UserError
-from virtex_det.escaping import visible
+from virtex_det.escaping import VisibleText, on_one_screen
 from virtex_det.signals import SIGNALS, Stopped, command, end_with_parent, handling, stop_at_once
 
 
@@ -40,6 +40,8 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     that asks the process to end does it with one line, and with the code that a shell gives for it, 128 and its number.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
+    if logging.lastResort and not logging.lastResort.filters:  # writes warnings where no log was set up
+        logging.lastResort.addFilter(VisibleText())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
     try:
@@ -61,7 +63,7 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
             raise
         if wants_traceback():
             traceback.print_exception(error)
-        print(f"\nerror: {visible(message)}", file=sys.stderr)
+        print(f"\nerror: {on_one_screen(message)}", file=sys.stderr)
         sys.exit(1)
 
 

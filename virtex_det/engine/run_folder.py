@@ -1,6 +1,7 @@
 """The folder of a run: what it keeps, and what a run may not change when it goes on."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -11,11 +12,15 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import leaves, load_config, with_options
 from virtex_det.config.roles import FIXED, is_read, role_of
+from virtex_det.data.left_out import together
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
+logger = logging.getLogger(__name__)
+
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
+LEFT_OUT = "left_out.json"
 RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
@@ -160,6 +165,31 @@ def keep_files(cfg: CfgNode) -> None:
 def keep_classes(run_folder: str | Path, classes: Sequence[str]) -> None:
     """Write the names of the classes that a run is trained on, in the order of their numbers."""
     write_atomically(Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n")
+
+
+def keep_left_out(run_folder: str | Path, left_out: Mapping[str, Sequence[str]], *, goes_on: bool) -> None:
+    """Write which images training could not use, by reason; no file where it used all.
+
+    Args:
+        run_folder: OUTPUT_DIR of the run.
+        left_out: names by reason.
+        goes_on: the run was resumed, and what its folder has of its earlier part stays.
+    """
+    path = Path(run_folder) / LEFT_OUT
+    earlier = _read_left_out(path) if goes_on else {}
+    if left_out or earlier:
+        text = json.dumps(together([earlier, left_out]), ensure_ascii=False, indent=1)
+        write_atomically(path, text + "\n")
+
+
+def _read_left_out(path: Path) -> dict[str, list[str]]:
+    """Return the images of an earlier part of a run; none where the file is damaged, which must end no training."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {str(reason): [str(name) for name in names] for reason, names in content.items()}
+    except (ValueError, AttributeError, TypeError):
+        logger.warning("%s is damaged: it is written anew, without what the run left out before it was resumed", path)
+        return {}
 
 
 def read_classes(run_folder: str | Path) -> tuple[str, ...]:

@@ -28,7 +28,10 @@ from virtex_det.engine.run_folder import (
 )
 from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
+from virtex_det.escaping import VisibleText
 from virtex_det.utils import sweep, write_atomically
+
+_visible_text = VisibleText()
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -85,7 +88,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
         for folder in (run_folder, *run_folder.glob("inference/*")):
             sweep(folder)
     for name in ("fvcore", "detectron2", "virtex_det"):
-        setup_logger(str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2"))
+        log = setup_logger(
+            str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2")
+        )
+        for handler in log.handlers:
+            handler.addFilter(_visible_text)
     logger = logging.getLogger("virtex_det")
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)

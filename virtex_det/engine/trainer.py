@@ -222,7 +222,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(),
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
-            BrokenImages(),
+            BrokenImages(cfg.OUTPUT_DIR),
             FirstSteps(period=_LOG_PERIOD) if on_main else None,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
             # Last, so that it writes what the evaluation has just found.

@@ -177,7 +177,10 @@ def _summarise(classes: Sequence[str], results: Sequence[ClassResult]) -> dict[s
         [visible(name, ""), 100 * found.average_precision, found.cost]
         for name, found in zip(classes, results, strict=True)
     ]
-    logger.info("SVM of each class\n%s", tabulate(table, ["class", "AP", "cost"], floatfmt=("", ".2f", "g")))
+    logger.info(
+        "SVM of each class\n%s",
+        tabulate(table, ["class", "AP", "cost"], floatfmt=("", ".2f", "g"), disable_numparse=[0]),
+    )
     precisions, areas, _ = np.array(results).T * 100
     if np.isnan(precisions).all():
         raise UserError("No class is shown by both training and test images, so there is nothing to average.")

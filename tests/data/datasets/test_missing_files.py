@@ -37,6 +37,11 @@ def test_a_missing_folder_is_all_its_files_missing(dicts):
         leave_out_missing(dicts, "my_set", 0.5)
 
 
+def test_an_image_without_a_file_name_is_left_to_who_reads_it(dicts):
+    del dicts[0]["file_name"]
+    assert dicts[0] in leave_out_missing(dicts, "my_set", 0.5)
+
+
 def test_a_set_that_is_whole_is_returned_as_it_is(dicts, caplog):
     whole = [entry for entry in dicts if entry["image_id"] not in (2, 7)]
     assert leave_out_missing(whole, "my_set", 0.0) is whole and not caplog.text

@@ -5,6 +5,7 @@ import pytest
 
 from virtex_det.data.datasets import load_pairs
 from virtex_det.errors import UserError
+from virtex_det.image_files import IMAGE_SUFFIXES
 
 
 @pytest.fixture
@@ -139,3 +140,10 @@ def test_half_a_character_is_refused_with_its_line(caption, write_lines):
 def test_a_line_nested_without_end_is_refused_with_its_number(write_lines):
     with pytest.raises(UserError, match=r"line 2 is not JSON.*nested too deep"):
         load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, '{"image": "b.jpg", "caption": ' + "[" * 100_000))
+
+
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".TIF", ".Bmp"])
+def test_a_pair_may_have_any_image_that_is_read(suffix, tmp_path):
+    (tmp_path / f"a{suffix}").touch()
+    (tmp_path / "a.txt").write_text("a dog")
+    assert [entry["image_id"] for entry in load_pairs(tmp_path)] == [f"a{suffix}"]

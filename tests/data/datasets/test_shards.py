@@ -62,7 +62,7 @@ def test_captions_come_from_the_text_or_else_the_json(tmp_path, write_shard, fil
     assert sample["captions"] == captions
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "JPG"])
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "JPG", "tif", "bmp", "jp2", "avif"])
 def test_images_may_have_any_common_suffix(tmp_path, write_shard, suffix):
     (sample,) = read(write_shard(tmp_path / "s.tar", 1, {0: {"jpg": None, suffix: b"pixels"}}))
     assert sample["encoded_image"] == b"pixels" and sample["file_name"].endswith(f"s_0.{suffix.lower()}")

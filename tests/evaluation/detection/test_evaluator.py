@@ -302,6 +302,17 @@ def test_a_dataset_without_an_annotation_file_is_evaluated_by_its_dicts(coco, tm
     assert ours["bbox"]["AP-b"] == pytest.approx(theirs["bbox"]["AP-thing 7"])
 
 
+def test_categories_that_look_like_numbers_are_logged_by_their_names(tmp_path, caplog):
+    name = str(tmp_path / "numbers")
+    content = annotations()
+    DatasetCatalog.register(name, lambda: dicts_of(content))
+    MetadataCatalog.get(name).set(evaluator_type="coco", thing_classes=["007", "1e3", "nan"])
+    caplog.set_level("INFO", logger="virtex_det")
+    run(DetectionEvaluator(name, tmp_path), network_output(content))
+    row = caplog.text.partition("Per-category bbox AP")[2].splitlines()[3]
+    assert [cell.strip() for cell in row.split("|")][1::2][:3] == ["007", "1e3", "nan"]
+
+
 def dicts_of(content: dict) -> list[dict]:
     from detectron2.structures import BoxMode
 

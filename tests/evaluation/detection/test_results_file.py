@@ -78,3 +78,10 @@ def test_tables_of_two_runs_show_what_changed_with_the_largest_gain_first():
     rows = [line.split() for line in tables(ours_, theirs).splitlines()]
     assert ["AP", "12.500", "10.000", "2.500"] in rows
     assert rows.index(["dog", "5.000", "5.000", "0.000"]) < rows.index(["cat", "3.000", "4.000", "-1.000"])
+
+
+def test_categories_that_look_like_numbers_keep_their_names():
+    named = {"AP": 12.5, **{f"AP-{name}": 50.0 for name in ("007", "1e3", "nan", "1_0", "-0", "0x1f")}}
+    for text in (tables({"bbox": named}), tables({"bbox": named}, {"bbox": named})):
+        rows = [line.split()[:2] for line in text.splitlines()]
+        assert all([name, "50.000"] in rows for name in ("007", "1e3", "nan", "1_0", "-0", "0x1f"))

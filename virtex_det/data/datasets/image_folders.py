@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from virtex_det.data.datasets.folders import find_files, is_data
 from virtex_det.data.datasets.ids import check_coco_ids, check_id_or_name
 from virtex_det.data.datasets.loading import load_dataset
 from virtex_det.errors import UserError
+from virtex_det.image_files import IMAGE_SUFFIXES
 from virtex_det.text_files import read_json
 
 
@@ -47,12 +47,12 @@ def load_image_folders(name: str, root: str | Path) -> list[dict[str, Any]]:
         UserError: there is no class folder, or one without images.
     """
     folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and is_data(path.name))
-    images = {folder.name: find_files(folder, IMG_EXTENSIONS) for folder in folders}
+    images = {folder.name: find_files(folder, IMAGE_SUFFIXES) for folder in folders}
     empty = [title for title, files in images.items() if not files]
     if empty or not images:
         lacking = f"no image for the classes {', '.join(empty[:10])}" if images else "no class folder"
         raise UserError(
-            f"data set {name}: found {lacking} in {root}; an image is one of {', '.join(IMG_EXTENSIONS)}\n"
+            f"data set {name}: found {lacking} in {root}; an image is one of {', '.join(IMAGE_SUFFIXES)}\n"
             f"Expected images as {root}/CLASS/IMAGE. Unpack the class again, or remove its folder from every split."
         )
     MetadataCatalog.get(name).classes = list(images)

@@ -26,7 +26,7 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
     missing = find_missing(dicts)
     if not missing:
         return dicts
-    found = [entry for entry in dicts if entry["file_name"] not in missing]
+    found = [entry for entry in dicts if str(entry.get("file_name")) not in missing]
     absent = len(dicts) - len(found)
     what = (
         f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no file, e.g.\n"
@@ -44,11 +44,12 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
 def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:
     """Return the files of images that are not there, or are folders, pipes or broken links.
 
-    Lists each folder once: asking for every file is slow on some disks.
+    Lists each folder once: asking for every file is slow on some disks. An image without a file name is for who reads
+    it to judge.
     """
     folders: dict[str, set[str]] = defaultdict(set)
     for entry in dicts:
-        if "encoded_image" not in entry:
+        if "encoded_image" not in entry and "file_name" in entry:
             file = str(entry["file_name"])
             folders[file.rpartition("/")[0]].add(file)
     missing = set()

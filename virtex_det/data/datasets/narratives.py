@@ -17,12 +17,11 @@ from virtex_det.data.datasets.captions import caption_text
 from virtex_det.data.datasets.folders import is_data
 from virtex_det.data.datasets.ids import check_id_or_name
 from virtex_det.errors import UserError
-from virtex_det.image_files import BrokenImage, inspect_image
+from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage, inspect_image
 from virtex_det.text_files import parse_json, read_lines
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _FORM = (
     '{"image_id": "", "caption": "", "timed_caption": [{"utterance": "", "start_time": 0.0, "end_time": 0.1}, ...], '
@@ -124,7 +123,7 @@ class _Images:
         self.root = root
         self._names: dict[str, list[str]] = {}
         for path in sorted(root.iterdir()):
-            if path.suffix.lower() in SUFFIXES and is_data(path.name):
+            if path.suffix.lower() in IMAGE_SUFFIXES and is_data(path.name):
                 self._names.setdefault(path.stem, []).append(path.name)
 
     def find(self, image_id: str) -> tuple[dict[str, Any], bool]:
@@ -137,7 +136,7 @@ class _Images:
         stem = image_id
         if image_id not in self._names and image_id.isascii() and image_id.isdecimal():
             known, stem = int(image_id), image_id.zfill(12)
-        names = self._names.get(stem, [stem + SUFFIXES[0]])
+        names = self._names.get(stem, [stem + IMAGE_SUFFIXES[0]])
         if len(names) > 1:
             raise UserError(
                 f"{self.root} has {' and '.join(names)}, and image {image_id!r} is one of them.\nRemove one."
@@ -263,7 +262,8 @@ def _report_missing(missing: dict[str, str], total: int, image_root: Path, max_m
     if len(missing) > total * (1 if max_missing is None else max_missing):
         raise UserError(
             f"{message}\nAt most a share of {max_missing} may be missing. Complete the download, or check that the "
-            f"folder is the right one: an image is named by its id and {', '.join(SUFFIXES)}, COCO's with 12 digits."
+            f"folder is the right one: an image is named by its id, COCO's with 12 digits, and one of "
+            f"{' '.join(IMAGE_SUFFIXES)}."
         )
     logger.warning(message)
 

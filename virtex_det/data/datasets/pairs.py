@@ -7,11 +7,10 @@ from typing import Any
 from virtex_det.data.datasets.captions import caption_text, keep_captioned
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.errors import UserError
+from virtex_det.image_files import IMAGE_SUFFIXES
 from virtex_det.text_files import parse_json, read_lines, read_text, split_lines
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def load_pairs(path: str | Path) -> list[dict[str, Any]]:
@@ -63,7 +62,7 @@ def _read_folder(folder: Path) -> dict[str, list[str]]:
     if not image_of:
         raise UserError(
             f"{folder} has {len(images)} images and {len(texts)} texts, but no pair of them.\n"
-            "Expected images (jpg, jpeg, png, webp), each beside a text of its name: a.jpg and a.txt."
+            f"Expected images ({' '.join(IMAGE_SUFFIXES)}), each beside a text of its name: a.jpg and a.txt."
         )
     return {str(image.relative_to(folder)): _captions_of(text) for text, image in image_of.items()}
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from virtex_det.data.datasets.captions import caption_text, keep_captioned
 from virtex_det.data.datasets.folders import is_data
-from virtex_det.data.datasets.pairs import IMAGE_SUFFIXES, captions_in
+from virtex_det.data.datasets.pairs import captions_in
 from virtex_det.data.images import Span
 from virtex_det.errors import UserError
+from virtex_det.image_files import IMAGE_SUFFIXES
 from virtex_det.text_files import decode_text, parse_json, read_json
 
 logger = logging.getLogger(__name__)

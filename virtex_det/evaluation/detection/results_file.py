@@ -71,7 +71,7 @@ def tables(ours: Results, theirs: Results | None = None) -> str:
                 for name, *values in rows
                 if name.startswith("AP-") == wanted
             ]
-            table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f")
+            table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f", disable_numparse=[0])
             parts.append(table)
     return "\n\n".join(parts)
 
