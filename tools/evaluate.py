@@ -25,9 +25,8 @@ from detectron2.data import DatasetCatalog
 from virtex_det.data.datasets import check_datasets
 from virtex_det.engine import with_one_screen_errors
 from virtex_det.evaluation.detection.dataset_truth import read_truth
-from virtex_det.evaluation.detection.detections import read_detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.results_file import Results, evaluate_detections, tables
+from virtex_det.evaluation.detection.results_file import Results, evaluate_file, tables
 from virtex_det.evaluation.detection.summary import differences
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 from virtex_det.utils import write_atomically
@@ -39,12 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     truth = _truth(options)
     ours, *others = (
-        evaluate_detections(
-            truth,
-            read_detections(path, truth.image_key),
-            extra_max_detections=options.max_detections,
-            boundary=options.boundary,
-        )
+        evaluate_file(truth, path, extra_max_detections=options.max_detections, boundary=options.boundary)
         for path in filter(None, (options.predictions, options.compare))
     )
     theirs = others[0] if others else None

@@ -198,7 +198,7 @@ def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
     end = content.rfind(b"\n") + 1
     try:
         json.loads(content[end:].decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return content[:end], content[end:]
     return content, b""
 

@@ -14,6 +14,7 @@ from virtex_det.config import leaves, load_config, with_options
 from virtex_det.config.roles import FIXED, is_read, role_of
 from virtex_det.data.left_out import together
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -115,9 +116,9 @@ def read_start(run_folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        report = json.loads(path.read_text())
+        report = read_json(path)
         return {key: report[key] for key in ("path", "sha256", "format")}
-    except (ValueError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): it says what weights the run started from, and its records must say so, too."
             "\nPut it back from a copy of the folder; or delete it, and the records leave out the start."
@@ -208,8 +209,8 @@ def read_classes(run_folder: str | Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        names = read_json(path)
+    except UserError as error:
         raise UserError(f"{path} is damaged: {error}. Delete it; checkpoints of the run have the names too.") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} holds no list of class names. Delete it; checkpoints of the run have the names too.")

@@ -106,7 +106,8 @@ def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     weights.folder.mkdir()
     (weights.folder / "model_final.pth").write_bytes(b"first")
     run = written(tmp_path / "run", "MODEL.WEIGHTS", "moved/model_final.pth", after=weights)
-    (run.folder / "load_report.json").write_text(json.dumps({"sha256": hashlib.sha256(b"first").hexdigest()}))
+    report = {"path": "model_final.pth", "sha256": hashlib.sha256(b"first").hexdigest(), "format": "virtex_det"}
+    (run.folder / "load_report.json").write_text(json.dumps(report))
     check_folders([run])
     (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
     with pytest.raises(UserError, match="did not start from what .*model_final.pth holds now"):

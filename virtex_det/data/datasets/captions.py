@@ -46,12 +46,23 @@ def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[di
         {
             "file_name": str(Path(image_root) / image["file_name"]),
             "image_id": image_id,
-            **{key: image[key] for key in ("height", "width") if key in image},
+            **_size(image, json_file),
             "captions": captions.get(image_id, []),
         }
         for image_id, image in sorted(images.items(), key=lambda item: (isinstance(item[0], str), item[0]))
     ]
     return keep_captioned(dicts, str(json_file))
+
+
+def _size(image: dict[str, Any], json_file: str | Path) -> dict[str, int]:
+    sides = {key: image[key] for key in ("height", "width") if key in image}
+    for key, side in sides.items():
+        if type(side) is not int or not 0 < side < 2**31:
+            raise UserError(
+                f"{json_file}: image {image['id']} has {key} {side!r:.80}; expected a whole number of pixels.\n"
+                "Mend the entry, or take the key out: the size is then the image's own."
+            )
+    return sides
 
 
 def caption_text(value: Any, place: str) -> str:

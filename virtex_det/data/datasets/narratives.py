@@ -1,6 +1,7 @@
 """Reads Localized Narratives (Pont-Tuset et al. 2020): spoken captions with the trace of the narrator's pointer."""
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ _FORM = (
     '{"image_id": "", "caption": "", "timed_caption": [{"utterance": "", "start_time": 0.0, "end_time": 0.1}, ...], '
     '"traces": [[{"x": 0.5, "y": 0.5, "t": 0.0}, ...], ...]}'
 )
+_NUMBERS = frozenset((int, float))  # and not bool
 _POINT = itemgetter("x", "y", "t")
 # Images named in a message or in the log.
 _NAMED = 10
@@ -215,7 +217,7 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
     """Read a line; None, and a remark, where it has no word."""
     # Words recur: one copy of each.
     utterances = [
-        (sys.intern(caption_text(said["utterance"], place)), float(said["start_time"]), float(said["end_time"]))
+        (sys.intern(caption_text(said["utterance"], place)), _seconds(said, "start_time"), _seconds(said, "end_time"))
         for said in record.get("timed_caption") or ()
     ]
     spoken = " ".join(text for text, _, _ in utterances)
@@ -237,9 +239,25 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
     return _Narrative(place, str(record["image_id"]), caption, trace)
 
 
+def _seconds(said: dict[str, Any], key: str) -> float:
+    value = said[key]
+    if type(value) not in _NUMBERS:
+        raise ValueError(f"the word {said['utterance']!r:.40} has {key} {value!r:.80}, and not a number of seconds")
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def _check_numbers(values: Iterable[Any]) -> None:
+    """Refuse what NumPy would read as a number though it is none, such as text and True; null counts as NaN."""
+    for value in values:
+        if value is not None and type(value) not in _NUMBERS:
+            raise ValueError(f"a point has {value!r:.80}; expected numbers under x, y and t")
+
+
 def _points(segments: Iterable[Iterable[dict[str, float]]], place: str, remarks: _Remarks) -> np.ndarray:
     """Return the points of all segments in the order of time; where segments begin has no meaning for words."""
-    values = chain.from_iterable(map(_POINT, chain.from_iterable(segments)))
+    values = [*chain.from_iterable(map(_POINT, chain.from_iterable(segments)))]
+    if not _NUMBERS.issuperset(map(type, values)):
+        _check_numbers(values)
     with np.errstate(over="ignore"):
         points = np.fromiter(values, dtype=np.float32).reshape(-1, 3)
     if not len(points):

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ _MANY, _NEARLY_ALL = 0.02, 0.95
 _REVERSED = 0.01  # share of boxes of negative size that is no single slip any more
 # Polygons whose every number is looked at; more take seconds, and the mapper leaves out and reports a broken one.
 _POLYGONS = 100_000
+_LARGEST = 2**53
 _EMPTY = 1e-5  # pixels, Detectron2's own: narrower boxes are not trained on
 
 _told: set[tuple[str, str]] = set()
@@ -69,6 +71,7 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     _check_fields(images, _IMAGE_FIELDS[style], "image")
     _check_fields(objects, _OBJECT_FIELDS[style], "annotation")
     sizes = _image_sizes(images)
+    _check_ids(objects)
     _check_image_ids(objects, sizes)
     _check_categories(objects, content.get("categories", ()))
     for entry in _without_plain_polygon(objects):
@@ -171,9 +174,10 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
     """Return boxes as float64. # shape: (N, 4)"""
     try:
         values = np.array(boxes.values)
-        if values.dtype.kind in "iuf" and values.shape == (len(boxes.values), 4) and np.isfinite(values).all():
+        is_whole = values.dtype.kind in "iuf" and values.shape == (len(boxes.values), 4) and np.isfinite(values).all()
+        if is_whole and bool not in set(map(type, chain.from_iterable(boxes.values))):  # which NumPy takes for 1
             return values.astype(np.float64)
-    except ValueError:  # rows of several lengths
+    except (TypeError, ValueError):  # rows of several lengths, or no rows
         pass
     for place, box in enumerate(boxes.values):
         found = box.tolist() if isinstance(box, np.ndarray) else box
@@ -187,7 +191,8 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return is_number and bool(-_LARGEST < value < _LARGEST)  # which NaN is not, either
 
 
 def _check_fractions(boxes: Boxes, values: np.ndarray) -> None:
@@ -268,18 +273,31 @@ def _check_fields(entries: Sequence[Mapping[str, Any]], fields: Sequence[str], w
 
 def _image_sizes(images: Sequence[Mapping[str, Any]]) -> dict[Any, tuple[float, float]]:
     sides = [(image["height"], image["width"]) for image in images]
-    values = np.array(sides) if sides else np.ones((0, 2))
-    if values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values > 0)).all():
-        wrong = [k for k, pair in enumerate(sides) if not all(_is_number(side) and side > 0 for side in pair)]
+    if not all(map(_is_side, chain.from_iterable(sides))):
+        wrong = [k for k, pair in enumerate(sides) if not all(map(_is_side, pair))]
         for place in wrong[:1]:
             raise UserError(
                 f"image {images[place]['id']} has height {sides[place][0]!r} and width {sides[place][1]!r}; expected "
-                "the numbers of its pixels."
+                "whole numbers of pixels."
             )
     for image in images:
         if not isinstance(image.get("file_name", ""), str):
             raise UserError(f"image {image['id']} has file_name {image['file_name']!r:.80}; expected text.")
     return {image["id"]: pair for image, pair in zip(images, sides, strict=True)}
+
+
+def _is_side(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 2**31 and value == int(value)
+
+
+def _check_ids(objects: Sequence[Mapping[str, Any]]) -> None:
+    for field in ("image_id", "category_id"):
+        if not {int, str}.issuperset(type(entry[field]) for entry in objects):
+            wrong = next(entry for entry in objects if type(entry[field]) not in (int, str))
+            raise UserError(
+                f"annotation {wrong['id']} has {field} {wrong[field]!r:.80}; expected the id of one of the file's "
+                f"{'images' if field == 'image_id' else 'categories'}."
+            )
 
 
 def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, Any]) -> None:
@@ -355,6 +373,8 @@ def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
         lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
         looked_at = polygons[:_POLYGONS]
         sums = np.fromiter(map(sum, looked_at), np.float64, len(looked_at))
+        if bool in set(map(type, chain.from_iterable(looked_at))):  # which a sum takes for 1
+            return False
     except (TypeError, ValueError):
         return False
     return bool(((lengths >= 6) & (lengths % 2 == 0)).all() and np.isfinite(sums).all())
@@ -378,6 +398,8 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
 def _are_finite(polygon: Sequence[float]) -> bool:
     # A sum is not finite, or is none, if one of its numbers is; nothing in Python looks faster at millions of them.
     try:
+        if bool in set(map(type, polygon)):
+            return False
         return math.isfinite(np.sum(polygon) if isinstance(polygon, np.ndarray) else sum(polygon))
     except TypeError:
         return False

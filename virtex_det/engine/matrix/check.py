@@ -15,7 +15,7 @@ from virtex_det.engine.matrix.runs import Run
 from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
 from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.protocol import FREE
-from virtex_det.engine.run_folder import KEPT_FILES
+from virtex_det.engine.run_folder import KEPT_FILES, read_start
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
@@ -128,10 +128,10 @@ def check_folders(runs: Iterable[Run]) -> None:
 
 def _check_start(run: Run) -> None:
     """Refuse a run that started from weights which have been made anew since."""
-    weights, report = run.after.folder / "model_final.pth" if run.after else None, run.folder / "load_report.json"
-    if not weights or not weights.exists() or not report.exists():
+    weights, start = run.after.folder / "model_final.pth" if run.after else None, read_start(run.folder)
+    if not weights or not weights.exists() or not start:
         return
-    if json.loads(report.read_text())["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
+    if start["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
         raise UserError(f"{run.folder} did not start from what {weights} holds now. Move that folder away.")
 
 

@@ -226,6 +226,6 @@ def _what_failed(failed: dict[Run, str]) -> str:
 
 def _iteration(line: str) -> int:
     try:
-        return json.loads(line)["iteration"] + 1
-    except ValueError:  # being written
+        return int(json.loads(line)["iteration"]) + 1
+    except (ValueError, KeyError, TypeError, RecursionError):  # being written, or damaged
         return 0

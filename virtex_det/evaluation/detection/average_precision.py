@@ -15,7 +15,13 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.boundary import BoundaryPrecision
 from virtex_det.evaluation.detection.detections import Detections, concatenate
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.library_form import box_rows, counted_detections, mask_entries, objects_of
+from virtex_det.evaluation.detection.library_form import (
+    box_rows,
+    counted_detections,
+    images_of,
+    mask_entries,
+    objects_of,
+)
 from virtex_det.evaluation.detection.summary import Tables, category_numbers, coco_numbers, lvis_numbers
 from virtex_det.evaluation.detection.validation import Findings, check_detections
 
@@ -182,10 +188,10 @@ class AveragePrecision:
         self._seen.update(image_ids)
 
     def _match(self, matcher: Any, cut: int, image_ids: Sequence[int], detections: Detections) -> None:
-        images = [self.truth.images[image_id] for image_id in image_ids]
         counted = counted_detections(detections, self.truth, self.task, cut, own_masks=self._own_masks)
         candidates = box_rows(counted) if self.task == "bbox" else mask_entries(counted)
-        matcher.update(images, objects_of(self.truth, image_ids, self.task), candidates)
+        images, objects = images_of(self.truth, image_ids), objects_of(self.truth, image_ids, self.task)
+        matcher.update(images, objects, candidates)
 
     def _new_boundary(self) -> BoundaryPrecision | None:
         return BoundaryPrecision(self.truth, self.limit) if self._wants_boundary else None

@@ -12,6 +12,14 @@ from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.run_lengths import LONGEST_RUN
 
+_IMAGE_FIELDS = ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids")
+
+
+def images_of(truth: GroundTruth, image_ids: Iterable[int]) -> list[dict[str, Any]]:
+    """Return some images with the fields that AP depends on; a library refuses odd values in others."""
+    images = (truth.images[image_id] for image_id in image_ids)
+    return [{name: image[name] for name in _IMAGE_FIELDS if name in image} for image in images]
+
 
 def objects_of(truth: GroundTruth, image_ids: Iterable[int], task: str) -> list[dict[str, Any]]:
     """Return the objects of some images.

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.evaluation.detection.detections import Detections, read_detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.summary import differences
 from virtex_det.evaluation.detection.validation import check_known, name_detection
@@ -59,6 +61,21 @@ def evaluate_detections(
     return {task: metric.result() for task, metric in metrics.items()}
 
 
+def evaluate_file(
+    truth: GroundTruth | VOCGroundTruth,
+    path: str | Path,
+    *,
+    extra_max_detections: Sequence[int] = (),
+    boundary: bool = False,
+) -> Results:
+    """Return what ``evaluate_detections`` does for a results file; its errors name the file."""
+    detections = read_detections(path, truth.image_key)
+    try:
+        return evaluate_detections(truth, detections, extra_max_detections=extra_max_detections, boundary=boundary)
+    except UserError as error:
+        raise UserError(f"{path}, measured against {truth.source}: {error}") from error
+
+
 def tables(ours: Results, theirs: Results | None = None) -> str:
     """Return all numbers as text: totals, then categories; with another run's, what changed comes beside each."""
     parts = []
@@ -97,7 +114,9 @@ def _metrics(
     if boundary and detections.rles is None:
         logger.warning("The detections have no masks, so there is no boundary AP.")
     if detections.rles is not None and not truth.has_masks:
-        logger.warning(f"The detections have masks and {truth.source} does not: boxes alone are measured.")
+        logger.warning(
+            f"The detections have masks, and not every object of {truth.source} has one: boxes alone are measured."
+        )
     elif detections.rles is not None:
         tasks.append("segm")
     return {task: AveragePrecision(truth, task, extra_max_detections=extra, boundary=boundary) for task in tasks}

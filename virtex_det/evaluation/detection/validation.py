@@ -3,6 +3,8 @@
 The libraries are silent about most of it, and hang or crash on the rest.
 """
 
+import contextlib
+import itertools
 import json
 import logging
 from collections import Counter
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Detectors that do not clip their boxes, and the rounding of annotations, stay within it.
 PIXELS_OUTSIDE = 1.0
+_NUMBERS = frozenset((int, float))  # and not bool, nor text that NumPy would read as a number
 _FREQUENCIES = ("r", "c", "f")
 
 
@@ -207,12 +210,11 @@ def _check_polygons(annotation: Mapping[str, Any]) -> None:
 
 def _check_finite(annotations: Sequence[Mapping[str, Any]], polygons: Sequence[int]) -> None:
     """Look at the numbers of all polygons at once, and for the polygon only where one is wrong."""
-    try:
-        rows = [np.array(part, np.float64) for place in polygons for part in annotations[place]["segmentation"]]
-        if not rows or np.isfinite(np.concatenate(rows)).all():
-            return
-    except (TypeError, ValueError, OverflowError):
-        pass
+    rows = [part for place in polygons for part in annotations[place]["segmentation"]]
+    if all(_NUMBERS.issuperset(map(type, part)) for part in rows):
+        with contextlib.suppress(OverflowError):
+            if np.isfinite(np.fromiter(itertools.chain.from_iterable(rows), np.float64)).all():
+                return
     for place in polygons:
         for value in (value for part in annotations[place]["segmentation"] for value in part):
             if not is_number(value):
