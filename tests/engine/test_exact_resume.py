@@ -78,6 +78,14 @@ def test_a_detector_that_samples_proposals_is_bit_equal(detector_cfg, resumed):
     assert_same(*resumed(detector_cfg, *options))
 
 
+def test_a_model_that_remembers_numbers_outside_its_tensors_is_bit_equal(detector_cfg, resumed):
+    head = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
+    maps = ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
+    sizes = ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
+    options = ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
+    assert_same(*resumed(detector_cfg, *head, *maps, *sizes, *options, "SOLVER.CHECKPOINT_PERIOD", 2))
+
+
 @pytest.mark.parametrize("checkpoint", ["model_0000019.pth", "model_0000021.pth", "model_final.pth"])
 def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(pretraining_cfg, resumed, checkpoint):
     options = ("MODEL.TEXTUAL.DROPOUT", 0.3, "SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 3)

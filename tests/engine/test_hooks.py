@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from virtex_det.engine.hooks import BrokenImages, pool_bn_statistics
+from virtex_det.engine.hooks import BrokenImages, pool_bn_statistics, share_buffers
 from virtex_det.engine.launch import launch_processes
 
 
@@ -29,6 +29,20 @@ def test_pooled_statistics_are_those_of_all_images_together(tmp_path):
         mean, variance = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         torch.testing.assert_close(mean, images.mean().view(1))
         torch.testing.assert_close(variance, images.var(correction=0).view(1))
+
+
+def _share(folder: str) -> None:
+    rank = torch.distributed.get_rank()
+    norm = nn.BatchNorm2d(1)
+    norm.running_mean.fill_(rank + 3)
+    share_buffers(norm)
+    torch.save(norm.running_mean, f"{folder}/{rank}.pth")
+
+
+@pytest.mark.slow
+def test_all_ranks_evaluate_the_model_that_is_saved(tmp_path):
+    launch_processes(_share, str(tmp_path), processes=2)
+    assert [torch.load(tmp_path / f"{rank}.pth", weights_only=True).item() for rank in range(2)] == [3, 3]
 
 
 def test_one_process_keeps_its_statistics():

@@ -10,10 +10,11 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
-from torch.distributed import all_reduce
+from torch.distributed import all_reduce, broadcast
 
 from virtex_det.data.left_out import summarise, together
 from virtex_det.engine.metrics_file import MetricsWriter
+from virtex_det.engine.numbers import Values, changed_numbers, numbers_of, set_numbers
 from virtex_det.engine.progress import Progress
 from virtex_det.engine.run_folder import keep_left_out
 
@@ -114,6 +115,32 @@ class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
             writer.close()
 
 
+class Numbers(HookBase):
+    """Collects, for the checkpoint, what the model of each process remembers outside its tensors.
+
+    Attributes:
+        of_all: what has changed since the model was built, by process.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Look at a model that has just been built; not in DDP."""
+        self.model = model
+        self.built = numbers_of(model)
+        self.of_all: list[Values] = []
+
+    def after_step(self) -> None:
+        self.of_all = [changed_numbers(self.model, self.built)]
+        if self.of_all[0]:  # in all processes or in none
+            self.of_all = comm.all_gather(self.of_all[0])
+
+    def state_dict(self) -> dict[str, list[Values]]:
+        return {"of_all": self.of_all} if any(self.of_all) else {}
+
+    def load_state_dict(self, state_dict: dict[str, list[Values]]) -> None:
+        self.of_all = state_dict["of_all"]
+        set_numbers(self.model, self.of_all[comm.get_rank() % len(self.of_all)])
+
+
 class StopOnSignal(HookBase):
     """Ends training between two steps, in all processes after the same one, when a signal has asked any of them to."""
 
@@ -141,6 +168,20 @@ class BrokenImages(HookBase):
             logger.warning(summary)
         if comm.is_main_process():
             keep_left_out(self.run_folder, together(reports), goes_on=self.trainer.start_iter > 0)
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the buffers of the main one, which a checkpoint holds; a collective call.
+
+    Batch norm without synchronisation keeps averages of each rank's own images. So all ranks evaluate the model that is
+    saved, and a resumed run, which gives all ranks the saved one, evaluates the same.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            broadcast(buffer, 0)
 
 
 @torch.no_grad()

@@ -29,7 +29,15 @@ from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
 from virtex_det.engine.explain import MODEL_KEYS, building, diverged
-from virtex_det.engine.hooks import BrokenImages, EvalHook, PeriodicWriter, PreciseBN, StopOnSignal
+from virtex_det.engine.hooks import (
+    BrokenImages,
+    EvalHook,
+    Numbers,
+    PeriodicWriter,
+    PreciseBN,
+    StopOnSignal,
+    share_buffers,
+)
 from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restore
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
 from virtex_det.engine.preflight import check_training
@@ -221,6 +229,7 @@ class Trainer(DefaultTrainer):
             hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume has its time, too
             hooks.LRScheduler(),
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
+            Numbers(self.checkpointer.model),
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
             BrokenImages(cfg.OUTPUT_DIR),
             FirstSteps(period=_LOG_PERIOD) if on_main else None,
@@ -348,6 +357,7 @@ class Trainer(DefaultTrainer):
         done = min(self.iter + 1, self.max_iter)
         results = recorded_results(self.cfg, done) if done == self.start_iter else None
         if results is None:
+            share_buffers(self.model)
             try:
                 with self.stop.at_once():
                     results = self.test(self.cfg, self.model)
