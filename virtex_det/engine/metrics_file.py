@@ -59,7 +59,7 @@ def recent(storage: EventStorage) -> Recent:
     """Return what a storage's next lines depend on, as plain values for a checkpoint."""
     found = {}
     for name, smooth in storage.smoothing_hints().items():
-        values = storage.history(name).values()[-storage.count_samples(name, WINDOW) :]
+        values = storage.history(name).values()[-storage.count_samples(name, WINDOW) if smooth else -1 :]
         found[name] = {"smooth": smooth, "values": [(float(value), int(iteration)) for value, iteration in values]}
     return found
 
