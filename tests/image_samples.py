@@ -3,14 +3,18 @@
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)
 ORIENTATION = 274
+
+
+Tags = Sequence[tuple[int, int, tuple[int, ...]]]  # number, kind, values
 
 
 class Sample(NamedTuple):
@@ -42,7 +46,9 @@ def png(values: np.ndarray, colour_type: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff(data: bytes, bits: tuple[int, ...], photometric: int, *, extra: tuple[int, ...] = (), kind: int = 1) -> bytes:
+def tiff(
+    data: bytes, bits: tuple[int, ...], photometric: int, *, extra: tuple[int, ...] = (), kind: int = 1, more: Tags = ()
+) -> bytes:
     """Return a TIFF of 4 x 6 pixels. ``kind`` is the sample format: 1 unsigned, 2 signed, 3 float."""
     tags: list[tuple[int, int, tuple[int, ...]]] = [
         (256, 3, (6,)),
@@ -57,6 +63,7 @@ def tiff(data: bytes, bits: tuple[int, ...], photometric: int, *, extra: tuple[i
     ]
     tags += [(338, 3, extra)] if extra else []
     tags.append((339, 3, (kind,) * len(bits)))
+    tags = sorted([*(tag for tag in tags if tag[0] not in [other[0] for other in more]), *more])
     fields = {tag: struct.pack(f"<{len(values)}{' HI'[kind - 2]}", *values) for tag, kind, values in tags}
     outside = 8 + 2 + 12 * len(tags) + 4
     fields[273] = struct.pack("<I", outside + sum(len(field) for field in fields.values() if len(field) > 4))
@@ -123,6 +130,7 @@ def samples() -> dict[str, Sample]:
         "rgb bmp": Sample("bmp", encoded(Image.fromarray(COLOUR), "BMP"), COLOUR),
         "rgb ppm": Sample("ppm", encoded(Image.fromarray(COLOUR), "PPM"), COLOUR),
         "rgb tiff": Sample("tif", encoded(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw"), COLOUR),
+        "palette tiff": Sample("tif", encoded(_palette(), "TIFF"), COLOUR),
         "rgb webp": Sample("webp", encoded(Image.fromarray(COLOUR), "WEBP", **lossless["webp"]), COLOUR),
         "rgb jpeg 2000": Sample("jp2", encoded(Image.fromarray(COLOUR), "JPEG2000"), COLOUR),
         "rgb jpeg": Sample("jpg", encoded(Image.fromarray(COLOUR), "JPEG", quality=100, subsampling=0), COLOUR, 3),
@@ -213,6 +221,12 @@ def _twelve_colours() -> bytes:
     return (COLOUR.astype(float) * 4095 / 255).round().astype(">u2").tobytes()
 
 
+def _long_text() -> PngImagePlugin.PngInfo:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("note", "x" * 2_000_000, zip=True)
+    return text
+
+
 def refused() -> dict[str, tuple[str, bytes, str]]:
     """Return kinds that are refused, by name: suffix, content, and what the message says."""
     dark = np.linspace(0, 4095, 24).astype(np.uint16).reshape(4, 6)
@@ -237,6 +251,21 @@ def refused() -> dict[str, tuple[str, bytes, str]]:
         "rgb and two channels": ("tif", tiff(bytes(120), (8,) * 5, 2, extra=(0, 0)), "It has 5 channels"),
         "cmyk and a channel": ("tif", tiff(bytes(120), (8,) * 5, 5, extra=(0,)), "It has 5 channels"),
         "two channels": ("tif", tiff(bytes(48), (8, 8), 1, extra=(0,)), "It has 2 channels"),
+        "planar colours of 16 bits": (
+            "tif",
+            tiff(bytes(144), (16,) * 3, 2, more=[(284, 3, (2,))]),
+            "planar.*interleaved",
+        ),
+        "palette of 8 bits in tiff": (
+            "tif",
+            tiff(GREY.tobytes(), (8,), 3, more=[(320, 3, tuple(range(256)) * 3)]),
+            "palette.*black",
+        ),
+        "png with a text without end": (
+            "png",
+            encoded(Image.fromarray(GREY), "PNG", pnginfo=_long_text()),
+            "A text of that length.*exiftool",
+        ),
         "pages": ("tif", encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "It has 2 pages"),
         "drawn in alpha alone": ("png", encoded(Image.fromarray(alone), "PNG"), "alpha channel alone"),
         "postscript": ("jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "It is PostScript.*JPEG"),

@@ -176,12 +176,16 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
             f"Image is too large: {shown}\nPillow says: {error}\nCut it into tiles, or make it smaller.",
             "image is too large",
         ) from error
-    except Exception as error:  # for damage Pillow raises OSError, SyntaxError, struct.error ... as the format has it
+    except ValueError as error:
+        if "text" not in str(error).lower():
+            raise _damaged(shown, error) from error
         raise BrokenImage(
-            f"Image cannot be read: {shown}\n"
-            f"Pillow says: {error}\n"
-            "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
+            f"Image cannot be read: {shown}\nPillow says: {error}\nA text of that length stands beside its pixels: "
+            "remove it, for example with exiftool -all= FILE.",
+            "image with too long a text",
         ) from error
+    except Exception as error:  # for damage Pillow raises OSError, SyntaxError, struct.error ... as the format has it
+        raise _damaged(shown, error) from error
 
 
 def _ends_early(image: Image.Image, head: bytes) -> bool:
@@ -210,6 +214,14 @@ def _file(source: Source) -> BinaryIO:
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _damaged(shown: str, error: Exception) -> BrokenImage:
+    return BrokenImage(
+        f"Image cannot be read: {shown}\n"
+        f"Pillow says: {error}\n"
+        "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
+    )
 
 
 def _not_opened(shown: str, error: UserError) -> BrokenImage:

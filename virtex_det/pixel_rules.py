@@ -23,6 +23,8 @@ _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 # Tags of TIFF.
 _SUBFILE_TYPE, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT = 254, 258, 262, 277, 339
+_PLANAR, _COLOUR_MAP = 284, 320
+_APART = 2
 _SMALLER, _MASK = 1, 4  # subfile types: what repeats or describes another page
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
@@ -36,13 +38,14 @@ class NoRule(Exception):
 
 
 def check_channels(image: Image.Image) -> None:
-    """Refuse a TIFF of which Pillow would read a part: of its channels, or of its pages.
+    """Refuse a TIFF of which Pillow would read a part, of its channels or of its pages, or what is not there.
 
     Args:
         image: opened, not loaded.
 
     Raises:
-        NoRule: it has other than 1, 3 or 4 channels (grey with alpha apart), several pages, or signed bytes.
+        NoRule: it has other than 1, 3 or 4 channels (grey with alpha apart), several pages, signed bytes, deep channels
+            one behind the other, or a palette of too few bits.
     """
     if image.format != "TIFF":
         return
@@ -55,6 +58,17 @@ def check_channels(image: Image.Image) -> None:
         )
     if _SIGNED in _tag(image, _SAMPLE_FORMAT, ()) and image.mode != "I":
         raise NoRule("Its pixels are signed bytes.\nSave it with unsigned ones.", "image of signed bytes")
+    if _tag(image, _PLANAR, 1) == _APART and channels > 1 and _bits(image) > 8:
+        raise NoRule(
+            f"Its channels of {_bits(image)} bits lie one behind the other (planar), which Pillow misreads.\n"
+            "Save it with interleaved channels, or with 8 bits.",
+            "planar image of more than 8 bits",
+        )
+    if image.mode == "P" and 0 < max(_tag(image, _COLOUR_MAP, (0,))) < 256:
+        raise NoRule(
+            "Its palette has colours of 8 bits where TIFF has 16, so that it would be black.\nSave it as RGB.",
+            "palette that would be black",
+        )
     _check_pages(image)
 
 

@@ -62,6 +62,12 @@ def test_a_detection_without_a_mask_is_drawn_as_its_box():
     assert (picture[16 * scale, 8 * scale] != 200).any() and (picture[16 * scale, 16 * scale] == 200).all()
 
 
+@pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
+def test_a_long_thin_image_is_drawn(size):
+    detection = {**square(), "bbox": [0, 0, *size[::-1]], "segmentation": None}
+    assert min(draw_instances(np.zeros((*size, 3), np.uint8), [detection], {1: "line"}).shape) >= 1
+
+
 def test_large_images_shrink():
     assert draw_instances(np.zeros((600, 900, 3), np.uint8), [], {}).shape == (round(SIDE * 600 / 900), SIDE, 3)
 

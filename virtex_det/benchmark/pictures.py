@@ -109,6 +109,7 @@ def draw_instances(image: np.ndarray, instances: Sequence[dict], names: Mapping[
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     scale = max(int(scale), 1) if scale >= 1 else scale
+    scale = max(scale, 0.6 / min(height, width))  # of a long, thin image a pixel stays
     interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
     for instance in instances:

@@ -2,10 +2,10 @@
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.engine import DefaultPredictor
 
 from virtex_det.checkpoint import follow_weights
+from virtex_det.data.mappers.detection import ResizeShortestEdge
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
 
@@ -43,5 +43,5 @@ class Predictor(DefaultPredictor):
         if self.cfg.DATASETS.TEST:
             self.metadata = MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
         shortest = self.cfg.INPUT.MIN_SIZE_TEST
-        self.aug = T.ResizeShortestEdge([shortest, shortest], self.cfg.INPUT.MAX_SIZE_TEST)
+        self.aug = ResizeShortestEdge([shortest, shortest], self.cfg.INPUT.MAX_SIZE_TEST)
         self.input_format = self.cfg.INPUT.FORMAT

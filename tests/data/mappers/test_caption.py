@@ -1,11 +1,15 @@
+import resource
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from virtex_det import get_cfg
 from virtex_det.data import CaptionMapper, SentencePieceTokenizer
 from virtex_det.data.mappers.caption import WordExchange, exchange_left_and_right
+from virtex_det.data.mappers.pretraining import build_image_transform
 from virtex_det.errors import UserError
 
 
@@ -86,6 +90,25 @@ def test_evaluation_takes_the_first_caption_and_the_centre_whatever_the_seed(cfg
     # 40 x 60 becomes 16 x 24, of which the middle 16 columns stay.
     whole = np.asarray(Image.open(example["file_name"]).resize((24, 16), Image.Resampling.BILINEAR))[:, 4:20]
     assert np.abs(mapped[0]["image"].permute(1, 2, 0).numpy().astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 65_000), (65_000, 1)])
+def test_an_image_however_long_takes_no_memory(cfg, tmp_path, size):
+    path = tmp_path / "thin.png"
+    Image.fromarray(np.full((*size, 3), 7, np.uint8)).save(path)
+    example = {"file_name": str(path), "image_id": 1, "captions": ["a line"]}
+    cfg.INPUT.CAPTION.CROP_SIZE = 224
+    for is_train in (True, False):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert CaptionMapper(cfg, is_train)(example)["image"].shape == (3, 224, 224)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def test_a_long_image_keeps_its_middle(cfg):
+    pixels = torch.arange(3 * 4 * 1000).reshape(3, 4, 1000).remainder(251).to(torch.uint8)
+    cfg.INPUT.CAPTION.CROP_SIZE = 8
+    resized = v2.functional.center_crop(v2.functional.resize(pixels, [8]), [8])
+    assert (build_image_transform(cfg, False)(pixels).int() - resized.int()).abs().max() <= 1
 
 
 def test_training_draws_from_all_captions(cfg, example):

@@ -5,6 +5,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import DatasetMapper
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from virtex_det import get_cfg
@@ -110,6 +111,21 @@ def test_the_fast_resize_is_another_kernel_than_the_default(cfg, example):
     exact = DetectionMapper(cfg, False)(example)["image"]
     cfg.INPUT.FAST_RESIZE = True
     assert not torch.equal(DetectionMapper(cfg, False)(example)["image"], exact)
+
+
+@pytest.mark.parametrize("mapper", [DetectionMapper, MAPPER_REGISTRY.get("DatasetMapper")])
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (3, 9000), (1, 1)])
+def test_of_the_longest_and_thinnest_image_a_pixel_stays(cfg, tmp_path, size, fast, mapper):
+    cfg.INPUT.FAST_RESIZE = fast
+    path = tmp_path / "thin.png"
+    Image.fromarray(np.full((*size, 3), 7, np.uint8)).save(path)
+    box = {"bbox": [0, 0, *size[::-1]], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    polygon = [0, 0, size[1], 0, size[1], size[0], 0, size[0]]
+    example = {"file_name": str(path), "image_id": 1, "annotations": [{**box, "segmentation": [polygon]}]}
+    for is_train in (True, False):
+        image = mapper(cfg, is_train)(example)["image"]
+        assert min(image.shape[1:]) >= 1 and max(image.shape) <= 1333 and (image == 7).all()
 
 
 def test_an_image_without_objects_gives_empty_instances(cfg, example):

@@ -35,6 +35,13 @@ class DatasetMapper(data.DatasetMapper):
 
     skips_broken_images = True
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Read what Detectron2's reads."""
+        options = super().from_config(cfg, is_train)
+        augmentations = [_with(ResizeShortestEdge, augmentation) for augmentation in options["augmentations"]]
+        return {**options, "augmentations": augmentations}
+
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into what Detectron2's models take.
 
@@ -65,14 +72,22 @@ class FastResizeTransform(T.ResizeTransform):
         return resized[0].permute(1, 2, 0).numpy()
 
 
-class FastResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's ResizeShortestEdge, drawing the same sizes, by FastResizeTransform."""
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's ResizeShortestEdge, drawing the same sizes, which leaves at least a pixel of a long, thin image."""
+
+    transform: type[T.ResizeTransform] = T.ResizeTransform
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         resize = super().get_transform(image)
         if not isinstance(resize, T.ResizeTransform):
             return resize
-        return FastResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
+        return self.transform(resize.h, resize.w, max(resize.new_h, 1), max(resize.new_w, 1), resize.interp)
+
+
+class FastResizeShortestEdge(ResizeShortestEdge):
+    """ResizeShortestEdge by FastResizeTransform."""
+
+    transform = FastResizeTransform
 
 
 @MAPPER_REGISTRY.register()
@@ -125,8 +140,8 @@ class DetectionMapper:
                 "Set DATALOADER.MAPPER DatasetMapper for Detectron2's own."
             )
         augmentations = detection_utils.build_augmentation(cfg, is_train)
-        if cfg.INPUT.FAST_RESIZE:
-            augmentations = [_fast(augmentation) for augmentation in augmentations]
+        resize = FastResizeShortestEdge if cfg.INPUT.FAST_RESIZE else ResizeShortestEdge
+        augmentations = [_with(resize, augmentation) for augmentation in augmentations]
         crops = is_train and cfg.INPUT.CROP.ENABLED
         if crops and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and find_spec("shapely") is None:
             raise UserError(
@@ -211,10 +226,11 @@ class DetectionMapper:
         return copied
 
 
-def _fast(augmentation: T.Augmentation) -> T.Augmentation:
+def _with(resize: type[ResizeShortestEdge], augmentation: T.Augmentation) -> T.Augmentation:
+    """Return an augmentation, with ours in place of Detectron2's resize."""
     if type(augmentation) is not T.ResizeShortestEdge:
         return augmentation
-    return FastResizeShortestEdge(augmentation.short_edge_length, augmentation.max_size, augmentation.sample_style)
+    return resize(augmentation.short_edge_length, augmentation.max_size, augmentation.sample_style)
 
 
 def _fault_of_box(box: Any) -> str:

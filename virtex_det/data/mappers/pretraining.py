@@ -10,6 +10,8 @@ from torchvision.transforms import v2
 from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
 
+_LONGEST = 64  # times the shorter side; beyond it, only the middle is enlarged for a centre crop
+
 
 class PretrainingMapper:
     """Image augmentation of VirTex (sec. 3.2): crop, flip, colour jitter. All randomness is torch's.
@@ -89,11 +91,20 @@ class PretrainingMapper:
         return image.contiguous(), is_flipped
 
 
+def _middle(image: torch.Tensor) -> torch.Tensor:
+    """Return the middle of a very long image (3, H, W): enlarged as a whole it might fill the memory."""
+    height, width = image.shape[1:]
+    longest = _LONGEST * min(height, width)
+    if max(height, width) <= longest:
+        return image
+    return v2.functional.center_crop(image, [min(height, longest), min(width, longest)])
+
+
 def build_image_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:
     """Build the image part of INPUT.CAPTION: random crop and colour jitter in training, else a centre crop."""
     caption = cfg.INPUT.CAPTION
     if not is_train:
-        return v2.Compose([v2.Resize(caption.CROP_SIZE), v2.CenterCrop(caption.CROP_SIZE)])
+        return v2.Compose([_middle, v2.Resize(caption.CROP_SIZE), v2.CenterCrop(caption.CROP_SIZE)])
     crop = v2.RandomResizedCrop(caption.CROP_SIZE, scale=tuple(caption.CROP_SCALE))
     jitter = v2.ColorJitter(*caption.COLOR_JITTER)
     return v2.Compose([crop, v2.RandomApply([jitter], p=caption.COLOR_JITTER_PROB)])
