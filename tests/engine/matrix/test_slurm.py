@@ -174,3 +174,17 @@ def test_submitit_is_imported_by_those_who_use_slurm_alone():
     code = "import json, sys, virtex_det.engine.matrix.slurm; print(json.dumps('submitit' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) is False
+
+
+@pytest.mark.parametrize(
+    ("folder", "resources"),
+    [
+        ("a\ntouch pwned\n#", CPU),
+        ("a", CPU._replace(partition="gpu\ntouch pwned")),
+        ("a", CPU._replace(more={"comment": "x\rtouch pwned"})),
+        ("a", CPU._replace(more={"x\ntouch pwned\n#": "1"})),
+    ],
+)
+def test_no_name_becomes_a_command_of_a_jobs_script(folder, resources, tmp_path):
+    with pytest.raises(UserError, match="without line feeds"):
+        SlurmLauncher(tmp_path / folder, resources, cluster="local")

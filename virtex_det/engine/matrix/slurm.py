@@ -51,8 +51,10 @@ class SlurmLauncher:
             cluster: of submitit's: "slurm", or "local" for processes of this machine.
 
         Raises:
-            UserError: submitit is not installed, or there is no Slurm here.
+            UserError: submitit is not installed, there is no Slurm here, or a name would not stay in its line of the
+                job's script.
         """
+        _check_lines({"output": folder.resolve(), "--slurm-partition": resources.partition, **resources.more})
         self.at_once, self.resources, self.cluster = at_once or 1000, resources, cluster
         self.executor = _executor(folder.resolve(), resources, cluster)
 
@@ -122,6 +124,13 @@ class _Training:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _check_lines(words: Mapping[str, Any]) -> None:
+    """Refuse words with line feeds: in a script for sbatch the next line is a command."""
+    for name, value in words.items():
+        if not f"{name}{value}".isprintable():
+            raise UserError(f"{name} is {str(value)!r}: a job's script takes it without line feeds and their like.")
 
 
 def _executor(folder: Path, resources: Resources, cluster: str) -> "submitit.AutoExecutor":
