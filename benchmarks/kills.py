@@ -61,6 +61,10 @@ RESIDUAL_C4 = (
     "SOLVER.STEPS",
     "(9,)",
 )
+RETINANET = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
+RETINANET += ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
+RETINANET += ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
+RETINANET += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
 PRETRAINING = ("MODEL.TEXTUAL.VOCAB_SIZE", 80, "MODEL.TEXTUAL.HIDDEN_SIZE", 16, "MODEL.TEXTUAL.FEEDFORWARD_SIZE", 32)
 PRETRAINING += ("MODEL.TEXTUAL.DROPOUT", 0.3, "MODEL.TEXT_ENCODER.DROPOUT", 0.3, "MODEL.ICMLM.DROPOUT", 0.3)
 PRETRAINING += ("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32)
@@ -83,6 +87,7 @@ KINDS = {
     "mask_rcnn_precise_bn": Kind(
         "detectron2/scenes_segm.yaml", (*FPN, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2)
     ),
+    "retinanet": Kind("detectron2/scenes_segm.yaml", (*FPN, *RETINANET)),
     "faster_rcnn_c4": Kind("detectron2/voc_det_default_init_24k.yaml", (*DETECTOR, *RESIDUAL_C4)),
     "bicaptioning": Kind("pretrain/scenes_bicaptioning.yaml", (*PRETRAINING, *LOOKAHEAD)),
     "captioning": Kind("pretrain/scenes_captioning.yaml", (*PRETRAINING, *SAMPLED)),
@@ -220,8 +225,8 @@ def wait(process: int) -> int:
 
 
 def orphans(session: int) -> list[str]:
-    """Return what is left of a session after twelve seconds at most."""
-    for _ in range(120):
+    """Return what is left of a session after a minute: several processes end their step, save and leave together."""
+    for _ in range(600):
         left = list(processes_of(session))
         if not left:
             return []

@@ -102,9 +102,14 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, earlier)
 
 
-def end_with_parent(number: int = signal.SIGKILL) -> None:
-    """Have this process get a signal when the one that started it ends in any way; on Linux alone."""
-    parent = os.getppid()
+def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
+    """Have this process get a signal when the one that started it ends in any way; on Linux alone.
+
+    Args:
+        number: of the signal.
+        parent: number of the process that started this one, where it may have ended before the call.
+    """
+    parent = parent or os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it ended before the call

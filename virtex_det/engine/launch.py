@@ -145,7 +145,7 @@ def launch_processes(
                 num_machines=machines,
                 machine_rank=machine,
                 dist_url=dist_url,
-                args=(function, *args),
+                args=(os.getpid(), function, *args),
             )
     except ProcessExitedException as error:
         if error.signal_name:
@@ -168,8 +168,8 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
         child.terminate()
 
 
-def _one_of_several(function: Callable[..., object], *args: object) -> None:
-    end_with_parent(signal.SIGTERM)
+def _one_of_several(parent: int, function: Callable[..., object], *args: object) -> None:
+    end_with_parent(signal.SIGTERM, parent)
     with_one_screen_errors(_in_group, function, *args)
 
 

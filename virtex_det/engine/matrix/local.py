@@ -1,6 +1,7 @@
 """Runs as processes of this machine, its cores and GPUs shared out among them."""
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ class LocalLauncher:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment | self._gpus_of(slot) | run.environment(),
-                preexec_fn=_end_with_runner,
+                preexec_fn=functools.partial(end_with_parent, signal.SIGTERM, os.getpid()),
                 pass_fds=[lock],  # the folder stays locked as long as the run lives, whatever becomes of this process
             )
         self.jobs.append(LocalJob(process, slot))
@@ -77,10 +78,6 @@ class LocalJob:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def _end_with_runner() -> None:
-    end_with_parent(signal.SIGTERM)
 
 
 def visible_gpus() -> list[str]:
