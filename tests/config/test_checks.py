@@ -185,6 +185,37 @@ def test_there_are_many_malformed_values():
     assert len(MALFORMED) > 200
 
 
+OF_ANOTHER_TYPE = {
+    bool: (1, "yes", []),
+    int: (1.5, "3", [], True, 10**30, -(10**30), float("nan"), float("inf")),
+    float: ("x", [], True, float("nan"), -float("inf")),
+    str: (3, [], "\0", "two\nlines", "\ud800"),
+    tuple: (3, "x", (None,), ([],)),
+    list: (3, "x", (None,), ([],)),
+}
+LEAVES = [(key, default) for key, default in leaves(get_cfg()) if default is not None]
+
+
+@pytest.fixture(scope="module")
+def defaults():
+    return get_cfg()
+
+
+@pytest.mark.parametrize(("key", "default"), LEAVES, ids=[key for key, _ in LEAVES])
+def test_no_key_takes_a_value_of_another_type(defaults, key, default):
+    cfg = defaults.clone()
+    *sections, name = key.split(".")
+    node = cfg
+    for section in sections:
+        node = node[section]
+    for value in (None, CfgNode(), *OF_ANOTHER_TYPE[type(default)]):
+        if key == "SOLVER.NO_DECAY" and isinstance(value, str):
+            continue  # a pattern may hold any character
+        node[name] = value
+        with pytest.raises(UserError, match=name):
+            check_config(cfg)
+
+
 @pytest.fixture(scope="module")
 def sound():
     return load_config(CONFIG, [])

@@ -1,8 +1,8 @@
 """What every key of a config must be, Detectron2's keys too: a wrong value is named before anything is built."""
 
-import math
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from detectron2 import modeling
@@ -13,9 +13,12 @@ from virtex_det.config.contradictions import CHANNELS, contradictions
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.nodes import leaves
 from virtex_det.config.rules import (
+    LARGEST,
     Rule,
+    anything,
     either,
     exactly,
+    line,
     number,
     one_of,
     registered,
@@ -32,6 +35,7 @@ _SHOWN = 8  # faults in one message: it fits on a screen
 _LARGEST_SEED = 2**32 - 2**16
 
 SHARE = number(0, 1)
+MOST_LAYERS = 1000  # more are a mistake, and building them would not end
 NOT_NEGATIVE = number(0)
 POSITIVE = number(above=0)
 NORMS = one_of("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
@@ -39,6 +43,7 @@ BOX_LOSSES = one_of("smooth_l1", "giou", "diou", "ciou")
 
 # By dotted name or shell pattern; the first that fits a key holds.
 RULES: dict[str, Rule] = {
+    "VERSION": exactly(2, "the only version of configs that there is now"),
     # Names of what is built.
     "MODEL.META_ARCHITECTURE": registered(lambda: modeling.META_ARCH_REGISTRY),
     "MODEL.BACKBONE.NAME": registered(lambda: modeling.BACKBONE_REGISTRY),
@@ -67,22 +72,22 @@ RULES: dict[str, Rule] = {
     "MODEL.RESNETS.OUT_FEATURES": several(text(), 1),
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": several(switch(), 4, 4),
     "MODEL.RESNETS.*": whole(1),  # the rest of them: depth, groups, widths, dilation
-    "MODEL.CAPTION_RESNET.BLOCKS": several(whole(1), 0, 4),
+    "MODEL.CAPTION_RESNET.BLOCKS": several(whole(1, MOST_LAYERS), 0, 4),
     "MODEL.FPN.OUT_CHANNELS": whole(1),
     "MODEL.ANCHOR_GENERATOR.SIZES": several(several(POSITIVE, 1), 1),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": several(several(POSITIVE, 1), 1),
     "MODEL.ANCHOR_GENERATOR.ANGLES": several(several(number(), 1), 1),
     "MODEL.ANCHOR_GENERATOR.OFFSET": number(0, below=1),
-    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": NOT_NEGATIVE,
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": whole(0),
     "MODEL.*.CONV_DIMS": several(either(whole(1), exactly(-1, "as many as come in")), 1),
     "MODEL.*.CONV_DIM": whole(1),
     "MODEL.*.CONVS_DIM": whole(1),
     "MODEL.*.FC_DIM": whole(1),
-    "MODEL.*.NUM_FC": whole(0),
-    "MODEL.*.NUM_CONV": whole(0),
-    "MODEL.*.NUM_CONVS": whole(0),
+    "MODEL.*.NUM_FC": whole(0, MOST_LAYERS),
+    "MODEL.*.NUM_CONV": whole(0, MOST_LAYERS),
+    "MODEL.*.NUM_CONVS": whole(0, MOST_LAYERS),
     "MODEL.*.POOLER_RESOLUTION": whole(1),
-    "MODEL.*.POOLER_SAMPLING_RATIO": whole(0),
+    "MODEL.*.POOLER_SAMPLING_RATIO": whole(0, 100),
     "MODEL.*.NUM_KEYPOINTS": whole(1),
     "MODEL.*.MIN_KEYPOINTS_PER_IMAGE": whole(0),
     "MODEL.*.COMMON_STRIDE": whole(1),
@@ -106,11 +111,11 @@ RULES: dict[str, Rule] = {
     "MODEL.*.TOPK_CANDIDATES_TEST": whole(1),
     "MODEL.*.NMS_THRESH*": SHARE,
     "MODEL.*.SCORE_THRESH_TEST": SHARE,
-    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": NOT_NEGATIVE,
+    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": whole(0),
     "MODEL.PANOPTIC_FPN.COMBINE.*_THRESH": SHARE,
     # Text.
     "MODEL.*.VOCAB_SIZE": whole(5),  # four special tokens and one piece
-    "MODEL.*.NUM_LAYERS": whole(1),
+    "MODEL.*.NUM_LAYERS": whole(1, MOST_LAYERS),
     "MODEL.*.HIDDEN_SIZE": whole(1),
     "MODEL.*.ATTENTION_HEADS": whole(1),
     "MODEL.*.FEEDFORWARD_SIZE": whole(1),
@@ -133,7 +138,7 @@ RULES: dict[str, Rule] = {
     "DATASETS.SUBSET_SEED": whole(-(2**63), 2**63 - 1),
     "DATASETS.CAPTIONS_PER_IMAGE": whole(0),
     "DATASETS.MAX_MISSING_FILES": SHARE,
-    "DATALOADER.NUM_WORKERS": whole(0),
+    "DATALOADER.NUM_WORKERS": whole(0, 1024),
     "DATALOADER.SAMPLER_TRAIN": one_of("TrainingSampler", "RepeatFactorTrainingSampler"),
     "DATALOADER.REPEAT_THRESHOLD": SHARE,
     "DATALOADER.TEST_BATCH_SIZE": whole(1),
@@ -182,9 +187,11 @@ RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": number(above=0, infinite=True),
+    "SOLVER.PROCESS_TIMEOUT": NOT_NEGATIVE,
     "SOLVER.LOOKAHEAD.STEPS": whole(1),
     "SOLVER.LOOKAHEAD.ALPHA": number(high=1, above=0),
     # Evaluation and the rest.
+    "TEST.EXPECTED_RESULTS": several(anything()),
     "TEST.EVAL_PERIOD": whole(0),
     "TEST.METRICS_LIBRARY": one_of("hotcoco", "reference"),
     "TEST.EXTRA_MAX_DETECTIONS": several(whole(1)),
@@ -195,7 +202,7 @@ RULES: dict[str, Rule] = {
     "TEST.PRECISE_BN.NUM_ITER": whole(1),
     "SEED": Rule(f"a whole number up to {_LARGEST_SEED}; -1 draws one", whole(-(2**63), _LARGEST_SEED).holds),
     "VIS_PERIOD": whole(0),
-    "OUTPUT_DIR": Rule("the name of a folder", lambda value: isinstance(value, str) and "\0" not in value),
+    "OUTPUT_DIR": Rule("the name of a folder", line().holds),
 }
 
 
@@ -214,15 +221,20 @@ def check_config(cfg: CfgNode) -> None:
         raise UserError("\n".join(faults[:_SHOWN]) + more)
 
 
+@cache
+def _defaults() -> dict[str, Any]:
+    return dict(leaves(get_cfg()))
+
+
 def _missing_keys(cfg: CfgNode) -> Iterator[str]:
     there = {key for key, _ in leaves(cfg)}
-    for key, _ in leaves(get_cfg()):
+    for key in _defaults():
         if key not in there:
             yield f"The config has no {key}: a whole section was set to one value. Set the keys of the section."
 
 
 def _wrong_values(cfg: CfgNode) -> Iterator[str]:
-    defaults = dict(leaves(get_cfg()))
+    defaults = _defaults()
     for key, value in leaves(cfg):
         default = defaults.get(key)
         rule = _rule_of(key, default)
@@ -238,13 +250,18 @@ def _rule_of(key: str, default: Any) -> Rule:
     for pattern, rule in RULES.items():
         if fnmatchcase(key, pattern):
             return rule
-    return Rule("set, and a finite number where it is one", lambda value: _is_finite(value) and value is not None)
+    return _rule_by_type(default)
+
+
+def _rule_by_type(default: Any) -> Rule:
+    """Return the rule of a key that has none of its own; somebody's own keys have no default that is known here."""
+    if isinstance(default, int):
+        return whole(-LARGEST)
+    if isinstance(default, float):
+        return number()
+    return line() if isinstance(default, str) else anything()
 
 
 def _shown(value: Any) -> str:
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:100]}..."
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)

@@ -215,8 +215,8 @@ def _thresholds(cfg: CfgNode) -> Iterator[str]:
             yield f"MODEL.{section}.IOU_THRESHOLDS is {node.IOU_THRESHOLDS}, but thresholds have to rise."
         if len(node.IOU_LABELS) != len(node.IOU_THRESHOLDS) + 1:
             yield (
-                f"MODEL.{section}.IOU_LABELS has {len(node.IOU_LABELS)} labels for {len(node.IOU_THRESHOLDS)} "
-                f"thresholds; it needs {len(node.IOU_THRESHOLDS) + 1}: below, between and above them."
+                f"MODEL.{section}.IOU_LABELS has {len(node.IOU_LABELS)} labels, but {len(node.IOU_THRESHOLDS)} "
+                f"thresholds in IOU_THRESHOLDS need {len(node.IOU_THRESHOLDS) + 1}: below, between and above them."
             )
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from fvcore.common.registry import Registry
 
+LARGEST = 2**31 - 1  # PyTorch's sizes and NumPy's seeds have room for it, and loops up to it end
+
 
 class Rule(NamedTuple):
     """What a value has to be.
@@ -46,10 +48,9 @@ def number(
     return Rule(f"a number{_range(low, high, above, below)}", holds)
 
 
-def whole(low: int, high: int | None = None) -> Rule:
-    """A whole number from ``low`` on, up to ``high`` where there is one."""
-    limit = math.inf if high is None else high
-    return Rule(f"a whole number{_range(low, limit, -math.inf, math.inf)}", lambda value: _is_whole(value, low, limit))
+def whole(low: int, high: int = LARGEST) -> Rule:
+    """A whole number from ``low`` to ``high``."""
+    return Rule(f"a whole number{_range(low, high, -math.inf, math.inf)}", lambda value: _is_whole(value, low, high))
 
 
 def one_of(*names: str) -> Rule:
@@ -89,8 +90,18 @@ def exactly(value: Any, meaning: str) -> Rule:
 
 
 def text() -> Rule:
-    """Text that is not empty."""
-    return Rule("text", lambda value: isinstance(value, str) and bool(value.strip()))
+    """One line of text that is not empty."""
+    return Rule("text", lambda value: _is_line(value) and bool(value.strip()))
+
+
+def line() -> Rule:
+    """One line of text, such as a path or a name; it may be empty."""
+    return Rule("one line of text", _is_line)
+
+
+def anything() -> Rule:
+    """Any value."""
+    return Rule("a value", lambda value: True)
 
 
 def switch() -> Rule:
@@ -109,6 +120,12 @@ def _compiles(value: Any) -> bool:
     except (re.error, TypeError):
         return False
     return True
+
+
+def _is_line(value: Any) -> bool:
+    if not isinstance(value, str) or any(character in value for character in "\0\n\r"):
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)  # half a character: cannot be written
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:
