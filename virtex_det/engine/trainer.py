@@ -150,7 +150,9 @@ class Trainer(DefaultTrainer):
         try:
             # The first step meets what the parts make of each other, which none of them could know.
             is_first = self.iter == self.start_iter
-            with building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER") if is_first else nullcontext():
+            first = building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER") if is_first else nullcontext()
+            # TorchScript, as in RetinaNet's focal loss, takes other kernels from its third call on.
+            with first, torch.jit.optimized_execution(False):
                 self.step_trainer.run_step()
         except FloatingPointError as error:
             raise diverged(error, self.optimizer, self.cfg) from error
