@@ -48,6 +48,10 @@ def test_the_home_directory_is_expanded(monkeypatch, save, tmp_path, backbone_te
     assert open_weights("~/r50.pth").file == tmp_path / "r50.pth"
 
 
+def test_a_name_that_no_disk_takes_is_one_message():
+    assert "cannot be read: File name too long" in refusal("a" * 5000)
+
+
 @pytest.fixture
 def shards(tmp_path, backbone_tensors):
     """A folder with a sharded model, and its index."""

@@ -97,9 +97,13 @@ def locate(path: str) -> Path:
     """Return where the file of a path or address lies; the one model in a folder that transformers or timm wrote.
 
     Raises:
-        UserError: it cannot be fetched, or the folder has several models.
+        UserError: it cannot be fetched or read, or the folder has several models.
     """
-    return model_file(local_path(path))
+    file = local_path(path)
+    try:
+        return model_file(file)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_content(file: Path, *, mmap: bool = True) -> Any:

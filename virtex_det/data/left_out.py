@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class WatchedBatches:
         names.add(note.name)
         total = sum(map(len, self._names.values()))
         if total <= _SHOWN:
-            logger.warning("Left out of training: %s (%s)%s", note.name, note.reason, advice)
+            logger.warning("Left out of training: %s (%s)%s", visible(note.name, ""), note.reason, advice)
         if total == _SHOWN:
             logger.warning("What else is left out is counted, and reported at the end")
 
@@ -68,7 +69,7 @@ def together(reports: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[s
 def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
     """Return what several processes left out as a few lines, "" for nothing."""
     lines = [
-        f"  {len(names)} x {reason}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        f"  {len(names)} x {reason}: {visible(', '.join(names[:3]), '')}{', ...' if len(names) > 3 else ''}"
         for reason, names in together(reports).items()
     ]
     return "\n".join(["Left out of training:", *lines]) if lines else ""
