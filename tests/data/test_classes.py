@@ -5,6 +5,7 @@ from virtex_det import get_cfg
 from virtex_det.data.classes import (
     check_classes,
     check_unnamed_classes,
+    class_table,
     compare_classes,
     model_classes,
     training_classes,
@@ -97,3 +98,16 @@ def test_the_classes_trained_on_are_those_of_the_first_set_that_names_any(named)
 def test_many_differences_are_shown_in_part():
     with pytest.raises(UserError, match="and 95 more"):
         compare_classes({"a": [f"a{k}" for k in range(100)], "b": [f"b{k}" for k in range(100)]}, "")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
+def test_a_table_counts_the_objects_of_classes_by_their_own_names(number):
+    classes = ["1e3", "007", "a | b", "nan", "1_0", "x\x1b[2J", "nut"][:number]
+    annotations = [{"category_id": place} for place in range(number) for _ in range(place + 1)]
+    dicts = [{"annotations": annotations}, {"annotations": [{"category_id": 0, "iscrowd": 1}]}]
+    lines = class_table(dicts, classes).splitlines()
+    cells = [cell.strip() for line in lines[2:] for cell in line.replace("a | b", "a / b").strip("|").split("|")]
+    shown = dict(zip(cells[::2], cells[1::2], strict=True))
+    wanted = {name: str(place) for place, name in enumerate(classes, start=1)}
+    wanted = {name.replace("|", "/").replace("\x1b", "\\x1b"): count for name, count in wanted.items()}
+    assert wanted.items() <= shown.items() and shown["total"] == str(len(annotations))

@@ -1,15 +1,17 @@
 """What a class number means to a model, a data set and a checkpoint: classes by number, name and order."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 
 _OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # where a data set's metadata has the names
 _DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
@@ -143,6 +145,24 @@ def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
         f"{' and '.join(sides)} have different classes ({counts}), so a class number does not mean the same:\n"
         f"{indented}{more}\n{advice}"
     )
+
+
+def class_table(dicts: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> str:
+    """Return how many objects each class has, crowds apart, as a table; Detectron2's reads "1e3" as 1000.
+
+    Args:
+        dicts: dataset dicts with annotations.
+        classes: names, by the numbers in the annotations.
+    """
+    objects = (annotation for entry in dicts for annotation in entry["annotations"])
+    counts = Counter(annotation["category_id"] for annotation in objects if not annotation.get("iscrowd", 0))
+    cells = [cell for number, name in enumerate(classes) for cell in (visible(name, ""), counts[number])]
+    columns = min(6, len(cells))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    rows.append(["total", sum(counts.values())])
+    names = list(range(0, columns, 2))
+    headers = ["class", "objects"] * len(names)
+    return tabulate(rows, headers, tablefmt="pipe", numalign="left", disable_numparse=names)
 
 
 _ADVICE = (

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.build import filter_images_with_only_crowd_annotations, print_instances_class_histogram
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 
-from virtex_det.data.classes import check_same_classes, is_detector
+from virtex_det.data.classes import check_same_classes, class_table, is_detector
 from virtex_det.data.datasets import (
     Manifest,
     Part,
@@ -288,7 +288,11 @@ def _rule_sha256(cfg: CfgNode) -> str:
 def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes and all("annotations" in example for example in dicts):
-        print_instances_class_histogram(dicts, classes)
+        logger.info(
+            "Objects of each class in the %d images to train on, crowds apart:\n%s",
+            len(dicts),
+            class_table(dicts, classes),
+        )
 
 
 def _warn_of_empty(cfg: CfgNode, part: TrainingPart) -> None:
