@@ -31,11 +31,12 @@ def check_id(value: Any, what: str) -> None:
 
 
 def check_id_or_name(value: Any, what: str) -> None:
-    """Refuse an id that is neither a whole number, as ``check_id`` has it, nor a text."""
-    if not isinstance(value, str) or not value.strip():
-        if isinstance(value, str):
-            raise UserError(f"{what} {value!r}; expected a whole number or a name.")
-        check_id(value, what)
+    """Refuse an id that is neither a whole number, as ``check_id`` has it, nor a text that files and logs can hold."""
+    if not isinstance(value, str):
+        return check_id(value, what)
+    has_half_a_character = any("\ud800" <= character <= "\udfff" for character in value)
+    if not value.strip() or has_half_a_character:
+        raise UserError(f"{what} {ascii(value):.80}; expected a whole number or a name.")
 
 
 def check_unique(ids: Sequence[int | str], what: str, advice: str = "Give each its own id.") -> None:
