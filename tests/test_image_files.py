@@ -146,6 +146,17 @@ def test_a_name_that_cannot_be_opened_is_an_error(name, tmp_path):
         load_image(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("content", [None, b"", b"<html>", b"\x89PNG\r\n\x1a\n"])
+def test_a_name_with_a_line_feed_stays_on_the_first_line(content, tmp_path):
+    path = tmp_path / "a\nb.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BrokenImage) as caught:
+        load_image(path)
+    first, _, advice = str(caught.value).partition("\n")
+    assert first.endswith("a\\nb.png") and "backslashes" not in advice and not advice.startswith("b.png")
+
+
 def test_a_name_with_backslashes_that_is_missing_says_so():
     with pytest.raises(BrokenImage, match=r'not found: images\\a.jpg\n.*Write "/"') as error:
         load_image("images\\a.jpg")

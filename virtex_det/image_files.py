@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from virtex_det.errors import BrokenExample, UserError
+from virtex_det.escaping import visible
 from virtex_det.files import open_regular
 from virtex_det.pixel_rules import NoRule, check_channels, check_depth, check_white, to_eight_bits
 
@@ -155,7 +156,8 @@ def check_name(file_name: Any) -> None:
 @contextmanager
 def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
     """Open an image beside the first bytes of its file; what the block raises comes out as BrokenImage."""
-    shown = name or ("an encoded image" if isinstance(source, bytes) else str(source))
+    name = name or ("an encoded image" if isinstance(source, bytes) else str(source))
+    shown = visible(name, "")  # on one line: what follows it is advice
     head = b""
     try:
         with _file(source) as file:
@@ -168,7 +170,7 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
     except NoRule as error:
         raise BrokenImage(f"Image cannot be used: {shown}\n{error}", error.reason) from None
     except UserError as error:  # of opening the file
-        raise _not_opened(shown, error) from error
+        raise _not_opened(name, error) from error
     except UnidentifiedImageError as error:
         raise BrokenImage(f"Image cannot be read: {shown}\n{_kind(head)}") from error
     except Image.DecompressionBombError as error:
@@ -224,16 +226,17 @@ def _damaged(shown: str, error: Exception) -> BrokenImage:
     )
 
 
-def _not_opened(shown: str, error: UserError) -> BrokenImage:
+def _not_opened(name: str, error: UserError) -> BrokenImage:
+    shown = visible(name, "")
     if not isinstance(error.__cause__, FileNotFoundError):
         return BrokenImage(f"Image cannot be opened: {shown}\n{error}", "image is no file that can be opened")
     advice = (
         "The annotation file lists it. Check that the download is complete, and that the folder of images is the right "
         "one: the one that the data set is registered with, below DETECTRON2_DATASETS for those of Detectron2."
     )
-    if _ADDRESS.search(shown):
+    if _ADDRESS.search(name):
         advice = "Its name holds an address, and images are never fetched: download it, and let file_name be its path."
-    elif "\\" in shown:
+    elif "\\" in name:
         advice = 'The name has backslashes, which part folders on Windows alone. Write "/" in the annotation file.'
     return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")
 
