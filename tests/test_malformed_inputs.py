@@ -20,13 +20,18 @@ from PIL import Image
 from tests.mutations import damaged_bytes, judge, mutations
 from virtex_det import get_cfg
 from virtex_det.benchmark.records import read_records
+from virtex_det.data.clusters import CaptionClusters
+from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.datasets.captions import load_coco_captions
+from virtex_det.data.datasets.image_folders import load_inaturalist
 from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.datasets.pairs import load_pairs
+from virtex_det.data.datasets.split_files import Part, make_manifest, take_split
 from virtex_det.data.training_set import load_train_dicts
 from virtex_det.engine.matrix.file import read_matrix
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.results_file import evaluate_file
+from virtex_det.evaluation.detection.voc import VOCGroundTruth
 
 SIDE = 40
 SQUARE = [4, 4, 24, 4, 24, 24, 4, 24]
@@ -284,3 +289,106 @@ def test_damaged_records_are_refused(content, tmp_path):
 
     (tmp_path / "results.jsonl").write_bytes(content)
     judge(lambda: read_records(tmp_path), [], names=("results.jsonl",))
+
+
+SPECIES = {
+    "images": [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)],
+    "categories": [{"id": 5, "name": "oak"}, {"id": 7, "name": "elm"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 5}, {"id": 2, "image_id": 2, "category_id": 7}],
+}
+
+
+@pytest.mark.parametrize("content", cases(SPECIES, valid=r"annotations\.0-removed"))
+def test_damaged_species_are_refused_or_read_as_they_were(content, tmp_path):
+    def read():
+        MetadataCatalog.pop("malformed_species", None)
+        dicts = load_inaturalist("malformed_species", path, tmp_path)
+        return dicts, MetadataCatalog.pop("malformed_species").classes
+
+    path = tmp_path / "species.json"
+    path.write_text(json.dumps(SPECIES))
+    expected = read()
+    path.write_bytes(content)
+    judge(read, expected, names=("species.json",))
+
+
+HALF = Part(0.5, 0, False)
+_HALF = make_manifest({"own": [{"image_id": number} for number in range(5)]}, HALF)
+SPLITS = {
+    "manifest": {**HALF._asdict(), "sha256": _HALF.sha256, "ids": _HALF.ids},
+    "index": {"50.0": {"0": [0, 1, 2, 3, 4]}, "10.0": {"0": [1]}},
+    "list": [0, 1, 2, 3, 4],
+}
+# One image less is still a half, to within rounding.
+OTHER_IMAGES = "0-removed"
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_damaged_split_files_are_refused_or_read_as_they_were(kind, tmp_path):
+    def read():
+        dicts = [{"image_id": number, "annotations": [{"category_id": 0, "iscrowd": 0}]} for number in range(10)]
+        return take_split(path, {"own": dicts}, HALF)
+
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(SPLITS[kind]))
+    expected = read()
+    for case in cases(SPLITS[kind], valid=OTHER_IMAGES):
+        path.write_bytes(*case.values)
+        judge(read, expected, names=("split.json",))
+
+
+WRITTEN = {
+    "concepts": (
+        ConceptSet("ab", ("noun", "verb"), (Concept("nut", "noun", 3, 5), Concept("bolt", "noun", 2, 6))),
+        r"concepts-repeated|concepts\.0-removed|parts_of_speech\.0-removed",  # the tokenizer tells of repeated ones
+    ),
+    "clusters": (CaptionClusters(2, 0, "tf-idf", {"a nut": 0, "a bolt": 1}), r"clusters\.a (nut|bolt)-removed"),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_damaged_files_of_words_are_refused_or_read_as_they_were(kind, tmp_path):
+    written, valid = WRITTEN[kind]
+    path = tmp_path / f"{kind}.json"
+    written.write(path)
+    for case in cases(json.loads(path.read_text()), valid=valid):
+        path.write_bytes(*case.values)
+        judge(lambda: type(written).read(path), written, names=(path.name,))
+
+
+XML = (
+    "<annotation><size><width>40</width><height>30</height></size><object><name>nut</name><difficult>0</difficult>"
+    "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
+)
+IN_PLACE_OF_TEXT = ("", "x", "１", "1_0", "nan", "inf", "-7", "1e30", "0x10", "1,5", "1 2", "<b>3</b>", "\x00", "&lt;")
+
+
+def damaged_xml() -> list[Any]:
+    """Make test parameters of an XML file with each element removed, repeated, renamed, moved or with another text."""
+    changed = {}
+    for element, tag, _ in re.findall(r"(<(\w+)>([^<]+)</\2>)", XML):
+        changed[f"{tag}-removed"] = XML.replace(element, "")
+        changed[f"{tag}-in-capitals"] = XML.replace(f"{tag}>", f"{tag.upper()}>")
+        changed |= {f"{tag}-{wrong}": XML.replace(element, f"<{tag}>{wrong}</{tag}>") for wrong in IN_PLACE_OF_TEXT}
+    for tag in ("size", "object", "bndbox", "annotation"):
+        changed[f"{tag}-in-capitals"] = XML.replace(f"{tag}>", f"{tag.upper()}>")
+        changed[f"{tag}-deeper"] = XML.replace(f"<{tag}>", f"<a><{tag}>").replace(f"</{tag}>", f"</{tag}></a>")
+    for name, content in damaged_bytes(XML.encode()):
+        changed[f"file-{name}"] = content
+    return [pytest.param(content, id=ascii(name)) for name, content in changed.items()]
+
+
+@pytest.mark.parametrize("content", damaged_xml())
+def test_damaged_voc_annotations_are_refused_or_measured_right(content, tmp_path, said):
+    def read():
+        return plain({name: tuple(found) for name, found in VOCGroundTruth.read(*place).images.items()})
+
+    place = (tmp_path, "test", ("bolt", "nut"), 2007)
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("one\n")
+    path = tmp_path / "Annotations" / "one.xml"
+    path.parent.mkdir()
+    path.write_text(XML)
+    expected = read()
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    judge(read, expected, names=("one.xml",), said=said)

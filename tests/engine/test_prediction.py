@@ -4,6 +4,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 
+from virtex_det.config import with_options
 from virtex_det.engine import Predictor, Trainer
 from virtex_det.errors import UserError
 
@@ -36,3 +37,26 @@ def test_a_file_without_heads_predicts_nothing(whole):
 def test_no_weights_is_an_error(detector_cfg):
     with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
         Predictor(detector_cfg())
+
+
+def with_classes(cfg, names):
+    content = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
+    torch.save(content | {"classes": names}, cfg.MODEL.WEIGHTS)
+
+
+@pytest.mark.parametrize("test", ["()", "('not_registered_any_more',)", "('scenes_val',)"])
+def test_the_names_of_the_classes_are_those_of_the_run_whatever_is_registered(whole, test):
+    names = [f"class {number}" for number in range(whole.MODEL.ROI_HEADS.NUM_CLASSES)]
+    with_classes(whole, names)
+    predictor = Predictor(with_options(whole, ["DATASETS.TEST", test]))
+    assert predictor.classes == tuple(names) and predictor.metadata.thing_classes == names
+
+
+def test_a_file_without_names_has_those_of_the_data_set(whole):
+    assert Predictor(whole).classes == tuple(Predictor(whole).metadata.thing_classes) != ()
+
+
+def test_another_number_of_names_than_the_model_has_classes_is_an_error(whole):
+    with_classes(whole, ["bolt", "nut"])
+    with pytest.raises(UserError, match="2 classes .bolt, nut., and MODEL.ROI_HEADS.NUM_CLASSES is"):
+        Predictor(whole)

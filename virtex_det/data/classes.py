@@ -1,5 +1,7 @@
 """What a class number means to a model, a data set and a checkpoint: classes by number, name and order."""
 
+import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
@@ -12,6 +14,8 @@ from tabulate import tabulate
 
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
+
+logger = logging.getLogger(__name__)
 
 _OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # where a data set's metadata has the names
 _DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
@@ -84,6 +88,7 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
     check_same_classes(cfg, names)
     for name in dict.fromkeys(names):
         found = class_names(cfg, name)
+        _tell_repeated(name, found)
         if classes and classes.key and found and len(found) != classes.number:
             what = "classifier" if "CLASSIFIER" in classes.key else "detector"
             raise UserError(
@@ -136,7 +141,7 @@ def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
     if len(set(map(tuple, sides.values()))) <= 1:
         return
     rows = list(enumerate(zip_longest(*sides.values(), fillvalue="(none)")))
-    differing = [[number, *row] for number, row in rows if len(set(row)) > 1]
+    differing = [[number, *_told_apart(row)] for number, row in rows if len(set(row)) > 1]
     table = tabulate(differing[:_SHOWN], ["class", *sides], disable_numparse=True)
     counts = " and ".join(str(len(names)) for names in sides.values())
     more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
@@ -173,6 +178,25 @@ _ADVICE = (
 
 def _with_number(cfg: CfgNode, metadata: str, key: str) -> ModelClasses:
     return ModelClasses(metadata, key, reduce(getattr, key.split("."), cfg))
+
+
+def _tell_repeated(name: str, classes: Sequence[str]) -> None:
+    repeated = [title for title, count in Counter(classes).items() if count > 1]
+    if repeated:
+        logger.warning(
+            "data set %s has several classes of one name (%s): they stay apart, but whether two data sets have them in "
+            "the same order cannot be seen. Give each class a name of its own",
+            *(name, _some(repeated)),
+        )
+
+
+def _told_apart(names: Sequence[str]) -> Sequence[str]:
+    """Return names as they are, or written out where they would look alike: spaces, accents made of two characters."""
+    return names if len(set(map(_look, names))) > 1 else [ascii(name) for name in names]
+
+
+def _look(name: str) -> str:
+    return " ".join("".join(filter(str.isprintable, unicodedata.normalize("NFKC", name))).split())
 
 
 def _some(names: Sequence[str]) -> str:

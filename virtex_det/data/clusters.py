@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from virtex_det.data.datasets.ids import is_name
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically
@@ -129,6 +130,10 @@ def _checked(content: Any) -> CaptionClusters:
         raise ValueError(f'it has no "schema": {_SCHEMA}')
     try:
         clusters = CaptionClusters(**content)
+        if not all(type(number) is int and number >= 0 for number in (clusters.size, clusters.seed)):
+            raise TypeError(f"size and seed are {clusters.size!r:.40} and {clusters.seed!r:.40}")
+        if not is_name(clusters.vectors):
+            raise TypeError(f"vectors are named {clusters.vectors!r:.40}")
         wrong = [name for name in clusters.clusters.values() if type(name) is not int or not 0 <= name < clusters.size]
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from virtex_det.data.datasets.ids import is_name
 from virtex_det.data.tokenizer import normalize_caption
 from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError
@@ -187,17 +188,28 @@ def _part_of_speech(tag: str) -> str:
     return next((part for prefix, part in _TAG_PREFIXES.items() if tag.startswith(prefix)), "other")
 
 
+def _is_whole(concept: Concept) -> bool:
+    numbers = (concept.count, concept.token_id)
+    return (
+        is_name(concept.word)
+        and concept.part_of_speech in PARTS_OF_SPEECH
+        and all(type(number) is int and number >= 0 for number in numbers)
+    )
+
+
 def _checked(content: Any) -> ConceptSet:
     """Return the concept set that JSON describes; ValueError says what is wrong with it."""
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise ValueError(f'it has no "schema": {_SCHEMA}')
     try:
         concepts = tuple(Concept(**entry) for entry in content["concepts"])
-        parts, sha256 = tuple(content["parts_of_speech"]), content["tokenizer_sha256"]
+        parts, sha256 = tuple(map(str, content["parts_of_speech"])), content["tokenizer_sha256"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__} {error}") from error
-    types = [str, str, int, int]
-    wrong = next((c for c in concepts if [type(value) for value in vars(c).values()] != types or c.token_id < 0), None)
-    if wrong is not None or not concepts or not isinstance(sha256, str):
+    wrong = next((concept for concept in concepts if not _is_whole(concept)), None)
+    is_listed = isinstance(content["parts_of_speech"], list) and {*parts} <= {*PARTS_OF_SPEECH} and parts
+    if not is_listed or len({*parts}) < len(parts):
+        raise ValueError(f"its parts_of_speech {parts!r:.80} are not of {', '.join(PARTS_OF_SPEECH)}, each once")
+    if wrong is not None or not concepts or not is_name(sha256):
         raise ValueError(f"{wrong or 'its hash or its list of concepts'} is not as it should be")
     return ConceptSet(sha256, parts, concepts)

@@ -1,13 +1,20 @@
 """Prediction on single images, as Detectron2's DefaultPredictor does it, by a model that is whole."""
 
+import logging
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 
 from virtex_det.checkpoint import follow_weights
+from virtex_det.data.classes import class_names, model_classes
 from virtex_det.data.mappers.detection import ResizeShortestEdge
 from virtex_det.engine.evaluate import load_trained
+from virtex_det.engine.preflight.model import classes_of
 from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor(DefaultPredictor):
@@ -18,6 +25,9 @@ class Predictor(DefaultPredictor):
 
     Attributes:
         report: the LoadReport of the weights.
+        classes: the names of the classes by number, as the run was trained on them; of a file that does not say, those
+            of the first data set in DATASETS.TEST; none where that is not known, either.
+        metadata: for Detectron2's Visualizer, with these names.
 
     Example:
         >>> cfg = load_config("output/run/config.yaml", ["MODEL.WEIGHTS", "output/run/model_final.pth"])
@@ -31,7 +41,8 @@ class Predictor(DefaultPredictor):
             cfg: of a detector; MODEL.WEIGHTS names its trained weights.
 
         Raises:
-            UserError: there are no weights, or they leave a part of the model at random.
+            UserError: there are no weights, they leave a part of the model at random, or it has another number of
+                classes than there are names.
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty: prediction needs a trained model. Name a run's model_final.pth.")
@@ -40,8 +51,29 @@ class Predictor(DefaultPredictor):
         self.cfg = follow_weights(cfg).clone()
         self.model, self.report, _ = load_trained(self.cfg, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
-        if self.cfg.DATASETS.TEST:
-            self.metadata = MetadataCatalog.get(self.cfg.DATASETS.TEST[0])
+        self.metadata = _metadata(self.cfg, classes_of(self.cfg.MODEL.WEIGHTS))
+        self.classes = tuple(self.metadata.get("thing_classes", ()))
+        _check_number(self.cfg, self.classes)
         shortest = self.cfg.INPUT.MIN_SIZE_TEST
         self.aug = ResizeShortestEdge([shortest, shortest], self.cfg.INPUT.MAX_SIZE_TEST)
         self.input_format = self.cfg.INPUT.FORMAT
+
+
+def _metadata(cfg: CfgNode, trained: Sequence[str]) -> Metadata:
+    """Return the metadata of the first data set in DATASETS.TEST; with the names of the run where it has others."""
+    name = next(iter(cfg.DATASETS.TEST), "")
+    known = class_names(cfg, name) if name else ()
+    if trained and known and known != tuple(trained):
+        logger.warning("%s has other classes than the model was trained on, whose names are given", name)
+    if name and (not trained or known == tuple(trained)):
+        return MetadataCatalog.get(name)
+    return Metadata(name="classes of the run", **({"thing_classes": list(trained)} if trained else {}))
+
+
+def _check_number(cfg: CfgNode, names: Sequence[str]) -> None:
+    classes = model_classes(cfg)
+    if names and classes and classes.key and len(names) != classes.number:
+        raise UserError(
+            f"{cfg.MODEL.WEIGHTS} is of a model with {len(names)} classes ({', '.join(names):.200}), and "
+            f"{classes.key} is {classes.number}.\nLoad the config of the run that the weights are of."
+        )

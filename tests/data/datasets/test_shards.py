@@ -261,3 +261,17 @@ def test_two_shards_with_samples_of_one_name_are_refused_where_they_are_listed(t
 def test_a_pattern_of_more_shards_than_anybody_has_is_refused_at_once():
     with pytest.raises(UserError, match="more than 1,000,000"):
         shard_files("/data/{0..99999}_{000000000..999999999}.tar")
+
+
+@pytest.mark.parametrize("content", [b'{"caption', b'{"caption": 3}', b'{"captions": ["a star", null]}'])
+def test_a_json_that_cannot_be_the_caption_is_left_out_by_name(tmp_path, write_shard, content, caplog):
+    path = write_shard(tmp_path / "s.tar", 2, {1: {"txt": None, "json": content}})
+    assert ids(load_shards(str(path))) == ["s_0"]
+    assert "1 samples are left out: its" in caplog.text and "s_1" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>" * 400])
+def test_a_file_that_is_no_tar_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"s\.tar is no tar file, or cut short"):
+        load_shards(str(tmp_path / "s.tar"))

@@ -47,6 +47,11 @@ BROKEN = {
     "a box from right to left": (XML.replace("<xmax>20", "<xmax>2"), "reversed box xmin 5, ymin 6.5, xmax 2"),
     "a box from bottom to top": (XML.replace("<ymax>21", "<ymax>2"), "reversed box"),
     "difficult of text": (XML.replace("<difficult>1", "<difficult>yes"), "difficult 'yes'"),
+    "an object in a list": (
+        XML.replace("<object>", "<list><object>").replace("</object>", "</object></list>"),
+        "not read",
+    ),
+    "an object in capitals": (XML.replace("object>", "Object>"), "<Object> that is not read"),
     "entities": (f'<!DOCTYPE a [<!ENTITY b "b">]>{XML}', "defines XML entities"),
     "a file from elsewhere": (f'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>{XML}', "defines XML entities"),
 }

@@ -8,6 +8,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tests.engine.preflight.conftest import NAMES
+from virtex_det.config import with_options
 from virtex_det.data.datasets import load_dataset
 from virtex_det.engine import Trainer, evaluate, read_classes
 from virtex_det.engine.preflight import check_training
@@ -287,3 +288,63 @@ def test_a_disk_without_room_for_checkpoints_is_said(parts_cfg, monkeypatch, cap
     with caplog.at_level(logging.WARNING):
         Trainer(parts_cfg())
     assert "two checkpoints of this run take about" in caplog.text
+
+
+LOOKS = {"a space": "bolt ", "an invisible space": "bolt\u200b", "full-width letters": "\uff42olt"}
+
+
+@pytest.mark.parametrize("name", LOOKS.values(), ids=LOOKS)
+def test_names_that_look_alike_are_told_apart_in_the_message(name, parts_cfg):
+    with pytest.raises(UserError) as error:
+        Trainer(parts_cfg(spoil=with_changes("categories", name=name)))
+    assert f"'bolt' {ascii(name)}" in " ".join(str(error.value).split())
+
+
+@pytest.mark.parametrize("name", ["", " ", "bolt\nnut", "\ud800"])
+def test_a_name_that_names_nothing_is_refused_in_training_data(name, parts, parts_cfg):
+    train = parts("odd", with_changes("categories", name=name))
+    with pytest.raises(UserError, match="category 1 has name"):
+        Trainer(parts_cfg("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", "()"))
+
+
+def test_classes_of_one_name_are_said(parts, parts_cfg, caplog):
+    train = parts("alike", with_changes("categories", name="nut"))
+    Trainer(parts_cfg("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", "()"))
+    assert "parts_alike has several classes of one name (nut)" in caplog.text
+
+
+CANNOT_BE_EVALUATED = {
+    "a data set twice": (("DATASETS.TEST", "('parts_val', 'parts_val')"), "names parts_val twice"),
+    "augmentation": (("TEST.AUG.ENABLED", True), "TEST.AUG.ENABLED is True"),
+    "proposals": (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "proposals, which hotcoco does not evaluate"),
+}
+
+
+@pytest.mark.parametrize("options, message", CANNOT_BE_EVALUATED.values(), ids=CANNOT_BE_EVALUATED)
+@pytest.mark.parametrize("look", [Trainer, evaluate], ids=["training", "evaluation"])
+def test_an_evaluation_that_cannot_be_is_found_before_any_work(look, options, message, parts_cfg, tmp_path):
+    torch.save({}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message):
+        look(parts_cfg("MODEL.WEIGHTS", tmp_path / "weights.pth", *options))
+
+
+def test_images_that_count_twice_and_images_that_are_known_are_said(parts_cfg, caplog):
+    Trainer(parts_cfg("DATASETS.TRAIN", "('parts_train', 'parts_train')", "DATASETS.TEST", "('parts_train',)"))
+    assert "names parts_train 2 times" in caplog.text
+    assert "DATASETS.TEST names parts_train, which DATASETS.TRAIN names" in caplog.text
+
+
+def test_a_data_set_without_objects_is_said_to_give_no_number(parts_cfg, caplog):
+    Trainer(parts_cfg(spoil=lambda content: content["annotations"].clear()))
+    assert "data set parts_val has 4 images without an object: its AP is no number" in caplog.text
+
+
+def test_weights_that_name_no_classes_are_said_when_they_are_evaluated(trained, tmp_path, caplog):
+    content = torch.load(Path(trained.OUTPUT_DIR) / "model_final.pth")
+    del content["classes"]
+    torch.save(content, tmp_path / "weights.pth")
+    cfg = with_options(trained, ["MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "OUTPUT_DIR", str(tmp_path / "other")])
+    evaluate(cfg)
+    assert (
+        "weights.pth does not say which classes it was trained on: see that they are those of parts_val" in caplog.text
+    )

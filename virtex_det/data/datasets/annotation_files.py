@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.classes import compare_classes
 from virtex_det.data.datasets.handover import HandOver
-from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.datasets.ids import check_coco_ids, check_unique
 from virtex_det.data.datasets.objects import check_objects, left_out_by_reader
 from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
 from virtex_det.errors import UserError
@@ -100,6 +100,7 @@ def _check_voc_files(name: str) -> None:
     """Read all of VOC's files by our own reader, a millisecond for four: Detectron2's names no file and no object."""
     metadata = MetadataCatalog.get(name)
     folder, split = Path(metadata.dirname), metadata.split
+    check_unique(list(metadata.thing_classes), f"data set {name}: class", "VOC's files know classes by name alone.")
     images = read_image_set(folder, split)
     if len(images) == 1 and is_read_by_detectron2(name):
         raise UserError(f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more.")

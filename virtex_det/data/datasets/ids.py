@@ -1,5 +1,6 @@
 """What may be an id, and that no two things have the same one: most libraries keep the last of two without a word."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,8 @@ from virtex_det.errors import UserError
 
 # COCO's code keeps ids as floats, in which larger ones are no longer all different.
 LARGEST_ID = 2**53
+# No control characters and no halves of characters, on which libraries and pages fail.
+_NAME = re.compile(r"(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]*")
 _LISTS = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
@@ -24,6 +27,11 @@ def parse_id(text: str) -> int | None:
     return int(text) if is_plain and int(text) <= LARGEST_ID else None
 
 
+def is_name(value: Any) -> bool:
+    """Return whether a value is text that can name something: one line, not blank, without halves of characters."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def check_id(value: Any, what: str) -> None:
     """Refuse an id that is no whole number, negative, or too large to be told from its neighbours."""
     if type(value) is not int or not 0 <= value <= LARGEST_ID:
@@ -34,8 +42,7 @@ def check_id_or_name(value: Any, what: str) -> None:
     """Refuse an id that is neither a whole number, as ``check_id`` has it, nor a text that files and logs can hold."""
     if not isinstance(value, str):
         return check_id(value, what)
-    has_half_a_character = any("\ud800" <= character <= "\udfff" for character in value)
-    if not value.strip() or has_half_a_character:
+    if not is_name(value):
         raise UserError(f"{what} {ascii(value):.80}; expected a whole number or a name.")
 
 

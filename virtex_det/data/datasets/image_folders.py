@@ -1,13 +1,13 @@
 """Data sets for classification: a folder per class as ImageNet has them, and iNaturalist's annotation files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.datasets.folders import find_files, is_data
-from virtex_det.data.datasets.ids import check_coco_ids, check_id_or_name
+from virtex_det.data.datasets.ids import check_coco_ids, check_id_or_name, is_name
 from virtex_det.data.datasets.loading import load_dataset
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES
@@ -75,14 +75,24 @@ def load_inaturalist(name: str, json_file: str | Path, image_root: str | Path) -
         categories = sorted(content["categories"], key=lambda category: category["id"])
         labels = {category["id"]: label for label, category in enumerate(categories)}
         files = {image["id"]: str(Path(image_root) / image["file_name"]) for image in content["images"]}
-        MetadataCatalog.get(name).classes = [str(category["name"]) for category in categories]
+        _check_names(content)
+        MetadataCatalog.get(name).classes = [category["name"] for category in categories]
         return [_labelled(annotation, files, labels) for annotation in content["annotations"]]
+    except UserError as error:
+        raise UserError(f"{json_file} cannot be used: {error}") from error
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{json_file} cannot be used, it is not of iNaturalist's form: {type(error).__name__}: {error}\n"
             "Expected images with id and file_name, categories with id and name, and annotations with image_id and "
             "category_id that are among them."
         ) from error
+
+
+def _check_names(content: Mapping[str, Any]) -> None:
+    for what, entries, field in (("category", "categories", "name"), ("image", "images", "file_name")):
+        for entry in content[entries]:
+            if not is_name(entry[field]):
+                raise UserError(f"{what} {entry['id']} has {field} {entry[field]!r:.80}; expected text on a line.")
 
 
 def _labelled(annotation: dict[str, Any], files: dict[Any, str], labels: dict[Any, int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.structures import BoxMode
 
+from virtex_det.data.datasets.ids import is_name
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -325,8 +326,10 @@ def _check_categories(objects: Sequence[Mapping[str, Any]], categories: Sequence
                 "Add the category, or mend the annotation."
             )
     for category in categories:
-        if not isinstance(category.get("name"), str):
-            raise UserError(f"category {category['id']} has name {category.get('name')!r:.80}; expected text.")
+        if not is_name(category.get("name")):
+            raise UserError(
+                f"category {category['id']} has name {category.get('name')!r:.80}; expected text on a line."
+            )
 
 
 def _check_form_of_mask(entry: Mapping[str, Any]) -> None:

@@ -65,7 +65,8 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
     Returns:
         One dict per sample with image and caption: file_name, image_id (its key), captions, encoded_image (a Span).
     """
-    dicts = []
+    dicts: list[dict[str, Any]] = []
+    damaged: list[str] = []
     faults: dict[str, list[str]] = {}
     for file in shard_files(pattern):
         shard = Shard(file)
@@ -75,11 +76,14 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
             elif "encoded_image" in sample:
                 dicts.append(sample)
         if not shard.is_whole:
+            damaged.append(file)
             logger.warning("%s is cut short or damaged; its whole samples are used", file)
     if NOT_TOGETHER in faults:
         raise UserError(
             f"{faults[NOT_TOGETHER][0]}: {NOT_TOGETHER} ({len(faults[NOT_TOGETHER])} samples).\n{HOW_TO_MAKE}"
         )
+    if damaged and not dicts:
+        raise UserError(f"{damaged[0]} is no tar file, or cut short or damaged: it has no whole sample.\n{HOW_TO_MAKE}")
     for fault, names in faults.items():
         logger.warning("%d samples are left out: %s; the first: %s", len(names), fault, names[0])
     return keep_captioned(dicts, pattern)
@@ -134,6 +138,8 @@ class Shard:
                 captions = _captions(group.files, file_name)
             except UserError:
                 fault = fault or "caption is not UTF-8 text"
+            except ValueError as error:
+                fault = fault or str(error)
             yield {
                 "file_name": file_name,
                 "image_id": group.key,
@@ -263,6 +269,7 @@ def _captions(files: dict[str, Any], place: str) -> list[str]:
 
     Raises:
         UserError: they are not UTF-8 text.
+        ValueError: the JSON cannot be read, or has something else in their place.
     """
     text = caption_text(decode_text(files.get("txt") or b"", place), place)
     if text or "json" not in files:
@@ -270,9 +277,11 @@ def _captions(files: dict[str, Any], place: str) -> list[str]:
     decode_text(files["json"], place)
     try:
         content = parse_json(files["json"], place)
-    except UserError:
-        return []
+    except UserError as error:
+        raise ValueError("its JSON is damaged") from error
     found = captions_in(content) if isinstance(content, dict) else None
+    if found is None and isinstance(content, dict) and (content.get("captions") or content.get("caption")):
+        raise ValueError("its caption is no text, or a list that holds something else")
     return [text for caption in found or [] if (text := caption_text(caption, place))]
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
+from virtex_det.data.datasets.ids import is_name
 from virtex_det.data.datasets.subsets import instances_of, manifest_sha256, rank_images
 from virtex_det.errors import UserError
 from virtex_det.text_files import parse_json, read_text, split_lines
@@ -180,7 +181,7 @@ def _read_manifest(path: str | Path, content: dict[str, Any]) -> tuple[dict[str,
 
 
 def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
-    if not isinstance(ids, list) or not all(type(image_id) in (int, str) for image_id in ids):
+    if not isinstance(ids, list) or not all(type(image_id) is int or is_name(image_id) for image_id in ids):
         raise UserError(f"{path} holds no list of image ids\n{_FORMS}")
     twice = [image_id for image_id, count in Counter(map(str, ids)).items() if count > 1]
     if twice:

@@ -81,6 +81,7 @@ def read_voc_image(path: Path) -> VOCImage:
         root = ET.fromstring(content)
     except (ET.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path} is not XML: {error}\nMake the file again, or mend that place.") from error
+    _check_tags(path, root)
     height, width = (_side(path, root, side) for side in ("height", "width"))
     entries = root.findall("object")
     return VOCImage(height, width, tuple(_object(path, number, entry) for number, entry in enumerate(entries, start=1)))
@@ -118,6 +119,16 @@ def check_for_detectron2s_evaluator(path: Path) -> None:
             raise UserError(
                 f"{path}: object {number} has no {wrong[0]} that Detectron2's own evaluator can read (a whole number; "
                 "text for pose).\nSet TEST.METRICS_LIBRARY hotcoco, which does without, or mend the file."
+            )
+
+
+def _check_tags(path: Path, root: ET.Element) -> None:
+    """Refuse objects that nobody would read, for their place or the case of their letters."""
+    direct = set(root.findall("object"))
+    for element in root.iter():
+        if isinstance(element.tag, str) and element.tag.casefold() == "object" and element not in direct:
+            raise UserError(
+                f"{path} has an <{element.tag}> that is not read: expected <object>, directly in <{root.tag}>."
             )
 
 

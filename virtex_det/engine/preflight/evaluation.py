@@ -146,6 +146,10 @@ def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
     if not truth.has_annotations:
         logger.warning("%s has no annotations: its evaluation gives a results file and no number", name)
         return
+    if not any(map(truth.annotations_of, truth.images)):
+        logger.warning(
+            "data set %s has %d images without an object: its AP is no number (NaN)", name, len(truth.images)
+        )
     if cfg.TEST.METRICS_LIBRARY == "reference":
         return truth.check_masks() if cfg.MODEL.MASK_ON else None
     tasks = ["bbox", *(["segm"] if cfg.MODEL.MASK_ON and truth.has_masks else [])]

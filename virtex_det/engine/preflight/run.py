@@ -1,5 +1,6 @@
 """The look at a whole run before it begins, the same for training, for evaluation alone and for a matrix."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -15,9 +16,11 @@ from virtex_det.data.datasets.loading import forget_loaded
 from virtex_det.data.training_set import are_shards, forget_training_set
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
-from virtex_det.engine.preflight.settings import check_settings
+from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
 from virtex_det.evaluation.build import evaluator_kind
 from virtex_det.evaluation.detection.dataset_truth import forget_truths
+
+logger = logging.getLogger(__name__)
 
 _OTHER_CLASSES = "Evaluate on a data set with the classes that the model was trained on, in their order."
 
@@ -46,10 +49,12 @@ def check_training(
         UserError: says what, and what to do.
     """
     check_settings(cfg)
+    check_names(cfg)
     train = list(cfg.DATASETS.TRAIN) if own_train_loader else []
     test = list(cfg.DATASETS.TEST) if own_test_loader else []
     check_datasets([*train, *test])
     if own_evaluator:
+        check_inference(cfg)
         for name in test:
             evaluator_kind(name)
     steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
@@ -93,11 +98,19 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
     Raises:
         UserError: says what, and what to do.
     """
+    check_names(cfg)
+    if own_evaluator:
+        check_inference(cfg)
     test = list(cfg.DATASETS.TEST)
     check_datasets(test)
     _do([(name, partial(_check_test, cfg, name, own_evaluator, True)) for name in test])
     check_classes(cfg, test)
     trained = classes_of(weights) if weights else ()
+    if weights and not trained and any(class_names(cfg, name) for name in test):
+        logger.warning(
+            "%s does not say which classes it was trained on: see that they are those of %s, in the same order",
+            *(weights, ", ".join(test)),
+        )
     for name in test:
         if trained and (found := class_names(cfg, name)):
             compare_classes({f"the model of {weights}": trained, f"data set {name}": found}, _OTHER_CLASSES)

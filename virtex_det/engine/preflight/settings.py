@@ -1,5 +1,7 @@
 """What the keys of a config alone can have wrong: schedule, devices, tokenizer, expected results."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +14,8 @@ from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.data.wordpiece import is_sentencepiece
 from virtex_det.engine.explain import building
 from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _CAPTION_TASKS = ("validation", "captions", "pointing")
 SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageModel", "TokenClassificationModel")
@@ -59,6 +63,34 @@ def check_settings(cfg: CfgNode) -> None:
         raise UserError(
             "MODEL.LOAD_PROPOSALS is True: proposals that were computed before are not read here.\n"
             "Set it False; the detector then finds its own, with MODEL.PROPOSAL_GENERATOR.NAME RPN."
+        )
+
+
+def check_names(cfg: CfgNode) -> None:
+    """Refuse a data set that is to be evaluated twice; warn of one that is trained on twice, or on both sides."""
+    repeated = [name for name, count in Counter(cfg.DATASETS.TEST).items() if count > 1]
+    if repeated:
+        raise UserError(f"DATASETS.TEST names {repeated[0]} twice: its results go by its name. Name it once.")
+    for name, count in Counter(cfg.DATASETS.TRAIN).items():
+        if count > 1:
+            logger.warning("DATASETS.TRAIN names %s %d times: each of its images counts so often", name, count)
+        if name in cfg.DATASETS.TEST:
+            logger.warning("DATASETS.TEST names %s, which DATASETS.TRAIN names: the model knows its images", name)
+
+
+def check_inference(cfg: CfgNode) -> None:
+    """Refuse keys by which an evaluation would not be done, or not be what they say."""
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            "TEST.AUG.ENABLED is True, but evaluation and prediction here look at each image once.\n"
+            "Set it False. For test-time augmentation wrap the trained model in "
+            "detectron2.modeling.GeneralizedRCNNWithTTA(cfg, model), and evaluate that by Trainer.test."
+        )
+    finds_proposals = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
+    if finds_proposals and cfg.TEST.METRICS_LIBRARY != "reference" and cfg.DATASETS.TEST:
+        raise UserError(
+            "MODEL.META_ARCHITECTURE ProposalNetwork finds proposals, which hotcoco does not evaluate.\n"
+            "Set TEST.METRICS_LIBRARY reference, or DATASETS.TEST to () to train without an evaluation."
         )
 
 

@@ -1,6 +1,5 @@
 """The annotations of COCO and LVIS that detections are measured against, looked at before anything is measured."""
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from virtex_det.data.datasets.ids import check_id, check_unique, parse_id
+from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.validation import (
     Findings,
@@ -34,8 +33,6 @@ _ADVICE = {
     "coco": "COCO's numbers need it: area in pixels, iscrowd 0 for a single object.",
     "lvis": "LVIS's numbers need it; without it they would be others. A file of COCO's form is of the style coco.",
 }
-# No control characters and no halves of characters, on which libraries and pages fail.
-_NAME = re.compile(r"(?=.*\S)[^\x00-\x1f\x7f\ud800-\udfff]*")
 
 
 class GroundTruth:
@@ -174,7 +171,7 @@ def _check(content: Any, style: str) -> None:
         if not all(type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")):
             raise UserError(f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels.")
     for category in content["categories"]:
-        if not isinstance(category["name"], str) or not _NAME.fullmatch(category["name"]):
+        if not is_name(category["name"]):
             raise UserError(f"category {category['id']} has name {category['name']!r:.80}; expected text on a line.")
     for entry in content["annotations"]:
         _check_annotation(entry, style)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from virtex_det.data.datasets.ids import check_unique
 from virtex_det.data.datasets.voc import (
     VOCImage,
     annotation_path,
@@ -20,7 +21,7 @@ from virtex_det.data.datasets.voc import (
 )
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
-from virtex_det.evaluation.detection.validation import Findings, check_detections
+from virtex_det.evaluation.detection.validation import Findings, check_boxes, check_detections
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class VOCGroundTruth:
         """
         if year not in _METRIC_OF_YEAR:
             raise UserError(f"VOC {year}: expected the year {' or '.join(map(str, _METRIC_OF_YEAR))}.")
+        check_unique(list(class_names), "class", "The names of VOC's classes are their ids: name each once.")
         self.images = images
         self.sizes = sizes
         self.class_names = tuple(class_names)
@@ -81,7 +83,17 @@ class VOCGroundTruth:
         objects = {name: _objects(image, places) for name, image in images.items()}
         truth = cls(objects, sizes, class_names, year)
         truth.source = str(image_set_file(folder, split))
+        truth.tell_of_boxes_outside()
         return truth
+
+    def tell_of_boxes_outside(self) -> None:
+        """Log how many objects leave their image: the file's size or box is wrong, and both count as they stand."""
+        names, findings = list(self.images), Findings()
+        image_of = np.repeat(np.arange(len(names)), [len(objects.classes) for objects in self.objects])
+        corners = np.concatenate([objects.boxes for objects in self.objects])
+        boxes = np.hstack([corners[:, :2] - 1, corners[:, 2:] - corners[:, :2] + 1])
+        check_boxes(boxes, self.sizes[image_of], lambda place: f"an object of image {names[image_of[place]]}", findings)
+        findings.tell(self.source)
 
     def image_key(self, image_id: int | str) -> int:
         """Return what stands for an image in the columns of detections: its place in the image set."""
