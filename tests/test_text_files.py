@@ -66,7 +66,7 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(kind, read, tmp
         path = tmp_path / ("a" * 5000)
     elif kind == "a NUL":
         path = tmp_path / "a\0b"
-    with pytest.raises(UserError, match="expected a"):
+    with pytest.raises(UserError, match="Expected a"):
         read(path)
 
 

@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
 
 import virtex_det.utils
+from virtex_det.errors import UserError
 from virtex_det.utils import render_markdown, replacing, sweep, unfinished_name, write_atomically
 
 
@@ -39,6 +41,22 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
     assert (tmp_path / "w.pth").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder", "no name"])
+def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, kind):
+    path = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to a device":
+        path.symlink_to("/dev/null")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path()
+    with pytest.raises(UserError, match="not a regular file"):
+        write_atomically(path, "text")
+    assert not path.is_file() and not list(tmp_path.glob(".*"))
 
 
 def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):

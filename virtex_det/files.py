@@ -1,4 +1,4 @@
-"""Opening files that a user names: regular files alone, since opening a pipe or a device may hang or do something."""
+"""Opens files that a user names: regular files only, because opening a pipe or a device may hang or do something."""
 
 import os
 import stat
@@ -47,7 +47,21 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
     """
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
-        raise UserError(f"{path} is {kind}, and not a regular file. Name a regular file.")
+        raise UserError(f"{path!s:.500} is {kind}, and not a regular file. Name a regular file.")
+
+
+def refuse_special_target(path: Path) -> None:
+    """Refuse to put a file in the place of what is not a regular file.
+
+    Raises:
+        UserError: there is a folder, a pipe, a socket or a device, such as /dev/stdout, or no file can have the name.
+    """
+    try:
+        refuse_special(path, path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except ValueError as error:
+        raise UserError(f"{path!s:.500} cannot be the name of a file: {error}.") from error
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:

@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from virtex_det.errors import UserError
+from virtex_det.files import open_regular
 
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -30,27 +31,23 @@ def read_bytes(path: str | Path, expected: str = "a file") -> bytes:
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
-    path = Path(path)
-    _check_regular(path, expected)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
+    with _opened(path, expected) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
 
 
-def _check_regular(path: Path, expected: str) -> None:
+def _opened(path: str | Path, expected: str) -> BinaryIO:
     try:
-        if path.is_file():
-            return
-        state = "is not there" if not path.exists() else "is a folder" if path.is_dir() else "is no regular file"
-    except OSError as error:
-        state = f"cannot be read ({error.strerror})"
-    raise UserError(f"{str(path)[:300]} {state}; expected {expected}.")
+        return open_regular(path)
+    except UserError as error:
+        raise UserError(f"{error} Expected {expected}.") from error
 
 
 def starts_with_mark(path: str | Path) -> bool:
     """Return whether a file begins with UTF-8's byte order mark, which readers of other packages do not take."""
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
@@ -102,8 +99,7 @@ def read_lines(path: str | Path, expected: str = "a text file") -> Iterator[tupl
     Raises:
         UserError: as ``read_bytes`` and ``decode_text``.
     """
-    _check_regular(Path(path), expected)
-    with Path(path).open("rb") as lines:
+    with _opened(path, expected) as lines:
         for number, line in enumerate(lines, start=1):
             text = decode_text(line, f"{path}, line {number}") if line.strip() else ""
             if text.strip():

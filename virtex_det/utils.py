@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from virtex_det.files import refuse_special_target
+
 # Of a neighbour in which a file or folder grows: of the machine and process that write it, and one of its own.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w+\.part")
 
@@ -31,7 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes.
 
     What a killed process has left of the same file goes as well.
+
+    Raises:
+        UserError: ``path`` is a folder, a pipe or a device such as /dev/stdout, which a file must not replace.
     """
+    refuse_special_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
     unfinished = unfinished_name(path)

@@ -113,11 +113,13 @@ def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mi
 def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
     try:
         content = json.loads(line)
+        if not isinstance(content, dict) or not isinstance(content.get("cell"), dict) or "record" not in content:
+            raise ValueError('expected {"cell": {...}, "record": {...}}')
         cell, record = Cell(**content["cell"]), content["record"]
         if not isinstance(cell.start, str) or not isinstance(cell.protocol, str):
             raise ValueError(f"its cell is {str(tuple(cell)):.200}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where} is no record: {error}\nMake the file again from the runs.") from error
+        raise UserError(f"{where} is not a record: {error}\nMake the file again from the runs.") from error
     found = record_from(record, where)
     if (cell.fraction, cell.seed) != (found.train_fraction, found.seed):
         raise UserError(

@@ -15,6 +15,7 @@ from virtex_det.benchmark.rows import METRICS, Metrics
 from virtex_det.benchmark.tables import render_markdown
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_code, in_markdown
+from virtex_det.files import refuse_special_target
 from virtex_det.utils import replacing, write_atomically
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -63,6 +64,7 @@ def write_page(
     Returns:
         The files, the page last.
     """
+    refuse_special_target(path)
     picture = path.with_suffix(".svg")
     save_figure(plot_fractions(comparison, metrics=metrics), picture)
     write_atomically(path, render_page(comparison, cards, commands, picture=picture.name, metrics=metrics))

@@ -36,6 +36,7 @@ _LARGEST_SEED = 2**32 - 2**16
 
 SHARE = number(0, 1)
 MOST_LAYERS = 1000  # more are a mistake, and building them would not end
+WIDTH = whole(1, 2**17)  # channels or features; weights beyond fill any memory
 NOT_NEGATIVE = number(0)
 POSITIVE = number(above=0)
 NORMS = one_of("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
@@ -71,18 +72,18 @@ RULES: dict[str, Rule] = {
     "MODEL.*.IN_FEATURES": several(text()),
     "MODEL.RESNETS.OUT_FEATURES": several(text(), 1),
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": several(switch(), 4, 4),
-    "MODEL.RESNETS.*": whole(1),  # the rest of them: depth, groups, widths, dilation
+    "MODEL.RESNETS.*": WIDTH,  # the rest of them: depth, groups, widths, dilation
     "MODEL.CAPTION_RESNET.BLOCKS": several(whole(1, MOST_LAYERS), 0, 4),
-    "MODEL.FPN.OUT_CHANNELS": whole(1),
+    "MODEL.FPN.OUT_CHANNELS": WIDTH,
     "MODEL.ANCHOR_GENERATOR.SIZES": several(several(POSITIVE, 1), 1),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": several(several(POSITIVE, 1), 1),
     "MODEL.ANCHOR_GENERATOR.ANGLES": several(several(number(), 1), 1),
     "MODEL.ANCHOR_GENERATOR.OFFSET": number(0, below=1),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": whole(0),
-    "MODEL.*.CONV_DIMS": several(either(whole(1), exactly(-1, "as many as come in")), 1),
-    "MODEL.*.CONV_DIM": whole(1),
-    "MODEL.*.CONVS_DIM": whole(1),
-    "MODEL.*.FC_DIM": whole(1),
+    "MODEL.*.CONV_DIMS": several(either(WIDTH, exactly(-1, "as many as come in")), 1),
+    "MODEL.*.CONV_DIM": WIDTH,
+    "MODEL.*.CONVS_DIM": WIDTH,
+    "MODEL.*.FC_DIM": WIDTH,
     "MODEL.*.NUM_FC": whole(0, MOST_LAYERS),
     "MODEL.*.NUM_CONV": whole(0, MOST_LAYERS),
     "MODEL.*.NUM_CONVS": whole(0, MOST_LAYERS),
@@ -116,16 +117,16 @@ RULES: dict[str, Rule] = {
     # Text.
     "MODEL.*.VOCAB_SIZE": whole(5),  # four special tokens and one piece
     "MODEL.*.NUM_LAYERS": whole(1, MOST_LAYERS),
-    "MODEL.*.HIDDEN_SIZE": whole(1),
+    "MODEL.*.HIDDEN_SIZE": WIDTH,
     "MODEL.*.ATTENTION_HEADS": whole(1),
-    "MODEL.*.FEEDFORWARD_SIZE": whole(1),
+    "MODEL.*.FEEDFORWARD_SIZE": WIDTH,
     "MODEL.*.DROPOUT": number(0, below=1),
     "MODEL.*.INIT_STD": POSITIVE,
     "MODEL.TEXTUAL.DECODING.BEAM_SIZE": whole(1),
     "MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE": number(high=1, above=0),
     "MODEL.ICMLM.TAG_WEIGHT": NOT_NEGATIVE,
     "MODEL.TAG_PREDICTION.NUM_TAGS": whole(0),
-    "MODEL.LOCTEX.EMBED_SIZE": whole(1),
+    "MODEL.LOCTEX.EMBED_SIZE": WIDTH,
     "MODEL.LOCTEX.TEMPERATURE": POSITIVE,
     "MODEL.LOCTEX.LOCALIZATION_WEIGHT": NOT_NEGATIVE,
     "MODEL.LOCTEX.LOCALIZATION_FEATURES": several(text()),

@@ -95,7 +95,7 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
             control_symbols=list(CONTROL_SYMBOLS),
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: the size has more than 32 bits
         raise UserError(_why_training_failed(str(error), vocab_size)) from error
     with replacing(Path(model_file)) as unfinished:
         unfinished.write_bytes(model.getvalue())

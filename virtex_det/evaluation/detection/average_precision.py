@@ -30,6 +30,7 @@ TASKS = ("bbox", "segm")
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 # Images that are matched at once: few enough for memory, enough to make calls cheap.
 _BATCH = 64
+_MOST_DETECTIONS = 2**31 - 1  # of an image; more have no room in an array's index
 
 
 class AveragePrecision:
@@ -71,8 +72,10 @@ class AveragePrecision:
         self.task = task
         self.limit = MAX_DETECTIONS[truth.style] if max_detections is None else max_detections
         self.extra = tuple(sorted(set(extra_max_detections)))
-        if min(self.limit, *self.extra, self.limit) < 1:
-            raise UserError(f"max_detections {self.limit} and {list(self.extra)}: each has to be 1 or more.")
+        if not all(1 <= limit <= _MOST_DETECTIONS for limit in (self.limit, *self.extra)):
+            raise UserError(
+                f"max_detections {self.limit} and {list(self.extra)}: each must be from 1 to {_MOST_DETECTIONS}."
+            )
         self._own_masks = own_masks
         self._wants_boundary = boundary and task == "segm"
         self._matchers = {cut: self._matcher(cut) for cut in self._cuts()}

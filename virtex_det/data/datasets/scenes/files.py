@@ -110,6 +110,8 @@ def generate_scenes(
         "seed": seed,
     }
     _check_counts(counts)
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"{num_workers} processes were asked for; choose 0 or more.")
     check_scene_arguments(seed, "train", image_size, captions_per_image)
     if _is_kept(root, settings, overwrite):
         logger.info("%s already holds these scenes: kept", root)
