@@ -17,7 +17,7 @@ from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, fill
 from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.checkpoint.recognition import own_weights
-from virtex_det.checkpoint.sources import Required, open_for, read_sha256, stamps_of
+from virtex_det.checkpoint.sources import Digest, Required, open_for, read_sha256, stamps_of
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing, write_atomically
 
@@ -121,13 +121,14 @@ class TransferCheckpointer(DetectionCheckpointer):
         path = self.get_checkpoint_file()
         try:
             stamps = stamps_of(Path(path))
+            digest = Digest(Path(path))
             content = read_file(path, mmap=False)
             absent = {"model", *self.checkpointables} - set(content if isinstance(content, Mapping) else ())
             if absent:
                 raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
             self._check_tokenizer(content, path)
             self.report = fill(self.model, own_weights(content), path, require="model")._replace(
-                sha256=read_sha256(Path(path), stamps)
+                sha256=read_sha256(Path(path), stamps, digest)
             )
             rest = self._restore(content, list(self.checkpointables), path)
             self.classes = classes_in(content)

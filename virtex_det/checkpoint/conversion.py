@@ -49,7 +49,7 @@ def convert(
     """
     target = Path(target)
     write = _writer(target, to)
-    opened = open_weights(source, family=family, prefix=prefix)
+    opened = open_weights(source, family=family, prefix=prefix, hashed=True)
     weights = opened.weights
     names = _names(weights, to)
     tensors = _copies({new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex")

@@ -25,6 +25,7 @@ MAX_HEADER = 16 << 20  # bytes of the header of a safetensors file
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # Detectron2's .pkl: binary pickles of NumPy arrays
 _LFS_MAGIC = b"version https://git-lfs"
+_PIECE = 4 << 20  # bytes; large, so that a thread that hashes seldom waits for the interpreter
 _FETCH_AGAIN = "delete it and fetch it again"
 
 
@@ -105,10 +106,10 @@ def not_weights(beginning: bytes) -> str:
 
 def file_sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
     with open_regular(path) as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while length := file.readinto(piece):
+            digest.update(piece[:length])
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, NamedTuple
 
 from detectron2.config import CfgNode
@@ -16,6 +17,31 @@ Required = Literal["backbone", "model"]
 Stamps = tuple[tuple[int, ...], ...]
 
 
+class Digest(Thread):
+    """The hash of a file or a sharded model, taken beside other work: hashing and checksums let each other run."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(daemon=True)  # a file that is refused meanwhile is not hashed to its end
+        self._file = file
+        self._found = ""
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Take it."""
+        try:
+            self._found = shards_sha256(self._file) if is_index(self._file) else file_sha256(self._file)
+        except Exception as error:  # raised where the hash is asked for
+            self._error = error
+
+    def wait(self) -> str:
+        """Return it once it is there."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._found
+
+
 class Source(NamedTuple):
     """An opened weights file."""
 
@@ -23,6 +49,7 @@ class Source(NamedTuple):
     content: Any  # what was read from it
     weights: Weights
     stamps: Stamps  # of its files before they were read
+    digest: Digest | None = None
 
     def sha256(self) -> str:
         """Return the hash of the file; of index and shards together where there are several.
@@ -30,7 +57,7 @@ class Source(NamedTuple):
         Raises:
             UserError: it is no longer the file that was read.
         """
-        return read_sha256(self.file, self.stamps)
+        return read_sha256(self.file, self.stamps, self.digest)
 
 
 def open_weights(
@@ -41,6 +68,7 @@ def open_weights(
     family: str = "",
     prefix: str = "",
     mmap: bool = True,
+    hashed: bool = False,
 ) -> Source:
     """Read a weights file and find its network.
 
@@ -51,23 +79,25 @@ def open_weights(
         family: take it as this one.
         prefix: of the network that is meant.
         mmap: as for `read_file`.
+        hashed: the hash will be asked for, and is taken meanwhile.
 
     Raises:
         UserError: it cannot be read, or holds no network that is known, or several.
     """
     file = locate(path)
     stamps = stamps_of(file)
+    digest = Digest(file) if hashed and stamps else None
     content = read_content(file, mmap=mmap)
     if cfg is not None:
         family, prefix = cfg.MODEL.get("WEIGHTS_FORMAT", ""), cfg.MODEL.get("WEIGHTS_PREFIX", "")
     weights = recognise(content, path, family, prefix=prefix, like=like)
-    return Source(file, content, told_beside(file, weights, path), stamps)
+    return Source(file, content, told_beside(file, weights, path), stamps, digest)
 
 
 def open_for(
     names: Sequence[str], path: str, require: Required, cfg: CfgNode | None = None, *, mmap: bool = True
 ) -> Source:
-    """Open a file for a model.
+    """Open a file for a model; its hash is taken meanwhile.
 
     A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of the weights that the
     training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file cannot be meant without it.
@@ -83,14 +113,14 @@ def open_for(
         UserError: as `open_weights`.
     """
     if require == "backbone":
-        return open_weights(path, cfg, like=names, mmap=mmap)
+        return open_weights(path, cfg, like=names, mmap=mmap, hashed=True)
     try:
-        return open_weights(path, like=names, mmap=mmap)
+        return open_weights(path, like=names, mmap=mmap, hashed=True)
     except UserError:
         prefix = "" if cfg is None else cfg.MODEL.get("WEIGHTS_PREFIX", "")
         if not prefix:
             raise
-        return open_weights(path, like=names, prefix=prefix, mmap=mmap)
+        return open_weights(path, like=names, prefix=prefix, mmap=mmap, hashed=True)
 
 
 def locate(path: str) -> Path:
@@ -116,17 +146,18 @@ def stamps_of(file: Path) -> Stamps:
     return tuple(stamp(each) for each in (shard_files(file) if is_index(file) else [file]) if each.is_file())
 
 
-def read_sha256(file: Path, stamps: Stamps) -> str:
+def read_sha256(file: Path, stamps: Stamps, digest: Digest | None = None) -> str:
     """Return the hash of a file that was read, or of a sharded model: of the hashes of its files, in order.
 
     Args:
         file: the file, or the index.
         stamps: of its files before they were read.
+        digest: of the file, begun after the stamps were taken; None where it was not.
 
     Raises:
         UserError: another file has taken its name, or it was written to: its hash is not that of what was read.
     """
-    digest = shards_sha256(file) if is_index(file) else file_sha256(file)
+    found = (digest or Digest(file)).wait()
     if stamps_of(file) != stamps:
         raise UserError(f"{file} changed after it was read. Wait until it is written, and load it again.")
-    return digest
+    return found
