@@ -66,14 +66,16 @@ def info(options: argparse.Namespace) -> None:
 
 def download(options: argparse.Namespace) -> None:
     """Fetch files into the cache and print where they are."""
-    records = [record_of(name) if is_address(name) else find(name) for name in options.names]
+    records = [_named(name) for name in options.names]
     rows = [{"name": record.name, "path": str(fetch(record))} for record in records]
     _print_rows(rows, options.json)
 
 
 def verify(options: argparse.Namespace) -> None:
     """Read cached files again and compare their hashes; exit with 1 where one differs or is not there."""
-    records = [find(options.name)] if options.name else [record for record in catalog() if cache_path(record).exists()]
+    records = (
+        [_named(options.name)] if options.name else [record for record in catalog() if cache_path(record).exists()]
+    )
     rows = [_verified(record) for record in records]
     _print_rows(rows, options.json)
     if not rows:
@@ -86,6 +88,10 @@ def write_page(options: argparse.Namespace) -> None:
     """Write MODEL_ZOO.md anew."""
     write_atomically(PAGE, render())
     print(PAGE)
+
+
+def _named(name: str) -> Record:
+    return record_of(name) if is_address(name) else find(name)
 
 
 def _verified(record: Record) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add("download", download, "fetch files, by name or by http address, into the cache").add_argument(
         "names", nargs="+", metavar="NAME"
     )
-    add("verify", verify, "read cached files again").add_argument("name", nargs="?", metavar="NAME")
+    add("verify", verify, "read cached files again").add_argument("name", nargs="?", metavar="NAME", help="or address")
     add("page", write_page, "write MODEL_ZOO.md anew")
     return parser
 

@@ -90,7 +90,7 @@ def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> BrokenExampl
 
 def _has_good_header(entry: dict[str, Any], max_value: float) -> bool:
     try:
-        file = entry.get("file_name")
+        file: Any = entry.get("file_name")
         check_size(dict(entry), file, inspect_image(file, max_value))
     except BrokenExample:
         return False

@@ -66,7 +66,7 @@ class Record:
         if not is_address(self.name):
             return self.name + suffix
         # Many addresses end alike, and one address may be too long for a name.
-        stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:60]
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem or "weights")[:60]
         return f"{stem}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}{suffix}"
 
 
@@ -120,7 +120,7 @@ def record_of(url: str) -> Record:
         host = None
     if not host or not is_address(url) or not url.isprintable() or " " in url:
         raise UserError(f"{url!r} is no address of a file; expected https://HOST/PATH.")
-    unknown = dict.fromkeys(("family", "format", "architecture", "pretraining", "paper", "config"), "")
+    unknown: dict[str, Any] = dict.fromkeys(("family", "format", "architecture", "pretraining", "paper", "config"), "")
     return Record(name=url, urls=[url], licence=None, page=url, **unknown)
 
 

@@ -55,7 +55,7 @@ def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[di
 
 
 def _size(image: dict[str, Any], json_file: str | Path) -> dict[str, int]:
-    sides = {key: image[key] for key in ("height", "width") if key in image}
+    sides: dict[str, int] = {key: image[key] for key in ("height", "width") if key in image}
     for key, side in sides.items():
         if type(side) is not int or not 0 < side < 2**31:
             raise UserError(
