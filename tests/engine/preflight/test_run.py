@@ -3,6 +3,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -140,6 +141,41 @@ def test_data_of_a_function_pass(by_function):
 def test_text_ids_of_a_function_are_found_before_training(by_function):
     cfg = by_function(lambda entry: entry.update(image_id=f"image {entry['image_id']}"))
     with pytest.raises(UserError, match="image has id 'image 1'"):
+        Trainer(cfg)
+
+
+OF_A_FUNCTION = {
+    "no size": (lambda entry: entry.pop("height"), "image 1 has height None"),
+    "no box": (lambda entry: entry["annotations"][0].pop("bbox"), "has bbox None"),
+    "another mode": (lambda entry: entry["annotations"][0].update(bbox_mode="XYXY"), "bbox_mode 'XYXY'"),
+    "a class by name": (lambda entry: entry["annotations"][0].update(category_id="nut"), "has category_id 'nut'"),
+    "a mask as pixels": (
+        lambda entry: entry["annotations"][0].update(segmentation=np.ones((40, 60))),
+        "no annotations in COCO's form can be made of its dicts",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, message", OF_A_FUNCTION.values(), ids=OF_A_FUNCTION)
+def test_data_of_a_function_that_cannot_be_evaluated_are_named_before_training(change, message, by_function):
+    with pytest.raises(UserError, match=f"(?s)data set parts_by_function.*{message}"):
+        Trainer(by_function(change))
+
+
+def test_a_box_or_mask_of_a_function_that_would_be_left_out_at_each_step_is_named(by_function):
+    cfg = with_options(by_function(lambda entry: None), ["DATASETS.TRAIN", "('parts_by_function',)"])
+    cfg = with_options(cfg, ["DATASETS.TEST", "()"])
+    for change, message in (({"bbox": np.ones(4)}, "NumPy array as bbox"), ({"segmentation": np.ones(4)}, "ndarray")):
+        by_function(lambda entry, change=change: entry["annotations"][0].update(change))
+        with pytest.raises(UserError, match=message):
+            Trainer(cfg)
+
+
+def test_any_error_of_a_users_function_names_the_data_set(by_function):
+    cfg = by_function(lambda entry: None)
+    DatasetCatalog.pop("parts_by_function")
+    DatasetCatalog.register("parts_by_function", lambda: 1 / 0)
+    with pytest.raises(UserError, match="(?s)parts_by_function.*ZeroDivisionError.*The function that was registered"):
         Trainer(cfg)
 
 

@@ -89,6 +89,11 @@ def is_read_by_detectron2(name: str) -> bool:
     return getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2.")
 
 
+def is_users_own(name: str) -> bool:
+    """Return whether a data set was registered by a function that is neither Detectron2's nor of this package."""
+    return not getattr(DatasetCatalog[name], "__module__", "").startswith(("detectron2.", "virtex_det."))
+
+
 def _is_voc(name: str) -> bool:
     metadata = MetadataCatalog.get(name)
     # Detectron2's register_pascal_voc sets no evaluator_type.

@@ -9,8 +9,9 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.annotation_files import check_annotation_files, is_read_by_detectron2
+from virtex_det.data.datasets.annotation_files import check_annotation_files, is_read_by_detectron2, is_users_own
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
+from virtex_det.data.datasets.dataset_dicts import check_dataset_dicts
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
@@ -65,8 +66,14 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
     check_annotation_files(name)
     try:
         dicts = DatasetCatalog.get(name)
-    except _READING_ERRORS as error:
-        raise UserError(_unreadable(name, error)) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, _READING_ERRORS) or is_users_own(name):
+            raise UserError(_unreadable(name, error)) from error
+        raise
+    if dicts is not None and is_users_own(name):
+        _check_function(name, dicts)
     if not dicts:
         raise UserError(f"data set {name} has no images (read from {_source(name)})")
     wrong = [image_id for entry in dicts if not isinstance(image_id := entry.get("image_id"), int | str)]
@@ -82,6 +89,13 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
         raise UserError(f"data set {name} ({_source(name)}): {error}") from error
     _check_category_ids(name, dicts)
     return dicts
+
+
+def _check_function(name: str, dicts: Any) -> None:
+    try:
+        check_dataset_dicts(dicts, MetadataCatalog.get(name).as_dict())
+    except UserError as error:
+        raise UserError(f"data set {name}: {error}") from error
 
 
 def keep_loaded(name: str, dicts: list[dict[str, Any]]) -> None:

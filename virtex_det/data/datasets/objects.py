@@ -116,6 +116,8 @@ def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
                 f"{name(place)} has bbox {entry.get('bbox')!r:.80} and bbox_mode "
                 f"{entry.get('bbox_mode')!r}; expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS."
             )
+        if isinstance(entry["bbox"], np.ndarray) and entry["bbox_mode"] != BoxMode.XYXY_ABS:
+            raise UserError(f"{name(place)} has a NumPy array as bbox; expected a list of numbers: bbox.tolist().")
     upright = [place for place, entry in enumerate(objects) if entry["bbox_mode"] != BoxMode.XYWHA_ABS]
     sizes = [[found[place][0].get(side) or np.nan for side in ("height", "width")] for place in upright]
     check_boxes(
@@ -387,6 +389,10 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
     mask = annotation.get("segmentation")
     if mask is None:
         return "has no segmentation.\nBoxes alone do with MODEL.MASK_ON False; with masks every object needs one."
+    if not isinstance(mask, list | Mapping):
+        return (
+            f"has a segmentation of type {type(mask).__name__}; expected a list of polygons, or run lengths (a dict)."
+        )
     if not isinstance(mask, list):
         is_runs = isinstance(mask, Mapping) and mask_format == "polygon"
         return "has a run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask." if is_runs else ""

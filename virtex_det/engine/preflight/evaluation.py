@@ -11,7 +11,10 @@ from detectron2.data import MetadataCatalog
 from virtex_det.data.build import check_test_loader, reads_images
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import find_missing, load_dataset
+from virtex_det.data.datasets.annotation_files import is_users_own
+from virtex_det.data.datasets.dataset_dicts import check_sizes
 from virtex_det.data.datasets.missing_files import list_missing
+from virtex_det.data.datasets.objects import check_dicts
 from virtex_det.data.image_checks import check_images
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
@@ -93,6 +96,9 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
             f"data set {name} names no classes, which its evaluation needs.\n"
             f'Name them where it is registered: MetadataCatalog.get("{name}").set(thing_classes=[...])'
         )
+    if MetadataCatalog.get(name).get("json_file") is None and is_users_own(name):
+        check_sizes(dicts, f"data set {name}")
+        check_dicts([entry for entry in dicts if "annotations" in entry], f"data set {name}")
     with tempfile.TemporaryDirectory() as folder:
         truth = read_truth(name, folder)
     _check_images(name, dicts, truth)

@@ -8,6 +8,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 
 from virtex_det.data.datasets.handover import HandOver
+from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 
@@ -47,7 +48,14 @@ def annotation_file(dataset_name: str, output_folder: str | Path) -> str:
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:
         json_file = str(Path(output_folder) / f"{dataset_name}_coco_format.json")
-        convert_to_coco_json(dataset_name, json_file, allow_cached=False)
+        try:
+            convert_to_coco_json(dataset_name, json_file, allow_cached=False)
+        except (TypeError, ValueError, LookupError, NotImplementedError, AssertionError, AttributeError) as error:
+            raise UserError(
+                f"data set {dataset_name}: no annotations in COCO's form can be made of its dicts, by which it is "
+                f"evaluated: {type(error).__name__}: {error!s:.300}\nGive each object the types of "
+                "docs/your_own_data.md, plain lists and numbers rather than NumPy's."
+            ) from error
     return PathManager.get_local_path(json_file)
 
 

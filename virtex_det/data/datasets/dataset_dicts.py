@@ -1,0 +1,83 @@
+"""Looks at what a user's function gives as a data set: dicts of the form that Detectron2's documentation describes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from virtex_det.data.datasets.ids import is_name
+from virtex_det.errors import UserError
+
+_FORM = "Compare it with docs/your_own_data.md and Detectron2's page on custom data sets."
+
+
+def check_dataset_dicts(dicts: Any, metadata: Mapping[str, Any]) -> None:
+    """See that dataset dicts hold what Detectron2's code takes for granted, or takes for something else in silence.
+
+    Args:
+        dicts: what a registered function returned.
+        metadata: of the data set.
+
+    Raises:
+        UserError: names the image and the object.
+    """
+    if not isinstance(dicts, list | tuple):
+        raise UserError(f"its function returned a {type(dicts).__name__}; expected a list of dicts.\n{_FORM}")
+    for place, entry in enumerate(dicts):
+        if not isinstance(entry, Mapping):
+            raise UserError(f"entry {place} of the list (counted from 0) is {entry!r:.80}; expected a dict.\n{_FORM}")
+        if isinstance(entry.get("image_id"), bool):
+            raise UserError(f"entry {place} of the list (counted from 0) has image_id {entry['image_id']}.\n{_FORM}")
+        if "annotations" in entry:
+            _check_objects(entry)
+    for key in ("thing_classes", "classes"):
+        _check_names(key, metadata.get(key))
+
+
+def check_sizes(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
+    """See that each image says its height and width, of which ground truth is made.
+
+    Args:
+        dicts: dataset dicts.
+        source: what to call the data set.
+
+    Raises:
+        UserError: names the image.
+    """
+    for entry in dicts:
+        for side in ("height", "width"):
+            if not _is_whole(entry.get(side)) or entry[side] < 1:
+                raise UserError(
+                    f"{source}: image {entry['image_id']} has {side} {entry.get(side)!r:.80}; evaluation "
+                    "needs a whole number of pixels."
+                )
+
+
+def _check_objects(entry: Mapping[str, Any]) -> None:
+    objects = entry["annotations"]
+    if not isinstance(objects, list | tuple) or not all(isinstance(found, Mapping) for found in objects):
+        raise UserError(
+            f"image {entry.get('image_id')} has annotations {objects!r:.80}; expected a list of dicts, which is empty "
+            f"where there is no object.\n{_FORM}"
+        )
+    for number, found in enumerate(objects):
+        if not _is_whole(found.get("category_id")):
+            raise UserError(
+                f"object {number} of image {entry.get('image_id')} ({entry.get('file_name')}) has category_id "
+                f"{found.get('category_id')!r:.80}; expected a whole number, the place of its class in thing_classes "
+                f"counted from 0.\n{_FORM}"
+            )
+        if not isinstance(crowd := found.get("iscrowd", 0), int | np.integer) or crowd not in (0, 1):
+            raise UserError(
+                f"object {number} of image {entry.get('image_id')} ({entry.get('file_name')}) has iscrowd {crowd!r:.80}"
+                "; expected 0, or 1 for a crowd, which is not trained on."
+            )
+
+
+def _check_names(key: str, names: Any) -> None:
+    if names is not None and not (isinstance(names, list | tuple) and all(map(is_name, names))):
+        raise UserError(f"{key} in its metadata is {names!r:.80}; expected a list of names, in the order of numbers.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
