@@ -2,10 +2,11 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_a
 from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
-from virtex_det.signals import serve_parent
+from virtex_det.signals import Stopped, handling, serve_parent
 from virtex_det.text_files import read_json
 from virtex_det.utils import sweep, unfinished_name
 
@@ -203,14 +204,23 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
     if workers <= 1:
         yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
         return
-    with ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
+    others = multiprocessing.active_children()
+    came: list[int] = []
+    # A signal that raised within the pool's locks would leave them locked, and the end would wait for them for ever.
+    keep_signals = handling(lambda number, frame: came.append(number))
+    with keep_signals, ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
         try:
-            futures = {pool.submit(_write_chunk, chunk): number for number, chunk in enumerate(chunks)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            # After an error or Ctrl-C the rest must not be drawn first.
-            pool.shutdown(cancel_futures=True)
+            numbers = {pool.submit(_write_chunk, chunk): number for number, chunk in enumerate(chunks)}
+            waiting = set(numbers)
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                if came:
+                    raise Stopped(came[0])
+                yield from ((numbers[future], future.result()) for future in done)
+        except BaseException:
+            for worker in set(multiprocessing.active_children()).difference(others):
+                worker.kill()  # the rest must not be drawn first
+            raise
 
 
 def _write_chunk(chunk: _Chunk) -> _Records:
