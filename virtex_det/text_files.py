@@ -2,8 +2,11 @@
 
 import codecs
 import json
+import logging
+import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +14,11 @@ import orjson
 
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
+from virtex_det.utils import without_garbage_collection
 
+logger = logging.getLogger(__name__)
+
+_LARGE = 50 * 10**6  # bytes that take about a second
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -33,6 +40,8 @@ def read_bytes(path: str | Path, expected: str = "a file") -> bytes:
     """
     with _opened(path, expected) as file:
         try:
+            if (size := os.fstat(file.fileno()).st_size) > _LARGE:
+                logger.info("Reading %s (%d MB)", path, size // 10**6)
             return file.read()
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
@@ -131,12 +140,18 @@ def parse_json(content: bytes | str, place: str) -> Any:
         codecs.BOM_UTF8
     )
     try:
-        found = orjson.loads(encoded)
+        with without_garbage_collection():
+            found = orjson.loads(encoded)
+            # A name is always followed by a colon: as many colons as names, and no name has been there twice.
+            is_unique = _count_names(found) == _count_colons(encoded)
     except orjson.JSONDecodeError:
         return _parse_slowly(encoded, place)
-    # A name is always followed by a colon: as many colons as names, and no name has been there twice.
-    is_unique = _count_names(found) == sum(1 for _ in re.finditer(rb'"\s*:', encoded))
     return found if is_unique else _parse_slowly(encoded, place)
+
+
+def _count_colons(encoded: bytes) -> int:
+    """Return how many colons follow a quotation mark; more than names where a text holds such a pair."""
+    return encoded.count(b'":') + len(re.findall(rb'"\s+:', encoded))
 
 
 def _parse_slowly(encoded: bytes, place: str) -> Any:
@@ -160,12 +175,11 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _count_names(content: Any) -> int:
     """Return how many names all objects have; too few where a list begins with a number, which costs time only."""
-    count, waiting = 0, [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            count += len(value)
-            waiting.extend(inner for inner in value.values() if isinstance(inner, dict | list))
-        elif isinstance(value, list) and value and isinstance(value[0], dict | list):
-            waiting.extend(value)
+    count, level = 0, [content]
+    while level:
+        objects = [value for value in level if type(value) is dict]
+        lists = [value for value in level if type(value) is list and value and type(value[0]) in (dict, list)]
+        count += sum(map(len, objects))
+        inner = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
+        level = [value for value in inner if type(value) is dict or type(value) is list]
     return count

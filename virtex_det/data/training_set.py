@@ -25,9 +25,9 @@ from virtex_det.data.datasets import (
     take_fraction,
     take_split,
 )
-from virtex_det.data.datasets.annotation_files import is_read_by_detectron2, left_out_of
+from virtex_det.data.datasets.annotation_files import is_read_by_detectron2
 from virtex_det.data.datasets.by_name import SHARDS
-from virtex_det.data.datasets.objects import check_dicts, check_masks, why_no_object, with_left_out
+from virtex_det.data.datasets.objects import check_dicts, check_masks, why_no_object
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -144,12 +144,17 @@ def choose_images(cfg: CfgNode) -> dict[str, list[dict[str, Any]]]:
     Raises:
         UserError: a data set or the split file cannot be used, or there are no categories to stratify by.
     """
-    sets = {name: load_dataset(name) for name in _names(cfg)}
+    sets = {name: load_dataset(name, boxes_alone=trains_boxes_alone(cfg)) for name in _names(cfg)}
     for name, dicts in sets.items():
         remember_size(name, len(dicts))
     if cfg.DATASETS.SUBSET_FILE:
         return take_split(cfg.DATASETS.SUBSET_FILE, sets, part_in(cfg))
     return {name: take_fraction(dicts, *part_in(cfg)) for name, dicts in sets.items()}
+
+
+def trains_boxes_alone(cfg: CfgNode) -> bool:
+    """Return whether a config trains a detector of boxes, to which objects count whatever their polygons are."""
+    return is_detector(cfg) and not cfg.MODEL.MASK_ON
 
 
 def part_in(cfg: CfgNode) -> Part:
@@ -230,31 +235,25 @@ def _filters(cfg: CfgNode) -> bool:
 
 
 def _nothing_to_train_on(cfg: CfgNode, reason: str) -> str:
-    dropped = [entry["id"] for name in cfg.DATASETS.TRAIN for entry in left_out_of(name)]
+    dropped = 0 if trains_boxes_alone(cfg) else sum(map(_count_without_polygon, cfg.DATASETS.TRAIN))
     if dropped:
-        reason += (
-            f"; {len(dropped)} are left out as their polygons have fewer than 3 points, e.g. annotation {dropped[0]}"
-        )
+        reason += f"; {dropped} are left out as their polygons have fewer than 3 points"
     is_part = cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE
     advice = "Mend the annotations"
     if is_part:
         advice = f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or mend the annotations"
-    if dropped and cfg.MODEL.MASK_ON:
+    if dropped:
         advice += ", or train on boxes alone: MODEL.MASK_ON False"
     return f"No image to train on in {', '.join(cfg.DATASETS.TRAIN)}: {reason}.\n{advice}."
 
 
-def _with_boxes_alone(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give objects back that the reader left out for their masks, where masks are not trained on."""
-    left_out, metadata = left_out_of(name), MetadataCatalog.get(name)
-    to_class = metadata.get("thing_dataset_id_to_contiguous_id")
-    if cfg.MODEL.MASK_ON or not left_out or not to_class or not is_read_by_detectron2(name):
-        return dicts
-    logger.info(
-        "data set %s: %d objects without a valid polygon are trained on by their boxes (MODEL.MASK_ON False)",
-        *(name, len(left_out)),
+def _count_without_polygon(name: str) -> int:
+    """Return how many objects of a data set Detectron2 leaves out, by a second look at it: where nothing is left."""
+    with_masks, with_boxes = (
+        sum(len(entry.get("annotations", ())) for entry in load_dataset(name, boxes_alone=alone))
+        for alone in (False, True)
     )
-    return with_left_out(dicts, left_out, to_class)
+    return with_boxes - with_masks
 
 
 def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -262,7 +261,7 @@ def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[s
     if is_detector(cfg) and all("annotations" in example for example in dicts):
         if not is_read_by_detectron2(name) or MetadataCatalog.get(name).get("dirname"):
             check_dicts(dicts, f"data set {name}")
-        return _with_boxes_alone(cfg, name, dicts)
+        return dicts
     if not all("captions" in example for example in dicts):
         return dicts
     return take_captions(dicts, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED)

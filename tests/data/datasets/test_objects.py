@@ -6,7 +6,7 @@ import pytest
 from detectron2.structures import BoxMode
 
 from tests.engine.preflight.conftest import content
-from virtex_det.data.datasets.objects import check_dicts, check_masks, check_objects, why_no_object, with_left_out
+from virtex_det.data.datasets.objects import check_dicts, check_masks, check_objects, why_no_object
 from virtex_det.errors import UserError
 
 IMAGES = 20
@@ -180,15 +180,6 @@ def test_a_mask_that_cannot_be_trained_on_names_the_image_and_the_object(mask, m
 
 def test_runs_go_with_bitmasks():
     check_masks(with_mask({"size": [4, 4], "counts": "abc"}), "bitmask")
-
-
-def test_objects_that_the_reader_leaves_out_come_back_with_their_boxes():
-    loaded = [{"image_id": 1, "annotations": [{"category_id": 0}]}, {"image_id": 2, "annotations": []}]
-    left_out = [{"image_id": 2, "category_id": 7, "bbox": [1, 2, 3, 4]}]
-    first, second = with_left_out(loaded, left_out, {3: 0, 7: 1})
-    assert first is loaded[0] and loaded[1]["annotations"] == []
-    box = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYWH_ABS, "iscrowd": 0, "category_id": 1}
-    assert second["annotations"] == [box]
 
 
 def test_why_there_is_no_object():

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
 
+from virtex_det.data.datasets import annotation_content
 from virtex_det.engine import Trainer, load_config
 from virtex_det.engine.matrix.check import check_folders, check_sources, check_weights, config_of
 from virtex_det.engine.matrix.runs import Run
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 
 ROOT = Path(__file__).resolve().parents[3]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
@@ -142,10 +143,11 @@ def test_data_that_cannot_be_evaluated_are_found_before_any_run_begins(tmp_path,
         check_sources([Run(tmp_path / "run", DETECTOR, options, 150)])
 
 
-def test_runs_in_order_pass_and_load_each_data_set_once(tmp_path, scenes, monkeypatch):
-    loads = []
-    get = DatasetCatalog.get
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or get(name))
+def test_runs_in_order_pass_and_parse_each_annotation_file_once(tmp_path, scenes, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(
+        annotation_content, "read_json", lambda path, what: parsed.append(path.name) or read_json(path, what)
+    )
     runs = [Run(tmp_path / f, DETECTOR, ("DATASETS.TRAIN_FRACTION", f), 150) for f in ("0.5", "1.0")]
     check_sources(runs)
-    assert sorted(loads) == ["scenes_train", "scenes_val"]
+    assert sorted(parsed) == ["instances_train.json", "instances_val.json"]

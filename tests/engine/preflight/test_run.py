@@ -10,10 +10,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tests.engine.preflight.conftest import NAMES
 from virtex_det.config import with_options
-from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets import annotation_content, load_dataset
 from virtex_det.engine import Trainer, evaluate, read_classes
 from virtex_det.engine.preflight import check_training
 from virtex_det.errors import UserError
+from virtex_det.text_files import read_json
 
 OTHER_WAY_ROUND = [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}]
 
@@ -290,12 +291,11 @@ def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_
         evaluate(detector_cfg(*options, "MODEL.WEIGHTS", weights))
 
 
-def test_an_evaluation_loads_its_data_once(trained, monkeypatch):
-    loads = []
-    get = DatasetCatalog.get
-    monkeypatch.setattr(DatasetCatalog, "get", lambda name: loads.append(name) or get(name))
+def test_an_evaluation_parses_its_annotations_once(trained, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(annotation_content, "read_json", lambda *args: parsed.append(args[0]) or read_json(*args))
     evaluate(trained, resume=True)
-    assert loads.count("parts_val") == 1
+    assert parsed == [Path(MetadataCatalog.get("parts_val").json_file)]
 
 
 def test_a_run_is_not_resumed_on_data_of_other_classes(trained, tmp_path, parts):

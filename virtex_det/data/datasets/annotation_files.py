@@ -1,4 +1,4 @@
-"""Looks at annotation files before Detectron2's readers, which merge what has one id and name no file."""
+"""Loads annotation files in place of Detectron2's readers, which merge what has one id and name no file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,52 +7,67 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.classes import compare_classes
-from virtex_det.data.datasets.handover import HandOver
+from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.ids import check_coco_ids, check_unique
-from virtex_det.data.datasets.objects import check_objects, left_out_by_reader
+from virtex_det.data.datasets.instances import make_dicts, registration_of
+from virtex_det.data.datasets.objects import check_objects
 from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
 from virtex_det.errors import UserError
-from virtex_det.text_files import read_json, starts_with_mark
-
-_left_out = HandOver()
+from virtex_det.text_files import starts_with_mark
 
 
-def check_annotation_files(name: str) -> None:
-    """Check the ids in a data set's annotation file, or all of VOC's files, before they are loaded.
+def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]] | None:
+    """Check a data set's annotation file, or all of VOC's files, and load what Detectron2's readers of JSON would.
 
     Args:
         name: of a registered data set; one whose metadata names no such files passes.
+        boxes_alone: as for ``make_dicts``.
+
+    Returns:
+        The dataset dicts; None where the registered function has to make them.
 
     Raises:
         UserError: two things have one id, an id is none, or a file is missing or broken.
     """
-    metadata = MetadataCatalog.get(name)
-    kind, json_file = metadata.get("evaluator_type"), str(metadata.get("json_file") or "")
     if _is_voc(name):
         _check_voc_files(name)
-    elif kind in ("coco", "lvis", None) and json_file.endswith(".json") and "://" not in json_file:
-        content = _read(json_file, is_cocos=bool(kind))
-        # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
-        if kind or (isinstance(content, dict) and "images" in content):
-            check_coco_ids(content, json_file)
-        if kind == "coco" and is_read_by_detectron2(name):
-            _check_registered_classes(name, content, json_file)
-        if kind:
-            check_objects(content, kind, json_file)
-            _left_out.keep(name, left_out_by_reader(content.get("annotations", ())))
+    registration = registration_of(name)
+    metadata = MetadataCatalog.get(name)
+    kind = registration.style if registration else metadata.get("evaluator_type")
+    json_file = registration.json_file if registration else str(metadata.get("json_file") or "")
+    if kind not in ("coco", "lvis", None) or "://" in json_file or not (registration or json_file.endswith(".json")):
+        return None
+    content = _read(json_file, is_cocos=bool(kind))
+    _check(name, content, kind, json_file)
+    if registration is None:
+        return None
+    try:
+        return make_dicts(content, registration, boxes_alone=boxes_alone)
+    except UserError as error:
+        raise UserError(f"{json_file} cannot be used: {error}") from error
+
+
+def _check(name: str, content: Any, kind: str | None, json_file: str) -> None:
+    # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
+    if kind or (isinstance(content, dict) and "images" in content):
+        check_coco_ids(content, json_file)
+    if kind == "coco" and is_read_by_detectron2(name):
+        _check_registered_classes(name, content, json_file)
+    if kind:
+        check_objects(content, kind, json_file)
 
 
 def _read(json_file: str, is_cocos: bool) -> Any:
     """Return what a file says; a file that a function of the user's own reads may be of any form."""
     try:
-        content = read_json(json_file, "an annotation file in COCO's form")
+        content = read_annotations(json_file, "an annotation file in COCO's form")
     except UserError:
         if is_cocos:
             raise
         return None
     if is_cocos and starts_with_mark(json_file):
         raise UserError(
-            f"{json_file} begins with a byte order mark, which Detectron2's reader does not take.\n"
+            f"{json_file} begins with a byte order mark, which pycocotools and Detectron2's reader do not take.\n"
             f"Take it off: sed -i '1s/^\\xEF\\xBB\\xBF//' {json_file}"
         )
     return content
@@ -77,11 +92,6 @@ _REGISTER_AS_IN_FILE = (
     "Register the data set with the names of the file's categories in the order of their ids (thing_classes, CLASSES "
     "in your script), or without any ({}): then they are read from the file."
 )
-
-
-def left_out_of(name: str) -> list[Mapping[str, Any]]:
-    """Return the annotations of a loaded data set that Detectron2's reader dropped for their polygons."""
-    return _left_out.look(name) or []
 
 
 def is_read_by_detectron2(name: str) -> bool:

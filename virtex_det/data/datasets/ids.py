@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from virtex_det.errors import UserError
@@ -54,7 +54,7 @@ def check_unique(ids: Sequence[int | str], what: str, advice: str = "Give each i
         what: has them, e.g. "image".
         advice: how to mend it.
     """
-    if len(set(ids)) == len(ids) and len({type(value) for value in ids}) < 2:
+    if len(set(ids)) == len(ids) and len(set(map(type, ids))) < 2:
         return
     repeated = [value for value, count in Counter(map(str, ids)).items() if count > 1]
     if repeated:
@@ -90,7 +90,7 @@ def check_coco_ids(content: Any, source: str) -> None:
             raise UserError(f"{source}: {error}") from error
 
 
-def ids_of(entries: Iterable[Any], what: str) -> list[int | str]:
+def ids_of(entries: Sequence[Any], what: str) -> list[int | str]:
     """Return the ids of a list's entries.
 
     Args:
@@ -100,6 +100,10 @@ def ids_of(entries: Iterable[Any], what: str) -> list[int | str]:
     Raises:
         UserError: names the entry that is no object, has no id, or one that is neither whole number nor text.
     """
+    if set(map(type, entries)) == {dict}:
+        ids = [entry.get("id") for entry in entries]
+        if set(map(type, ids)) == {int} and 0 <= min(ids) and max(ids) <= LARGEST_ID:
+            return ids
     ids = []
     for place, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or "id" not in entry:

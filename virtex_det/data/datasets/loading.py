@@ -9,14 +9,16 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.annotation_files import check_annotation_files, is_read_by_detectron2, is_users_own
+from virtex_det.data.datasets.annotation_files import is_read_by_detectron2, is_users_own, read_instances
 from virtex_det.data.datasets.by_name import is_by_name, register_by_name
 from virtex_det.data.datasets.dataset_dicts import check_dataset_dicts
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
+from virtex_det.utils import without_garbage_collection
 
-_loaded = HandOver()
+# By whether it was loaded for its boxes alone.
+_loaded = {False: HandOver(), True: HandOver()}
 # Names of the data sets that lie below $DETECTRON2_DATASETS, as far as Detectron2 and we register them.
 STANDARD: set[str] = set()
 # What Detectron2's readers raise when a file is not what they expect.
@@ -46,11 +48,13 @@ def check_datasets(names: Iterable[str]) -> None:
             raise UserError(_missing_files(name, missing))
 
 
-def load_dataset(name: str) -> list[dict[str, Any]]:
+def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]]:
     """Load a registered data set.
 
     Args:
         name: name in Detectron2's DatasetCatalog, or one that says where the data lies.
+        boxes_alone: masks are not used; objects of COCO whose polygons have fewer than 3 points, which Detectron2
+            leaves out, are then loaded with their boxes.
 
     Returns:
         Its dataset dicts, as Detectron2 or the function registered under that name makes them.
@@ -60,12 +64,13 @@ def load_dataset(name: str) -> list[dict[str, Any]]:
             or its categories do not match.
     """
     check_datasets([name])
-    kept = _loaded.take(name)
+    kept = _loaded[boxes_alone].take(name)
     if kept is not None:
         return kept
-    check_annotation_files(name)
     try:
-        dicts = DatasetCatalog.get(name)
+        with without_garbage_collection():
+            dicts = read_instances(name, boxes_alone=boxes_alone)
+            dicts = DatasetCatalog.get(name) if dicts is None else dicts
     except UserError:
         raise
     except Exception as error:
@@ -98,14 +103,15 @@ def _check_function(name: str, dicts: Any) -> None:
         raise UserError(f"data set {name}: {error}") from error
 
 
-def keep_loaded(name: str, dicts: list[dict[str, Any]]) -> None:
-    """Keep what was loaded of a data set for its next load."""
-    _loaded.keep(name, dicts)
+def keep_loaded(name: str, dicts: list[dict[str, Any]], *, boxes_alone: bool = False) -> None:
+    """Keep what was loaded of a data set for its next load with the same ``boxes_alone``."""
+    _loaded[boxes_alone].keep(name, dicts)
 
 
 def forget_loaded() -> None:
     """Forget all that ``keep_loaded`` kept."""
-    _loaded.forget()
+    for loaded in _loaded.values():
+        loaded.forget()
 
 
 def check_num_classes(name: str, num_classes: int) -> None:

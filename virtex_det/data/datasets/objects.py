@@ -4,7 +4,8 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,12 +78,13 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     _check_categories(objects, content.get("categories", ()))
     for entry in _without_plain_polygon(objects):
         _check_form_of_mask(entry)
-    places = {image_id: place for place, image_id in enumerate(sizes)}
+    places = dict(zip(sizes, range(len(sizes)), strict=True))
     of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)  # the last is of images that are not there
+    image_ids = map(itemgetter("image_id"), objects)
     check_boxes(
         Boxes(
             [entry["bbox"] for entry in objects],
-            of_images[[places.get(entry["image_id"], -1) for entry in objects]],
+            of_images[np.fromiter(map(places.get, image_ids, repeat(-1)), np.int64, len(objects))],
             np.zeros(len(objects), bool),
             lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
             source,
@@ -148,17 +150,6 @@ def check_boxes(boxes: Boxes) -> None:
     _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
 
 
-def left_out_by_reader(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the objects that Detectron2's reader of COCO drops: those with a segmentation but no valid polygon."""
-    return [
-        entry
-        for entry in _without_plain_polygon(objects)
-        if isinstance(parts := entry.get("segmentation"), list)
-        and parts
-        and not any(len(part) % 2 == 0 and len(part) >= 6 for part in parts)
-    ]
-
-
 def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the objects to look at more closely: nearly all of a large file begin with a polygon of 3 points."""
     return [
@@ -175,13 +166,8 @@ def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping
 
 def _as_numbers(boxes: Boxes) -> np.ndarray:
     """Return boxes as float64. # shape: (N, 4)"""
-    try:
-        values = np.array(boxes.values)
-        is_whole = values.dtype.kind in "iuf" and values.shape == (len(boxes.values), 4) and np.isfinite(values).all()
-        if is_whole and bool not in set(map(type, chain.from_iterable(boxes.values))):  # which NumPy takes for 1
-            return values.astype(np.float64)
-    except (TypeError, ValueError):  # rows of several lengths, or no rows
-        pass
+    if (values := _as_plain_numbers(boxes.values)) is not None:
+        return values
     for place, box in enumerate(boxes.values):
         found = box.tolist() if isinstance(box, np.ndarray) else box
         is_box = isinstance(found, list | tuple) and len(found) == 4
@@ -191,6 +177,17 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
                 f"{_form(boxes, place)} in pixels."
             )
     return np.array([list(map(float, box)) for box in boxes.values], np.float64).reshape(-1, 4)
+
+
+def _as_plain_numbers(rows: Sequence[Any]) -> np.ndarray | None:
+    """Return rows of four of Python's own finite numbers as float64, None for any others. # shape: (N, 4)"""
+    try:
+        if set(map(len, rows)) == {4} and {int, float}.issuperset(map(type, chain.from_iterable(rows))):
+            values = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows))
+            return values.reshape(-1, 4) if np.all(np.abs(values) < _LARGEST) else None
+    except (TypeError, OverflowError):
+        pass
+    return None
 
 
 def _is_number(value: Any) -> bool:
@@ -295,7 +292,7 @@ def _is_side(value: Any) -> bool:
 
 def _check_ids(objects: Sequence[Mapping[str, Any]]) -> None:
     for field in ("image_id", "category_id"):
-        if not {int, str}.issuperset(type(entry[field]) for entry in objects):
+        if not {int, str}.issuperset(map(type, map(itemgetter(field), objects))):
             wrong = next(entry for entry in objects if type(entry[field]) not in (int, str))
             raise UserError(
                 f"annotation {wrong['id']} has {field} {wrong[field]!r:.80}; expected the id of one of the file's "
@@ -412,30 +409,6 @@ def _are_finite(polygon: Sequence[float]) -> bool:
         return math.isfinite(np.sum(polygon) if isinstance(polygon, np.ndarray) else sum(polygon))
     except TypeError:
         return False
-
-
-def with_left_out(
-    dicts: Sequence[dict[str, Any]], left_out: Sequence[Mapping[str, Any]], to_class: Mapping[Any, int]
-) -> list[dict[str, Any]]:
-    """Return dataset dicts with the boxes of objects that Detectron2's reader left out for their polygons.
-
-    Right where boxes alone are trained on: the metrics count these objects, too.
-
-    Args:
-        dicts: as loaded; they stay as they are.
-        left_out: annotations of the file.
-        to_class: class number by category id.
-    """
-    boxes: dict[Any, list[dict[str, Any]]] = {}
-    for entry in left_out:
-        kept = {"bbox": entry["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "iscrowd": entry.get("iscrowd", 0)}
-        boxes.setdefault(entry["image_id"], []).append(kept | {"category_id": to_class[entry["category_id"]]})
-    return [
-        {**entry, "annotations": [*entry["annotations"], *boxes[entry["image_id"]]]}
-        if entry["image_id"] in boxes
-        else entry
-        for entry in dicts
-    ]
 
 
 def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:

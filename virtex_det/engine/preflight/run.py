@@ -12,8 +12,9 @@ from tqdm import tqdm
 from virtex_det.data.build import check_train_loader
 from virtex_det.data.classes import check_classes, check_unnamed_classes, class_names, compare_classes
 from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
+from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.loading import forget_loaded
-from virtex_det.data.training_set import are_shards, forget_training_set
+from virtex_det.data.training_set import are_shards, forget_training_set, trains_boxes_alone
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
 from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
@@ -71,13 +72,14 @@ def check_trainings(configs: Sequence[CfgNode]) -> None:
     Raises:
         UserError: as ``check_training``.
     """
-    loaded: dict[str, list[dict[str, Any]]] = {}
+    loaded: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     try:
         for cfg in configs:
+            alone = trains_boxes_alone(cfg)
             for name in () if are_shards(cfg) else cfg.DATASETS.TRAIN:
-                if name not in loaded:
-                    loaded[name] = load_dataset(name)
-                keep_loaded(name, loaded[name])
+                if (name, alone) not in loaded:
+                    loaded[name, alone] = load_dataset(name, boxes_alone=alone)
+                keep_loaded(name, loaded[name, alone], boxes_alone=alone)
             check_training(cfg, keep=True)
     finally:
         forget_loaded()
@@ -123,7 +125,8 @@ def _check_train(cfg: CfgNode) -> None:
 
 
 def _check_test(cfg: CfgNode, name: str, own_evaluator: bool, keep: bool) -> None:
-    dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
+    with parsing_once():  # the data set and its ground truth come from one file
+        dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
     check_unnamed_classes(cfg, name, dicts)
     if keep:
         keep_loaded(name, dicts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.validation import (
@@ -18,7 +19,6 @@ from virtex_det.evaluation.detection.validation import (
     check_segmentations,
     is_number,
 )
-from virtex_det.text_files import read_json
 
 _ANNOTATION_FIELDS = {
     "coco": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
@@ -81,7 +81,7 @@ class GroundTruth:
             UserError: no such file, no such format, or data that no number can be trusted with.
         """
         path = Path(path)
-        content = read_json(path, f"an annotation file of {style.upper()}")
+        content = read_annotations(path, f"an annotation file of {style.upper()}")
         return cls(content, style, str(path))
 
     @cached_property

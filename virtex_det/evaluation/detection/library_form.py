@@ -1,8 +1,6 @@
 """Objects and detections in the form in which COCO's libraries take them, less what LVIS's own code leaves out."""
 
-import contextlib
-import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hotcoco
@@ -11,6 +9,7 @@ import numpy as np
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.run_lengths import LONGEST_RUN
+from virtex_det.utils import without_garbage_collection
 
 _IMAGE_FIELDS = ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids")
 
@@ -73,23 +72,11 @@ def mask_entries(detections: Detections) -> list[dict[str, Any]]:
     """Return entries without boxes: small, medium and large go by the mask, as Detectron2 has it."""
     image_ids, category_ids, scores = (column.tolist() for column in detections[:3])
     rows = zip(image_ids, category_ids, scores, detections.rles or [], strict=True)
-    with _no_garbage_collection():
+    with without_garbage_collection():  # whose searches go through all of the ground truth
         return [
             {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": rle}
             for image_id, category_id, score, rle in rows
         ]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep thousands of new dicts from setting off searches through all of the ground truth for garbage."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _best_of_each_image(detections: Detections, limit: int) -> Detections:
