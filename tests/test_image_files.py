@@ -76,7 +76,7 @@ def test_floats_that_are_no_numbers_are_refused(value):
 
 
 def test_colours_of_16_bits_are_not_scaled_by_the_white_of_grey_images():
-    with pytest.raises(BrokenImage, match=r"INPUT\.MAX_VALUE 4095 is for grey images alone"):
+    with pytest.raises(BrokenImage, match=r"INPUT\.MAX_VALUE 4095 is for grey images only"):
         load_image(SAMPLES["16-bit colour png"].content, 4095)
 
 

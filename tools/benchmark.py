@@ -109,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("matrix", metavar="MATRIX.yaml")
         command.set_defaults(action=action)
         if name != "run":
-            command.add_argument("--mix-protocols", action="store_true", help="compare several protocols; it is said")
+            command.add_argument(
+                "--mix-protocols", action="store_true", help="compare several protocols; the tables say so"
+            )
         if name in ("table", "plot"):
             _add_records(command)
     page = actions.add_parser("protocols", help=protocols.__doc__, description=protocols.__doc__)

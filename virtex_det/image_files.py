@@ -237,7 +237,7 @@ def _not_opened(name: str, error: UserError) -> BrokenImage:
     if _ADDRESS.search(name):
         advice = "Its name holds an address, and images are never fetched: download it, and let file_name be its path."
     elif "\\" in name:
-        advice = 'The name has backslashes, which part folders on Windows alone. Write "/" in the annotation file.'
+        advice = 'The name has backslashes, which separate folders only on Windows. Write "/" in the annotation file.'
     return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")
 
 

@@ -190,7 +190,7 @@ def _check_reduced(image: Image.Image, max_value: float) -> None:
     """Refuse a colour image of 16 bits whose values lie in the lower ones: Pillow gives the upper 8 alone."""
     if max_value not in (0, _WHITE):
         raise NoRule(
-            f"It has 16 bits in each of several channels, and INPUT.MAX_VALUE {max_value:g} is for grey images alone.\n"
+            f"It has 16 bits in each of several channels, and INPUT.MAX_VALUE {max_value:g} is for grey images only.\n"
             "Save it with 8 bits per channel, scaled as the others are.",
             "colours of 16 bits beside INPUT.MAX_VALUE",
         )

@@ -127,7 +127,7 @@ def read_json(path: str | Path, expected: str = "a JSON file") -> Any:
 def parse_json(content: bytes | str, place: str) -> Any:
     """Return what JSON says.
 
-    NaN, infinity and lone surrogates, which JSON does not have, are read, so that who checks values can name the entry.
+    NaN, infinity and lone surrogates, which JSON does not have, are read, so that later checks can name the entry.
 
     Args:
         content: the JSON.

@@ -1,4 +1,4 @@
-"""What no tensor shows of a network, its pools, strides, activation and pixels: read beside the file, or assumed."""
+"""What tensors do not show of a network (pools, strides, activation, pixels): read beside the file, or assumed."""
 
 import json
 import re

@@ -188,7 +188,7 @@ FORMATS = (
         place=r"model",
         marks=(r"^encoder_k\.conv1\.weight$",),
         over=(r"encoder_k\.$",),
-        note="the backbone alone is loaded",
+        note="only the backbone is loaded",
         paper="Xie et al., Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual "
         "Representation Learning, CVPR 2021",
     ),
@@ -241,7 +241,7 @@ FORMATS = (
     _resnet(
         "torchvision_detector",
         prefix=r"backbone\.body\.",
-        note="the backbone alone is loaded: its heads are not Detectron2's",
+        note="only the backbone is loaded: its heads are not Detectron2's",
         paper=_RESNET,
         licence="BSD-3-Clause",
     ),

@@ -232,7 +232,7 @@ def _problems(
 
 
 def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> None:
-    """Refuse layers that the file has twice, where not all of a model's own names are there to say which is meant."""
+    """Refuse layers that the file holds twice, unless the model's own names decide between them."""
     layers = backbone_names(targets)
     used = set(weights.tensors) - set(report.unused)
     twice = [
@@ -244,7 +244,7 @@ def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, 
         raise UserError(
             f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was loaded:\n"
             f"  {_some(twice, shown=2)}\n"
-            "Save the one that is meant alone, or name its place if there is a whole network: MODEL.WEIGHTS_PREFIX"
+            "Save only the one to load, or name its place if there is a whole network: MODEL.WEIGHTS_PREFIX"
         )
 
 

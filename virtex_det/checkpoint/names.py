@@ -85,7 +85,7 @@ _POOLED_SHORTCUT = ((r"\.downsample\.1\.", ".shortcut."), (r"\.downsample\.2\.",
 _DEEP_STEM = (*_sequential("conv1", "01346"), (r"^bn1\.", "stem.conv3.norm."), *_sequential("stem", "013467"))
 
 # Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three norms.
-# A pool or an activation with tensors is none of our stem's, and must not pass for a tensor of a head.
+# Our stem has no pool or activation with tensors: one must not pass for a tensor of a head.
 _UNKNOWN_STEM = (r"^(maxpool|pool|relu|prelu|act\d?)\.", r"stem.\1.")
 _torchvision = _renamer((r"^(conv|bn)(\d)\.", r"stem.\1\2."), _UNKNOWN_STEM, *_STAGES, _NORMS, *_SHORTCUT)
 _deep = _renamer(*_DEEP_STEM, *_STAGES, _NORMS, *_SHORTCUT)

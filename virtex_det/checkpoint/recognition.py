@@ -1,4 +1,4 @@
-"""Which network of a file is meant, and which family it belongs to."""
+"""Finds the network in a weights file, and the family that it belongs to."""
 
 import difflib
 import re
@@ -122,7 +122,7 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
 
 
 def own_weights(content: Any) -> Weights:
-    """Return the model in a run's own checkpoint, whose tensors are taken by the model's own names."""
+    """Return the model in a run's own checkpoint; its tensors have the model's own names."""
     model = content.get("model") if isinstance(content, Mapping) else None
     tensors = {name: value for name, value in (model or {}).items() if isinstance(value, torch.Tensor)}
     backbone = {canonical: name for name, canonical in backbone_names(tensors).items()}
@@ -280,7 +280,7 @@ def _at_prefix(found: list[_Found], prefix: str, path: str, networks: Iterable[N
 
 
 def _choose(found: Sequence[_Found], path: str, like: Sequence[str]) -> Weights:
-    """Return the one network that is meant, with a word on what else there was."""
+    """Return the one network to load, with a note on what else the file holds."""
     whole = [each for each in found if each.weights.is_whole] if found[0].weights.is_resnet else _fullest(found, like)
     candidates = whole or list(found)
     winners = [each for each in candidates if all(_goes_before(each, other) for other in candidates)]
@@ -363,7 +363,8 @@ def _several(candidates: Sequence[_Found], path: str) -> str:
     lines = "".join(f"\n  {each.network.location}  ({_what(each.weights)})" for each in candidates[:8])
     more = f"\n  and {len(candidates) - 8} more" if len(candidates) > 8 else ""
     return (
-        f"{path} holds {len(candidates)} networks, and nothing says which is meant; nothing was loaded:{lines}{more}\n"
+        f"{path} holds {len(candidates)} networks, and it is not clear which to load; "
+        f"nothing was loaded:{lines}{more}\n"
         f"Name one of them: MODEL.WEIGHTS_PREFIX {candidates[0].network.location}"
     )
 

@@ -1,4 +1,4 @@
-"""A weights file as it is opened by all who ask what is in it: its place, its network, what is told beside it."""
+"""Opens a weights file, the same way for every caller: its path, its network, what files beside it say."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +100,7 @@ def open_for(
     """Open a file for a model; its hash is taken meanwhile.
 
     A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of the weights that the
-    training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file cannot be meant without it.
+    training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file is ambiguous without it.
 
     Args:
         names: of the model's tensors.

@@ -15,7 +15,7 @@ _DETECTRON2 = {
     "SOLVER.MAX_ITER": "steps of training; SOLVER.STEPS and WARMUP_ITERS go with it",
     "MODEL.ROI_HEADS.NUM_CLASSES": "classes of a detector; that of the data",
     "INPUT.MASK_FORMAT": "polygon or bitmask (run-length encoded)",
-    "TEST.EVAL_PERIOD": "steps between evaluations; 0: at the end alone",
+    "TEST.EVAL_PERIOD": "steps between evaluations; 0: only at the end",
     "SOLVER.CHECKPOINT_PERIOD": "steps between checkpoints",
     "SEED": "of everything that is drawn; -1: another one each time",
     "OUTPUT_DIR": "folder of the run",

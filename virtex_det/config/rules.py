@@ -17,7 +17,7 @@ class Rule(NamedTuple):
     Attributes:
         expected: as it stands in a message after "must be".
         holds: says whether a value is so.
-        names: the names that can be meant, of which a message lists the nearest.
+        names: the known names; a message lists the nearest of them.
     """
 
     expected: str

@@ -58,7 +58,7 @@ def parse_yaml(content: str | bytes, where: str) -> Any:
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files alone.
+    """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files only.
 
     ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, and ``~`` is the user's
     folder.
@@ -106,7 +106,7 @@ def _bases(content: dict[str, Any], path: Path) -> list[Path]:
             )
         if "://" in name:
             raise UserError(
-                f"{path}: _BASE_ is the address {_short(name)}, and configs are read from local files alone. "
+                f"{path}: _BASE_ is the address {_short(name)}, and configs are read from local files only. "
                 "Fetch the file, look at it, and name it here."
             )
     return [path.parent / os.path.expanduser(name) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)

@@ -105,7 +105,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     """Raise what ``build_train_loader`` would; what has to be loaded for that is kept for it.
 
     Returns:
-        The images to train on; none of shards, which are read as a stream.
+        The images to train on; empty for shards, which are read as a stream.
     """
     _batch_size(cfg)
     workers = _worker_options(cfg)["num_workers"]

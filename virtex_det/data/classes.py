@@ -123,7 +123,7 @@ def check_unnamed_classes(cfg: CfgNode, name: str, dicts: Sequence[Mapping]) -> 
         if wrong := [label for label in labels if not 0 <= label < classes.number]:
             raise UserError(
                 f"data set {name}: image {entry['image_id']} has class {wrong[0]}, counted from 0, and "
-                f"{classes.key} is {classes.number}.\nThe data set names no classes, so numbers alone can be compared. "
+                f"{classes.key} is {classes.number}.\nThe data set names no classes, so only numbers can be compared. "
                 f'Name them: MetadataCatalog.get("{name}").set({classes.metadata}=[...])'
             )
 

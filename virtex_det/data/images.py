@@ -31,7 +31,7 @@ def read_picture(path: str | os.PathLike[str], cfg: CfgNode) -> np.ndarray:
 
     Args:
         path: of the image.
-        cfg: of the run, of which INPUT.MAX_VALUE counts.
+        cfg: of the run; INPUT.MAX_VALUE is read from it.
 
     Returns:
         (H, W, 3) uint8 in BGR order, which DefaultPredictor takes whatever INPUT.FORMAT is.

@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Let a key alone decide what the block draws from torch (on the CPU), NumPy and ``random``.
+    """Seed torch (on the CPU), NumPy and ``random`` from a key, for the length of the block.
 
     Each of the three has a seed of its own: all are Mersenne Twisters, and one seed would give them one sequence.
     Outside of a loader's worker, where others draw too, their states are put back.
@@ -41,7 +41,7 @@ def seeded(*key: int | str) -> Iterator[None]:
 
 
 def seed_process(*key: int | str) -> None:
-    """Let a key alone decide what this process draws from now on: from torch on CPU and GPUs, NumPy and ``random``.
+    """Seed torch (on CPU and GPUs), NumPy and ``random`` of this process from a key.
 
     Training calls it before each step with (seed, "step", iteration, rank). So a run that was killed and resumed draws
     what one that was never killed draws: from any checkpoint, without the states of the generators of every process in

@@ -115,7 +115,7 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
 
 
 def check_has_objects(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse images for a detector of which none has an object: it would learn nothing, whatever it is told to keep.
+    """Refuse images for a detector if none of them has an object: it would learn nothing.
 
     Raises:
         UserError: says why there is none, and what to do.
@@ -243,7 +243,7 @@ def _nothing_to_train_on(cfg: CfgNode, reason: str) -> str:
     if is_part:
         advice = f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or mend the annotations"
     if dropped:
-        advice += ", or train on boxes alone: MODEL.MASK_ON False"
+        advice += ", or train on boxes only: MODEL.MASK_ON False"
     return f"No image to train on in {', '.join(cfg.DATASETS.TRAIN)}: {reason}.\n{advice}."
 
 

@@ -29,7 +29,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         Metrics as Detectron2 nests them; by dataset when there are several.
 
     Raises:
-        UserError: when the weights leave any part of the model at random, or when there is nothing to evaluate.
+        UserError: the weights leave a part of the model randomly initialised, or there is nothing to evaluate.
     """
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val.")
@@ -73,7 +73,7 @@ def load_trained(
         The model, the report of what filled it, and what else the file holds, such as ``iteration``.
 
     Raises:
-        UserError: when the weights leave any part of the model at random.
+        UserError: when the weights leave any part of the model randomly initialised.
     """
     model = Trainer.build_model(cfg)
     checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")

@@ -69,7 +69,7 @@ def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
 
 
 def diverged(error: FloatingPointError, optimizer: Optimizer, cfg: CfgNode) -> UserError:
-    """Return what to tell about a training whose loss became infinite or not a number."""
+    """Return the error for a training whose loss became infinite or NaN."""
     rates = sorted({f"{group['lr']:.3g}" for group in optimizer.param_groups})
     last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
     saved = (
@@ -131,7 +131,7 @@ def _no_group(error: BaseException) -> str:
     )
 
 
-# What PyTorch says in a RuntimeError's text alone.
+# Errors that PyTorch raises as a plain RuntimeError, by their text.
 _TEXTS: dict[str, Callable[[BaseException], str]] = {
     r"DataLoader worker .*(exited unexpectedly|is killed by signal)|unable to (open|mmap|write to).*shared memory": (
         _lost_worker

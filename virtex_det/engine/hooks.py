@@ -94,7 +94,7 @@ class EvalHook(_AfterCheckpoint, hooks.EvalHook):
 
 
 class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
-    """Detectron2's, whose metrics.json goes on where the resumed checkpoint stands."""
+    """Detectron2's writer, but metrics.json goes on at the resumed checkpoint."""
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
         """Have the writers write every ``period`` iterations."""

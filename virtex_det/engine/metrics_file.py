@@ -29,7 +29,7 @@ class MetricsWriter(EventWriter):
         self.written: float = -1
 
     def begin(self, start_iter: int) -> None:
-        """Keep the whole lines of iterations before ``start_iter``, and write none of these again."""
+        """Keep the complete lines of iterations before ``start_iter``, and do not write them again."""
         self.written = -1
         if not self.path.exists():
             return

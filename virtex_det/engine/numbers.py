@@ -1,4 +1,4 @@
-"""What a model remembers outside its tensors, as RetinaNet does the mean number of its positive anchors."""
+"""The state that a model keeps outside its tensors, such as RetinaNet's running mean of positive anchors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a run began with besides its config: its data as they were, and its processes. A resumed run has the same."""
+"""What a run began with besides its config: its data and number of processes. A resumed run must have the same."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -41,8 +41,8 @@ class Predictor(DefaultPredictor):
             cfg: of a detector; MODEL.WEIGHTS names its trained weights.
 
         Raises:
-            UserError: there are no weights, they leave a part of the model at random, or it has another number of
-                classes than there are names.
+            UserError: there are no weights, they leave a part of the model randomly initialised, or the model has
+                another number of classes than there are names.
         """
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty: prediction needs a trained model. Name a run's model_final.pth.")
@@ -64,7 +64,7 @@ def _metadata(cfg: CfgNode, trained: Sequence[str]) -> Metadata:
     name = next(iter(cfg.DATASETS.TEST), "")
     known = class_names(cfg, name) if name else ()
     if trained and known and known != tuple(trained):
-        logger.warning("%s has other classes than the model was trained on, whose names are given", name)
+        logger.warning("%s has other classes than the model was trained on; the model's names are used", name)
     if name and (not trained or known == tuple(trained)):
         return MetadataCatalog.get(name)
     return Metadata(name="classes of the run", **({"thing_classes": list(trained)} if trained else {}))

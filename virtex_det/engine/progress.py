@@ -78,12 +78,12 @@ class FirstSteps(HookBase):
 
 
 class EvaluationBatches:
-    """A loader of evaluation whose first batches are logged where they are slow; then Detectron2 logs."""
+    """An evaluation loader that logs its first batches if they are slow; Detectron2 logs the later ones."""
 
     def __init__(self, loader: Iterable[Any], what: str) -> None:
         """
         Args:
-            loader: batches, of which there is a number.
+            loader: batches; it has a length.
             what: names the work in the log.
         """
         self.loader, self.what = loader, what

@@ -34,7 +34,7 @@ def follow_seed(cfg: CfgNode) -> CfgNode:
 
 
 def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
-    """Return the config for going on with the run in OUTPUT_DIR, whose records have to tell what was trained.
+    """Return the config to resume the run in OUTPUT_DIR with; its records must describe what was trained.
 
     Keys of the recipe and of the run (see ``config/roles.py``) stay as they were; all others are applied. Evaluation
     alone trains by no SOLVER and starts from no weights: the run's own hold.
@@ -101,7 +101,7 @@ def _stays(cfg: CfgNode, key: str, began: Any) -> bool:
 
 
 def _are_same_weights(cfg: CfgNode) -> bool:
-    """Say whether MODEL.WEIGHTS, under another name, is the very file that the run started from."""
+    """Return whether MODEL.WEIGHTS is another name of the file that the run started from."""
     path, report = Path(cfg.MODEL.WEIGHTS), read_start(cfg.OUTPUT_DIR)
     return path.is_file() and file_sha256(path) == report.get("sha256")
 

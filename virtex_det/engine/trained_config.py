@@ -36,7 +36,7 @@ def _scaled(cfg: CfgNode) -> CfgNode:
 
 
 def _without_amp(cfg: CfgNode) -> CfgNode:
-    """Switch AMP off on CPUs: it scales gradients for GPUs alone, and a record must not name what did nothing."""
+    """Switch AMP off on CPUs: it has an effect on GPUs only, and a record must not name what had none."""
     if not cfg.SOLVER.AMP.ENABLED or cfg.MODEL.DEVICE != "cpu":
         return cfg
     logger.warning("SOLVER.AMP.ENABLED is set to False: AMP needs a GPU. For bf16 on a CPU set MODEL.BF16 True.")

@@ -162,7 +162,7 @@ def with_mask(mask, **changes):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (None, "has no segmentation.\nBoxes alone do with MODEL.MASK_ON False"),
+        (None, "has no segmentation.\nFor boxes only set MODEL.MASK_ON False"),
         ({"size": [4, 4], "counts": "abc"}, "run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask"),
         ([[1, 2, 3, 4]], r"has the polygon \[1, 2, 3, 4\]"),
         ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]], "has the polygon"),

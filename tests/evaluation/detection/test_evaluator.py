@@ -231,7 +231,7 @@ def test_masks_that_nothing_is_annotated_for_leave_box_ap(tmp_path, caplog):
         del entry["segmentation"]
     name = register(tmp_path, content=content)
     results = run(DetectionEvaluator(name, tmp_path / "ours"), network_output(content))
-    assert set(results) == {"bbox"} and caplog.text.count("boxes alone are measured") == 1
+    assert set(results) == {"bbox"} and caplog.text.count("only boxes are measured") == 1
 
 
 def test_a_test_set_without_annotations_gets_a_results_file(tmp_path, caplog):

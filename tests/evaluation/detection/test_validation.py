@@ -160,7 +160,7 @@ def test_a_results_file_with_masks_is_measured_by_boxes_where_annotations_have_n
     del truth["annotations"][1]["segmentation"]
     with caplog.at_level(logging.WARNING):
         assert list(evaluate(tmp_path, [entry()], truth)) == ["bbox"]
-    assert "boxes alone are measured" in caplog.text
+    assert "only boxes are measured" in caplog.text
 
 
 def test_boxes_that_leave_their_image_are_counted_by_more_than_a_pixel(caplog):

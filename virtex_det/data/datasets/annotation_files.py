@@ -27,7 +27,7 @@ def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, An
         The dataset dicts; None where the registered function has to make them.
 
     Raises:
-        UserError: two things have one id, an id is none, or a file is missing or broken.
+        UserError: two things have one id, an id is invalid, or a file is missing or broken.
     """
     if _is_voc(name):
         _check_voc_files(name)
@@ -115,7 +115,7 @@ def _check_voc_files(name: str) -> None:
     """Read all of VOC's files by our own reader, a millisecond for four: Detectron2's names no file and no object."""
     metadata = MetadataCatalog.get(name)
     folder, split = Path(metadata.dirname), metadata.split
-    check_unique(list(metadata.thing_classes), f"data set {name}: class", "VOC's files know classes by name alone.")
+    check_unique(list(metadata.thing_classes), f"data set {name}: class", "VOC's files know classes by name only.")
     images = read_image_set(folder, split)
     if len(images) == 1 and is_read_by_detectron2(name):
         raise UserError(f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more.")

@@ -95,7 +95,7 @@ def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[st
         source: where they were read from.
 
     Raises:
-        UserError: no image has a caption, or one is no text.
+        UserError: no image has a caption, or a caption is not text.
     """
     dicts = list(dicts)
     kept, empty = [], 0
@@ -132,7 +132,7 @@ def register_coco_captions(name: str, json_file: str | Path, image_root: str | P
 
 
 def _read(json_file: Path) -> dict[str, Any]:
-    """Return the content of a captions file, of which the lists and the images are as they should be."""
+    """Return the content of a captions file, with its lists and images checked."""
     if not json_file.exists():
         raise UserError(
             f"there is no {json_file.name} in {json_file.parent.absolute()}\n"
@@ -141,7 +141,7 @@ def _read(json_file: Path) -> dict[str, Any]:
     content = read_json(json_file, "captions in COCO's form")
     lists = [content.get("images"), content.get("annotations", [])] if isinstance(content, dict) else [None]
     if not all(isinstance(entries, list) for entries in lists):
-        raise UserError(_another_form(json_file, 'it has no list "images", or one "annotations" that is no list'))
+        raise UserError(_another_form(json_file, 'it has no list "images", or its "annotations" is not a list'))
     for number, image in enumerate(content["images"]):
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
             raise UserError(_another_form(json_file, f"image {number} (counted from 0) is {image!r:.80}"))

@@ -74,7 +74,7 @@ def check_coco_ids(content: Any, source: str) -> None:
         source: its path, for messages.
 
     Raises:
-        UserError: names the entry without an id, with one that is none, or the id that occurs twice.
+        UserError: names the entry without a valid id, or the id that occurs twice.
     """
     if not isinstance(content, dict):
         raise UserError(f"{source} cannot be used: it is not of COCO's form, an object with {', '.join(_LISTS)}.")
@@ -98,7 +98,7 @@ def ids_of(entries: Sequence[Any], what: str) -> list[int | str]:
         what: each is, e.g. "image".
 
     Raises:
-        UserError: names the entry that is no object, has no id, or one that is neither whole number nor text.
+        UserError: names the entry that is not an object, or whose id is missing or neither a whole number nor text.
     """
     if set(map(type, entries)) == {dict}:
         ids = [entry.get("id") for entry in entries]

@@ -44,8 +44,8 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
 def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:
     """Return the files of images that are not there, or are folders, pipes or broken links.
 
-    Lists each folder once: asking for every file is slow on some disks. An image without a file name is for who reads
-    it to judge.
+    Lists each folder once: asking for every file is slow on some disks. An image without a file name is
+    left to its reader.
     """
     folders: dict[str, set[str]] = defaultdict(set)
     for entry in dicts:
@@ -64,7 +64,7 @@ def list_missing(missing: set[str]) -> str:
     """Return the first of the missing files, a line each, with what their names tell of the cause."""
     lines = [f"  {file}" for file in sorted(missing)[:5]] + ["  ..."] * (len(missing) > 5)
     if os.sep == "/" and any("\\" in file for file in missing):
-        lines.append("Their file_name has backslashes, which part folders on Windows alone: write / instead.")
+        lines.append("Their file_name has backslashes, which separate folders only on Windows: write / instead.")
     return "\n".join(lines)
 
 

@@ -247,7 +247,7 @@ def _seconds(said: dict[str, Any], key: str) -> float:
 
 
 def _check_numbers(values: Iterable[Any]) -> None:
-    """Refuse what NumPy would read as a number though it is none, such as text and True; null counts as NaN."""
+    """Refuse what NumPy would convert to a number, such as text and True; null counts as NaN."""
     for value in values:
         if value is not None and type(value) not in _NUMBERS:
             raise ValueError(f"a point has {value!r:.80}; expected numbers under x, y and t")

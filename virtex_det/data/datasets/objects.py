@@ -52,7 +52,7 @@ class Boxes(NamedTuple):
 
 
 def check_objects(content: Mapping[str, Any], style: str, source: str) -> None:
-    """Look at the objects of an annotation file before Detectron2's reader does, whose errors name no entry.
+    """Check the objects of an annotation file before Detectron2's reader, whose errors do not name the entry.
 
     Args:
         content: ``images``, ``annotations`` and ``categories``, whose ids were checked.
@@ -96,7 +96,7 @@ def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
     """Look at the boxes of dataset dicts that come from no annotation file: of VOC, or of a function.
 
     Raises:
-        UserError: names the image whose box is none, or has no ``bbox_mode`` that can be trained on.
+        UserError: names the image whose box is invalid, or whose ``bbox_mode`` cannot be trained on.
     """
     try:
         _check_dicts(dicts, source)
@@ -301,7 +301,7 @@ def _check_ids(objects: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, Any]) -> None:
-    """Refuse a file none of whose annotations belongs to an image: Detectron2's reader would warn and go on."""
+    """Refuse a file in which no annotation belongs to an image: Detectron2's reader would warn and go on."""
     if objects and not any(entry["image_id"] in sizes for entry in objects):
         first = objects[0]
         raise UserError(
@@ -385,7 +385,7 @@ def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
 def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
     mask = annotation.get("segmentation")
     if mask is None:
-        return "has no segmentation.\nBoxes alone do with MODEL.MASK_ON False; with masks every object needs one."
+        return "has no segmentation.\nFor boxes only set MODEL.MASK_ON False; with masks every object needs one."
     if not isinstance(mask, list | Mapping):
         return (
             f"has a segmentation of type {type(mask).__name__}; expected a list of polygons, or run lengths (a dict)."
@@ -397,12 +397,12 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
         if len(polygon) < 6 or len(polygon) % 2 or not _are_finite(polygon):
             return f"has the polygon {polygon!r:.80}; expected x and y of 3 points or more, finite numbers."
     return (
-        "" if mask else "has an empty list of polygons.\nRemove the object, or train boxes alone: MODEL.MASK_ON False."
+        "" if mask else "has an empty list of polygons.\nRemove the object, or train boxes only: MODEL.MASK_ON False."
     )
 
 
 def _are_finite(polygon: Sequence[float]) -> bool:
-    # A sum is not finite, or is none, if one of its numbers is; nothing in Python looks faster at millions of them.
+    # One number that is not finite makes the sum so; nothing in Python checks millions of numbers faster.
     try:
         if bool in set(map(type, polygon)):
             return False

@@ -43,7 +43,7 @@ def shard_files(pattern: str) -> list[str]:
     """Return the tar files that a pattern names: ``{00000..00999}`` counts, ``*`` finds.
 
     Raises:
-        UserError: it names none, or too many to be meant.
+        UserError: it names no shards, or more than a data set can have.
     """
     ranges = re.findall(r"\{(\d+)\.\.(\d+)", pattern)
     if math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > _MOST_SHARDS:
@@ -238,7 +238,7 @@ def _is_data(name: str) -> bool:
 
 
 def _divide(files: list[tuple[str, Any]]) -> list[_Group]:
-    """Return the samples of neighbours whose names are equal up to the first dot: one, as WebDataset has it.
+    """Group neighbours into samples by their names up to the first dot, as WebDataset does.
 
     Where that gives no image, and names up to the last dot give samples with image and text (``photo.v2.jpg`` beside
     ``photo.v2.txt``), these.
@@ -265,7 +265,7 @@ def _has_image(group: _Group) -> bool:
 
 
 def _captions(files: dict[str, Any], place: str) -> list[str]:
-    """Return the caption of the text, or else those of the JSON; none where there is none.
+    """Return the caption of the text file, else those of the JSON file, else an empty list.
 
     Raises:
         UserError: they are not UTF-8 text.

@@ -206,7 +206,7 @@ class DetectionMapper:
             if not self.use_instance_mask or annotation.get("iscrowd", 0):
                 continue
             if mask is None:
-                return UserError(f"{begin} it has no segmentation (boxes alone do with MODEL.MASK_ON False).")
+                return UserError(f"{begin} it has no segmentation (for boxes only set MODEL.MASK_ON False).")
             if fault := _fault_of_mask(mask, size):
                 return BrokenExample(f"{begin} {fault}\nMend it in the annotation file.", "annotations cannot be used")
             if isinstance(mask, dict) and self.instance_mask_format == "polygon":

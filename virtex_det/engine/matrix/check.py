@@ -96,7 +96,7 @@ def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]
 
 
 def _weights_of(run: Run) -> str:
-    """Return the weights that a run starts from, "" where they are at random or not fetched yet."""
+    """Return the weights that a run starts from, "" for random init or weights that are not fetched yet."""
     weights = dict(zip(run.options[::2], run.options[1::2], strict=True)).get("MODEL.WEIGHTS", "")
     if weights.startswith(PREFIX):
         return weights if cache_path(find(weights.removeprefix(PREFIX))).is_file() else ""

@@ -90,7 +90,7 @@ class Run:
         return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
 
     def doing(self) -> str:
-        """Return what the run does besides training, from the end of its log; "" where it trains or says nothing."""
+        """Return what the run does other than training, from the end of its log; "" if it trains or logs nothing."""
         path = self.folder / LOG
         if not path.exists():
             return ""

@@ -160,7 +160,7 @@ def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
         return truth.check_masks() if cfg.MODEL.MASK_ON else None
     tasks = ["bbox", *(["segm"] if cfg.MODEL.MASK_ON and truth.has_masks else [])]
     if cfg.MODEL.MASK_ON and not truth.has_masks:
-        logger.warning("%s has objects without masks: boxes alone are evaluated", name)
+        logger.warning("%s has objects without masks: only boxes are evaluated", name)
     limits = tuple(cfg.TEST.EXTRA_MAX_DETECTIONS)
     for task in tasks:
         AveragePrecision(truth, task, extra_max_detections=limits, boundary=cfg.TEST.BOUNDARY_AP)

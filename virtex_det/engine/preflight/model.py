@@ -1,4 +1,4 @@
-"""Whether a config builds a model, and whether weights fit it, before any data are loaded: shapes alone are built."""
+"""Checks, before data are loaded, that a config builds a model and that weights have its shapes."""
 
 import logging
 import shutil
@@ -43,7 +43,7 @@ def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> No
 
     Args:
         cfg: the config.
-        path: a file or address, which is fetched; "" for weights at random.
+        path: a file or an address, which is fetched; "" for random init.
         require: what they have to fill.
 
     Raises:

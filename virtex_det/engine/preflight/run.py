@@ -1,4 +1,4 @@
-"""The look at a whole run before it begins, the same for training, for evaluation alone and for a matrix."""
+"""The checks of a whole run before it begins, the same for training, evaluation and a matrix."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def check_training(
 
 
 def check_trainings(configs: Sequence[CfgNode]) -> None:
-    """Look at several trainings, of which many share their data: each data set is loaded once.
+    """Check several trainings, many of which share their data: each data set is loaded once.
 
     Raises:
         UserError: as ``check_training``.

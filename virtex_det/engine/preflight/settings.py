@@ -1,4 +1,4 @@
-"""What the keys of a config alone can have wrong: schedule, devices, tokenizer, expected results."""
+"""Checks that need only the config: schedule, devices, tokenizer, expected results."""
 
 import logging
 from collections import Counter
@@ -49,7 +49,7 @@ def check_tokenizer(cfg: CfgNode) -> None:
     model, tokenizer = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.CAPTION.TOKENIZER
     if model in SENTENCEPIECE_MODELS and not is_sentencepiece(tokenizer):
         raise UserError(
-            f"{model} reads a SentencePiece vocabulary, and INPUT.CAPTION.TOKENIZER {tokenizer} is none.\n"
+            f"{model} reads a SentencePiece vocabulary, but INPUT.CAPTION.TOKENIZER {tokenizer} is not one.\n"
             "Set it to a *.model file; tools/build_vocabulary.py makes one."
         )
 

@@ -130,7 +130,7 @@ class DetectionEvaluator(DatasetEvaluator):
 
     def _masks_count(self) -> bool:
         if self.truth.has_annotations and not self.truth.has_masks and not self.counts["images"]:
-            logger.warning("The model finds masks and %s has none: boxes alone are measured", self.dataset_name)
+            logger.warning("The model finds masks and %s has none: only boxes are measured", self.dataset_name)
         return self.truth.has_annotations and self.truth.has_masks
 
     def _detections(self, image_key: int, instances: Instances) -> Detections:

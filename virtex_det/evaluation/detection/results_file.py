@@ -115,7 +115,7 @@ def _metrics(
         logger.warning("The detections have no masks, so there is no boundary AP.")
     if detections.rles is not None and not truth.has_masks:
         logger.warning(
-            f"The detections have masks, and not every object of {truth.source} has one: boxes alone are measured."
+            f"The detections have masks, and not every object of {truth.source} has one: only boxes are measured."
         )
     elif detections.rles is not None:
         tasks.append("segm")
