@@ -1,3 +1,6 @@
+import bz2
+import gzip
+import lzma
 import os
 
 import pytest
@@ -119,3 +122,15 @@ def test_colons_and_quotes_in_text_are_no_names(content):
 def test_numbers_that_json_has_not_are_left_to_who_knows_the_entry():
     found = parse_json('{"a": NaN, "b": 1e400, "c": -Infinity, "d": "\\ud800"}', "a")
     assert found["a"] != found["a"] and found["b"] == -found["c"] == float("inf") and found["d"] == "\ud800"
+
+
+def test_a_text_whose_lines_all_end_with_a_carriage_return_has_lines():
+    assert split_lines("a\rb\r") == ["a", "b"]
+    assert split_lines("a\rb\nc") == ["a\rb", "c"]
+
+
+@pytest.mark.parametrize(("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_a_compressed_file_is_said_to_be_one(pack, name, tmp_path):
+    (tmp_path / "a.json").write_bytes(pack(b'{"images": []}'))
+    with pytest.raises(UserError, match=f"a.json is not JSON: it is not text, but compressed by {name}"):
+        read_json(tmp_path / "a.json")

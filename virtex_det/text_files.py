@@ -25,6 +25,13 @@ _OTHER_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
 _CONVERT = "Convert the file, e.g. with iconv -t UTF-8, or make it again."
 
 
@@ -70,6 +77,9 @@ def decode_text(content: bytes, place: str) -> str:
     Raises:
         UserError: it is of another encoding, or has NUL characters.
     """
+    for magic, program in _COMPRESSED.items():
+        if content.startswith(magic):
+            raise UserError(f"{place} is not text, but compressed by {program}. Decompress it.")
     for mark, encoding in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
             raise UserError(f"{place} is not UTF-8 text, but {encoding}.\n{_CONVERT}")
@@ -83,13 +93,13 @@ def decode_text(content: bytes, place: str) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Return the lines of a text; they end with \n or \r\n alone, and U+2028 and its like are text.
+    r"""Return the lines of a text; they end with \n or \r\n alone, or all with \r; U+2028 and its like are text.
 
     Example:
         >>> split_lines("a\u2028b\r\nc\n")
         ['a\u2028b', 'c']
     """
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [line.removesuffix("\r") for line in text.split("\n" if "\n" in text else "\r")]
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -295,3 +295,10 @@ def test_digits_of_other_scripts_are_a_name_and_no_number(load, caplog):
 def test_a_line_nested_without_end_is_refused(load):
     with pytest.raises(UserError, match=r"line 1 is not JSON.*nested too deep"):
         load("[" * 100_000)
+
+
+def test_points_in_pixels_are_said(load, caplog):
+    load(_line(points=[(-0.2, 0.5, 0.1), (1.3, 0.5, 0.2)]))
+    assert "not pixels" not in caplog.text
+    load(_line(points=[(320, 240, 0.1), (330, 250, 0.2)]))
+    assert "1 narratives with points far outside the image: x and y are shares of its sides, not pixels" in caplog.text

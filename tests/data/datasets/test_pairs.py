@@ -147,3 +147,12 @@ def test_a_pair_may_have_any_image_that_is_read(suffix, tmp_path):
     (tmp_path / f"a{suffix}").touch()
     (tmp_path / "a.txt").write_text("a dog")
     assert [entry["image_id"] for entry in load_pairs(tmp_path)] == [f"a{suffix}"]
+
+
+def test_the_case_of_a_suffix_does_not_part_a_pair(tmp_path):
+    (tmp_path / "a.JPG").touch()
+    (tmp_path / "a.TXT").write_text("a dog")
+    assert [entry["captions"] for entry in load_pairs(tmp_path)] == [["a dog"]]
+    (tmp_path / "a.txt").write_text("a cat")
+    with pytest.raises(UserError, match=r"a\.(txt|TXT) can be the caption of one image"):
+        load_pairs(tmp_path)

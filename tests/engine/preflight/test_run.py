@@ -384,3 +384,11 @@ def test_weights_that_name_no_classes_are_said_when_they_are_evaluated(trained, 
     assert (
         "weights.pth does not say which classes it was trained on: see that they are those of parts_val" in caplog.text
     )
+
+
+def test_a_picture_under_two_ids_is_said(parts, parts_cfg, caplog):
+    parts_cfg()
+    load_dataset("parts_train")
+    assert "more than one image id" not in caplog.text
+    load_dataset(parts("shared", lambda content: content["images"][1].update(file_name="1.png")))
+    assert "data set parts_shared: 1 files stand under more than one image id" in caplog.text

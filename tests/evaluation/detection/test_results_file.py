@@ -85,3 +85,31 @@ def test_categories_that_look_like_numbers_keep_their_names():
     for text in (tables({"bbox": named}), tables({"bbox": named}, {"bbox": named})):
         rows = [line.split()[:2] for line in text.splitlines()]
         assert all([name, "50.000"] in rows for name in ("007", "1e3", "nan", "1_0", "-0", "0x1f"))
+
+
+OTHER_BOXES = {
+    "fractions": (lambda box: [value / 1000 for value in box], "lie between 0 and 1"),
+    "corners": (lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]], "would fit as corners"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_BOXES.values(), ids=OTHER_BOXES)
+def test_boxes_of_another_form_are_refused(change, message):
+    box = [60.0, 60.0, 20.0, 20.0]
+    content = random_content(8, images=2, objects=2)
+    for image in content["images"]:
+        image.update(height=100, width=100)
+    content["annotations"] = []
+    entry = {"image_id": content["images"][0]["id"], "category_id": content["categories"][0]["id"], "score": 0.5}
+    truth = GroundTruth(content, "coco")
+    evaluate_detections(truth, as_detections([entry | {"bbox": box}]))
+    with pytest.raises(UserError, match=message):
+        evaluate_detections(truth, as_detections([entry | {"bbox": change(box)}]))
+
+
+def test_detections_that_stand_twice_are_said(case, caplog):
+    content, entries = case
+    evaluate_detections(GroundTruth(content, "coco"), as_detections(entries))
+    assert "are there twice" not in caplog.text
+    evaluate_detections(GroundTruth(content, "coco"), as_detections([*entries, *entries]))
+    assert f"{len(entries)} of {2 * len(entries)} detections are there twice" in caplog.text

@@ -1,7 +1,9 @@
 """Loads registered data sets, and says what to do when one is missing or broken."""
 
 import difflib
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.errors import UserError
 from virtex_det.utils import without_garbage_collection
+
+logger = logging.getLogger(__name__)
 
 # By whether it was loaded for its boxes alone.
 _loaded = {False: HandOver(), True: HandOver()}
@@ -93,6 +97,7 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     except UserError as error:
         raise UserError(f"data set {name} ({_source(name)}): {error}") from error
     _check_category_ids(name, dicts)
+    _tell_shared_files(name, dicts)
     return dicts
 
 
@@ -101,6 +106,18 @@ def _check_function(name: str, dicts: Any) -> None:
         check_dataset_dicts(dicts, MetadataCatalog.get(name).as_dict())
     except UserError as error:
         raise UserError(f"data set {name}: {error}") from error
+
+
+def _tell_shared_files(name: str, dicts: list[dict[str, Any]]) -> None:
+    """Warn of a picture under several ids: the objects of one entry are then background in the other."""
+    counts = Counter(str(entry["file_name"]) for entry in dicts if entry.get("file_name"))
+    shared = [file for file, count in counts.items() if count > 1]
+    if shared:
+        logger.warning(
+            "data set %s: %d files stand under more than one image id, e.g. %s: each entry knows its own annotations "
+            "alone. Give a file one id, which all of its annotations name",
+            *(name, len(shared), shared[0]),
+        )
 
 
 def keep_loaded(name: str, dicts: list[dict[str, Any]], *, boxes_alone: bool = False) -> None:

@@ -32,6 +32,7 @@ _NUMBERS = frozenset((int, float))  # and not bool
 _POINT = itemgetter("x", "y", "t")
 # Images named in a message or in the log.
 _NAMED = 10
+_FAR = 3.0  # sides of the image from its corner; pointers do leave the image, by less
 
 
 def load_narratives(
@@ -266,6 +267,8 @@ def _points(segments: Iterable[Iterable[dict[str, float]]], place: str, remarks:
     if not finite.all():
         remarks.add("narratives with points that are not finite numbers; these points are left out", place)
         points = points[finite]
+    if len(points) and (np.abs(points[:, :2]) > _FAR).mean() > 0.5:
+        remarks.add("narratives with points far outside the image: x and y are shares of its sides, not pixels", place)
     if (np.diff(points[:, 2]) < 0).any():
         remarks.add("narratives with points whose times run backwards; sorted", place)
         points = points[points[:, 2].argsort(kind="stable")]

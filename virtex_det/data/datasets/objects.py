@@ -150,6 +150,18 @@ def check_boxes(boxes: Boxes) -> None:
     _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
 
 
+def check_kind(boxes: Boxes) -> None:
+    """Refuse boxes in fractions of their image, and corners that are given as width and height or the other way round.
+
+    Raises:
+        UserError: names the first box, what was expected and what to do.
+    """
+    values = _as_numbers(boxes)
+    if len(values):
+        _check_fractions(boxes, values)
+        _check_kind(boxes, values, values[:, 2:])
+
+
 def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the objects to look at more closely: nearly all of a large file begin with a polygon of 3 points."""
     return [

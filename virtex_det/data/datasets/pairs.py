@@ -45,12 +45,17 @@ def captions_in(record: dict[str, Any]) -> list[str] | None:
 def _read_folder(folder: Path) -> dict[str, list[str]]:
     """Return captions by image, its path being relative to the folder."""
     files = find_files(folder, (*IMAGE_SUFFIXES, ".txt"))
-    texts = {path for path in files if path.suffix.lower() == ".txt"}
-    images = [path for path in files if path not in texts]
+    texts: dict[Path, Path] = {}
+    for path in files:
+        if path.suffix.lower() == ".txt" and texts.setdefault(path.with_suffix(""), path) != path:
+            raise UserError(
+                f"{path} and {texts[path.with_suffix('')].name} can be the caption of one image: remove one."
+            )
+    images = [path for path in files if path.suffix.lower() != ".txt"]
     image_of: dict[Path, Path] = {}
     for image in images:
-        text = image.with_suffix(".txt")
-        if text in texts and image_of.setdefault(text, image) != image:
+        text = texts.get(image.with_suffix(""))
+        if text and image_of.setdefault(text, image) != image:
             raise UserError(
                 f"{image_of[text]} and {image.name} both stand beside {text.name}, which can be the caption of one.\n"
                 "Remove or rename one of the images."

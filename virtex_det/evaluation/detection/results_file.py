@@ -8,6 +8,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.data.datasets.objects import Boxes, check_kind
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
@@ -20,6 +21,7 @@ from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTr
 logger = logging.getLogger(__name__)
 
 _BATCH = 64
+_MANY_REPEATED = 0.01  # share of detections; a few may come of rounding
 _SECONDS_BEFORE_A_BAR = 2
 Results = dict[str, dict[str, float]]
 
@@ -47,6 +49,7 @@ def evaluate_detections(
     """
     keys = _image_keys(truth)
     check_known(detections.image_ids, keys, "image", lambda place: name_detection(detections, place))
+    _check_boxes(truth, detections)
     if not len(detections.scores):
         logger.warning(f"There is not a single detection for {truth.source}: AP is 0.")
     detections = detections.take(np.argsort(detections.image_ids, kind="stable"))
@@ -91,6 +94,29 @@ def tables(ours: Results, theirs: Results | None = None) -> str:
             table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f", disable_numparse=[0])
             parts.append(table)
     return "\n\n".join(parts)
+
+
+def _check_boxes(truth: GroundTruth | VOCGroundTruth, detections: Detections) -> None:
+    """Refuse boxes that look like fractions or corners; warn of detections that stand twice."""
+    places = np.searchsorted(_image_keys(truth), detections.image_ids)
+    check_kind(
+        Boxes(
+            detections.boxes,
+            truth.sizes[places],
+            np.zeros(len(places), bool),
+            lambda place: name_detection(detections, place),
+            "results",
+        )
+    )
+    rows = np.column_stack([detections.image_ids, detections.category_ids, detections.scores, detections.boxes])
+    with np.errstate(all="ignore"):  # sums of different rows differ; to compare whole rows takes seven times as long
+        repeated = len(rows) - len(np.unique(rows @ np.sqrt([2, 3, 5, 7, 11, 13, 17])))
+    if repeated > _MANY_REPEATED * len(rows):
+        logger.warning(
+            "%d of %d detections are there twice, with image, category, score and box: of two files put together, or "
+            "of one that was written twice? All count",
+            *(repeated, len(rows)),
+        )
 
 
 def _rows(ours: Mapping[str, float], theirs: Mapping[str, float] | None) -> list[tuple]:
