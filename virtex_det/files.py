@@ -25,6 +25,8 @@ def open_regular(path: str | Path) -> BinaryIO:
     try:
         refuse_special(path, Path(path).stat())
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe put there meanwhile must not block
+    except FileNotFoundError as error:
+        raise UserError(f"{path!s:.500} is not there.") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name, or a lone surrogate
         raise UserError(f"{path!s:.500} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     try:
