@@ -65,7 +65,7 @@ ODD_CONFIGS = {
     "base itself": ("_BASE_: config.yaml\n", "_BASE_ leads in a circle"),
     "base itself by another road": ("_BASE_: ../{folder}/./config.yaml\n", "_BASE_ leads in a circle"),
     "base missing": ("_BASE_: nowhere.yaml\n", "nowhere.yaml is not there"),
-    "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml cannot be read"),
+    "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml is not there"),
     "base with a zero": ('_BASE_: "a\\0b"\n', "expected the name of a config file"),
     "base a long name": (f"_BASE_: {'x' * 5000}\n", "cannot be read: File name too long"),
     "base a device": ("_BASE_: /dev/zero\n", "is a device"),
