@@ -2,6 +2,7 @@ import copy
 import logging
 
 import numpy as np
+import pycocotools.mask as mask_tools
 import pytest
 from detectron2.structures import BoxMode
 
@@ -179,7 +180,30 @@ def test_a_mask_that_cannot_be_trained_on_names_the_image_and_the_object(mask, m
 
 
 def test_runs_go_with_bitmasks():
-    check_masks(with_mask({"size": [4, 4], "counts": "abc"}), "bitmask")
+    runs = mask_tools.encode(np.asfortranarray(np.eye(4, dtype=np.uint8)))
+    for mask in (runs, runs | {"counts": runs["counts"].decode()}, {"size": [4, 4], "counts": [0, 16]}):
+        check_masks(with_mask(mask), "bitmask")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"size": [4, 4], "counts": b"04"}, r"has a mask whose runs add up to 4 pixels; expected 4 x 4 = 16"),
+        ({"size": [4, 4], "counts": "~~"}, "has characters that no run has"),
+        ({"size": [4, 4], "counts": [0, 15]}, "has a mask whose runs do not add up"),
+        ({"size": [4, 4], "counts": [-1, 17]}, "has a mask whose runs do not add up"),
+        ({"size": [4, 4], "counts": ["0", "16"]}, "has a mask whose runs do not add up"),
+        ({"size": [2, 8], "counts": [0, 16]}, r"has a mask of size \[2, 8\]; its image has another"),
+        ({"size": [4.0, 4.0], "counts": [0, 16]}, "has the mask"),
+        ({"size": [4, 4]}, "has the mask"),
+    ],
+)
+def test_runs_that_are_not_those_of_the_image_are_refused_in_training(mask, message):
+    dicts = with_mask(mask)
+    dicts[0].update(height=4, width=4)
+    with pytest.raises(UserError, match=rf"object 0 of image 3 \(3.png\) {message}"):
+        check_masks(dicts, "bitmask")
+    check_masks(with_mask(mask, iscrowd=1), "bitmask")
 
 
 def test_why_there_is_no_object():

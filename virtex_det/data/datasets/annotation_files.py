@@ -119,6 +119,11 @@ def _check_voc_files(name: str) -> None:
     images = read_image_set(folder, split)
     if len(images) == 1 and is_read_by_detectron2(name):
         raise UserError(f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more.")
+    if starts_with_mark(image_set_file(folder, split)) and is_read_by_detectron2(name):
+        raise UserError(
+            f"{image_set_file(folder, split)} begins with a byte order mark, which Detectron2's reader takes for part "
+            "of a name. Save it as UTF-8 without one."
+        )
     paths = [annotation_path(folder, image) for image in images]
     missing = [path for path in paths if not path.is_file()]
     if missing:

@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 
 from virtex_det.data.datasets.ids import is_name
 from virtex_det.errors import UserError
+from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -375,6 +376,37 @@ def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
         for number, annotation in enumerate(entry["annotations"]):
             if not annotation.get("iscrowd", 0) and (fault := _fault_of_mask(annotation, mask_format)):
                 raise UserError(f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) {fault}")
+    _check_runs(dicts)
+
+
+def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse run-length masks that are cut short or of another size: pycocotools makes some mask of any."""
+    found = [
+        (entry, number)
+        for entry in dicts
+        for number, annotation in enumerate(entry["annotations"])
+        if isinstance(annotation.get("segmentation"), Mapping) and not annotation.get("iscrowd", 0)
+    ]
+    masks = [entry["annotations"][number]["segmentation"] for entry, number in found]
+
+    def name(place: int) -> str:
+        entry, number = found[place]
+        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+
+    for place, ((entry, _), mask) in enumerate(zip(found, masks, strict=True)):
+        if not is_run_lengths(mask, str | bytes | list):
+            raise UserError(f'{name(place)} has the mask {mask!r:.80}; expected {{"size": [h, w], "counts": ...}}.')
+        if mask["size"] != [entry.get(side, mask["size"][axis]) for axis, side in enumerate(("height", "width"))]:
+            raise UserError(f"{name(place)} has a mask of size {mask['size']}; its image has another [height, width].")
+        runs = mask["counts"]
+        if isinstance(runs, list) and not _add_up(runs, mask["size"]):
+            raise UserError(f"{name(place)} has a mask whose runs do not add up to its size {mask['size']}.")
+    compressed = [place for place, mask in enumerate(masks) if not isinstance(mask["counts"], list)]
+    check_run_lengths([masks[place] for place in compressed], lambda place: name(compressed[place]))
+
+
+def _add_up(runs: Sequence[Any], size: Sequence[int]) -> bool:
+    return all(type(run) is int and run >= 0 for run in runs) and sum(runs) == size[0] * size[1]
 
 
 def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:

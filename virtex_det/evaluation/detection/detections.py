@@ -8,7 +8,7 @@ import numpy as np
 from hotcoco import mask as mask_tools
 
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.run_lengths import check_run_lengths, is_run_lengths
+from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 from virtex_det.text_files import read_json
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.run_lengths import LONGEST_RUN
+from virtex_det.run_lengths import LONGEST_RUN
 from virtex_det.utils import without_garbage_collection
 
 _IMAGE_FIELDS = ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids")

@@ -15,7 +15,7 @@ import numpy as np
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
-from virtex_det.evaluation.detection.run_lengths import check_run_lengths, is_run_lengths
+from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 
 logger = logging.getLogger(__name__)
 

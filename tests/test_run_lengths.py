@@ -3,7 +3,7 @@ import pytest
 
 from tests.evaluation.detection.references import encode
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.run_lengths import check_run_lengths
+from virtex_det.run_lengths import check_run_lengths
 
 
 def masks(count=60):
