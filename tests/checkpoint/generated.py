@@ -326,6 +326,20 @@ def chosen_networks() -> Iterator[Case]:
         report="the averages in ema.shadow_params have no names and are not taken",
     )
     yield Case(
+        "Lightning's WeightAveraging",
+        lambda a, b: {
+            "current_model_state": torchvision_tensors(b, "model."),
+            "state_dict": torchvision_tensors(a, "model."),
+        },
+        report="averaged weights of Lightning's WeightAveraging; not taken: current_model_state.model.",
+    )
+    for name, prefix in (("model_ema.model", "model_ema.model*"), ("ema_backbone_", "ema_backbone_*")):
+        yield Case(
+            f"averages named {prefix}",
+            lambda a, b, n=name: torchvision_tensors(a) | {n + _without_dots(k, n): v for k, v in _tv(b).items()},
+            report=f"the averages in {prefix} have no names and are not taken",
+        )
+    yield Case(
         "averages of the parameters alone",
         lambda a, b: {"model": torchvision_tensors(b), "model_ema": layouts.without_statistics(torchvision_tensors(a))},
         ("  model.", "  model_ema.", "MODEL.WEIGHTS_PREFIX"),
@@ -478,6 +492,12 @@ def wrong_values() -> Iterator[Case]:
                 lambda a, b, n=name, v=value: torchvision_tensors(a | {n: _with(v)(a[n])}),
                 (words, "nothing was loaded"),
             )
+    for count in (torch.tensor(-1), torch.tensor(float("nan")), torch.tensor(True)):
+        yield Case(
+            f"{count} batches",
+            lambda a, b, c=count: torchvision_tensors(a) | {"bn1.num_batches_tracked": c},
+            ("bn1.num_batches_tracked", "counts batches from 0"),
+        )
     yield Case(
         "variances of zero",
         lambda a, b: torchvision_tensors(a | {"res2.0.conv1.norm.running_var": torch.zeros(4)}),
@@ -502,6 +522,23 @@ def wrong_values() -> Iterator[Case]:
     yield Case(
         "a text for a tensor", lambda a, b: torchvision_tensors(a) | {"layer1.0.conv2.weight": "x"}, ("missing",)
     )
+
+
+def _tv(tensors: Tensors) -> Tensors:
+    return layouts.without_counters(torchvision_tensors(tensors))
+
+
+def _without_dots(name: str, prefix: str) -> str:
+    return name.replace(".", "_" if prefix.endswith("_") else "")
+
+
+def _renamed(tensors: Tensors, old: str, new: str) -> Tensors:
+    return {new if name == old else name: value for name, value in tensors.items()}
+
+
+def _folded(tensors: Tensors) -> Tensors:
+    weights = {name: value for name, value in tensors.items() if value.dim() == 4}
+    return weights | {name.replace("weight", "bias"): torch.rand(len(value)) for name, value in weights.items()}
 
 
 def _named_without_wrappers(tensors: Tensors, name: str) -> Tensor:
@@ -565,5 +602,30 @@ def not_whole() -> Iterator[Case]:
         lambda a, b: {"module": {n: torch.empty(0) for n in torchvision_tensors(a)}},
         ("of another shape",),
     )
+    for name, words in (
+        *(("layer1.0.se.fc1.weight", "attention"), ("layer2.0.conv2.weight_mask", "prune.remove")),
+        *(("layer1.0.convs.0.weight", "Res2Net"), ("layer1.1.conv3.lora_A", "LoRA"), ("layer1.0.bn1.IN.bias", "IBN")),
+    ):
+        yield Case(
+            f"what {name} shows is said",
+            lambda a, b, n=name: torchvision_tensors(a, "net.") | {f"net.{n}": layouts.ONES},
+            (words, f"net.{name} of the file is not in the model"),
+        )
+    for name, words in (
+        ("layer1.0.conv1.weight_orig", "prune.remove"),
+        ("layer1.0.conv1.parametrizations.weight.original0", "remove_parametrizations"),
+    ):
+        yield Case(
+            f"{name} instead of a weight",
+            lambda a, b, n=name: _renamed(torchvision_tensors(a), "layer1.0.conv1.weight", n),
+            ("no weights family", words),
+        )
+    yield Case("norms folded into convolutions", lambda a, b: _folded(torchvision_tensors(a)), ("norms are folded",))
+    for channels in (1, 4):
+        yield Case(
+            f"a first convolution of {channels} channels",
+            lambda a, b, c=channels: torchvision_tensors(a) | {"conv1.weight": torch.rand(4, c, 7, 7)},
+            (f"first convolution takes {channels} channels, the model's 3",),
+        )
     yield Case("no tensor", lambda a, b: {"model": {}}, ("no weights family",))
     yield Case("names of stages alone", lambda a, b: _part(torchvision_tensors(a), ("layer",)), ("no weights family",))

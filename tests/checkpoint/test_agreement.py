@@ -123,6 +123,11 @@ def test_weights_that_do_not_tell_their_pixels_cannot_be_followed(following, sav
         follow_weights(following(save(own_pretraining(backbone_tensors))))
 
 
+def test_a_backbone_of_no_known_family_does_not_tell_its_pixels(following, save):
+    with pytest.raises(UserError, match="does not tell its pixels: .* no weights family(.|\n)*FOLLOW_WEIGHTS False"):
+        follow_weights(following(save({"patch_embed.weight": torch.ones(2), "blocks.0.weight": torch.ones(2)})))
+
+
 def test_a_resumed_run_follows_its_own_checkpoint_and_not_the_weights_it_began_with(following, pretraining):
     cfg = following("gone.pth")
     run = cfg.clone()

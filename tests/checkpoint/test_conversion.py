@@ -216,3 +216,11 @@ def test_virtex_has_no_deep_stem(source, tmp_path, layout):
 
 def test_virtexs_layout_is_a_pth_file(source, tmp_path):
     assert "must end in .pth to" in refusal(source("virtex zoo"), tmp_path / "w.safetensors", to="virtex")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_heads_with_values_that_no_network_has_are_not_written(fpn, save, tmp_path, value):
+    saved = fpn().state_dict() | {"roi_heads.box_predictor.cls_score.bias": torch.full((4,), value)}
+    with pytest.raises(UserError, match="cls_score.bias"):
+        convert(save({"model": saved}), tmp_path / "converted.pth")
+    assert not (tmp_path / "converted.pth").exists()

@@ -1,8 +1,12 @@
 import argparse
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
 import pickle
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -53,6 +57,19 @@ def test_what_torch_saved_comes_back(save, mmap, zipped):
 def test_safetensors_are_recognised_whatever_their_name(tmp_path):
     save_file(CONTENT["model"], tmp_path / "weights.pth")
     assert torch.equal(read_file(tmp_path / "weights.pth")["conv1.weight"], CONTENT["model"]["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("packed", "name"),
+    [
+        (gzip.compress(b"weights"), "gzip"),
+        (lzma.compress(b"weights"), "xz"),
+        (bz2.compress(b"weights"), "bzip2"),
+        (tarfile.TarInfo("weights.pth").tobuf(tarfile.GNU_FORMAT), "tar"),
+    ],
+)
+def test_what_is_packed_is_to_be_unpacked_first(tmp_path, packed, name):
+    assert f"is packed with {name}, not weights" in refusal(written(tmp_path, packed))
 
 
 def test_a_missing_path(tmp_path):

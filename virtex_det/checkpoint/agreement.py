@@ -50,13 +50,20 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
         return cfg
     if pixels := own_pixels(read_content(locate(path))):
         return _with_pixels(cfg, pixels)
-    weights = open_weights(path, None if is_own else cfg).weights
-    if not weights.format.pixels:
-        raise UserError(
-            f"MODEL.FOLLOW_WEIGHTS is True, but {path} (format {weights.format.name}) does not tell its pixels. Set "
-            "MODEL.FOLLOW_WEIGHTS False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD as it was trained."
-        )
-    return _with_pixels(cfg, weights.format.pixels[0])
+    try:
+        entry = open_weights(path, None if is_own else cfg).weights.format
+    except UserError as error:  # the file itself was read just now
+        raise _no_pixels(path, str(error).partition("\n")[0]) from error
+    if not entry.pixels:
+        raise _no_pixels(path, f"{path} is of format {entry.name}")
+    return _with_pixels(cfg, entry.pixels[0])
+
+
+def _no_pixels(path: str, why: str) -> UserError:
+    return UserError(
+        f"MODEL.FOLLOW_WEIGHTS is True, but {path} does not tell its pixels: {why}.\nSet MODEL.FOLLOW_WEIGHTS False, "
+        "and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD as it was trained."
+    )
 
 
 def backbone_keys(cfg: CfgNode) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from virtex_det.checkpoint.loading import LoadReport, fill
+from virtex_det.checkpoint.loading import LoadReport, check_values, fill
 from virtex_det.checkpoint.names import from_virtex_heads, to_torchvision
 from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import open_weights
@@ -54,6 +54,7 @@ def convert(
     names = _names(weights, to)
     tensors = _copies({new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex")
     report = fill(_network(weights), weights, source)
+    check_values({new: weights.tensors[old] for new, old in names.items()}, _without_values(tensors), names, source)
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
@@ -101,6 +102,10 @@ def _copies(tensors: Tensors, keep_ties: bool) -> Tensors:
     one_of_each = {place: name for name, place in places.items()}
     copies = {place: _as_float(tensors[name]) for place, name in one_of_each.items()}
     return {name: copies[place] for name, place in places.items()}
+
+
+def _without_values(tensors: Tensors) -> Tensors:
+    return {name: tensor.to("meta") for name, tensor in tensors.items()}
 
 
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Weights meet a model: every tensor is accounted for, and a model that would not be whole is left as it was."""
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import nn
 
+from virtex_det.checkpoint import reasons
 from virtex_det.checkpoint.agreement import check_config
 from virtex_det.checkpoint.architecture import describe
-from virtex_det.checkpoint.names import backbone_names, from_detectron2
+from virtex_det.checkpoint.names import backbone_names, from_detectron2, other_networks
 from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import Required, open_for
 from virtex_det.checkpoint.values import problem
@@ -25,6 +27,8 @@ _REPORT_NAME = "load_report.json"
 _OTHER_LAYERS = "other layers"
 _COUNTER = ".num_batches_tracked"
 _NOT_IN_MODEL = "is not in the model"
+# Buffers that older versions saved, and counts that no model needs.
+_NOT_OF_A_MODEL = re.compile(r".*\.num_batches_tracked|.*anchor_generator\.cell_anchors.*")
 _STAGES = ("stem", "res2", "res3", "res4", "res5", _OTHER_LAYERS)
 
 
@@ -54,6 +58,7 @@ class LoadReport(NamedTuple):
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
     choice: str = ""  # which other networks the file has, and why this one was taken
     assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
+    also_in_model: tuple[str, ...] = ()  # prefixes of other networks of the model, which stay as they were
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""
@@ -62,6 +67,7 @@ class LoadReport(NamedTuple):
         total = ["all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))]
         table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
         remarks = {"network at": self.location, "choice": self.choice, "assumed": self.assumed, "note": self.note}
+        remarks["not filled"] = "; ".join(f"the model's other network {place}" for place in self.also_in_model)
         lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
         return visible(f"{table}\nunused tensors of the file: {_some(self.unused)}{lines}")
 
@@ -134,7 +140,7 @@ def fill(
     """
     targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     report, sources = compare(targets, weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
-    _check_values({name: weights.tensors[source] for name, source in sources.items()}, targets, sources, path)
+    check_values({name: weights.tensors[source] for name, source in sources.items()}, targets, sources, path)
     with torch.no_grad():
         for name, source in sources.items():
             targets[name].copy_(weights.tensors[source])
@@ -204,6 +210,9 @@ def match(
         location=weights.location,
         choice=weights.choice,
         assumed=weights.assumed,
+        also_in_model=tuple(
+            place for place in other_networks(targets) if not any(n.startswith(place) for n in sources)
+        ),
     )
     return report, sources
 
@@ -228,7 +237,26 @@ def _problems(
     for layer, source in weights.backbone.items():
         if source not in used and layer.partition(".")[0] in stages and not source.endswith(_COUNTER):
             problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
+    if require == "model":
+        problems |= {n: f"{source} of the file {_NOT_IN_MODEL}" for n, source in _more_of_parts(targets, weights, used)}
     return problems
+
+
+def _more_of_parts(targets: Iterable[str], weights: Weights, used: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield what the file has more of the model's parts: names as a model has them, and in the file.
+
+    A whole head that the model does not have is left out by choice, such as that of masks with MASK_ON False. A layer
+    more in a head that it has makes the model another one.
+    """
+    parts = {_part(name) for name in targets}
+    for name, source in weights.rest.items():
+        if source not in used and _part(name) in parts and not _NOT_OF_A_MODEL.fullmatch(name):
+            yield name, source
+
+
+def _part(name: str) -> str:
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if first == "roi_heads" and rest else first
 
 
 def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> None:
@@ -254,10 +282,20 @@ def _why_missing(layer: str, weights: Weights) -> str:
     return "is missing"
 
 
-def _check_values(
+def check_values(
     tensors: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], sources: Mapping[str, str], path: str
 ) -> None:
-    """Refuse values that no trained network has, by the names in the file."""
+    """Refuse values that no trained network has.
+
+    Args:
+        tensors: of the file, by their names in the model.
+        targets: what they are to fill.
+        sources: for each name in the model, that in the file.
+        path: for the message.
+
+    Raises:
+        UserError: naming them as the file does.
+    """
     wrong = {sources[name]: why for name, value in tensors.items() if (why := problem(name, value, targets[name]))}
     if wrong:
         lines = [f"  {source}: {why}" for source, why in list(wrong.items())[:5]]
@@ -286,7 +324,8 @@ def _explain(
         *plain,
         f"{len(report.loaded)} tensors fit; {', '.join(counts)}:",
         *(f"  {stage}: {_some([problems[n] for n in names], shown=2)}" for stage, names in _by_stage(problems).items()),
-        *advice,
+        *_reasons(report, weights, targets),
+        *(advice if set(_by_stage(problems)) - {_OTHER_LAYERS} else []),
         *([f"Of the networks in the file, that at {weights.location}; {weights.choice}."] if weights.choice else []),
     ]
     if require == "model":
@@ -294,6 +333,15 @@ def _explain(
     else:
         lines.append("To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True")
     return "\n".join(lines)
+
+
+def _reasons(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> list[str]:
+    if not weights.is_resnet:
+        return reasons.of_path(report.path)
+    in_file = {layer: tuple(weights.tensors[name].shape) for layer, name in weights.backbone.items()}
+    in_model = {layer: tuple(targets[name].shape) for name, layer in backbone_names(targets).items()}
+    shown = reasons.of_names(set(weights.backbone.values()) & set(report.unused))
+    return [*shown, *reasons.of_layers(in_file, in_model), *reasons.of_path(report.path)]
 
 
 def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,7 @@
 """What others call the tensors of a ResNet, turned into Detectron2's names, and Detectron2's into torchvision's."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 Rules = tuple[tuple[str, str], ...]
 Rename = Callable[[str], str | None]
@@ -53,6 +53,29 @@ def backbone_names(names: Iterable[str]) -> dict[str, str]:
     roots = {match[1] for name in names if (match := _BACKBONE_ROOT.fullmatch(name))}
     root = max(roots, key=lambda root: (root.endswith(("bottom_up.", "net.")), -len(root)), default="")
     return {name: name.removeprefix(root) for name in names if name.startswith(root)}
+
+
+def other_networks(names: Iterable[str]) -> list[str]:
+    """Return the prefixes of a model's networks beside the one that `backbone_names` takes.
+
+    Example:
+        >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
+        >>> other_networks([f"{place}.{name}" for place in ("backbone", "teacher") for name in blocks])
+        ['teacher.']
+    """
+    names = list(names)
+    taken = backbone_names(names)
+    stems, blocks = (
+        {name.removesuffix(layer): None for name in names if name.endswith(layer) and name not in taken}
+        for layer in ("stem.conv1.weight", "res2.0.conv1.weight")
+    )
+    roots = {match[1]: None for name in names if (match := _BACKBONE_ROOT.fullmatch(name))}
+    rivals = [root for root in roots if root.endswith(("bottom_up.", "net.")) and not root.startswith(_root(taken))]
+    return list(dict.fromkeys([*(place for place in stems if place in blocks), *rivals]))
+
+
+def _root(taken: Mapping[str, str]) -> str:
+    return next((name.removesuffix(layer) for name, layer in taken.items()), "")
 
 
 def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:

@@ -17,6 +17,9 @@ _NOT_WEIGHTS = re.compile(r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scal
 _AVERAGED = re.compile(
     r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)(?=[._]|model|weights|state|callback|net|$)"
 )
+_RAW = "current_model_state"
+# The first block's convolution where dots are left out or underscores, as LitEma and mmcv's EMAHook name averages.
+_WITHOUT_DOTS = re.compile(r"(.*?)(?:layer1_?0_?|res2_?0_?)conv1_?weight")
 _DEEPEST = 8  # mappings in mappings
 
 # In each way of naming a ResNet: its first convolution, and that of its first block.
@@ -75,6 +78,11 @@ class Network(NamedTuple):
         return bool(_AVERAGED.search(self.location)) if count is None else count > 0
 
     @property
+    def is_raw(self) -> bool:
+        """Whether Lightning's WeightAveraging keeps these beside their average, which is the file's ``state_dict``."""
+        return _RAW in self.place.keys
+
+    @property
     def averaged_count(self) -> int | None:
         """``n_averaged`` of PyTorch's AveragedModel; None where there is none."""
         parts = self.prefix.split(".")
@@ -95,9 +103,17 @@ class Network(NamedTuple):
 
 
 def unnamed_averages(places: Iterable[Place]) -> list[str]:
-    """Return the keys of averages that are kept as a list, as torch_ema does: nothing says what is what in them."""
-    found = [".".join(place.keys) for place in places if all(name.isdigit() for name in place.tensors)]
-    return [keys for keys in found if _AVERAGED.search(f"{keys}.")]
+    """Return where averages are whose tensors have no names (torch_ema) or names without dots (LitEma, mmcv).
+
+    Nothing says which of a network's tensors is which of them.
+    """
+    found = []
+    for place in places:
+        if all(name.isdigit() for name in place.tensors):
+            found.append(".".join(place.keys))
+        matches = (_WITHOUT_DOTS.fullmatch(name) for name in place.tensors)
+        found += ["".join(f"{key}." for key in place.keys) + f"{match[1]}*" for match in matches if match]
+    return [keys for keys in found if _AVERAGED.search(f"{keys}.".replace("*.", ""))]
 
 
 def find_places(content: Any, keys: tuple[str, ...] = ()) -> list[Place]:

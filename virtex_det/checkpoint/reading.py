@@ -1,6 +1,7 @@
 """Bytes on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -24,6 +25,15 @@ from virtex_det.files import open_regular
 MAX_HEADER = 16 << 20  # bytes of the header of a safetensors file
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # Detectron2's .pkl: binary pickles of NumPy arrays
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+    b"ustar": "tar",
+}
 _LFS_MAGIC = b"version https://git-lfs"
 _PIECE = 4 << 20  # bytes; large, so that a thread that hashes seldom waits for the interpreter
 _FETCH_AGAIN = "delete it and fetch it again"
@@ -108,7 +118,7 @@ def file_sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read piece by piece."""
     digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
     with open_regular(path) as file:
-        while length := file.readinto(piece):
+        while length := cast(io.BufferedReader, file).readinto(piece):
             digest.update(piece[:length])
     return digest.hexdigest()
 
@@ -185,6 +195,9 @@ def _what_else(head: bytes) -> str:
         return "is a web page, not weights: the link wanted a login or a confirmation; fetch the file itself."
     if _is_text(head):
         return f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."
+    for magic, name in _PACKED.items():
+        if head.startswith(magic) or head[257:262] == magic:
+            return f"is packed with {name}, not weights themselves: unpack it, and name the file in it."
     return f"is no weights file: its bytes begin {head[:8].hex(' ')}; expected what torch.save writes, or safetensors."
 
 

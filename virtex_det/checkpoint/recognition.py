@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from virtex_det.checkpoint import reasons
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format, Pixels
 from virtex_det.checkpoint.names import backbone_names, canonical_only
@@ -289,7 +290,12 @@ def _choose(found: Sequence[_Found], path: str, like: Sequence[str]) -> Weights:
     if not winners:
         raise UserError(_several(candidates, path))
     chosen = winners[0]
-    others = [each.network.location for each in found if each is not chosen]
+    all_taken = chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet  # by the names of the whole model
+    others = [
+        each
+        for each in found
+        if each.network is not chosen.network and not (all_taken and each.network.place is chosen.network.place)
+    ]
     reason = _reason(chosen, others)
     return chosen.weights._replace(choice=reason)
 
@@ -321,6 +327,8 @@ def _goes_before(one: _Found, other: _Found) -> bool:
     location = other.network.plain_location
     if any(re.search(pattern, location) for pattern in one.weights.format.over):
         return True
+    if other.network.is_raw and not one.network.is_raw and _same_shapes(one.weights, other.weights):
+        return True
     return one.network.is_averaged and not other.network.is_averaged and _same_shapes(one.weights, other.weights)
 
 
@@ -347,15 +355,17 @@ def _are_equal(one: Weights, other: Weights) -> bool:
     return all(first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs)
 
 
-def _reason(chosen: _Found, others: Sequence[str]) -> str:
+def _reason(chosen: _Found, others: Sequence[_Found]) -> str:
     words = []
     count = chosen.network.averaged_count
     if count == 0:
         words.append("n_averaged is 0: nothing was averaged yet, these are the weights that averaging begins with")
     elif chosen.network.is_averaged:
         words.append("these are averaged weights" + (f" (n_averaged {count})" if count else ""))
+    if any(each.network.is_raw for each in others) and not chosen.network.is_raw:
+        words.append("these are the averaged weights of Lightning's WeightAveraging")
     if others:
-        words.append(f"not taken: {', '.join(others)}; MODEL.WEIGHTS_PREFIX chooses")
+        words.append(f"not taken: {', '.join(each.network.location for each in others)}; MODEL.WEIGHTS_PREFIX chooses")
     return "; ".join(words)
 
 
@@ -398,6 +408,7 @@ def _unknown(content: Any, path: str, family: str) -> str:
         "nothing was loaded.",
         f"Its first names: {', '.join(names) or f'none, it is a {type(content).__name__}'}",
     ]
+    lines += [*reasons.of_names(name for place in places for name in place.tensors), *reasons.of_path(path)]
     if unreadable:
         lines.append(f"Not plain tensors, but quantised, sparse or other objects: {', '.join(unreadable[:3])}")
     lines += [

@@ -28,7 +28,10 @@ def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | 
         return f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float tensor"
     kind = str(tensor.dtype).removeprefix("torch.")
     if name.endswith(_COUNTER):
-        return None if not tensor.is_complex() and tensor.dtype != torch.bool else f"{kind}, and counts batches"
+        is_count = (
+            not tensor.is_complex() and tensor.dtype != torch.bool and (tensor.is_meta or bool((tensor >= 0).all()))
+        )
+        return None if is_count else f"{kind}, and counts batches from 0"
     if target.is_floating_point():
         hint = "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
         return None if tensor.dtype in _KNOWN else f"{kind}, not float{hint}"

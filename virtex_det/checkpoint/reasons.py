@@ -1,0 +1,65 @@
+"""Why files of well-known kinds do not fit: what their names show, said in a sentence with what to do."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+_BLOCK = r"(?:layer|res)\d\.\d+\.(?:.*\.)?"
+# What some name of the file has: what that is.
+_SIGNS = (
+    (rf"{_BLOCK}(?:se|eca|cbam|gc|attn|att)\d?\.", "Its blocks have attention (SE, ECA, CBAM or the like)."),
+    (rf"{_BLOCK}(?:convs|bns)\.\d", "Its blocks split their middle convolution, as Res2Net's do."),
+    (rf"{_BLOCK}bn\d\.(?:IN|BN)\.", "Its norms are partly instance norms, as IBN-Net's are."),
+    (r"\.filt$", "It has blur pools."),
+    (r"\.weight_(?:orig|mask)$", "It was saved while being pruned: save it again after torch.nn.utils.prune.remove."),
+    (
+        r"\.weight_[gv]$|\.parametrizations\.",
+        "Its weights are parametrised (weight norm or the like): save it again after "
+        "torch.nn.utils.parametrize.remove_parametrizations.",
+    ),
+    (r"\.lora_|\.base_layer\.", "It has adapters beside its weights (LoRA): merge them, and save it again."),
+    (
+        r"fake_quant|activation_post_process",
+        "It was saved while being prepared for quantisation: take the float model.",
+    ),
+)
+_SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
+
+
+def of_names(names: Iterable[str]) -> list[str]:
+    """Return what a file's names show that our networks do not have.
+
+    Example:
+        >>> of_names(["layer1.0.se.fc1.weight"])
+        ['Its blocks have attention (SE, ECA, CBAM or the like).']
+    """
+    text = "\n".join(names)
+    return [what for sign, what in _SIGNS if re.search(sign, text, re.MULTILINE)]
+
+
+def of_path(path: str) -> list[str]:
+    """Return what a file's own name shows: that it is one of several.
+
+    Example:
+        >>> of_path("model-00001-of-00002.safetensors")
+        ['It is one of several files of a model: name their folder, or the *.index.json beside them.']
+    """
+    is_shard = _SHARD.fullmatch(path) is not None
+    return ["It is one of several files of a model: name their folder, or the *.index.json beside them."] * is_shard
+
+
+def of_layers(in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return what the shapes show.
+
+    Args:
+        in_file: of the file's backbone, by canonical name.
+        in_model: of the model's.
+    """
+    reasons = []
+    stem = "stem.conv1.weight"
+    channels = [shapes[stem][1] for shapes in (in_file, in_model) if len(shapes.get(stem, ())) == 4]
+    if len(set(channels)) == 2:
+        reasons.append(f"Its first convolution takes {channels[0]} channels, the model's {channels[1]}.")
+    has_norms = any(".norm." in layer for layer in in_file)
+    if not has_norms and any(re.search(r"\.(?:conv\d|shortcut)\.bias$", layer) for layer in in_file):
+        reasons.append("Its norms are folded into its convolutions: take the file from before that.")
+    return reasons
