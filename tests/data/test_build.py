@@ -8,6 +8,7 @@ from detectron2.utils.env import seed_all_rng
 
 from virtex_det import get_cfg
 from virtex_det.data import MAPPER_REGISTRY, build_test_loader, build_train_loader, load_train_dicts
+from virtex_det.data.build import lending_images
 from virtex_det.errors import UserError
 
 BATCH = 4
@@ -165,6 +166,27 @@ def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(cfg, dicts,
         cfg.DATALOADER.NUM_WORKERS = workers
         for batch in take(build_train_loader(cfg), 4):
             assert len(batch) == BATCH and len({example["width"] > example["height"] for example in batch}) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("DATALOADER.ASPECT_RATIO_GROUPING", True), ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")],
+)
+def test_images_lent_by_another_loader_give_the_same_batches_and_nothing_is_loaded(cfg, monkeypatch, options):
+    cfg.merge_from_list(list(options))
+    loader = build_train_loader(cfg)
+    expected = examples(cfg)
+    with monkeypatch.context() as patch, lending_images(loader):
+        patch.setattr("virtex_det.data.build.load_training_set", None)
+        lent = examples(cfg)
+    for batch, other in zip(lent, expected, strict=True):
+        for one, two in zip(batch, other, strict=True):
+            assert one[0] == two[0] and torch.equal(one[1], two[1]) and torch.equal(one[2], two[2])
+
+
+def test_loaders_of_another_kind_lend_nothing(cfg):
+    with lending_images([1, 2]):
+        assert take(build_train_loader(cfg), 1)
 
 
 def test_caption_batches_have_as_many_images_as_asked_even_with_grouping_on(cfg):

@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 
 from virtex_det.benchmark import read_records
 from virtex_det.data.datasets import dataset_version, load_dataset
+from virtex_det.data.training_set import load_training_set
 from virtex_det.engine import Trainer
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
@@ -318,6 +319,15 @@ def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):
     monkeypatch.setattr("virtex_det.engine.hooks.PreciseBN.update_stats", lambda hook: seen.append(hook.trainer.iter))
     train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 3, "DATASETS.TEST", "()"))
     assert seen == [2, 3]
+
+
+def test_precise_bn_takes_the_images_that_training_has_loaded(detector_cfg, monkeypatch):
+    loads = []
+    monkeypatch.setattr(
+        "virtex_det.data.build.load_training_set", lambda cfg: loads.append(1) or load_training_set(cfg)
+    )
+    train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1, "DATASETS.TEST", "()"))
+    assert loads == [1]
 
 
 @pytest.mark.parametrize(

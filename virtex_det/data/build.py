@@ -1,8 +1,11 @@
 """Loaders for training and evaluation, from a config."""
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch.utils.data as torchdata
 from detectron2.config import CfgNode
@@ -22,6 +25,10 @@ from virtex_det.data.training_set import are_shards, check_has_objects, keep_tra
 from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
+
+# The images of each loader that is in use, packed, and those that ``lending_images`` lends.
+_images: WeakKeyDictionary[WatchedBatches, DatasetFromList] = WeakKeyDictionary()
+_lent: DatasetFromList | None = None
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Classes that, called with (cfg, is_train), give a function from dataset dict to example."
@@ -54,6 +61,35 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
     mapper = _build_mapper(cfg, is_train=True)
     if are_shards(cfg):
         return _shard_batches(cfg, mapper, batch_size, seed, start_iter)
+    images, dicts = (_lent, _lent) if _lent is not None else _load_images(cfg, mapper)
+    groups = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not getattr(mapper, "gives_squares", False)
+    loader = torchdata.DataLoader(
+        SeededExamples(images, mapper, seed),
+        **_order(groups, dicts, _build_sampler(cfg, dicts, seed), batch_size, start_iter),
+        **_worker_options(cfg),
+    )
+    batches = WatchedBatches(UnpackedBatches(loader))
+    _images[batches] = images
+    return batches
+
+
+@contextmanager
+def lending_images(batches: object) -> Iterator[None]:
+    """Within the block ``build_train_loader`` loads nothing, but takes the images of a loader that it built before.
+
+    Args:
+        batches: the loader, of a config that names the same images. Of any other the block changes nothing.
+    """
+    global _lent
+    _lent = _images.get(batches) if isinstance(batches, WatchedBatches) else None
+    try:
+        yield
+    finally:
+        _lent = None
+
+
+def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[dict[str, Any]]]:
+    """Return the images to train on packed for the workers, and as they are."""
     dicts, manifest, _ = load_training_set(cfg)
     _check_boxes(cfg, dicts)
     if comm.is_main_process():
@@ -61,13 +97,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
             manifest.write(Path(cfg.OUTPUT_DIR) / "subset.json")
         if hasattr(mapper, "log_coverage"):
             mapper.log_coverage(dicts)
-    groups = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not getattr(mapper, "gives_squares", False)
-    loader = torchdata.DataLoader(
-        SeededExamples(DatasetFromList(dicts, copy=False), mapper, seed),
-        **_order(groups, dicts, _build_sampler(cfg, dicts, seed), batch_size, start_iter),
-        **_worker_options(cfg),
-    )
-    return WatchedBatches(UnpackedBatches(loader))
+    return DatasetFromList(dicts, copy=False), dicts
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackedBatches:
@@ -93,7 +123,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
 
 
 def _order(
-    groups: bool, dicts: list[dict[str, Any]], sampler: torchdata.Sampler, batch_size: int, start_iter: int
+    groups: bool, dicts: Sequence[dict[str, Any]], sampler: torchdata.Sampler, batch_size: int, start_iter: int
 ) -> dict[str, Any]:
     """Return DataLoader's options for which examples make a batch."""
     if groups:
@@ -185,7 +215,7 @@ def _seed(cfg: CfgNode) -> int:
     return cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
 
-def _build_sampler(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int) -> torchdata.Sampler:
+def _build_sampler(cfg: CfgNode, dicts: Sequence[dict[str, Any]], seed: int) -> torchdata.Sampler:
     _check_sampler(cfg)
     if cfg.DATALOADER.SAMPLER_TRAIN == "TrainingSampler":
         return TrainingSampler(len(dicts), seed=seed)

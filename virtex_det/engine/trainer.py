@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.config import with_options
-from virtex_det.data.build import build_test_loader, build_train_loader
+from virtex_det.data.build import build_test_loader, build_train_loader, lending_images
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
@@ -351,7 +351,8 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0  # a loader of its own, so that training's order stays; it need not be fast
-        loader = self.build_train_loader(cfg)
+        with lending_images(getattr(self.data_loader, "loader", None)):
+            loader = self.build_train_loader(cfg)
         while True:  # the same images each time, whenever the run was resumed
             yield from itertools.islice(loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 

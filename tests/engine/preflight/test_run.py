@@ -212,6 +212,22 @@ def test_expected_results_of_a_task_that_the_model_does_not_have_are_found_befor
         Trainer(parts_cfg("TEST.EXPECTED_RESULTS", "[['box', 'AP', 30.0, 1.0]]"))
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [("AP5", "(?s)metric 'AP5' of segm.*Did you mean AP(50|75)"), ("AP-nutt", "Did you mean AP-nut"), (7, "metric 7")],
+)
+def test_expected_results_of_a_metric_that_the_evaluation_does_not_give_are_found(parts_cfg, metric, message):
+    with pytest.raises(UserError, match=message):
+        Trainer(parts_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AP-bolt", 1.0, 99.0], ["segm", metric, 30.0, 1.0]]))
+
+
+def test_the_reference_has_fewer_metrics(parts_cfg):
+    cfg = parts_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AR100", 30.0, 1.0]])
+    check_training(cfg)
+    with pytest.raises(UserError, match="metric 'AR100' of bbox(?s:.*)It gives AP, AP50, AP75, APs, APm, APl, and"):
+        check_training(with_options(cfg, ["TEST.METRICS_LIBRARY", "reference"]))
+
+
 def test_an_unknown_year_of_voc_is_found_before_training(detector_cfg, samples):
     from detectron2.data.datasets import register_pascal_voc
 

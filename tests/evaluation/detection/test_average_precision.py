@@ -184,6 +184,21 @@ def test_categories_that_the_annotations_do_not_use_are_nan(objects):
     assert math.isnan(numbers["AP-unused"]) and not math.isnan(numbers["AP"])
 
 
+@pytest.mark.parametrize("style", ["coco", "lvis"])
+def test_names_are_those_of_the_numbers(style):
+    truth = GroundTruth(random_content(3, images=5, categories=3, objects=6, style=style), style)
+    metric = AveragePrecision(truth, "segm", extra_max_detections=(7,))
+    assert {"AP", "APs", "AP@7"} < set(metric.names())
+    assert metric.names() == list(metric.result())
+
+
+def test_names_of_boundary_ap_are_known_before_it_is_measured(objects):
+    pytest.importorskip("faster_coco_eval", reason="boundary AP needs the extra [boundary]")
+    content, entries = objects
+    names = AveragePrecision(GroundTruth(content, "coco"), "segm", boundary=True).names()
+    assert names == list(ours(content, entries, "segm", boundary=True))
+
+
 def test_ids_of_many_digits(objects):
     content, entries = objects
     for image in content["images"]:

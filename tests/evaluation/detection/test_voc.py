@@ -178,6 +178,11 @@ def test_images_that_were_never_shown_count_as_without_detections(case):
     assert ours(case.truth, found, range(6)) == ours(case.truth, found)
 
 
+def test_names_are_those_of_the_numbers(case):
+    metric = VOCAveragePrecision(case.truth)
+    assert metric.names() == list(metric.result())
+
+
 def test_no_detections_at_all_are_an_ap_of_0(case):
     numbers = ours(case.truth, case.found, [])
     assert set(numbers.values()) == {0.0}

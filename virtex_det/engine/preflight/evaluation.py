@@ -16,6 +16,7 @@ from virtex_det.data.datasets.dataset_dicts import check_sizes
 from virtex_det.data.datasets.missing_files import list_missing
 from virtex_det.data.datasets.objects import check_dicts
 from virtex_det.data.image_checks import check_images
+from virtex_det.engine.preflight.expected import check_expected_names
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
@@ -75,6 +76,8 @@ def _check_evaluator(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], k
     if finds_objects:
         check_metrics_library(cfg)
         _check_truth(cfg, name, dicts, keep)
+    else:
+        check_expected_names(cfg, name, None)
     if kind == "classification":
         _check_labels(name, dicts)
 
@@ -105,6 +108,8 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
     if isinstance(truth, GroundTruth):
         _check_categories(name, truth)
         _check_metrics(cfg, name, truth)
+    if cfg.TEST.EXPECTED_RESULTS and truth.has_annotations:
+        check_expected_names(cfg, name, truth)
     if keep:
         keep_truth(name, truth)
 

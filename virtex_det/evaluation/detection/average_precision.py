@@ -22,7 +22,13 @@ from virtex_det.evaluation.detection.library_form import (
     mask_entries,
     objects_of,
 )
-from virtex_det.evaluation.detection.summary import Tables, category_numbers, coco_numbers, lvis_numbers
+from virtex_det.evaluation.detection.summary import (
+    Tables,
+    category_numbers,
+    coco_numbers,
+    lvis_numbers,
+    precision_numbers,
+)
 from virtex_det.evaluation.detection.validation import Findings, check_detections
 
 TASKS = ("bbox", "segm")
@@ -142,9 +148,20 @@ class AveragePrecision:
         """
         self._flush()
         self._findings.tell(f"{self.task} detections for {self.truth.source}")
-        return self._numbers({cut: self._tables(cut) for cut in self._matchers})
+        boundary = self._boundary.numbers() if self._boundary else {}
+        return self._numbers({cut: self._tables(cut) for cut in self._matchers}, boundary)
 
-    def _numbers(self, tables: Mapping[int, Tables]) -> dict[str, float]:
+    def names(self) -> list[str]:
+        """Return the names of the numbers of ``result``, without an evaluation."""
+        categories, limits = len(self.truth.categories), sorted({1, 10, self.limit, *self.extra})
+        nothing = Tables(
+            np.zeros((10, 0, categories, 4, len(limits))), np.full((10, categories, 4, len(limits)), -1.0), limits
+        )
+        boundary = precision_numbers(nothing, self.limit) if self._boundary else {}
+        of_boundary = {f"boundary-{name}": value for name, value in boundary.items()}
+        return list(self._numbers(dict.fromkeys(self._matchers, nothing), of_boundary))
+
+    def _numbers(self, tables: Mapping[int, Tables], boundary: Mapping[str, float]) -> dict[str, float]:
         names = list(self.truth.category_names.values())
         if self.truth.style == "coco":
             tables = dict.fromkeys((self.limit, *self.extra), tables[max(tables)])
@@ -154,9 +171,7 @@ class AveragePrecision:
             numbers = lvis_numbers(tables[self.limit], self.limit, frequencies)
         for cut in self.extra:
             numbers |= {f"AP@{cut}": tables[cut].ap(cut), f"AR@{cut}": tables[cut].ar(cut)}
-        if self._boundary:
-            numbers |= self._boundary.numbers()
-        return numbers | category_numbers(tables[self.limit], self.limit, names)
+        return numbers | boundary | category_numbers(tables[self.limit], self.limit, names)
 
     def _flush(self) -> None:
         """Look at all that waits and match it."""

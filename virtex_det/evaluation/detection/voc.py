@@ -3,7 +3,7 @@
 import io
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -185,6 +185,14 @@ class VOCAveragePrecision:
         if absent.any():
             names = ", ".join(np.array(self.truth.class_names)[absent])
             logger.warning(f"{absent.sum()} classes have no object to be found and are not in the means: {names}")
+        return self._numbers(tables)
+
+    def names(self) -> list[str]:
+        """Return the names of the numbers of ``result``, without an evaluation."""
+        nothing = np.full((len(self.truth.class_names), len(THRESHOLDS)), math.nan)
+        return list(self._numbers(dict.fromkeys(_METRIC_OF_YEAR.values(), nothing)))
+
+    def _numbers(self, tables: Mapping[str, np.ndarray]) -> dict[str, float]:
         numbers = _means(tables[self.truth.metric], "")
         for metric, table in tables.items():
             numbers |= _means(table, f"_{metric}")
