@@ -12,18 +12,19 @@
 
 import argparse
 
-from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
+from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup, watching_each_other
 
 
 def main(args: argparse.Namespace) -> None:
     """Train, or evaluate with ``--eval-only``, in one process."""
     cfg = setup(args)
-    if args.eval_only:
-        evaluate(cfg, resume=args.resume)
-        return
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    with watching_each_other(cfg.SOLVER.PROCESS_TIMEOUT):
+        if args.eval_only:
+            evaluate(cfg, resume=args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
 
 
 if __name__ == "__main__":

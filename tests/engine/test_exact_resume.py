@@ -1,7 +1,9 @@
 """A run that was killed and resumed is the run that was not."""
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,20 @@ def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(pretrai
     options = ("MODEL.TEXTUAL.DROPOUT", 0.3, "SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 3)
     length = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 2)
     assert_same(*resumed(pretraining_cfg, *options, *length, checkpoint=checkpoint))
+
+
+def test_shards_that_workers_share_are_bit_equal(pretraining_cfg, resumed, scenes, tmp_path):
+    for split in ("train", "unlabelled"):
+        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
+            for image in sorted((scenes / split).iterdir()):
+                tar.add(image, image.name)
+                text = tarfile.TarInfo(f"{image.stem}.txt")
+                text.size = len(caption := b"a small red circle above a big blue square")
+                tar.addfile(text, io.BytesIO(caption))
+    train = ("DATASETS.TRAIN", f"('shards:{tmp_path}/*.tar',)", "DATALOADER.SHARD_SHUFFLE_SIZE", 5)
+    options = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 4, "DATASETS.TEST", "()")
+    whole, folder = resumed(pretraining_cfg, *train, *options, checkpoint="model_0000003.pth")
+    assert_same(whole, folder)
 
 
 def cut_evaluation(folder: Path) -> None:

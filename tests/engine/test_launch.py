@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import torch
+from detectron2.utils import comm
 
 from virtex_det.engine import launch, with_one_screen_errors
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 
 
@@ -103,6 +105,23 @@ def test_a_users_mistake_in_one_of_several_processes_is_no_traceback_either(monk
     printed = capfd.readouterr().err
     assert "error: found this" in printed
     assert "Traceback" not in printed
+
+
+def _fail_alone() -> None:
+    comm.synchronize()
+    if comm.get_rank() == 1:
+        fail()
+    comm.synchronize()
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_alone_meets_is_the_only_message(capfd):
+    with pytest.raises(SystemExit) as stopped:
+        launch_processes(_fail_alone, processes=2)
+    assert stopped.value.code == 1
+    printed = capfd.readouterr().err
+    assert printed.count("error: ") == 1 and "error: found this" in printed
+    assert "Traceback" not in printed and "peer" not in printed
 
 
 def test_without_gpus_the_command_runs_in_this_process():

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -18,7 +19,7 @@ def _stop_one(stopped: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stopped", [0])
+@pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_is_stopped_is_named_and_not_waited_for_without_end(capfd, stopped):
     started = time.monotonic()
     with pytest.raises((SystemExit, Exception)):
@@ -29,7 +30,8 @@ def test_a_process_that_is_stopped_is_named_and_not_waited_for_without_end(capfd
 
 
 def _work_for_long() -> None:
-    with watching_each_other(0.2):
+    with watching_each_other(0.2), watching_each_other(0.2):
+        assert sum(thread.name == "watchdog" for thread in threading.enumerate()) == 1
         time.sleep(14 * comm.get_rank())
 
 

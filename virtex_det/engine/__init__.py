@@ -7,6 +7,7 @@ from virtex_det.engine.prediction import Predictor
 from virtex_det.engine.run_folder import read_classes
 from virtex_det.engine.setup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
+from virtex_det.engine.watchdog import watching_each_other
 
 __all__ = [
     "Predictor",
@@ -18,5 +19,6 @@ __all__ = [
     "load_trained",
     "read_classes",
     "setup",
+    "watching_each_other",
     "with_one_screen_errors",
 ]

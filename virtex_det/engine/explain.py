@@ -23,6 +23,11 @@ MODEL_KEYS = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP}
 _REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE, errno.EBUSY, errno.ENOTEMPTY}
 _VIRTUAL = ("/proc", "/sys", "/dev")  # folders of the kernel, which call a file that they do not take a missing one
+# What gloo, NCCL and the store of a group of processes say where another process has ended.
+_PEER_ENDED = (
+    r"connection (reset|closed) by peer|remote process exited|remote server shutdown|NCCL communicator was aborted|"
+    "application timeout caused pair closure|TCPStore.*broken pipe|broken pipe.*TCPStore"
+)
 _LINES, _COLUMNS = 6, 300  # of a foreign message that are shown
 
 
@@ -41,6 +46,11 @@ def explain(error: BaseException | None) -> str | None:
     if isinstance(error, RuntimeError):
         return _by_its_text(error)
     return None
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Say whether an error is the end of another process of the run, as this process meets it."""
+    return isinstance(error, RuntimeError) and bool(re.search(_PEER_ENDED, str(error), re.IGNORECASE))
 
 
 @contextmanager
@@ -131,6 +141,13 @@ def _no_group(error: BaseException) -> str:
     )
 
 
+def _lost_peer(error: BaseException) -> str:
+    return (
+        f"Another process of the run has ended: {_first_lines(error, 1)}\n"
+        "What that process printed last says why. Mend it, and go on with --resume."
+    )
+
+
 # Errors that PyTorch raises as a plain RuntimeError, by their text.
 _TEXTS: dict[str, Callable[[BaseException], str]] = {
     r"DataLoader worker .*(exited unexpectedly|is killed by signal)|unable to (open|mmap|write to).*shared memory": (
@@ -139,6 +156,7 @@ _TEXTS: dict[str, Callable[[BaseException], str]] = {
     r"CUDA out of memory|CUDA error: out of memory": _out_of_gpu_memory,
     r"can't allocate memory|Cannot allocate memory": _out_of_memory,
     r"device-side assert": _wrong_index,
+    _PEER_ENDED: _lost_peer,
     r"EADDRINUSE|address already in use|client socket has (failed|timed out)|connection.* refused": _no_group,
 }
 

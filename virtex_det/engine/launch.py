@@ -18,7 +18,7 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-from virtex_det.engine.explain import explain, wants_traceback
+from virtex_det.engine.explain import explain, is_lost_peer, wants_traceback
 from virtex_det.errors import UserError
 from virtex_det.escaping import VisibleText, on_one_screen
 from virtex_det.signals import SIGNALS, Stopped, command, end_with_parent, handling, stop_at_once
@@ -192,8 +192,20 @@ def _in_group(function: Callable[..., object], *args: object) -> None:
             raise
         time.sleep(2)  # the launcher ends all when one has ended: let the main one say what is saved
         sys.exit(stopped.exit_code)
+    except Exception as error:
+        if is_lost_peer(error):
+            _let_the_other_speak()
+        raise
     finally:
         _leave_group()
+
+
+def _let_the_other_speak() -> None:
+    """Give the launcher time to see which process ended first: its words and its code are those of the run."""
+    try:
+        time.sleep(20)
+    except Stopped:
+        sys.exit(1)
 
 
 @atexit.register  # for a user's own script too, started by whatever launcher

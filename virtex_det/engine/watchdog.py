@@ -34,12 +34,14 @@ class Peer(NamedTuple):
 def watching_each_other(minutes: float) -> Iterator[None]:
     """Let each process of the run show by a thread that it lives; a collective call, also where it ends well.
 
-    PyTorch waits half an hour for a process that is stopped, and does not say which one it is.
+    PyTorch waits half an hour for a process that is stopped, and does not say which one it is. Within another such
+    block nothing more is done: a command watches all its work, and Trainer and evaluate theirs where nobody else does.
 
     Args:
         minutes: of silence after which all others end, with one screen; 0 waits as PyTorch does.
     """
-    if comm.get_world_size() == 1 or minutes <= 0:
+    watched = any(isinstance(thread, _Watchdog) and not thread.over.is_set() for thread in threading.enumerate())
+    if comm.get_world_size() == 1 or minutes <= 0 or watched:
         yield
         return
     watchdog = _Watchdog(60 * minutes)
@@ -58,7 +60,7 @@ class _Watchdog(threading.Thread):
     """
 
     def __init__(self, limit: float) -> None:
-        super().__init__(daemon=True)
+        super().__init__(name="watchdog", daemon=True)
         self.limit, self.period = limit, min(5.0, limit / 10)
         self.over = threading.Event()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
