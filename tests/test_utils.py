@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -57,6 +58,12 @@ def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, kind):
     with pytest.raises(UserError, match="not a regular file"):
         write_atomically(path, "text")
     assert not path.is_file() and not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: .*w.pth") as caught, replacing(tmp_path / "w.pth"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "w.pth")
 
 
 def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):

@@ -171,6 +171,8 @@ def with_mask(mask, **changes):
         ([[1, 2, 3, 4, 5, "6"]], "finite numbers"),
         ([[1, 2, 3, 4, 5, None]], "finite numbers"),
         ([], "empty list of polygons"),
+        ([1, 2, 3, 4, 5, 6], "flat list .* another pair of brackets"),
+        ([None], "has None in the place of a polygon"),
     ],
 )
 def test_a_mask_that_cannot_be_trained_on_names_the_image_and_the_object(mask, message):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from virtex_det.data.datasets.captions import caption_text
 from virtex_det.data.datasets.ids import is_name
 from virtex_det.errors import UserError
 
@@ -28,8 +29,11 @@ def check_dataset_dicts(dicts: Any, metadata: Mapping[str, Any]) -> None:
             raise UserError(f"entry {place} of the list (counted from 0) is {entry!r:.80}; expected a dict.\n{_FORM}")
         if isinstance(entry.get("image_id"), bool):
             raise UserError(f"entry {place} of the list (counted from 0) has image_id {entry['image_id']}.\n{_FORM}")
+        _check_sides(entry)
         if "annotations" in entry:
             _check_objects(entry)
+        if "captions" in entry:
+            _check_captions(entry)
     for key in ("thing_classes", "classes"):
         _check_names(key, metadata.get(key))
 
@@ -53,6 +57,29 @@ def check_sizes(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
                 )
 
 
+def _check_sides(entry: Mapping[str, Any]) -> None:
+    for side in ("height", "width"):
+        value = entry.get(side)
+        if value is not None and (not _is_whole(value) or value < 1):
+            raise UserError(f"{_image(entry)} has {side} {value!r:.80}; expected a whole number of pixels.\n{_FORM}")
+
+
+def _check_captions(entry: Mapping[str, Any]) -> None:
+    captions = entry["captions"]
+    is_empty = not captions and "annotations" not in entry  # a detector needs none
+    if not isinstance(captions, list | tuple) or is_empty:
+        raise UserError(
+            f"{_image(entry)} has captions {captions!r:.80}; expected a list of texts. Leave an image without a "
+            "caption out."
+        )
+    for caption in captions:
+        caption_text(caption, _image(entry))
+
+
+def _image(entry: Mapping[str, Any]) -> str:
+    return f"image {entry.get('image_id')} ({entry.get('file_name')})"
+
+
 def _check_objects(entry: Mapping[str, Any]) -> None:
     objects = entry["annotations"]
     if not isinstance(objects, list | tuple) or not all(isinstance(found, Mapping) for found in objects):
@@ -63,13 +90,13 @@ def _check_objects(entry: Mapping[str, Any]) -> None:
     for number, found in enumerate(objects):
         if not _is_whole(found.get("category_id")):
             raise UserError(
-                f"object {number} of image {entry.get('image_id')} ({entry.get('file_name')}) has category_id "
+                f"object {number} of {_image(entry)} has category_id "
                 f"{found.get('category_id')!r:.80}; expected a whole number, the place of its class in thing_classes "
                 f"counted from 0.\n{_FORM}"
             )
         if not isinstance(crowd := found.get("iscrowd", 0), int | np.integer) or crowd not in (0, 1):
             raise UserError(
-                f"object {number} of image {entry.get('image_id')} ({entry.get('file_name')}) has iscrowd {crowd!r:.80}"
+                f"object {number} of {_image(entry)} has iscrowd {crowd!r:.80}"
                 "; expected 0, or 1 for a crowd, which is not trained on."
             )
 

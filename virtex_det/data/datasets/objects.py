@@ -437,7 +437,11 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
     if not isinstance(mask, list):
         is_runs = isinstance(mask, Mapping) and mask_format == "polygon"
         return "has a run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask." if is_runs else ""
+    if mask and _is_flat(mask):
+        return f"has the flat list {mask!r:.80}; expected a list of polygons: put it into another pair of brackets."
     for polygon in mask:
+        if not isinstance(polygon, Sequence | np.ndarray):
+            return f"has {polygon!r:.80} in the place of a polygon; expected a list of x and y."
         if len(polygon) < 6 or len(polygon) % 2 or not _are_finite(polygon):
             return f"has the polygon {polygon!r:.80}; expected x and y of 3 points or more, finite numbers."
     return (
