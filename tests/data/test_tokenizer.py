@@ -147,3 +147,10 @@ def test_the_character_that_sentencepiece_keeps_for_itself_drops_no_caption(tmp_
     train_tokenizer(["zebra \u2585 quilt", *CAPTIONS], tmp_path / "t.model", vocab_size=60)
     tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
     assert tokenizer.unk_id not in tokenizer.encode("zebra quilt")
+
+
+@pytest.mark.parametrize("size", [-1, 0, 4, 2**31, 10**30, 60.5])
+def test_a_size_that_no_vocabulary_has_is_refused_by_its_number(size, tmp_path):
+    with pytest.raises(UserError, match=rf"A vocabulary of {size} pieces cannot be"):
+        train_tokenizer(["a nut"], tmp_path / "v.model", vocab_size=size)
+    assert not list(tmp_path.iterdir())

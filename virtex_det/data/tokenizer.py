@@ -82,6 +82,8 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
     Raises:
         UserError: the captions cannot give a vocabulary of this size; says which size they can give.
     """
+    if type(vocab_size) is not int or not len(CONTROL_SYMBOLS) + 1 < vocab_size < 2**31:
+        raise UserError(f"A vocabulary of {vocab_size} pieces cannot be; choose a number such as 10000.")
     model = io.BytesIO()
     try:
         _sentencepiece().SentencePieceTrainer.train(

@@ -102,7 +102,12 @@ def test_a_pipe_in_voc_is_not_waited_for(voc):
 
 @pytest.mark.parametrize(
     ("lines", "message"),
-    [("000001\n000001\n", "names an image twice"), ("000001 1\n", "line 1 is"), ("000001\n", "has one image")],
+    [
+        ("000001\n000001\n", "names an image twice"),
+        ("000001 1\n", "line 1 is"),
+        ("000001\n", "has one image"),
+        ("\ufeff000001\n000002\n", "byte order mark"),
+    ],
 )
 def test_image_sets_that_detectron2_would_misread_are_refused(voc, lines, message):
     (voc / "ImageSets/Main/train.txt").write_text(lines)

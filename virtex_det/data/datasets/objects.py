@@ -45,7 +45,7 @@ class Boxes(NamedTuple):
         source: where they come from.
     """
 
-    values: Sequence[Any]
+    values: Sequence[Any] | np.ndarray
     sizes: np.ndarray
     are_corners: np.ndarray
     name: Callable[[int], str]
