@@ -342,7 +342,7 @@ def test_boxes_alone_have_no_mask_ap(objects):
 
 @pytest.mark.parametrize("options", [{"max_detections": 0}, {"extra_max_detections": (-1,)}])
 def test_a_limit_below_1_is_an_error(objects, options):
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="must be from 1 to"):
         AveragePrecision(GroundTruth(objects[0], "coco"), "bbox", **options)
 
 
