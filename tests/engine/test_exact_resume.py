@@ -95,6 +95,14 @@ def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(pretrai
     assert_same(*resumed(pretraining_cfg, *options, *length, checkpoint=checkpoint))
 
 
+def test_another_number_of_workers_is_bit_equal(pretraining_cfg, resumed):
+    options = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "MODEL.TEXTUAL.DROPOUT", 0.3)
+    whole, folder = resumed(pretraining_cfg, *options)
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    train(pretraining_cfg(*options[2:], "DATALOADER.NUM_WORKERS", 0), resume=True)
+    assert_same(whole, folder)
+
+
 def test_shards_that_workers_share_are_bit_equal(pretraining_cfg, resumed, scenes, tmp_path):
     for split in ("train", "unlabelled"):
         with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:

@@ -79,6 +79,12 @@ def test_a_run_keeps_what_all_its_parts_left_out(tmp_path):
     assert kept == {"image cannot be read": ["a.jpg", "b.jpg", "\udc80.jpg"], "image is too large": ["c.jpg"]}
 
 
+def test_a_run_that_begins_anew_does_not_keep_what_an_earlier_start_left_out(tmp_path):
+    after_training(tmp_path, {"of another start": ["x.jpg"]})
+    after_training(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}', "\x00"])
 def test_a_damaged_file_of_what_was_left_out_ends_no_training(content, tmp_path, caplog):
     (tmp_path / "left_out.json").write_text(content)

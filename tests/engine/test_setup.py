@@ -360,6 +360,21 @@ def test_a_run_does_not_go_on_with_another_tokenizer(pretraining_run, tokenizer,
     setup(pretraining("--resume", *pretraining_run[:2], "INPUT.CAPTION.TOKENIZER", own))
 
 
+@pytest.mark.parametrize("marker", [None, "metrics.json"])
+def test_the_tokenizer_of_a_start_without_a_checkpoint_binds_nobody(tokenizer, tmp_path, marker):
+    words = ("--resume", "OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER")
+    setup(pretraining(*words, tokenizer))
+    if marker:
+        (tmp_path / "run" / marker).touch()
+    better = tmp_path / "better.model"
+    better.write_bytes(tokenizer.read_bytes())
+    (tmp_path / "run" / "vocabulary.model").write_bytes(b"the wrong one")
+    assert setup(pretraining(*words, better)).INPUT.CAPTION.TOKENIZER == str(better)
+    assert (tmp_path / "run" / "vocabulary.model").read_bytes() == better.read_bytes()
+    missing = str(tmp_path / "missing.model")
+    assert setup(pretraining(*words, missing)).INPUT.CAPTION.TOKENIZER == missing
+
+
 def test_a_task_of_virtex_takes_no_vocabulary_of_bert(tmp_path):
     with pytest.raises(UserError, match="BicaptioningModel reads a SentencePiece vocabulary"):
         setup(pretraining("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", "google-bert/bert-base-uncased"))

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-RUN_MARKERS = ("last_checkpoint", "model_final.pth", "metrics.json")
+LAST_CHECKPOINT = "last_checkpoint"
+RUN_MARKERS = (LAST_CHECKPOINT, "model_final.pth", "metrics.json")
 # What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
 KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
 
@@ -65,7 +66,7 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
         UserError: the file is damaged.
     """
     path = Path(run_folder) / CONFIG
-    if not path.with_name("last_checkpoint").exists() or not path.is_file():
+    if not path.with_name(LAST_CHECKPOINT).exists() or not path.is_file():
         return {}
     try:
         return _plain(load_config(str(path), []))
@@ -181,6 +182,8 @@ def keep_left_out(run_folder: str | Path, left_out: Mapping[str, Sequence[str]],
     if left_out or earlier:
         text = json.dumps(together([earlier, left_out]), ensure_ascii=False, indent=1)
         write_atomically(path, text + "\n")
+    else:  # an earlier start in the folder, of which nothing else is left, may have written one
+        path.unlink(missing_ok=True)
 
 
 def _read_left_out(path: Path) -> dict[str, list[str]]:

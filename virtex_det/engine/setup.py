@@ -19,6 +19,7 @@ from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
 from virtex_det.engine.run_folder import (
+    LAST_CHECKPOINT,
     RUN_MARKERS,
     follow_kept_files,
     follow_run,
@@ -58,8 +59,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         UserError: for a config or a run folder that cannot be meant.
     """
     cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
-    if args.resume or args.eval_only:
-        cfg = follow_kept_files(cfg, resume=args.resume)
+    goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
+    if goes_on or args.eval_only:  # what a start that failed has kept binds nobody
+        cfg = follow_kept_files(cfg, resume=goes_on)
     if args.resume:
         cfg = follow_seed(cfg)
     if not args.eval_only:
@@ -96,7 +98,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger = logging.getLogger("virtex_det")
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)
-    if comm.is_main_process() and not is_run:  # a run that goes on keeps its own until it trains
+    begins = not (goes_on or args.eval_only)
+    if comm.is_main_process() and (begins or not is_run):  # a run that goes on keeps its own until it trains
         keep_config(cfg)
         write_atomically(run_folder / "environment.txt", collect_env_info())
         keep_files(cfg)
