@@ -179,6 +179,8 @@ def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping
 
 def _as_numbers(boxes: Boxes) -> np.ndarray:
     """Return boxes as float64. # shape: (N, 4)"""
+    if isinstance(boxes.values, np.ndarray):
+        return boxes.values.astype(np.float64)
     if (values := _as_plain_numbers(boxes.values)) is not None:
         return values
     for place, box in enumerate(boxes.values):
@@ -449,7 +451,7 @@ def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
     )
 
 
-def _are_finite(polygon: Sequence[float]) -> bool:
+def _are_finite(polygon: Sequence[float] | np.ndarray) -> bool:
     # One number that is not finite makes the sum so; nothing in Python checks millions of numbers faster.
     try:
         if bool in set(map(type, polygon)):
