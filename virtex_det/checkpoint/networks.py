@@ -103,7 +103,7 @@ class Network(NamedTuple):
 
 
 def unnamed_averages(places: Iterable[Place]) -> list[str]:
-    """Return where averages are whose tensors have no names (torch_ema) or names without dots (LitEma, mmcv).
+    """Find averages whose tensors have no names (torch_ema) or names without dots (LitEma, mmcv).
 
     Nothing says which of a network's tensors is which of them.
     """

@@ -255,7 +255,7 @@ def _rule_of(key: str, default: Any) -> Rule:
 
 
 def _rule_by_type(default: Any) -> Rule:
-    """Return the rule of a key that has none of its own; somebody's own keys have no default that is known here."""
+    """Return the rule for a key without one in RULES, by its default; keys of other packages may hold anything."""
     if isinstance(default, int):
         return whole(-LARGEST)
     if isinstance(default, float):

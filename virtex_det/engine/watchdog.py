@@ -91,7 +91,7 @@ class _Watchdog(threading.Thread):
         self.socket.close()
 
     def _listen(self, heard: dict[int, float]) -> None:
-        """Note for a period who sends something."""
+        """Note for a period which processes send something."""
         end = time.monotonic() + self.period
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):

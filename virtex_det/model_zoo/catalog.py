@@ -109,7 +109,7 @@ def is_address(source: str) -> bool:
 
 
 def record_of(url: str) -> Record:
-    """Return a record of what lies at an address, of which the address alone is known; it is its name.
+    """Return a record for a file of which only the address is known; the address is its name.
 
     Raises:
         UserError: it is no address that can be asked.

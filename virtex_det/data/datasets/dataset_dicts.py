@@ -1,4 +1,4 @@
-"""Looks at what a user's function gives as a data set: dicts of the form that Detectron2's documentation describes."""
+"""Checks what a user's function returns as a data set: dicts of the form that Detectron2's documentation describes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def check_dataset_dicts(dicts: Any, metadata: Mapping[str, Any]) -> None:
 
 
 def check_sizes(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
-    """See that each image says its height and width, of which ground truth is made.
+    """Check that each image has a height and width, which ground truth is made from.
 
     Args:
         dicts: dataset dicts.

@@ -1,4 +1,4 @@
-"""What was loaded to be checked, handed over to who loads it next, so that nothing is read twice or kept for long."""
+"""Keeps what was loaded for a check until it is loaded again, so that nothing is read twice or kept for long."""
 
 from pathlib import Path
 from typing import Any

@@ -48,7 +48,7 @@ def check_expected_names(cfg: CfgNode, name: str, truth: GroundTruth | VOCGround
 def _given(
     cfg: CfgNode, name: str, truth: GroundTruth | VOCGroundTruth | None, tasks: Collection[str]
 ) -> Mapping[str, Collection[str]]:
-    """Return by task the names of its numbers, of the tasks whose names are known before an evaluation."""
+    """Return the names of each task's numbers, for tasks whose names are known before an evaluation."""
     if truth is None:
         return {task: _OTHERS[task] for task in tasks if task in _OTHERS}
     if cfg.TEST.METRICS_LIBRARY == "reference":

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
+from virtex_det.config.checks import check_config
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.data.wordpiece import is_sentencepiece
@@ -24,10 +25,10 @@ SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageM
 def check_schedule(cfg: CfgNode) -> None:
     """Refuse a warm-up that does not end before training does, as it would fail at the last step, and no training."""
     warmup, total = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
-    if total < 1 or cfg.SOLVER.BASE_LR < 0:
+    if total < 1:
         raise UserError(
-            f"SOLVER.MAX_ITER is {total} and SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}: a schedule needs one iteration at "
-            "least and a rate that is not negative.\nTo evaluate without training use --eval-only."
+            f"SOLVER.MAX_ITER is {total}: training needs at least one iteration.\n"
+            "To evaluate without training use --eval-only."
         )
     if warmup >= total:
         raise UserError(
@@ -55,7 +56,8 @@ def check_tokenizer(cfg: CfgNode) -> None:
 
 
 def check_settings(cfg: CfgNode) -> None:
-    """Refuse keys that would end a run at its first or its last step."""
+    """Refuse keys that would end a run at its first or its last step; a config made in Python was not checked yet."""
+    check_config(cfg)
     with building("schedule", cfg, "SOLVER.LR_SCHEDULER_NAME", "SOLVER.MAX_ITER", "SOLVER.STEPS"):
         build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
     _check_expected_results(cfg)
