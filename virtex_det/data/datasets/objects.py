@@ -194,7 +194,7 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
     return np.array([list(map(float, box)) for box in boxes.values], np.float64).reshape(-1, 4)
 
 
-def _as_plain_numbers(rows: Sequence[Any]) -> np.ndarray | None:
+def _as_plain_numbers(rows: Sequence[Any] | np.ndarray) -> np.ndarray | None:
     """Return rows of four of Python's own finite numbers as float64, None for any others. # shape: (N, 4)"""
     try:
         if set(map(len, rows)) == {4} and {int, float}.issuperset(map(type, chain.from_iterable(rows))):

@@ -161,7 +161,7 @@ class AveragePrecision:
         of_boundary = {f"boundary-{name}": value for name, value in boundary.items()}
         return list(self._numbers(dict.fromkeys(self._matchers, nothing), of_boundary))
 
-    def _numbers(self, tables: Mapping[int, Tables], boundary: Mapping[str, float]) -> dict[str, float]:
+    def _numbers(self, tables: Mapping[int, Tables], boundary: dict[str, float]) -> dict[str, float]:
         names = list(self.truth.category_names.values())
         if self.truth.style == "coco":
             tables = dict.fromkeys((self.limit, *self.extra), tables[max(tables)])
