@@ -148,6 +148,25 @@ def test_what_a_kill_left_undone_or_half_done_is_done(detector_cfg, resumed, cut
     assert_same(*resumed(detector_cfg, *options, checkpoint=checkpoint, damage=cut))
 
 
+@pytest.mark.parametrize("name", ["coco_instances_results.json", "results.json", "model_final.pth", "last_checkpoint"])
+def test_a_run_that_ends_at_a_file_of_its_last_step_is_completed(detector_cfg, tmp_path, monkeypatch, name):
+    cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
+    train(cfg)
+    shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")
+    replace = Path.replace
+
+    def end(file: Path, target: Path) -> None:
+        if target.name == name:
+            raise KeyboardInterrupt
+        replace(file, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", end)
+        train(cfg)
+    train(cfg, resume=(Path(cfg.OUTPUT_DIR) / "last_checkpoint").exists())
+    assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR))
+
+
 def test_a_complete_run_is_resumed_without_evaluating_again(detector_cfg, resumed, monkeypatch):
     evaluated = []
     test = Trainer.test.__func__

@@ -71,6 +71,18 @@ class PreciseBN(hooks.PreciseBN):
             yield batch
 
 
+class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
+    """Detectron2's, which writes model_final.pth also where a kill came between it and the last step's checkpoint."""
+
+    def before_train(self) -> None:
+        super().before_train()
+        trainer = self.trainer
+        last = Path(self.checkpointer.get_checkpoint_file()).name
+        if trainer.start_iter == trainer.max_iter and last != "model_final.pth":
+            trainer.iter = trainer.storage.iter = trainer.max_iter - 1
+            self.checkpointer.save("model_final", iteration=trainer.iter)
+
+
 class _AfterCheckpoint(HookBase):
     """A hook that comes after the checkpoint of its step, so that a kill in between can leave it undone.
 
@@ -84,12 +96,16 @@ class _AfterCheckpoint(HookBase):
             trainer.iter = trainer.storage.iter = trainer.start_iter - 1
             self.after_step()
 
+    def is_complete(self) -> bool:
+        """Say whether training has come to its end, and was not ended by a signal or an error."""
+        return self.trainer.iter >= self.trainer.max_iter and not self.trainer.stop.number
+
 
 class EvalHook(_AfterCheckpoint, hooks.EvalHook):
-    """Detectron2's, which evaluates what a kill has left undone, and nothing when a signal ends the run."""
+    """Detectron2's, which evaluates what a kill has left undone, and nothing when a signal or an error ends the run."""
 
     def after_train(self) -> None:
-        if not self.trainer.stop.number:
+        if self.is_complete():
             super().after_train()
 
 
@@ -108,7 +124,7 @@ class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
         super().before_train()
 
     def after_train(self) -> None:
-        if not self.trainer.stop.number:  # else the resumed run writes what there is, over its whole window
+        if self.is_complete():  # else the resumed run writes what there is, over its whole window
             super().after_train()
             return
         for writer in self.writers:
