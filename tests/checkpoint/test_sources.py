@@ -226,3 +226,9 @@ def test_the_zoos_record_says_which_pixels(backbone_tensors):
     assert [entry.mean for entry in told.format.pixels] == [(127.5,) * 3] and "no blur pools" in told.assumed
     told = told_beside(Path("nowhere.pth"), weights, "virtex://bicaptioning_R_50_L1_H2048")
     assert told.format == weights.format
+
+
+def test_the_zoos_record_says_which_pools(backbone_tensors):
+    weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth")
+    told = told_beside(Path("nowhere.pth"), weights, "virtex://timm_resnet50d.ra4_e3600_r224_in1k")
+    assert (weights.format.downsample, told.format.downsample) == ("conv", "avg_shortcut")

@@ -17,6 +17,11 @@ _SAME_IN_TIMM = re.compile(
     r"|resnet\d+(?:x\d+)?_clip(?:_gap)?"
 )
 _ZOO = "virtex://"
+_ZOO_FACTS = {
+    "MODEL.RESNETS.STRIDE_IN_1X1": "stride_in_1x1",
+    "MODEL.CAPTION_RESNET.STEM": "stem",
+    "MODEL.CAPTION_RESNET.DOWNSAMPLE": "downsample",
+}
 _MAX_CONFIG = 4 << 20  # bytes
 _HARMLESS_ARGUMENTS = ("num_classes", "in_chans", "zero_init_last", "global_pool", "img_size", "pretrained")
 
@@ -53,7 +58,7 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
 
 
 def _from_zoo(path: str, weights: Weights) -> Weights:
-    """Take the pixels and strides that the record of a zoo's name states; what it does not state is the family's."""
+    """Take pixels, strides and pools from the record of a zoo name; what it does not state is the family's."""
     from virtex_det.model_zoo.catalog import find  # only where a name of the zoo is loaded
 
     stated = find(path.removeprefix(_ZOO)).network
@@ -61,8 +66,7 @@ def _from_zoo(path: str, weights: Weights) -> Weights:
     if "MODEL.PIXEL_MEAN" in stated and "MODEL.PIXEL_STD" in stated:
         mean, std = (tuple(stated[f"MODEL.PIXEL_{name}"]) for name in ("MEAN", "STD"))
         facts["pixels"] = (Pixels(stated.get("INPUT.FORMAT", "RGB"), mean, std),)
-    if "MODEL.RESNETS.STRIDE_IN_1X1" in stated:
-        facts["stride_in_1x1"] = stated["MODEL.RESNETS.STRIDE_IN_1X1"]
+    facts |= {fact: stated[key] for key, fact in _ZOO_FACTS.items() if key in stated}
     entry = weights.format._replace(**facts)
     return weights._replace(format=entry, assumed=_assumed(weights._replace(format=entry)))
 
