@@ -274,7 +274,7 @@ def test_soco_brings_its_pyramid_where_the_detector_has_it_in_the_same_shape(sav
 def test_pixpro_says_that_it_is_the_backbone_alone(save):
     content = LAYOUTS["pixpro"].content(network("ResNet-50"))
     report = load_weights(detector("ResNet-50", "FPN"), save(content))
-    assert "backbone alone" in report.note and "note: the backbone alone" in report.table()
+    assert "only the backbone" in report.note and "note: only the backbone" in report.table()
 
 
 def test_a_named_family_in_the_config_decides(save):

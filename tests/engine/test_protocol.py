@@ -63,10 +63,14 @@ def test_whole_numbers_in_a_list_of_fractions_show_as_fractions(key, values, sho
     assert ids == {f"scenes-segm+{key}={shown}"}
 
 
+# It asks for another key to change with it.
+REFUSED_BY_ITSELF = ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS",)
+
+
 def test_every_key_is_either_a_runs_own_or_shows():
     # Of a config near to no other protocol, so that a changed key has no way to another one.
     for key, value in leaves(load("detectron2/scenes_segm")):
-        if isinstance(value, bool):
+        if isinstance(value, bool) and key not in REFUSED_BY_ITSELF:
             cfg = load("detectron2/scenes_segm", key, not value)
             shows = key not in FREE and is_read(cfg, key)
             assert protocol_id(cfg) == (f"scenes-segm+{key}={not value}" if shows else "scenes-segm")

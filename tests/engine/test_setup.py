@@ -187,7 +187,7 @@ def run(tmp_path):
     [
         *[("DATASETS.TRAIN_FRACTION", 1), ("SEED", 4), ("DATASETS.SUBSET_STRATIFIED", True)],
         *[("MODEL.RESNETS.DEPTH", 50), ("INPUT.FORMAT", "BGR"), ("INPUT.MIN_SIZE_TRAIN", "(64,)")],
-        *[("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), ("TEST.PRECISE_BN.ENABLED", True)],
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_recipe_other_data_or_another_seed(run, mode, change):
@@ -204,6 +204,7 @@ def test_a_run_does_not_go_on_with_another_recipe_other_data_or_another_seed(run
     [
         *[("SOLVER.BASE_LR", 0.01), ("SOLVER.OPTIMIZER", "SGD"), ("SOLVER.IMS_PER_BATCH", 4)],
         *[("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1), ("SOLVER.WARMUP_ITERS", 3), ("MODEL.WEIGHTS", "other.pth")],
+        ("TEST.PRECISE_BN.ENABLED", True),
     ],
 )
 def test_a_run_is_not_resumed_with_another_solver_or_start(run, change):

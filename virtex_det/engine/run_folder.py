@@ -38,14 +38,14 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     """Return the config to resume the run in OUTPUT_DIR with; its records must describe what was trained.
 
     Keys of the recipe and of the run (see ``config/roles.py``) stay as they were; all others are applied. Evaluation
-    alone trains by no SOLVER and starts from no weights: the run's own hold.
+    alone trains by no SOLVER, renews no statistics of batch norm and starts from no weights: the run's own hold.
 
     Raises:
         UserError: the run began with another value of a key that stays, or its config is damaged.
     """
     began = read_run_config(cfg.OUTPUT_DIR)
     if only_evaluates:
-        cfg = _with_values(cfg, began, "SOLVER", "MODEL.WEIGHTS")
+        cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS")
     now = _plain(cfg)
     other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key, began[key])]
     if other:
