@@ -19,8 +19,8 @@ import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.engine import load_config, with_one_screen_errors
-from virtex_det.engine.captioning import Captioner, find_images, run_config, split_overrides, write_captions
 from virtex_det.errors import UserError
+from virtex_det.inference.captioning import Captioner, find_images, run_config, split_overrides, write_captions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,16 +1,16 @@
 """Running things: the trainer, evaluation, processes and run folders."""
 
+from typing import Any
+
 from virtex_det.config import load_config
 from virtex_det.engine.evaluate import evaluate, load_trained
 from virtex_det.engine.launch import launch, with_one_screen_errors
-from virtex_det.engine.prediction import Predictor
 from virtex_det.engine.run_folder import read_classes
 from virtex_det.engine.setup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
 from virtex_det.engine.watchdog import watching_each_other
 
 __all__ = [
-    "Predictor",
     "Trainer",
     "argument_parser",
     "evaluate",
@@ -22,3 +22,12 @@ __all__ = [
     "watching_each_other",
     "with_one_screen_errors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Let scripts import Predictor from where it used to be."""
+    if name == "Predictor":
+        from virtex_det.inference import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

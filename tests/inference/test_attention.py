@@ -16,9 +16,9 @@ from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.mappers.narrative import encode_utterances
 from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
-from virtex_det.engine.attention import AttentionDrawer, Narration, with_captions
-from virtex_det.engine.attention_sheets import Sheets, write_sheets
 from virtex_det.errors import UserError
+from virtex_det.inference.attention import AttentionDrawer, Narration, with_captions
+from virtex_det.inference.attention_sheets import Sheets, write_sheets
 
 SIDE = 64
 TINY_TEXT = ("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32)
@@ -287,7 +287,7 @@ def test_real_narrations_are_drawn(loctex, samples, tmp_path):
 
 
 def test_a_run_folder_gives_all_that_is_needed(make_cfg, vocabulary, picture, tmp_path):
-    from virtex_det.engine.captioning import run_config
+    from virtex_det.inference.captioning import run_config
 
     cfg = make_cfg("scenes_loctex", "MODEL.LOCTEX.EMBED_SIZE", 16)
     folder = tmp_path / "run"

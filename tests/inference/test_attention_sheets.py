@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.test_escaping import NAMES, is_seen
-from virtex_det.engine import pages
-from virtex_det.engine.attention_sheets import (
+from virtex_det.inference import pages
+from virtex_det.inference.attention_sheets import (
     Guess,
     Sheet,
     Sheets,

@@ -14,7 +14,10 @@ from virtex_det.checkpoint import follow_weights
 from virtex_det.data.mappers.concept import ConceptMapper
 from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode_utterances
 from virtex_det.data.traces import crop_points, inside, points_within
-from virtex_det.engine.attention_sheets import (
+from virtex_det.engine.evaluate import load_trained
+from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
+from virtex_det.inference.attention_sheets import (
     PICTURE_SIDE,
     WORD_SIDE,
     Guess,
@@ -26,10 +29,7 @@ from virtex_det.engine.attention_sheets import (
     encode_jpeg,
     resized,
 )
-from virtex_det.engine.evaluate import load_trained
-from virtex_det.engine.pages import printable
-from virtex_det.errors import UserError
-from virtex_det.image_files import BrokenImage
+from virtex_det.inference.pages import printable
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.textual.fusion import Masked

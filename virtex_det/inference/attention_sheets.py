@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from virtex_det.engine.pages import write_page
 from virtex_det.escaping import visible
+from virtex_det.inference.pages import write_page
 from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # pixels of the whole picture

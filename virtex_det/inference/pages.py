@@ -22,7 +22,7 @@ def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) 
     """
     hardware = describe_hardware()
     processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
-    loader = jinja2.PackageLoader("virtex_det.engine", ".")
+    loader = jinja2.PackageLoader("virtex_det.inference", ".")
     environment = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     facts = facts | {"Code": code_revision(), "Hardware": processors}
     write_atomically(path, environment.get_template(template).render(facts=facts, **values))

@@ -5,8 +5,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 
 from virtex_det.config import with_options
-from virtex_det.engine import Predictor, Trainer
+from virtex_det.engine import Trainer
 from virtex_det.errors import UserError
+from virtex_det.inference import Predictor
 
 
 @pytest.fixture

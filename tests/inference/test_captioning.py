@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from virtex_det.engine import Trainer, pages
-from virtex_det.engine.captioning import (
+from virtex_det.engine import Trainer
+from virtex_det.errors import UserError
+from virtex_det.inference import pages
+from virtex_det.inference.captioning import (
     Captioned,
     Captioner,
     Captions,
@@ -19,7 +21,6 @@ from virtex_det.engine.captioning import (
     split_overrides,
     write_captions,
 )
-from virtex_det.errors import UserError
 
 
 def picture(path, size=(40, 30), mode="RGB", **options):

@@ -23,10 +23,10 @@ from virtex_det.data.images import read_image
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import last_checkpoint, load_trained
-from virtex_det.engine.pages import printable, write_page
 from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
+from virtex_det.inference.pages import printable, write_page
 from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
