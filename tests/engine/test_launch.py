@@ -145,3 +145,21 @@ def test_output_that_is_no_longer_read_ends_without_a_traceback():
     command = f"{sys.executable} -W ignore -c {shlex.quote(program)} | head -1"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert ended.stdout == "line\n" and "Error" not in ended.stderr
+
+
+_GROUP_OF_ONE = """
+import hashlib, sys, threading
+import torch
+import virtex_det.engine
+
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+work = lambda: print("ended after", len(hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000)), "bytes", flush=True)
+threading.Thread(target=work, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_a_thread_that_frees_what_a_group_has_sent_ends_before_python_does(tmp_path):
+    words = [sys.executable, "-W", "ignore", "-c", _GROUP_OF_ONE, str(tmp_path / "store")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ended after 32 bytes\n"), done.stderr

@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -212,11 +214,38 @@ def _let_the_other_speak() -> None:
 def _leave_group() -> None:
     """Leave the group of processes before Python ends.
 
-    A thread of the group that is still at work by then cannot take Python's lock any more; PyTorch's C++ then ends the
-    process with SIGABRT, "terminate called without an active exception", although all its work is done.
+    A thread of gloo frees the tensors of a collective after the collective has returned, and needs Python's lock for
+    it. Where Python has begun to end by then, the lock ends the thread instead, and C++ the process: SIGABRT,
+    "terminate called without an active exception", although all work is done. The thread outlives the group, because
+    Detectron2 keeps the group.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        _await_idle_threads()
+
+
+def _await_idle_threads(checks: int = 3, timeout: float = 5.0) -> None:
+    """Wait until all other threads of this process have been seen asleep several times in a row.
+
+    A sleep of this thread frees Python's lock, so a thread that waits for it goes on between two checks.
+    """
+    deadline = time.monotonic() + timeout
+    idle = 0
+    while idle < checks and time.monotonic() < deadline:
+        time.sleep(0.01)
+        idle = 0 if _is_another_thread_running() else idle + 1
+
+
+def _is_another_thread_running() -> bool:
+    """Return whether Linux says so of any thread; elsewhere nothing is known, and the answer is no."""
+    for stat in Path("/proc/self/task").glob("*/stat"):
+        try:
+            state = stat.read_text().rpartition(") ")[2][:1]
+        except OSError:  # the thread has ended
+            continue
+        if state != "S" and int(stat.parent.name) != threading.get_native_id():
+            return True
+    return False
 
 
 def _drop_traceback_of_user_errors(record: logging.LogRecord) -> bool:
