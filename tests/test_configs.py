@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from virtex_det.engine import load_config
-from virtex_det.engine.protocol import protocol_id
+from virtex_det.protocols.matching import protocol_id
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of runs; configs/benchmarks has matrices of them.

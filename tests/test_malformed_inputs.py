@@ -28,10 +28,10 @@ from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.datasets.pairs import load_pairs
 from virtex_det.data.datasets.split_files import Part, make_manifest, take_split
 from virtex_det.data.training_set import load_train_dicts
-from virtex_det.engine.matrix.file import read_matrix
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.results_file import evaluate_file
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
+from virtex_det.experiments.matrix_file import read_matrix
 
 SIDE = 40
 SQUARE = [4, 4, 24, 4, 24, 24, 4, 24]

@@ -10,7 +10,7 @@ from virtex_det.benchmark.comparison import read_comparison
 from virtex_det.benchmark.page import render_page
 from virtex_det.benchmark.rows import rows
 from virtex_det.benchmark.tables import render_markdown
-from virtex_det.engine.matrix import read_matrix
+from virtex_det.experiments import read_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ROOT / "results" / "scenes.jsonl"

@@ -20,11 +20,11 @@ from virtex_det.benchmark.plots import plot_fractions, plot_time
 from virtex_det.benchmark.rows import find_metrics
 from virtex_det.benchmark.tables import FORMATS, render_markdown
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.engine.matrix import Matrix, measured, read_matrix, recorded, report, run_matrix
-from virtex_det.engine.matrix.local import LocalLauncher
-from virtex_det.engine.matrix.runs import Launcher
-from virtex_det.engine.matrix.slurm import Resources, SlurmLauncher
-from virtex_det.engine.protocol_page import PAGE, render
+from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
+from virtex_det.experiments.local import LocalLauncher
+from virtex_det.experiments.runs import Launcher
+from virtex_det.experiments.slurm import Resources, SlurmLauncher
+from virtex_det.protocols.page import PAGE, render
 from virtex_det.utils import write_atomically
 
 

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.engine.demo import FULL, QUICK, run_demo
+from virtex_det.experiments.demo import FULL, QUICK, run_demo
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from virtex_det.benchmark.protocols import protocols
 from virtex_det.benchmark.published import PUBLISHED, published, published_for
+from virtex_det.protocols.catalog import protocols
 
 
 @pytest.mark.parametrize("result", published(), ids=lambda result: f"{result.protocol} {result.start}")

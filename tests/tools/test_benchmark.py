@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import read_comparison
-from virtex_det.engine.matrix.file import read_matrix
 from virtex_det.errors import UserError
+from virtex_det.experiments.matrix_file import read_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "benchmark.py"

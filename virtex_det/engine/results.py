@@ -13,9 +13,9 @@ from virtex_det.checkpoint import LoadReport
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
 from virtex_det.engine.origin import Origin
-from virtex_det.engine.protocol import protocol_id
 from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
+from virtex_det.protocols.matching import protocol_id
 
 
 def write_records(

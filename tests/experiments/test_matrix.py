@@ -1,0 +1,207 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from virtex_det.benchmark.comparison import Cell
+from virtex_det.errors import UserError
+from virtex_det.experiments.matrix import Matrix, Pretraining, in_order, measured, recorded, report, run_matrix
+
+ROOT = Path(__file__).resolve().parents[2]
+DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
+CAPTIONS = Pretraining(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
+
+
+def make_matrix(folder: Path, **fields) -> Matrix:
+    starts = {"random init": "", "VirTex, again": CAPTIONS}
+    standard = {"title": "Two starts", "output": folder / "runs", "protocols": {"scenes-segm": DETECTOR}}
+    standard |= {"starts": starts, "fractions": (0.1, 1), "seeds": (0, 3), "baseline": "random init"}
+    return Matrix(**standard | fields)
+
+
+@pytest.fixture
+def matrix(tmp_path) -> Matrix:
+    return make_matrix(tmp_path)
+
+
+def options_of(run) -> dict[str, str]:
+    return dict(zip(run.options[::2], run.options[1::2], strict=True))
+
+
+def finish(matrix: Matrix, make_record, **fields) -> None:
+    """Leave the folders of a matrix as its runs would."""
+    for cell, run in matrix.cells.items():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "model_final.pth").touch()
+        record = make_record(9.0, seed=cell.seed, fraction=cell.fraction, iteration=run.iterations)
+        dataclasses.replace(record, **fields).write(run.folder)
+
+
+def test_runs_of_a_seed_differ_in_their_weights_alone(matrix):
+    assert len(matrix.cells) == 8 and len({run.folder for run in matrix.cells.values()}) == 8
+    cells = [Cell(start, "scenes-segm", 1.0, 3) for start in matrix.starts]
+    random, captions = (options_of(matrix.cells[cell]) for cell in cells)
+    weights = matrix.cells[cells[1]].after.folder / "model_final.pth"
+    assert (random.pop("MODEL.WEIGHTS"), captions.pop("MODEL.WEIGHTS")) == ("", str(weights))
+    assert random == captions
+    assert (random["SEED"], random["DATASETS.SUBSET_SEED"], random["DATASETS.TRAIN_FRACTION"]) == ("3", "3", "1.0")
+
+
+def test_each_seed_is_pretrained_by_itself_and_named_after_start_and_seed(matrix):
+    assert [run.folder.name for run in matrix.pretraining()] == ["virtex_again_0", "virtex_again_3"]
+    assert [options_of(run)["SEED"] for run in matrix.pretraining()] == ["0", "3"]
+    assert all(
+        run.after is None or run.after.folder.name[-1] == options_of(run)["SEED"] for run in matrix.cells.values()
+    )
+
+
+def test_one_pretraining_can_serve_all_seeds(tmp_path):
+    matrix = make_matrix(tmp_path, starts={"captions": CAPTIONS._replace(seed=1)}, baseline="")
+    assert [run.folder.name for run in matrix.pretraining()] == ["captions_1"]
+
+
+def test_a_folder_depends_on_start_protocol_fraction_and_seed_only(tmp_path):
+    one = make_matrix(tmp_path, fractions=(0.1,), starts={"a": "", "random init": ""})
+    other = make_matrix(tmp_path, seeds=(3,), title="Other")
+    cell = Cell("random init", "scenes-segm", 0.1, 3)
+    assert one.cells[cell].folder == other.cells[cell].folder == tmp_path / "runs" / "random_init_scenes_segm_0.1_3"
+
+
+def test_schedules_are_those_of_the_configs_and_may_be_set_by_options(tmp_path, matrix):
+    assert {run.iterations for run in matrix.pretraining()} == {1300}
+    assert {run.iterations for run in matrix.cells.values()} == {150}
+    short = {"SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 2}
+    quick = make_matrix(tmp_path, options=short, starts={"captions": CAPTIONS._replace(options=short)}, baseline="")
+    assert {run.iterations for run in [*quick.cells.values(), *quick.pretraining()]} == {20}
+    assert all(options_of(run)["SOLVER.MAX_ITER"] == "20" for run in [*quick.cells.values(), *quick.pretraining()])
+
+
+def test_a_schedule_in_proportion_to_the_labels_is_complete_in_proportion(tmp_path):
+    matrix = make_matrix(tmp_path, options={"SOLVER.REFERENCE_FRACTION": 1.0})
+    assert {cell.fraction: run.iterations for cell, run in matrix.cells.items()} == {0.1: 15, 1.0: 150}
+    assert "SOLVER.MAX_ITER" not in options_of(next(iter(matrix.cells.values())))
+
+
+def test_what_can_begin_comes_first_and_then_each_pretraining_with_its_cells(matrix):
+    names = [run.folder.name for run in in_order(matrix.cells.values(), matrix.pretraining())]
+    assert [name.startswith("random") for name in names] == [True] * 4 + [False] * 6
+    assert names[4] == "virtex_again_0" and all(name.endswith("_0") for name in names[5:7])
+    assert names[7] == "virtex_again_3" and all(name.endswith("_3") for name in names[8:])
+
+
+def test_runs_that_are_missing_are_counted_and_not_taken_for_zero(matrix):
+    with pytest.raises(UserError, match="8 of the 8 runs in .* not complete"):
+        measured(matrix)
+
+
+def test_what_there_is_can_be_shown_when_asked_for(matrix, make_record):
+    finish(make_matrix(matrix.output.parent, seeds=(0,)), make_record)
+    with pytest.raises(UserError, match="4 of the 8"):
+        measured(matrix)
+    assert measured(matrix, partial=True).seeds == [0]
+
+
+def test_what_was_measured_is_the_record_of_the_last_iteration(matrix, make_record):
+    finish(matrix, make_record)
+    finish(matrix, make_record, metrics={"bbox": {"AP": 1.0}}, iteration=50)
+    comparison = measured(matrix)
+    assert {record.metrics["bbox"]["AP"] for record in comparison.records.values()} == {9.0}
+    assert all(cell.seed == record.seed for cell, record in comparison.records.items())
+
+
+def test_a_matrix_of_two_protocols_is_compared_when_asked_for(matrix, make_record):
+    finish(matrix, make_record)
+    finish(make_matrix(matrix.output.parent, protocols={"other": DETECTOR}), make_record, protocol="other")
+    both = make_matrix(matrix.output.parent, protocols={"scenes-segm": DETECTOR, "other": DETECTOR})
+    with pytest.raises(UserError, match="2 protocols"):
+        measured(both)
+    assert measured(both, mix=True).protocols == ["scenes-segm", "other"]
+
+
+def test_a_record_of_another_cell_is_refused(matrix, make_record):
+    finish(matrix, make_record, seed=7)
+    with pytest.raises(UserError, match="seed 7"):
+        measured(matrix)
+
+
+def test_kept_records_are_those_of_the_matrix(matrix, make_record, tmp_path):
+    finish(matrix, make_record)
+    records = tmp_path / "kept.jsonl"
+    measured(matrix).write_records(records)
+    assert recorded(matrix, records) == measured(matrix)
+    with pytest.raises(UserError, match="records of another matrix, e.g. of VirTex, again, scenes-segm, 0.1, 0"):
+        recorded(make_matrix(tmp_path, starts={"random init": ""}), records)
+    more = make_matrix(tmp_path, seeds=(0, 3, 4))
+    with pytest.raises(UserError, match="lacks 4 of the 12 runs"):
+        recorded(more, records)
+    assert len(recorded(more, records, partial=True).records) == 8
+
+
+def test_a_complete_matrix_needs_neither_its_pretraining_nor_its_data(matrix, make_record):
+    finish(matrix, make_record)
+    assert len(run_matrix(matrix).records) == 8
+    assert not any(run.folder.exists() for run in matrix.pretraining())
+
+
+def test_nothing_begins_when_one_start_cannot(tmp_path):
+    matrix = make_matrix(tmp_path, starts={"random init": "", "lost": str(tmp_path / "lost.pth")})
+    with pytest.raises(UserError, match="lost.pth"):
+        run_matrix(matrix)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_commands_of_a_row_repeat_it_from_pretraining_on(matrix):
+    lines = matrix.commands()["VirTex, again, 10 % of the labels"]
+    assert len(lines) == 4 and all(
+        line.startswith("python tools/train_net.py --resume --config-file configs/") for line in lines
+    )
+    assert "configs/pretrain/scenes_bicaptioning.yaml" in lines[0] and "configs/detectron2/scenes_segm.yaml" in lines[1]
+    assert len(matrix.commands()["random init, 100 % of the labels"]) == 2
+
+
+def test_a_protocol_has_a_card_with_the_departures_of_the_matrix(tmp_path):
+    card = make_matrix(tmp_path, options={"SOLVER.BASE_LR": 0.002}).cards()["scenes-segm"]
+    assert card["protocol"] == "scenes-segm+SOLVER.BASE_LR=0.002"
+
+
+def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
+    finish(matrix, make_record)
+    report(matrix, tmp_path / "page.html", notes=["A note of ours."])
+    page = (tmp_path / "page.html").read_text()
+    assert "Two starts" in page and "A note of ours." in page and "VirTex, again, 10 % of the labels" in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fractions": (0.1, 2.0)}, "matrix has 2.0"),
+        ({"fractions": (0.0,)}, "matrix has 0.0"),
+        ({"fractions": (0.1, 0.1)}, "fractions, or one of them twice"),
+        ({"seeds": (0, 0)}, "seeds, or one of them twice"),
+        ({"seeds": ()}, "no seeds"),
+        ({"starts": {"a b": "", "A-b": ""}, "baseline": ""}, "starts, or one of them twice: a_b, a_b"),
+        ({"baseline": "random"}, "none of the starts; the nearest: random init"),
+        ({"options": {"SEED": 3}}, "SEED under options"),
+        ({"starts": {"a": CAPTIONS._replace(options={"SEED": 3})}, "baseline": ""}, "SEED under options"),
+        (
+            {"starts": {"a": "", "a b": ""}, "protocols": {"b c": DETECTOR, "c": DETECTOR}, "baseline": ""},
+            "folders, or one of them twice: a_b_c, a_c, a_b_b_c, a_b_c",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        make_matrix(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "日" * 100])
+def test_a_name_too_long_for_a_folder_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="too long for a folder"):
+        make_matrix(tmp_path, starts={name: ""}, baseline="")
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "/etc", "a\0b", "x\udc80", "$(touch x)", "a\nb"])
+def test_no_name_leads_out_of_the_folder_of_the_runs(tmp_path, name):
+    matrix = make_matrix(tmp_path, starts={name: CAPTIONS, "b": ""}, baseline="")
+    folders = [run.folder for run in [*matrix.cells.values(), *matrix.pretraining()]]
+    assert {folder.parent for folder in folders} == {tmp_path / "runs", tmp_path / "runs" / "pretrain"}

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from virtex_det.errors import UserError
+from virtex_det.experiments import Pretraining
+from virtex_det.experiments.matrix_file import read_matrix
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = """
+title: Two starts
+output: runs
+protocols:
+  scenes-segm: configs/detectron2/scenes_segm.yaml
+baseline: random init
+starts:
+  random init: ""
+  captions: {pretrain: configs/pretrain/scenes_bicaptioning.yaml, seed: 1, options: {SOLVER.MAX_ITER: 20}}
+fractions: [0.1, 1]
+seeds: [0, 3]
+options: {SOLVER.BASE_LR: 0.002}
+"""
+
+
+def read(tmp_path: Path, text: str):
+    (tmp_path / "matrix.yaml").write_text(text)
+    return read_matrix(tmp_path / "matrix.yaml")
+
+
+def test_a_matrix_is_read_as_it_is_written(tmp_path):
+    matrix = read(tmp_path, MATRIX)
+    assert (matrix.title, matrix.output, matrix.baseline) == ("Two starts", Path("runs"), "random init")
+    assert matrix.starts["random init"] == ""
+    config = Path("configs/pretrain/scenes_bicaptioning.yaml")
+    assert matrix.starts["captions"] == Pretraining(config, 1, {"SOLVER.MAX_ITER": 20})
+    assert (matrix.fractions, matrix.seeds, matrix.options) == ((0.1, 1.0), (0, 3), {"SOLVER.BASE_LR": 0.002})
+
+
+@pytest.mark.parametrize("broken", ["- a list", "title: no more", "{", "", MATRIX.replace("[0, 3]", "many")])
+def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
+    with pytest.raises(UserError, match=r"is no matrix(?s:.*)Expected:"):
+        read(tmp_path, broken)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "message"),
+    [
+        ("fractions:", "fraction:", "no key fraction; the nearest: fractions"),
+        ("seed: 1", "seeds: 1", "no key seeds; the nearest: seed"),
+        ("  captions:", '  random init: ""\n  captions:', "random init' stands twice"),
+        ("[0, 3]", "[0, 0]", "seeds, or one of them twice"),
+        ("baseline: random init", "baseline: captoins", "the nearest: captions"),
+        ("[0, 3]", '"03"', "seeds is '03', and has to be a list"),
+        ("[0, 3]", "[0.5, 1.7]", "a seed is a whole number from 0 on, and not 0.5"),
+        ("[0, 3]", "[true, false]", "a seed is a whole number from 0 on, and not True"),
+        ("[0, 3]", "[-1]", "a seed is a whole number from 0 on, and not -1"),
+        ("seed: 1", "seed: one", "a seed is a whole number from 0 on, and not 'one'"),
+        ("[0.1, 1]", "'1'", "fractions is '1', and has to be a list"),
+        ("output: runs", "output: ''", "output is empty"),
+        ("title: Two starts", "title:", "title is empty"),
+        ("  random init:", '  "": ""\n  "": a.pth\n  random init:', "'' stands twice"),
+    ],
+)
+def test_a_slip_is_named_with_what_was_meant(tmp_path, here, there, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, MATRIX.replace(here, there))
+
+
+def test_what_is_left_empty_is_left_out(tmp_path):
+    text = MATRIX.replace("baseline: random init", "baseline:").replace("options: {SOLVER.BASE_LR: 0.002}", "options:")
+    matrix = read(tmp_path, text)
+    assert (matrix.baseline, matrix.options) == ("", {})
+
+
+def test_code_in_a_matrix_is_not_run(tmp_path):
+    with pytest.raises(UserError, match="is no matrix"):
+        read(tmp_path, MATRIX.replace("Two starts", "!!python/object/apply:os.getcwd []"))
+
+
+def test_a_matrix_that_is_not_there_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match="There is no matrix"):
+        read_matrix(tmp_path / "matrix.yaml")
+
+
+def test_the_shipped_matrix_can_be_read(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    matrix = read_matrix("configs/benchmarks/scenes.yaml")
+    assert len(matrix.cells) == 8 * 6 * 3
+    assert {run.folder.name for run in matrix.pretraining()} >= {"virtex_bicaptioning_0", "icmlm_tfm_0", "loctex_0"}

@@ -1,6 +1,0 @@
-"""Matrices of runs: read from a file, checked, worked on here or on Slurm, and measured."""
-
-from virtex_det.engine.matrix.file import read_matrix
-from virtex_det.engine.matrix.matrix import Matrix, Pretraining, measured, recorded, report, run_matrix
-
-__all__ = ["Matrix", "Pretraining", "measured", "read_matrix", "recorded", "report", "run_matrix"]

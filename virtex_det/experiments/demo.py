@@ -1,0 +1,157 @@
+"""The whole road at a laptop's size: scenes, vocabulary, pretraining, a matrix of fine-tunes, one page.
+
+Every step is one of the commands that a user would type, run as a process of its own, so what the demo shows is what
+the tools do. A step that is complete is skipped and one that was cut short is resumed.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from virtex_det.errors import UserError
+from virtex_det.experiments import Matrix, Pretraining, report
+from virtex_det.experiments.local import LocalLauncher
+from virtex_det.experiments.runs import ROOT, train_all
+from virtex_det.utils import write_atomically
+
+PRETRAIN_CONFIG = Path("configs/pretrain/scenes_bicaptioning.yaml")
+FINETUNE_CONFIG = Path("configs/detectron2/scenes_segm.yaml")
+NOTES = (
+    "Tuned for neither side: detector and fine-tuning. The pretraining recipe and the wording of the captions were "
+    "chosen so that minutes suffice.",
+    "Not equal: images seen. The captioned images are others than the labelled ones and carry no boxes, but come from "
+    "the same generator, and their captions name the classes that are detected: an easy transfer.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSize:
+    """How much of everything."""
+
+    train: int = 300
+    val: int = 200
+    captioned: int = 3000
+    pretrain_iterations: int = 1300
+    finetune_iterations: int = 150
+    fractions: tuple[float, ...] = (0.1, 0.25)
+    seeds: tuple[int, ...] = (0, 1)
+
+
+FULL = DemoSize()
+QUICK = DemoSize(
+    train=60, val=20, captioned=256, pretrain_iterations=20, finetune_iterations=20, fractions=(0.25,), seeds=(0, 1)
+)
+
+
+def run_demo(folder: str | Path, size: DemoSize) -> Path:
+    """Run what is still missing of the demo and write its page.
+
+    Args:
+        folder: where everything goes; a second call with it goes on from there.
+        size: number of images, iterations and seeds.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        UserError: when a step fails; names its log.
+    """
+    folder = Path(folder).resolve()
+    started = time.monotonic()
+    _keep_to_one_size(folder, size)
+    scenes = folder / "datasets" / "scenes"
+    os.environ["DETECTRON2_DATASETS"] = str(scenes.parent)
+    generate, build_vocabulary = preparation(folder, size)
+    matrix = demo_matrix(folder, size)
+
+    _announce(1, "captioned scenes: images, boxes, masks and captions")
+    _call(generate)
+
+    _announce(2, "vocabulary of the captions")
+    if not _vocabulary(folder).exists():
+        _call(build_vocabulary)
+
+    _announce(3, "pretraining on the captions")
+    train_all(matrix.pretraining(), LocalLauncher(1))
+
+    _announce(4, "the same Mask R-CNN fine-tuned from random and from captions")
+    # Networks this small gain little from a second thread; runs side by side gain all of it. Not run_matrix: it looks
+    # for the data where this process began to look, and they are in the demo's own folder.
+    train_all([*matrix.cells.values()], LocalLauncher())
+
+    _announce(5, "the page")
+    page = folder / "index.html"
+    report(
+        matrix,
+        page,
+        annotations=scenes / "annotations" / "instances_val.json",
+        image_root=scenes / "val",
+        notes=NOTES,
+        preparation=[_export(scenes.parent), _shell(generate), _shell(build_vocabulary)],
+    )
+    print(f"\nFinished in {(time.monotonic() - started) / 60:.1f} minutes. Open this page:\n{page}")
+    return page
+
+
+def demo_matrix(folder: Path, size: DemoSize) -> Matrix:
+    """Return what the demo compares: random against captions, one pretraining for all seeds."""
+    pretraining = {"INPUT.CAPTION.TOKENIZER": _vocabulary(folder)} | _schedule(size.pretrain_iterations)
+    return Matrix(
+        title="Captions in, AP out",
+        output=folder,
+        protocols={"scenes": ROOT / FINETUNE_CONFIG},
+        starts={"random": "", "captions": Pretraining(ROOT / PRETRAIN_CONFIG, seed=0, options=pretraining)},
+        fractions=size.fractions,
+        seeds=size.seeds,
+        baseline="random",
+        options={"TEST.EVAL_PERIOD": max(size.finetune_iterations // 3, 1)} | _schedule(size.finetune_iterations),
+    )
+
+
+def preparation(folder: Path, size: DemoSize) -> tuple[list[str], list[str]]:
+    """Return the commands that make the scenes and the vocabulary, after ``python``."""
+    counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
+    scenes = ["--output", str(folder / "datasets" / "scenes"), *(f"--{part}={n}" for part, n in counts.items())]
+    captions = ["--dataset", "scenes_unlabelled_captions", "--vocab-size", "130", "--output", str(_vocabulary(folder))]
+    return ["tools/generate_scenes.py", *scenes], ["tools/build_vocabulary.py", *captions]
+
+
+def _schedule(iterations: int) -> dict[str, int]:
+    return {"SOLVER.MAX_ITER": iterations, "SOLVER.WARMUP_ITERS": iterations // 10}
+
+
+def _vocabulary(folder: Path) -> Path:
+    return folder / "vocabulary.model"
+
+
+def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
+    path = folder / "demo.json"
+    wanted = dataclasses.asdict(size)
+    del wanted["seeds"]  # more of them go into the same folder
+    if path.exists() and path.read_text() != json.dumps(wanted):
+        raise UserError(f"{folder} holds a demo of another size. Remove the folder or give another one with --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(wanted))
+
+
+def _announce(step: int, title: str) -> None:
+    print(f"\n[{step}/5] {title}", flush=True)
+
+
+def _shell(command: list[str]) -> str:
+    return shlex.join(["python", *command])
+
+
+def _export(datasets: Path) -> str:
+    return f"export DETECTRON2_DATASETS={shlex.quote(str(datasets))}"
+
+
+def _call(command: list[str]) -> None:
+    tool, *arguments = command
+    if subprocess.run([sys.executable, str(ROOT / tool), *arguments]).returncode != 0:
+        raise UserError(f"{tool} failed; its own message stands above.")

@@ -1,0 +1,115 @@
+"""Reading a matrix from YAML: every mistake is one screen that says what was meant, before anything runs."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from virtex_det.config import read_yaml
+from virtex_det.errors import UserError
+from virtex_det.experiments.matrix import Matrix, Pretraining
+
+_FORM = """Expected:
+title: TEXT
+output: FOLDER
+protocols:
+  NAME: CONFIG
+starts:
+  NAME: WEIGHTS         # "" for random
+  NAME: {pretrain: CONFIG}
+fractions: [0.1, 1.0]
+seeds: [0, 1, 2]
+baseline: NAME          # of a start; optional, as is options: {KEY: VALUE}"""
+_KEYS = ("title", "output", "protocols", "starts", "fractions", "seeds", "baseline", "options")
+_START_KEYS = ("pretrain", "seed", "options")
+
+
+def read_matrix(path: str | Path) -> Matrix:
+    """Read a matrix; its paths are relative to where the command is started.
+
+    Raises:
+        UserError: there is no such file, or it is not of the form.
+    """
+    if not Path(path).exists():
+        raise UserError(f"There is no matrix {path}. Those that come with virtex_det: configs/benchmarks/")
+    try:
+        return _matrix(read_yaml(path))
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is no matrix: {reason}\n{_FORM}") from error
+
+
+def _matrix(content: Any) -> Matrix:
+    _check_keys(content, _KEYS)
+    return Matrix(
+        title=_text(content["title"], "title"),
+        output=Path(_text(content["output"], "output")),
+        protocols={
+            _text(name, "a name under protocols"): Path(_text(config, f"protocols: {name}"))
+            for name, config in _mapping(content["protocols"], "protocols").items()
+        },
+        starts={
+            _text(name, "a name under starts"): _start(name, what)
+            for name, what in _mapping(content["starts"], "starts").items()
+        },
+        fractions=tuple(map(_fraction, _list(content, "fractions"))),
+        seeds=tuple(map(_seed, _list(content, "seeds"))),
+        baseline=_text(content["baseline"], "baseline") if content.get("baseline") is not None else "",
+        options=_options(content, "options"),
+    )
+
+
+def _start(name: str, what: Any) -> str | Pretraining:
+    if isinstance(what, str):
+        return what
+    _check_keys(_mapping(what, f"the start {name}"), _START_KEYS)
+    seed = what.get("seed")
+    config = Path(_text(what["pretrain"], f"pretrain of the start {name}"))
+    return Pretraining(config, None if seed is None else _seed(seed), _options(what, f"options of the start {name}"))
+
+
+def _text(value: Any, what: str) -> str:
+    if value in (None, ""):
+        raise ValueError(f"{what} is empty")
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is {value!r}, and has to be text; put numbers and the like in quotes")
+    return value
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is {value!r:.80}, and has to be of the form NAME: VALUE")
+    return value
+
+
+def _options(content: dict[str, Any], what: str) -> dict[str, Any]:
+    options = content.get("options")
+    return {} if options is None else dict(_mapping(options, what))
+
+
+def _list(content: Mapping[str, Any], key: str) -> list[Any]:
+    if not isinstance(content[key], list):
+        raise ValueError(f"{key} is {content[key]!r:.80}, and has to be a list")
+    return content[key]
+
+
+def _fraction(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"a fraction is a number such as 0.01, and not {value!r:.80}")
+    return float(value)
+
+
+def _seed(value: Any) -> int:
+    if type(value) is not int or value < 0:  # Detectron2 takes a negative one for none
+        raise ValueError(f"a seed is a whole number from 0 on, and not {value!r:.80}")
+    if value >= 2**32:  # NumPy's limit
+        raise ValueError(f"a seed is below 2**32, and {value!r:.80} is not")
+    return value
+
+
+def _check_keys(content: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"found {content!r:.80}, expected keys and values")
+    if unknown := [str(key) for key in content if key not in known]:
+        nearest = difflib.get_close_matches(unknown[0], known, n=1) or known
+        raise ValueError(f"there is no key {unknown[0]}; the nearest: {', '.join(nearest)}")

@@ -1,0 +1,175 @@
+"""What can be wrong with the runs of a matrix before any of them begins."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.config import load_config, parse_yaml, read_yaml
+from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
+from virtex_det.engine.preflight import check_weights as check_weights_fit
+from virtex_det.engine.run_folder import KEPT_FILES, read_start
+from virtex_det.errors import UserError
+from virtex_det.experiments.runs import Run
+from virtex_det.model_zoo.cache import cache_path
+from virtex_det.model_zoo.catalog import find, list_models
+from virtex_det.model_zoo.handler import PREFIX
+from virtex_det.protocols.matching import FREE
+
+# What decides a cell, though a run may set it without leaving its protocol.
+DECIDES = {
+    *("SEED", "MODEL.WEIGHTS", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED"),
+    *("DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE"),
+}
+IGNORED = (FREE - DECIDES) | {f"INPUT.CAPTION.{key}" for key in KEPT_FILES}  # these files a run keeps for itself
+PER_CELL = ("SEED", "MODEL.WEIGHTS", "DATASETS.SUBSET_SEED")
+
+
+@cache
+def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
+    """Return the config that runs share; building one for each run would take seconds.
+
+    Raises:
+        UserError: there is no such file, or a key or value that does not fit.
+    """
+    if not path.is_file():
+        nearest = _nearest(str(path), [str(other) for other in path.parent.glob("*.yaml")])
+        raise UserError(f"There is no config file {path}.{nearest}")
+    return load_config(str(path), list(options))
+
+
+def check_weights(starts: Mapping[str, str]) -> None:
+    """Refuse weights that are not there.
+
+    Args:
+        starts: file, address or ``virtex://`` name by name of the start; "" for random.
+
+    Raises:
+        UserError: naming the nearest that are there.
+    """
+    for name, weights in starts.items():
+        if weights.startswith(PREFIX):
+            find(weights.removeprefix(PREFIX))
+        elif weights and "://" not in weights and not Path(weights).is_file():
+            folder = Path(weights).parent
+            others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
+            nearest = _nearest(weights, [*others, *(PREFIX + model for model in list_models())])
+            raise UserError(f"The start {name!r} names weights that are not there: {weights}.{nearest}")
+
+
+def check_sources(runs: Iterable[Run]) -> None:
+    """Look at each run before any begins, as each will itself: keys, vocabulary, weights, data, evaluation.
+
+    Weights that are still to be fetched are looked at when they are there, by the run itself.
+
+    Raises:
+        UserError: names what would end a run, and what to do.
+    """
+    runs = list(runs)
+    configs = list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
+    for cfg in configs:
+        check_schedule(cfg)
+        check_tokenizer(cfg)
+        check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    for cfg, weights, before in _starts(runs):
+        if before is not None:
+            check_successor(cfg, before)
+        else:
+            check_weights_fit(cfg, weights)
+    check_trainings(configs)
+
+
+def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]]:
+    """Yield each config once with each start: weights that are here, or the config that makes them."""
+    seen = set()
+    for run in runs:
+        cfg, weights = _shared_config(run), _weights_of(run)
+        before = _shared_config(run.after) if run.after else None
+        if (id(cfg), weights, id(before)) not in seen:
+            seen.add((id(cfg), weights, id(before)))
+            yield cfg, weights, before
+
+
+def _weights_of(run: Run) -> str:
+    """Return the weights that a run starts from, "" for random init or weights that are not fetched yet."""
+    weights = dict(zip(run.options[::2], run.options[1::2], strict=True)).get("MODEL.WEIGHTS", "")
+    if weights.startswith(PREFIX):
+        return weights if cache_path(find(weights.removeprefix(PREFIX))).is_file() else ""
+    return weights if "://" not in weights and not run.after else ""
+
+
+def check_folders(runs: Iterable[Run]) -> None:
+    """Refuse folders that hold a run of another config: its numbers would stand in the wrong place.
+
+    Raises:
+        UserError: naming folder, keys and values.
+    """
+    for run in runs:
+        path = run.folder / "config.yaml"
+        if not path.exists():
+            continue
+        theirs, ours = _settings_of_file(path), _settings(run)
+        other = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+        if run.after:
+            other.discard("MODEL.WEIGHTS")
+            _check_start(run)
+        if other:
+            shown = "\n".join(f"  {key}: {theirs[key]} there, {ours[key]} in the matrix" for key in sorted(other)[:5])
+            raise UserError(
+                f"{run.folder} holds a run of another config:\n{shown}\n"
+                "Give the matrix another output, or move that folder away to do the run again."
+            )
+
+
+def _check_start(run: Run) -> None:
+    """Refuse a run that started from weights which have been made anew since."""
+    weights, start = run.after.folder / "model_final.pth" if run.after else None, read_start(run.folder)
+    if not weights or not weights.exists() or not start:
+        return
+    if start["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
+        raise UserError(f"{run.folder} did not start from what {weights} holds now. Move that folder away.")
+
+
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    return file_sha256(path)
+
+
+def _shared_config(run: Run) -> CfgNode:
+    pairs = zip(run.options[::2], run.options[1::2], strict=True)
+    return config_of(run.config, tuple(word for pair in pairs if pair[0] not in PER_CELL for word in pair))
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    pairs = dict(zip(run.options[::2], run.options[1::2], strict=True))
+    own = {
+        key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
+    }
+    return dict(_leaves(_shared_config(run))) | own
+
+
+def _settings_of_file(path: Path) -> dict[str, Any]:
+    try:
+        return dict(_leaves(read_yaml(path)))
+    except (UserError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
+        ) from error
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif prefix + name not in IGNORED:
+            yield prefix + name, json.loads(json.dumps(value))  # so that a tuple equals a list
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
+    return f" The nearest: {', '.join(found)}" if found else ""

@@ -1,0 +1,231 @@
+"""Training runs as processes of their own: several at once, behind one progress bar, skipped when complete."""
+
+import dataclasses
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
+from virtex_det.engine.lock import LOCKED
+from virtex_det.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = "stdout.txt"
+RECORDS = "results.jsonl"
+_LOG_END = 4096  # bytes of a log that are searched for what its run does
+# Lines of a run's log that begin or end something other than training steps.
+_DOING: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"iter: \d+ |training: \d+ of \d+ done", lambda line: ""),
+    (r"Loading |Loaded \d", lambda line: "loading"),
+    (r"Running precise-BN", lambda line: "precise batch norm"),
+    (r"Saving checkpoint", lambda line: "saving"),
+    (r"Start inference on (\d+) batches", lambda line: f"evaluating 0/{line[1]}"),
+    (r"Inference done (\d+/\d+)\..*ETA=([\d:]+)", lambda line: f"evaluating {line[1]}, {line[2]} left"),
+    (r"Total inference time|Measuring \d", lambda line: "measuring"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run of ``tools/train_net.py``.
+
+    Attributes:
+        folder: OUTPUT_DIR.
+        config: config file.
+        options: further ``KEY, VALUE`` words.
+        iterations: of its schedule.
+        dataset: it is complete when the record of its last iteration on this one is there, too; empty asks for none.
+        after: the run whose weights it starts from.
+    """
+
+    folder: Path
+    config: Path
+    options: tuple[str, ...]
+    iterations: int
+    dataset: str = ""
+    after: "Run | None" = None
+
+    def arguments(self) -> list[str]:
+        """Return what a user would type after ``python``; ``--resume`` starts afresh where there is nothing yet."""
+        options = [*self.options, "OUTPUT_DIR", str(self.folder)]
+        return ["tools/train_net.py", "--resume", "--config-file", str(self.config), *options]
+
+    def command(self, gpus: int = 1) -> list[str]:
+        """Return the command line with this Python, and with a process per GPU where there are several."""
+        tool, *arguments = self.arguments()
+        return [sys.executable, str(ROOT / tool), *(("--num-gpus", str(gpus)) if gpus > 1 else ()), *arguments]
+
+    def done_iterations(self) -> int:
+        """Return the last iteration that the run has logged."""
+        path = self.folder / "metrics.json"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return min(_iteration(lines[-1]), self.iterations) if lines else 0
+
+    def record(self) -> ResultRecord | None:
+        """Return the record of the last iteration, None where there is none.
+
+        Raises:
+            UserError: the folder's records are damaged.
+        """
+        config = self.folder / "config.yaml"
+        own = sha256_of(config.read_text()) if config.exists() else None
+        for record in reversed(read_records(self.folder)):
+            is_own = own in (None, record.config_sha256)  # not of a later evaluation with other settings
+            if is_own and (record.dataset, record.iteration) == (self.dataset, self.iterations):
+                return record
+        return None
+
+    def environment(self) -> dict[str, str]:
+        """Return what tells the run that its folder is locked for it already."""
+        return {LOCKED: str(self.folder.resolve())}
+
+    def is_complete(self) -> bool:
+        """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
+        return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
+
+    def doing(self) -> str:
+        """Return what the run does other than training, from the end of its log; "" if it trains or logs nothing."""
+        path = self.folder / LOG
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_END))
+            end = file.read().decode(errors="replace")
+        found = [(match.start(), what(match)) for pattern, what in _DOING for match in re.finditer(pattern, end)]
+        return max(found, default=(0, ""))[1]
+
+    def log_tail(self) -> str:
+        """Return the end of what the run has printed."""
+        path = self.folder / LOG
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(it has printed nothing)"]
+        return "\n".join(f"  {line[:160]}" for line in lines[-6:])
+
+
+class Job(Protocol):
+    """A run at work."""
+
+    def is_running(self) -> bool:
+        """Say whether it is, or waits to be."""
+
+    def failure(self) -> str:
+        """Return what went wrong with a job that has ended, "" where nothing did."""
+
+    def stop(self) -> None:
+        """Let go of a job that is running."""
+
+
+class Launcher(Protocol):
+    """Where runs are worked on, and how many at once."""
+
+    at_once: int
+
+    def start(self, run: Run) -> Job:
+        """Begin a run."""
+
+
+def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
+    """Run what is not complete behind one progress bar, each as soon as the weights that it starts from are there.
+
+    A run that fails stops no other one but those that start from its weights.
+
+    Raises:
+        UserError: some failed; with the ends of their logs.
+    """
+    waiting = [run for run in runs if not is_complete(run)]
+    working: dict[Run, Job] = {}
+    failed: dict[Run, str] = {}
+    with _Progress(runs, waiting) as progress:
+        try:
+            while waiting or working:
+                for run in _ready(waiting, {*working, *waiting})[: launcher.at_once - len(working)]:
+                    waiting.remove(run)
+                    working[run] = launcher.start(run)
+                time.sleep(0.5)
+                progress.update(working)
+                failed |= {run: what for run, what in _ended(working) if what}
+                waiting = [run for run in waiting if run.after not in failed]
+        finally:
+            for job in working.values():
+                job.stop()
+    if failed:
+        raise UserError(_what_failed(failed))
+
+
+def is_complete(run: Run) -> bool:
+    """Say whether a run is; records that cannot be trusted are put aside, since none could be added to them."""
+    try:
+        return run.is_complete()
+    except UserError as error:
+        aside = run.folder / f"{RECORDS}.damaged"
+        (run.folder / RECORDS).replace(aside)
+        print(f"{error}\nThe records now lie in {aside}, and the run is evaluated again.", file=sys.stderr)
+        return False
+
+
+def _ready(waiting: Sequence[Run], unfinished: Collection[Run]) -> list[Run]:
+    return [run for run in waiting if run.after not in unfinished]
+
+
+def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:
+    """Take the jobs that have ended out, and say of each what went wrong."""
+    for run in [run for run, job in working.items() if not job.is_running()]:
+        failure = working.pop(run).failure()
+        yield run, failure or ("" if is_complete(run) else "ended without a record of its last iteration")
+
+
+class _Progress:
+    """A bar over the iterations of all runs."""
+
+    def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
+        self.done = {run: run.done_iterations() if run in missing else run.iterations for run in runs}
+        self.shown, self.next_words = "", 0.0
+
+    def __enter__(self) -> "_Progress":
+        self.bar = tqdm(
+            total=sum(run.iterations for run in self.done),
+            initial=sum(self.done.values()),  # the ETA counts what this call does
+            unit="it",
+            desc="training",
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+        return self
+
+    def update(self, working: Collection[Run]) -> None:
+        self.done |= {run: run.done_iterations() for run in working}
+        self.bar.update(sum(self.done.values()) - self.bar.n)
+        self._show([(run, doing) for run in working if (doing := run.doing())])
+
+    def _show(self, doing: Sequence[tuple[Run, str]]) -> None:
+        """Say behind the bar what runs do that train no step; where it is no terminal, at most every ten seconds."""
+        shown = [f"{run.folder.name} {what}" for run, what in doing[:2]]
+        more = [f"and {len(doing) - 2} more"] if len(doing) > 2 else []
+        text = "; ".join(shown + more)
+        if text != self.shown and time.monotonic() >= self.next_words:
+            self.shown, self.next_words = text, time.monotonic() + self.bar.mininterval
+            self.bar.set_postfix_str(text)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def _what_failed(failed: dict[Run, str]) -> str:
+    shown = list(failed.items())[:3]
+    tails = "\n".join(
+        f"{run.folder.name}: {what}; the end of {run.folder / LOG}:\n{run.log_tail()}" for run, what in shown
+    )
+    others = f"\nand: {', '.join(run.folder.name for run in list(failed)[3:])}" if len(failed) > 3 else ""
+    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+    return f"{runs} failed. What is complete stays, and the same command does only what is missing.\n{tails}{others}"
+
+
+def _iteration(line: str) -> int:
+    try:
+        return int(json.loads(line)["iteration"]) + 1
+    except (ValueError, KeyError, TypeError, RecursionError):  # being written, or damaged
+        return 0

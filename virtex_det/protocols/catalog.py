@@ -1,0 +1,46 @@
+"""Protocols: the recipes under which published numbers were measured, each with the config that follows it."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+PROTOCOLS = Path(__file__).with_name("catalog.yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One recipe.
+
+    Attributes:
+        id: what records, tables and pages call it.
+        paper: where it comes from; "this package" for our own.
+        section: of the paper, or the public file that it was read in.
+        config: path of the config that follows it, from the root of the repository.
+        settings: what that config sets, as eight digits of a hash: a config edited since is another protocol.
+        dataset_version: the data in words.
+        train_images: images of the whole training set, for epochs; None where it depends on how the set was made.
+        notes: what else one has to know before comparing.
+    """
+
+    id: str
+    paper: str
+    section: str
+    config: str
+    settings: str
+    dataset_version: str
+    train_images: int | None = None
+    notes: str = ""
+
+
+@cache
+def protocols() -> dict[str, Protocol]:
+    """Return every protocol by its id, in the order of catalog.yaml.
+
+    Example:
+        >>> protocols()["coco-segm-2x"].config
+        'configs/detectron2/coco_segm_default_init_2x.yaml'
+    """
+    records = yaml.safe_load(PROTOCOLS.read_text())
+    return {name: Protocol(id=name, **fields) for name, fields in records.items()}

@@ -1,0 +1,147 @@
+"""Which protocol a config follows and where it departs from it: told by its values, never by a name typed by hand."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from virtex_det.benchmark.records import sha256_of
+from virtex_det.config import get_cfg, leaves, load_config, scale_schedule
+from virtex_det.config.roles import IN_PROTOCOL, is_read, role_of
+from virtex_det.errors import UserError
+from virtex_det.protocols.catalog import Protocol, protocols
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = 3  # departures that an id spells out
+
+# What a run may set without leaving its protocol.
+FREE = {key for key, _ in leaves(get_cfg()) if role_of(key) not in IN_PROTOCOL}
+
+# A config that shares neither with any protocol is of another kind altogether: of pretraining.
+KINDS = ("DATALOADER.MAPPER", "MODEL.META_ARCHITECTURE")
+
+Settings = dict[str, Any]
+
+
+def protocol_id(cfg: CfgNode) -> str:
+    """Return the id of the protocol that a config follows, with what it departs in.
+
+    Args:
+        cfg: the full config of a run.
+
+    Returns:
+        The id of the protocol of the same settings, or of the nearest, followed by ``+KEY=VALUE`` for each departure in
+        alphabetical order; beyond three by their number and a hash of all. ``+scaled-schedule`` marks a schedule in
+        proportion to the part of the data: with the same part, the protocol's own is another recipe. "" for
+        pretraining, which has no protocol.
+    """
+    protocol, departures = nearest_protocol(cfg)
+    if protocol is None:
+        return ""
+    words = [f"{key}={_word(value)}" for key, value in sorted(departures.items())]
+    further = len(words) - SHOWN
+    if further > 0:
+        words = [*words[:SHOWN], f"{further}-more-{_digits(departures)}"]
+    if cfg.SOLVER.REFERENCE_FRACTION:
+        words.append("scaled-schedule")
+    return "+".join([protocol.id, *words])
+
+
+def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
+    """Return the protocol that a config shares most settings with, and the config's values of all others."""
+    ours = _read_settings(cfg)
+    alike = {
+        name: _departures(ours, theirs)
+        for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION).items()
+        if any(theirs[key] == ours[key] for key in KINDS)
+    }
+    if not alike:
+        return None, {}
+    name = min(alike, key=lambda name: len(alike[name]))
+    return protocols()[name], alike[name]
+
+
+def settings_digits(cfg: CfgNode) -> str:
+    """Return eight digits of a hash over what a config sets, apart from keys that every run may set."""
+    return _digits(_departures(_read_settings(cfg), _settings(get_cfg())))
+
+
+@cache
+def _protocol_settings(fraction: float) -> dict[str, Settings]:
+    """Return the settings of each protocol, its schedule scaled to a fraction of the data unless that is 0."""
+    found = {}
+    for name, cfg in _protocol_configs().items():
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.DATASETS.TRAIN_FRACTION, cfg.SOLVER.REFERENCE_FRACTION = fraction or 1.0, 1.0 if fraction else 0.0
+        scale_schedule(cfg)
+        found[name] = _settings(cfg)
+    return found
+
+
+@cache
+def _protocol_configs() -> dict[str, CfgNode]:
+    """Load the config of each protocol; one that is not here, or was edited since, stands for no protocol."""
+    found = {}
+    for name, protocol in protocols().items():
+        try:
+            cfg = load_config(str(ROOT / protocol.config), [])
+            fault = "" if settings_digits(cfg) == protocol.settings else f"{protocol.config} has been edited."
+        except UserError as error:
+            fault = str(error)
+        if fault:
+            logging.getLogger(__name__).warning(f"No run is given the protocol {name}: {fault}")
+        else:
+            found[name] = cfg
+    return found
+
+
+def _departures(ours: Settings, theirs: Settings) -> Settings:
+    return {key: value for key, value in ours.items() if key not in theirs or theirs[key] != value}
+
+
+def _read_settings(cfg: CfgNode) -> Settings:
+    """Return what a config sets of the keys that its model and data read: no other changes what it gives."""
+    return {key: value for key, value in _settings(cfg).items() if is_read(cfg, key)}
+
+
+def _settings(cfg: CfgNode) -> Settings:
+    floats = _lists_of_floats()
+    return {key: _floats(value) if key in floats else value for key, value in _leaves(cfg) if key not in FREE}
+
+
+@cache
+def _lists_of_floats() -> set[str]:
+    return {key for key, value in _leaves(get_cfg()) if isinstance(value, list) and "." in json.dumps(value)}
+
+
+def _floats(value: Any) -> Any:
+    """Make floats of the whole numbers in a list, so that (1, 1) is (1.0, 1.0)."""
+    if isinstance(value, list):
+        return list(map(_floats, value))
+    return float(value) if type(value) is int else value
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            # As JSON has it, so that a tuple equals a list.
+            yield prefix + name, json.loads(json.dumps(value))
+
+
+def _word(value: Any) -> str:
+    """Return a value as it may stand in an id: without spaces, a list of one as its one."""
+    if isinstance(value, list):
+        words = ",".join(map(_word, value))
+        return words if len(value) == 1 else f"({words})"
+    return str(value)
+
+
+def _digits(settings: Settings) -> str:
+    return sha256_of(json.dumps(settings, sort_keys=True))[:8]

@@ -1,0 +1,33 @@
+"""docs/protocols.md, made from the protocols, their configs and what is published under them, and from nothing else."""
+
+from pathlib import Path
+
+from virtex_det.benchmark.published import PublishedResult, published_for
+from virtex_det.config import load_config
+from virtex_det.protocols.card import protocol_card
+from virtex_det.protocols.catalog import protocols
+from virtex_det.protocols.matching import FREE, SHOWN
+from virtex_det.utils import render_markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "protocols.md"
+
+
+def render() -> str:
+    """Return the page: how ids come about, what repeats and what does not, and each protocol with published numbers."""
+    return render_markdown(
+        Path(__file__).with_name("page.md.j2"),
+        protocols=protocols().values(),
+        cards={name: protocol_card(load_config(str(ROOT / p.config), [])) for name, p in protocols().items()},
+        published={name: [_row(result) for result in published_for(name)] for name in protocols()},
+        free=sorted(FREE),
+        shown=SHOWN,
+    )
+
+
+def _row(result: PublishedResult) -> dict[str, str]:
+    titles = {"bbox": "box ", "segm": "mask ", "svm": "", "classification": ""}
+    numbers = [
+        f"{titles[task]}{name} {value:.1f}" for task, table in result.metrics.items() for name, value in table.items()
+    ]
+    return {"start": result.start, "numbers": ", ".join(numbers), "source": result.source, "differs": result.differs}
