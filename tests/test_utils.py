@@ -1,7 +1,9 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from jinja2 import UndefinedError
 
 import virtex_det.utils
 from virtex_det.errors import UserError
-from virtex_det.utils import render_markdown, replacing, sweep, unfinished_name, write_atomically
+from virtex_det.signals import Stopped, stop_at_once
+from virtex_det.utils import map_in_threads, render_markdown, replacing, sweep, unfinished_name, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -113,3 +116,45 @@ def test_what_another_machine_or_a_user_put_there_is_not_swept(tmp_path):
         (tmp_path / name).touch()
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*names}
+
+
+def test_threads_return_results_in_the_order_of_the_items_and_count_them():
+    done = []
+    assert map_in_threads(str, range(50), threads=4, on_done=lambda: done.append(1)) == [*map(str, range(50))]
+    assert len(done) == 50
+
+
+def test_an_error_in_a_thread_ends_the_work():
+    begun = threading.Event()
+
+    def refuse(number):
+        if number == 0:
+            begun.wait()
+            raise ValueError("no")
+
+    def numbers():
+        yield from range(5)
+        begun.set()
+
+    with pytest.raises(ValueError, match="no"):
+        map_in_threads(refuse, numbers(), threads=2)
+
+
+def test_a_signal_ends_work_in_threads_between_two_calls_of_the_pool():
+    asked_for = []
+
+    def numbers():
+        for number in range(5):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            asked_for.append(number)  # the signal has not raised here, nor would it within the pool
+            yield number
+
+    with pytest.raises(Stopped), stop_at_once():
+        map_in_threads(str, numbers(), threads=2)
+    assert asked_for == [0, 1, 2, 3]
+
+
+def test_a_signal_during_the_last_call_is_not_lost():
+    with pytest.raises(Stopped), stop_at_once():
+        map_in_threads(str, range(3), threads=1, on_done=lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -102,6 +102,28 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, earlier)
 
 
+@contextmanager
+def signals_held() -> Iterator[Callable[[], None]]:
+    """Keep signals while a block works with threads or processes.
+
+    One that raised within a lock of theirs would leave it locked, and the end would wait for it for ever.
+
+    Yields:
+        What the block calls between two pieces of work: it raises ``Stopped`` if a signal came. One that comes after the
+        last call is handled when the block has ended.
+    """
+    came: list[int] = []
+
+    def stop_if_asked() -> None:
+        if came:
+            raise Stopped(came[0])
+
+    with handling(lambda number, frame: came.append(number)):
+        yield stop_if_asked
+    if came:
+        signal.raise_signal(came[0])  # to whoever handles it outside
+
+
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
     """Have this process get a signal when the one that started it ends in any way; on Linux alone.
 

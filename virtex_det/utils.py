@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and Markdown pages from templates."""
+"""Writing a file whole or not at all, work shared out among threads, and Markdown pages from templates."""
 
 import gc
 import hashlib
@@ -7,13 +7,18 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from virtex_det.files import refuse_special_target
+from virtex_det.signals import signals_held
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Of a neighbour in which a file or folder grows: of the machine and process that write it, and one of its own.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w+\.part")
@@ -106,6 +111,41 @@ def _is_gone(process: str) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def map_in_threads(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int | None = None,
+    on_done: Callable[[], object] = lambda: None,
+) -> list[Result]:
+    """Call a function for each item in several threads; return the results in the order of the items.
+
+    A signal or an error ends the work after the calls that have begun.
+
+    Args:
+        function: mostly waits for the disk.
+        items: its arguments.
+        threads: how many; None for as many as ThreadPoolExecutor takes.
+        on_done: called after each item, as the update of a progress bar.
+    """
+    results = []
+    with signals_held() as stop_if_asked, ThreadPoolExecutor(threads) as pool:
+        try:
+            futures = []
+            for item in items:
+                futures.append(pool.submit(function, item))
+                stop_if_asked()
+            for future in futures:
+                while wait([future], timeout=0.5).not_done:
+                    stop_if_asked()
+                results.append(future.result())
+                stop_if_asked()
+                on_done()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
 
 
 def render_markdown(template: Path, **values: Any) -> str:

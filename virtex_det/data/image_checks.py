@@ -1,7 +1,6 @@
 """A look at the images of data sets before a run: what would end an evaluation, or leave nothing to train on."""
 
 from collections.abc import Container, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from detectron2.utils import comm
@@ -10,6 +9,7 @@ from tqdm import tqdm
 from virtex_det.data.images import check_size, read_image
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import inspect_image
+from virtex_det.utils import map_in_threads
 
 # So many images of a training set are looked at, and so many of them read whole.
 _LOOKED_AT, _READ_WHOLE = 1000, 8
@@ -71,10 +71,9 @@ def _faults(name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole:
     """Return what is wrong with images, behind a progress bar; those at the places of ``whole`` are read whole."""
     checks = [(entry, max_value, place in whole) for place, entry in enumerate(dicts)]
     quiet = None if comm.is_main_process() else True
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda check: _fault(*check), checks)
-        with tqdm(found, f"images of {name}", len(dicts), leave=False, disable=quiet, delay=2, unit="image") as bar:
-            return [fault for fault in bar if fault]
+    with tqdm(desc=f"images of {name}", total=len(dicts), leave=False, disable=quiet, delay=2, unit="image") as bar:
+        found = map_in_threads(lambda check: _fault(*check), checks, _THREADS, on_done=bar.update)
+    return [fault for fault in found if fault]
 
 
 def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> BrokenExample | None:

@@ -5,7 +5,6 @@ import glob
 import io
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
 from virtex_det.inference.pages import printable, write_page
-from virtex_det.utils import write_atomically
+from virtex_det.utils import map_in_threads, write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
 
@@ -120,11 +119,11 @@ class Captioner:
             UserError: the model writes no captions.
         """
         found = Captions([], [])
-        with ThreadPoolExecutor() as pool, tqdm(total=len(paths), unit="image", desc="captioning") as bar:
+        with tqdm(total=len(paths), unit="image", desc="captioning") as bar:
             for start in range(0, len(paths), batch_size):
                 batch = paths[start : start + batch_size]
                 readable = []
-                for path, result in zip(batch, pool.map(self._read, batch), strict=True):
+                for path, result in zip(batch, map_in_threads(self._read, batch), strict=True):
                     if isinstance(result, str):
                         found.skipped.append(result)
                     else:

@@ -5,7 +5,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +19,7 @@ from virtex_det.data.datasets.ids import check_id_or_name
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage, inspect_image
 from virtex_det.text_files import parse_json, read_lines
+from virtex_det.utils import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -291,8 +291,7 @@ def _report_missing(missing: dict[str, str], total: int, image_root: Path, max_m
 
 def _add_sizes(dicts: list[dict[str, Any]]) -> None:
     """Read height and width from the images' headers; threads wait for the disk together."""
-    with ThreadPoolExecutor(8) as pool:
-        sizes = pool.map(_size, [each["file_name"] for each in dicts])
+    sizes = map_in_threads(_size, [each["file_name"] for each in dicts], threads=8)
     for each, size in zip(dicts, sizes, strict=True):
         each.update(size)
 

@@ -1,9 +1,12 @@
 import json
+import os
+import select
 import signal
 import stat
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -125,6 +128,31 @@ def test_several_processes_write_the_same_files_as_one(root, tmp_path, monkeypat
     monkeypatch.setattr(files, "_CHUNK", 2)
     parallel = generate_scenes(tmp_path / "scenes", **{**SMALL, "num_workers": 2})
     assert _contents(parallel) == _contents(root)
+
+
+def test_what_a_process_sends_goes_through_a_pipe_in_one_piece(tmp_path, monkeypatch):
+    # Of a longer message the kernel takes a part; the pool waits for the rest for ever if the process is killed then.
+    send = Connection.send_bytes
+
+    def send_one_piece(connection, message, *rest):
+        assert len(message) + 4 <= select.PIPE_BUF  # with its length before it
+        send(connection, message, *rest)
+
+    monkeypatch.setattr(Connection, "send_bytes", send_one_piece)
+    generate_scenes(tmp_path / "scenes", num_train=50, num_val=50, num_unlabelled=0, image_size=64, num_workers=2)
+
+
+def test_a_process_that_is_killed_ends_the_generation_with_a_message(tmp_path, monkeypatch):
+    def draw(seed, split, number, *rest):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw_scene(seed, split, number, *rest)
+
+    monkeypatch.setattr(files, "_CHUNK", 2)
+    monkeypatch.setattr(files, "draw_scene", draw)
+    with pytest.raises(UserError, match="(?s)ended from outside.*Nothing was changed"):
+        generate_scenes(tmp_path / "scenes", **{**SMALL, "num_workers": 2})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_images_begin_with_the_same_ones(root, tmp_path):

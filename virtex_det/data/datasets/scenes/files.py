@@ -4,9 +4,11 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_a
 from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
-from virtex_det.signals import Stopped, handling, serve_parent
+from virtex_det.signals import serve_parent, signals_held
 from virtex_det.text_files import read_json
 from virtex_det.utils import sweep, unfinished_name
 
@@ -205,22 +207,48 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
         yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
         return
     others = multiprocessing.active_children()
-    came: list[int] = []
-    # A signal that raised within the pool's locks would leave them locked, and the end would wait for them for ever.
-    keep_signals = handling(lambda number, frame: came.append(number))
-    with keep_signals, ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
+    with signals_held() as stop_if_asked, ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
         try:
-            numbers = {pool.submit(_write_chunk, chunk): number for number, chunk in enumerate(chunks)}
+            numbers = {pool.submit(_write_chunk_apart, chunk): number for number, chunk in enumerate(chunks)}
             waiting = set(numbers)
             while waiting:
                 done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                if came:
-                    raise Stopped(came[0])
-                yield from ((numbers[future], future.result()) for future in done)
-        except BaseException:
+                stop_if_asked()
+                for future in done:
+                    future.result()
+                    yield numbers[future], _take_records(chunks[numbers[future]])
+        except BaseException as error:
             for worker in set(multiprocessing.active_children()).difference(others):
                 worker.kill()  # the rest must not be drawn first
+            if isinstance(error, BrokenProcessPool):
+                raise _worker_was_ended() from error
             raise
+
+
+def _worker_was_ended() -> UserError:
+    return UserError(
+        "A process that draws scenes was ended from outside, mostly because the memory was full (`dmesg` tells).\n"
+        "Nothing was changed. Generate again with fewer processes (--workers)."
+    )
+
+
+def _write_chunk_apart(chunk: _Chunk) -> None:
+    """Write a chunk, and its records into a file.
+
+    Through the pool's pipe they would go in pieces: after half of them the pool waits for ever if the worker is killed.
+    """
+    _records_file(chunk).write_bytes(pickle.dumps(_write_chunk(chunk)))
+
+
+def _take_records(chunk: _Chunk) -> _Records:
+    """Return the records that another process has written, and delete their file."""
+    records = pickle.loads(_records_file(chunk).read_bytes())
+    _records_file(chunk).unlink()
+    return records
+
+
+def _records_file(chunk: _Chunk) -> Path:
+    return chunk.folder / f"{chunk.split}-{chunk.start}.pickle"
 
 
 def _write_chunk(chunk: _Chunk) -> _Records:
