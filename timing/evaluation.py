@@ -37,12 +37,11 @@ from tqdm import tqdm
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
+from virtex_det.evaluation.detection.box_masks import UNPASTED, encode_box_masks
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.lvis import LVISEvaluator
-from virtex_det.evaluation.detection.mask_encoding import encode_box_masks
-from virtex_det.evaluation.detection.unpasted import UNPASTED
+from virtex_det.evaluation.reference import LVISEvaluator
 
 OURS, REFERENCE = "virtex_det", "Detectron2's evaluator"
 DATASET = "benchmark_of_evaluation"

@@ -24,10 +24,8 @@ from detectron2.data import DatasetCatalog
 
 from virtex_det.data.datasets import check_datasets
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.evaluation.detection.dataset_truth import read_truth
-from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.results_file import Results, evaluate_file, tables
-from virtex_det.evaluation.detection.summary import differences
+from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
+from virtex_det.evaluation.detection.results_file import Results, differences, evaluate_file, tables
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 from virtex_det.utils import write_atomically
 

@@ -9,7 +9,7 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation import CaptionEvaluator, build_evaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
-from virtex_det.evaluation.detection.lvis import LVISEvaluator
+from virtex_det.evaluation.reference import LVISEvaluator
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ from virtex_det.engine.trained_config import as_trained
 from virtex_det.engine.watchdog import watching_each_other
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
+from virtex_det.evaluation.detection.box_masks import UnpastedMasks
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
-from virtex_det.evaluation.detection.unpasted import UnpastedMasks
 from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16

@@ -11,12 +11,11 @@ from virtex_det.data.datasets.voc import annotation_path, check_for_detectron2s_
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
 from virtex_det.evaluation.classification import ClassificationEvaluator
-from virtex_det.evaluation.detection.dataset_truth import read_truth
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
-from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.lvis import LVISEvaluator
+from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 from virtex_det.evaluation.pointing import PointingGameEvaluator
+from virtex_det.evaluation.reference import LVISEvaluator
 
 METRICS_LIBRARIES = ("hotcoco", "reference")
 

@@ -16,9 +16,9 @@ from detectron2.utils import comm
 
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.box_masks import UNPASTED
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
-from virtex_det.evaluation.detection.lvis import LVISEvaluator
-from virtex_det.evaluation.detection.unpasted import UNPASTED
+from virtex_det.evaluation.reference import LVISEvaluator
 
 HEIGHT, WIDTH = 60, 90
 CATEGORY_IDS = (3, 7, 11)  # with holes, as COCO's

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from tests.evaluation.detection.references import as_detections, assert_equal_nu
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.results_file import evaluate_detections, tables
+from virtex_det.evaluation.detection.results_file import Difference, differences, evaluate_detections, tables
 from virtex_det.evaluation.detection.voc import Objects, VOCGroundTruth
 
 
@@ -113,3 +114,12 @@ def test_detections_that_stand_twice_are_said(case, caplog):
     assert "are there twice" not in caplog.text
     evaluate_detections(GroundTruth(content, "coco"), as_detections([*entries, *entries]))
     assert f"{len(entries)} of {2 * len(entries)} detections are there twice" in caplog.text
+
+
+def test_differences_come_as_totals_then_categories_by_what_was_gained():
+    ours = {"AP": 10.0, "AP50": 20.0, "AP-cat": 1.0, "AP-dog": math.nan, "AP-cow": 9.0, "AP-new": 3.0}
+    theirs = {"AP50": 18.0, "AP": 12.0, "AP-cat": 4.0, "AP-dog": 1.0, "AP-cow": 2.0}
+    rows = differences(ours, theirs)
+    assert [row.name for row in rows] == ["AP", "AP50", "AP-cow", "AP-cat", "AP-dog"]
+    assert rows[0] == Difference("AP", 10.0, 12.0) and rows[0].change == -2
+    assert math.isnan(rows[-1].change)

@@ -20,8 +20,7 @@ from virtex_det.engine.preflight.expected import check_expected_names
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.dataset_truth import class_ids, keep_truth, read_truth
-from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.ground_truth import GroundTruth, class_ids, keep_truth, read_truth
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 
 logger = logging.getLogger(__name__)

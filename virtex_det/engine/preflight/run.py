@@ -19,7 +19,7 @@ from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
 from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
 from virtex_det.evaluation.build import evaluator_kind
-from virtex_det.evaluation.detection.dataset_truth import forget_truths
+from virtex_det.evaluation.detection.ground_truth import forget_truths
 
 logger = logging.getLogger(__name__)
 

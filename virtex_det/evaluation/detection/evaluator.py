@@ -1,9 +1,13 @@
-"""Box and mask AP of a detector on COCO, LVIS and VOC, of which memory keeps no box and no mask."""
+"""Box and mask AP of a detector on COCO, LVIS and VOC in three steps.
+
+``process`` matches each image with its ground truth and writes its detections to disk, in every process; ``evaluate``
+merges what the processes found; ``derive`` makes the numbers of it. Neither boxes nor masks stay in memory.
+"""
 
 import functools
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,10 @@ from tabulate import tabulate
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.dataset_truth import class_ids, read_truth
+from virtex_det.evaluation.detection.box_masks import UNPASTED, encode_box_masks, encode_masks, scale
 from virtex_det.evaluation.detection.detections import Detections
-from virtex_det.evaluation.detection.mask_encoding import encode_box_masks, encode_masks
-from virtex_det.evaluation.detection.spool import Part, Spool, merge_entries, read_states
-from virtex_det.evaluation.detection.unpasted import UNPASTED, scale
+from virtex_det.evaluation.detection.ground_truth import class_ids, read_truth
+from virtex_det.evaluation.detection.rank_files import Part, RankFiles, merge_entries, read_states
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
 
 logger = logging.getLogger(__name__)
@@ -67,7 +70,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Begin a new evaluation; every process has to."""
         self.metrics = {"bbox": self._new_metric("bbox")} if self.truth.has_annotations else {}
         self.counts = {"images": 0, "detections": 0, "broken masks": 0}
-        self.spool = Spool(self.output_folder)
+        self.rank_files = RankFiles(self.output_folder)
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Match the "instances" that a model returned for a batch, or what :class:`UnpastedMasks` did."""
@@ -93,18 +96,24 @@ class DetectionEvaluator(DatasetEvaluator):
             UserError: the output folder is not one that the processes share.
         """
         states = {task: metric.state() for task, metric in self.metrics.items()}
-        self.metrics = {}  # what follows reads the states of all processes, this one among them
-        parts = self.spool.close(states, self.counts)
+        self.metrics = {}  # the merge reads the states of all processes, this one among them
+        parts = self.rank_files.close(states, self.counts)
         if not comm.is_main_process():
             return {}
-        found = sum(part.counts["detections"] for part in parts)
-        logger.info("Measuring %d detections on %s; results go to %s", found, self.dataset_name, self.output_folder)
+        self._log_counts(parts)
         merge_entries(parts, self.output_folder / RESULTS_FILE)
-        self._say_what_is_missing(parts)
         tasks = sorted({task for part in parts for task in part.states})
-        results = {task: self._result(task, parts) for task in tasks}
-        self.spool.remove()
+        results = {task: self.derive(task, read_states(parts, task)) for task in tasks}
+        self.rank_files.remove()
         return results
+
+    def derive(self, task: str, states: Iterable[bytes]) -> dict[str, float]:
+        """Return a task's numbers, in percent by name, from the states of all processes, and log them."""
+        metric = self._new_metric(task)
+        metric.merge_states(states)
+        result = metric.result()
+        _log(task, self.dataset_name, result)
+        return result
 
     def _new_metric(self, task: str) -> AveragePrecision | VOCAveragePrecision:
         if isinstance(self.truth, VOCGroundTruth):
@@ -124,7 +133,7 @@ class DetectionEvaluator(DatasetEvaluator):
             self.metrics["segm"] = self._new_metric("segm")
         for metric in self.metrics.values():
             metric.update([key], detections)
-        self.spool.add(entry | {"image_id": image_id} for entry in detections.entries())
+        self.rank_files.add(entry | {"image_id": image_id} for entry in detections.entries())
         self.counts["images"] += 1
         self.counts["detections"] += len(detections.scores)
 
@@ -166,27 +175,29 @@ class DetectionEvaluator(DatasetEvaluator):
         """The annotation file's id of each class; known once the dataset was loaded."""
         return class_ids(self.metadata)
 
-    def _say_what_is_missing(self, parts: Sequence[Part]) -> None:
-        if not self.truth.has_annotations:
-            logger.warning("%s has no annotations: there is a results file and no number", self.dataset_name)
-            return
+    def _log_counts(self, parts: Sequence[Part]) -> None:
+        """Log how many detections there are, and warn of what makes AP lower or missing."""
         total = {name: sum(part.counts[name] for part in parts) for name in self.counts}
+        logger.info(
+            "Measuring %d detections on %s; results go to %s",
+            total["detections"],
+            self.dataset_name,
+            self.output_folder,
+        )
+        if not self.truth.has_annotations:
+            self._warn("no annotations: there is a results file and no AP")
+            return
         images = len(self.truth.images)
-        warnings = {
-            f"{images - total['images']} of {images} images were not shown to the model: they count as without "
-            "detections": total["images"] < images,
-            "The model found nothing at all: every AP is 0": not total["detections"],
-            f"{total['broken masks']} masks hold NaN or infinity, which count as outside": total["broken masks"],
-        }
-        for text in (text for text, is_true in warnings.items() if is_true):
-            logger.warning("%s: %s", self.dataset_name, text)
+        if total["images"] < images:
+            missing = images - total["images"]
+            self._warn(f"{missing} of {images} images were not shown to the model: they count as without detections")
+        if not total["detections"]:
+            self._warn("the model found nothing at all: every AP is 0")
+        if total["broken masks"]:
+            self._warn(f"{total['broken masks']} masks hold NaN or infinity, which count as outside")
 
-    def _result(self, task: str, parts: Sequence[Part]) -> dict[str, float]:
-        metric = self._new_metric(task)
-        metric.merge_states(read_states(parts, task))
-        result = metric.result()
-        _log(task, self.dataset_name, result)
-        return result
+    def _warn(self, text: str) -> None:
+        logger.warning("%s: %s", self.dataset_name, text)
 
 
 def _log(task: str, dataset_name: str, result: dict[str, float]) -> None:

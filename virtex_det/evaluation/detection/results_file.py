@@ -1,8 +1,10 @@
 """Evaluating a results file without the model that made it, and showing the numbers."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -14,7 +16,6 @@ from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.detections import Detections, read_detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
-from virtex_det.evaluation.detection.summary import differences
 from virtex_det.evaluation.detection.validation import check_known, name_detection
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
 
@@ -24,6 +25,35 @@ _BATCH = 64
 _MANY_REPEATED = 0.01  # share of detections; a few may come of rounding
 _SECONDS_BEFORE_A_BAR = 2
 Results = dict[str, dict[str, float]]
+
+
+class Difference(NamedTuple):
+    """A number in two runs."""
+
+    name: str
+    ours: float
+    theirs: float
+
+    @property
+    def change(self) -> float:
+        """Ours less theirs; NaN where one of them has no number."""
+        return self.ours - self.theirs
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+    """Compare the numbers that two results of one task share.
+
+    Args:
+        ours: numbers by name, as ``result()`` gives them.
+        theirs: those of the run to compare with.
+
+    Returns:
+        Totals first, in their order; then categories, the largest change for the better first and NaN last.
+    """
+    rows = [Difference(name, ours[name], theirs[name]) for name in ours if name in theirs]
+    totals = [row for row in rows if not row.name.startswith("AP-")]
+    categories = [row for row in rows if row.name.startswith("AP-")]
+    return totals + sorted(categories, key=lambda row: (math.isnan(row.change), -row.change, row.name))
 
 
 def evaluate_detections(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.spool import Part, Spool, merge_entries, read_states
+from virtex_det.evaluation.detection.rank_files import Part, RankFiles, merge_entries, read_states
 
 
 def part_of(folder: Path, name: str, entries: str, states: dict[str, bytes] | None = None) -> Part:
@@ -16,10 +16,10 @@ def part_of(folder: Path, name: str, entries: str, states: dict[str, bytes] | No
 
 
 def test_what_was_added_is_merged_in_its_order(tmp_path):
-    spool = Spool(tmp_path)
+    rank_files = RankFiles(tmp_path)
     for entries in ([], [{"a": 1}, {"a": 2}], [], [{"a": 3}]):
-        spool.add(entries)
-    [part] = spool.close({"bbox": b"state"}, {"images": 4})
+        rank_files.add(entries)
+    [part] = rank_files.close({"bbox": b"state"}, {"images": 4})
     merge_entries([part], tmp_path / "merged.json")
     assert json.loads((tmp_path / "merged.json").read_text()) == [{"a": 1}, {"a": 2}, {"a": 3}]
     assert list(read_states([part], "bbox")) == [b"state"] and part.counts == {"images": 4}
@@ -39,24 +39,24 @@ def test_a_task_that_one_process_did_not_meet_has_the_states_of_the_others(tmp_p
 
 
 def test_nothing_is_left_once_it_is_removed(tmp_path):
-    spool = Spool(tmp_path)
-    spool.close({}, {})
-    spool.remove()
+    rank_files = RankFiles(tmp_path)
+    rank_files.close({}, {})
+    rank_files.remove()
     assert not list(tmp_path.iterdir())
 
 
 def test_what_an_evaluation_that_was_cut_short_left_goes_with_the_next(tmp_path):
-    cut_short = Spool(tmp_path)
+    cut_short = RankFiles(tmp_path)
     cut_short.add([{"a": 1}])
-    spool = Spool(tmp_path)
-    assert not cut_short.folder.exists() and spool.folder.exists()
+    rank_files = RankFiles(tmp_path)
+    assert not cut_short.folder.exists() and rank_files.folder.exists()
 
 
 def test_a_file_that_the_main_process_does_not_see_is_an_error(tmp_path):
-    spool = Spool(tmp_path)
-    (spool.folder / f"{spool.name}.json").unlink()
+    rank_files = RankFiles(tmp_path)
+    (rank_files.folder / f"{rank_files.name}.json").unlink()
     with pytest.raises(UserError, match="folder that all machines share"):
-        spool.close({}, {})
+        rank_files.close({}, {})
 
 
 def test_a_merge_that_fails_leaves_the_last_results_file(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
-"""Objects and detections in the form in which COCO's libraries take them, less what LVIS's own code leaves out."""
+"""What COCO's and LVIS's libraries take, objects and detections, and their numbers from the tables that they return."""
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import hotcoco
 import numpy as np
@@ -89,3 +90,68 @@ def _best_of_each_image(detections: Detections, limit: int) -> Detections:
     ids = detections.image_ids[by_image]
     rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
     return detections.take(by_image[rank < limit])
+
+
+AREAS = {"s": 1, "m": 2, "l": 3}
+_FREQUENCIES = ("r", "c", "f")
+
+
+class Tables(NamedTuple):
+    """Precision and recall of one evaluation; -1 where there is nothing to be found."""
+
+    precision: np.ndarray  # shape: (IoU thresholds, recall levels, categories, areas, limits)
+    recall: np.ndarray  # shape: (IoU thresholds, categories, areas, limits)
+    limits: Sequence[int]  # detections of an image that count
+
+    def ap(self, limit: int, area: int = 0, categories: Sequence[int] | slice = slice(None)) -> float:
+        """Return AP over all IoU thresholds."""
+        return percent(self.precision[:, :, categories, area, self.limits.index(limit)])
+
+    def ap_at(self, limit: int, iou: float) -> float:
+        """Return AP at one of the thresholds .50, .55, ... .95."""
+        return percent(self.precision[round((iou - 0.5) / 0.05), :, :, 0, self.limits.index(limit)])
+
+    def ar(self, limit: int, area: int = 0) -> float:
+        """Return average recall over all IoU thresholds."""
+        return percent(self.recall[:, :, area, self.limits.index(limit)])
+
+
+def percent(values: np.ndarray) -> float:
+    """Return the mean of what is not -1, in percent; NaN of nothing."""
+    values = values[values > -1]
+    return 100 * float(values.mean()) if values.size else math.nan
+
+
+def precision_numbers(tables: Tables, limit: int) -> dict[str, float]:
+    """Return AP, AP50, AP75 and AP by area."""
+    numbers = {"AP": tables.ap(limit), "AP50": tables.ap_at(limit, 0.5), "AP75": tables.ap_at(limit, 0.75)}
+    return numbers | {f"AP{name}": tables.ap(limit, area) for name, area in AREAS.items()}
+
+
+def coco_numbers(tables: Tables, limit: int) -> dict[str, float]:
+    """Return COCO's twelve numbers."""
+    recalls = {f"AR{number}": tables.ar(number) for number in sorted({1, 10, limit})}
+    by_area = {f"AR{name}": tables.ar(limit, area) for name, area in AREAS.items()}
+    return precision_numbers(tables, limit) | recalls | by_area
+
+
+def lvis_numbers(tables: Tables, limit: int, frequencies: Sequence[str]) -> dict[str, float]:
+    """Return LVIS's thirteen numbers.
+
+    Args:
+        tables: of an evaluation with that limit.
+        limit: detections of an image that count.
+        frequencies: "r", "c" or "f" for each category.
+    """
+    members = {
+        letter: [place for place, frequency in enumerate(frequencies) if frequency == letter] for letter in _FREQUENCIES
+    }
+    rarity = {f"AP{letter}": tables.ap(limit, categories=places) for letter, places in members.items()}
+    recalls = {f"AR@{limit}": tables.ar(limit)}
+    recalls |= {f"AR{name}@{limit}": tables.ar(limit, area) for name, area in AREAS.items()}
+    return precision_numbers(tables, limit) | rarity | recalls
+
+
+def category_numbers(tables: Tables, limit: int, names: Sequence[str]) -> dict[str, float]:
+    """Return ``AP-NAME`` of each category."""
+    return {f"AP-{name}": tables.ap(limit, categories=[place]) for place, name in enumerate(names)}

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from virtex_det.evaluation.detection.summary import Difference, Tables, differences, percent
+from virtex_det.evaluation.detection.coco_format import Tables, percent
 
 
 def test_a_mean_is_over_what_there_is():
@@ -19,12 +19,3 @@ def test_tables_are_asked_by_threshold_area_and_limit():
     assert (tables.ap_at(100, 0.75), tables.ap_at(100, 0.5), tables.ap_at(1, 0.75), tables.ap(100)) == (100, 0, 0, 10)
     assert (tables.ap(1, 2), tables.ap(1, 2, [1]), tables.ap(1, 2, [0])) == (25, 50, 0)
     assert (tables.ar(1, 3), tables.ar(100, 3)) == (25, 0)
-
-
-def test_differences_come_as_totals_then_categories_by_what_was_gained():
-    ours = {"AP": 10.0, "AP50": 20.0, "AP-cat": 1.0, "AP-dog": math.nan, "AP-cow": 9.0, "AP-new": 3.0}
-    theirs = {"AP50": 18.0, "AP": 12.0, "AP-cat": 4.0, "AP-dog": 1.0, "AP-cow": 2.0}
-    rows = differences(ours, theirs)
-    assert [row.name for row in rows] == ["AP", "AP50", "AP-cow", "AP-cat", "AP-dog"]
-    assert rows[0] == Difference("AP", 10.0, 12.0) and rows[0].change == -2
-    assert math.isnan(rows[-1].change)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from virtex_det.evaluation.detection.lvis import numpy_float_alias
+from virtex_det.evaluation.reference import numpy_float_alias
 
 
 def test_the_alias_is_there_inside_and_gone_after_an_error():

@@ -21,7 +21,7 @@ class Part(NamedTuple):
     counts: dict[str, int]
 
 
-class Spool:
+class RankFiles:
     """A folder of its own for one evaluation, with a file per process that grows as detections come.
 
     Detections are neither kept in memory nor gathered over the network, so the disk is what has to hold them: the
