@@ -109,8 +109,8 @@ def signals_held() -> Iterator[Callable[[], None]]:
     One that raised within a lock of theirs would leave it locked, and the end would wait for it for ever.
 
     Yields:
-        What the block calls between two pieces of work: it raises ``Stopped`` if a signal came. One that comes after the
-        last call is handled when the block has ended.
+        What the block calls between two pieces of work: it raises ``Stopped`` if a signal came. One that comes after
+        the last call is handled when the block has ended.
     """
     came: list[int] = []
 
