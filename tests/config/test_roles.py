@@ -1,13 +1,51 @@
 import pytest
+from detectron2.config import get_cfg as get_detectron2_cfg
 
-from virtex_det.config import get_cfg, leaves
-from virtex_det.config.roles import ROLES, Role, is_read, role_of
+from virtex_det.config import get_cfg, leaves, plain_leaves
+from virtex_det.config.roles import FILES, IN_CELL, OF_MATRIX, ROLES, Role, is_read, keys_of, role_of
 
 KEYS = [key for key, _ in leaves(get_cfg())]
+SECTIONS = ("MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER", "TEST")
+DETECTRON2S = {key for key, _ in leaves(get_detectron2_cfg())}
+OURS = [key for key in KEYS if key not in DETECTRON2S]
 
 
-def test_every_key_has_a_role():
-    assert all(isinstance(role_of(key), Role) for key in KEYS)
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_of_detectron2_and_of_ours_has_a_role(key):
+    assert isinstance(role_of(key), Role)
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_a_key_of_ours_has_an_entry_that_was_written_for_it_or_its_node(key):
+    assert any(f"{key}.".startswith(f"{prefix}.") for prefix in ROLES if prefix not in SECTIONS)
+
+
+def test_keys_by_role_are_all_keys_once():
+    assert sorted(keys_of(*Role)) == sorted(KEYS)
+    assert {*keys_of(Role.KIND)} == {"DATALOADER.MAPPER", "MODEL.META_ARCHITECTURE"}
+    assert set(keys_of(Role.FILE)) == {*FILES}
+
+
+def test_what_a_matrix_compares_of_a_cell():
+    compared = keys_of(*IN_CELL)
+    assert {"SEED", "MODEL.WEIGHTS", "DATASETS.SUBSET_FILE", "SOLVER.MAX_ITER", "TEST.AUG.ENABLED"} <= {*compared}
+    # The weights may set these, the run keeps these files, and these are of the machine.
+    left_out = {
+        "INPUT.FORMAT",
+        "MODEL.PIXEL_STD",
+        "MODEL.WEIGHTS_FORMAT",
+        *FILES,
+        "OUTPUT_DIR",
+        "DATALOADER.NUM_WORKERS",
+    }
+    assert not left_out & {*compared}
+    assert {*OF_MATRIX} <= {*KEYS}
+
+
+def test_values_are_as_json_has_them_in_a_config_and_in_its_file():
+    cfg, content = get_cfg(), {"INPUT": {"CAPTION": {"CROP_SCALE": (0.2, 1.0)}}, "SEED": 3, "GLOBAL": {}}
+    assert plain_leaves(cfg)["INPUT.CAPTION.CROP_SCALE"] == [0.2, 1.0]
+    assert plain_leaves(content) == {"INPUT.CAPTION.CROP_SCALE": [0.2, 1.0], "SEED": 3}
 
 
 def test_a_new_kind_of_keys_needs_a_role():

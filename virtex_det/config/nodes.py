@@ -1,15 +1,19 @@
 """Walking over the keys of a config."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detectron2.config import CfgNode
 
-
-def leaves(node: CfgNode) -> Iterator[tuple[str, Any]]:
-    """Yield every key of a config by its dotted name, with its value."""
+def leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every key of a config, or of a mapping read from one's file, by its dotted name, with its value."""
     for key, value in node.items():
-        if isinstance(value, CfgNode):
+        if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", leaf) for inner, leaf in leaves(value))
         else:
             yield key, value
+
+
+def plain_leaves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values by dotted name as JSON has them, so that a tuple equals a list."""
+    return {key: json.loads(json.dumps(value)) for key, value in leaves(node)}

@@ -1,4 +1,7 @@
-"""What each config key is to a run: part of its recipe, of its start, of its evaluation, or of the machine."""
+"""What each config key is to a run: part of its recipe, of its start, of its evaluation, or of the machine.
+
+All that treats keys by their meaning asks this table: resuming a run, ids of protocols, matrices of runs, run folders.
+"""
 
 from collections.abc import Callable
 from enum import Enum
@@ -6,14 +9,17 @@ from functools import cache
 
 from detectron2.config import CfgNode
 
+from virtex_det.config.defaults import get_cfg
+from virtex_det.config.nodes import leaves
+
 
 class Role(Enum):
     """What a key decides, and so what becomes of a change of it when a run is resumed."""
 
+    KIND = "what is predicted from what, in its protocol's id; refused on resume"
     RECIPE = "what is trained, in its protocol's id; refused on resume"
-    RUN = (
-        "which run of a protocol: seed, start and part of the data, each with a field of the record; refused on resume"
-    )
+    RUN = "which run of a protocol: seed, weights and part of the data; refused on resume"
+    START = "how weights are read, and the pixels that they bring: the weights may set it; refused on resume"
     SCHEDULE = "how long is trained, in its protocol's id; applied on resume, and the records say where"
     EVALUATION = "how a model is measured, in its protocol's id; applied on resume"
     REPORT = "what is measured besides, and when; applied on resume"
@@ -21,15 +27,40 @@ class Role(Enum):
     MACHINE = "where and how fast it runs: results are the same up to rounding"
 
 
-# The longest dotted prefix of a key decides.
+# Files that a run reads besides its data, by key, with the names of the copies in its folder.
+FILES = {
+    "INPUT.CAPTION.TOKENIZER": "vocabulary.model",
+    "INPUT.CAPTION.CONCEPTS": "concepts.json",
+    "INPUT.CAPTION.CLUSTERS": "clusters.json",
+}
+
+# The longest dotted prefix of a key decides. Sections hold Detectron2's keys; each of ours has an entry of its own or
+# is in a node that has one.
 ROLES: dict[str, Role] = {
     **dict.fromkeys(("MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER"), Role.RECIPE),
-    **dict.fromkeys(("SEED", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED"), Role.RUN),
-    **dict.fromkeys(("DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE", "SOLVER.REFERENCE_FRACTION"), Role.RUN),
-    **dict.fromkeys(("MODEL.WEIGHTS", "MODEL.WEIGHTS_FORMAT", "MODEL.WEIGHTS_PREFIX"), Role.RUN),
-    **dict.fromkeys(("MODEL.FOLLOW_WEIGHTS", "MODEL.ALLOW_PARTIAL_WEIGHTS"), Role.RUN),
-    **dict.fromkeys(("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"), Role.RUN),
+    # The kind of model and of examples.
+    **dict.fromkeys(("MODEL.META_ARCHITECTURE", "DATALOADER.MAPPER"), Role.KIND),
+    # Our part of the recipe.
+    **dict.fromkeys(("MODEL.BF16", "MODEL.CAPTION_RESNET", "MODEL.CLASSIFIER"), Role.RECIPE),
+    **dict.fromkeys(("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER"), Role.RECIPE),
+    **dict.fromkeys(("MODEL.ICMLM", "MODEL.TAG_PREDICTION", "MODEL.LOCTEX"), Role.RECIPE),
+    **dict.fromkeys(("DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"), Role.RECIPE),
+    **dict.fromkeys(("INPUT.FAST_RESIZE", "INPUT.MAX_VALUE"), Role.RECIPE),
+    **dict.fromkeys(("INPUT.CAPTION", "INPUT.CLASSIFICATION"), Role.RECIPE),
+    "DATALOADER.SHARD_SHUFFLE_SIZE": Role.RECIPE,
+    **dict.fromkeys(("SOLVER.OPTIMIZER", "SOLVER.NO_DECAY", "SOLVER.LOOKAHEAD"), Role.RECIPE),
+    **dict.fromkeys(("SOLVER.BACKBONE_LR", "SOLVER.BACKBONE_MULTIPLIER"), Role.RECIPE),
+    "TEST.PRECISE_BN": Role.RECIPE,  # its averages are in the checkpoint
+    # The run and its start.
+    **dict.fromkeys(("SEED", "MODEL.WEIGHTS"), Role.RUN),
+    **dict.fromkeys(("DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED"), Role.RUN),
+    **dict.fromkeys(("DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE"), Role.RUN),
+    "SOLVER.REFERENCE_FRACTION": Role.RUN,
+    **dict.fromkeys(("MODEL.WEIGHTS_FORMAT", "MODEL.WEIGHTS_PREFIX"), Role.START),
+    **dict.fromkeys(("MODEL.FOLLOW_WEIGHTS", "MODEL.ALLOW_PARTIAL_WEIGHTS"), Role.START),
+    **dict.fromkeys(("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"), Role.START),
     **dict.fromkeys(("SOLVER.MAX_ITER", "SOLVER.STEPS"), Role.SCHEDULE),
+    # Evaluation.
     "TEST": Role.EVALUATION,
     **dict.fromkeys(("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST"), Role.EVALUATION),
     **dict.fromkeys(("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "DATALOADER.TEST_BATCH_SIZE"), Role.EVALUATION),
@@ -39,18 +70,28 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("MODEL.RETINANET.TOPK_CANDIDATES_TEST", "MODEL.PANOPTIC_FPN.COMBINE"), Role.EVALUATION),
     **dict.fromkeys(("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"), Role.EVALUATION),
     **dict.fromkeys(("INPUT.CLASSIFICATION.RESIZE", "MODEL.TEXTUAL.DECODING"), Role.EVALUATION),
-    "TEST.PRECISE_BN": Role.RECIPE,  # its averages are in the checkpoint
     **dict.fromkeys(("TEST.EVAL_PERIOD", "TEST.METRICS_LIBRARY", "TEST.EXTRA_MAX_DETECTIONS"), Role.REPORT),
     **dict.fromkeys(("TEST.BOUNDARY_AP", "TEST.EXPECTED_RESULTS"), Role.REPORT),
-    **dict.fromkeys(("INPUT.CAPTION.TOKENIZER", "INPUT.CAPTION.CONCEPTS", "INPUT.CAPTION.CLUSTERS"), Role.FILE),
+    # Files and the machine.
+    **dict.fromkeys(FILES, Role.FILE),
     **dict.fromkeys(("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "GLOBAL"), Role.MACHINE),
     **dict.fromkeys(("MODEL.DEVICE", "MODEL.GATHER_ROI_ALIGN", "DATALOADER.NUM_WORKERS"), Role.MACHINE),
     **dict.fromkeys(("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINT_ON_SIGNAL"), Role.MACHINE),
     **dict.fromkeys(("SOLVER.REFERENCE_WORLD_SIZE", "SOLVER.PROCESS_TIMEOUT"), Role.MACHINE),
 }
 
-IN_PROTOCOL = (Role.RECIPE, Role.SCHEDULE, Role.EVALUATION, Role.FILE)
-FIXED = (Role.RECIPE, Role.RUN)  # as long as a run lives
+IN_PROTOCOL = (Role.KIND, Role.RECIPE, Role.SCHEDULE, Role.EVALUATION, Role.FILE)
+FIXED = (Role.KIND, Role.RECIPE, Role.RUN, Role.START)  # as long as a run lives
+IN_CELL = (Role.KIND, Role.RECIPE, Role.RUN, Role.SCHEDULE, Role.EVALUATION)  # what two runs of one cell share
+
+# What a matrix sets for each of its runs, and what of the run that comes from.
+OF_MATRIX = {
+    "MODEL.WEIGHTS": "start",
+    "DATASETS.TRAIN_FRACTION": "fraction",
+    "DATASETS.SUBSET_SEED": "seed",
+    "SEED": "seed",
+    "OUTPUT_DIR": "folder",
+}
 
 _DETECTORS = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS", "PanopticFPN", "SemanticSegmentor")
 _NO_CAPTIONS = ("DetectionMapper", "ClassificationMapper")
@@ -88,6 +129,11 @@ def role_of(key: str) -> Role:
         KeyError: no prefix of it has a role.
     """
     return ROLES[_longest_prefix(key, tuple(ROLES))]
+
+
+def keys_of(*roles: Role) -> tuple[str, ...]:
+    """Return the keys of these roles, Detectron2's and ours, in the order of a config."""
+    return tuple(key for key, _ in leaves(get_cfg()) if role_of(key) in roles)
 
 
 def is_read(cfg: CfgNode, key: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
-from virtex_det.config import leaves, load_config, with_options
-from virtex_det.config.roles import FIXED, is_read, role_of
+from virtex_det.config import leaves, load_config, plain_leaves, with_options
+from virtex_det.config.roles import FILES, FIXED, is_read, role_of
 from virtex_det.data.left_out import together
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
@@ -24,8 +24,6 @@ CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
 LAST_CHECKPOINT = "last_checkpoint"
 RUN_MARKERS = (LAST_CHECKPOINT, "model_final.pth", "metrics.json")
-# What a run reads besides its data, by key of INPUT.CAPTION: kept in its folder under these names.
-KEPT_FILES = {"TOKENIZER": "vocabulary.model", "CONCEPTS": "concepts.json", "CLUSTERS": "clusters.json"}
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:
@@ -46,7 +44,7 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     began = read_run_config(cfg.OUTPUT_DIR)
     if only_evaluates:
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS")
-    now = _plain(cfg)
+    now = plain_leaves(cfg)
     other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key, began[key])]
     if other:
         lines = [f"  {key} {began[key]}, and the config has {now[key]}" for key in other[:8]]
@@ -69,7 +67,7 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
     if not path.with_name(LAST_CHECKPOINT).exists() or not path.is_file():
         return {}
     try:
-        return _plain(load_config(str(path), []))
+        return plain_leaves(load_config(str(path), []))
     except UserError as error:
         raise UserError(
             f"{path}, the config that the run began with, is damaged.\n{error}\n"
@@ -81,11 +79,6 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
 def keep_config(cfg: CfgNode) -> None:
     """Write the config of the run that is trained."""
     write_atomically(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
-
-
-def _plain(cfg: CfgNode) -> dict[str, Any]:
-    """Return the values as JSON has them, so that a tuple equals a list."""
-    return {key: json.loads(json.dumps(value)) for key, value in leaves(cfg)}
 
 
 def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str) -> CfgNode:
@@ -151,14 +144,14 @@ def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
 
 def kept_files(run_folder: str | Path) -> dict[str, Path]:
     """Return which of a run's own files its folder holds, by config key."""
-    paths = {f"INPUT.CAPTION.{key}": Path(run_folder) / name for key, name in KEPT_FILES.items()}
+    paths = {key: Path(run_folder) / name for key, name in FILES.items()}
     return {key: path for key, path in paths.items() if path.is_file()}
 
 
 def keep_files(cfg: CfgNode) -> None:
     """Copy the tokenizer and its like into the run folder, so that the run is whole wherever it is moved."""
-    for key, name in KEPT_FILES.items():
-        named = Path(cfg.INPUT.CAPTION[key])
+    for key, name in FILES.items():
+        named = Path(reduce(getattr, key.split("."), cfg))
         if named.is_file():
             with replacing(Path(cfg.OUTPUT_DIR) / name) as unfinished:
                 unfinished.write_bytes(named.read_bytes())

@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.rows import share
+from virtex_det.config.roles import OF_MATRIX
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
@@ -22,7 +23,6 @@ from virtex_det.experiments.runs import ROOT, Launcher, Run, is_complete, train_
 from virtex_det.protocols.card import protocol_card
 
 _LONGEST = 200  # bytes of the names of a start and a protocol
-OWN_KEYS = ("MODEL.WEIGHTS", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "SEED", "OUTPUT_DIR")
 
 
 class Pretraining(NamedTuple):
@@ -80,7 +80,7 @@ class Matrix:
             nearest = difflib.get_close_matches(self.baseline, self.starts, n=1, cutoff=0) or [""]
             raise UserError(f"The baseline {self.baseline!r} is none of the starts; the nearest: {nearest[0]}")
         made = [start for start in self.starts.values() if isinstance(start, Pretraining)]
-        own = [key for key in self.options if key in OWN_KEYS]
+        own = [key for key in self.options if key in OF_MATRIX]
         if own := own + [key for start in made for key in start.options if key in ("SEED", "OUTPUT_DIR")]:
             raise UserError(
                 f"{own[0]} under options: a matrix sets it itself, from starts, fractions, seeds and output."

@@ -1,7 +1,6 @@
 """What can be wrong with the runs of a matrix before any of them begins."""
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,24 +9,19 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
-from virtex_det.config import load_config, parse_yaml, read_yaml
+from virtex_det.config import load_config, parse_yaml, plain_leaves, read_yaml
+from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
 from virtex_det.engine.preflight import check_weights as check_weights_fit
-from virtex_det.engine.run_folder import KEPT_FILES, read_start
+from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
 from virtex_det.experiments.runs import Run
 from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
-from virtex_det.protocols.matching import FREE
 
-# What decides a cell, though a run may set it without leaving its protocol.
-DECIDES = {
-    *("SEED", "MODEL.WEIGHTS", "DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED"),
-    *("DATASETS.SUBSET_STRATIFIED", "DATASETS.SUBSET_FILE"),
-}
-IGNORED = (FREE - DECIDES) | {f"INPUT.CAPTION.{key}" for key in KEPT_FILES}  # these files a run keeps for itself
-PER_CELL = ("SEED", "MODEL.WEIGHTS", "DATASETS.SUBSET_SEED")
+# What differs between the runs that share a config; a part of the data may scale the schedule, so it is in the config.
+PER_CELL = tuple(key for key, origin in OF_MATRIX.items() if origin in ("start", "seed"))
 
 
 @cache
@@ -150,24 +144,27 @@ def _settings(run: Run) -> dict[str, Any]:
     own = {
         key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
     }
-    return dict(_leaves(_shared_config(run))) | own
+    return _of_cell(_shared_config(run)) | own
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
     try:
-        return dict(_leaves(read_yaml(path)))
+        return _of_cell(read_yaml(path))
     except (UserError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
         ) from error
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        elif prefix + name not in IGNORED:
-            yield prefix + name, json.loads(json.dumps(value))  # so that a tuple equals a list
+def _of_cell(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that two runs of one cell share."""
+    keys = _keys_of_cell()
+    return {key: value for key, value in plain_leaves(content).items() if key in keys}
+
+
+@cache
+def _keys_of_cell() -> frozenset[str]:
+    return frozenset(keys_of(*IN_CELL))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

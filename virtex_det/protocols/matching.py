@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.benchmark.records import sha256_of
-from virtex_det.config import get_cfg, leaves, load_config, scale_schedule
-from virtex_det.config.roles import IN_PROTOCOL, is_read, role_of
+from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
+from virtex_det.config.roles import IN_PROTOCOL, Role, is_read, keys_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import Protocol, protocols
 
@@ -19,10 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 3  # departures that an id spells out
 
 # What a run may set without leaving its protocol.
-FREE = {key for key, _ in leaves(get_cfg()) if role_of(key) not in IN_PROTOCOL}
+FREE = frozenset(keys_of(*(role for role in Role if role not in IN_PROTOCOL)))
 
 # A config that shares neither with any protocol is of another kind altogether: of pretraining.
-KINDS = ("DATALOADER.MAPPER", "MODEL.META_ARCHITECTURE")
+KINDS = keys_of(Role.KIND)
 
 Settings = dict[str, Any]
 
@@ -111,12 +110,16 @@ def _read_settings(cfg: CfgNode) -> Settings:
 
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
-    return {key: _floats(value) if key in floats else value for key, value in _leaves(cfg) if key not in FREE}
+    return {
+        key: _floats(value) if key in floats else value for key, value in plain_leaves(cfg).items() if key not in FREE
+    }
 
 
 @cache
 def _lists_of_floats() -> set[str]:
-    return {key for key, value in _leaves(get_cfg()) if isinstance(value, list) and "." in json.dumps(value)}
+    return {
+        key for key, value in plain_leaves(get_cfg()).items() if isinstance(value, list) and "." in json.dumps(value)
+    }
 
 
 def _floats(value: Any) -> Any:
@@ -124,15 +127,6 @@ def _floats(value: Any) -> Any:
     if isinstance(value, list):
         return list(map(_floats, value))
     return float(value) if type(value) is int else value
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            # As JSON has it, so that a tuple equals a list.
-            yield prefix + name, json.loads(json.dumps(value))
 
 
 def _word(value: Any) -> str:
