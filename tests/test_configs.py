@@ -350,4 +350,4 @@ def test_a_model_of_the_scenes_learns_from_an_example(name, target):
     ]
     sum(model(examples).values()).backward()
     assert all(p.grad is not None for p in model.parameters())
-    assert (model.target, model.mapper) == (target, cfg.DATALOADER.MAPPER)
+    assert (model.target, model.mappers(cfg)[0]) == (target, cfg.DATALOADER.MAPPER)

@@ -4,13 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
 
+from virtex_det.config.mappers import OURS, mapper_name, unfit_mapper
+
 # Pictures' channels by INPUT.FORMAT.
 CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
-# Mappers that give images of these channels; somebody's own may give others.
-_MAPPERS = (
-    *("DetectionMapper", "DatasetMapper", "CaptionMapper", "MaskedCaptionMapper", "ConceptMapper", "ClusterMapper"),
-    *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
-)
 # Backbones of which it is known what they read from MODEL.RESNETS and which feature maps they give.
 _RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
 _PYRAMIDS = {
@@ -27,7 +24,9 @@ _ON_ONE_MAP = ("Res5ROIHeads", "CaptionRes5ROIHeads", "Res5ROIHeadsExtraNorm")
 
 def contradictions(cfg: CfgNode) -> Iterator[str]:
     """Yield a sentence for each pair of keys that cannot go together; every value obeys its own rule already."""
-    for check in (_pixels, _sizes, _crops, _schedule, _text, _resnet, _features, _anchors, _thresholds, _heads):
+    of_data = (unfit_mapper, _pixels, _sizes, _crops, _schedule, _text)
+    of_detectors = (_resnet, _features, _anchors, _thresholds, _heads)
+    for check in (*of_data, *of_detectors):
         yield from check(cfg)
     yield from _expected_results(cfg)
 
@@ -39,7 +38,7 @@ def _pixels(cfg: CfgNode) -> Iterator[str]:
             f"MODEL.PIXEL_MEAN has {len(mean)} values and MODEL.PIXEL_STD has {len(std)}; both need one per channel "
             f"of the pictures, {CHANNELS[cfg.INPUT.FORMAT]} for INPUT.FORMAT {cfg.INPUT.FORMAT}."
         )
-    elif cfg.DATALOADER.MAPPER in _MAPPERS and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
+    elif mapper_name(cfg) in OURS and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
         yield (
             f"MODEL.PIXEL_MEAN and PIXEL_STD have {len(mean)} values, but INPUT.FORMAT {cfg.INPUT.FORMAT} has "
             f"{CHANNELS[cfg.INPUT.FORMAT]} channels. Give one value per channel."

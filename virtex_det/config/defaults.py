@@ -145,9 +145,8 @@ def _add_data_keys(cfg: CN) -> None:
     # Share of a training set's image files that may be missing; these images are left out, and counted in the log.
     cfg.DATASETS.MAX_MISSING_FILES = 0.01
 
-    # Turns a dataset dict into a training example: "DetectionMapper", "CaptionMapper", "MaskedCaptionMapper",
-    # "ConceptMapper", "ClusterMapper", "NarrativeMapper", "MultilabelMapper" or "ClassificationMapper".
-    cfg.DATALOADER.MAPPER = "DetectionMapper"
+    # Mapper that turns a dataset dict into a training example; empty takes the one that the meta-architecture names.
+    cfg.DATALOADER.MAPPER = ""
     # Images per batch and process in evaluation. Published inference times of detectors are those of 1.
     cfg.DATALOADER.TEST_BATCH_SIZE = 1
     # Samples from which the next one of a tar shard is drawn.

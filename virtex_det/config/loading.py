@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from virtex_det.config.checks import check_config
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.device import check_device, default_device, device_of_file
+from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
 from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
@@ -25,7 +26,8 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
     YAML is read safely: tags that would run code are refused. A whole number will do where a key holds a fraction.
     The schedule is scaled to DATASETS.TRAIN_FRACTION where SOLVER.REFERENCE_FRACTION says that it is for another.
-    A device that a file names, but that is not here, gives way to the one that is.
+    The mapper is named where it is left to the model. A device that a file names, but that is not here, gives way to
+    the one that is.
 
     Raises:
         UserError: for a file that is missing or not YAML, for keys and values that do not fit, and for values that
@@ -40,6 +42,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     _expand_home(cfg)
     check_config(cfg)
     check_device(cfg.MODEL.DEVICE)
+    name_mapper(cfg)
     scale_schedule(cfg)
     cfg.freeze()
     return cfg

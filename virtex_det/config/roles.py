@@ -10,6 +10,7 @@ from functools import cache
 from detectron2.config import CfgNode
 
 from virtex_det.config.defaults import get_cfg
+from virtex_det.config.mappers import mapper_name
 from virtex_det.config.nodes import leaves
 
 
@@ -102,7 +103,7 @@ def _is_pretraining(cfg: CfgNode) -> bool:
 
 
 def _reads_captions(cfg: CfgNode) -> bool:
-    return cfg.DATALOADER.MAPPER not in _NO_CAPTIONS
+    return mapper_name(cfg) not in _NO_CAPTIONS
 
 
 # By prefix: whether a config's model and data read the keys below it. Keys that are not here are always read.
@@ -111,7 +112,7 @@ _READ_IF: dict[str, Callable[[CfgNode], bool]] = {
     **dict.fromkeys(("MODEL.LOCTEX", "MODEL.CLASSIFIER"), _is_pretraining),
     **dict.fromkeys(("INPUT.CAPTION", "DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"), _reads_captions),
     "DATALOADER.SHARD_SHUFFLE_SIZE": _reads_captions,
-    "INPUT.CLASSIFICATION": lambda cfg: cfg.DATALOADER.MAPPER == "ClassificationMapper",
+    "INPUT.CLASSIFICATION": lambda cfg: mapper_name(cfg) == "ClassificationMapper",
     "MODEL.RETINANET": lambda cfg: cfg.MODEL.META_ARCHITECTURE == "RetinaNet",
     "MODEL.PANOPTIC_FPN": lambda cfg: cfg.MODEL.META_ARCHITECTURE == "PanopticFPN",
     "MODEL.SEM_SEG_HEAD": lambda cfg: cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"),

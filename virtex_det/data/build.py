@@ -15,6 +15,7 @@ from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampl
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
+from virtex_det.config.mappers import mapper_name
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
 from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples, skips_broken_images
 from virtex_det.data.image_checks import check_some
@@ -155,7 +156,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
 
 def reads_images(cfg: CfgNode) -> bool:
     """Return whether the config's mapper reads image files as ``read_image`` does; one of a user's own need not."""
-    name = cfg.DATALOADER.MAPPER
+    name = mapper_name(cfg)
     return name in MAPPER_REGISTRY and skips_broken_images(MAPPER_REGISTRY.get(name))
 
 
@@ -168,7 +169,7 @@ def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
 
 
 def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
-    is_detector = (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER) == ("GeneralizedRCNN", "DetectionMapper")
+    is_detector = (cfg.MODEL.META_ARCHITECTURE, mapper_name(cfg)) == ("GeneralizedRCNN", "DetectionMapper")
     if is_detector and not all("annotations" in example for example in dicts):
         raise UserError(
             f"A detector learns from boxes, and DATASETS.TRAIN ({', '.join(cfg.DATASETS.TRAIN)}) has images without "
@@ -240,7 +241,7 @@ def _check_sampler(cfg: CfgNode) -> None:
 
 
 def _build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
-    name = cfg.DATALOADER.MAPPER
+    name = mapper_name(cfg)
     if name not in MAPPER_REGISTRY:
         known = ", ".join(known for known, _ in MAPPER_REGISTRY)
         raise UserError(f"DATALOADER.MAPPER is '{name}'; expected one of {known}.")

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
+from virtex_det.config.mappers import mapper_name
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 
@@ -43,7 +44,7 @@ class ModelClasses(NamedTuple):
 
 def model_classes(cfg: CfgNode) -> ModelClasses | None:
     """Return where the classes of a config's model stand; None for a model without classes, such as a captioner."""
-    mapper, architecture = cfg.DATALOADER.MAPPER, cfg.MODEL.META_ARCHITECTURE
+    mapper, architecture = mapper_name(cfg), cfg.MODEL.META_ARCHITECTURE
     if mapper in ("ClassificationMapper", "MultilabelMapper"):
         metadata = _OF_IMAGES if mapper == "ClassificationMapper" else _OF_OBJECTS
         return _with_number(cfg, metadata, "MODEL.CLASSIFIER.NUM_CLASSES")
@@ -54,9 +55,9 @@ def model_classes(cfg: CfgNode) -> ModelClasses | None:
 
 def is_detector(cfg: CfgNode) -> bool:
     """Return whether a config's model finds objects, rather than captions or labels of whole images."""
-    return cfg.DATALOADER.MAPPER in _DETECTION_MAPPERS or (
-        cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS and cfg.DATALOADER.MAPPER != "MultilabelMapper"
-    )
+    mapper = mapper_name(cfg)
+    is_known = cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS
+    return mapper in _DETECTION_MAPPERS or (is_known and mapper != "MultilabelMapper")
 
 
 def class_names(cfg: CfgNode, name: str) -> tuple[str, ...]:

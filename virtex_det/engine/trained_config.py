@@ -7,13 +7,14 @@ from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 
 from virtex_det.config import with_options
+from virtex_det.config.mappers import mapper_name
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 def as_trained(cfg: CfgNode) -> CfgNode:
-    """Return the config for these processes, with a seed, and without what this machine cannot do.
+    """Return the config for these processes, with a seed and a mapper, and without what this machine cannot do.
 
     Args:
         cfg: stays as it is. One that was returned from here is returned as it is.
@@ -21,7 +22,7 @@ def as_trained(cfg: CfgNode) -> CfgNode:
     Raises:
         UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes.
     """
-    return _with_seed(_without_amp(_scaled(cfg)))
+    return _with_seed(_without_amp(_with_mapper(_scaled(cfg))))
 
 
 def _scaled(cfg: CfgNode) -> CfgNode:
@@ -33,6 +34,10 @@ def _scaled(cfg: CfgNode) -> CfgNode:
             "Set the number of processes that the batch is meant for, or 0 to keep it whatever their number."
         )
     return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+
+
+def _with_mapper(cfg: CfgNode) -> CfgNode:
+    return cfg if cfg.DATALOADER.MAPPER else with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
 
 
 def _without_amp(cfg: CfgNode) -> CfgNode:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from virtex_det.config.mappers import mapper_name
 from virtex_det.protocols.catalog import Protocol
 from virtex_det.protocols.matching import nearest_protocol, protocol_id
 
@@ -126,10 +127,10 @@ def _learning_rate(cfg: CfgNode) -> str:
 
 
 def _sizes(cfg: CfgNode) -> str:
-    if cfg.DATALOADER.MAPPER == "ClassificationMapper":
+    if mapper_name(cfg) == "ClassificationMapper":
         crop = cfg.INPUT.CLASSIFICATION
         return f"crops of {crop.CROP_SIZE} px, in testing from images of {crop.RESIZE} px"
-    if cfg.DATALOADER.MAPPER != "DetectionMapper":
+    if mapper_name(cfg) != "DetectionMapper":
         return f"crops of {cfg.INPUT.CAPTION.CROP_SIZE} px"
     given = cfg.INPUT
     short = sorted(given.MIN_SIZE_TRAIN)

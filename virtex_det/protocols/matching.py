@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
+from virtex_det.config.mappers import mapper_name
 from virtex_det.config.roles import IN_PROTOCOL, Role, is_read, keys_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import Protocol, protocols
@@ -110,9 +111,8 @@ def _read_settings(cfg: CfgNode) -> Settings:
 
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
-    return {
-        key: _floats(value) if key in floats else value for key, value in plain_leaves(cfg).items() if key not in FREE
-    }
+    values = plain_leaves(cfg) | {"DATALOADER.MAPPER": mapper_name(cfg)}
+    return {key: _floats(value) if key in floats else value for key, value in values.items() if key not in FREE}
 
 
 @cache

@@ -43,7 +43,7 @@ def test_only_images_with_a_target_have_losses_in_evaluation():
 
 
 def test_an_example_to_train_on_needs_a_target():
-    with pytest.raises(UserError, match=r"Threshold.*'numbers'.*image.*DATALOADER.MAPPER NumbersMapper"):
+    with pytest.raises(UserError, match=r"Threshold.*'numbers'.*image.*DATALOADER.MAPPER empty.*NumbersMapper"):
         Threshold()([*with_targets("numbers", [[1]]), *images(1)])
 
 

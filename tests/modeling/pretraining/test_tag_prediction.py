@@ -81,7 +81,7 @@ def test_another_loss_is_refused(build):
 
 
 def test_an_example_without_tags_says_which_mappers_make_them(build):
-    with pytest.raises(UserError, match="DATALOADER.MAPPER ConceptMapper or ClusterMapper"):
+    with pytest.raises(UserError, match="DATALOADER.MAPPER empty, or set it to ConceptMapper or ClusterMapper"):
         build("TagPredictionModel", *FIVE)(images())
 
 

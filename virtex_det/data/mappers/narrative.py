@@ -62,7 +62,7 @@ class NarrativeMapper(CaptionMapper):
             raise UserError(
                 f"Image {dataset_dict['file_name']} has {len(captions or ())} captions and {len(traces or ())} traces; "
                 "NarrativeMapper needs as many of both.\nSet DATASETS.TRAIN to a dataset with narratives, such as "
-                "coco_2017_train_narratives, or DATALOADER.MAPPER CaptionMapper for captions alone."
+                "coco_2017_train_narratives, or MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
             )
         number = int(torch.randint(len(traces), ())) if self.is_train else 0
         # A caption that nobody timed is as one utterance at no time.

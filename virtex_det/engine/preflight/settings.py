@@ -10,6 +10,7 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from virtex_det.config.checks import check_config
+from virtex_det.config.mappers import mapper_name
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.data.wordpiece import is_sentencepiece
@@ -114,7 +115,7 @@ def _check_expected_results(cfg: CfgNode) -> None:
 def _tasks(cfg: CfgNode) -> list[str]:
     if is_detector(cfg):
         return ["bbox", *(["segm"] if cfg.MODEL.MASK_ON else []), *(["keypoints"] if cfg.MODEL.KEYPOINT_ON else [])]
-    return ["classification", "validation"] if "Classification" in cfg.DATALOADER.MAPPER else [*_CAPTION_TASKS]
+    return ["classification", "validation"] if "Classification" in mapper_name(cfg) else [*_CAPTION_TASKS]
 
 
 def check_devices(cfg: CfgNode) -> None:

@@ -34,6 +34,7 @@ class CaptioningModel(ImageModel):
 
     target = "caption_tokens"
     mapper = "CaptionMapper"
+    other_mappers = ("NarrativeMapper",)
 
     @configurable
     def __init__(

@@ -69,6 +69,7 @@ class TokenClassificationModel(LabelSetModel):
 
     target = "caption_tokens"
     mapper = "CaptionMapper"
+    other_mappers = ("NarrativeMapper",)
     loss_name = "loss_token_classification"
     num_ignored = SPECIAL_TOKENS
 

@@ -69,6 +69,11 @@ class ICMLMModel(ImageModel):
         self.tag_weight = tag_weight
 
     @classmethod
+    def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """Return ConceptMapper; without a tag loss, any words may be masked."""
+        return ("ConceptMapper",) if cfg.MODEL.ICMLM.TAG_WEIGHT else ("ConceptMapper", "MaskedCaptionMapper")
+
+    @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of the constructor.
 

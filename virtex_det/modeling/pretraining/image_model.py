@@ -28,6 +28,11 @@ class ImageModel(nn.Module, ABC):
 
     A subclass says what an example's target is called and which mapper makes it, and implements `target_losses`.
 
+    Attributes:
+        target: the entry of an example that is predicted.
+        mapper: what DATALOADER.MAPPER is where a config leaves it empty.
+        other_mappers: of this package, those that make such targets, too.
+
     Args:
         backbone: has a feature "res5".
         pixel_mean: per channel, in the images' units (0..255).
@@ -36,6 +41,7 @@ class ImageModel(nn.Module, ABC):
 
     target: str
     mapper: str
+    other_mappers: tuple[str, ...] = ()
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -53,6 +59,11 @@ class ImageModel(nn.Module, ABC):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    @classmethod
+    def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """Return the mappers whose examples a config's model can learn from, that which it takes by itself first."""
+        return (cls.mapper, *cls.other_mappers)
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +123,8 @@ class ImageModel(nn.Module, ABC):
         if without is not None:
             raise UserError(
                 f"{type(self).__name__} learns to predict {self.target!r}, and an example has only "
-                f"{', '.join(sorted(without))}. Set DATALOADER.MAPPER {self.mapper}."
+                f"{', '.join(sorted(without))}. Leave DATALOADER.MAPPER empty, or set it to "
+                f"{' or '.join((self.mapper, *self.other_mappers))}."
             )
 
 

@@ -54,7 +54,7 @@ class LocTexModel(ImageModel):
     """
 
     target = "caption_tokens"
-    mapper = "CaptionMapper"
+    mapper = "NarrativeMapper"
 
     @configurable
     def __init__(
@@ -77,12 +77,18 @@ class LocTexModel(ImageModel):
         self.image_projection = nn.Linear(channels["res5"], embed_size)
         self.caption_projection = nn.Linear(text_encoder.output_size, embed_size)
         if localization_weight:
-            self.mapper = "NarrativeMapper"
             self.token_embedding = nn.Linear(text_encoder.output_size, embed_size)
             # No bias: it would add the same to all cells, which a softmax does not see.
             self.cell_embeddings = nn.ModuleDict(
                 {name: nn.Linear(channels[name], embed_size, bias=False) for name in localization_features}
             )
+
+    @classmethod
+    def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """Return NarrativeMapper; without the loss on attention, captions alone serve."""
+        if cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT:
+            return ("NarrativeMapper",)
+        return ("CaptionMapper", "NarrativeMapper")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -127,8 +133,8 @@ class LocTexModel(ImageModel):
         if self.localization_weight and not all("trace_points" in example for example in batched_inputs):
             raise UserError(
                 "LocTexModel learns where the narrator pointed, and an example has no 'trace_points'.\n"
-                "Set DATALOADER.MAPPER NarrativeMapper, and DATASETS.TRAIN to narratives such as "
-                "coco_2017_train_narratives; or set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
+                "Leave DATALOADER.MAPPER empty, which takes NarrativeMapper, and set DATASETS.TRAIN to narratives such "
+                "as coco_2017_train_narratives; or set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
             )
 
     def _captioned(self, batched_inputs: Sequence[dict[str, Any]]) -> list[int]:

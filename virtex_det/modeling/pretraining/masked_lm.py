@@ -26,6 +26,7 @@ class MaskedLanguageModel(ImageModel):
 
     target = "masked_labels"
     mapper = "MaskedCaptionMapper"
+    other_mappers = ("ConceptMapper",)
 
     @configurable
     def __init__(

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from virtex_det.config.mappers import mapper_name
 from virtex_det.data.clusters import CaptionClusters
 from virtex_det.data.concepts import ConceptSet
 from virtex_det.errors import UserError
@@ -19,16 +20,17 @@ from virtex_det.modeling.textual import LinearTextualHead
 class TagPredictionModel(LabelSetModel):
     """A ResNet and a linear classifier that says which tags an image has.
 
-    With ConceptMapper it is TP_Postag: the tags are the concept words of the caption. With ClusterMapper it is
-    TP_Cluster: the tag is the caption's cluster. TP_Label, whose tags are annotated classes of objects, is
-    MultilabelClassificationModel.
+    With ConceptMapper, its own, it is TP_Postag: the tags are the concept words of the caption. With ClusterMapper, its
+    own where only INPUT.CAPTION.CLUSTERS is named, it is TP_Cluster: the tag is the caption's cluster. TP_Label, whose
+    tags are annotated classes of objects, is MultilabelClassificationModel.
 
     Which loss the paper has is not known to us. Ours is VirTex's, a softmax against equal shares;
     MODEL.TAG_PREDICTION.LOSS "sigmoid" decides on each tag for itself.
     """
 
     target = "tags"
-    mapper = "ConceptMapper or ClusterMapper"
+    mapper = "ConceptMapper"
+    other_mappers = ("ClusterMapper",)
     loss_name = "loss_tag_prediction"
     num_ignored = 0
 
@@ -41,6 +43,14 @@ class TagPredictionModel(LabelSetModel):
         """
         common = super().from_config(cfg)
         return common | {"label_set_loss": build_tag_loss(cfg, common["textual"])}
+
+    @classmethod
+    def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
+        """Return the mapper of the file that the config names, and the other one."""
+        text = cfg.INPUT.CAPTION
+        if text.CLUSTERS and not text.CONCEPTS:
+            return ("ClusterMapper", "ConceptMapper")
+        return ("ConceptMapper", "ClusterMapper")
 
     @classmethod
     def num_labels(cls, cfg: CfgNode) -> int:
@@ -56,7 +66,7 @@ def num_tags(cfg: CfgNode) -> int:
     """
     if cfg.MODEL.TAG_PREDICTION.NUM_TAGS:
         return cfg.MODEL.TAG_PREDICTION.NUM_TAGS
-    if cfg.DATALOADER.MAPPER == "ClusterMapper":
+    if mapper_name(cfg) == "ClusterMapper":
         return CaptionClusters.read(cfg.INPUT.CAPTION.CLUSTERS).size
     return len(ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS).concepts)
 

@@ -1,0 +1,48 @@
+"""Which mapper makes a model's examples: that which DATALOADER.MAPPER names, or that which the model's class takes."""
+
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+
+# Mappers of this package; others may be registered besides.
+OURS = (
+    *("DetectionMapper", "DatasetMapper", "CaptionMapper", "MaskedCaptionMapper", "ConceptMapper", "ClusterMapper"),
+    *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
+)
+_OF_DETECTORS = ("DetectionMapper", "DatasetMapper")
+
+
+def mapper_name(cfg: CfgNode) -> str:
+    """Return the name of the mapper that makes the examples of a config's model."""
+    return cfg.DATALOADER.MAPPER or (_mappers_of(cfg) or _OF_DETECTORS)[0]
+
+
+def name_mapper(cfg: CfgNode) -> None:
+    """Write the name of the mapper into a config that leaves it to the model, so that its file and records have it."""
+    cfg.DATALOADER.MAPPER = mapper_name(cfg)
+
+
+def unfit_mapper(cfg: CfgNode) -> Iterator[str]:
+    """Yield what is wrong where DATALOADER.MAPPER names a mapper of ours that the model cannot learn from."""
+    known, named = _mappers_of(cfg), cfg.DATALOADER.MAPPER
+    if known and named in OURS and named not in known:
+        yield (
+            f"DATALOADER.MAPPER is {named}, but {cfg.MODEL.META_ARCHITECTURE} learns from the examples of "
+            f"{' or '.join(known)}. Leave DATALOADER.MAPPER empty, which takes {known[0]}."
+        )
+
+
+def _mappers_of(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the mappers that serve the model, its own first; none where its class does not say.
+
+    A class says it by a class method ``mappers(cfg)`` or by an attribute ``mapper``.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    if hasattr(architecture, "mappers"):
+        return tuple(architecture.mappers(cfg))
+    if hasattr(architecture, "mapper"):
+        return (architecture.mapper,)
+    is_detectron2s = getattr(architecture, "__module__", "").startswith("detectron2.")
+    return _OF_DETECTORS if is_detectron2s else ()
