@@ -24,7 +24,7 @@ def test_other_warnings_are_heard(recwarn):
     heard = [
         ("torch.meshgrid: in an upcoming release", UserWarning, "somebodys.own"),
         ("torch.meshgrid does something else", UserWarning, "torch.functional"),
-        ("The given NumPy array is not writable", UserWarning, "virtex_det.data.workers"),
+        ("The given NumPy array is not writable", UserWarning, "virtex_det.data.collate"),
         ("Grad strides are odd", UserWarning, "torch.autograd.graph"),
     ]
     for text, kind, module in heard:

@@ -16,26 +16,32 @@ from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
 from virtex_det.config.mappers import mapper_name
+from virtex_det.data.collate import UnpackingLoader, pack
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
-from virtex_det.data.examples import GroupedPlaces, Mapper, PlacesFrom, SeededExamples, skips_broken_images
 from virtex_det.data.image_checks import check_some
-from virtex_det.data.left_out import WatchedBatches
+from virtex_det.data.seeded_dataset import (
+    GroupedPositionSampler,
+    Mapper,
+    PositionSampler,
+    SeededDataset,
+    skips_broken_images,
+)
 from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
+from virtex_det.data.skipped import SkipCountingLoader
 from virtex_det.data.training_set import are_shards, check_has_objects, keep_training_set, load_training_set
-from virtex_det.data.workers import UnpackedBatches, pack
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
 
 # The images of each loader that is in use, packed, and those that ``lending_images`` lends.
-_images: WeakKeyDictionary[WatchedBatches, DatasetFromList] = WeakKeyDictionary()
+_images: WeakKeyDictionary[SkipCountingLoader, DatasetFromList] = WeakKeyDictionary()
 _lent: DatasetFromList | None = None
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Classes that, called with (cfg, is_train), give a function from dataset dict to example."
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SkipCountingLoader:
     """Build the endless loader of training batches that DATASETS, DATALOADER and INPUT describe.
 
     With SEED set, batch k holds the same pixels and captions in every run of a config, whatever the number of workers
@@ -65,11 +71,11 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> WatchedBatches:
     images, dicts = (_lent, _lent) if _lent is not None else _load_images(cfg, mapper)
     groups = cfg.DATALOADER.ASPECT_RATIO_GROUPING and not getattr(mapper, "gives_squares", False)
     loader = torchdata.DataLoader(
-        SeededExamples(images, mapper, seed),
+        SeededDataset(images, mapper, seed),
         **_order(groups, dicts, _build_sampler(cfg, dicts, seed), batch_size, start_iter),
         **_worker_options(cfg),
     )
-    batches = WatchedBatches(UnpackedBatches(loader))
+    batches = SkipCountingLoader(UnpackingLoader(loader))
     _images[batches] = images
     return batches
 
@@ -82,7 +88,7 @@ def lending_images(batches: object) -> Iterator[None]:
         batches: the loader, of a config that names the same images. Of any other the block changes nothing.
     """
     global _lent
-    _lent = _images.get(batches) if isinstance(batches, WatchedBatches) else None
+    _lent = _images.get(batches) if isinstance(batches, SkipCountingLoader) else None
     try:
         yield
     finally:
@@ -101,7 +107,7 @@ def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[di
     return DatasetFromList(dicts, copy=False), dicts
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackedBatches:
+def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackingLoader:
     """Build the loader that goes once over this process's part of a dataset, in order, with no augmentation.
 
     Args:
@@ -120,7 +126,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
         batch_size=batch_size,
         **_worker_options(cfg),
     )
-    return UnpackedBatches(loader)
+    return UnpackingLoader(loader)
 
 
 def _order(
@@ -128,8 +134,8 @@ def _order(
 ) -> dict[str, Any]:
     """Return DataLoader's options for which examples make a batch."""
     if groups:
-        return {"batch_sampler": GroupedPlaces(PlacesFrom(sampler, 0), dicts, batch_size, start_iter)}
-    return {"sampler": PlacesFrom(sampler, start_iter * batch_size), "batch_size": batch_size}
+        return {"batch_sampler": GroupedPositionSampler(PositionSampler(sampler, 0), dicts, batch_size, start_iter)}
+    return {"sampler": PositionSampler(sampler, start_iter * batch_size), "batch_size": batch_size}
 
 
 def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -177,7 +183,7 @@ def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
         )
 
 
-def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> WatchedBatches:
+def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> SkipCountingLoader:
     check_datasets(cfg.DATASETS.TRAIN)
     files = _shards(cfg)
     options = _worker_options(cfg)
@@ -193,7 +199,7 @@ def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, sta
         rank=comm.get_rank(),
         processes=comm.get_world_size(),
     )
-    return WatchedBatches(UnpackedBatches(torchdata.DataLoader(examples, batch_size=batch_size, **options)))
+    return SkipCountingLoader(UnpackingLoader(torchdata.DataLoader(examples, batch_size=batch_size, **options)))
 
 
 def _shards(cfg: CfgNode) -> list[str]:

@@ -9,9 +9,9 @@ import torch.utils.data as torchdata
 
 from virtex_det.data.datasets.shards import HOW_TO_MAKE, Shard, encoded
 from virtex_det.data.datasets.subsets import is_in_fraction, take_captions
-from virtex_det.data.examples import Mapper, with_notes
-from virtex_det.data.left_out import LeftOut, check_run
+from virtex_det.data.seeded_dataset import Mapper, with_notes
 from virtex_det.data.seeding import seeded
+from virtex_det.data.skipped import Skipped, check_run
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
 
@@ -90,14 +90,14 @@ class ShardExamples(torchdata.IterableDataset):
 
     def _examples(self, reader: int, readers: int, skip: int) -> Iterator[dict[str, Any]]:
         waiting: list[_Place] = []
-        broken: list[LeftOut] = []
-        notes: list[LeftOut] = []
+        broken: list[Skipped] = []
+        notes: list[Skipped] = []
         for place, sample in self._samples(reader, readers, skip, notes):
             waiting.append(place)
             try:
                 examples = [self._map(place, sample) for place in waiting]
             except BrokenImage as error:
-                broken.append(LeftOut(sample["file_name"], error.reason))
+                broken.append(Skipped(sample["file_name"], error.reason))
                 check_run(broken, error, f"{HOW_TO_MAKE} If it was made so, check the disk.")
                 continue
             yield with_notes(examples[0], notes + broken)
@@ -115,7 +115,7 @@ class ShardExamples(torchdata.IterableDataset):
             return self.mapper(sample)
 
     def _samples(
-        self, reader: int, readers: int, skip: int, notes: list[LeftOut]
+        self, reader: int, readers: int, skip: int, notes: list[Skipped]
     ) -> Iterator[tuple[_Place, dict[str, Any]]]:
         for epoch in count():
             found = 0
@@ -132,7 +132,7 @@ class ShardExamples(torchdata.IterableDataset):
             if not found:
                 raise UserError(self._nothing_found())
 
-    def _read(self, epoch: int, shard: int, notes: list[LeftOut]) -> Iterator[dict[str, Any]]:
+    def _read(self, epoch: int, shard: int, notes: list[Skipped]) -> Iterator[dict[str, Any]]:
         """Read a shard's samples, shuffled by the epoch, and note what is wrong with it as a whole."""
         import webdataset
 
@@ -141,16 +141,16 @@ class ShardExamples(torchdata.IterableDataset):
         shuffle = webdataset.shuffle(self.shuffle_size, initial=self.shuffle_size, seed=f"{self.seed}/{epoch}/{shard}")
         yield from shuffle(samples)
 
-    def _chosen(self, tar: Shard, notes: list[LeftOut]) -> Iterator[dict[str, Any]]:
+    def _chosen(self, tar: Shard, notes: list[Skipped]) -> Iterator[dict[str, Any]]:
         read = 0
         for sample in tar.samples(encoded):
             read += 1
             if self._is_chosen(sample["image_id"]):
                 yield from take_captions([sample], self.choice.captions_per_image, self.choice.subset_seed)
         if not tar.is_whole:
-            notes.append(LeftOut(tar.path, "shard cut short or damaged; its whole samples are used"))
+            notes.append(Skipped(tar.path, "shard cut short or damaged; its whole samples are used"))
         elif tar.declared() not in (None, read):
-            notes.append(LeftOut(str(tar.stats_file), "counts another number of samples than its shard has: delete it"))
+            notes.append(Skipped(str(tar.stats_file), "counts another number of samples than its shard has: delete it"))
 
     def _is_chosen(self, key: str) -> bool:
         fraction = self.choice.fraction

@@ -26,8 +26,8 @@ from virtex_det.data.datasets import (
     take_split,
 )
 from virtex_det.data.datasets.annotation_files import is_read_by_detectron2
-from virtex_det.data.datasets.by_name import SHARDS
 from virtex_det.data.datasets.objects import check_dicts, check_masks, why_no_object
+from virtex_det.data.datasets.uri_datasets import SHARDS
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.distributed import all_reduce, broadcast
 
-from virtex_det.data.left_out import summarise, together
+from virtex_det.data.skipped import summarise, together
 from virtex_det.engine.metrics_file import MetricsWriter
 from virtex_det.engine.numbers import Values, changed_numbers, numbers_of, set_numbers
 from virtex_det.engine.progress import Progress

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import leaves, load_config, plain_leaves, with_options
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of
-from virtex_det.data.left_out import together
+from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically

@@ -12,10 +12,10 @@ from xml.etree.ElementTree import ParseError
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.datasets.annotation_files import is_read_by_detectron2, is_users_own, read_instances
-from virtex_det.data.datasets.by_name import is_by_name, register_by_name
 from virtex_det.data.datasets.dataset_dicts import check_dataset_dicts
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
+from virtex_det.data.datasets.uri_datasets import is_by_name, register_by_name
 from virtex_det.errors import UserError
 from virtex_det.utils import without_garbage_collection
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from virtex_det.data.datasets.scenes.dice import Dice
+from virtex_det.data.datasets.scenes.captions import Caption, Instance, wording, write_captions
+from virtex_det.data.datasets.scenes.rng import Rng
 from virtex_det.data.datasets.scenes.shapes import COS, OUTLINES, SHAPES, SIN, TURN, UNIT, Outline
 from virtex_det.data.datasets.scenes.textures import BACKGROUNDS, draw_background, light_and_noise
-from virtex_det.data.datasets.scenes.words import Caption, Instance, wording, write_captions
 from virtex_det.errors import UserError
 
 SPLITS: tuple[str, ...] = ("train", "val", "unlabelled")
@@ -107,7 +107,7 @@ def draw_scene(
         ((96, 96, 3), True)
     """
     check_scene_arguments(seed, split, image_size, captions_per_image)
-    dice = Dice(seed, (SPLITS.index(split), index))
+    dice = Rng(seed, (SPLITS.index(split), index))
     background = dice.pick(tuple(BACKGROUNDS))
     canvas = draw_background(dice, background, image_size)
     sprites, owner = _place_sprites(dice, image_size)
@@ -133,7 +133,7 @@ def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_i
         raise UserError(f"{captions_per_image} captions per image were asked for; scenes need 1 or more")
 
 
-def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
+def _place_sprites(dice: Rng, size: int) -> tuple[list[_Sprite], np.ndarray]:
     """Place one to MAX_INSTANCES shapes so that enough of each stays visible; one that finds no room is left out.
 
     Returns:
@@ -161,7 +161,7 @@ def _place_sprites(dice: Dice, size: int) -> tuple[list[_Sprite], np.ndarray]:
     return sprites, owner
 
 
-def _random_sprite(dice: Dice, shape: str, color: str, area: int, size: int) -> _Sprite:
+def _random_sprite(dice: Rng, shape: str, color: str, area: int, size: int) -> _Sprite:
     """Put a shape of that area (pixels) at a random place, with a slight tilt and stretch."""
     side = math.isqrt(area * 64 * 64)
     stretch = dice.between(15, 17)
@@ -214,7 +214,7 @@ def _filled(outline: Outline, height: int, width: int) -> np.ndarray:
     return np.bitwise_xor.accumulate(changes.reshape(height + 1, width)[:-1] & 1, axis=0)
 
 
-def _paint(dice: Dice, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
+def _paint(dice: Rng, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     """Paint a sprite with its drop shadow, light falling across it and, sometimes, a dark rim."""
     size = len(canvas)
     away = (int(SIN[light]) * size // (48 * UNIT), int(COS[light]) * size // (48 * UNIT))
@@ -239,7 +239,7 @@ def _shifted(sprite: _Sprite, by: tuple[int, int], size: int) -> tuple[tuple[sli
     return (rows, columns), coverage
 
 
-def _lit(dice: Dice, sprite: _Sprite, light: int) -> np.ndarray:
+def _lit(dice: Rng, sprite: _Sprite, light: int) -> np.ndarray:
     """Return the colours of a sprite's window: its own shade of its colour, darker away from the light. int32."""
     height, width = sprite.coverage.shape
     paint = (np.array(COLORS[sprite.color]) + dice.octets(3) % 37 - 18).astype(np.int32)

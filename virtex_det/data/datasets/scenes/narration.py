@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from virtex_det.data.datasets.scenes.dice import Dice
+from virtex_det.data.datasets.scenes.captions import Caption
 from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene
-from virtex_det.data.datasets.scenes.words import Caption
+from virtex_det.data.datasets.scenes.rng import Rng
 
 # Length of the image's side in the units of a trace: a ten-thousandth, what is written to the file.
 SIDE = 10_000
@@ -56,12 +56,12 @@ def narrate(scene: Scene, seed: int, split: str, index: int) -> tuple[Narration,
         One narration per caption.
     """
     # A stream of its own: image and captions are those of a scene without narrations.
-    dice = Dice(seed, (SPLITS.index(split), index, 1))
+    dice = Rng(seed, (SPLITS.index(split), index, 1))
     pixels = [np.flatnonzero(mask) for mask in scene.masks]
     return tuple(_narrate(dice, scene, pixels, caption) for caption in scene.said)
 
 
-def _narrate(dice: Dice, scene: Scene, pixels: list[np.ndarray], caption: Caption) -> Narration:
+def _narrate(dice: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption) -> Narration:
     words: list[Word] = []
     stops = [(0, dice.between(-_BAND, SIDE + _BAND), dice.between(-_BAND, SIDE + _BAND))]
     clock = dice.between(*_BEFORE_SPEECH)
@@ -77,7 +77,7 @@ def _narrate(dice: Dice, scene: Scene, pixels: list[np.ndarray], caption: Captio
     return Narration(tuple(words), _pointer(dice, np.array(stops)))
 
 
-def _scribble(dice: Dice, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
+def _scribble(dice: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
     """Return stops (time, x, y) on a shape from the start to the end of its name."""
     size, times = len(mask), [start]
     while times[-1] + _BETWEEN_TARGETS[1] < end:
@@ -94,7 +94,7 @@ def _scribble(dice: Dice, mask: np.ndarray, pixels: np.ndarray, start: int, end:
     return stops
 
 
-def _pointer(dice: Dice, stops: np.ndarray) -> np.ndarray:
+def _pointer(dice: Rng, stops: np.ndarray) -> np.ndarray:
     """Move from stop to stop in straight lines with a shaking hand; integers throughout, the same on every machine."""
     shortest, longest = _BETWEEN_POINTS
     count = int(stops[-1, 0]) // shortest

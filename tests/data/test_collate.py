@@ -3,7 +3,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 
-from virtex_det.data.workers import LARGEST_PACKED_IMAGE, UnpackedBatches, pack
+from virtex_det.data.collate import LARGEST_PACKED_IMAGE, UnpackingLoader, pack
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def example():
 
 
 def unpack(packed):
-    return next(iter(UnpackedBatches([packed])))
+    return next(iter(UnpackingLoader([packed])))
 
 
 def test_a_packed_batch_comes_out_as_it_went_in(example):
@@ -44,5 +44,5 @@ def test_large_images_are_left_to_pytorch(example):
 
 
 def test_batches_of_the_main_process_pass_through(example):
-    batches = UnpackedBatches([[example], [example]])
+    batches = UnpackingLoader([[example], [example]])
     assert list(batches) == [[example], [example]] and len(batches) == 2

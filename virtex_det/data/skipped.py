@@ -17,7 +17,7 @@ _SHOWN = 10
 _CHECK_THE_DISK = "Check the disk, and that DETECTRON2_DATASETS and the names under DATASETS are what you mean."
 
 
-class LeftOut(NamedTuple):
+class Skipped(NamedTuple):
     """A file, or a sample of a shard, why it was left out, and what to do."""
 
     name: str
@@ -25,7 +25,7 @@ class LeftOut(NamedTuple):
     advice: str = ""
 
 
-class WatchedBatches:
+class SkipCountingLoader:
     """A loader's batches without the notes on what was left out; these are kept, and the first ones logged."""
 
     def __init__(self, batches: Iterable[list[dict[str, Any]]]) -> None:
@@ -44,7 +44,7 @@ class WatchedBatches:
         """Return by reason the names of what this process has left out up to now, each once."""
         return {reason: sorted(names) for reason, names in self._names.items()}
 
-    def _keep(self, note: LeftOut) -> None:
+    def _keep(self, note: Skipped) -> None:
         names = self._names.setdefault(note.reason, set())
         advice = "" if names or not note.advice else f"\n{note.advice}"
         if note.name in names:
@@ -75,7 +75,7 @@ def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 
 
-def check_run(broken: list[LeftOut], error: Exception | None = None, advice: str = _CHECK_THE_DISK) -> None:
+def check_run(broken: list[Skipped], error: Exception | None = None, advice: str = _CHECK_THE_DISK) -> None:
     """Refuse to go on when too many in a row could not be used; ``error`` is that of the last one, ``advice`` helps."""
     if len(broken) >= LONGEST_RUN:
         last = broken[-1]

@@ -35,7 +35,7 @@ def pack(batch: Any) -> Any:
     return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
 
 
-class UnpackedBatches:
+class UnpackingLoader:
     """A loader's batches, unpacked in the process that trains."""
 
     def __init__(self, loader: Iterable[Any]) -> None:

@@ -2,23 +2,23 @@ import logging
 
 import pytest
 
-from virtex_det.data.left_out import LeftOut, WatchedBatches, check_run, summarise
+from virtex_det.data.skipped import SkipCountingLoader, Skipped, check_run, summarise
 from virtex_det.errors import UserError
 
 
 def batches(*notes):
     """One batch of one example for each list of notes."""
-    return WatchedBatches([[{"image": 1, **({"left_out": list(found)} if found else {})}] for found in notes])
+    return SkipCountingLoader([[{"image": 1, **({"left_out": list(found)} if found else {})}] for found in notes])
 
 
 def test_notes_are_taken_off_the_examples_and_kept_by_reason():
-    loader = batches([LeftOut("a.jpg", "broken")], [], [LeftOut("b.jpg", "broken"), LeftOut("c.jpg", "empty")])
+    loader = batches([Skipped("a.jpg", "broken")], [], [Skipped("b.jpg", "broken"), Skipped("c.jpg", "empty")])
     assert list(loader) == [[{"image": 1}]] * 3
     assert loader.report() == {"broken": ["a.jpg", "b.jpg"], "empty": ["c.jpg"]}
 
 
 def test_a_file_is_counted_and_logged_once_however_often_it_comes(caplog):
-    loader = batches(*[[LeftOut("a.jpg", "broken")]] * 3)
+    loader = batches(*[[Skipped("a.jpg", "broken")]] * 3)
     with caplog.at_level(logging.WARNING):
         list(loader)
     assert loader.report() == {"broken": ["a.jpg"]} and caplog.text.count("a.jpg (broken)") == 1
@@ -26,13 +26,13 @@ def test_a_file_is_counted_and_logged_once_however_often_it_comes(caplog):
 
 def test_the_first_of_each_reason_says_what_to_do(caplog):
     with caplog.at_level(logging.WARNING):
-        list(batches(*[[LeftOut(name, "turned", "Mind EXIF.")] for name in "abc"], [LeftOut("d", "cut", "Fetch it.")]))
+        list(batches(*[[Skipped(name, "turned", "Mind EXIF.")] for name in "abc"], [Skipped("d", "cut", "Fetch it.")]))
     assert caplog.text.count("Mind EXIF.") == 1 and caplog.text.count("Fetch it.") == 1
 
 
 def test_only_the_first_ten_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
-        list(batches(*([LeftOut(f"{number}.jpg", "broken")] for number in range(30))))
+        list(batches(*([Skipped(f"{number}.jpg", "broken")] for number in range(30))))
     assert len([record for record in caplog.records if "broken" in record.getMessage()]) == 10
     assert "reported at the end" in caplog.text and "10.jpg" not in caplog.text
 
@@ -47,6 +47,6 @@ def test_nothing_left_out_gives_no_summary():
 
 
 def test_a_hundred_in_a_row_are_an_error_and_fewer_are_not():
-    check_run([LeftOut("a.jpg", "broken")] * 99)
+    check_run([Skipped("a.jpg", "broken")] * 99)
     with pytest.raises(UserError, match=r"100 images in a row.*lastly a\.jpg \(broken\)"):
-        check_run([LeftOut("a.jpg", "broken")] * 100)
+        check_run([Skipped("a.jpg", "broken")] * 100)

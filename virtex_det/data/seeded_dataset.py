@@ -7,14 +7,14 @@ from typing import Any
 import torch.utils.data as torchdata
 from detectron2.utils import comm
 
-from virtex_det.data.left_out import LEFT_OUT, LeftOut, check_run
 from virtex_det.data.seeding import seeded
+from virtex_det.data.skipped import LEFT_OUT, Skipped, check_run
 from virtex_det.errors import BrokenExample
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class PlacesFrom(torchdata.Sampler):
+class PositionSampler(torchdata.Sampler):
     """This process's places in the stream that all processes share: (position, index of the image), from a start on.
 
     Process r of N has the positions r, r + N, ..., as Detectron2's samplers deal them out. So the batches of N
@@ -35,7 +35,7 @@ class PlacesFrom(torchdata.Sampler):
         return itertools.islice(zip(positions, self.sampler, strict=False), self.start, None)
 
 
-class GroupedPlaces(torchdata.Sampler):
+class GroupedPositionSampler(torchdata.Sampler):
     """This process's places in batches of one orientation, as Detectron2's AspectRatioGroupedDataset groups examples.
 
     The sizes that the data set gives decide, before any image is read: so batch k is the same in a resumed run, without
@@ -69,7 +69,7 @@ class GroupedPlaces(torchdata.Sampler):
                 batch.clear()
 
 
-class SeededExamples(torchdata.Dataset):
+class SeededDataset(torchdata.Dataset):
     """Maps (position, index) to an example, whose augmentation is drawn from (seed, position)."""
 
     def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Mapper, seed: int) -> None:
@@ -86,7 +86,7 @@ class SeededExamples(torchdata.Dataset):
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
         position, index = place
-        broken: list[LeftOut] = []
+        broken: list[Skipped] = []
         while True:
             dataset_dict = self.dicts[(index + len(broken)) % len(self.dicts)]
             try:
@@ -96,7 +96,7 @@ class SeededExamples(torchdata.Dataset):
                 if not skips_broken_images(self.mapper):
                     raise
                 advice = str(error).partition("\n")[2]
-                broken.append(LeftOut(str(dataset_dict.get("file_name")), error.reason, advice))
+                broken.append(Skipped(str(dataset_dict.get("file_name")), error.reason, advice))
                 check_run(broken, error)
 
 
@@ -105,6 +105,6 @@ def skips_broken_images(mapper: Mapper) -> bool:
     return getattr(mapper, "skips_broken_images", False)
 
 
-def with_notes(example: dict[str, Any], left_out: list[LeftOut]) -> dict[str, Any]:
-    """Send notes along with an example, for ``WatchedBatches`` to take off."""
+def with_notes(example: dict[str, Any], left_out: list[Skipped]) -> dict[str, Any]:
+    """Send notes along with an example, for ``SkipCountingLoader`` to take off."""
     return {**example, LEFT_OUT: list(left_out)} if left_out else example

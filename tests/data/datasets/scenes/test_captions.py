@@ -3,8 +3,8 @@ import re
 import pytest
 
 from virtex_det.data.datasets.scenes import Instance, draw_scene
-from virtex_det.data.datasets.scenes.dice import Dice
-from virtex_det.data.datasets.scenes.words import MIN_DISTANCE, relation, wording, write_captions
+from virtex_det.data.datasets.scenes.captions import MIN_DISTANCE, relation, wording, write_captions
+from virtex_det.data.datasets.scenes.rng import Rng
 
 # An own reading of the grammar, so that a change in the writer cannot change what the words mean.
 NOUN = r"a (small|medium|large) (\w+) (\w+)"
@@ -85,7 +85,7 @@ def test_two_captions_are_enough_to_mention_five_instances():
     shapes = ["circle", "square", "star", "heart", "ring"]
     instances = tuple(Instance(s, "red", "small", 100, (15 * k, 15 * k, 10, 10)) for k, s in enumerate(shapes))
     for seed in range(20):
-        captions = " ".join(map(wording, write_captions(Dice(seed, ()), instances, 96, 2)))
+        captions = " ".join(map(wording, write_captions(Rng(seed, ()), instances, 96, 2)))
         assert all(shape in captions for shape in shapes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 Item = TypeVar("Item")
 
 
-class Dice:
+class Rng:
     """Integers drawn from the raw words of one PCG64 stream.
 
     NumPy keeps seeding and raw words fixed for good (NEP 19), but may change what the methods of ``Generator`` make of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from virtex_det.data.datasets.scenes.dice import Dice
+from virtex_det.data.datasets.scenes.rng import Rng
 
 
 class Instance(NamedTuple):
@@ -50,7 +50,7 @@ MIN_DISTANCE = 10
 MAX_MENTIONED = 3
 
 
-def write_captions(dice: Dice, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
+def write_captions(dice: Rng, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
     """Write captions that together mention every instance, as far as their number allows.
 
     Args:
@@ -90,7 +90,7 @@ def relation(first: Instance, second: Instance, image_size: int) -> str | None:
     return "above" if dy < 0 else "below"
 
 
-def _dealt(dice: Dice, instances: Sequence[Instance], count: int) -> list[list[Instance]]:
+def _dealt(dice: Rng, instances: Sequence[Instance], count: int) -> list[list[Instance]]:
     """Deal the instances into at most count parts of one to MAX_MENTIONED."""
     rest = dice.shuffled(instances)
     parts: list[list[Instance]] = []
