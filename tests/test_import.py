@@ -1,6 +1,7 @@
 """Importing virtex_det: what it takes in, and what it says when Detectron2 is missing."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -12,6 +13,64 @@ from virtex_det.missing_packages import explain_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "install_detectron2"]
+
+
+PACKAGE = ROOT / "virtex_det"
+# The rooms, and the rooms that each may import. The modules beside the rooms, such as errors.py, import no room.
+# The one pair that knows each other: a checkpoint may be named by the model zoo, and the model zoo reads checkpoints.
+ROOMS = {
+    "config": set(),
+    "benchmark": set(),
+    "data": {"config"},
+    "solver": {"config"},
+    "modeling": {"config", "data"},
+    "checkpoint": {"config", "modeling", "model_zoo"},
+    "model_zoo": {"config", "modeling", "checkpoint", "benchmark"},
+    "evaluation": {"config", "data", "modeling"},
+    "protocols": {"config", "benchmark"},
+}
+ROOMS["engine"] = {*ROOMS}
+ROOMS["inference"] = {*ROOMS}
+ROOMS["experiments"] = {*ROOMS}
+ROOMS["cli"] = {*ROOMS}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return what a file imports, at its top or in a function, by full names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports of this package are written in full"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_in(path: Path) -> set[str]:
+    """Return the rooms that a file imports."""
+    parts = [name.split(".") for name in imports_of(path)]
+    return {part[1] for part in parts if part[0] == "virtex_det" and len(part) > 1} & {*ROOMS}
+
+
+@pytest.mark.parametrize("room", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()))
+def test_a_room_imports_only_rooms_below_it(room):
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {other}"
+        for path in (PACKAGE / room).rglob("*.py")
+        for other in rooms_in(path) - ROOMS[room] - {room}
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_a_module_beside_the_rooms_imports_none_of_them(path):
+    assert not rooms_in(path)
+
+
+def test_the_rooms_have_no_circle_but_the_one_that_is_named():
+    arrows = {room: below - {"model_zoo"} if room == "checkpoint" else below for room, below in ROOMS.items()}
+    assert list(graphlib.TopologicalSorter(arrows).static_order())
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

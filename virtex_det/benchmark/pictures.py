@@ -12,10 +12,10 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from virtex_det.benchmark.records import ResultRecord
-from virtex_det.config.yaml_files import read_yaml
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.text_files import read_json
+from virtex_det.yaml_files import read_yaml
 
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6

@@ -3,16 +3,13 @@
 from virtex_det.config.defaults import add_virtex_det_config, get_cfg
 from virtex_det.config.loading import load_config, scale_schedule, with_options
 from virtex_det.config.nodes import leaves, plain_leaves
-from virtex_det.config.yaml_files import parse_yaml, read_yaml
 
 __all__ = [
     "add_virtex_det_config",
     "get_cfg",
     "leaves",
     "load_config",
-    "parse_yaml",
     "plain_leaves",
-    "read_yaml",
     "scale_schedule",
     "with_options",
 ]

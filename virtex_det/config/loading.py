@@ -12,9 +12,9 @@ from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from virtex_det.config.checks import check_config
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.device import check_device, default_device, device_of_file
+from virtex_det.config.files import read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
-from virtex_det.config.yaml_files import read_config_file
 from virtex_det.errors import UserError
 
 # What merging a key or value that does not fit raises.

@@ -1,7 +1,5 @@
 """Running things: the trainer, evaluation, processes and run folders."""
 
-from typing import Any
-
 from virtex_det.config import load_config
 from virtex_det.engine.evaluate import evaluate, load_trained
 from virtex_det.engine.launch import launch, with_one_screen_errors
@@ -22,12 +20,3 @@ __all__ = [
     "watching_each_other",
     "with_one_screen_errors",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Let scripts import Predictor from where it used to be."""
-    if name == "Predictor":
-        from virtex_det.inference import Predictor
-
-        return Predictor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

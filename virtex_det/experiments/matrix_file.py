@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from virtex_det.config import read_yaml
 from virtex_det.errors import UserError
 from virtex_det.experiments.matrix import Matrix, Pretraining
+from virtex_det.yaml_files import read_yaml
 
 _FORM = """Expected:
 title: TEXT

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
-from virtex_det.config import load_config, parse_yaml, plain_leaves, read_yaml
+from virtex_det.config import load_config, plain_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
 from virtex_det.engine.preflight import check_weights as check_weights_fit
@@ -19,6 +19,7 @@ from virtex_det.experiments.runs import Run
 from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
+from virtex_det.yaml_files import parse_yaml, read_yaml
 
 # What differs between the runs that share a config; a part of the data may scale the schedule, so it is in the config.
 PER_CELL = tuple(key for key, origin in OF_MATRIX.items() if origin in ("start", "seed"))

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from virtex_det.config import read_yaml
 from virtex_det.errors import UserError
+from virtex_det.yaml_files import read_yaml
 
 CATALOG = Path(__file__).with_name("catalog.yaml")
 

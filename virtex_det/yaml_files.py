@@ -1,7 +1,5 @@
-"""YAML from users, read within bounds: plain values only, each key once, and config files with their ``_BASE_``."""
+"""YAML from users, read within bounds: plain values only, and each key once."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from virtex_det.files import read_regular
 MAX_BYTES = 4 << 20
 MAX_VALUES = 200_000  # an alias counts as all that it repeats
 MAX_DEPTH = 50
-MAX_BASES = 100  # files that a config is made of
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
 
 
@@ -55,71 +52,6 @@ def parse_yaml(content: str | bytes, where: str) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
         reason = _in_one_screen(error)
         raise UserError(f"{where} cannot be read as plain YAML: {reason}") from error
-
-
-def read_config_file(path: str | Path) -> dict[str, Any]:
-    """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files only.
-
-    ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, and ``~`` is the user's
-    folder.
-
-    Raises:
-        UserError: a file is not as ``read_yaml`` wants it or not a mapping; bases are in a circle, more than MAX_BASES,
-            or addresses.
-    """
-    return _read_config(Path(path), (), iter(range(MAX_BASES)))
-
-
-def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dict[str, Any]:
-    real = os.path.realpath(path)
-    if real in above:
-        circle = " -> ".join([*above[above.index(real) :], real])
-        raise UserError(f"_BASE_ leads in a circle: {circle}\nTake _BASE_ out of one of them.")
-    if next(left, None) is None:
-        raise UserError(f"{(*above, real)[0]} is made of more than {MAX_BASES} _BASE_ files, the most that are read.")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no config: expected lines of KEY: VALUE, found {_short(content)}.")
-    _check_keys(content, path)
-    merged: dict[str, Any] = {}
-    for base in _bases(content, path):
-        _merge(_read_config(base, (*above, real), left), merged, base)
-    _merge({key: value for key, value in content.items() if key != "_BASE_"}, merged, path)
-    return merged
-
-
-def _check_keys(content: dict[Any, Any], path: Path) -> None:
-    for key, value in content.items():
-        if not isinstance(key, str):
-            raise UserError(f"{path}: the key {_short(key)} is not text. Config keys are names such as MODEL.")
-        if isinstance(value, dict):
-            _check_keys(value, path)
-
-
-def _bases(content: dict[str, Any], path: Path) -> list[Path]:
-    named = content.get("_BASE_", [])
-    names = named if isinstance(named, list) else [named]
-    for name in names:
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise UserError(
-                f"{path}: _BASE_ is {_short(named)}; expected the name of a config file, or a list of them."
-            )
-        if "://" in name:
-            raise UserError(
-                f"{path}: _BASE_ is the address {_short(name)}, and configs are read from local files only. "
-                "Fetch the file, look at it, and name it here."
-            )
-    return [path.parent / os.path.expanduser(name) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)
-
-
-def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:
-    for key, value in upper.items():
-        if isinstance(value, dict) and key in lower:
-            if not isinstance(lower[key], dict):
-                raise UserError(f"{path}: {key} holds keys, and the _BASE_ has the value {_short(lower[key])} there.")
-            _merge(value, lower[key], path)
-        else:
-            lower[key] = value
 
 
 def _check_size(content: str | bytes) -> None:
@@ -175,7 +107,7 @@ def _refuse_repeated_keys(loader: Any, node: yaml.Node, done: set[int]) -> None:
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             name = loader.construct_object(key)
             if name in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: {_short(name)} stands twice")
+                raise ValueError(f"line {key.start_mark.line + 1}: {shortened(name)} stands twice")
             seen.add(name)
         _refuse_repeated_keys(loader, value, done)
 
@@ -185,6 +117,7 @@ def _in_one_screen(error: Exception) -> str:
     return "\n".join(lines) or type(error).__name__
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Return a value as Python writes it, cut to what a message has room for."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

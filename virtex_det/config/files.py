@@ -1,0 +1,77 @@
+"""Config files with their ``_BASE_``, read as Detectron2 reads them but as plain values, and from local files only."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from virtex_det.errors import UserError
+from virtex_det.yaml_files import read_yaml, shortened
+
+MAX_BASES = 100  # files that a config is made of
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files only.
+
+    ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, and ``~`` is the user's
+    folder.
+
+    Raises:
+        UserError: a file is not as ``read_yaml`` wants it or not a mapping; bases are in a circle, more than MAX_BASES,
+            or addresses.
+    """
+    return _read_config(Path(path), (), iter(range(MAX_BASES)))
+
+
+def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dict[str, Any]:
+    real = os.path.realpath(path)
+    if real in above:
+        circle = " -> ".join([*above[above.index(real) :], real])
+        raise UserError(f"_BASE_ leads in a circle: {circle}\nTake _BASE_ out of one of them.")
+    if next(left, None) is None:
+        raise UserError(f"{(*above, real)[0]} is made of more than {MAX_BASES} _BASE_ files, the most that are read.")
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no config: expected lines of KEY: VALUE, found {shortened(content)}.")
+    _check_keys(content, path)
+    merged: dict[str, Any] = {}
+    for base in _bases(content, path):
+        _merge(_read_config(base, (*above, real), left), merged, base)
+    _merge({key: value for key, value in content.items() if key != "_BASE_"}, merged, path)
+    return merged
+
+
+def _check_keys(content: dict[Any, Any], path: Path) -> None:
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {shortened(key)} is not text. Config keys are names such as MODEL.")
+        if isinstance(value, dict):
+            _check_keys(value, path)
+
+
+def _bases(content: dict[str, Any], path: Path) -> list[Path]:
+    named = content.get("_BASE_", [])
+    names = named if isinstance(named, list) else [named]
+    for name in names:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise UserError(
+                f"{path}: _BASE_ is {shortened(named)}; expected the name of a config file, or a list of them."
+            )
+        if "://" in name:
+            raise UserError(
+                f"{path}: _BASE_ is the address {shortened(name)}, and configs are read from local files only. "
+                "Fetch the file, look at it, and name it here."
+            )
+    return [path.parent / os.path.expanduser(name) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)
+
+
+def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:
+    for key, value in upper.items():
+        if isinstance(value, dict) and key in lower:
+            if not isinstance(lower[key], dict):
+                found = shortened(lower[key])
+                raise UserError(f"{path}: {key} holds keys, and the _BASE_ has the value {found} there.")
+            _merge(value, lower[key], path)
+        else:
+            lower[key] = value
