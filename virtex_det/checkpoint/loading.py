@@ -53,7 +53,7 @@ class LoadReport(NamedTuple):
     unused: tuple[str, ...] = ()  # names in the file that went nowhere
     sha256: str = ""  # of the file
     path: str = ""  # as the config gave it
-    partial: bool = False  # less than was required, by permission
+    partial: bool = False  # less than was required, as ALLOW_PARTIAL_WEIGHTS permits
     note: str = ""  # what is to know of the family
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
     choice: str = ""  # which other networks the file has, and why this one was taken

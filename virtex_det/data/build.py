@@ -45,7 +45,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SkipCountingLoader:
     """Build the endless loader of training batches that DATASETS, DATALOADER and INPUT describe.
 
     With SEED set, batch k holds the same pixels and captions in every run of a config, whatever the number of workers
-    and of processes (theirs together are one process's), and whether resumed or not. Unlike in Detectron2's loader the
+    and of processes, which share the batch, and whether resumed or not. Unlike in Detectron2's loader the
     sampler runs once, in this process, and not in each worker once per image of a batch: that makes a late start cheap.
 
     Shards are shared out to processes and workers, so there it is so for equal numbers of these. With

@@ -211,5 +211,5 @@ def _checked(content: Any) -> ConceptSet:
     if not is_listed or len({*parts}) < len(parts):
         raise ValueError(f"its parts_of_speech {parts!r:.80} are not of {', '.join(PARTS_OF_SPEECH)}, each once")
     if wrong is not None or not concepts or not is_name(sha256):
-        raise ValueError(f"{wrong or 'its hash or its list of concepts'} is not as it should be")
+        raise ValueError(f"{wrong or 'its hash or its list of concepts'} is invalid")
     return ConceptSet(sha256, parts, concepts)

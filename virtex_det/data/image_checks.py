@@ -13,7 +13,7 @@ from virtex_det.utils import map_in_threads
 
 # So many images of a training set are looked at, and so many of them read whole.
 _LOOKED_AT, _READ_WHOLE = 1000, 8
-# Of these a part may be of a kind that is not read, or of another size than annotated; more are no accident.
+# Of these a part may be of a kind that is not read, or of another size than annotated; more is an error.
 _SHARE_OF_A_KIND = 0.1
 _DAMAGE = ("image cannot be read", "image file is missing")
 _SHOWN = 3

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 # Key of an example under which what was left out on the way to it comes from the loader's worker.
 LEFT_OUT = "left_out"
-# More in a row than this are no accident.
+# More broken files in a row than this end a run.
 LONGEST_RUN = 100
 _SHOWN = 10
 _CHECK_THE_DISK = "Check the disk, and that DETECTRON2_DATASETS and the names under DATASETS are what you mean."

@@ -1,4 +1,4 @@
-"""The images that a config trains on, of whole data sets or a part of them, and what a record tells of these."""
+"""The images that a config trains on, whole data sets or a fraction, and how a record describes them."""
 
 import hashlib
 import logging

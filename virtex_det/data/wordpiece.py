@@ -10,7 +10,7 @@ from virtex_det.errors import UserError
 
 
 class WordPieceTokenizer:
-    """Captions to BERT's token ids and back, with the face of SentencePieceTokenizer.
+    """Captions to BERT's token ids and back, with the methods of SentencePieceTokenizer.
 
     [CLS] and [SEP] are the boundaries. In BERT-base padding is 0, as in ours; the unknown piece is 100.
     """
@@ -98,5 +98,5 @@ def tokenizer_sha256(source: str) -> str:
 
 
 def is_sentencepiece(source: str) -> bool:
-    """Return whether a tokenizer is named that is none of BERT's; an empty name is taken for one that was forgotten."""
+    """Return whether a name is not that of a BERT; an empty name, a forgotten tokenizer, counts as SentencePiece."""
     return not source or source.endswith(".model") or Path(source).is_file()

@@ -56,7 +56,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         The full config, frozen; also written to ``config.yaml`` in a new run folder, beside the tokenizer and its like.
 
     Raises:
-        UserError: for a config or a run folder that cannot be meant.
+        UserError: the config is invalid, or the run folder holds another run.
     """
     cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
     goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()

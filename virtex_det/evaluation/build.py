@@ -51,9 +51,9 @@ def check_metrics_library(cfg: CfgNode) -> None:
 
 
 def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool) -> DatasetEvaluator:
-    """Return Detectron2's own evaluator, over pycocotools or lvis, after a look at whether it can use the annotations.
+    """Return Detectron2's own evaluator, over pycocotools or lvis, once the annotations are checked for it.
 
-    Without that look a lacking field or a polygon that is none ends in a KeyError, a wrong number or a crash.
+    Unchecked, a missing field or an invalid polygon ends in a KeyError, a wrong number or a crash.
     """
     truth = read_truth(dataset_name, output_folder)
     if masks and isinstance(truth, GroundTruth):

@@ -111,7 +111,7 @@ class Job(Protocol):
     """A run at work."""
 
     def is_running(self) -> bool:
-        """Say whether it is, or waits to be."""
+        """Return whether the run is at work or waits in a queue."""
 
     def failure(self) -> str:
         """Return what went wrong with a job that has ended, "" where nothing did."""

@@ -125,7 +125,7 @@ def write_ids(path: str | Path, manifest: Manifest) -> None:
 def write_index_file(path: str | Path, sets: Mapping[str, Dicts], parts: Iterable[Part]) -> None:
     """Write parts in Unbiased Teacher's form, which other projects read as well.
 
-    It counts images without annotations for nothing and rounds down, so a part is here the first images of our ranking
+    It does not count images without annotations, and rounds down, so a part is here the first images of our ranking
     of those with annotations: mostly the images that the other forms name, and not quite as many.
 
     Args:

@@ -124,7 +124,7 @@ class AveragePrecision:
         return file.getvalue()
 
     def merge_states(self, states: Iterable[bytes]) -> None:
-        """Become the union of what several processes saw; what this one saw counts if its state is among them.
+        """Replace what this process saw by what all processes saw, itself included if its state is given.
 
         Raises:
             UserError: an image that several saw.

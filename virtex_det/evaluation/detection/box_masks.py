@@ -185,7 +185,7 @@ class UnpastedMasks(nn.Module):
 
     @staticmethod
     def of(model: nn.Module, bf16: bool = False) -> nn.Module:
-        """Return a model so wrapped, taken out of DDP; one that is no R-CNN of Detectron2's own kind as it is."""
+        """Wrap a Detectron2 R-CNN, without its DDP; return any other model unchanged."""
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         if isinstance(inner, GeneralizedRCNN) and type(inner).inference is GeneralizedRCNN.inference:
             return UnpastedMasks(inner, bf16)

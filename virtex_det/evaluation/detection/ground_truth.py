@@ -36,7 +36,7 @@ _IMAGE_FIELDS = {
 _CATEGORY_FIELDS = {"coco": ("id", "name"), "lvis": ("id", "name", "frequency")}
 _ADVICE = {
     "coco": "COCO's numbers need it: area in pixels, iscrowd 0 for a single object.",
-    "lvis": "LVIS's numbers need it; without it they would be others. A file of COCO's form is of the style coco.",
+    "lvis": "LVIS's numbers depend on it. Evaluate a file in COCO's format as coco.",
 }
 
 

@@ -14,7 +14,7 @@ from virtex_det.utils import replacing
 
 
 class Part(NamedTuple):
-    """What one process leaves on disk: all that goes to the main process over the network."""
+    """The files of one process; only their paths and counts go over the network to the main process."""
 
     entries: Path
     states: dict[str, Path]  # by task

@@ -163,7 +163,7 @@ class VOCAveragePrecision:
         return file.getvalue()
 
     def merge_states(self, states: Iterable[bytes]) -> None:
-        """Become the union of what several processes saw; what this one saw counts if its state is among them."""
+        """Replace what this process saw by what all processes saw, itself included if its state is given."""
         self._parts, self._seen, self._findings = [], set(), Findings()
         for state in states:
             with np.load(io.BytesIO(state), allow_pickle=False) as columns:

@@ -33,7 +33,7 @@ class LocTexModel(ImageModel):
     Besides, the attention of each token over the image's cells learns to be where the narrator pointed while saying
     it. Without that loss no trace is needed, and any captions serve.
 
-    What the paper is not known to say, and so ours: a caption's feature is the mean over its tokens, boundaries
+    Our choice, where we do not know the paper's: a caption's feature is the mean over its tokens, boundaries
     included; negatives come from the batch of all processes, from no queue; the contrastive loss is the mean of its two
     directions; all localised feature maps share one embedding of tokens.
 
