@@ -42,7 +42,7 @@ from virtex_det.engine import Trainer, load_config
 from virtex_det.engine.performance import tune_process
 from virtex_det.errors import UserError
 
-CONFIG = Path(__file__).parents[1] / "configs/detectron2/coco_segm_default_init_2x.yaml"
+CONFIG = "detectron2/coco_segm_default_init_2x.yaml"
 STOCK, SAME_RESULTS, BF16 = "detectron2", "virtex_det", "virtex_det, MODEL.BF16"
 TUNED = " + allocator"
 JOBS = ("training step", "inference")
@@ -100,7 +100,7 @@ class Detector:
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default=str(CONFIG), metavar="FILE", help="of a detector (default: COCO 2x)")
+    parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="of a detector (default: COCO 2x)")
     parser.add_argument("--rounds", type=int, default=5, help="over all detectors (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on CPU (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="images in a training step (default: %(default)s)")

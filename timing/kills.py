@@ -38,7 +38,6 @@ from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, argument_parser, setup, with_one_screen_errors
 from virtex_det.engine.launch import launch_processes
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 TIMES = {"time", "data_time", "rank_data_time", "eta_seconds", "training_seconds"}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
@@ -212,7 +211,7 @@ def train(kind: str, work: Path, folder: Path) -> None:
     register_builtin_datasets(work)
     files = ("INPUT.CAPTION.TOKENIZER", work / "vocabulary.model", "INPUT.CAPTION.CONCEPTS", work / "concepts.json")
     words = (*TINY, *KINDS[kind].options, *(files if KINDS[kind].config.startswith("pretrain") else ()))
-    config = ("--resume", "--config-file", CONFIGS / KINDS[kind].config)
+    config = ("--resume", "--config-file", KINDS[kind].config)
     cfg: CfgNode = setup(argument_parser().parse_args([*map(str, (*config, *words, "OUTPUT_DIR", folder))]))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)

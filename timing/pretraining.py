@@ -34,7 +34,6 @@ from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "pretrain"
 REFERENCE = "bicaptioning"
 PUBLISHED = {
     REFERENCE: "_base_bicaptioning_R_50_L1_H1024.yaml",
@@ -76,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
         draw(folder, args.images or images, side)
         steps, loads = {}, {}
         for method, file in methods.items():
-            cfg = on_scenes(load_config(str(CONFIGS / file), []), folder)
+            cfg = on_scenes(load_config(f"pretrain/{file}", []), folder)
             loads[method] = batch_loader(cfg)
             steps[method] = training_step(cfg, loads[method]())
         rows = compare(measure(steps, args.rounds, "steps"), measure(loads, args.rounds, "loading"))

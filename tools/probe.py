@@ -14,7 +14,6 @@ replace, and leaves a result record in OUTPUT_DIR. The last two train as tools/t
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from virtex_det.config.help import key_help
 from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
@@ -53,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             epilog=key_help(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        probe.set_defaults(config_file=str(Path(__file__).resolve().parents[1] / "configs" / "probes" / config))
+        probe.set_defaults(config_file=f"probes/{config}")
         if name == "voc07":
             probe.add_argument("--costs", type=_costs, default=COSTS, help="separated by commas (default: %(default)s)")
             probe.add_argument("--folds", type=_folds, default=FOLDS, help="of cross-validation (default: %(default)s)")

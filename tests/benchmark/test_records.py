@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import subprocess
 
 import pytest
 
+from virtex_det.benchmark import records
 from virtex_det.benchmark.records import ResultRecord, read_records, record_from
 from virtex_det.errors import UserError
 
@@ -132,3 +134,13 @@ def test_a_number_that_json_does_not_have_is_not_written(make_record, tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         make_record(float("nan")).write(tmp_path)
     assert read_records(tmp_path) == []
+
+
+def test_code_installed_below_another_repository_is_not_of_it(tmp_path, monkeypatch):
+    package = tmp_path / "venv" / "virtex_det"
+    package.mkdir(parents=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+    assert records.code_revision() == "unknown"

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from virtex_det.config import get_cfg, load_config
-from virtex_det.config.files import MAX_BASES, read_config_file
+from virtex_det.config.files import MAX_BASES, find_config, packaged_config, read_config_file
 from virtex_det.errors import UserError
 
 ODD_CONFIGS = {
@@ -101,3 +101,45 @@ def test_a_config_of_an_earlier_version_is_converted(tmp_path):
     (tmp_path / "new.yaml").write_text("_BASE_: old.yaml\nSEED: 3\n")
     cfg = load_config(str(tmp_path / "new.yaml"), [])
     assert (cfg.VERSION, cfg.SEED) == (2, 3)
+
+
+def test_a_config_of_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("detectron2/coco_segm_default_init_2x.yaml", "configs/detectron2/coco_segm_default_init_2x.yaml"):
+        assert load_config(name, []).SOLVER.MAX_ITER == 180_000
+
+
+def test_a_local_file_of_the_same_name_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2" / "scenes_segm.yaml").write_text("SEED: 7\n")
+    (tmp_path / "mine.yaml").write_text("_BASE_: detectron2/scenes_segm.yaml\n")
+    assert load_config("detectron2/scenes_segm.yaml", []).SEED == 7
+    assert load_config("mine.yaml", []).SEED == 7
+
+
+def test_a_base_may_be_a_config_of_the_package(tmp_path):
+    (tmp_path / "mine.yaml").write_text("_BASE_: detectron2/scenes_segm.yaml\nSOLVER: {MAX_ITER: 3}\n")
+    cfg = load_config(str(tmp_path / "mine.yaml"), [])
+    assert (cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN) == (3, ("scenes_train",))
+
+
+@pytest.mark.parametrize("name", ["../outside.yaml", "detectron2/../../outside.yaml"])
+def test_no_name_leads_out_of_the_configs_of_the_package(name, tmp_path, monkeypatch):
+    (tmp_path / "package/configs/detectron2").mkdir(parents=True)
+    (tmp_path / "package/outside.yaml").touch()
+    monkeypatch.setattr("virtex_det.config.files.CONFIGS", tmp_path / "package/configs")
+    monkeypatch.chdir(tmp_path)
+    assert packaged_config(name).is_file()
+    with pytest.raises(UserError, match="no config file"):
+        find_config(name)
+
+
+def test_a_name_of_no_config_gets_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"no config file detectron2/scene_segm.yaml. The nearest: detectron2/scenes_seg"
+    ):
+        load_config("detectron2/scene_segm.yaml", [])
+    with pytest.raises(UserError, match=f"no config file {'x' * 300}"):
+        load_config("x" * 5000, [])

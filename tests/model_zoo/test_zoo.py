@@ -9,6 +9,7 @@ from detectron2.utils.file_io import PathManager
 
 from tests.model_zoo.conftest import PAYLOAD
 from virtex_det import model_zoo
+from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import zoo
 from virtex_det.model_zoo.catalog import catalog, find
@@ -17,7 +18,7 @@ NAME = "bicaptioning_R_50_L1_H2048"
 
 
 def test_every_record_has_a_config_that_exists():
-    assert all((zoo.CONFIGS / record.config).is_file() for record in catalog())
+    assert all(packaged_config(record.config).is_file() for record in catalog())
 
 
 def test_a_config_has_the_network_and_pixels_of_its_weights():

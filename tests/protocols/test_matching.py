@@ -179,7 +179,7 @@ def edited_repository(tmp_path, monkeypatch, request):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     path = tmp_path / "configs/detectron2/coco_segm_default_init_2x.yaml"
     request.param(path)
-    monkeypatch.setattr(protocol_module, "ROOT", tmp_path)
+    monkeypatch.setattr("virtex_det.config.files.CONFIGS", tmp_path / "configs")
     caches = (protocol_module._protocol_settings, protocol_module._protocol_configs)
     for cached in caches:
         cached.cache_clear()

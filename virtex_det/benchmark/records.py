@@ -247,16 +247,16 @@ def describe_hardware() -> dict[str, Any]:
 
 def code_revision() -> str:
     """Return the git commit of this package, with ``-dirty`` after uncommitted changes; "unknown" outside a clone."""
-    root = Path(__file__).resolve().parents[2]
     try:
-        return subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # installed below another repository, it is not of it
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _cpu_name() -> str:

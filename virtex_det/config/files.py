@@ -1,5 +1,6 @@
-"""Config files with their ``_BASE_``, read as Detectron2 reads them but as plain values, and from local files only."""
+"""Config files, the user's and those of the package, with their ``_BASE_``: plain values, from local files only."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +9,52 @@ from typing import Any
 from virtex_det.errors import UserError
 from virtex_det.yaml_files import read_yaml, shortened
 
+CONFIGS = Path(__file__).parents[1].joinpath("configs").resolve()  # of the package
 MAX_BASES = 100  # files that a config is made of
+
+
+def find_config(name: str | Path, what: str = "config file") -> Path:
+    """Return the file that a name stands for: one here, otherwise one that comes with virtex_det.
+
+    Args:
+        name: a path, or such as ``detectron2/coco_segm_default_init_2x.yaml``; ``configs/`` may stand before it.
+        what: it is, for the message.
+
+    Raises:
+        UserError: there is neither; names the nearest.
+    """
+    path = _find(name, Path())
+    if not os.path.isfile(path):  # noqa: PTH113  (Path's raises for a name that is too long)
+        raise UserError(f"There is no {what} {name}.{_nearest_to(name)}")
+    return path
+
+
+def packaged_config(name: str | Path) -> Path:
+    """Return where a config of the package lies; its name may begin with ``configs/``."""
+    return CONFIGS / str(name).removeprefix("configs/")
+
+
+def _find(name: str | Path, folder: Path) -> Path:
+    """Return the path of a name in a folder, or in the package where the folder has none."""
+    path, packaged = folder / name, packaged_config(name)
+    may_be_packaged = not Path(name).is_absolute() and ".." not in Path(name).parts
+    if may_be_packaged and not os.path.exists(path) and os.path.isfile(packaged):  # noqa: PTH110, PTH113
+        return packaged
+    return path
+
+
+def _nearest_to(name: str | Path) -> str:
+    beside = [str(path) for path in Path(name).parent.glob("*.yaml")]
+    packaged = [str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name[0] != "_"]
+    nearest = difflib.get_close_matches(str(name)[:1000], [*beside, *packaged], n=3, cutoff=0.5)
+    return f" The nearest: {', '.join(nearest)}" if nearest else f" Those of virtex_det lie in {CONFIGS}."
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
     """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files only.
 
-    ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, and ``~`` is the user's
-    folder.
+    ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, or else a config of the
+    package, and ``~`` is the user's folder.
 
     Raises:
         UserError: a file is not as ``read_yaml`` wants it or not a mapping; bases are in a circle, more than MAX_BASES,
@@ -63,7 +102,7 @@ def _bases(content: dict[str, Any], path: Path) -> list[Path]:
                 f"{path}: _BASE_ is the address {shortened(name)}, and configs are read from local files only. "
                 "Fetch the file, look at it, and name it here."
             )
-    return [path.parent / os.path.expanduser(name) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)
+    return [_find(os.path.expanduser(name), path.parent) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)
 
 
 def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:

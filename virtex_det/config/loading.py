@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from virtex_det.config.checks import check_config
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.device import check_device, default_device, device_of_file
-from virtex_det.config.files import read_config_file
+from virtex_det.config.files import find_config, read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
 from virtex_det.errors import UserError
@@ -99,9 +99,7 @@ def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
-    if not Path(config_file).is_file():
-        raise UserError(f"There is no config file {config_file}. Those that come with virtex_det lie under configs/.")
-    given = CfgNode(read_config_file(config_file))
+    given = CfgNode(read_config_file(find_config(config_file)))
     try:
         _merge_version(cfg, given, config_file)
     except _DOES_NOT_FIT as error:

@@ -13,14 +13,15 @@ import sys
 import time
 from pathlib import Path
 
+from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
 from virtex_det.experiments import Matrix, Pretraining, report
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import ROOT, train_all
 from virtex_det.utils import write_atomically
 
-PRETRAIN_CONFIG = Path("configs/pretrain/scenes_bicaptioning.yaml")
-FINETUNE_CONFIG = Path("configs/detectron2/scenes_segm.yaml")
+PRETRAIN_CONFIG = packaged_config("pretrain/scenes_bicaptioning.yaml")
+FINETUNE_CONFIG = packaged_config("detectron2/scenes_segm.yaml")
 NOTES = (
     "Tuned for neither side: detector and fine-tuning. The pretraining recipe and the wording of the captions were "
     "chosen so that minutes suffice.",
@@ -104,8 +105,8 @@ def demo_matrix(folder: Path, size: DemoSize) -> Matrix:
     return Matrix(
         title="Captions in, AP out",
         output=folder,
-        protocols={"scenes": ROOT / FINETUNE_CONFIG},
-        starts={"random": "", "captions": Pretraining(ROOT / PRETRAIN_CONFIG, seed=0, options=pretraining)},
+        protocols={"scenes": FINETUNE_CONFIG},
+        starts={"random": "", "captions": Pretraining(PRETRAIN_CONFIG, seed=0, options=pretraining)},
         fractions=size.fractions,
         seeds=size.seeds,
         baseline="random",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from virtex_det.config.files import find_config
 from virtex_det.errors import UserError
 from virtex_det.experiments.matrix import Matrix, Pretraining
 from virtex_det.yaml_files import read_yaml
@@ -25,13 +26,12 @@ _START_KEYS = ("pretrain", "seed", "options")
 
 
 def read_matrix(path: str | Path) -> Matrix:
-    """Read a matrix; its paths are relative to where the command is started.
+    """Read a matrix, the user's or one of the package; its paths are relative to where the command is started.
 
     Raises:
         UserError: there is no such file, or it is not of the form.
     """
-    if not Path(path).exists():
-        raise UserError(f"There is no matrix {path}. Those that come with virtex_det: configs/benchmarks/")
+    path = find_config(path, "matrix")
     try:
         return _matrix(read_yaml(path))
     except (UserError, KeyError, TypeError, ValueError) as error:

@@ -32,9 +32,6 @@ def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
     Raises:
         UserError: there is no such file, or a key or value that does not fit.
     """
-    if not path.is_file():
-        nearest = _nearest(str(path), [str(other) for other in path.parent.glob("*.yaml")])
-        raise UserError(f"There is no config file {path}.{nearest}")
     return load_config(str(path), list(options))
 
 

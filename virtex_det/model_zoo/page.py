@@ -14,12 +14,12 @@ from virtex_det.escaping import in_inline_code, in_markdown
 from virtex_det.model_zoo.catalog import Record, catalog
 from virtex_det.utils import render_markdown
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "MODEL_ZOO.md"
+PAGE = Path("MODEL_ZOO.md")  # in a clone
+RESULTS = Path("results")
 _OF_ADDRESSES = "/:?=&%#~+@!$,;*'"  # not the brackets, bars and blanks that would end a link or a cell
 
 
-def render(results: Path = ROOT / "results") -> str:
+def render(results: Path = RESULTS) -> str:
     """Return the page.
 
     Args:

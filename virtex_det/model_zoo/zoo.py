@@ -1,7 +1,6 @@
 """Configs and models for published weights by name, after Detectron2's model zoo."""
 
 import logging
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -9,23 +8,19 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from virtex_det.config import get_cfg
+from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import find
 from virtex_det.model_zoo.handler import PREFIX
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def get_config_file(name: str) -> str:
     """Return the path of the config that goes with the weights of a name.
 
     Raises:
-        UserError: for an unknown name, and where virtex_det was installed without its configs.
+        UserError: for an unknown name.
     """
-    path = CONFIGS / find(name).config
-    if not path.is_file():
-        raise UserError(f"There is no config {path}. The configs are part of a clone of virtex_det; install from one.")
-    return str(path)
+    return str(packaged_config(find(name).config))
 
 
 def get_config(name: str, trained: bool = False) -> CfgNode:

@@ -17,7 +17,7 @@ class Protocol:
         id: what records, tables and pages call it.
         paper: where it comes from; "this package" for our own.
         section: of the paper, or the public file that it was read in.
-        config: path of the config that follows it, from the root of the repository.
+        config: the config of the package that follows it.
         settings: what that config sets, as eight digits of a hash: a config edited since is another protocol.
         dataset_version: the data in words.
         train_images: images of the whole training set, for epochs; None where it depends on how the set was made.

@@ -3,19 +3,18 @@
 import json
 import logging
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
+from virtex_det.config.files import packaged_config
 from virtex_det.config.mappers import mapper_name
 from virtex_det.config.roles import IN_PROTOCOL, Role, is_read, keys_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import Protocol, protocols
 
-ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 3  # departures that an id spells out
 
 # What a run may set without leaving its protocol.
@@ -89,7 +88,7 @@ def _protocol_configs() -> dict[str, CfgNode]:
     found = {}
     for name, protocol in protocols().items():
         try:
-            cfg = load_config(str(ROOT / protocol.config), [])
+            cfg = load_config(str(packaged_config(protocol.config)), [])
             fault = "" if settings_digits(cfg) == protocol.settings else f"{protocol.config} has been edited."
         except UserError as error:
             fault = str(error)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.config import load_config
+from virtex_det.config.files import packaged_config
 from virtex_det.protocols.card import protocol_card
 from virtex_det.protocols.catalog import protocols
 from virtex_det.protocols.matching import FREE, SHOWN
 from virtex_det.utils import render_markdown
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "protocols.md"
+PAGE = Path("docs/protocols.md")  # in a clone
 
 
 def render() -> str:
@@ -18,7 +18,7 @@ def render() -> str:
     return render_markdown(
         Path(__file__).with_name("page.md.j2"),
         protocols=protocols().values(),
-        cards={name: protocol_card(load_config(str(ROOT / p.config), [])) for name, p in protocols().items()},
+        cards={name: protocol_card(load_config(str(packaged_config(p.config)), [])) for name, p in protocols().items()},
         published={name: [_row(result) for result in published_for(name)] for name in protocols()},
         free=sorted(FREE),
         shown=SHOWN,
