@@ -27,6 +27,13 @@ def train(cfg, *, resume: bool = False) -> Trainer:
     return trainer
 
 
+# It remembers a number outside its tensors.
+RETINANET = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
+RETINANET += ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
+RETINANET += ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
+RETINANET += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
+
+
 def assert_same(one: Path, other: Path, checkpoint: str = "model_final.pth") -> None:
     assert_equal(*(torch.load(folder / checkpoint, weights_only=True) for folder in (one, other)))
     assert logged(one) == logged(other)
@@ -81,11 +88,7 @@ def test_a_detector_that_samples_proposals_is_bit_equal(detector_cfg, resumed):
 
 
 def test_a_model_that_remembers_numbers_outside_its_tensors_is_bit_equal(detector_cfg, resumed):
-    head = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
-    maps = ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
-    sizes = ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
-    options = ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
-    assert_same(*resumed(detector_cfg, *head, *maps, *sizes, *options, "SOLVER.CHECKPOINT_PERIOD", 2))
+    assert_same(*resumed(detector_cfg, *RETINANET, "SOLVER.CHECKPOINT_PERIOD", 2))
 
 
 @pytest.mark.parametrize("checkpoint", ["model_0000019.pth", "model_0000021.pth", "model_final.pth"])

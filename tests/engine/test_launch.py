@@ -163,3 +163,30 @@ def test_a_thread_that_frees_what_a_group_has_sent_ends_before_python_does(tmp_p
     words = [sys.executable, "-W", "ignore", "-c", _GROUP_OF_ONE, str(tmp_path / "store")]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "ended after 32 bytes\n"), done.stderr
+
+
+_SIGNALLED_EARLY = """
+import argparse, os, signal, sys, time
+import torch
+from virtex_det.engine import launch
+
+if __name__ == "__mp_main__":  # a process that has just been started
+    os.kill(os.getppid() if sys.argv[1] == "parent" else os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+elif __name__ == "__main__":
+    torch.cuda.device_count = lambda: 2
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch(print, args)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receiver", ["parent", "child"])
+def test_a_signal_before_the_processes_can_obey_it_is_called_by_its_name(tmp_path, receiver):
+    program = tmp_path / "program.py"
+    program.write_text(_SIGNALLED_EARLY)
+    ended = subprocess.run([sys.executable, "-W", "ignore", program, receiver], capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("interrupted by SIGTERM; what was saved stays. To go on: python ") and "--resume" in last
+    assert "SIGKILL" not in ended.stderr and "Traceback" not in ended.stderr

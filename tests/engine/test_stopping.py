@@ -10,9 +10,11 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from tests.engine.test_exact_resume import assert_same
+from tests.engine.test_exact_resume import RETINANET, assert_same
 from virtex_det.engine import Trainer, with_one_screen_errors
 from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.progress import Progress
+from virtex_det.signals import Stopped
 
 
 class Send(HookBase):
@@ -93,6 +95,48 @@ def test_a_signal_ends_an_evaluation_at_once_and_what_was_trained_is_saved(detec
     assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR))
 
 
+@pytest.fixture
+def send_in_precise_bn(monkeypatch):
+    """Has a SIGTERM come in the middle of the averages of so many steps; then no more."""
+
+    def send(*steps: int) -> None:
+        update = Progress.update
+
+        def update_and_send(progress, done, *rest):
+            update(progress, done, *rest)
+            if progress.what == "precise batch norm" and done == 1:
+                seen.append(1)
+                if len(seen) in steps:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        seen: list[int] = []
+        monkeypatch.setattr(Progress, "update", update_and_send)
+
+    return send
+
+
+@pytest.mark.parametrize("architecture", [(), RETINANET], ids=["mask_rcnn", "retinanet"])
+@pytest.mark.parametrize(("average", "saved"), [(1, "model_0000001"), (2, "model_0000003")])
+def test_a_signal_ends_precise_batch_norm_which_the_resumed_run_computes_anew(
+    detector_cfg, send_in_precise_bn, tmp_path, average, saved, architecture
+):
+    options = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3, "SOLVER.CHECKPOINT_PERIOD", 2)
+    cfg = detector_cfg(*options, *architecture)
+    train(cfg)
+    shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")
+    send_in_precise_bn(average, average + 1)  # and in that of the run that goes on
+    assert end_code(cfg) == 143
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == f"{saved}.pth"
+    assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+    with pytest.raises(Stopped):
+        train(cfg, resume=True)
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == f"{saved}.pth"
+    train(cfg, resume=True)
+    assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR))
+    assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR), "model_0000001.pth")
+    assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR), "model_0000003.pth")
+
+
 def test_a_second_ctrl_c_ends_at_once(long_cfg, monkeypatch):
     monkeypatch.setattr("virtex_det.signals._SAME", -1.0)
     cfg = long_cfg()
@@ -134,3 +178,36 @@ def test_a_signal_to_one_of_several_processes_ends_all_after_the_same_step(long_
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000004.pth"
     printed = capfd.readouterr().err
     assert printed.count("To go on:") == 1 and "Traceback" not in printed
+
+
+def _stop_in_the_evaluation_of_one(cfg) -> None:
+    def test(*args):
+        if comm.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        comm.synchronize()
+
+    Trainer.test = classmethod(test)  # in this process alone
+    train(cfg)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_several_processes_in_an_evaluation_loses_no_step(detector_cfg, capfd):
+    cfg = detector_cfg("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 100)
+    with pytest.raises(SystemExit) as stopped:
+        launch_processes(_stop_in_the_evaluation_of_one, cfg, processes=2)
+    printed = capfd.readouterr().err
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert stopped.value.code == 143
+    assert "Traceback" not in printed
+
+
+def test_an_evaluation_that_fails_loses_no_step(detector_cfg, monkeypatch, tmp_path):
+    cfg = detector_cfg("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 100)
+    train(cfg)
+    shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Trainer, "test", classmethod(lambda *args: 1 / 0))
+        train(cfg)
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000001.pth"
+    train(cfg, resume=True)
+    assert_same(tmp_path / "whole", Path(cfg.OUTPUT_DIR))

@@ -195,7 +195,8 @@ def _add_data_keys(cfg: CN) -> None:
 
 
 def _add_solver_keys(cfg: CN) -> None:
-    # Save a checkpoint when a signal ends the run: Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1, which Slurm sends on request.
+    # Save a checkpoint when a signal ends the run: Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1, which Slurm sends on request;
+    # and when an evaluation during training fails.
     cfg.SOLVER.CHECKPOINT_ON_SIGNAL = True
     # Minutes that the processes of a run wait for one that is stopped or lost before they end; 0 waits as PyTorch does.
     cfg.SOLVER.PROCESS_TIMEOUT = 10.0

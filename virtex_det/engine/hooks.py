@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -17,6 +18,9 @@ from virtex_det.engine.metrics_file import MetricsWriter
 from virtex_det.engine.numbers import Values, changed_numbers, numbers_of, set_numbers
 from virtex_det.engine.progress import Progress
 from virtex_det.engine.run_folder import keep_left_out
+
+if TYPE_CHECKING:
+    from virtex_det.engine.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class PreciseBN(hooks.PreciseBN):
         model: nn.Module,
         data_loader: Iterable,
         num_iter: int,
+        numbers: "Numbers",
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
         """
@@ -42,6 +47,7 @@ class PreciseBN(hooks.PreciseBN):
             model: its batch norm in training mode gets the averages.
             data_loader: endless batches.
             num_iter: how many of these an average is over.
+            numbers: the hook that collects what the model remembers outside its tensors.
             prepare: called before each one, to set the seeds of what the model draws.
         """
         super().__init__(0, model, self._watched(data_loader), num_iter)
@@ -49,8 +55,19 @@ class PreciseBN(hooks.PreciseBN):
         self.progress = Progress("precise batch norm", num_iter)
         self.done = 0
         self.model = model
+        self.numbers = numbers
         self.prepare = prepare
         self.periods = tuple(period for period in periods if period > 0)
+        self.undone = False
+
+    def before_train(self) -> None:
+        """Compute the averages that a signal has left undone, and complete the checkpoint."""
+        if self.undone:
+            trainer = self.trainer
+            trainer.iter = trainer.storage.iter = trainer.start_iter - 1
+            self.update_stats()
+            self.numbers.after_step()
+            trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -58,17 +75,43 @@ class PreciseBN(hooks.PreciseBN):
             self.update_stats()
 
     def update_stats(self) -> None:
-        """Compute the statistics on each rank and pool them."""
+        """Compute the statistics on each rank and pool them; a signal ends it, and training, between two batches."""
         self.prepare()
         self.progress, self.done = Progress("precise batch norm", self.num_iter), 0
-        super().update_stats()
+        model = self.numbers.model
+        buffers, numbers = [(buffer, buffer.clone()) for buffer in model.buffers()], numbers_of(model)
+        try:
+            super().update_stats()
+        except _Interrupted as interrupted:
+            for buffer, value in buffers:
+                buffer.copy_(value)
+            set_numbers(model, numbers)
+            self.numbers.after_step()
+            self.undone = True
+            end_together(self.trainer, interrupted.number, is_saved=False)
+        self.undone = False
         pool_bn_statistics(self.model)
+
+    def state_dict(self) -> dict[str, bool]:
+        return {"undone": True} if self.undone else {}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        self.undone = state_dict["undone"]
 
     def _watched(self, batches: Iterable) -> Iterator:
         for batch in batches:
             self.progress.update(self.done)
+            if number := signal_to_any(self.trainer):
+                raise _Interrupted(number)
             self.done += 1
             yield batch
+
+
+class _Interrupted(Exception):
+    """A signal has asked a process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
@@ -161,13 +204,28 @@ class StopOnSignal(HookBase):
     """Ends training between two steps, in all processes after the same one, when a signal has asked any of them to."""
 
     def after_step(self) -> None:
-        number = max(comm.all_gather(self.trainer.stop.number))
-        if number:
-            self.trainer.stop.number = number
-            try:
-                self.trainer.end(number)
-            finally:
-                comm.synchronize()  # the launcher ends all when one has ended, and the main one still saves
+        if number := signal_to_any(self.trainer):
+            end_together(self.trainer, number)
+
+
+def signal_to_any(trainer: "Trainer") -> int:
+    """Return the signal that has asked any process to end, 0 for none; a collective call."""
+    return max(comm.all_gather(trainer.stop.number))
+
+
+def end_together(trainer: "Trainer", number: int, is_saved: bool = True) -> NoReturn:
+    """End training in all processes because of a signal to one of them; a collective call.
+
+    Args:
+        trainer: of this process.
+        number: of the signal.
+        is_saved: whether the last step, if this is it, has its checkpoint.
+    """
+    trainer.stop.number = number
+    try:
+        trainer.end(number, is_saved)
+    finally:
+        comm.synchronize()  # the launcher ends all when one has ended, and the main one still saves
 
 
 class BrokenImages(HookBase):

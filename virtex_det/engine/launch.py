@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import functools
 import io
 import logging
 import multiprocessing
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
 from detectron2.engine import launch as detectron2_launch
@@ -32,7 +34,7 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
     Under ``torchrun`` (or any launcher that sets ``WORLD_SIZE``) each process joins the group of the environment, with
     NCCL on GPUs and gloo without. Exits with code 1 after printing the message of a :class:`UserError`.
     """
-    with_one_screen_errors(_launch, main, args)
+    with_one_screen_errors(_resumable, functools.partial(_launch, main), args)
 
 
 def with_one_screen_errors(function: Callable[..., object], *args: object) -> None:
@@ -139,8 +141,18 @@ def launch_processes(
     if processes * machines == 1:
         function(*args)
         return
+    asked: list[int] = []  # the signals that came
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        children = multiprocessing.active_children()
+        if not children:
+            raise Stopped(number)
+        asked.append(number)
+        for child in children:
+            child.terminate()
+
     try:
-        with handling(_pass_on):
+        with handling(pass_on):
             detectron2_launch(
                 _one_of_several,
                 processes,
@@ -150,24 +162,27 @@ def launch_processes(
                 args=(os.getpid(), function, *args),
             )
     except ProcessExitedException as error:
-        if error.signal_name:
-            raise UserError(
-                f"Process {error.error_index} of {processes} was ended by {error.signal_name}, and the run with it.\n"
-                "SIGKILL mostly means that the memory was full (`dmesg` tells), or that somebody ended it. Go on with "
-                "--resume."
-            ) from error
-        if error.exit_code != 1 and error.exit_code - 128 not in SIGNALS:
-            raise
-        sys.exit(error.exit_code)  # the process has said what the user can mend
+        _end_like(error, processes, asked)
+    if asked:
+        raise Stopped(asked[0])
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    """Pass a signal on to the processes that were started here; without any, end."""
-    children = multiprocessing.active_children()
-    if not children:
-        raise Stopped(number)
-    for child in children:
-        child.terminate()
+def _end_like(error: ProcessExitedException, processes: int, asked: list[int]) -> NoReturn:
+    """End this process as the first of several has ended, of which this process was ``asked`` to end by signals."""
+    by_signal = signal.Signals[error.signal_name] if error.signal_name else 0
+    if error.exit_code - 128 in SIGNALS:
+        sys.exit(error.exit_code)  # the process has said what becomes of the work
+    if by_signal in SIGNALS or (asked and not by_signal):  # the signal came before the process could obey it
+        raise Stopped(asked[0] if asked else by_signal) from error
+    if by_signal:
+        raise UserError(
+            f"Process {error.error_index} of {processes} was ended by {error.signal_name}, and the run with it.\n"
+            "SIGKILL mostly means that the memory was full (`dmesg` tells), or that somebody ended it. Go on with "
+            "--resume."
+        ) from error
+    if error.exit_code != 1:
+        raise error
+    sys.exit(1)  # the process has said what the user can mend
 
 
 def _one_of_several(parent: int, function: Callable[..., object], *args: object) -> None:

@@ -159,18 +159,27 @@ class Trainer(DefaultTrainer):
             raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
 
-    def end(self, number: int) -> NoReturn:
+    def end(self, number: int, is_saved: bool = True) -> NoReturn:
         """End between two steps because of a signal; save the steps that are done if SOLVER.CHECKPOINT_ON_SIGNAL.
+
+        Args:
+            number: of the signal.
+            is_saved: whether the last step, if this is it, has its checkpoint.
 
         Raises:
             Stopped: always, with what was saved and how to go on.
         """
+        self._save_steps(is_saved)
         done = min(self.iter + 1, self.max_iter)
-        if self.cfg.SOLVER.CHECKPOINT_ON_SIGNAL and self.start_iter < done < self.max_iter:
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         last = self.checkpointer.get_checkpoint_file() or "none"
         state = f"{done} of {self.max_iter} iterations are done, the last checkpoint is {last}"
         raise Stopped(number, f"{state}. To go on: {command('--resume')}")
+
+    def _save_steps(self, last_is_saved: bool = True) -> None:
+        """Save the steps that are done since the run began or was resumed, if SOLVER.CHECKPOINT_ON_SIGNAL."""
+        end = self.max_iter - 1 if last_is_saved else self.max_iter
+        if self.cfg.SOLVER.CHECKPOINT_ON_SIGNAL and self.start_iter <= self.iter < end:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def before_train(self) -> None:
         restore(self.storage, self.recent)
@@ -228,11 +237,12 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         cfg = self.cfg
         on_main = comm.is_main_process()
+        numbers = Numbers(self.checkpointer.model)
         found = [
             hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume has its time, too
             hooks.LRScheduler(),
-            self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
-            Numbers(self.checkpointer.model),
+            self._build_precise_bn(numbers) if cfg.TEST.PRECISE_BN.ENABLED else None,
+            numbers,
             PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
             BrokenImages(cfg.OUTPUT_DIR),
             FirstSteps(period=_LOG_PERIOD) if on_main else None,
@@ -340,10 +350,10 @@ class Trainer(DefaultTrainer):
         if classes and comm.is_main_process():
             keep_classes(self.cfg.OUTPUT_DIR, classes)
 
-    def _build_precise_bn(self) -> PreciseBN:
+    def _build_precise_bn(self, numbers: Numbers) -> PreciseBN:
         periods = (self.cfg.TEST.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        number = self.cfg.TEST.PRECISE_BN.NUM_ITER
-        return PreciseBN(periods, self.model, self._precise_bn_batches(), number, self._seed_precise_bn)
+        number, batches = self.cfg.TEST.PRECISE_BN.NUM_ITER, self._precise_bn_batches()
+        return PreciseBN(periods, self.model, batches, number, numbers, self._seed_precise_bn)
 
     def _seed_precise_bn(self) -> None:
         seed_process(self.cfg.SEED, "precise_bn", self.iter, comm.get_rank())
@@ -367,6 +377,9 @@ class Trainer(DefaultTrainer):
                     results = self.test(self.cfg, self.model)
             except Stopped as stopped:
                 self.end(stopped.number)
+            except Exception:  # of the evaluation, or because another process has ended
+                self._save_steps()
+                raise
             write_records(
                 self.cfg,
                 results,
