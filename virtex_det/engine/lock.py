@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from virtex_det.errors import UserError
 LOCK = ".lock"
 # Names in the environment of a run the folder that whoever started the run keeps locked for it.
 LOCKED = "VIRTEX_DET_LOCKED"
+# Seconds that a lock is waited for: the loader's processes of a run that was just killed hold it a moment longer.
+PATIENCE = 5.0
 
 _kept: list[IO[str]] = []
 
@@ -44,15 +47,30 @@ def _is_lock_of(file: IO[str], folder: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
-def _lock(folder: Path) -> IO[str]:
-    file = (folder / LOCK).open("a+")
+def _take(file: IO[str]) -> bool:
+    """Lock a file unless it is locked; say whether it is this process's now."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read(200).strip() or "process unknown"
-        file.close()
-        raise UserError(f"Another process works in {folder}: {owner}. Wait for it, or end it.") from error
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held_by_another(folder: Path, file: IO[str]) -> UserError:
+    file.seek(0)
+    owner = file.read(200).strip() or "process unknown"
+    file.close()
+    return UserError(f"Another process works in {folder}: {owner}. Wait for it, or end it.")
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / LOCK).open("a+")
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while not _take(file):
+            if time.monotonic() > deadline:
+                raise _held_by_another(folder, file)
+            time.sleep(0.1)
     except OSError:  # a file system without locks
         return file
     file.truncate(0)
