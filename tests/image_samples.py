@@ -189,8 +189,14 @@ def samples() -> dict[str, Sample]:
         "32-bit integers": Sample(
             "tif", tiff(twelve.astype(np.uint32).tobytes(), (32,), 1), twelve_grey, max_value=4095.0
         ),
+        "32-bit integers, the upper half unsigned": Sample(
+            "tif", tiff((ramp * np.uint32(65537)).tobytes(), (32,), 1), ramp_grey, max_value=4294967295.0
+        ),
         "16-bit signed": Sample(
             "tif", tiff(twelve.astype(np.int16).tobytes(), (16,), 1, kind=2), twelve_grey, max_value=4095.0
+        ),
+        "16-bit cmyk, almost white": Sample(
+            "tif", tiff(np.full((4, 6, 4), 5, np.uint16).tobytes(), (16,) * 4, 5), np.full((4, 6, 3), 255, np.uint8)
         ),
         "floats": Sample("tif", encoded(Image.fromarray(half), "TIFF"), twelve_grey, max_value=1.0),
         "floats, 0 is white": Sample("tif", tiff((1 - half).tobytes(), (32,), 0, kind=3), twelve_grey, 1, 1.0),
@@ -225,6 +231,19 @@ def _long_text() -> PngImagePlugin.PngInfo:
     text = PngImagePlugin.PngInfo()
     text.add_text("note", "x" * 2_000_000, zip=True)
     return text
+
+
+def _frame(start: bytes) -> bytes:
+    """Return a JPEG whose frame says that it is of another kind."""
+    return encoded(Image.fromarray(COLOUR), "JPEG").replace(b"\xff\xc0\x00\x11\x08", start)
+
+
+def _without_pixels() -> bytes:
+    return png(np.zeros((1, 1), np.uint16), 0).replace(struct.pack(">II", 1, 1), bytes(8), 1)
+
+
+def _cut_tiff() -> bytes:
+    return encoded(Image.fromarray(COLOUR), "TIFF", compression="tiff_lzw")[:-60]
 
 
 def refused() -> dict[str, tuple[str, bytes, str]]:
@@ -279,6 +298,15 @@ def refused() -> dict[str, tuple[str, bytes, str]]:
         "heic": ("jpg", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
         "dicom": ("jpg", bytes(128) + b"DICM", "DICOM"),
         "nothing": ("jpg", b"", "The file is empty"),
+        "jpeg of 12 bits": ("jpg", _frame(b"\xff\xc1\x00\x11\x0c"), "It is a JPEG of 12 bits"),
+        "lossless jpeg": ("jpg", _frame(b"\xff\xc3\x00\x11\x08"), "It is a lossless JPEG"),
+        "jpeg-ls": ("jpg", b"\xff\xd8\xff\xf7\x00\x0b\x08" + bytes(40), "It is a lossless JPEG"),
+        "jpeg xl": ("jpg", b"\xff\x0a" + bytes(40), "It is JPEG XL"),
+        "heif of another brand": ("jpg", b"\0\0\0\x18ftypmif1" + bytes(40), "It is HEIF"),
+        "png without pixels": ("png", _without_pixels(), "begins as PNG.*of no size"),
+        "gif without pixels": ("gif", b"GIF89a" + bytes(7) + b";", "begins as GIF"),
+        "colour floats": ("pfm", b"PF\n6 4\n-1.0\n" + bytes(288), "begins as a colour float map"),
+        "tiff whose end is missing": ("tif", _cut_tiff(), "or a damaged one.*fetch it again"),
         "targa": ("jpg", encoded(Image.fromarray(COLOUR), "TGA"), "Read are JPEG, PNG"),
         "bomb": ("png", png(np.zeros((1, 1), np.uint16), 0)[:16] + struct.pack(">II", 60000, 60000) + bytes(20), ""),
     }

@@ -37,6 +37,8 @@ def test_foreign_ones_are_not(recwarn, caplog):
     warn("`torch.jit.script` is deprecated. Please switch", FutureWarning, "torch.jit._script")
     warn("torch.meshgrid: in an upcoming release, it will be", UserWarning, "torch.functional")
     warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`.", UserWarning, "torch.optim.lr_scheduler")
+    warn("Image size (120000000 pixels) exceeds limit, could be decompression bomb", RuntimeWarning, "PIL.Image")
+    warn("Corrupt EXIF data.  Expecting to read 2 bytes but only got 0. ", UserWarning, "PIL.TiffImagePlugin")
     logger = logging.getLogger("torch.utils.cpp_extension")
     assert not logger.filter(logger.makeRecord(logger.name, 30, "", 0, "No CUDA runtime is found, using", (), None))
     assert logger.filter(logger.makeRecord(logger.name, 30, "", 0, "something else", (), None))

@@ -30,6 +30,10 @@ WARNINGS = (
     _Warning(r".*torch\.cuda\.amp\.(autocast|GradScaler)", FutureWarning, r"detectron2\."),
     # With AMP the first steps are left out until the scale fits; the schedule goes on.
     _Warning(r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning, r"torch\.optim\.lr_scheduler"),
+    # Pillow warns of images of half the size that it refuses.
+    _Warning(r"Image size .* could be decompression bomb", RuntimeWarning, r"PIL\."),
+    # What damaged EXIF or tags keep Pillow from reading is an error here; the rest does not touch the pixels.
+    _Warning(r"(Corrupt|Possibly corrupt) EXIF|Metadata Warning, tag|Truncated File Read", UserWarning, r"PIL\."),
     # Channels-last weights under DDP.
     _Warning(r"Grad strides do not match bucket view strides", UserWarning, r"torch\.autograd"),
 )

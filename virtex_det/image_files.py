@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.escaping import visible
 from virtex_det.files import open_regular
+from virtex_det.image_kinds import not_read, variety_of_jpeg
 from virtex_det.pixel_rules import NoRule, check_channels, check_depth, check_white, to_eight_bits
 
 Source = str | os.PathLike[str] | bytes
@@ -26,21 +27,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 
 _HEAD = 4096  # bytes that tell a file's kind and depth
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # two letters at least: one is a drive of Windows
-# By their first bytes, files that people have among their images.
-_FOREIGN = {
-    b"%!PS": "PostScript",
-    b"\xc5\xd0\xd3\xc6": "PostScript",
-    b"%PDF": "a PDF",
-    b"8BPS": "a Photoshop file",
-    b"\x93NUMPY": "a NumPy array",
-    b"version https://git-lfs": "a Git LFS pointer, whose file git lfs pull fetches",
-    b"<svg": "SVG",
-    b"<": "a web page or other XML",
-    b"PK\x03\x04": "a zip archive",
-    b"SIMPLE  =": "FITS",
-}
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 # How formats end, with some bytes to spare for what programs add.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 _TAIL = 64
@@ -172,7 +158,7 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
     except UserError as error:  # of opening the file
         raise _not_opened(name, error) from error
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"Image cannot be read: {shown}\n{_kind(head)}") from error
+        raise BrokenImage(f"Image cannot be read: {shown}\n{not_read(head, _FORMATS_IN_WORDS)}") from error
     except Image.DecompressionBombError as error:
         raise BrokenImage(
             f"Image is too large: {shown}\nPillow says: {error}\nCut it into tiles, or make it smaller.",
@@ -180,14 +166,14 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
         ) from error
     except ValueError as error:
         if "text" not in str(error).lower():
-            raise _damaged(shown, error) from error
+            raise _damaged(shown, error, head) from error
         raise BrokenImage(
             f"Image cannot be read: {shown}\nPillow says: {error}\nA text of that length stands beside its pixels: "
             "remove it, for example with exiftool -all= FILE.",
             "image with too long a text",
         ) from error
     except Exception as error:  # for damage Pillow raises OSError, SyntaxError, struct.error ... as the format has it
-        raise _damaged(shown, error) from error
+        raise _damaged(shown, error, head) from error
 
 
 def _ends_early(image: Image.Image, head: bytes) -> bool:
@@ -218,12 +204,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _damaged(shown: str, error: Exception) -> BrokenImage:
-    return BrokenImage(
-        f"Image cannot be read: {shown}\n"
-        f"Pillow says: {error}\n"
-        "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
-    )
+def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:
+    advice = "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
+    if variety := variety_of_jpeg(head):
+        advice = (
+            f"It is {variety}, which Pillow does not read: save it as a JPEG of 8 bits that is not lossless, or PNG."
+        )
+    return BrokenImage(f"Image cannot be read: {shown}\nPillow says: {error}\n{advice}")
 
 
 def _not_opened(name: str, error: UserError) -> BrokenImage:
@@ -239,21 +226,3 @@ def _not_opened(name: str, error: UserError) -> BrokenImage:
     elif "\\" in name:
         advice = 'The name has backslashes, which separate folders only on Windows. Write "/" in the annotation file.'
     return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")
-
-
-def _kind(head: bytes) -> str:
-    """Say what a file is that Pillow does not know, and what to do."""
-    if not head:
-        return "The file is empty: fetch it again, or remove it from the annotation file."
-    if head.startswith(_TIFF):
-        return (
-            "It is a TIFF of a kind that is not read: not of 1, 3 or 4 channels, or not of integers up to 16 bits, "
-            "32-bit integers or 32-bit floats.\nSave it as a grey or RGB image of 8 or 16 bits."
-        )
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), "")
-    kind = "an icon" if head.startswith(b"\0\0\1\0") else kind
-    kind = "HEIC, as phones write it" if head[4:11] in (b"ftyphei", b"ftyphev") else kind
-    kind = "DICOM" if head[128:132] == b"DICM" else kind
-    what = f"It is {kind}." if kind else "It begins like no image: damaged, or something else."
-    return f"{what} Read are {_FORMATS_IN_WORDS}.\nConvert it, fetch it again, or remove it from the annotation file."

@@ -157,7 +157,7 @@ def _declared_white(image: Image.Image, head: bytes) -> int:
 
 def _scaled(image: Image.Image, white: float) -> Image.Image:
     """Return an image of one channel as 8-bit grey: 0 is black, ``white`` is 255, and what lies beyond is refused."""
-    values = np.asarray(image, dtype=np.float64)
+    values = _values(image)
     if not np.isfinite(values).all():
         raise NoRule("Its pixels hold NaN or infinite values.\nReplace them by numbers.", "image with NaN")
     half_a_step = white / 510
@@ -171,6 +171,15 @@ def _scaled(image: Image.Image, white: float) -> Image.Image:
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         values = white - values  # Pillow does so for 8 bits, and for no others
     return Image.fromarray(np.rint(values * (255 / white)).clip(0, 255).astype(np.uint8))
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """Return the values of an image of one channel as float64. # shape: (H, W)"""
+    values = np.asarray(image)
+    is_unsigned = image.format == "TIFF" and image.mode == "I" and _SIGNED not in _tag(image, _SAMPLE_FORMAT, ())
+    if is_unsigned and _bits(image) == 32:
+        values = values.view(np.uint32)  # Pillow takes the upper half of their range for negative numbers
+    return values.astype(np.float64)
 
 
 def _is_reduced(image: Image.Image, head: bytes) -> bool:
@@ -194,6 +203,8 @@ def _check_reduced(image: Image.Image, max_value: float) -> None:
             "Save it with 8 bits per channel, scaled as the others are.",
             "colours of 16 bits beside INPUT.MAX_VALUE",
         )
+    if image.mode == "CMYK":
+        return  # its lowest value is white
     bands: Any = image.getextrema()  # (lowest, highest) of each channel
     colours = bands[:-1] if image.mode in _WITH_ALPHA else bands
     largest = 256 * max(high for _, high in colours) + 255

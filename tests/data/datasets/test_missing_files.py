@@ -2,7 +2,8 @@ import logging
 
 import pytest
 
-from virtex_det.data.datasets import leave_out_missing
+from virtex_det.data.datasets import find_missing, leave_out_missing
+from virtex_det.data.datasets.missing_files import list_missing
 from virtex_det.errors import UserError
 
 
@@ -52,7 +53,7 @@ def test_each_folder_is_listed_once_and_no_file_is_asked_for(dicts, monkeypatch)
 
     scanned, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: scanned.append(str(folder)) or scandir(folder))
-    leave_out_missing(dicts, "my_set", 0.5)
+    find_missing(dicts)
     assert len(scanned) == len(set(scanned)) == 2
 
 
@@ -60,3 +61,31 @@ def test_addresses_and_images_in_tar_files_are_not_looked_for():
     remote = {"file_name": "s3://bucket/a.jpg"}
     in_tar = {"file_name": "/data/0.tar/a.jpg", "encoded_image": b""}
     assert leave_out_missing([remote, in_tar], "my_set", 0.0) == [remote, in_tar]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["loop.jpg", "loop/a.jpg", f"{'x' * 300}/a.jpg", f"{'x' * 300}.jpg", "a\0b/c.jpg", "a\ud800/b.jpg", "0.jpg/a"],
+)
+def test_a_name_that_no_file_can_have_is_a_missing_file(name, dicts, tmp_path):
+    folder = tmp_path / "0"
+    (folder / "loop").symlink_to("loop")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    assert len(find_missing([*dicts, {"file_name": f"{folder}/{name}", "image_id": 10}])) == 3
+
+
+@pytest.mark.parametrize(
+    "there, name",
+    [
+        ("IMG.JPG", "img.jpg"),
+        ("a.jpeg", "a.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("b.jpg", "b.jpg "),
+        ("c.png", "c.jpg"),
+    ],
+)
+def test_a_file_of_a_similar_name_is_named(there, name, tmp_path):
+    (tmp_path / there).touch()
+    (tmp_path / "other.jpg").touch()
+    assert list_missing({f"{tmp_path}/{name}"}) == f"  {tmp_path}/{name} (there is {there!r})"
+    assert list_missing({f"{tmp_path}/d.jpg"}) == f"  {tmp_path}/d.jpg"
