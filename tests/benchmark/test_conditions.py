@@ -133,6 +133,13 @@ def test_training_time_counts_an_iteration_once_when_a_run_was_resumed(tmp_path)
     assert logged_seconds(tmp_path) == pytest.approx(20 * 0.5 + 20 * 0.5 + 20 * 1.0)
 
 
+@pytest.mark.parametrize("odd", ['{"iteration": 39, "ti', "[" * 100_000, "3", '{"time": "x", "iteration": 3}', ""])
+def test_training_time_passes_over_lines_that_are_not_whole(odd, tmp_path):
+    whole = [json.dumps({"iteration": 19, "time": 0.5}), json.dumps({"iteration": 39, "time": 0.5})]
+    (tmp_path / "metrics.json").write_text("\n".join([whole[0], odd, whole[1], odd]))
+    assert logged_seconds(tmp_path) == pytest.approx(20)
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (540, "9.0 min"), (9000, "2.5 h")])
 def test_a_duration_has_the_unit_that_suits_it(seconds, words):
     assert duration(seconds) == words

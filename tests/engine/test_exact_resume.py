@@ -131,6 +131,12 @@ def cut_a_line(folder: Path) -> None:
     (folder / "metrics.json").write_text(text[:-25])
 
 
+def spoil_a_line(folder: Path) -> None:
+    lines = (folder / "metrics.json").read_text().splitlines(keepends=True)
+    spoilt = ['{"iteration": Infinity}\n', '{"iteration": null}\n', "[" * 100_000 + "\n", lines[0][:40] + "\n", "\n"]
+    (folder / "metrics.json").write_text("".join([*spoilt, *lines]))
+
+
 def cut_the_last_record(folder: Path) -> None:
     lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     (folder / "results.jsonl").write_text("".join(lines[:-1]))
@@ -143,6 +149,7 @@ def cut_the_last_record(folder: Path) -> None:
         (cut_evaluation, "model_0000001.pth"),
         (cut_a_line, "model_0000001.pth"),
         (cut_a_line, "model_final.pth"),
+        (spoil_a_line, "model_0000001.pth"),
         (cut_the_last_record, "model_final.pth"),
     ],
 )
@@ -222,6 +229,14 @@ def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_
     finally:
         DatasetCatalog.remove("grows")
         MetadataCatalog.remove("grows")
+
+
+def test_a_run_is_not_resumed_from_the_checkpoint_of_another_run(begun, detector_cfg, tmp_path):
+    cfg = begun()
+    train(detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SEED", 5, "OUTPUT_DIR", tmp_path / "other"))
+    shutil.copy(tmp_path / "other" / "model_0000001.pth", cfg.OUTPUT_DIR)
+    with pytest.raises(UserError, match="checkpoint is of a run with SEED 5, and this one has SEED 0"):
+        train(cfg, resume=True)
 
 
 def test_a_run_is_not_resumed_by_another_number_of_processes(begun, monkeypatch):

@@ -165,11 +165,11 @@ def test_no_name_is_no_run_folder():
         setup(arguments("OUTPUT_DIR", ""))
 
 
-def test_a_folder_that_holds_another_run_is_refused_unless_resumed(tmp_path):
-    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+@pytest.mark.parametrize("marker", ["last_checkpoint", "metrics.json", "model_0000049.pth"])
+def test_a_folder_that_holds_another_run_is_refused_unless_resumed(marker, tmp_path):
+    (tmp_path / marker).write_text("model_0000049.pth")
     with pytest.raises(UserError, match="--resume"):
         setup(arguments("OUTPUT_DIR", tmp_path))
-    setup(arguments("--resume", "OUTPUT_DIR", tmp_path))
 
 
 @pytest.fixture
@@ -177,8 +177,14 @@ def run(tmp_path):
     """The arguments of a run on half the labels, which has begun."""
     words = ("OUTPUT_DIR", tmp_path / "run", "DATASETS.TRAIN_FRACTION", 0.5)
     setup(arguments(*words))
-    (tmp_path / "run" / "last_checkpoint").write_text("model_0000049.pth")
+    keep_checkpoint(tmp_path / "run")
     return words
+
+
+def keep_checkpoint(folder, name="model_0000049.pth"):
+    """Leave the names that a run in the folder would have written."""
+    (folder / name).touch()
+    (folder / "last_checkpoint").write_text(name)
 
 
 @pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
@@ -238,7 +244,7 @@ def test_the_seed_that_a_run_drew_is_its_own(tmp_path):
     words = ("OUTPUT_DIR", tmp_path / "run", "SEED", -1)
     drawn = setup(arguments(*words)).SEED
     assert drawn >= 0 and load_config(str(tmp_path / "run/config.yaml"), []).SEED == drawn
-    (tmp_path / "run" / "last_checkpoint").write_text("model_0000049.pth")
+    keep_checkpoint(tmp_path / "run")
     assert setup(arguments("--resume", *words)).SEED == drawn
     assert setup(arguments("--resume", "--eval-only", *words)).SEED == drawn
 
@@ -249,6 +255,46 @@ def test_a_damaged_config_of_a_run_is_one_screen(run, mode, content):
     (run[1] / "config.yaml").write_text(content)
     with pytest.raises(UserError, match="config"):
         setup(arguments(*mode, *run))
+
+
+def test_a_config_of_a_run_that_is_cut_between_two_lines_is_called_damaged(run):
+    own = run[1] / "config.yaml"
+    lines = own.read_text().splitlines(keepends=True)
+    own.write_text("".join(lines[: [line.startswith("TEST:") for line in lines].index(True)]))
+    with pytest.raises(UserError, match=r"config\.yaml.* is damaged\.\n.*cut short"):
+        setup(arguments("--resume", *run))
+
+
+def test_a_run_whose_config_is_missing_does_not_go_on_with_any(run):
+    (run[1] / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml.* is missing"):
+        setup(arguments("--resume", *run))
+    assert not (run[1] / "config.yaml").exists()
+    setup(arguments("--resume", "--eval-only", *run))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"sub/model_0000049.pth", b"..", b"x" * 5000, b"a\0b"])
+def test_a_last_checkpoint_that_names_no_file_is_one_screen_with_those_that_are_there(run, content):
+    (run[1] / "last_checkpoint").write_bytes(content)
+    with pytest.raises(UserError, match=r"last_checkpoint names .*no file of this folder.*model_0000049\.pth"):
+        setup(arguments("--resume", *run))
+
+
+def test_a_run_that_was_killed_before_it_named_its_first_checkpoint_goes_on_from_it(run):
+    (run[1] / "last_checkpoint").unlink()
+    setup(arguments("--resume", *run))
+    assert (run[1] / "last_checkpoint").read_text() == "model_0000049.pth"
+
+
+def test_a_run_with_several_checkpoints_of_which_none_is_the_last_does_not_begin_anew(run):
+    (run[1] / "last_checkpoint").unlink()
+    (run[1] / "model_0000099.pth").touch()
+    with pytest.raises(
+        UserError, match=r"last_checkpoint is missing\. Checkpoints there: .*49\.pth, .*99\.pth\. To go"
+    ):
+        setup(arguments("--resume", *run))
+    (run[1] / "last_checkpoint").write_text("model_0000099.pth")
+    setup(arguments("--resume", *run))
 
 
 def test_amp_on_a_cpu_is_switched_off_in_the_config_that_is_kept(tmp_path):
@@ -332,14 +378,15 @@ def pretraining_run(tokenizer, tmp_path):
     """The arguments of a pretraining run, which has begun."""
     words = ("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer)
     setup(pretraining(*words))
-    (tmp_path / "run" / "last_checkpoint").write_text("model_final.pth")
+    keep_checkpoint(tmp_path / "run")
     return words
 
 
 def test_a_new_run_folder_gets_the_tokenizer(pretraining_run, tokenizer, tmp_path):
     assert (tmp_path / "run" / "vocabulary.model").read_bytes() == tokenizer.read_bytes()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("config.yaml", "environment.txt", "vocabulary.model", "last_checkpoint", "log.txt", ".lock"),
+        *("config.yaml", "environment.txt", "vocabulary.model", "log.txt", ".lock"),
+        *("last_checkpoint", "model_0000049.pth"),
     }
 
 
@@ -388,7 +435,7 @@ def test_concepts_and_clusters_travel_with_the_run_too(tokenizer, tmp_path):
         path.write_text(key)
         words += [f"INPUT.CAPTION.{key}", path]
     setup(pretraining(*words))
-    (tmp_path / "run" / "last_checkpoint").write_text("model_final.pth")
+    keep_checkpoint(tmp_path / "run")
     given["CONCEPTS"].unlink()
     cfg = setup(pretraining("--resume", *words))
     assert Path(cfg.INPUT.CAPTION.CONCEPTS).read_text() == "CONCEPTS"

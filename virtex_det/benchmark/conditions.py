@@ -30,17 +30,30 @@ def conditions(comparison: Comparison) -> list[str]:
 
 
 def logged_seconds(run_folder: str | Path) -> float | None:
-    """Return the time a run spent in training steps, from its ``metrics.json``; interruptions do not count."""
+    """Return the time a run spent in training steps, from its ``metrics.json``; interruptions do not count.
+
+    Lines that a crash left half-written say nothing.
+    """
     path = Path(run_folder) / "metrics.json"
     if not path.exists():
         return None
     seconds, previous = 0.0, -1
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        if "time" in row and row["iteration"] > previous:
-            seconds += row["time"] * (row["iteration"] - previous)
-            previous = row["iteration"]
+    for line in path.read_text(errors="replace").splitlines():
+        step, iteration = _timed(line)
+        if iteration > previous:
+            seconds += step * (iteration - previous)
+            previous = iteration
     return seconds
+
+
+def _timed(line: str) -> tuple[float, int]:
+    """Return the seconds per step and the iteration of a line of the log; iteration -1 where it does not tell."""
+    try:
+        row = json.loads(line)
+        step, iteration = row["time"], row["iteration"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0.0, -1
+    return (step, iteration) if type(step) in (float, int) and type(iteration) is int else (0.0, -1)
 
 
 class Cost(NamedTuple):

@@ -1,12 +1,12 @@
 """What weights ask of a config: the pixels, strides and pools that their network was trained with."""
 
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.formats import Format, Pixels
+from virtex_det.checkpoint.last import find_last
 from virtex_det.checkpoint.recognition import Weights, own_pixels
 from virtex_det.checkpoint.sources import locate, open_weights, read_content
 from virtex_det.errors import UserError
@@ -135,10 +135,8 @@ def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
 
 def _start(cfg: CfgNode, resume: bool) -> tuple[str, bool]:
     """Return the file that a run will start from, and whether it is its own checkpoint."""
-    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    if resume and last.is_file():
-        return str(last.with_name(last.read_text().strip())), True
-    return cfg.MODEL.WEIGHTS, False
+    last = find_last(cfg.OUTPUT_DIR) if resume else ""
+    return (last, True) if last else (cfg.MODEL.WEIGHTS, False)
 
 
 def _differs(cfg: CfgNode, key: str, value: Any) -> bool:

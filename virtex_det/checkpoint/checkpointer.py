@@ -14,14 +14,14 @@ from torch import nn
 
 from virtex_det.checkpoint.agreement import network_facts
 from virtex_det.checkpoint.formats import Pixels
+from virtex_det.checkpoint.last import LAST_CHECKPOINT, find_last, name_last, other_checkpoints
 from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, fill
 from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.checkpoint.recognition import own_weights
 from virtex_det.checkpoint.sources import Digest, Required, open_for, read_sha256, stamps_of
 from virtex_det.errors import UserError
-from virtex_det.utils import replacing, write_atomically
+from virtex_det.utils import replacing
 
-_LAST = "last_checkpoint"
 _TOKENIZER = "tokenizer_sha256"
 _CLASSES = "classes"
 _WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
@@ -133,7 +133,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             rest = self._restore(content, list(self.checkpointables), path)
             self.classes = classes_in(content)
         except UserError as error:
-            raise UserError(f"Cannot resume. {error}\n{self._other_checkpoints(path)}") from error
+            raise UserError(f"Cannot resume. {error}\n{other_checkpoints(self.save_dir, Path(path).name)}") from error
         self.logger.info("Resumed %s from %s", ", ".join(["the model", *self.checkpointables]), path)
         return rest
 
@@ -171,20 +171,11 @@ class TransferCheckpointer(DetectionCheckpointer):
         Raises:
             UserError: ``last_checkpoint`` names no file of the run folder.
         """
-        if not self.has_checkpoint():
-            return ""
-        tag = Path(self.save_dir) / _LAST
-        name = tag.read_text(errors="replace").strip()
-        path = Path(self.save_dir) / name
-        if not name or Path(name).name != name or not path.is_file():
-            raise UserError(
-                f"{tag} names {name!r}, which is no file of this folder. {self._other_checkpoints(str(path))}"
-            )
-        return str(path)
+        return find_last(self.save_dir) if self.has_checkpoint() else ""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Record, atomically, which file to resume from."""
-        write_atomically(Path(self.save_dir) / _LAST, last_filename_basename)
+        name_last(self.save_dir, last_filename_basename)
 
     def _start_from_random(self) -> None:
         if self.require == "model":
@@ -244,19 +235,10 @@ class TransferCheckpointer(DetectionCheckpointer):
             "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that wrote the file."
         )
 
-    def _other_checkpoints(self, path: str) -> str:
-        others = sorted(
-            Path(file).name for file in self.get_all_checkpoint_files() if Path(file).name != Path(path).name
-        )
-        if not others:
-            return f"There is no other checkpoint in {self.save_dir}; start anew in another OUTPUT_DIR."
-        tag = Path(self.save_dir) / _LAST
-        return f"Other checkpoints there: {', '.join(others[-5:])}. To go on from one, write its name into {tag}."
-
     def _not_saved(self, path: Path, error: Exception) -> str:
         reason = str(error).partition("\n")[0]
         free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.exists() else 0
-        tag = path.with_name(_LAST)
+        tag = path.with_name(LAST_CHECKPOINT)
         last = f"{tag.read_text()} is untouched" if tag.exists() else "there was none before"
         return (
             f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "

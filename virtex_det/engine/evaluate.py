@@ -1,13 +1,13 @@
 """Evaluation without training."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from torch import nn
 
 from virtex_det.checkpoint import LoadReport, TransferCheckpointer
+from virtex_det.checkpoint.last import find_last
 from virtex_det.engine.explain import building
 from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.preflight import check_evaluation
@@ -34,7 +34,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val.")
     started = time.monotonic()
-    last = last_checkpoint(cfg.OUTPUT_DIR)
+    last = find_last(cfg.OUTPUT_DIR)
     weights = last if resume else cfg.MODEL.WEIGHTS
     if not weights:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
@@ -79,8 +79,3 @@ def load_trained(
     checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
     rest = checkpointer.load(weights)
     return model, checkpointer.report, rest
-
-
-def last_checkpoint(run_folder: str | Path) -> str:
-    """Return the path of the last checkpoint of a run, "" where there is none."""
-    return TransferCheckpointer(nn.Identity(), str(run_folder)).get_checkpoint_file()

@@ -75,5 +75,5 @@ def _iteration(line: str) -> float:
     """Return the iteration of a line, infinity for one that is not whole."""
     try:
         return int(json.loads(line)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

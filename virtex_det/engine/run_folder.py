@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import leaves, load_config, plain_leaves, with_options
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of
@@ -16,14 +17,15 @@ from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically
+from virtex_det.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-LAST_CHECKPOINT = "last_checkpoint"
-RUN_MARKERS = (LAST_CHECKPOINT, "model_final.pth", "metrics.json")
+_LAST_KEY = "VIS_PERIOD"  # with which each config ends
+RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:
@@ -39,9 +41,12 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     alone trains by no SOLVER, renews no statistics of batch norm and starts from no weights: the run's own hold.
 
     Raises:
-        UserError: the run began with another value of a key that stays, or its config is damaged.
+        UserError: the run began with another value of a key that stays, or its config is damaged or missing.
     """
     began = read_run_config(cfg.OUTPUT_DIR)
+    path = Path(cfg.OUTPUT_DIR) / CONFIG
+    if not began and not only_evaluates and path.with_name(LAST_CHECKPOINT).exists():
+        raise UserError(f"{path}, the config that the run began with, is missing.\n{_PUT_BACK}")
     if only_evaluates:
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS")
     now = plain_leaves(cfg)
@@ -51,8 +56,7 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
         lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []
         raise UserError(
             "\n".join([f"The run in {cfg.OUTPUT_DIR} began with", *lines])
-            + f"\nGo on as it began, which --config-file {Path(cfg.OUTPUT_DIR) / CONFIG} holds whole, or start another "
-            "run in another folder."
+            + f"\nGo on as it began, which --config-file {path} holds whole, or start another run in another folder."
         )
     return cfg
 
@@ -67,13 +71,18 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
     if not path.with_name(LAST_CHECKPOINT).exists() or not path.is_file():
         return {}
     try:
+        content = read_yaml(path)
+        if isinstance(content, dict) and _LAST_KEY not in content:
+            raise UserError(f"It is cut short: its last key, {_LAST_KEY}, is missing.")
         return plain_leaves(load_config(str(path), []))
     except UserError as error:
-        raise UserError(
-            f"{path}, the config that the run began with, is damaged.\n{error}\n"
-            "Put it back from a copy; or start the run's first command with another OUTPUT_DIR, and take the "
-            "config.yaml that it writes there."
-        ) from error
+        raise UserError(f"{path}, the config that the run began with, is damaged.\n{error}\n{_PUT_BACK}") from error
+
+
+_PUT_BACK = (
+    "Put it back from a copy; or start the run's first command with another OUTPUT_DIR, and take the config.yaml that "
+    "it writes there."
+)
 
 
 def keep_config(cfg: CfgNode) -> None:
@@ -111,8 +120,10 @@ def read_start(run_folder: str | Path) -> dict[str, Any]:
         return {}
     try:
         report = read_json(path)
+        if not isinstance(report, dict):
+            raise UserError(f"it holds {report!r:.80}, and no object")
         return {key: report[key] for key in ("path", "sha256", "format")}
-    except (UserError, KeyError, TypeError) as error:
+    except (UserError, KeyError) as error:
         raise UserError(
             f"{path} is damaged ({error}): it says what weights the run started from, and its records must say so, too."
             "\nPut it back from a copy of the folder; or delete it, and the records leave out the start."
@@ -137,7 +148,8 @@ def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
         elif resume and Path(name).is_file() and Path(name).read_bytes() != own.read_bytes():
             raise UserError(
                 f"{key} {name} is another file than {own}, which the run began with.\n"
-                f"To go on with the run, set {key} {own}; to use the other one, start a new run."
+                f"To go on with the run, set {key} {own}, or put the right file in its place if it was damaged; to use "
+                "the other one, start a new run."
             )
     return with_options(cfg, moved)
 

@@ -13,13 +13,13 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from virtex_det.checkpoint import follow_weights
+from virtex_det.checkpoint.last import LAST_CHECKPOINT, adopt_last
 from virtex_det.config import load_config
 from virtex_det.config.help import key_help
 from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
 from virtex_det.engine.run_folder import (
-    LAST_CHECKPOINT,
     RUN_MARKERS,
     follow_kept_files,
     follow_run,
@@ -58,7 +58,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: the config is invalid, or the run folder holds another run.
     """
-    cfg = follow_weights(load_config(args.config_file, args.opts), resume=args.resume)
+    cfg = load_config(args.config_file, args.opts)
+    if args.resume and cfg.OUTPUT_DIR:
+        adopt_last(cfg.OUTPUT_DIR)
+    cfg = follow_weights(cfg, resume=args.resume)
     goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
     if goes_on or args.eval_only:  # what a start that failed has kept binds nobody
         cfg = follow_kept_files(cfg, resume=goes_on)
@@ -75,7 +78,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")
     run_folder = Path(cfg.OUTPUT_DIR)
-    is_run = any((run_folder / marker).exists() for marker in RUN_MARKERS)
+    is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
     if is_run and not (args.resume or args.eval_only):
         raise UserError(
             f"The output folder {run_folder} holds another run.\n"

@@ -85,6 +85,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.started = time.monotonic()
         self.training_seconds = 0.0
+        self.draws_seed = cfg.SEED < 0
         self.cfg = cfg = as_trained(cfg)
         self.recent: Recent = {}
         self.origin: Origin = {}
@@ -208,13 +209,19 @@ class Trainer(DefaultTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        seed = state_dict.get("seed", self.cfg.SEED)
+        if seed != self.cfg.SEED and not self.draws_seed:
+            raise UserError(
+                f"The checkpoint is of a run with SEED {seed}, and this one has SEED {self.cfg.SEED}: it is of another "
+                "run. Put the run's own in its place."
+            )
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
         # Checkpoints of earlier versions have less.
         self.training_seconds = state_dict.get("training_seconds", math.nan)
         self.recent = state_dict.get("recent", {})
         self.origin = state_dict.get("origin", {})
-        self.cfg = with_options(self.cfg, ["SEED", state_dict.get("seed", self.cfg.SEED)])
+        self.cfg = with_options(self.cfg, ["SEED", seed])
         self._follow_schedule(state_dict)
 
     def _follow_schedule(self, state_dict: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Run:
     def done_iterations(self) -> int:
         """Return the last iteration that the run has logged."""
         path = self.folder / "metrics.json"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return min(_iteration(lines[-1]), self.iterations) if lines else 0
 
     def record(self) -> ResultRecord | None:
@@ -74,7 +74,7 @@ class Run:
             UserError: the folder's records are damaged.
         """
         config = self.folder / "config.yaml"
-        own = sha256_of(config.read_text()) if config.exists() else None
+        own = sha256_of(config.read_text(errors="replace")) if config.exists() else None
         for record in reversed(read_records(self.folder)):
             is_own = own in (None, record.config_sha256)  # not of a later evaluation with other settings
             if is_own and (record.dataset, record.iteration) == (self.dataset, self.iterations):
@@ -227,5 +227,5 @@ def _what_failed(failed: dict[Run, str]) -> str:
 def _iteration(line: str) -> int:
     try:
         return int(json.loads(line)["iteration"]) + 1
-    except (ValueError, KeyError, TypeError, RecursionError):  # being written, or damaged
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # being written, or damaged
         return 0

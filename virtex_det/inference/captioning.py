@@ -16,12 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from virtex_det.checkpoint import follow_weights
+from virtex_det.checkpoint.last import find_last
 from virtex_det.config import get_cfg, load_config
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.images import read_image
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizer import SentencePieceTokenizer
-from virtex_det.engine.evaluate import last_checkpoint, load_trained
+from virtex_det.engine.evaluate import load_trained
 from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
@@ -81,7 +82,7 @@ def run_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> CfgNode
     folder = Path(run_folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml. Name the OUTPUT_DIR of a pretraining run.")
-    paths = ["MODEL.WEIGHTS", last_checkpoint(folder) or str(folder / "model_final.pth")]
+    paths = ["MODEL.WEIGHTS", find_last(folder) or str(folder / "model_final.pth")]
     for key, path in kept_files(folder).items():
         paths += [key, str(path)]
     device = [] if torch.cuda.is_available() else ["MODEL.DEVICE", "cpu"]
