@@ -1,8 +1,12 @@
+import contextlib
 import json
 import logging
 import os
+import select
 import shutil
+import signal
 import subprocess
+import sys
 from collections import defaultdict
 
 import pytest
@@ -253,3 +257,23 @@ def test_scripts_without_spaces_are_compared_by_character(no_meteor, caplog):
 def test_accents_make_no_difference_on_either_side(no_meteor):
     plain = caption_metrics({1: "a cafe in sao paulo at night"}, {1: ["a cafe in sao paulo by night"]})
     assert caption_metrics({1: "a café in São Paulo at night"}, {1: ["a cafe in são paulo by night"]}) == plain
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can end a process with the one that started it")
+def test_java_ends_when_the_run_is_killed(tmp_path):
+    numbers = tmp_path / "numbers"
+    os.mkfifo(numbers)
+    (tmp_path / "java").write_text(f"#!/bin/sh\necho $$ > {numbers}\nexec sleep 600\n")
+    (tmp_path / "java").chmod(0o755)
+    program = "from virtex_det.evaluation.caption_metrics import caption_metrics; caption_metrics({1: 'a'}, {1: ['a']})"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    run = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], env=environment)
+    java = os.pidfd_open(int(numbers.read_text()))
+    run.kill()
+    run.wait()
+    try:
+        assert select.select([java], [], [], 60)[0], "java outlives the run"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(java, signal.SIGKILL)
+        os.close(java)

@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from virtex_det import signals
 from virtex_det.data.tokenizer import strip_accents
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,11 @@ def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Seq
     if missing := missing_tools():
         _say_once(f"No caption metrics: {missing}")
         return {}
+    with _java_that_ends_with_this_process():
+        return _metrics(predictions, references)
+
+
+def _metrics(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> dict[str, float]:
     tokenised = _attempt(
         "caption metrics", lambda: (_tokenise(references), _tokenise({i: [text] for i, text in predictions.items()}))
     )
@@ -208,6 +215,26 @@ def _output_to(file: IO[bytes]) -> Iterator[None]:
         for descriptor, original in zip((1, 2), kept, strict=True):
             os.dup2(original, descriptor)
             os.close(original)
+
+
+@contextlib.contextmanager
+def _java_that_ends_with_this_process() -> Iterator[None]:
+    """Put a ``java`` on the PATH that the kernel ends with this process: SPICE would work on for minutes after a kill.
+
+    pycocoevalcap takes the first one of the PATH.
+    """
+    java = shutil.which("java")
+    program = (
+        f"import os, runpy, sys; runpy.run_path({signals.__file__!r})['end_with_parent'](parent={os.getpid()}); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    words = shlex.join([sys.executable, "-I", "-S", "-c", program, str(java)])
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "java"
+        stand_in.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        stand_in.chmod(0o755)
+        with _environment("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}"):
+            yield
 
 
 @contextlib.contextmanager
