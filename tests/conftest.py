@@ -1,6 +1,7 @@
 """A small set of scenes, small models, and the real samples where they are at hand."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ from detectron2.config import CfgNode
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
+
+# A script's background jobs are started to ignore SIGINT, and nohup's SIGHUP; the tests send both.
+for _number, _handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")
