@@ -191,6 +191,8 @@ def _one_of_several(parent: int, function: Callable[..., object], *args: object)
 
 
 def _join_environment(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which leaves its processes at work when it is killed
+        end_with_parent(signal.SIGTERM)
     has_gpu = torch.cuda.is_available()
     torch.distributed.init_process_group("nccl" if has_gpu else "gloo")
     comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
