@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from virtex_det.checkpoint.values import WHOLE_NUMBERS
+
 TOP_LEVEL = "."
+LONGEST_NAME = 500  # characters, of a tensor or of a key on the way to it
 # What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put into names.
 _WRAPPERS = (
     "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
@@ -84,11 +87,11 @@ class Network(NamedTuple):
 
     @property
     def averaged_count(self) -> int | None:
-        """``n_averaged`` of PyTorch's AveragedModel; None where there is none."""
+        """``n_averaged`` of PyTorch's AveragedModel; None where there is none, or where it is no count."""
         parts = self.prefix.split(".")
         for end in range(len(parts)):
             value = self.place.tensors.get(".".join([*parts[:end], "n_averaged"]))
-            if value is not None and value.numel() == 1:
+            if value is not None and value.numel() == 1 and value.dtype in WHOLE_NUMBERS:
                 return int(value)
         return None
 
@@ -121,22 +124,30 @@ def find_places(content: Any, keys: tuple[str, ...] = ()) -> list[Place]:
     return list(_walk(content, keys, set()))
 
 
+def long_name(places: Iterable[Place]) -> str:
+    """Return a name or key in places that is too long to be searched for parts; "" where there is none."""
+    names = (name for place in places for name in (*place.keys, *place.tensors))
+    return next((name for name in names if len(name) > LONGEST_NAME), "")
+
+
 def find_networks(places: Iterable[Place]) -> list[Network]:
     """Return the ResNets in places, by whatever names: where a first convolution and a first block share a prefix."""
     return [Network(place, prefix) for place in places for prefix in _prefixes(place)]
 
 
 def find_like(places: Iterable[Place], layers: Iterable[str]) -> list[Network]:
-    """Return the networks in places that have layers of these names, most of them."""
+    """Return the networks in places that have layers of these names: of a few, no other has more."""
     layers = list(layers)
-    samples = dict.fromkeys(layers[index] for index in (0, len(layers) // 2, -1)) if layers else {}
-    found: dict[tuple[int, str], Network] = {}
+    samples = {layers[index] for index in (0, len(layers) // 2, -1)} if layers else set()
+    found: dict[tuple[int, str], set[str]] = {}
+    places = list(places)
     for index, place in enumerate(places):
         for name in place.tensors:
             for layer in samples:
                 if (prefix := _prefix_before(layer, name)) is not None:
-                    found.setdefault((index, prefix), Network(place, prefix))
-    return list(found.values())
+                    found.setdefault((index, prefix), set()).add(layer)
+    most = max(map(len, found.values()), default=0)
+    return [Network(places[index], prefix) for (index, prefix), seen in found.items() if len(seen) == most]
 
 
 @lru_cache(maxsize=100_000)
@@ -169,12 +180,16 @@ def _walk(content: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[Place
     seen.add(id(content))
     items = [(str(key), value) for key, value in _items(content)]
     tensors = {key: value for key, value in items if isinstance(value, torch.Tensor)}
-    unreadable = frozenset(key for key, value in items if value is None and "." in key)
+    unreadable = frozenset(key for key, value in items if value is None and "." in key and len(key) <= LONGEST_NAME)
     if tensors or unreadable:
         yield Place(keys, tensors, unreadable)
     for key, value in items:
-        if isinstance(value, Mapping | list | tuple) and not _NOT_WEIGHTS.fullmatch(key):
+        if isinstance(value, Mapping | list | tuple) and not _is_not_weights(key):
             yield from _walk(value, (*keys, key), seen)
+
+
+def _is_not_weights(key: str) -> bool:
+    return len(key) <= LONGEST_NAME and _NOT_WEIGHTS.fullmatch(key) is not None
 
 
 def _items(content: Any) -> Iterable[tuple[Any, Any]]:

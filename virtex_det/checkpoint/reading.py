@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from virtex_det.checkpoint import unpickling
 from virtex_det.checkpoint.pickle_limits import Refused
 from virtex_det.checkpoint.plain_values import plain
-from virtex_det.checkpoint.torch_files import LEGACY_MAGIC, Mapped, read_archive, read_legacy
+from virtex_det.checkpoint.torch_files import LEGACY_MAGIC, Mapped, read_archive, read_legacy, refuse_more
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 
@@ -102,7 +102,9 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
             return plain(read_legacy(mapped), len(mapped.bytes))
         if _PICKLE_MAGIC.match(head):
             mapped = Mapped(file, copy=True)
-            return plain(unpickling.load(cast(BinaryIO, mapped.map)), len(mapped.bytes))
+            content = unpickling.load(cast(BinaryIO, mapped.map))
+            refuse_more(cast(BinaryIO, mapped.map))
+            return plain(content, len(mapped.bytes))
         return _read_safetensors(path, file)
 
 

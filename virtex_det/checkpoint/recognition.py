@@ -12,12 +12,15 @@ from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format, Pixels
 from virtex_det.checkpoint.names import backbone_names, canonical_only
 from virtex_det.checkpoint.networks import (
+    LONGEST_NAME,
     TOP_LEVEL,
     Network,
+    Place,
     below,
     find_like,
     find_networks,
     find_places,
+    long_name,
     unnamed_averages,
     without_wrappers,
 )
@@ -25,6 +28,7 @@ from virtex_det.errors import UserError
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _COUNTER = ".num_batches_tracked"
+_MOST_NETWORKS = 50  # in a file
 
 
 class Weights(NamedTuple):
@@ -103,23 +107,25 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
             says which is meant; or there is no family of that name.
     """
     entries = _named_entries(family) if family else FORMATS
-    places = find_places(content)
+    places = _places(content, path)
     layers = backbone_names(like)
     is_resnet = not like or any(layer.startswith("res2.") for layer in layers.values())
-    if not is_resnet:
-        found = [_found_like(network, layers.values()) for network in find_like(places, layers.values())]
-    else:
+    networks = find_networks(places) if is_resnet else find_like(places, layers.values())
+    if len(networks) > _MOST_NETWORKS:
+        raise UserError(
+            f"{path} holds {len(networks):,} networks, more than {_MOST_NETWORKS}; nothing was loaded. Save the one "
+            "to load in a file of its own."
+        )
+    if is_resnet:
         named = _Named(bool(family), prefix)
-        found = [each for network in find_networks(places) if (each := _as_known(network, entries, named))]
+        found = [each for network in networks if (each := _as_known(network, entries, named))]
+    else:
+        found = [_found_like(network, layers.values()) for network in networks]
     if prefix:
-        found = _at_prefix(found, prefix, path, find_networks(places))
+        found = _at_prefix(found, prefix, path, networks)
     if not found:
         raise UserError(_unknown(content, path, family) + ("" if is_resnet else _wanted(layers.values())))
-    chosen = _choose(found, path, like)
-    if unnamed := unnamed_averages(places):
-        averages = f"the averages in {', '.join(unnamed)} have no names and are not taken"
-        chosen = chosen._replace(choice="; ".join(filter(None, [chosen.choice, averages])))
-    return _with_own_facts(chosen, content)
+    return _with_own_facts(_without_unnamed(_choose(found, path, like), places), content)
 
 
 def own_weights(content: Any) -> Weights:
@@ -136,6 +142,23 @@ def own_pixels(content: Any) -> Pixels | None:
     if not isinstance(pixels, Mapping) or set(pixels) != set(Pixels._fields):
         return None
     return Pixels(pixels["format"], tuple(pixels["mean"]), tuple(pixels["std"]))
+
+
+def _places(content: Any, path: str) -> list[Place]:
+    places = find_places(content)
+    if name := long_name(places):
+        raise UserError(
+            f"{path} has a tensor with a name of {len(name):,} characters, more than {LONGEST_NAME}: {name[:40]!r} ..."
+        )
+    return places
+
+
+def _without_unnamed(weights: Weights, places: Iterable[Place]) -> Weights:
+    """Say of averages that nothing names that they are not taken."""
+    if not (unnamed := unnamed_averages(places)):
+        return weights
+    averages = f"the averages in {', '.join(unnamed)} have no names and are not taken"
+    return weights._replace(choice="; ".join(filter(None, [weights.choice, averages])))
 
 
 def _named_entries(family: str) -> tuple[Format, ...]:
@@ -283,8 +306,10 @@ def _at_prefix(found: list[_Found], prefix: str, path: str, networks: Iterable[N
 def _choose(found: Sequence[_Found], path: str, like: Sequence[str]) -> Weights:
     """Return the one network to load, with a note on what else the file holds."""
     whole = [each for each in found if each.weights.is_whole] if found[0].weights.is_resnet else _fullest(found, like)
-    candidates = whole or list(found)
-    winners = [each for each in candidates if all(_goes_before(each, other) for other in candidates)]
+    # What its family takes before a whole one is meant, whole or not: it must not be replaced in silence.
+    meant = [each for each in found if any(each is one or _is_over(each, one) for one in whole)]
+    candidates = meant or list(found)
+    winners = _winners(candidates)
     if not winners and (exact := _with_all_names(candidates, like)):
         winners = exact
     if not winners:
@@ -321,11 +346,23 @@ def _with_all_names(candidates: Sequence[_Found], like: Sequence[str]) -> list[_
     return exact if len({each.network.place.keys for each in exact}) == 1 else []
 
 
-def _goes_before(one: _Found, other: _Found) -> bool:
-    if one is other or _are_equal(one.weights, other.weights):
-        return True
+def _winners(candidates: Sequence[_Found]) -> list[_Found]:
+    """Return those that go before all others; an average only where it is clear which network it is of."""
+    winners = [each for each in candidates if all(_goes_before(each, other) for other in candidates)]
+    raw = [each for each in candidates if not each.network.is_averaged]
+    if winners and winners[0].network.is_averaged and raw and not _winners(raw):
+        return []
+    return winners
+
+
+def _is_over(one: _Found, other: _Found) -> bool:
+    """Whether one's family takes it before the other."""
     location = other.network.plain_location
-    if any(re.search(pattern, location) for pattern in one.weights.format.over):
+    return one is not other and any(re.search(pattern, location) for pattern in one.weights.format.over)
+
+
+def _goes_before(one: _Found, other: _Found) -> bool:
+    if one is other or _are_equal(one.weights, other.weights) or _is_over(one, other):
         return True
     if other.network.is_raw and not one.network.is_raw and _same_shapes(one.weights, other.weights):
         return True

@@ -25,6 +25,7 @@ _END = struct.Struct("<4s8xII2x")  # of a zip archive: magic; size and place of 
 _END_64 = struct.Struct("<4s36xQQ")
 _LOCATOR_64 = 20  # bytes between the two
 _END_MAGIC = b"PK\5\6"
+_LOCATOR_64_MAGIC = b"PK\6\7"
 
 
 class Mapped:
@@ -88,13 +89,26 @@ def read_legacy(mapped: Mapped) -> Any:
     unpickler = _LegacyUnpickler(file)
     content = unpickler.load()
     for key in load(file):
+        if type(key) is not str:
+            raise ValueError("the name of a storage is no text")
         storage = unpickler.storages[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != storage.count:
             raise ValueError(f"a storage has {count:,} numbers instead of {storage.count:,}")
         storage.bytes = mapped.part(file.tell(), storage.size)
         file.seek(storage.size, 1)
+    refuse_more(file)
     return content
+
+
+def refuse_more(file: BinaryIO) -> None:
+    """Refuse another file of the same kind behind the first, which would be passed over in silence.
+
+    Args:
+        file: at the end of the first.
+    """
+    if file.read(2) == LEGACY_MAGIC[:2]:
+        raise Refused("holds several objects, one after the other: load it where it was made, and save one of them.")
 
 
 class _Member(NamedTuple):
@@ -123,6 +137,11 @@ def _members(file: BinaryIO, mapped: Mapped) -> dict[str, _Member]:
     _check_directory(mapped)
     with zipfile.ZipFile(file) as archive:
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    if infos and infos[0].header_offset:
+        raise Refused(
+            "holds several archives, one after the other, as the parts of a distributed checkpoint do (.distcp): make "
+            "one file of it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
+        )
     members: dict[str, _Member] = {}
     end = 0
     for info in infos:
@@ -149,7 +168,7 @@ def _check_directory(mapped: Mapped) -> None:
     if place < 0:
         raise ValueError("it ends too early")
     _, size, _ = _END.unpack(mapped.map[place : place + _END.size])
-    if size == 0xFFFFFFFF:
+    if mapped.map[max(place - _LOCATOR_64, 0) : place].startswith(_LOCATOR_64_MAGIC):
         place -= _LOCATOR_64 + _END_64.size
         _, size, _ = _END_64.unpack(mapped.map[max(place, 0) :][: _END_64.size])
     if size > MAX_DIRECTORY:
@@ -187,13 +206,15 @@ class _LegacyUnpickler(Unpickler):
         known = self.storages.setdefault(key, storage)
         if (known.dtype, known.count) != (storage.dtype, storage.count):
             raise ValueError(f"the storage {key} is described in two ways")
-        if view := (saved[5] if len(saved) > 5 else None):
-            raise Refused(f"was written by a PyTorch before 0.4, with views of storages ({view!r:.50}).")
+        if len(saved) > 5 and saved[5] is not None:
+            raise Refused("was written by a PyTorch before 0.4, with views of storages.")
         return known
 
 
 def _storage(saved: Any) -> tuple[Storage, Any]:
     word, kind, key, _, count, *_ = saved
-    if word != "storage" or not isinstance(kind, StorageType) or type(count) is not int or count < 0:
+    if word != "storage" or not isinstance(kind, StorageType) or type(key) is not str:
+        raise ValueError("a storage is described in an unknown way")
+    if type(count) is not int or not 0 <= count < 1 << 63:
         raise ValueError("a storage is described in an unknown way")
     return Storage(kind.dtype, count), key

@@ -18,6 +18,8 @@ import torch
 from virtex_det.checkpoint.pickle_limits import Refused, check_pickle, length_of
 
 _PLAIN_DTYPE = re.compile(r"[biufc]\d+")
+_NOT_IN_TORCH = re.compile(r"f1[26]|c2\d|c32")  # NumPy's long doubles
+_MAX_DIMENSIONS = 64  # as PyTorch and NumPy allow
 _PLAIN_KEY = (str, bytes, int, float, bool, type(None))
 _BY_STORAGE = {
     "FloatStorage": torch.float32,
@@ -98,8 +100,8 @@ class SavedTensor:
     def __init__(self, storage: Storage, dtype: torch.dtype | None, offset: int, size: tuple, stride: tuple) -> None:
         if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
             raise ValueError("a tensor without numbers")
-        if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-            raise ValueError(f"a tensor of size {tuple(size)} and strides {tuple(stride)} at {offset}")
+        if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS or not all(map(_is_place, (offset, *size, *stride))):
+            raise ValueError("a tensor of impossible size, strides or place in its storage")
         self.storage, self.dtype = storage, dtype
         self.offset, self.size, self.stride = offset, tuple(size), tuple(stride)
 
@@ -122,10 +124,17 @@ class SavedTensor:
         return numbers.as_strided(self.size, self.stride, numbers.storage_offset() + self.offset)
 
 
+def _is_place(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 class SavedArray:
     """A NumPy array of numbers, whose bytes stay where the pickle has them; of anything else, nothing."""
 
-    array: np.ndarray | None = None
+    content: bytes | str = b""  # text in pickles of Python 2
+    dtype: np.dtype | None = None
+    shape: tuple = ()
+    order: Any = "C"
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
@@ -133,22 +142,25 @@ class SavedArray:
 
     def fill(self, data: Any, dtype: "_Dtype", shape: tuple, order: Any) -> None:
         """Take what the file says of the array."""
-        if made := dtype.make():
-            content = data.encode("latin1") if isinstance(data, str) else data  # text in pickles of Python 2
-            self.array = np.frombuffer(content, made).reshape(shape, order=order)
+        self.dtype = dtype.make()
+        if self.dtype is not None and not isinstance(data, bytes | bytearray | str):
+            raise ValueError("an array without numbers")
+        self.content, self.shape, self.order = data, shape, order
 
     @property
     def bytes(self) -> int:
         """What it takes."""
-        return 0 if self.array is None else self.array.nbytes
+        return 0 if self.dtype is None else len(self.content)
 
     def make(self) -> torch.Tensor | None:
         """Return it as a tensor; None where it does not hold numbers."""
-        if self.array is None:
+        if self.dtype is None:
             return None
+        content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
+        array = np.frombuffer(content, self.dtype).reshape(self.shape, order=self.order)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of bytes that must not be written to, and are not
-            return torch.from_numpy(self.array.astype(self.array.dtype.newbyteorder("="), copy=False))
+            return torch.from_numpy(array.astype(self.dtype.newbyteorder("="), copy=False))
 
 
 class _Dtype:
@@ -162,7 +174,8 @@ class _Dtype:
         self.order = state[1] if state[1] in ("<", ">") else "="
 
     def make(self) -> np.dtype | None:
-        return np.dtype(self.order + self.code) if _PLAIN_DTYPE.fullmatch(self.code) else None
+        is_plain = _PLAIN_DTYPE.fullmatch(self.code) and not _NOT_IN_TORCH.fullmatch(self.code)
+        return np.dtype(self.order + self.code) if is_plain else None
 
 
 class _Ordered(dict[Any, Any]):
@@ -276,6 +289,8 @@ class Unpickler(pickle.Unpickler):
                 "holds tensors as pickle.dump writes them, which takes their own code to read. Load it where it was "
                 "made, and save it with torch.save or as safetensors."
             )
+        if name == "_rebuild_meta_tensor_no_storage":
+            raise Refused("holds tensors of the device meta, which have no numbers: save the model after its weights.")
         if module == "torch._utils" and name.startswith("_rebuild_") and (module, name) not in _ADMITTED:
             raise Refused(
                 f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): save it again after "

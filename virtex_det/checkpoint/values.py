@@ -6,6 +6,7 @@ import torch
 
 _CONVOLUTION = re.compile(r"(?:.*\.)?(?:stem\.conv\d|res[2-5]\.\d+\.(?:conv\d|shortcut))\.weight")
 _KNOWN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _COUNTER = ".num_batches_tracked"
 
 
@@ -13,7 +14,7 @@ def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None
     """Return why a tensor cannot be what a model's `name` should hold, None where nothing speaks against it.
 
     Looked for: other types of number, NaN and infinities, values beyond the model's type, negative variances, a
-    ResNet's convolution of one value alone. One pass over the values.
+    ResNet's convolution of one value alone, weights that repeat what the file holds once. One pass over the values.
 
     Args:
         name: in the model.
@@ -28,14 +29,18 @@ def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | 
         return f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float tensor"
     kind = str(tensor.dtype).removeprefix("torch.")
     if name.endswith(_COUNTER):
-        is_count = (
-            not tensor.is_complex() and tensor.dtype != torch.bool and (tensor.is_meta or bool((tensor >= 0).all()))
-        )
-        return None if is_count else f"{kind}, and counts batches from 0"
+        return None if _is_count(tensor) else f"{kind}, and counts batches from 0"
     if target.is_floating_point():
         hint = "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
         return None if tensor.dtype in _KNOWN else f"{kind}, not float{hint}"
     return None if tensor.dtype == target.dtype else f"{kind}, not {str(target.dtype).removeprefix('torch.')}"
+
+
+def _is_count(tensor: torch.Tensor) -> bool:
+    if tensor.dtype not in (*WHOLE_NUMBERS, *_KNOWN):
+        return False
+    values = tensor.double()
+    return tensor.is_meta or bool(((values >= 0) & (values < 2**62) & (values == values.round())).all())
 
 
 def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
@@ -53,6 +58,13 @@ def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str 
         return f"a variance of {low:.3g}"
     if name.endswith("running_var") and high == 0 and tensor.numel() > 1:
         return f"a variance of 0 in all of its {tensor.numel():,} channels"
+    if name.endswith("weight") and tensor.dim() > 1 and 0 in _strides(tensor):
+        return "an expanded view, which repeats what the file holds once"
     if low == high and tensor.numel() > 1 and _CONVOLUTION.fullmatch(name):
         return f"a convolution with {low:g} in all of its {tensor.numel():,} weights"
     return None
+
+
+def _strides(tensor: torch.Tensor) -> list[int]:
+    """Return the steps between numbers along every dimension that has more than one."""
+    return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
