@@ -25,7 +25,7 @@ ROOMS = {
     "solver": {"config"},
     "modeling": {"config", "data"},
     "checkpoint": {"config", "modeling", "model_zoo"},
-    "model_zoo": {"config", "modeling", "checkpoint", "benchmark"},
+    "model_zoo": {"config", "data", "modeling", "checkpoint", "benchmark"},
     "evaluation": {"config", "data", "modeling"},
     "protocols": {"config", "benchmark"},
 }
@@ -89,6 +89,18 @@ def test_importing_the_package_takes_in_no_pretraining_dependency():
     done = run_python(f"import sys, virtex_det; print(sorted(set({names}) & set(sys.modules)))")
     assert "sentencepiece" in names
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_what_works_with_trained_models_is_imported_when_it_is_first_used():
+    done = run_python(
+        "import sys, virtex_det\n"
+        "lazy = {'virtex_det.' + name for name in ('engine', 'inference', 'checkpoint', 'evaluation')}\n"
+        "print(sorted(lazy & set(sys.modules)))\n"
+        "print([name for name in virtex_det.__all__ if not callable(getattr(virtex_det, name))])\n"
+        "print(sorted(lazy - set(sys.modules)), set(virtex_det.__all__) <= set(dir(virtex_det)))\n"
+        "print(hasattr(virtex_det, 'Detektor'))\n"
+    )
+    assert done.stdout.splitlines() == ["[]", "[]", "[] True", "False"], done.stderr
 
 
 def test_importing_the_package_registers_its_backbones():

@@ -18,9 +18,11 @@ import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 # isort: split
 from detectron2.utils.env import seed_all_rng
 
+from virtex_det.data.pictures import find_images
 from virtex_det.engine import load_config, with_one_screen_errors
 from virtex_det.errors import UserError
-from virtex_det.inference.captioning import Captioner, find_images, run_config, split_overrides, write_captions
+from virtex_det.inference.captioning import Captioner, split_overrides, write_captions
+from virtex_det.inference.trained import run_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captioner = Captioner(cfg)
     captions = captioner.caption(images, options.batch_size)
     for image in captions.captioned:
-        print(f"{image.file_name}: {image.caption}")
+        print(f"{image.file_name}: {image.text}")
     for reason in captions.skipped:
         print(f"skipped: {reason}", file=sys.stderr)
     if not captions.captioned:

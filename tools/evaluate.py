@@ -13,20 +13,14 @@ import argparse
 import json
 import logging
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
 
 # isort: split
-from detectron2.data import DatasetCatalog
-
-from virtex_det.data.datasets import check_datasets
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
-from virtex_det.evaluation.detection.results_file import Results, differences, evaluate_file, tables
-from virtex_det.evaluation.detection.voc import VOCGroundTruth
+from virtex_det.evaluation.detection.results_file import Results, differences, evaluate_file, read_ground_truth, tables
 from virtex_det.utils import write_atomically
 
 
@@ -34,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate the files that the command line names."""
     options = _parse(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    truth = _truth(options)
+    truth = read_ground_truth(options.annotations or options.dataset, options.style or "")
     ours, *others = (
         evaluate_file(truth, path, extra_max_detections=options.max_detections, boundary=options.boundary)
         for path in filter(None, (options.predictions, options.compare))
@@ -44,15 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         write_atomically(options.json, json.dumps(_without_nan(ours, theirs), indent=1))
         print(f"\nwritten: {options.json}")
-
-
-def _truth(options: argparse.Namespace) -> GroundTruth | VOCGroundTruth:
-    if options.annotations:
-        return GroundTruth.read(options.annotations, options.style)
-    if options.dataset not in DatasetCatalog.list():
-        check_datasets([options.dataset])
-    with tempfile.TemporaryDirectory() as folder:
-        return read_truth(options.dataset, folder)
 
 
 def _without_nan(ours: Results, theirs: Results | None) -> dict[str, dict]:

@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from virtex_det.data.datasets import load_dataset
+from virtex_det.data.pictures import find_images
 from virtex_det.engine import load_config, with_one_screen_errors
 from virtex_det.errors import UserError
 from virtex_det.inference.attention import AttentionDrawer, with_captions
 from virtex_det.inference.attention_sheets import write_sheets
-from virtex_det.inference.captioning import find_images, run_config, split_overrides
+from virtex_det.inference.captioning import split_overrides
+from virtex_det.inference.trained import run_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -65,11 +65,33 @@ def load_image(source: Source, max_value: float = 0.0, name: str = "") -> Image.
         BrokenImage: the file is missing, damaged, of another format, or of pixels that have no rule; it is named.
     """
     with _opened(source, name) as (image, head):
-        check_channels(image)
-        image.load()
-        turn = _TURNS.get(orientation(image))
-        image = to_eight_bits(image, head, max_value)
-        return image if turn is None else image.transpose(turn)
+        return _upright(image, head, max_value)
+
+
+def take_image(image: Image.Image, max_value: float = 0.0) -> Image.Image:
+    """Return an image that Pillow holds by the rules of ``load_image``, as far as it still knows its file.
+
+    Args:
+        image: of any mode; it may be opened and not loaded yet.
+        max_value: as for ``load_image``.
+
+    Raises:
+        BrokenImage: it is damaged, or of pixels that have no rule.
+    """
+    try:
+        return _upright(image, bytes(_HEAD), max_value)
+    except NoRule as error:
+        raise BrokenImage(f"The PIL image cannot be used.\n{error}", error.reason) from None
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage when it loads
+        raise BrokenImage(f"The PIL image cannot be read.\nPillow says: {error}") from error
+
+
+def _upright(image: Image.Image, head: bytes, max_value: float) -> Image.Image:
+    check_channels(image)
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    image = to_eight_bits(image, head, max_value)
+    return image if turn is None else image.transpose(turn)
 
 
 def check_eight_bits(source: Source) -> None:

@@ -242,7 +242,7 @@ def test_a_dataset_without_captions_is_an_error(loctex):
 
 
 def test_models_without_such_attention_are_refused_before_anything_is_read(pretraining_cfg):
-    with pytest.raises(UserError, match="BicaptioningModel has no attention.*LocTexModel and ICMLMModel have"):
+    with pytest.raises(UserError, match=r"captioning model \(BicaptioningModel\).* needs a LocTexModel"):
         AttentionDrawer(pretraining_cfg("MODEL.WEIGHTS", "/gone.pth"))
 
 
@@ -287,14 +287,12 @@ def test_real_narrations_are_drawn(loctex, samples, tmp_path):
 
 
 def test_a_run_folder_gives_all_that_is_needed(make_cfg, vocabulary, picture, tmp_path):
-    from virtex_det.inference.captioning import run_config
-
     cfg = make_cfg("scenes_loctex", "MODEL.LOCTEX.EMBED_SIZE", 16)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(cfg.dump())
     shutil.copy(cfg.MODEL.WEIGHTS, folder / "model_final.pth")
     shutil.copy(vocabulary, folder / "vocabulary.model")
-    drawer = AttentionDrawer(run_config(folder))
+    drawer = AttentionDrawer(folder)
     assert drawn(drawer, picture, "a ring").words
     assert json.dumps(drawer.describe()).count("vocabulary.model") == 1

@@ -8,11 +8,13 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from tests.model_zoo.conftest import PAYLOAD
-from virtex_det import model_zoo
+from virtex_det import load_config, model_zoo
+from virtex_det.checkpoint import convert
 from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
+from virtex_det.model_zoo import catalog as catalog_module
 from virtex_det.model_zoo import zoo
-from virtex_det.model_zoo.catalog import catalog, find
+from virtex_det.model_zoo.catalog import catalog
 
 NAME = "bicaptioning_R_50_L1_H2048"
 
@@ -30,8 +32,7 @@ def test_a_config_has_the_network_and_pixels_of_its_weights():
 
 def test_the_config_file_that_goes_with_weights_already_has_their_width_and_depth():
     for record in catalog():
-        alone = zoo.get_cfg()
-        alone.merge_from_file(zoo.get_config_file(record.name), allow_unsafe=False)
+        alone = load_config(zoo.get_config_file(record.name))
         full = zoo.get_config(record.name)
         if record.architecture in ("R-50", "R-101", "R-50 w2x", "CLIP RN50", "CLIP RN101", "CLIP RN50x4"):
             assert alone.MODEL.CAPTION_RESNET == full.MODEL.CAPTION_RESNET, record.name
@@ -74,21 +75,91 @@ def test_published_weights_are_not_written():
         PathManager.open(f"virtex://{NAME}", "wb")
 
 
-def test_a_trained_model_has_the_published_backbone(tmp_path, monkeypatch):
-    small = {"MODEL.RESNETS.STEM_OUT_CHANNELS": 8, "MODEL.RESNETS.RES2_OUT_CHANNELS": 8, "MODEL.RESNETS.DEPTH": 18}
-    small |= {"MODEL.RESNETS.NORM": "BN", "MODEL.FPN.NORM": "", "MODEL.FPN.OUT_CHANNELS": 8}
-    small |= {"MODEL.ROI_BOX_HEAD.FC_DIM": 8, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
-    monkeypatch.setattr(zoo, "find", lambda name: _with_network(name, small))
-    published = zoo.get(NAME, device="cpu")
-    backbone = {key: value for key, value in published.state_dict().items() if key.startswith("backbone.")}
-    torch.save({"model": published.state_dict()}, tmp_path / f"{NAME}.pth")
-    monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path))
-    loaded = zoo.get(NAME, trained=True, device="cpu").state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in backbone.items())
+SMALL = {
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.FPN.NORM": "",
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
+    "MODEL.TEXTUAL.VOCAB_SIZE": 80,
+    "MODEL.TEXTUAL.HIDDEN_SIZE": 16,
+    "MODEL.TEXTUAL.ATTENTION_HEADS": 2,
+    "MODEL.TEXTUAL.FEEDFORWARD_SIZE": 32,
+}
 
 
-def _with_network(name, network):
-    return dataclasses.replace(find(name), network=network)
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The tensors of a tiny model, whose file, in VirTex's layout, is on a mirror as that of NAME."""
+    monkeypatch.setattr(catalog_module, "catalog", lambda: tuple(map(_tiny, catalog())))
+    monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
+    model = zoo.get(NAME, trained=False, device="cpu")
+    (tmp_path / "mirror").mkdir()
+    torch.save({"model": model.state_dict()}, tmp_path / "ours.pth")
+    convert(str(tmp_path / "ours.pth"), tmp_path / "mirror" / f"{NAME}.pth", to="virtex")
+    return model.state_dict()
+
+
+def _tiny(record):
+    return dataclasses.replace(record, network=SMALL) if record.name == NAME else record
+
+
+def of_stem(tensors):
+    return {name.rpartition("stem.")[2]: value for name, value in tensors.items() if "stem." in name}
+
+
+def test_by_default_a_model_is_what_the_file_holds_and_is_whole(published, caplog):
+    model = zoo.get(NAME, device="cpu")
+    assert type(model).__name__ == "BicaptioningModel" and model.training
+    loaded = model.state_dict()
+    assert loaded.keys() == published.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in published.items())
+    assert not [record for record in caplog.records if "random" in record.getMessage()]
+
+
+def test_a_detector_has_the_published_backbone_and_says_what_is_random(published, caplog):
+    model = zoo.get(NAME, device="cpu", task="detection")
+    assert type(model).__name__ == "GeneralizedRCNN"
+    ours, theirs = of_stem(model.state_dict()), of_stem(published)
+    assert len(ours) == 6 and all(torch.equal(ours[name], value) for name, value in theirs.items())
+    [warning] = [record.getMessage() for record in caplog.records if "random" in record.getMessage()]
+    assert f"{NAME} is the backbone alone" in warning and "roi_heads" in warning
+
+
+def test_a_backbone_is_the_files_alone(published):
+    backbone = zoo.get(NAME, device="cpu", task="backbone")
+    ours, theirs = of_stem(backbone.state_dict()), of_stem(published)
+    assert len(ours) == 6 and all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert backbone.report.format == "virtex"
+
+
+@pytest.mark.parametrize("task", ["", "pretraining", "detection", "backbone"])
+def test_nothing_is_at_random_without_a_warning(task, published, caplog):
+    zoo.get(NAME, trained=False, device="cpu", task=task)
+    assert f"{NAME}: trained is False, so that all weights are at random" in caplog.text
+
+
+def test_a_file_with_a_backbone_alone_has_no_pretraining_model():
+    with pytest.raises(
+        UserError, match=r"clip_RN50 .* has no pretraining model here.*load_backbone\('virtex://clip_RN50'\)"
+    ):
+        zoo.get("clip_RN50", task="pretraining")
+    with pytest.raises(UserError, match="no config for the task 'captions'; expected 'detection' or 'pretraining'"):
+        zoo.get_config(NAME, task="captions")
+
+
+def test_every_pretraining_config_exists_and_is_of_the_published_network():
+    named = [record for record in catalog() if record.pretraining_config]
+    assert len(named) == 13 and all(record.format == "virtex" for record in named)
+    for record in named:
+        cfg = zoo.get_config(record.name, task="pretraining")
+        as_given = load_config(zoo.get_config_file(record.name, "pretraining"))
+        assert cfg.MODEL.RESNETS == as_given.MODEL.RESNETS, record.name
+        assert record.pretraining_config.removeprefix("pretrain/").removesuffix(".yaml") in record.aliases
 
 
 def test_importing_the_package_registers_the_zoo_without_its_downloader():

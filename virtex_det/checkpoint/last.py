@@ -6,6 +6,7 @@ from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
 
 LAST_CHECKPOINT = "last_checkpoint"
+_FINAL = "model_final.pth"
 _LONGEST_NAME = 255  # bytes, of most file systems
 
 
@@ -25,6 +26,24 @@ def find_last(folder: str | Path) -> str:
             f"{tag} names {name[:_LONGEST_NAME]!r}, which is no file of this folder. {other_checkpoints(folder, name)}"
         )
     return str(tag.with_name(name))
+
+
+def run_weights(folder: str | Path) -> str:
+    """Return the path of a run's trained weights: its last checkpoint, else its ``model_final.pth``.
+
+    Raises:
+        UserError: the folder has neither.
+    """
+    final = Path(folder) / _FINAL
+    found = find_last(folder) or (str(final) if final.is_file() else "")
+    if not found:
+        others = sorted(path.name for path in Path(folder).glob("*.pth"))
+        there = f"; it has {', '.join(others[-5:])}" if others else ""
+        raise UserError(
+            f"{folder} holds no trained weights: neither {LAST_CHECKPOINT} nor {_FINAL}{there}.\n"
+            "Train the run to its end, or name a weights file."
+        )
+    return found
 
 
 def name_last(folder: str | Path, name: str) -> None:

@@ -1,6 +1,7 @@
 """Weights meet a model: every tensor is accounted for, and a model that would not be whole is left as it was."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ class LoadReport(NamedTuple):
 
 def load_weights(
     model: nn.Module,
-    path: str,
+    path: str | os.PathLike[str],
     *,
     require: Required = "backbone",
     allow_partial: bool = False,
@@ -107,6 +108,7 @@ def load_weights(
         >>> report.format, len(report.loaded)
         ('virtex', 265)
     """
+    path = os.fspath(path)
     source = open_for(tuple(model.state_dict()), path, require, cfg)
     report = fill(model, source.weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
     return report._replace(sha256=source.sha256())

@@ -1,9 +1,11 @@
 """From a config file and ``KEY VALUE`` overrides to a frozen config."""
 
 import difflib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,57 @@ from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
 from virtex_det.errors import UserError
 
+Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value, "KEY", value]
+
 # What merging a key or value that does not fit raises.
 _DOES_NOT_FIT = (KeyError, AssertionError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
 
 
-def load_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """Return the frozen config of a file and ``KEY VALUE`` overrides, on CPU where there is no GPU.
+def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides = ()) -> CfgNode:
+    """Return the frozen config of a file and overrides of its keys, on CPU where there is no GPU.
 
     YAML is read safely: tags that would run code are refused. A whole number will do where a key holds a fraction.
     The schedule is scaled to DATASETS.TRAIN_FRACTION where SOLVER.REFERENCE_FRACTION says that it is for another.
     The mapper is named where it is left to the model. A device that a file names, but that is not here, gives way to
     the one that is.
 
+    Args:
+        config_file: "" for the defaults alone.
+        overrides: ``{"KEY": value}`` or, as on a command line, a list of ``KEY, VALUE`` pairs; a value may be text.
+
     Raises:
         UserError: for a file that is missing or not YAML, for keys and values that do not fit, and for values that
             nothing can be built from.
+
+    Example:
+        >>> load_config(overrides={"MODEL.RESNETS.DEPTH": 101}).MODEL.RESNETS.DEPTH
+        101
     """
+    config_file = os.fspath(config_file)
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
     if config_file:
         _merge_file(cfg, config_file)
         cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
+    return _finish(cfg, overrides)
+
+
+def override(cfg: CfgNode, overrides: Overrides) -> CfgNode:
+    """Return a frozen copy of a config with keys set, checked as ``load_config`` checks them.
+
+    Args:
+        cfg: stays as it is.
+        overrides: as for ``load_config``.
+
+    Raises:
+        UserError: as ``load_config``.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    return _finish(cfg, overrides)
+
+
+def _finish(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     _merge_options(cfg, overrides)
     _expand_home(cfg)
     check_config(cfg)
@@ -120,18 +152,33 @@ def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
     cfg.update(converted)
 
 
-def _merge_options(cfg: CfgNode, options: list[str]) -> None:
+def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
+    for key, value in override_pairs(overrides):
+        is_whole = type(value) is int or (isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value))
+        if is_whole and key in {name for name, default in leaves(cfg) if isinstance(default, float)}:
+            value = float(value)  # yacs takes a whole number for another type
+        try:
+            cfg.merge_from_list([key, value])
+        except _DOES_NOT_FIT as error:
+            raise UserError(f"{_explain(error, cfg)}\nIt was set as {key} {value}.") from error
+
+
+def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
+    """Return the keys of overrides with their values; paths become text.
+
+    Raises:
+        UserError: the overrides are no pairs.
+    """
+    if isinstance(overrides, str):
+        raise UserError(f'The overrides are {overrides!r}; expected {{"KEY": value}} or ["KEY", "VALUE"].')
+    options = list(chain.from_iterable(overrides.items())) if isinstance(overrides, Mapping) else list(overrides)
     if len(options) % 2:
         raise UserError(
             f"The config does not fit: the overrides are pairs of KEY VALUE, and {options[-1]!r} at their end has no "
             "partner.\nA value with spaces needs quotes, and an empty one is ''."
         )
-    options = _with_float_options(cfg, options)
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except _DOES_NOT_FIT as error:
-            raise UserError(f"{_explain(error, cfg)}\nIt was set as {key} {value}.") from error
+    options = [os.fspath(option) if isinstance(option, os.PathLike) else option for option in options]
+    return list(zip(map(str, options[::2]), options[1::2], strict=True))
 
 
 def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
@@ -142,14 +189,6 @@ def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
         elif type(value) is int and isinstance(cfg.get(key), float):
             given[key] = float(value)
     return given
-
-
-def _with_float_options(cfg: CfgNode, options: list[str]) -> list[Any]:
-    floats = {key for key, value in leaves(cfg) if isinstance(value, float)}
-    return [
-        float(word) if before in floats and re.fullmatch(r"[+-]?\d+", str(word)) else word
-        for before, word in zip(["", *options], options, strict=False)
-    ]
 
 
 def _explain(error: Exception, cfg: CfgNode) -> str:

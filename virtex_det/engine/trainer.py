@@ -15,7 +15,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from torch import nn
@@ -51,9 +50,7 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
 from virtex_det.evaluation.detection.box_masks import UnpastedMasks
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
-from virtex_det.modeling.freezing import freeze_last_stage
-from virtex_det.modeling.poolers import use_gather_roi_align
-from virtex_det.modeling.precision import use_bf16
+from virtex_det.modeling import build_model
 from virtex_det.signals import StopLater, Stopped, command
 from virtex_det.solver import build_optimizer
 
@@ -273,16 +270,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the model of ``cfg`` with the faster kernels that the config allows."""
         with building("model", cfg, *MODEL_KEYS):
-            model = build_model(cfg)
-        freeze_last_stage(cfg, model)
-        if cfg.MODEL.DEVICE == "cpu":
-            # The layout that CPU convolutions are fastest in; results are the same up to rounding.
-            model.to(memory_format=torch.channels_last)
-        if cfg.MODEL.GATHER_ROI_ALIGN:
-            use_gather_roi_align(model)
-        if cfg.MODEL.BF16:
-            use_bf16(model)
-        return model
+            return build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:

@@ -1,5 +1,8 @@
 """Trained models on pictures: detections, captions and attention, and the pages that show them."""
 
+from virtex_det.inference.captioning import Caption, Captioner
+from virtex_det.inference.detector import Detector
+from virtex_det.inference.image_detections import ImageDetections
 from virtex_det.inference.prediction import Predictor
 
-__all__ = ["Predictor"]
+__all__ = ["Caption", "Captioner", "Detector", "ImageDetections", "Predictor"]

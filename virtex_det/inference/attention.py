@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from tqdm import tqdm
 
-from virtex_det.checkpoint import follow_weights
+from virtex_det.config import Overrides
 from virtex_det.data.mappers.concept import ConceptMapper
 from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode_utterances
 from virtex_det.data.traces import crop_points, inside, points_within
@@ -30,6 +30,7 @@ from virtex_det.inference.attention_sheets import (
     resized,
 )
 from virtex_det.inference.pages import printable
+from virtex_det.inference.trained import ATTENTION, Source, trained_config
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.textual.fusion import Masked
@@ -132,29 +133,25 @@ class AttentionDrawer:
     """A trained LocTexModel or ICMLMModel with all that it takes to draw its attention to captioned images.
 
     Example:
-        >>> drawer = AttentionDrawer(run_config("output/loctex"))
+        >>> drawer = AttentionDrawer("output/loctex")
         >>> drawer.draw(load_dataset("scenes_val_narratives")[:20]).drawn[0].words[0].text
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        """
+    def __init__(self, source: Source, overrides: Overrides = ()) -> None:
+        """Load a model, whole or not at all.
+
         Args:
-            cfg: of the model; its MODEL.WEIGHTS fill it whole, INPUT.CAPTION.TOKENIZER makes its tokens.
+            source: the folder of a run, or a config with MODEL.WEIGHTS.
+            overrides: config keys to set.
 
         Raises:
-            UserError: it is another model, there are no weights, or they do not fit.
+            UserError: the source is neither, is another model, or its weights or vocabulary do not fit.
         """
-        name = cfg.MODEL.META_ARCHITECTURE
-        if name not in _WAYS_TO_LOOK:
-            known = " and ".join(_WAYS_TO_LOOK)
-            raise UserError(f"{name} has no attention of words over the image to draw; {known} have.")
-        if not cfg.MODEL.WEIGHTS:
-            raise UserError("MODEL.WEIGHTS is empty: attention is a trained model's. Name its run folder with --run.")
-        self.cfg = cfg = follow_weights(cfg)
+        self.cfg = cfg = trained_config(source, overrides=overrides, task=ATTENTION)
         self.mapper = NarrativeMapper(cfg, is_train=False)
         self.model, self.report, _ = load_trained(cfg, cfg.MODEL.WEIGHTS)
         self.model.eval()
-        self.look = _WAYS_TO_LOOK[name](cfg, self.model)
+        self.look = _WAYS_TO_LOOK[cfg.MODEL.META_ARCHITECTURE](cfg, self.model)
 
     def draw(self, dicts: Sequence[dict[str, Any]]) -> Sheets:
         """Draw a sheet per image behind a progress bar, with its first caption; a broken image is skipped.

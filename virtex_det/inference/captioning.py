@@ -1,137 +1,174 @@
-"""Captions of any images by a trained model, as JSON and as a page of picture and text."""
+"""Captions of any pictures by a trained model: as text, as JSON, as a page."""
 
 import base64
-import glob
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from virtex_det.checkpoint import follow_weights
-from virtex_det.checkpoint.last import find_last
-from virtex_det.config import get_cfg, load_config
-from virtex_det.data.datasets.folders import find_files
-from virtex_det.data.images import read_image
+from virtex_det.config import Overrides, get_cfg
 from virtex_det.data.mappers.pretraining import PretrainingMapper
+from virtex_det.data.pictures import (
+    Picture,
+    Pictures,
+    in_one_line,
+    is_one_picture,
+    list_pictures,
+    picture_name,
+    read_ahead,
+    read_rgb,
+    usable_pictures,
+    warn_of_broken,
+)
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import load_trained
-from virtex_det.engine.run_folder import kept_files
 from virtex_det.errors import UserError
-from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
-from virtex_det.inference.pages import printable, write_page
-from virtex_det.utils import map_in_threads, write_atomically
+from virtex_det.image_files import BrokenImage
+from virtex_det.inference.pages import write_page
+from virtex_det.inference.trained import CAPTIONS, Source, trained_config
+from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
+BATCH_SIZE = 16
+_SECONDS_BEFORE_A_BAR = 2
 
 
-class Captioned(NamedTuple):
-    """An image and what the model wrote about it."""
+class Caption(NamedTuple):
+    """What a model wrote about a picture; as text it is what was written."""
 
-    file_name: str
-    caption: str
+    file_name: str  # of the picture, "" where it had none
+    text: str
     log_probability: float  # of the caption, its end included
-    thumbnail: str  # data URI
+    thumbnail: str = ""  # data URI, for the page
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Captions(NamedTuple):
     """What became of a list of images."""
 
-    captioned: list[Captioned]
+    captioned: list[Caption]
     skipped: list[str]  # why, with the file's name
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders (with all below them) and glob patterns name, each once.
+class _Prepared(NamedTuple):
+    """A picture as the model takes it."""
 
-    Raises:
-        UserError: an argument names nothing, or a folder holds no image.
-    """
-    return list(dict.fromkeys(path for argument in arguments for path in _find(argument)))
-
-
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part images from the ``KEY VALUE`` pairs after them: these begin at the first config key that is no file."""
-    known = get_cfg()
-    for index, argument in enumerate(arguments):
-        if argument.partition(".")[0] in known and not Path(argument).exists():
-            return list(arguments[:index]), list(arguments[index:])
-    return list(arguments), []
-
-
-def run_config(run_folder: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """Return the config of a pretraining run, with the vocabulary and the last weights of its folder.
-
-    Paths are those of the folder as it lies now, so that a run which was moved, or of which ``config.yaml``,
-    ``vocabulary.model`` and ``model_final.pth`` were kept, serves as it is.
-
-    Args:
-        run_folder: where ``train_net.py`` wrote.
-        overrides: ``KEY, VALUE`` pairs that come last.
-
-    Raises:
-        UserError: the folder is not that of a run.
-    """
-    folder = Path(run_folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is no run folder: it has no config.yaml. Name the OUTPUT_DIR of a pretraining run.")
-    paths = ["MODEL.WEIGHTS", find_last(folder) or str(folder / "model_final.pth")]
-    for key, path in kept_files(folder).items():
-        paths += [key, str(path)]
-    device = [] if torch.cuda.is_available() else ["MODEL.DEVICE", "cpu"]
-    return load_config(str(folder / "config.yaml"), [*device, *paths, *overrides])
+    image: Tensor  # (3, S, S) uint8, channels in the model's order
+    thumbnail: str = ""
 
 
 class Captioner:
-    """A trained captioning model with all that it takes to go from image files to text.
+    """A trained captioning model with all that it takes to go from pictures to text.
+
+    Attributes:
+        cfg: the config of the model.
+        report: the LoadReport of its weights.
+        device: where it runs.
 
     Example:
-        >>> captioner = Captioner(run_config("output/pretrain"))
-        >>> captioner.caption(find_images(["photos/"])).captioned[0].caption
+        >>> captioner = Captioner("output/pretrain")
+        >>> print(captioner("photo.jpg"))
+        >>> [caption.text for caption in captioner("photos/")]
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        """
+    def __init__(
+        self,
+        source: Source,
+        config: str | os.PathLike[str] | CfgNode | None = None,
+        overrides: Overrides = (),
+        *,
+        device: str | None = None,
+    ) -> None:
+        """Load a captioning model, whole or not at all.
+
         Args:
-            cfg: of a captioning model; its MODEL.WEIGHTS fill it whole, INPUT.CAPTION.TOKENIZER reads what it writes.
+            source: the folder of a run; a name such as ``virtex://bicaptioning_R_50_L1_H2048``; a
+                weights file, which needs its config unless it lies in the folder of its run; or a
+                config with MODEL.WEIGHTS.
+            config: of a weights file.
+            overrides: config keys to set. Published weights come without their vocabulary:
+                {"INPUT.CAPTION.TOKENIZER": "coco_10k.model"}.
+            device: such as "cuda:1"; by default the GPU, or the CPU where there is none.
 
         Raises:
-            UserError: there are no weights, or they do not fit.
+            UserError: the source is none of these, is a model that writes no captions, or its
+                weights or vocabulary do not fit.
         """
-        if not cfg.MODEL.WEIGHTS:
-            raise UserError("MODEL.WEIGHTS is empty: captions need a trained model. Name its run folder with --run.")
-        self.cfg = cfg = follow_weights(cfg)
+        self.cfg = cfg = trained_config(source, config, overrides, task=CAPTIONS, device=device)
+        _check_decoding(cfg)
         self.tokenizer = SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER)
         self.mapper = PretrainingMapper(cfg, is_train=False)
         self.model, self.report, _ = load_trained(cfg, cfg.MODEL.WEIGHTS)
         self.model.eval()
+        self.device = torch.device(cfg.MODEL.DEVICE)
 
-    def caption(self, paths: Sequence[Path], batch_size: int = 16) -> Captions:
-        """Caption image files behind a progress bar; what is no image, or a broken one, is skipped.
+    @overload
+    def __call__(self, pictures: Image.Image | np.ndarray, *, skip_broken: bool = False) -> Caption: ...
+    @overload
+    def __call__(self, pictures: Sequence[Picture], *, skip_broken: bool = False) -> list[Caption]: ...
+    @overload
+    def __call__(self, pictures: str | os.PathLike[str], *, skip_broken: bool = False) -> Any: ...
+    def __call__(self, pictures: Pictures, *, skip_broken: bool = False) -> Caption | list[Caption]:
+        """Caption one picture, or each of a list or folder behind a progress bar.
+
+        Args:
+            pictures: as for ``Detector``.
+            skip_broken: as for ``Detector``.
+
+        Returns:
+            The caption of one picture; a list of them for a list or folder, in its order.
 
         Raises:
-            UserError: the model writes no captions.
+            UserError: there is no such picture, it cannot be read, or an array is not as expected.
         """
-        found = Captions([], [])
-        with tqdm(total=len(paths), unit="image", desc="captioning") as bar:
-            for start in range(0, len(paths), batch_size):
-                batch = paths[start : start + batch_size]
-                readable = []
-                for path, result in zip(batch, map_in_threads(self._read, batch), strict=True):
-                    if isinstance(result, str):
-                        found.skipped.append(result)
-                    else:
-                        readable.append((path, *result))
-                found.captioned.extend(self._write_captions(readable))
-                bar.update(len(batch))
-        return found
+        if is_one_picture(pictures):
+            [caption] = self._write_captions([(pictures, self._prepare(pictures))])  # type: ignore[arg-type, list-item]
+            return caption
+        listed = usable_pictures(list_pictures(pictures), self.cfg.INPUT.MAX_VALUE, skip_broken=skip_broken)
+        found = self.stream(listed, skip_broken=skip_broken)
+        return list(tqdm(found, total=len(listed), unit="picture", delay=_SECONDS_BEFORE_A_BAR))
+
+    def stream(self, pictures: Pictures, *, skip_broken: bool = False) -> Iterator[Caption]:
+        """Yield the caption of each picture as soon as its batch is done.
+
+        Args:
+            pictures: as for a call.
+            skip_broken: leave out and log files that cannot be read; otherwise the first of them
+                raises.
+
+        Raises:
+            UserError: as a call, when the broken picture is reached.
+        """
+        for picture, found in self._in_batches(list_pictures(pictures), self._prepare, BATCH_SIZE):
+            if isinstance(found, Caption):
+                yield found
+            elif skip_broken:
+                warn_of_broken(in_one_line(picture, found))
+            else:
+                raise found
+
+    def caption(self, paths: Sequence[Path], batch_size: int = BATCH_SIZE) -> Captions:
+        """Caption image files for a page, behind a progress bar; what is no image, or a broken one, is listed."""
+        result = Captions([], [])
+        found = self._in_batches(paths, self._prepare_with_thumbnail, batch_size)
+        for path, caption in tqdm(found, total=len(paths), unit="image", desc="captioning"):
+            if isinstance(caption, Caption):
+                result.captioned.append(caption)
+            else:
+                result.skipped.append(in_one_line(path, caption))
+        return result
 
     def describe(self) -> dict[str, str]:
         """Say which model wrote and how."""
@@ -150,35 +187,50 @@ class Captioner:
             "Images": f"shorter side resized to {self.cfg.INPUT.CAPTION.CROP_SIZE} px, square centre crop",
         }
 
-    def _read(self, path: Path) -> tuple[Tensor, str] | str:
-        """Return the model's image and a thumbnail, or why there is none."""
-        try:
-            pixels = read_image({"file_name": str(path)}, "RGB", self.cfg.INPUT.MAX_VALUE)
-            return self.mapper.augment(pixels)[0], _thumbnail(pixels)
-        except BrokenImage as error:
-            is_other = isinstance(error.__cause__, UnidentifiedImageError)
-            return f"{printable(path)}: {'not an image' if is_other else _in_one_line(error)}"
+    def __repr__(self) -> str:
+        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE}, {self.cfg.MODEL.WEIGHTS}, on {self.device})"
+
+    def _prepare(self, picture: Picture) -> _Prepared:
+        return _Prepared(self.mapper.augment(read_rgb(picture, self.cfg.INPUT.MAX_VALUE))[0])
+
+    def _prepare_with_thumbnail(self, picture: Picture) -> _Prepared:
+        pixels = read_rgb(picture, self.cfg.INPUT.MAX_VALUE)
+        return _Prepared(self.mapper.augment(pixels)[0], _thumbnail(pixels))
+
+    def _in_batches(
+        self, pictures: Iterable[Picture], prepare: Callable[[Picture], _Prepared], batch_size: int
+    ) -> Iterator[tuple[Picture, Caption | BrokenImage]]:
+        """Yield each picture with its caption, or with why it cannot be read."""
+        waiting = read_ahead(pictures, prepare)
+        while batch := list(islice(waiting, batch_size)):
+            readable = [(picture, found) for picture, found in batch if isinstance(found, _Prepared)]
+            captions = iter(self._write_captions(readable))
+            for picture, found in batch:
+                yield picture, found if isinstance(found, BrokenImage) else next(captions)
 
     @torch.no_grad()
-    def _write_captions(self, images: Sequence[tuple[Path, Tensor, str]]) -> list[Captioned]:
-        if not images:
+    def _write_captions(self, pictures: Sequence[tuple[Picture, _Prepared]]) -> list[Caption]:
+        if not pictures:
             return []
-        outputs = self.model([{"image": image} for _, image, _ in images])
-        if "caption_tokens" not in outputs[0]:
-            raise UserError(
-                f"{self.cfg.MODEL.META_ARCHITECTURE} with MODEL.TEXTUAL.DECODING.METHOD "
-                f"{self.cfg.MODEL.TEXTUAL.DECODING.METHOD!r} writes no captions.\n"
-                "Use a CaptioningModel or BicaptioningModel, with beam_search or nucleus_sampling."
-            )
+        outputs = self.model([{"image": prepared.image} for _, prepared in pictures])
         return [
-            Captioned(
-                printable(path),
+            Caption(
+                picture_name(picture),
                 self.tokenizer.decode(output["caption_tokens"].tolist()),
                 float(output["log_probability"]),
-                thumbnail,
+                prepared.thumbnail,
             )
-            for (path, _, thumbnail), output in zip(images, outputs, strict=True)
+            for (picture, prepared), output in zip(pictures, outputs, strict=True)
         ]
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part images from the ``KEY VALUE`` pairs after them, which begin at a key that is no file."""
+    known = get_cfg()
+    for index, argument in enumerate(arguments):
+        if argument.partition(".")[0] in known and not Path(argument).exists():
+            return list(arguments[:index]), list(arguments[index:])
+    return list(arguments), []
 
 
 def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]) -> Path:
@@ -193,33 +245,24 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
         The path of the page.
     """
     folder = Path(folder)
-    keys = ("file_name", "caption", "log_probability")
-    rows: list[dict[str, Any]] = [{key: getattr(image, key) for key in keys} for image in captions.captioned]
+    rows = [
+        {
+            "file_name": image.file_name,
+            "caption": image.text,
+            "log_probability": image.log_probability,
+        }
+        for image in captions.captioned
+    ]
     write_atomically(folder / "captions.json", json.dumps(rows, indent=2) + "\n")
     return write_page(folder / "captions.html", "captions.html.j2", facts, captions=captions)
 
 
-def _find(argument: str) -> list[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        found = sorted(find_files(path, IMAGE_SUFFIXES))
-        if not found:
-            raise UserError(
-                f"The folder {path} holds no image. Looked for, in all below it: {' '.join(IMAGE_SUFFIXES)}"
-            )
-        return found
-    if path.exists():
-        return [path]
-    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-    found = [file for name in matches for file in _find(name)]
-    if not found:
-        raise UserError(f"There is no image, folder or pattern {argument!r}.")
-    return found
-
-
-def _in_one_line(error: BrokenImage) -> str:
-    """Return why an image cannot be used, without its name, which stands before it."""
-    return printable(" ".join(str(error).splitlines()[1:]) or error.reason)
+def _check_decoding(cfg: CfgNode) -> None:
+    if cfg.MODEL.TEXTUAL.DECODING.METHOD == "none":
+        raise UserError(
+            f"{cfg.MODEL.META_ARCHITECTURE} with MODEL.TEXTUAL.DECODING.METHOD 'none' writes no captions.\n"
+            "Set it to beam_search or nucleus_sampling."
+        )
 
 
 def _thumbnail(pixels: np.ndarray) -> str:

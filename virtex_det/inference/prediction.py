@@ -9,7 +9,7 @@ from detectron2.engine import DefaultPredictor
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.data.classes import class_names, model_classes
-from virtex_det.data.mappers.detection import ResizeShortestEdge
+from virtex_det.data.mappers.detection import build_augmentations
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.engine.preflight.model import classes_of
 from virtex_det.errors import UserError
@@ -29,9 +29,10 @@ class Predictor(DefaultPredictor):
             of the first data set in DATASETS.TEST; none where that is not known, either.
         metadata: for Detectron2's Visualizer, with these names.
 
+    A Detector has one as ``detector.predictor``.
+
     Example:
-        >>> cfg = load_config("output/run/config.yaml", ["MODEL.WEIGHTS", "output/run/model_final.pth"])
-        >>> predictor = Predictor(cfg)
+        >>> predictor = Detector("output/my_segm").predictor
         >>> predictor(read_picture("photo.jpg", predictor.cfg))["instances"]
     """
 
@@ -47,15 +48,14 @@ class Predictor(DefaultPredictor):
         if not cfg.MODEL.WEIGHTS:
             raise UserError("MODEL.WEIGHTS is empty: prediction needs a trained model. Name a run's model_final.pth.")
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, but Predictor takes RGB and BGR models only.")
+            raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, but prediction takes RGB and BGR models only.")
         self.cfg = follow_weights(cfg).clone()
         self.model, self.report, _ = load_trained(self.cfg, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
         self.metadata = _metadata(self.cfg, classes_of(self.cfg.MODEL.WEIGHTS))
         self.classes = tuple(self.metadata.get("thing_classes", ()))
         _check_number(self.cfg, self.classes)
-        shortest = self.cfg.INPUT.MIN_SIZE_TEST
-        self.aug = ResizeShortestEdge([shortest, shortest], self.cfg.INPUT.MAX_SIZE_TEST)
+        [self.aug] = build_augmentations(self.cfg, is_train=False)
         self.input_format = self.cfg.INPUT.FORMAT
 
 

@@ -28,6 +28,8 @@ class Record:
         pretraining: task and data.
         paper: where the method is from.
         config: a config to start from, below ``configs/``.
+        pretraining_config: likewise, of the pretraining model that the file fills whole; empty where the backbone alone
+            is of use.
         urls: direct addresses of the file, tried in this order; none where only a person can fetch it.
         licence: as the source states it.
         page: where a person finds the file.
@@ -50,6 +52,7 @@ class Record:
     urls: list[str]
     licence: str | None
     page: str
+    pretraining_config: str = ""
     size: int | None = None
     sha256: str | None = None
     aliases: list[str] = dataclasses.field(default_factory=list)
@@ -200,6 +203,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "pretraining": (_text, "text"),
     "paper": (_text, "text"),
     "config": (_matches(r"[\w./-]+\.yaml"), "the path of a config below configs/"),
+    "pretraining_config": (_matches(r"[\w./-]+\.yaml"), "the path of a config below configs/"),
     "urls": (_list_of(_url), "a list of http addresses"),
     "licence": (_or_null(_text), "text or null"),
     "page": (_url, "an http address"),

@@ -1,6 +1,7 @@
 """Networks; importing this registers them with Detectron2."""
 
 from virtex_det.modeling.backbone import build_caption_resnet_backbone, build_caption_resnet_fpn_backbone
+from virtex_det.modeling.build import build_model
 from virtex_det.modeling.classifier import ImageClassifier
 from virtex_det.modeling.poolers import GatherROIAlign, use_gather_roi_align
 from virtex_det.modeling.precision import use_bf16
@@ -17,6 +18,7 @@ __all__ = [
     "TransformerDecoderTextualHead",
     "build_caption_resnet_backbone",
     "build_caption_resnet_fpn_backbone",
+    "build_model",
     "use_bf16",
     "use_gather_roi_align",
 ]

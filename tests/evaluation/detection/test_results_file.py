@@ -1,10 +1,20 @@
 import copy
+import json
 import math
 
 import numpy as np
 import pytest
 
-from tests.evaluation.detection.references import as_detections, assert_equal_numbers, jitter, ours, random_content
+import virtex_det as vd
+from tests.evaluation.detection.references import (
+    as_detections,
+    assert_equal_numbers,
+    coco_reference,
+    jitter,
+    lvis_reference,
+    ours,
+    random_content,
+)
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
@@ -123,3 +133,74 @@ def test_differences_come_as_totals_then_categories_by_what_was_gained():
     assert [row.name for row in rows] == ["AP", "AP50", "AP-cow", "AP-cat", "AP-dog"]
     assert rows[0] == Difference("AP", 10.0, 12.0) and rows[0].change == -2
     assert math.isnan(rows[-1].change)
+
+
+# --- virtex_det.evaluate
+
+
+@pytest.fixture
+def written(case, tmp_path):
+    content, entries = case
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+@pytest.mark.parametrize("as_text", [str, lambda path: path])
+def test_files_and_entries_give_the_numbers_of_pycocotools(case, written, as_text):
+    content, entries = case
+    from_file = vd.evaluate(as_text(written / "results.json"), as_text(written / "truth.json"))
+    from_entries = vd.evaluate(entries, as_text(written / "truth.json"))
+    for task in ("bbox", "segm"):
+        assert_equal_numbers(from_file[task], coco_reference(content, entries, task), 1e-9)
+        assert_equal_numbers(from_entries[task], from_file[task], 0)
+
+
+def test_lvis_is_told_by_its_content(tmp_path):
+    content = random_content(1, style="lvis")
+    entries = jitter(content, 1)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    results = vd.evaluate(entries, tmp_path / "truth.json")
+    assert_equal_numbers(results["bbox"], lvis_reference(content, entries, "bbox", tmp_path), 1e-9)
+    with pytest.raises(UserError, match="iscrowd"):
+        vd.evaluate(entries, tmp_path / "truth.json", style="coco")
+
+
+def test_a_data_set_is_named(scenes):
+    from detectron2.data import MetadataCatalog
+
+    objects = json.loads((scenes / "annotations" / "instances_val.json").read_text())["annotations"]
+    found = [{**entry, "score": 0.5} for entry in objects]
+    by_name, by_file = (
+        vd.evaluate(found, name) for name in ("scenes_val", MetadataCatalog.get("scenes_val").json_file)
+    )
+    assert by_name["bbox"]["AP"] == by_file["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_results_of_another_data_set_are_refused(case, written):
+    _, entries = case
+    with pytest.raises(UserError, match="names image 100001, which the annotations do not have"):
+        vd.evaluate([entry | {"image_id": 100001} for entry in entries], written / "truth.json")
+    with pytest.raises(UserError, match="names category 4321, which the annotations do not have"):
+        vd.evaluate([entry | {"category_id": 4321} for entry in entries], written / "truth.json")
+
+
+def test_no_entries_are_an_ap_of_0(written):
+    assert vd.evaluate([], written / "truth.json")["bbox"]["AP"] == 0
+
+
+@pytest.mark.parametrize(
+    ("results", "annotations", "message"),
+    [
+        ("results.json", "gone.json", "gone.json is not there"),
+        ("gone.json", "truth.json", "gone.json is not there"),
+        ("results.json", "coco_2071_val", "coco_2071_val"),
+        ("truth.json", "truth.json", "holds no list of detections"),
+        ("results.json", "results.json", "expected lists named images, annotations, categories"),
+        ([7], "truth.json", "entry 0 of the results is a int; expected entries in COCO.* to_coco"),
+    ],
+)
+def test_what_is_in_the_wrong_place_is_said(results, annotations, message, written, monkeypatch):
+    monkeypatch.chdir(written)
+    with pytest.raises(UserError, match=message):
+        vd.evaluate(results, annotations)

@@ -139,9 +139,7 @@ class DetectionMapper:
                 "DetectionMapper loads boxes and masks, and the config asks for keypoints or precomputed proposals.\n"
                 "Set DATALOADER.MAPPER DatasetMapper for Detectron2's own."
             )
-        augmentations = detection_utils.build_augmentation(cfg, is_train)
-        resize = FastResizeShortestEdge if cfg.INPUT.FAST_RESIZE else ResizeShortestEdge
-        augmentations = [_with(resize, augmentation) for augmentation in augmentations]
+        augmentations = build_augmentations(cfg, is_train)
         crops = is_train and cfg.INPUT.CROP.ENABLED
         if crops and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon" and find_spec("shapely") is None:
             raise UserError(
@@ -224,6 +222,12 @@ class DetectionMapper:
         if isinstance(copied.get("segmentation"), list):
             copied["segmentation"] = [np.array(polygon) for polygon in copied["segmentation"]]
         return copied
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """Return Detectron2's resize, and in training its flip, with the resize that INPUT.FAST_RESIZE asks for."""
+    resize = FastResizeShortestEdge if cfg.INPUT.FAST_RESIZE else ResizeShortestEdge
+    return [_with(resize, augmentation) for augmentation in detection_utils.build_augmentation(cfg, is_train)]
 
 
 def _with(resize: type[ResizeShortestEdge], augmentation: T.Augmentation) -> T.Augmentation:

@@ -100,11 +100,16 @@ def _middle(image: torch.Tensor) -> torch.Tensor:
     return v2.functional.center_crop(image, [min(height, longest), min(width, longest)])
 
 
+def centre_crop(size: int) -> v2.Transform:
+    """Return what cuts an image (3, H, W) to the square in its middle, its shorter side resized to ``size`` pixels."""
+    return v2.Compose([_middle, v2.Resize(size), v2.CenterCrop(size)])
+
+
 def build_image_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:
     """Build the image part of INPUT.CAPTION: random crop and colour jitter in training, else a centre crop."""
     caption = cfg.INPUT.CAPTION
     if not is_train:
-        return v2.Compose([_middle, v2.Resize(caption.CROP_SIZE), v2.CenterCrop(caption.CROP_SIZE)])
+        return centre_crop(caption.CROP_SIZE)
     crop = v2.RandomResizedCrop(caption.CROP_SIZE, scale=tuple(caption.CROP_SCALE))
     jitter = v2.ColorJitter(*caption.COLOR_JITTER)
     return v2.Compose([crop, v2.RandomApply([jitter], p=caption.COLOR_JITTER_PROB)])

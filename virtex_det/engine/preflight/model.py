@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from virtex_det.checkpoint import classes_in, recognise
@@ -17,6 +16,7 @@ from virtex_det.checkpoint.sources import Required, locate, open_for, read_conte
 from virtex_det.data.seeding import seeded
 from virtex_det.engine.explain import MODEL_KEYS, building
 from virtex_det.engine.run_folder import read_classes
+from virtex_det.modeling import build_model
 
 logger = logging.getLogger(__name__)
 

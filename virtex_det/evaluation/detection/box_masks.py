@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.modeling import GeneralizedRCNN, detector_postprocess
-from detectron2.structures import Instances, ROIMasks
+from detectron2.structures import BitMasks, Instances, ROIMasks
 from pycocotools import mask as mask_tools
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from virtex_det.errors import UserError
 
 # A pixel belongs to a mask from this probability on, as in Detectron2.
 THRESHOLD = 0.5
@@ -41,6 +43,20 @@ def encode_box_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: i
         changes = _find_changes(maps[part], corners[part], height, width)
         counts += _compress(*_count_runs(*changes, len(maps[part]), height * width))
     return [{"size": [height, width], "counts": text} for text in counts]
+
+
+def encode_instances(instances: Instances) -> list[dict[str, Any]] | None:
+    """Encode the masks of instances on the CPU: those within their boxes ("box_masks"), or those of the image's size.
+
+    Returns:
+        A compressed run-length encoding for each instance; None where they have no masks.
+    """
+    if instances.has("box_masks"):
+        return encode_box_masks(instances.box_masks, instances.pred_boxes.tensor, *instances.image_size)
+    if instances.has("pred_masks"):
+        masks = instances.pred_masks
+        return encode_masks(masks.tensor if isinstance(masks, BitMasks) else masks)
+    return None
 
 
 def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
@@ -196,6 +212,23 @@ class UnpastedMasks(nn.Module):
         with torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext():
             found = self.model.inference(batched_inputs, do_postprocess=False)
         return [{UNPASTED: instances} for instances in found]
+
+
+def instances_of(output: dict[str, Any], example: dict[str, Any]) -> Instances:
+    """Return what a detector found in one image, on the CPU, with boxes in the pixels of the image.
+
+    Args:
+        output: what a model, or :class:`UnpastedMasks`, returned for the image.
+        example: the image's dataset dict, as for :func:`scale`.
+
+    Raises:
+        UserError: the output has no instances.
+    """
+    if UNPASTED in output:
+        return scale(output[UNPASTED].to("cpu"), example)
+    if "instances" not in output:
+        raise UserError(f"The model returned {', '.join(output) or 'nothing'}, and no instances.")
+    return output["instances"].to("cpu")
 
 
 def scale(instances: Instances, example: dict[str, Any]) -> Instances:

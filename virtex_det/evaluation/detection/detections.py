@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.structures import BoxMode, Instances
 from hotcoco import mask as mask_tools
 
 from virtex_det.errors import UserError
@@ -26,6 +27,27 @@ class Detections(NamedTuple):
         """Return no detections."""
         ids = np.zeros(0, np.int64)
         return cls(ids, ids, np.zeros(0), np.zeros((0, 4)), [] if masks else None)
+
+    @classmethod
+    def of_instances(
+        cls, instances: Instances, image_key: int, category_ids: np.ndarray, rles: list[dict[str, Any]] | None
+    ) -> "Detections":
+        """Return what Detectron2 found in an image.
+
+        Args:
+            instances: on the CPU, with pred_boxes and scores.
+            image_key: of the image.
+            category_ids: of each instance. # shape: (N,)
+            rles: their masks, None for boxes alone.
+        """
+        boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+        return cls(
+            np.full(len(instances), image_key, dtype=np.int64),
+            category_ids,
+            instances.scores.double().numpy(),
+            boxes.double().numpy(),
+            rles,
+        )
 
     def take(self, index: np.ndarray) -> "Detections":
         """Return the detections at an index, in its order.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import BitMasks, BoxMode, Instances
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
@@ -22,7 +22,7 @@ from tabulate import tabulate
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.box_masks import UNPASTED, encode_box_masks, encode_masks, scale
+from virtex_det.evaluation.detection.box_masks import encode_instances, instances_of
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import class_ids, read_truth
 from virtex_det.evaluation.detection.rank_files import Part, RankFiles, merge_entries, read_states
@@ -75,15 +75,12 @@ class DetectionEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Match the "instances" that a model returned for a batch, or what :class:`UnpastedMasks` did."""
         for example, output in zip(inputs, outputs, strict=True):
-            if UNPASTED in output:
-                self._add(example["image_id"], scale(output[UNPASTED].to("cpu"), example))
-            elif "instances" in output:
-                self._add(example["image_id"], output["instances"].to("cpu"))
-            else:
-                raise UserError(
-                    f"The model returned {', '.join(output) or 'nothing'}, and no instances to evaluate.\n"
-                    "Proposals and keypoints are evaluated with TEST.METRICS_LIBRARY reference."
-                )
+            try:
+                found = instances_of(output, example)
+            except UserError as error:
+                advice = "Proposals and keypoints are evaluated with TEST.METRICS_LIBRARY reference."
+                raise UserError(f"{error}\n{advice}") from error
+            self._add(example["image_id"], found)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Merge what all processes found.
@@ -143,24 +140,10 @@ class DetectionEvaluator(DatasetEvaluator):
         return self.truth.has_annotations and self.truth.has_masks
 
     def _detections(self, image_key: int, instances: Instances) -> Detections:
-        boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        return Detections(
-            np.full(len(instances), image_key, dtype=np.int64),
-            self._category_ids_of(instances.pred_classes.numpy()),
-            instances.scores.double().numpy(),
-            boxes.double().numpy(),
-            self._encode(instances),
-        )
-
-    def _encode(self, instances: Instances) -> list[dict[str, Any]] | None:
         if instances.has("box_masks"):
-            masks = instances.box_masks
-            self.counts["broken masks"] += int((~masks.isfinite()).flatten(1).any(dim=1).sum())
-            return encode_box_masks(masks, instances.pred_boxes.tensor, *instances.image_size)
-        if instances.has("pred_masks"):
-            masks = instances.pred_masks
-            return encode_masks(masks.tensor if isinstance(masks, BitMasks) else masks)
-        return None
+            self.counts["broken masks"] += int((~instances.box_masks.isfinite()).flatten(1).any(dim=1).sum())
+        category_ids = self._category_ids_of(instances.pred_classes.numpy())
+        return Detections.of_instances(instances, image_key, category_ids, encode_instances(instances))
 
     def _category_ids_of(self, classes: np.ndarray) -> np.ndarray:
         if len(classes) and classes.max() >= len(self.category_ids):

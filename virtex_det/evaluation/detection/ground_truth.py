@@ -75,19 +75,19 @@ class GroundTruth:
             raise UserError(f"{source}: {error}") from error
 
     @classmethod
-    def read(cls, path: str | Path, style: str) -> "GroundTruth":
+    def read(cls, path: str | Path, style: str = "") -> "GroundTruth":
         """Read an annotation file.
 
         Args:
             path: a JSON file in the format of COCO or LVIS (v0.5, v1).
-            style: "coco" or "lvis".
+            style: "coco" or "lvis"; by default LVIS's where every category has a "frequency", else COCO's.
 
         Raises:
             UserError: no such file, no such format, or data that no number can be trusted with.
         """
         path = Path(path)
-        content = read_annotations(path, f"an annotation file of {style.upper()}")
-        return cls(content, style, str(path))
+        content = read_annotations(path, f"an annotation file of {style.upper() or 'COCO or LVIS'}")
+        return cls(content, style or _style_of(content), str(path))
 
     @cached_property
     def has_masks(self) -> bool:
@@ -154,6 +154,14 @@ class GroundTruth:
         findings.tell(self.source)
         for entry in annotations:
             self._annotations.setdefault(entry["image_id"], []).append(entry)
+
+
+def _style_of(content: Any) -> str:
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not isinstance(categories, list) or not categories:
+        return "coco"
+    has_frequencies = all(isinstance(each, dict) and "frequency" in each for each in categories)
+    return "lvis" if has_frequencies else "coco"
 
 
 def _check(content: Any, style: str) -> None:

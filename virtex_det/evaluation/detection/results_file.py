@@ -2,20 +2,24 @@
 
 import logging
 import math
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.data.datasets import check_datasets
 from virtex_det.data.datasets.objects import Boxes, check_kind
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.detections import Detections, read_detections
-from virtex_det.evaluation.detection.ground_truth import GroundTruth
+from virtex_det.evaluation.detection.detections import Detections, from_entries, read_detections
+from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
 from virtex_det.evaluation.detection.validation import check_known, name_detection
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
 
@@ -107,6 +111,65 @@ def evaluate_file(
         return evaluate_detections(truth, detections, extra_max_detections=extra_max_detections, boundary=boundary)
     except UserError as error:
         raise UserError(f"{path}, measured against {truth.source}: {error}") from error
+
+
+def evaluate(
+    results: str | os.PathLike[str] | list[dict[str, Any]],
+    annotations: str | os.PathLike[str],
+    *,
+    style: str = "",
+    extra_max_detections: Sequence[int] = (),
+    boundary: bool = False,
+) -> Results:
+    """Return AP and AR of detections without the model that found them, and AP of each category.
+
+    Args:
+        results: a file in COCO's results format, or its entries.
+        annotations: an annotation file of COCO or LVIS, or the name of a data set.
+        style: of the annotation file, "coco" or "lvis"; by default what its content says.
+        extra_max_detections: report AP with the best so many detections of an image, too.
+        boundary: report boundary AP of masks, too.
+
+    Returns:
+        Numbers in percent by name, by task "bbox" and "segm"; NaN where there is nothing to find.
+
+    Raises:
+        UserError: a file cannot be read, or the detections are not of these images and categories.
+
+    Example:
+        >>> evaluate("results.json", "instances_val2017.json")["bbox"]["AP"]
+    """
+    truth = read_ground_truth(annotations, style)
+    options: dict[str, Any] = {"extra_max_detections": extra_max_detections, "boundary": boundary}
+    if not isinstance(results, list):
+        return evaluate_file(truth, os.fspath(results), **options)
+    for place, entry in enumerate(results):
+        if not isinstance(entry, dict):
+            raise UserError(
+                f"entry {place} of the results is a {type(entry).__name__}; expected entries in COCO's results format, "
+                "as to_coco of a detector's detections returns them."
+            )
+    found = from_entries(results, truth.image_key) if results else Detections.empty()
+    return evaluate_detections(truth, found, **options)
+
+
+def read_ground_truth(annotations: str | os.PathLike[str], style: str = "") -> GroundTruth | VOCGroundTruth:
+    """Return the annotations of a file or of a data set.
+
+    Args:
+        annotations: the path of a file, or the name of a data set, which is registered where it can be.
+        style: as for ``evaluate``.
+
+    Raises:
+        UserError: there is neither, or what there is cannot be used.
+    """
+    name = os.fspath(annotations)
+    if name not in DatasetCatalog.list() and (Path(name).is_file() or Path(name).suffix == ".json"):
+        return GroundTruth.read(name, style)
+    if name not in DatasetCatalog.list():
+        check_datasets([name])
+    with tempfile.TemporaryDirectory() as folder:
+        return read_truth(name, folder)
 
 
 def tables(ours: Results, theirs: Results | None = None) -> str:

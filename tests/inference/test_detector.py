@@ -1,0 +1,173 @@
+"""The detector: the numbers of an evaluation, in whatever form the pictures come."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+import virtex_det as vd
+from tests.inference.conftest import write_run
+from virtex_det.config import override
+from virtex_det.engine import evaluate
+from virtex_det.errors import UserError
+from virtex_det.image_files import BrokenImage
+
+
+@pytest.fixture
+def detector(detector_run):
+    return vd.Detector(detector_run)
+
+
+@pytest.fixture
+def photos(scenes):
+    return sorted((scenes / "val").glob("*.png"))
+
+
+def category_ids(dataset):
+    metadata = MetadataCatalog.get(dataset)
+    return dict(zip(metadata.thing_classes, sorted(metadata.thing_dataset_id_to_contiguous_id), strict=True))
+
+
+def same(ours, theirs):
+    assert np.array_equal(ours.boxes, theirs.boxes) and np.array_equal(ours.scores, theirs.scores)
+    assert ours.names == theirs.names and ours.rles == theirs.rles
+    return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"INPUT.MIN_SIZE_TEST": 100, "INPUT.MAX_SIZE_TEST": 120, "INPUT.FAST_RESIZE": True},
+        {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]},
+        {"MODEL.BF16": True},
+        {"MODEL.MASK_ON": False},
+    ],
+    ids=["plain", "fast resize", "BGR", "bf16", "boxes alone"],
+)
+def test_detections_are_those_of_the_evaluation_to_the_digit(options, detector_cfg, tmp_path):
+    options = {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0, **options}
+    cfg = override(detector_cfg("OUTPUT_DIR", tmp_path / "run"), options)
+    run = write_run(cfg, tmp_path / "run")
+    results = evaluate(override(cfg, {"MODEL.WEIGHTS": run / "model_final.pth"}))
+    written = json.loads((run / "inference" / "scenes_val" / "coco_instances_results.json").read_text())
+    detector, ids = vd.Detector(run), category_ids("scenes_val")
+    found = [
+        entry
+        for image in DatasetCatalog.get("scenes_val")
+        for entry in detector(image["file_name"]).to_coco(image["image_id"], ids)
+    ]
+    assert found == written and len(found) > 40
+    assert ("segmentation" in found[0]) == cfg.MODEL.MASK_ON
+    again = vd.evaluate(found, MetadataCatalog.get("scenes_val").json_file)
+    assert {task: again[task]["AP"] for task in again} == {task: results[task]["AP"] for task in results}
+
+
+def test_a_file_its_pixels_and_its_image_give_the_same(detector, photos):
+    from_file = detector(photos[0])
+    assert len(from_file) > 10
+    pixels = np.asarray(Image.open(photos[0]).convert("RGB"))
+    assert same(detector(pixels), from_file) and same(detector(Image.open(photos[0])), from_file)
+    assert from_file.file_name == str(photos[0]) and detector(pixels).file_name == ""
+    with pytest.raises(AssertionError):  # RGB and BGR are not the same to the model
+        same(detector(pixels[:, :, ::-1]), from_file)
+
+
+def test_lists_folders_and_streams_give_what_single_pictures_give(detector, photos):
+    singles = [detector(photo) for photo in photos]
+    for found in (detector(photos), detector(photos[0].parent), list(detector.stream(photos))):
+        assert [each.file_name for each in found] == [str(photo) for photo in photos]
+        assert all(same(ours, single) for ours, single in zip(found, singles, strict=True))
+    assert detector([]) == []
+
+
+def test_a_stream_works_on_nothing_before_it_is_asked(detector, photos):
+    stream = detector.stream([*photos, "gone.jpg"])
+    assert [next(stream).file_name for _ in photos] == [str(photo) for photo in photos]
+    with pytest.raises(BrokenImage, match="There is no picture gone.jpg"):
+        next(stream)
+
+
+def test_a_broken_file_in_a_list_is_named_first_and_may_be_left_out(detector, photos, tmp_path, caplog):
+    broken = tmp_path / "cut.png"
+    broken.write_bytes(photos[0].read_bytes()[:300])
+    given = [photos[0], broken, photos[1]]
+    with pytest.raises(UserError, match=r"(?s)1 of 3 pictures cannot be used; nothing was done:.*cut\.png"):
+        detector(given)
+    found = detector(given, skip_broken=True)
+    assert [each.file_name for each in found] == [str(photos[0]), str(photos[1])]
+    assert f"left out: {broken}" in caplog.text
+
+
+def test_a_file_whose_header_hides_the_damage_is_skipped_as_well(detector, photos, tmp_path, caplog):
+    whole = bytearray(photos[0].read_bytes())
+    middle = whole.index(b"IDAT") + 12
+    whole[middle : middle + 40] = bytes(40)
+    (tmp_path / "damaged.png").write_bytes(whole)
+    assert len(detector([photos[0], tmp_path / "damaged.png"], skip_broken=True)) == 1
+    assert "left out" in caplog.text and "damaged.png" in caplog.text
+    with pytest.raises(BrokenImage, match=r"damaged\.png"):
+        detector([photos[0], tmp_path / "damaged.png"])
+
+
+def test_an_empty_folder_is_an_error(detector, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no image"):
+        detector(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (2000, 3000)])
+def test_pictures_of_any_shape_have_boxes_inside_them(shape, detector):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = detector(pixels)
+    height, width = shape
+    assert found.image_size == shape
+    assert (found.boxes >= 0).all() and (found.boxes <= [width, height, width, height]).all()
+
+
+def test_a_grey_picture_is_read(detector, photos, tmp_path):
+    Image.open(photos[0]).convert("L").save(tmp_path / "grey.png")
+    assert same(detector(tmp_path / "grey.png"), detector(Image.open(photos[0]).convert("L")))
+
+
+def test_what_it_is_can_be_seen(detector, detector_run):
+    assert repr(detector) == f"Detector(GeneralizedRCNN, 8 classes, {detector_run / 'model_final.pth'}, on cpu)"
+    assert detector.classes[:2] == tuple(MetadataCatalog.get("scenes_val").thing_classes[:2])
+    assert detector.report.format == "detector" and not detector.report.missing
+    assert detector.device == torch.device("cpu")
+
+
+def test_its_predictor_takes_bgr_as_detectron2s_does(detector, photos):
+    pixels = np.asarray(Image.open(photos[0]).convert("RGB"))
+    instances = detector.predictor(pixels[:, :, ::-1])["instances"]
+    assert torch.equal(instances.pred_boxes.tensor, torch.from_numpy(detector(pixels).boxes))
+
+
+def test_weights_without_heads_are_refused(detector_run):
+    content = torch.load(detector_run / "model_final.pth", weights_only=True)["model"]
+    kept = {name: value for name, value in content.items() if name.startswith("backbone.")}
+    torch.save({"model": kept}, detector_run / "model_final.pth")
+    with pytest.raises(UserError, match="does not fill the whole model"):
+        vd.Detector(detector_run)
+
+
+def test_weights_cut_short_are_refused(detector_run):
+    whole = (detector_run / "model_final.pth").read_bytes()
+    (detector_run / "model_final.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"model_final\.pth"):
+        vd.Detector(detector_run)
+
+
+def test_the_config_of_another_architecture_is_refused(detector_run):
+    other = {"MODEL.RESNETS.DEPTH": 50, "MODEL.RESNETS.WIDTH_PER_GROUP": 8}
+    with pytest.raises(UserError, match="ResNet-18, the config builds a ResNet-50"):
+        vd.Detector(detector_run, overrides=other)
+
+
+def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
+    monkeypatch.setattr(detector, "_model", lambda batch: [{"sem_seg": None}])
+    with pytest.raises(UserError, match="returned sem_seg, and no instances. GeneralizedRCNN is no detector"):
+        detector(photos[0])

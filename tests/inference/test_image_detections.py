@@ -1,0 +1,115 @@
+"""What was found in a picture: parts of it, its masks, its other forms."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from pycocotools import mask as mask_tools
+
+from virtex_det.errors import UserError
+from virtex_det.inference import ImageDetections
+
+HEIGHT, WIDTH = 20, 30
+BOXES = [[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 25.0, 15.0], [20.5, 1.25, 30.0, 19.75]]
+
+
+def masks():
+    drawn = np.zeros((3, HEIGHT, WIDTH), bool)
+    drawn[0, 0:10, 0:10] = drawn[1, 5:15, 5:25] = drawn[2, 1:20, 20:30] = True
+    return drawn
+
+
+@pytest.fixture
+def detections():
+    instances = Instances(
+        (HEIGHT, WIDTH),
+        pred_boxes=Boxes(torch.tensor(BOXES)),
+        scores=torch.tensor([0.9, 0.6, 0.3]),
+        pred_classes=torch.tensor([1, 0, 1]),
+        depth=torch.tensor([1.0, 2.0, 3.0]),
+    )
+    rles = [mask_tools.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks()]
+    return ImageDetections(instances, ("dog", "cat"), rles, "photo.jpg")
+
+
+def test_columns_have_their_shapes_and_types(detections):
+    assert detections.boxes.dtype == np.float32 and detections.boxes.tolist() == BOXES
+    assert detections.scores.dtype == np.float32 and detections.classes.tolist() == [1, 0, 1]
+    assert detections.names == ("cat", "dog", "cat") and detections.image_size == (HEIGHT, WIDTH)
+    assert detections.masks.dtype == bool and np.array_equal(detections.masks, masks())
+
+
+@pytest.mark.parametrize(
+    ("index", "places"),
+    [
+        (0, [0]),
+        (-1, [2]),
+        (slice(1, None), [1, 2]),
+        ([2, 0], [2, 0]),
+        (np.array([False, True, False]), [1]),
+        (np.zeros(3, bool), []),
+    ],
+)
+def test_an_index_takes_some_with_their_masks(detections, index, places):
+    part = detections[index]
+    assert part.boxes.tolist() == [BOXES[place] for place in places] and len(part) == len(places)
+    assert np.array_equal(part.masks, masks()[places]) and part.masks.shape == (len(places), HEIGHT, WIDTH)
+    assert part.file_name == "photo.jpg" and part.class_names == ("dog", "cat")
+    assert len(detections) == 3
+
+
+def test_an_index_beyond_the_end_is_an_error(detections):
+    with pytest.raises(IndexError):
+        detections[3]
+
+
+def test_instances_have_masks_and_whatever_else_was_found(detections):
+    instances = detections.instances
+    assert torch.equal(instances.pred_masks, torch.from_numpy(masks())) and instances.depth.tolist() == [1, 2, 3]
+    assert instances.pred_boxes.tensor.tolist() == BOXES and instances.image_size == (HEIGHT, WIDTH)
+    assert not detections[[]].instances.pred_masks.numel()
+
+
+def test_boxes_alone_have_no_masks(detections):
+    alone = ImageDetections(detections.instances, ("dog", "cat"))
+    assert alone.masks is None and alone[0].masks is None
+    assert "segmentation" not in alone.to_coco(1, [1, 2])[0]
+
+
+def test_unknown_names_are_numbers(detections):
+    assert ImageDetections(detections.instances).names == ("1", "0", "1")
+
+
+@pytest.mark.parametrize("ids", [{"dog": 18, "cat": 17}, [18, 17], (18, 17), np.array([18, 17])])
+def test_coco_entries_have_the_ids_of_the_annotation_file(detections, ids):
+    first, *_, last = detections.to_coco("a", ids)
+    assert first["category_id"] == 17 and first["image_id"] == "a" and first["bbox"] == [0, 0, 10, 10]
+    assert last["bbox"] == [20.5, 1.25, 9.5, 18.5] and last["score"] == pytest.approx(0.3)
+    assert mask_tools.decode(first["segmentation"]).sum() == 100
+
+
+@pytest.mark.parametrize("ids", [{"dog": 18}, [18]])
+def test_a_class_without_an_id_is_named(detections, ids):
+    with pytest.raises(UserError, match="have none for the class"):
+        detections.to_coco(1, ids)
+
+
+def test_a_drawing_is_the_same_at_each_call_and_shows_each_object(detections):
+    plain = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    drawn = np.asarray(detections.draw(plain))
+    assert drawn.shape == plain.shape and np.array_equal(drawn, np.asarray(detections.draw(Image.fromarray(plain))))
+    assert (drawn != 128).any() and np.array_equal(np.asarray(detections[[]].draw(plain)), plain)
+
+
+def test_a_drawing_needs_the_picture_that_was_looked_at(detections):
+    with pytest.raises(UserError, match="The picture is 5 x 4 pixels; the detections are of one with 30 x 20"):
+        detections.draw(np.zeros((4, 5, 3), np.uint8))
+    nameless = ImageDetections(detections.instances)
+    with pytest.raises(UserError, match=r"without a file; hand it over: detections.draw\(picture\)"):
+        nameless.draw()
+
+
+def test_it_says_the_best_of_what_was_found(detections):
+    assert repr(detections) == "ImageDetections(photo.jpg: 3 found: cat 0.90, dog 0.60, cat 0.30)"
+    assert repr(detections[[]]) == "ImageDetections(photo.jpg: 0 found)"

@@ -1,0 +1,32 @@
+"""The one builder of models."""
+
+import torch
+from torch import nn
+
+from virtex_det.config import override
+from virtex_det.engine import Trainer
+from virtex_det.engine.preflight.model import build_shapes
+from virtex_det.modeling import GatherROIAlign, build_model
+
+
+def kinds(model: nn.Module, kind: type) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+def test_training_builds_what_the_builder_builds(detector_cfg):
+    cfg = detector_cfg("MODEL.GATHER_ROI_ALIGN", True)
+    torch.manual_seed(0)
+    ours = build_model(cfg)
+    torch.manual_seed(0)
+    theirs = Trainer.build_model(cfg)
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert kinds(ours, GatherROIAlign) == kinds(theirs, GatherROIAlign) > 0
+    weight = ours.backbone.bottom_up.stem.conv1.weight
+    assert ours.training and weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_shapes_alone_have_the_names_and_shapes_of_the_model(detector_cfg):
+    cfg = override(detector_cfg(), {"MODEL.BF16": True, "MODEL.GATHER_ROI_ALIGN": True})
+    shapes, model = build_shapes(cfg).state_dict(), build_model(cfg).state_dict()
+    assert {name: value.shape for name, value in shapes.items()} == {n: v.shape for n, v in model.items()}
+    assert all(value.is_meta for name, value in shapes.items() if name.endswith("weight"))

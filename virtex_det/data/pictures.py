@@ -1,0 +1,248 @@
+"""Pictures as files, folders, PIL images or arrays: found, checked and read as RGB pixels."""
+
+import glob
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from virtex_det.data.datasets.folders import find_files
+from virtex_det.data.images import read_image
+from virtex_det.errors import UserError
+from virtex_det.escaping import visible
+from virtex_det.image_files import (
+    IMAGE_SUFFIXES,
+    BrokenImage,
+    check_name,
+    inspect_image,
+    take_image,
+)
+from virtex_det.utils import map_in_threads
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+Pictures = Picture | Sequence[Picture]  # a path may be that of a folder
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_EXPECTED = (
+    "expected the path of an image file or of a folder, a PIL image, a uint8 array (height, width, 3) "
+    "in RGB order, or a list of these"
+)
+_AT_ONCE = 4  # files decoded at the same time: enough to keep a model busy
+_AHEAD = 16  # pictures read before the first of them is used
+_SHOWN = 5
+
+
+def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
+    """Return the pixels of one picture, read from a file as training and evaluation read it.
+
+    Args:
+        picture: the path of an image file, a PIL image, or RGB pixels (H, W, 3) of uint8.
+        max_value: as INPUT.MAX_VALUE.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        BrokenImage: the file is missing, damaged, or of pixels that have no rule; it is named.
+        UserError: an array of another type or shape, or no picture at all.
+    """
+    if isinstance(picture, np.ndarray):
+        check_array(picture)
+        return np.ascontiguousarray(picture)
+    if isinstance(picture, Image.Image):
+        upright = take_image(picture, max_value)
+        return np.array(upright.convert("RGB"))
+    if not isinstance(picture, str | os.PathLike):
+        raise UserError(f"The picture is a {_type_name(picture)}; {_EXPECTED}.")
+    _check_file(picture)
+    return np.ascontiguousarray(read_image({"file_name": os.fspath(picture)}, "RGB", max_value))
+
+
+def check_array(pixels: np.ndarray) -> None:
+    """Refuse an array that is not (height, width, 3) of uint8; BGR order cannot be seen.
+
+    Raises:
+        UserError: with what was found, what is expected and how to get there.
+    """
+    is_image = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
+    if is_image and pixels.dtype == np.uint8:
+        return
+    raise UserError(
+        f"The picture is an array of {pixels.dtype} with the shape {pixels.shape}; expected uint8 with the "
+        f"shape (height, width, 3), in RGB order.{_advice(pixels)}"
+    )
+
+
+def list_pictures(pictures: Pictures) -> list[Picture]:
+    """Return the single pictures of a list or folder, a folder's in the order of their names.
+
+    Raises:
+        UserError: there is no such folder or it holds no image; an entry is no picture; an array
+            has another type or shape. An entry of a list is named by its place.
+    """
+    if not isinstance(pictures, list | tuple):
+        return _pictures_of(pictures)
+    found: list[Picture] = []
+    for place, picture in enumerate(pictures):
+        try:
+            found += _pictures_of(picture)
+        except UserError as error:
+            raise UserError(f"Entry {place} of the list of pictures: {error}") from error
+    return found
+
+
+def is_one_picture(pictures: Pictures) -> bool:
+    """Return whether a single picture was handed over, rather than a list or a folder of them."""
+    return not isinstance(pictures, list | tuple) and not _is_folder(pictures)
+
+
+def usable_pictures(pictures: Sequence[Picture], max_value: float, *, skip_broken: bool) -> list[Picture]:
+    """Look at the headers of all files, so that a broken one is known before any work is done.
+
+    Args:
+        pictures: from ``list_pictures``.
+        max_value: as INPUT.MAX_VALUE.
+        skip_broken: leave broken files out and warn, rather than raise.
+
+    Raises:
+        UserError: names the broken files.
+    """
+    reasons = {place: why for place, picture in enumerate(pictures) if (why := _fault(picture, max_value))}
+    if reasons and not skip_broken:
+        more = [f"  and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        lines = [f"  {why}" for why in list(reasons.values())[:_SHOWN]]
+        heading = f"{len(reasons)} of {len(pictures)} pictures cannot be used; nothing was done:"
+        advice = "Take them out, or set skip_broken=True, which leaves them out and says so."
+        raise UserError("\n".join([heading, *lines, *more, advice]))
+    for why in reasons.values():
+        warn_of_broken(why)
+    return [picture for place, picture in enumerate(pictures) if place not in reasons]
+
+
+def warn_of_broken(why: str) -> None:
+    """Log that a picture is left out, and why."""
+    logger.warning("left out: %s", why)
+
+
+def read_ahead(pictures: Iterable[Picture], read: Callable[[Picture], T]) -> Iterator[tuple[Picture, T | BrokenImage]]:
+    """Yield each picture with what ``read`` makes of it, or with its error; threads read ahead."""
+
+    def read_or_error(picture: Picture) -> T | BrokenImage:
+        try:
+            return read(picture)
+        except BrokenImage as error:
+            return error
+
+    waiting = iter(pictures)
+    while batch := list(islice(waiting, _AHEAD)):
+        yield from zip(batch, map_in_threads(read_or_error, batch, _AT_ONCE), strict=True)
+
+
+def picture_name(picture: Picture) -> str:
+    """Return the path of a picture as text that can be printed and written, "" for pixels without a file."""
+    if isinstance(picture, np.ndarray):
+        return ""
+    path = getattr(picture, "filename", "") if isinstance(picture, Image.Image) else picture
+    return os.fsencode(path).decode(errors="replace") if isinstance(path, str | os.PathLike) else ""
+
+
+def in_one_line(picture: Picture, error: BrokenImage) -> str:
+    """Return a broken picture's name and why it cannot be used."""
+    name = picture_name(picture) or "a picture in memory"
+    if isinstance(error.__cause__, UnidentifiedImageError):
+        return f"{name}: not an image"
+    why = " ".join(str(error).splitlines()[1:]) or error.reason
+    return f"{name}: {visible(why, '')}"
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Return the images that files, folders with all below them, and patterns name, each once.
+
+    Raises:
+        UserError: an argument names nothing, or a folder holds no image.
+    """
+    return list(dict.fromkeys(path for argument in arguments for path in _find(argument)))
+
+
+def _find(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        return _images_below(path)
+    if path.exists():
+        return [path]
+    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+    found = [file for name in matches for file in _find(name)]
+    if not found:
+        raise UserError(f"There is no image, folder or pattern {argument!r}.")
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = sorted(find_files(folder, IMAGE_SUFFIXES))
+    if not found:
+        raise UserError(f"The folder {folder} holds no image. Looked for, in all below it: {' '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def _pictures_of(picture: Any) -> list[Picture]:
+    if _is_folder(picture):
+        return list(_images_below(Path(picture)))
+    if isinstance(picture, np.ndarray):
+        check_array(picture)
+    elif not isinstance(picture, Image.Image | str | os.PathLike):
+        raise UserError(f"It is a {_type_name(picture)}; {_EXPECTED}.")
+    return [picture]
+
+
+def _is_folder(picture: Any) -> bool:
+    return isinstance(picture, str | os.PathLike) and Path(picture).is_dir()
+
+
+def _fault(picture: Picture, max_value: float) -> str:
+    """Return why a picture's file cannot be used, as far as its header tells; else ""."""
+    if isinstance(picture, np.ndarray | Image.Image):
+        return ""
+    try:
+        _check_file(picture)
+        inspect_image(picture, max_value)
+    except BrokenImage as error:
+        return in_one_line(picture, error)
+    return ""
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    check_name(path)
+    name = picture_name(path)
+    if not Path(path).exists():
+        raise BrokenImage(f"There is no picture {name}.\nIts file is missing.", "image file is missing")
+
+
+def _advice(pixels: np.ndarray) -> str:
+    """Return how to make a picture of an array that is none."""
+    shape, lines = pixels.shape, []
+    if pixels.ndim == 4:
+        lines.append("Several pictures are a list of arrays: list(pictures).")
+    elif pixels.ndim == 2:
+        lines.append("A grey one goes in as PIL image: Image.fromarray(picture).")
+    elif pixels.ndim == 3 and shape[2] == 4:
+        lines.append("Without alpha it is picture[:, :, :3].")
+    elif pixels.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        lines.append("Channels come last: picture.transpose(1, 2, 0).")
+    if pixels.dtype != np.uint8 and pixels.size and pixels.dtype.kind in "fiu":
+        low, high = pixels.min(), pixels.max()
+        scale = "255 * picture" if high <= 1 else "picture"
+        lines.append(f"Its values go from {low:g} to {high:g}: if white is {'1' if high <= 1 else '255'}, it is")
+        lines[-1] += f" ({scale}).round().astype(numpy.uint8)."
+    lines.append("OpenCV's BGR becomes RGB with picture[:, :, ::-1].")
+    return "\n" + "\n".join(lines)
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,165 @@
+"""What a detector found in one picture, as plain arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import Instances
+from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from pycocotools import mask as mask_tools
+
+from virtex_det.data.pictures import Picture, read_rgb
+from virtex_det.errors import UserError
+from virtex_det.evaluation.detection.detections import Detections
+
+_SHOWN = 5
+
+
+class ImageDetections:
+    """The objects that a detector found in one picture, the best first.
+
+    An index, a slice or a mask of booleans takes some of them: ``detections[detections.scores >
+    0.5]``.
+
+    Attributes:
+        file_name: of the picture, "" where it had none.
+        class_names: of all classes that the detector knows, by number; empty where they are not
+            known.
+        rles: masks as COCO's compressed run lengths, a small part of the memory of ``masks``; None
+            where the model finds boxes alone.
+
+    Example:
+        >>> detections = detector("photo.jpg")
+        >>> for box, score, name in zip(detections.boxes, detections.scores, detections.names):
+        ...     print(name, score, box)
+    """
+
+    def __init__(
+        self,
+        instances: Instances,
+        class_names: Sequence[str] = (),
+        rles: list[dict[str, Any]] | None = None,
+        file_name: str = "",
+    ) -> None:
+        """
+        Args:
+            instances: on the CPU, with pred_boxes, scores, pred_classes and whatever else the model
+                finds, but masks.
+            class_names: of all classes by number.
+            rles: a mask for each instance, or None.
+            file_name: of the picture.
+        """
+        self._instances = instances
+        self.class_names = tuple(class_names)
+        self.rles = rles
+        self.file_name = file_name
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Corners x0, y0, x1, y1 in pixels of the picture. # shape: (N, 4), float32"""
+        return np.asarray(self._instances.pred_boxes.tensor)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """How sure the detector is, from 0 to 1, in descending order. # shape: (N,), float32"""
+        return np.asarray(self._instances.scores)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Class numbers from 0. # shape: (N,), int64"""
+        return np.asarray(self._instances.pred_classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class name of each object; its number as text where the names are not known."""
+        numbers = self.classes.tolist()
+        return tuple(self.class_names[number] if self.class_names else str(number) for number in numbers)
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Masks in the picture's size, drawn at each call; None without. # shape: (N, H, W), bool"""
+        if self.rles is None:
+            return None
+        if not self.rles:
+            return np.zeros((0, *self.image_size), bool)
+        return mask_tools.decode(self.rles).transpose(2, 0, 1).astype(bool)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the picture in pixels."""
+        height, width = self._instances.image_size
+        return height, width
+
+    @property
+    def instances(self) -> Instances:
+        """Detectron2's Instances, on the CPU, with pred_masks (N, H, W) where there are masks."""
+        found = Instances(self.image_size, **self._instances.get_fields())
+        if self.rles is not None:
+            found.pred_masks = torch.from_numpy(self.masks)
+        return found
+
+    def to_coco(self, image_id: int | str, category_ids: Mapping[str, int] | Sequence[int]) -> list[dict[str, Any]]:
+        """Return the entries of a COCO results file, as an evaluation writes them.
+
+        Args:
+            image_id: of the picture in the annotation file.
+            category_ids: the id of each class there, by name or in the order of the class numbers.
+
+        Raises:
+            UserError: a class that was found has no id.
+        """
+        keys: Sequence[Any] = self.names if isinstance(category_ids, Mapping) else self.classes.tolist()
+        ids_of: Any = category_ids
+        try:
+            ids = [ids_of[key] for key in keys]
+        except (LookupError, TypeError) as error:
+            raise UserError(
+                f"The category ids have none for the class {error}.\nGive the id of every class, by name "
+                f"({{'person': 1, ...}}) or in the order of the classes: {', '.join(self.class_names):.200}"
+            ) from error
+        columns = Detections.of_instances(self._instances, 0, np.array(ids, np.int64), self.rles)
+        return [entry | {"image_id": image_id} for entry in columns.entries()]
+
+    def draw(self, picture: Picture | None = None) -> Image.Image:
+        """Return the picture with boxes, masks, names and scores; a class has one colour.
+
+        Args:
+            picture: as it was given to the detector; None for the file that was.
+
+        Raises:
+            UserError: there was no file, it cannot be read, or the picture has another size.
+        """
+        if picture is None and not self.file_name:
+            raise UserError("The detections are of a picture without a file; hand it over: detections.draw(picture).")
+        pixels = read_rgb(self.file_name if picture is None else picture)
+        if pixels.shape[:2] != self.image_size:
+            raise UserError(
+                f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are of one with "
+                f"{self.image_size[1]} x {self.image_size[0]}."
+            )
+        colours = colormap(rgb=True, maximum=1)
+        canvas = Visualizer(pixels, Metadata()).overlay_instances(
+            boxes=self.boxes,
+            masks=self.rles,
+            labels=[f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)],
+            assigned_colors=[colours[number % len(colours)] for number in self.classes],
+        )
+        return Image.fromarray(canvas.get_image())
+
+    def __getitem__(self, index: Any) -> "ImageDetections":
+        places = np.atleast_1d(np.arange(len(self))[index])
+        rles = None if self.rles is None else [self.rles[place] for place in places]
+        return ImageDetections(self._instances[torch.from_numpy(places)], self.class_names, rles, self.file_name)
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def __repr__(self) -> str:
+        best = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)][:_SHOWN]
+        more = ["..."] if len(self) > _SHOWN else []
+        name = f"{self.file_name}: " if self.file_name else ""
+        return f"ImageDetections({name}{len(self)} found{': ' if best else ''}{', '.join(best + more)})"
