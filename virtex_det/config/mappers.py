@@ -1,6 +1,7 @@
 """Which mapper makes a model's examples: that which DATALOADER.MAPPER names, or that which the model's class takes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -39,7 +40,7 @@ def _mappers_of(cfg: CfgNode) -> tuple[str, ...]:
     A class says it by a class method ``mappers(cfg)`` or by an attribute ``mapper``.
     """
     name = cfg.MODEL.META_ARCHITECTURE
-    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    architecture: Any = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
     if hasattr(architecture, "mappers"):
         return tuple(architecture.mappers(cfg))
     if hasattr(architecture, "mapper"):
