@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from tests.experiments.fake_runs import FINISH, FakeRun, fake_run
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher, visible_gpus
 from virtex_det.experiments.runs import train_all
+from virtex_det.signals import Stopped
 
 
 def wait_for(job) -> None:
@@ -64,7 +66,8 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
         with pytest.raises(UserError, match="Another process works in"):
             LocalLauncher(1).start(fake_run(tmp_path))
     finally:
-        job.stop()
+        job.let_go()
+        job.await_end()
     train_all([fake_run(tmp_path, FINISH)], LocalLauncher(1))
 
 
@@ -87,3 +90,28 @@ def test_runs_do_not_outlive_who_started_them_even_where_that_is_killed(tmp_path
     while Path(f"/proc/{run}").exists() and " Z " not in Path(f"/proc/{run}/stat").read_text():
         assert time.monotonic() < deadline, "the run outlives its runner"
         time.sleep(0.05)
+
+
+def test_all_runs_are_asked_to_end_before_any_is_waited_for(tmp_path, monkeypatch):
+    # Each ends only when the other one was asked to, too.
+    folders = [tmp_path / "one", tmp_path / "other"]
+    begin = "import signal; signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('asked').touch())"
+    begin += "; pathlib.Path('begun').touch()"
+    wait = "while not pathlib.Path('../one/asked').exists() or not pathlib.Path('../other/asked').exists(): "
+    runs = [fake_run(folder, begin, f"{wait}time.sleep(0.02)") for folder in folders]
+
+    class Patience:
+        """Stands in for the module ``time``: when both have begun, a signal comes."""
+
+        @staticmethod
+        def sleep(seconds):
+            if all((folder / "begun").exists() for folder in folders):
+                raise Stopped(signal.SIGTERM)
+            time.sleep(0.02)
+
+        monotonic = time.monotonic
+
+    monkeypatch.setattr("virtex_det.experiments.runs.time", Patience)
+    with pytest.raises(Stopped):
+        train_all(runs, LocalLauncher(2))
+    assert all((folder / "asked").exists() for folder in folders)

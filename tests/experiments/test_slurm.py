@@ -108,12 +108,13 @@ def test_a_second_call_takes_up_a_job_that_has_not_ended(tmp_path, slurm, capsys
     assert len(list(slurm.glob("*.sh"))) == 1
 
 
-def test_a_folder_in_which_a_job_works_is_not_worked_in_here(tmp_path, slurm):
+def test_a_folder_in_which_a_job_works_is_not_worked_in_here(tmp_path, slurm, monkeypatch):
     run = fake_run(tmp_path / "run", "pathlib.Path('begun').touch()", "time.sleep(3)", FINISH)
     job = SlurmLauncher(tmp_path / "slurm", CPU).start(run)
     while not (tmp_path / "run" / "begun").exists():
         assert job.is_running()
         time.sleep(0.05)
+    monkeypatch.setattr("virtex_det.engine.lock.PATIENCE", 0.0)
     with pytest.raises(UserError, match="Another process works in"):
         LocalLauncher(1).start(run)
     wait_for(job)
@@ -127,7 +128,8 @@ def test_a_job_does_not_work_where_a_process_of_this_machine_does(tmp_path, slur
         assert "Slurm job" in job.failure() and not (tmp_path / "run" / "model_final.pth").exists()
         assert "Another process works in" in job.job.paths.stdout.read_text()
     finally:
-        here.stop()
+        here.let_go()
+        here.await_end()
 
 
 def test_a_run_whose_job_was_lost_is_submitted_again(tmp_path, slurm):
@@ -151,7 +153,8 @@ def test_a_job_that_slurm_ended_without_a_word_is_named_with_its_state(tmp_path,
 
 def test_letting_go_of_a_job_leaves_it_to_slurm_and_says_so(tmp_path, slurm, capsys):
     job = SlurmLauncher(tmp_path / "slurm", CPU).start(fake_run(tmp_path / "run", "time.sleep(1)", FINISH))
-    job.stop()
+    job.let_go()
+    job.await_end()
     assert f"scancel {job.job.job_id}" in capsys.readouterr().out
     wait_for(job)
     assert (tmp_path / "run" / "model_final.pth").exists()

@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 
 from virtex_det.engine.lock import locked
 from virtex_det.experiments.runs import LOG, Run
@@ -70,9 +71,14 @@ class LocalJob:
         status = self.process.returncode
         return f"killed by signal {-status}" if status < 0 else f"exit status {status}" if status else ""
 
-    def stop(self) -> None:
-        """Have the run save and end; kill it when it has not within two minutes."""
-        self.process.terminate()
+    def let_go(self) -> None:
+        """Have the run save and end."""
+        if self.is_running():
+            print(f"Process {self.process.pid} saves and ends", file=sys.stderr)
+            self.process.terminate()
+
+    def await_end(self) -> None:
+        """Kill the run when it has not ended within two minutes."""
         try:
             self.process.wait(120)
         except subprocess.TimeoutExpired:

@@ -116,8 +116,11 @@ class Job(Protocol):
     def failure(self) -> str:
         """Return what went wrong with a job that has ended, "" where nothing did."""
 
-    def stop(self) -> None:
-        """Let go of a job that is running."""
+    def let_go(self) -> None:
+        """Ask a job to end, where it cannot go on by itself; return at once."""
+
+    def await_end(self) -> None:
+        """Wait for a job that was asked to end."""
 
 
 class Launcher(Protocol):
@@ -152,7 +155,9 @@ def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
                 waiting = [run for run in waiting if run.after not in failed]
         finally:
             for job in working.values():
-                job.stop()
+                job.let_go()
+            for job in working.values():
+                job.await_end()
     if failed:
         raise UserError(_what_failed(failed))
 

@@ -98,9 +98,12 @@ class SlurmJob(NamedTuple):
             return f"Slurm job {self.job.job_id} ended as {self.job.state}, its log is {self.job.paths.stderr}"
         return ""
 
-    def stop(self) -> None:
+    def let_go(self) -> None:
         """Leave it to Slurm; the next call takes it up again."""
         print(f"Slurm job {self.job.job_id} goes on; scancel {self.job.job_id} would end it")
+
+    def await_end(self) -> None:
+        """Return: nobody asked it to end."""
 
 
 @dataclasses.dataclass(frozen=True)
