@@ -6,6 +6,7 @@ import torch
 
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
+from virtex_det.data.datasets.shards import NOT_WHOLE
 from virtex_det.errors import UserError
 
 BATCH = 2
@@ -156,7 +157,7 @@ def test_a_shard_cut_short_is_used_as_far_as_it_goes_and_reported(cfg, shards):
     loader = build_train_loader(cfg)
     seen = {name for name in ids(islice(loader, 12)) if name.startswith("3_")}
     assert 0 < len(seen) < COUNTS[3]
-    assert loader.report()["shard cut short or damaged; its whole samples are used"] == [str(path)]
+    assert loader.report()[f"shard {NOT_WHOLE}"] == [str(path)]
 
 
 def test_a_wrong_count_of_img2dataset_is_reported(cfg, shards):

@@ -37,7 +37,7 @@ def run_weights(folder: str | Path) -> str:
     final = Path(folder) / _FINAL
     found = find_last(folder) or (str(final) if final.is_file() else "")
     if not found:
-        others = sorted(path.name for path in Path(folder).glob("*.pth"))
+        others = sorted(path.name for path in Path(folder).glob("[!.]*.pth"))
         there = f"; it has {', '.join(others[-5:])}" if others else ""
         raise UserError(
             f"{folder} holds no trained weights: neither {LAST_CHECKPOINT} nor {_FINAL}{there}.\n"
@@ -77,7 +77,7 @@ def other_checkpoints(folder: str | Path, name: str = "") -> str:
         folder: of the run.
         name: of the checkpoint.
     """
-    others = sorted(path.name for path in Path(folder).glob("*.pth") if path.name != name)
+    others = sorted(path.name for path in Path(folder).glob("[!.]*.pth") if path.name != name)
     if not others:
         return f"There is no other checkpoint in {folder}; start anew in another OUTPUT_DIR."
     tag = Path(folder) / LAST_CHECKPOINT

@@ -25,7 +25,7 @@ def model_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    indices = sorted(path.glob(f"*{_INDEX}"))
+    indices = sorted(path.glob(f"[!.]*{_INDEX}"))
     if len(indices) > 1:
         raise UserError(f"{path} has several models; name the index of one: {', '.join(each.name for each in indices)}")
     single = [path / name for name in _SINGLE if (path / name).is_file()]

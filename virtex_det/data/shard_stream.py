@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import torch.utils.data as torchdata
 
-from virtex_det.data.datasets.shards import HOW_TO_MAKE, Shard, encoded
+from virtex_det.data.datasets.shards import FORM, HOW_TO_MAKE, NO_IMAGE, NOT_WHOLE, Shard, encoded
 from virtex_det.data.datasets.subsets import is_in_fraction, take_captions
 from virtex_det.data.seeded_dataset import Mapper, with_notes
 from virtex_det.data.seeding import seeded
 from virtex_det.data.skipped import Skipped, check_run
 from virtex_det.errors import UserError
-from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage
+from virtex_det.image_files import BrokenImage
 
 
 class Choice(NamedTuple):
@@ -108,7 +108,7 @@ class ShardExamples(torchdata.IterableDataset):
     def _map(self, place: _Place, sample: dict[str, Any]) -> dict[str, Any]:
         if fault := sample.get("fault"):
             raise BrokenImage(f"{sample['file_name']}: {fault}", fault)
-        for part, reason in (("encoded_image", "sample without image"), ("captions", "sample without caption")):
+        for part, reason in (("encoded_image", NO_IMAGE), ("captions", "sample without caption")):
             if not sample.get(part):
                 raise BrokenImage(f"{sample['file_name']}: {reason}", reason)
         with seeded(self.seed, *place):
@@ -148,7 +148,7 @@ class ShardExamples(torchdata.IterableDataset):
             if self._is_chosen(sample["image_id"]):
                 yield from take_captions([sample], self.choice.captions_per_image, self.choice.subset_seed)
         if not tar.is_whole:
-            notes.append(Skipped(tar.path, "shard cut short or damaged; its whole samples are used"))
+            notes.append(Skipped(tar.path, f"shard {NOT_WHOLE}"))
         elif tar.declared() not in (None, read):
             notes.append(Skipped(str(tar.stats_file), "counts another number of samples than its shard has: delete it"))
 
@@ -165,8 +165,7 @@ class ShardExamples(torchdata.IterableDataset):
     def _nothing_found(self) -> str:
         return (
             f"none of the {len(self.files)} shards under DATASETS.TRAIN has a sample to train on, as {self.files[0]}.\n"
-            f"Expected tar files with an image ({' '.join(IMAGE_SUFFIXES)}) and a txt or json of the same name, one "
-            "after the other (tar --sort=name); and a DATASETS.TRAIN_FRACTION that leaves some."
+            f"{FORM} DATASETS.TRAIN_FRACTION has to leave some."
         )
 
 

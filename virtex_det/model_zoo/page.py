@@ -72,7 +72,7 @@ def _sources(records: Iterable[Record]) -> list[str]:
 def _results_table(folder: Path) -> str:
     """Return a Markdown table, a row for all seeds of a start, a protocol and a fraction; "" without records."""
     rows = []
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("[!.]*.jsonl")):
         comparison = read_comparison(path, mix=True)  # each row names its protocol
         alike = defaultdict(list)
         for cell, record in comparison.records.items():

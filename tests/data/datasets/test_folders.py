@@ -1,6 +1,6 @@
 import pytest
 
-from virtex_det.data.datasets.folders import find_files, is_data
+from virtex_det.data.datasets.folders import find_files, find_matching, is_data
 
 LEFT_BEHIND = (
     ".ipynb_checkpoints/1-checkpoint.jpg",
@@ -9,6 +9,12 @@ LEFT_BEHIND = (
     ".1.jpg",
     "a/.hidden/1.jpg",
     "a/.DS_Store",
+    "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
+    "lost+found/1.jpg",
+    "$RECYCLE.BIN/1.jpg",
+    "a/__pycache__/1.jpg",
+    "System Volume Information/1.jpg",
+    "__macosx/1.jpg",
 )
 
 
@@ -26,7 +32,7 @@ def names(folder, suffixes=(".jpg",)):
 
 def test_what_systems_and_editors_leave_behind_is_not_found(folder):
     assert names(folder) == ["a/1.jpg", "a.b/1.jpg", "b/2.JPG"]
-    assert not any(map(is_data, (".DS_Store", "Thumbs.db", "__MACOSX", "desktop.ini")))
+    assert not any(map(is_data, (".DS_Store", "Thumbs.db", "thumbs.db", "__MACOSX", "Desktop.ini", "ehthumbs.db")))
 
 
 def test_a_folder_that_is_itself_hidden_may_be_named(folder):
@@ -39,3 +45,10 @@ def test_links_are_followed_and_circles_of_them_end(folder):
     (folder / "gone").symlink_to(folder / "nowhere")
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     assert names(folder) == ["a/1.jpg", "a.b/1.jpg", "b/2.JPG"]
+
+
+def test_a_pattern_names_files_in_folders_but_not_what_systems_leave_behind(folder):
+    (folder / "a.b/._1.jpg").touch()
+    assert find_matching(folder / "a*/*.jpg") == [f"{folder}/a.b/1.jpg", f"{folder}/a/1.jpg"]
+    assert find_matching(folder / "**/2.*") == [f"{folder}/b/2.JPG"]
+    assert find_matching(folder / ".1.*") == [f"{folder}/.1.jpg"]

@@ -156,3 +156,22 @@ def test_the_case_of_a_suffix_does_not_part_a_pair(tmp_path):
     (tmp_path / "a.txt").write_text("a cat")
     with pytest.raises(UserError, match=r"a\.(txt|TXT) can be the caption of one image"):
         load_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.json", "a.jsonl.gz"])
+def test_a_file_of_another_kind_is_answered_with_the_kinds_that_are_read(name, tmp_path):
+    (tmp_path / name).write_text("a.jpg\ta star")
+    with pytest.raises(UserError, match=rf"{name} is no folder, and no \.jsonl(?s:.*)a dog"):
+        load_pairs(tmp_path / name)
+
+
+def test_the_case_of_the_suffix_of_lines_does_not_matter(tmp_path):
+    (tmp_path / "a.JSONL").write_text('{"image": "a.jpg", "caption": "a star"}\n')
+    assert load_pairs(tmp_path / "a.JSONL")[0]["file_name"] == f"{tmp_path}/a.jpg"
+
+
+def test_marks_that_nobody_sees_are_no_part_of_a_caption(folder):
+    (folder / "unseen.jpg").touch()
+    (folder / "unseen.txt").write_text("\ufeffa cat\n\ufeffa dog \u200b\n\u200b\n\u200ca\u200db\n", encoding="utf-8")
+    found = {entry["image_id"]: entry["captions"] for entry in load_pairs(folder)}
+    assert found["unseen.jpg"] == ["a cat", "a dog", "\u200ca\u200db"]

@@ -150,6 +150,8 @@ def test_a_pattern_counts_with_braces_and_finds_with_a_star(tmp_path):
         (tmp_path / name).touch()
     assert shard_files("/data/{00..02}.tar") == ["/data/00.tar", "/data/01.tar", "/data/02.tar"]
     assert shard_files(f"{tmp_path}/*.tar") == [f"{tmp_path}/a.tar", f"{tmp_path}/b.tar"]
+    (tmp_path / "._a.tar").touch()
+    assert shard_files(f"{tmp_path}*/*.tar") == [f"{tmp_path}/a.tar", f"{tmp_path}/b.tar"]
 
 
 def test_without_webdataset_the_error_names_the_extra(monkeypatch):
@@ -275,3 +277,30 @@ def test_a_file_that_is_no_tar_is_said_to_be_none(tmp_path, content):
     (tmp_path / "s.tar").write_bytes(content)
     with pytest.raises(UserError, match=r"s\.tar is no tar file, or cut short"):
         load_shards(str(tmp_path / "s.tar"))
+
+
+def test_two_tar_files_one_behind_the_other_are_not_taken_for_a_whole_one(shard, tmp_path, caplog):
+    (tmp_path / "both.tar").write_bytes(shard.read_bytes() + shard.read_bytes())
+    with caplog.at_level(logging.WARNING):
+        assert len(load_shards(str(tmp_path / "both.tar"))) == 4
+    assert "both.tar is cut short, damaged, or several tar files one behind the other" in caplog.text
+
+
+def test_a_sample_whose_image_is_a_link_in_the_tar_file_is_counted(tmp_path, photo, caplog):
+    import tarfile
+
+    path = write_tar(tmp_path / "s.tar", **{"a.jpg": photo.read_bytes(), "a.txt": b"one", "b.txt": b"two"})
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        tar.addfile(link)
+    with caplog.at_level(logging.WARNING):
+        assert ids(load_shards(str(path))) == ["a"]
+    assert f"1 samples are left out: sample without image; the first: {path}/b" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.caption", "a.jpg.txt", "a.cls"])
+def test_shards_without_captions_are_told_what_one_looks_like(tmp_path, name):
+    path = write_tar(tmp_path / "s.tar", **{"a.jpg": b"1", name: b"a star"})
+    with pytest.raises(UserError, match=r"1 images and no captions\.\nExpected an image .* and a txt or json"):
+        load_shards(str(path))

@@ -17,6 +17,11 @@ logger = logging.getLogger(__name__)
 
 # Control characters other than tabs and ends of lines.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_NO_CAPTIONS = "Not every split comes with captions (COCO's test2017 does not): name one that does."
+# Marks that no eye sees and that are no part of a word at its ends: of byte order, where files were put together, and
+# a space of no width.
+_UNSEEN = "\ufeff\u200b"
+_ENDS = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+$")
 _TWO_EXPORTS = "Two exports put together? Number the second anew, images and annotations."
 
 
@@ -51,7 +56,7 @@ def load_coco_captions(json_file: str | Path, image_root: str | Path) -> list[di
         }
         for image_id, image in sorted(images.items(), key=lambda item: (isinstance(item[0], str), item[0]))
     ]
-    return keep_captioned(dicts, str(json_file))
+    return keep_captioned(dicts, str(json_file), _NO_CAPTIONS)
 
 
 def _size(image: dict[str, Any], json_file: str | Path) -> dict[str, int]:
@@ -66,7 +71,7 @@ def _size(image: dict[str, Any], json_file: str | Path) -> dict[str, int]:
 
 
 def caption_text(value: Any, place: str) -> str:
-    """Return a caption without white space around it; control characters, which no tokenizer reads, become spaces.
+    """Return a caption without what is blank around it; control characters, which no tokenizer reads, become spaces.
 
     Args:
         value: what stands in the place of a caption.
@@ -84,15 +89,17 @@ def caption_text(value: Any, place: str) -> str:
             f"{place} has a caption with a lone surrogate, half a character, at {error.start}: {value!r:.80}\n"
             "It was cut, or written in another encoding: mend the entry, or remove it."
         ) from error
-    return _CONTROL.sub(" ", value).strip()
+    text = _CONTROL.sub(" ", value).strip()
+    return _ENDS.sub("", text) if text and (text[0] in _UNSEEN or text[-1] in _UNSEEN) else text
 
 
-def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+def keep_captioned(dicts: Iterable[dict[str, Any]], source: str, advice: str = "") -> list[dict[str, Any]]:
     """Drop empty captions, and then images without any; the log says how many.
 
     Args:
         dicts: dataset dicts with "captions".
         source: where they were read from.
+        advice: what to do where there are none.
 
     Raises:
         UserError: no image has a caption, or a caption is not text.
@@ -107,7 +114,7 @@ def keep_captioned(dicts: Iterable[dict[str, Any]], source: str) -> list[dict[st
     if not kept:
         raise UserError(
             f"{source} has {len(dicts)} images and no captions.\n"
-            "Not every split comes with captions (COCO's test2017 does not): name one that does."
+            + (advice or "Give images captions that are not blank, or name another file or folder.")
         )
     logger.info(
         "Loaded %d captioned images from %s; dropped %d without captions, and %d empty captions",

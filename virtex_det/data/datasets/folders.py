@@ -1,10 +1,15 @@
 """Lists the files of a folder of data, without what operating systems and editors leave there."""
 
+import glob
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-_NOT_DATA = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# What systems make for themselves, in lower case: macOS, Windows, file systems, disks on a network, Python.
+_NOT_DATA = (
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("lost+found", "@eadir", "#recycle", "@recycle", "@__thumb", "__pycache__"),
+)
 
 
 def is_data(name: str) -> bool:
@@ -14,7 +19,7 @@ def is_data(name: str) -> bool:
         >>> [name for name in (".ipynb_checkpoints", "._1.jpg", "__MACOSX", "1.jpg") if is_data(name)]
         ['1.jpg']
     """
-    return not name.startswith(".") and name not in _NOT_DATA
+    return not name.startswith(".") and name.lower() not in _NOT_DATA
 
 
 def find_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
@@ -28,6 +33,16 @@ def find_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     """
     found = [(root, name) for root, names in _walk(folder) for name in names]
     return [Path(root, name) for root, name in sorted(found) if Path(name).suffix.lower() in suffixes]
+
+
+def find_matching(pattern: str | Path) -> list[str]:
+    """Return the files that a pattern with ``*`` names, in order; of hidden ones only those that it names as such.
+
+    Args:
+        pattern: also of folders; ``**`` stands for folders of any depth.
+    """
+    found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
+    return sorted(name for name in found if Path(name).name.startswith(".") or is_data(Path(name).name))
 
 
 def _walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:

@@ -85,9 +85,22 @@ def check_coco_ids(content: Any, source: str) -> None:
         try:
             # COCO's own minival files of 2014 repeat some ids of annotations; pycocotools keeps all boxes of these.
             is_known = name == "annotations" and ("minival" in source or "valminusminival" in source)
-            check_unique([] if is_known else ids_of(entries, what), what, _APART[name])
+            ids = ids_of(entries, what)
+            check_unique([] if is_known else ids, what, _APART[name])
+            if name != "annotations":
+                _check_one_kind(ids, what)
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
+
+
+def _check_one_kind(ids: Sequence[int | str], what: str) -> None:
+    """Refuse ids of which some are numbers and some are text: no order is defined between the two."""
+    for place, value in enumerate(ids):
+        if type(value) is not type(ids[0]):
+            raise UserError(
+                f"{what} 0 of the list (counted from 0) has id {ids[0]!r:.80}, and {what} {place} {value!r:.80}; "
+                "expected numbers alone, or text alone.\nWrite all of one kind, in the annotations too."
+            )
 
 
 def ids_of(entries: Sequence[Any], what: str) -> list[int | str]:

@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.datasets.captions import caption_text
-from virtex_det.data.datasets.folders import is_data
+from virtex_det.data.datasets.folders import find_matching, is_data
 from virtex_det.data.datasets.ids import check_id_or_name
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES, BrokenImage, inspect_image
@@ -175,7 +175,7 @@ def _resolve(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the files that are meant; of a pattern all parts must be there, for half a data set trains as well."""
     files = []
     for file in _listed(jsonl_files):
-        found = sorted(file.parent.glob(file.name)) if _is_pattern(file) else [file] * file.is_file()
+        found = [*map(Path, find_matching(file))] if _is_pattern(file) else [file] * file.is_file()
         if not found:
             raise UserError(
                 f"there is no {file.name} in {file.parent.absolute()}\n"

@@ -28,8 +28,14 @@ def load_pairs(path: str | Path) -> list[dict[str, Any]]:
         UserError: a line or text cannot be read, or there are no pairs.
     """
     path = Path(path)
-    captions = _read_lines(path) if path.suffix == ".jsonl" else _read_folder(path)
-    root = path.parent if path.suffix == ".jsonl" else path
+    is_lines = path.suffix.lower() == ".jsonl"
+    if not is_lines and not path.is_dir():
+        raise UserError(
+            f"{path} is no folder, and no .jsonl.\nExpected a folder of images beside texts, or a .jsonl with a line "
+            'such as {"image": "a.jpg", "caption": "a dog"} per image: write such a file from yours.'
+        )
+    captions = _read_lines(path) if is_lines else _read_folder(path)
+    root = path.parent if is_lines else path
     dicts = ({"file_name": str(root / name), "image_id": name, "captions": captions[name]} for name in sorted(captions))
     return keep_captioned(dicts, str(path))
 

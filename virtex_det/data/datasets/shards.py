@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from virtex_det.data.datasets.captions import caption_text, keep_captioned
-from virtex_det.data.datasets.folders import is_data
+from virtex_det.data.datasets.folders import find_matching, is_data
 from virtex_det.data.datasets.pairs import captions_in
 from virtex_det.data.images import Span
 from virtex_det.errors import UserError
@@ -21,6 +21,9 @@ from virtex_det.text_files import decode_text, parse_json, read_json
 
 logger = logging.getLogger(__name__)
 
+NO_IMAGE = "sample without image"
+NOT_WHOLE = "cut short, damaged, or several tar files one behind the other; the whole samples of the first are used"
+FORM = f"Expected an image ({' '.join(IMAGE_SUFFIXES)}) and a txt or json of the same name (tar --sort=name)."
 NOT_TOGETHER = "files of one sample that do not follow one another, or two samples of one name"
 HOW_TO_MAKE = (
     "In a shard the image and the text of a sample have one name and follow one another, and no other sample has that "
@@ -49,14 +52,10 @@ def shard_files(pattern: str) -> list[str]:
     if math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > _MOST_SHARDS:
         raise UserError(f"{pattern} names more than {_MOST_SHARDS:,} tar files. Check the numbers in its braces.")
     named = _webdataset().shardlists.expand_urls(str(Path(pattern).expanduser()))
-    files = [found for name in named for found in (_matching(Path(name)) if "*" in name else [name])]
+    files = [found for name in named for found in (find_matching(name) if "*" in name else [name])]
     if not files:
         raise UserError(f"no file matches {pattern}\nExpected tar files, e.g. shards:/data/cc12m/{{00000..01242}}.tar")
     return files
-
-
-def _matching(pattern: Path) -> list[str]:
-    return sorted(map(str, pattern.parent.glob(pattern.name)))
 
 
 def load_shards(pattern: str) -> list[dict[str, Any]]:
@@ -75,9 +74,11 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
                 faults.setdefault(sample["fault"], []).append(sample["file_name"])
             elif "encoded_image" in sample:
                 dicts.append(sample)
+            else:
+                faults.setdefault(NO_IMAGE, []).append(sample["file_name"])
         if not shard.is_whole:
             damaged.append(file)
-            logger.warning("%s is cut short or damaged; its whole samples are used", file)
+            logger.warning("%s is %s", file, NOT_WHOLE)
     if NOT_TOGETHER in faults:
         raise UserError(
             f"{faults[NOT_TOGETHER][0]}: {NOT_TOGETHER} ({len(faults[NOT_TOGETHER])} samples).\n{HOW_TO_MAKE}"
@@ -86,7 +87,7 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
         raise UserError(f"{damaged[0]} is no tar file, or cut short or damaged: it has no whole sample.\n{HOW_TO_MAKE}")
     for fault, names in faults.items():
         logger.warning("%d samples are left out: %s; the first: %s", len(names), fault, names[0])
-    return keep_captioned(dicts, pattern)
+    return keep_captioned(dicts, pattern, FORM)
 
 
 def check_shards(files: Iterable[str]) -> None:
@@ -188,7 +189,8 @@ class Shard:
                     return
                 if member.isfile() and _split_name(member.name)[1] and _is_data(member.name):
                     yield member.name, contents(tar, member)
-            self.is_whole = self._is_zero(end + -end % tarfile.BLOCKSIZE)
+            start = end + -end % tarfile.BLOCKSIZE
+            self.is_whole = self._is_zero(start) and self._is_last(start)
 
     def _has_end(self) -> bool:
         with suppress(OSError):
@@ -200,6 +202,12 @@ class Shard:
         with Path(self.path).open("rb") as file:
             file.seek(max(0, start))
             return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+    def _is_last(self, start: int) -> bool:
+        """Return whether nothing but zeros follows a place, as behind the end of the one tar file that it ends."""
+        with Path(self.path).open("rb") as file:
+            file.seek(start)
+            return all(not any(chunk) for chunk in iter(lambda: file.read(1 << 16), b""))
 
 
 def encoded(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -59,7 +59,7 @@ def _file_and_folder(name: str, place: str) -> tuple[Path, Path]:
 
 def _register_pairs(name: str, place: str) -> None:
     path = Path(place).expanduser()
-    key = "json_file" if path.suffix == ".jsonl" else "image_root"
+    key = "json_file" if path.suffix.lower() == ".jsonl" else "image_root"
     DatasetCatalog.register(name, lambda: load_pairs(path))
     MetadataCatalog.get(name).set(evaluator_type="captions", **{key: str(path)})
 

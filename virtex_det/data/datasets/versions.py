@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.folders import find_matching
 from virtex_det.data.datasets.loading import check_datasets, load_dataset
 from virtex_det.data.datasets.voc import annotation_path, image_set_file, read_image_set
 from virtex_det.errors import UserError
@@ -76,7 +77,7 @@ def _annotation_files(name: str) -> dict[str, Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    return [pattern] if pattern.exists() else sorted(pattern.parent.glob(pattern.name))
+    return [pattern] if pattern.exists() else [*map(Path, find_matching(pattern))]
 
 
 def _voc_files(folder: Path, split: str) -> dict[str, Path]:
