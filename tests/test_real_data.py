@@ -1,12 +1,20 @@
 """The documented commands on real COCO, VOC and LVIS images, end to end."""
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.engine import HookBase
+
+from tests.engine.test_exact_resume import assert_same
+from virtex_det.data.datasets.builtin import register_builtin_datasets
+from virtex_det.engine import Trainer, argument_parser, evaluate, setup
 
 pytestmark = pytest.mark.slow
 SHORT = ("SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 1, "TEST.PRECISE_BN.NUM_ITER", 1)
@@ -98,3 +106,73 @@ def test_real_captions_teach_icmlm_with_the_concepts_found_in_them(run, tmp_path
     assert set(record(tmp_path / "run")["metrics"]["validation"]) == {
         *("loss_masked_concept", "loss_tag_prediction", "loss"),
     }
+
+
+class Die(HookBase):
+    """Kills this process one step after the first checkpoint."""
+
+    def before_step(self) -> None:
+        if self.trainer.iter == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_net(samples: Path, words: list[str], dies: bool = False) -> None:
+    """Do what tools/train_net.py does, on the samples."""
+    torch.set_num_threads(1)
+    register_builtin_datasets(samples)
+    args = argument_parser().parse_args(words)
+    cfg = setup(args)
+    if args.eval_only:
+        evaluate(cfg, resume=args.resume)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.register_hooks([Die()] if dies else [])
+    trainer.train()
+
+
+@pytest.fixture
+def train_net_in_a_process(samples):
+    """Calls ``train_net`` in a process of its own, forked from one that has imported everything; returns its code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+
+    def call(*words: object, dies: bool = False) -> int | None:
+        process = context.Process(target=train_net, args=(samples, [*map(str, words)], dies))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return call
+
+
+def predictions(folder: Path) -> dict[str, list]:
+    files = (folder / "inference").rglob("*.json")
+    return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in files}
+
+
+SMALL = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "MODEL.FPN.OUT_CHANNELS", 16)
+SMALL += ("MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "TEST.PRECISE_BN.NUM_ITER", 1)
+SMALL += ("MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)
+SMALL += ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", 96, "INPUT.MIN_SIZE_TEST", 64)
+SMALL += ("INPUT.MAX_SIZE_TEST", 96, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 1, "SOLVER.CHECKPOINT_PERIOD", 2)
+
+
+@pytest.mark.parametrize("name", ["coco_mini_segm", "voc_mini_det", "lvis_100_segm"])
+def test_a_run_on_real_images_that_is_killed_resumed_and_evaluated_is_the_one_that_was_not(
+    name, train_net_in_a_process, tmp_path
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = ("--config-file", f"configs/detectron2/{name}_smoke.yaml", *SMALL, "OUTPUT_DIR")
+    assert train_net_in_a_process(*words, whole) == 0
+    assert train_net_in_a_process(*words, killed, dies=True) == -signal.SIGKILL
+    assert (killed / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert train_net_in_a_process("--resume", *words, killed) == 0
+    assert_same(whole, killed)
+    found = predictions(whole)
+    assert found and all(found.values()) and predictions(killed) == found
+    trained = record(whole)["metrics"]
+    for path in (killed / "inference").rglob("*.json"):
+        path.unlink()
+    assert train_net_in_a_process("--eval-only", "--resume", *words, killed) == 0
+    assert predictions(killed) == found and str(record(killed)["metrics"]) == str(trained)
