@@ -2,10 +2,9 @@
 """Caption images with a trained captioning model: text, JSON, and a page of picture and text.
 
     a run of train_net.py:  python tools/caption.py --run output/pretrain photo.jpg folder/ 'more/*.png'
-    published weights:      python tools/caption.py \
-                                --config-file configs/pretrain/task_ablations/bicaptioning_R_50_L1_H2048.yaml \
-                                photo.jpg MODEL.WEIGHTS bicaptioning_R_50_L1_H2048.pth \
+    published weights:      python tools/caption.py --run virtex://bicaptioning_R_50_L1_H2048 photo.jpg \
                                 INPUT.CAPTION.TOKENIZER coco_10k.model
+    a weights file:         python tools/caption.py --config-file config.yaml photo.jpg MODEL.WEIGHTS model.pth
     sample, not search:     add MODEL.TEXTUAL.DECODING.METHOD nucleus_sampling
 """
 
@@ -22,7 +21,7 @@ from virtex_det.data.pictures import find_images
 from virtex_det.engine import load_config, with_one_screen_errors
 from virtex_det.errors import UserError
 from virtex_det.inference.captioning import Captioner, split_overrides, write_captions
-from virtex_det.inference.trained import run_config
+from virtex_det.inference.trained import CAPTIONS, trained_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(arguments)
     names, overrides = split_overrides(options.images)
     images = find_images(names)
-    cfg = run_config(options.run, overrides) if options.run else load_config(options.config_file, overrides)
+    source = options.run or load_config(options.config_file, overrides)
+    cfg = trained_config(source, overrides=overrides, task=CAPTIONS)
     seed_all_rng(max(cfg.SEED, 0))
     captioner = Captioner(cfg)
     captions = captioner.caption(images, options.batch_size)
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         help="files, folders, quoted patterns; then KEY VALUE of the config",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run")
+    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run, or virtex://NAME")
     model.add_argument("--config-file", metavar="FILE", help="config of a captioning model, with MODEL.WEIGHTS set")
     parser.add_argument("--output", default="output/captions", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="default: %(default)s")

@@ -23,7 +23,6 @@ from virtex_det.errors import UserError
 from virtex_det.inference.attention import AttentionDrawer, with_captions
 from virtex_det.inference.attention_sheets import write_sheets
 from virtex_det.inference.captioning import split_overrides
-from virtex_det.inference.trained import run_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(arguments)
     names, overrides = split_overrides(options.images)
     dicts = _captioned_images(names, options)
-    cfg = run_config(options.run, overrides) if options.run else load_config(options.config_file, overrides)
-    drawer = AttentionDrawer(cfg)
+    source = options.run or load_config(options.config_file, overrides)
+    drawer = AttentionDrawer(source, overrides)
     sheets = drawer.draw(dicts)
     for reason in sheets.skipped:
         print(f"skipped: {reason}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Names and titles from users made inert, for each form in which they are shown: as text and nothing else."""
 
 import logging
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,11 @@ def visible(text: str, keep: str = "\n\t") -> str:
         keep: of these characters those that stay; "" makes one line of it.
     """
     return _SUSPECTS.sub(lambda match: match[0] if match[0] in keep else _as_escape(match[0]), text)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def on_one_screen(message: str) -> str:

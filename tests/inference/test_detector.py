@@ -171,3 +171,13 @@ def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
     monkeypatch.setattr(detector, "_model", lambda batch: [{"sem_seg": None}])
     with pytest.raises(UserError, match="returned sem_seg, and no instances. GeneralizedRCNN is no detector"):
         detector(photos[0])
+
+
+def test_a_file_name_that_is_no_text_can_be_drawn_again(detector, photos, tmp_path):
+    path = tmp_path / b"caf\xe9.png".decode(errors="surrogateescape")
+    try:
+        path.write_bytes(photos[0].read_bytes())
+    except OSError:
+        pytest.skip("this file system has names of text only")
+    [found] = detector([path])
+    assert found[:1].draw().size == Image.open(photos[0]).size

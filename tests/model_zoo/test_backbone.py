@@ -96,6 +96,11 @@ def test_pixels_that_nothing_tells_have_to_be_given_as_a_whole(detector_cfg, tmp
     assert backbone.pixel_std == tuple(STD) and not backbone.report.missing
 
 
+def test_a_part_of_the_pixels_is_refused_where_the_file_tells_them(torchvision_file):
+    with pytest.raises(UserError, match="not known as a whole"):
+        load_backbone(torchvision_file[1], {"INPUT.FORMAT": "RGB"}, device="cpu")
+
+
 def test_pixels_that_contradict_the_file_are_refused(torchvision_file):
     given = {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": MEAN[::-1], "MODEL.PIXEL_STD": [1.0, 1.0, 1.0]}
     with pytest.raises(UserError, match="(?s)contradicts the weights.*INPUT.FORMAT"):

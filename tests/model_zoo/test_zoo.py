@@ -121,6 +121,16 @@ def test_by_default_a_model_is_what_the_file_holds_and_is_whole(published, caplo
     assert not [record for record in caplog.records if "random" in record.getMessage()]
 
 
+def test_a_file_that_does_not_fill_its_model_is_refused(published, tmp_path):
+    file = tmp_path / "mirror" / f"{NAME}.pth"
+    content = torch.load(file, weights_only=True)
+    kept = {name: value for name, value in content["model"].items() if "transformer" not in name}
+    torch.save({"model": kept}, file)
+    with pytest.raises(UserError, match="does not fill the whole model"):
+        zoo.get(NAME, device="cpu")
+    assert zoo.get(NAME, device="cpu", task="backbone").report.loaded
+
+
 def test_a_detector_has_the_published_backbone_and_says_what_is_random(published, caplog):
     model = zoo.get(NAME, device="cpu", task="detection")
     assert type(model).__name__ == "GeneralizedRCNN"

@@ -48,6 +48,16 @@ def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_no
     assert not (tmp_path / "output").exists()
 
 
+def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, capsys):
+    cfg = pretraining_cfg()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "run" / "model_final.pth")
+    main = runpy.run_path(str(TOOL))["main"]
+    main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "out"), str(scenes / "val")])
+    assert "4 captioned, 0 skipped" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", ["0", "x"])
 def test_a_batch_that_is_no_number_of_images_is_said_to_be_so(size, capsys):
     with pytest.raises(SystemExit):

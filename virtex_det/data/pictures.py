@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
-from virtex_det.escaping import visible
+from virtex_det.escaping import printable, visible
 from virtex_det.image_files import (
     IMAGE_SUFFIXES,
     BrokenImage,
@@ -146,16 +146,16 @@ def read_ahead(pictures: Iterable[Picture], read: Callable[[Picture], T]) -> Ite
 
 
 def picture_name(picture: Picture) -> str:
-    """Return the path of a picture as text that can be printed and written, "" for pixels without a file."""
+    """Return the path of a picture, "" for pixels without a file."""
     if isinstance(picture, np.ndarray):
         return ""
     path = getattr(picture, "filename", "") if isinstance(picture, Image.Image) else picture
-    return os.fsencode(path).decode(errors="replace") if isinstance(path, str | os.PathLike) else ""
+    return os.fsdecode(path) if isinstance(path, str | os.PathLike) else ""
 
 
 def in_one_line(picture: Picture, error: BrokenImage) -> str:
     """Return a broken picture's name and why it cannot be used."""
-    name = picture_name(picture) or "a picture in memory"
+    name = printable(picture_name(picture)) or "a picture in memory"
     if isinstance(error.__cause__, UnidentifiedImageError):
         return f"{name}: not an image"
     why = " ".join(str(error).splitlines()[1:]) or error.reason
@@ -219,9 +219,8 @@ def _fault(picture: Picture, max_value: float) -> str:
 
 def _check_file(path: str | os.PathLike[str]) -> None:
     check_name(path)
-    name = picture_name(path)
     if not Path(path).exists():
-        raise BrokenImage(f"There is no picture {name}.\nIts file is missing.", "image file is missing")
+        raise BrokenImage(f"There is no picture {printable(path)}.\nIts file is missing.", "image file is missing")
 
 
 def _advice(pixels: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode
 from virtex_det.data.traces import crop_points, inside, points_within
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
+from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
 from virtex_det.inference.attention_sheets import (
     PICTURE_SIDE,
@@ -29,7 +30,6 @@ from virtex_det.inference.attention_sheets import (
     encode_jpeg,
     resized,
 )
-from virtex_det.inference.pages import printable
 from virtex_det.inference.trained import ATTENTION, Source, trained_config
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel

@@ -33,6 +33,7 @@ from virtex_det.data.pictures import (
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
+from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
 from virtex_det.inference.pages import write_page
 from virtex_det.inference.trained import CAPTIONS, Source, trained_config
@@ -215,7 +216,7 @@ class Captioner:
         outputs = self.model([{"image": prepared.image} for _, prepared in pictures])
         return [
             Caption(
-                picture_name(picture),
+                printable(picture_name(picture)),
                 self.tokenizer.decode(output["caption_tokens"].tolist()),
                 float(output["log_probability"]),
                 prepared.thumbnail,

@@ -1,6 +1,5 @@
 """What the pages of pictures share: how they are rendered, and what they say of the machine and of files."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,3 @@ def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) 
     facts = facts | {"Code": code_revision(), "Hardware": processors}
     write_atomically(path, environment.get_template(template).render(facts=facts, **values))
     return path
-
-
-def printable(path: str | Path) -> str:
-    """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
