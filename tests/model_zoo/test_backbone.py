@@ -68,6 +68,12 @@ def test_images_that_were_not_prepared_are_refused(images, torchvision_file):
         load_backbone(torchvision_file[1], device="cpu")(images)
 
 
+def test_images_follow_the_network_to_its_device(torchvision_file):
+    backbone = load_backbone(torchvision_file[1], device="cpu")
+    images = backbone.transform(PIXELS, size=32)[None]
+    assert backbone.to("meta")(images)["res5"].device == backbone.device == torch.device("meta")
+
+
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_a_detectors_run_gives_the_backbone_and_the_pixels_of_its_detector(order, detector_cfg, tmp_path):
     step = 1 if order == "RGB" else -1

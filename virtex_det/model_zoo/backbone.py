@@ -81,7 +81,7 @@ class PretrainedBackbone(nn.Module):
         """Return the feature maps "res2" to "res5".
 
         Args:
-            images: (N, 3, H, W) float, from ``transform``.
+            images: (N, 3, H, W) float, from ``transform``; moved to the network's device.
 
         Raises:
             UserError: the images are no float batch of three channels.
@@ -91,7 +91,7 @@ class PretrainedBackbone(nn.Module):
                 f"The images are {images.dtype} with the shape {tuple(images.shape)}; expected a float batch "
                 "(N, 3, H, W).\nStack what transform(picture, size=224) returns for each picture."
             )
-        features: dict[str, Tensor] = self.network(images)
+        features: dict[str, Tensor] = self.network(images.to(self.device))
         return features
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -102,7 +102,8 @@ class PretrainedBackbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        device: torch.device = self.network.stem.conv1.weight.device
+        return device
 
 
 def load_backbone(
