@@ -47,6 +47,10 @@ def tensor(offset: int, size: tuple, stride: tuple, *, stored: bytes = storage()
     return GLOBAL + b"(" + stored + number(offset) + numbers(*size) + numbers(*stride) + b"\x89NtR"
 
 
+def storage_of(kind: bytes = b"ctorch\nFloatStorage\n", key: bytes = text("0"), more: bytes = b"") -> bytes:
+    return b"(" + text("storage") + kind + key + text("cpu") + number(1) + more + b"tQ"
+
+
 def model(content: bytes) -> bytes:
     """A pickle of {"model": {"a": content}}."""
     return PROTO + b"}" + text("model") + b"}" + text("a") + content + b"ss."
@@ -114,7 +118,13 @@ def array(shape: tuple, code: str = "f4", order: str = "<", data: bytes = b"C\x0
 
 MILLION = b"B" + struct.pack("<I", 1 << 20) + bytes(1 << 20) + b"q\x00"
 COPIES = [array((1 << 18,), order=">", data=MILLION if n == 0 else b"h\x00") for n in range(300)]
+BYTES_IN_TEXT = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\x00"
 PICKLES = {
+    "many arrays of one text": PROTO
+    + b"]("
+    + array((1 << 20,), "u1", data=BYTES_IN_TEXT)
+    + array((1 << 20,), "u1", data=b"h\x00") * 3000
+    + b"e.",
     "a memo of 2^31 places": PROTO + b"Nr\xff\xff\xff\x7f.",
     "a memo of 10^12 places": PROTO + b"Np999999999999\n.",
     "a memo below nothing": PROTO + b"Np-1\n.",
@@ -208,6 +218,32 @@ TENSORS = {
     + b"\x89N}"
     + text("conj")
     + b"\x88stR",
+    "of a storage named by shared lists": tensor(0, (1,), (1,), stored=storage_of(key=SHARED_LISTS)),
+    "of a kind of storage that is shared lists": tensor(0, (1,), (1,), stored=storage_of(kind=SHARED_LISTS)),
+    "of a size that is shared lists": GLOBAL
+    + b"("
+    + storage()
+    + number(0)
+    + b"("
+    + SHARED_LISTS
+    + b"t"
+    + numbers(1)
+    + b"\x89NtR",
+    "of a size of 49,000 huge numbers": GLOBAL
+    + b"("
+    + storage()
+    + number(0)
+    + b"("
+    + b"\x8b\xff\x01\0\0"
+    + b"\x7f" * 511
+    + b"q\x05"
+    + b"h\x05" * 49_000
+    + b"tq\x06h\x06\x89NtR",
+    "of 20,000 storages named by one long tuple": b"("
+    + b"K\x01" * 99_000
+    + b"tq\x070]("
+    + (b"(" + text("storage") + b"ctorch\nFloatStorage\nh\x07" + text("cpu") + b"K\x01tQ") * 20_000
+    + b"e",
     "of 10^6 dimensions": tensor(0, (1,) * 200_000, (1,) * 200_000),
 }
 
@@ -276,6 +312,18 @@ def with_end(content: bytes, place: int, form: str, value: int) -> bytes:
     return bytes(changed)
 
 
+def with_entries_behind_another_end(content: bytes, count: int) -> bytes:
+    """The archive with a longer list of members, which the end of large archives names and the usual end does not."""
+    begin, end = content.index(b"PK\1\2"), directory_of(content)
+    entries = content[begin : content.index(b"PK\6\6") if b"PK\6\6" in content else end]
+    more = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0)
+    all_of_them = entries + b"".join(more + b"%08d" % index for index in range(count))
+    end_64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count + 4, count + 4, len(all_of_them), begin)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, begin + len(all_of_them), 1)
+    usual = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, len(entries), begin, 0)
+    return content[:begin] + all_of_them + end_64 + locator + usual
+
+
 ARCHIVES = {
     "a compressed pickle of 50 MB of zeros": archive(bytes(50_000_000), compression=BOMB),
     "compressed weights": archive(PICKLED, compression=BOMB),
@@ -319,6 +367,11 @@ def test_an_archive_that_lies_is_refused(name, mmap, tmp_path):
     assert said.startswith(f"{tmp_path / 'w.pth'} "), said
 
 
+def test_a_long_list_of_members_is_not_read_whichever_end_tells_its_length(tmp_path):
+    (tmp_path / "w.pth").write_bytes(with_entries_behind_another_end(GOOD, 400_000))
+    assert "list of members takes" in message_of(lambda: read_file(tmp_path / "w.pth"))
+
+
 def test_torchscript_that_lies_is_refused(tmp_path):
     for name in ("compressed weights", "two storages of one name", "a wrong checksum"):
         stream = io.BytesIO(ARCHIVES[name])
@@ -329,6 +382,10 @@ def test_torchscript_that_lies_is_refused(tmp_path):
 
 
 OLD = {
+    "a view that is shared lists": legacy(model(tensor(0, (1,), (1,), stored=storage_of(more=SHARED_LISTS)))),
+    "storages named by one long tuple": legacy(
+        PICKLED, keys=b"](" + b"(" + b"K\x01" * 99_000 + b"tq\x07" + b"h\x07" * 200_000 + b"e"
+    ),
     "more storages than there are": legacy(PICKLED, keys=b"](" + text("0") + text("1") + b"e"),
     "no storages": legacy(PICKLED, keys=b"]"),
     "storages that are a number": legacy(PICKLED, keys=b"K\x07"),

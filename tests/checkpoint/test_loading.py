@@ -281,6 +281,7 @@ def test_the_report_is_written_as_json(fpn, save, tmp_path, backbone_tensors):
         "location",
         "choice",
         "assumed",
+        "folded",
         "also_in_model",
     }
     assert written["path"] == path and len(written["sha256"]) == 64

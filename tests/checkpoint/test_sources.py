@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.checkpoint.conftest import torchvision_tensors
 from tests.checkpoint.layouts import transformers_names, write_shards
 from virtex_det.checkpoint.companions import told_beside
+from virtex_det.checkpoint.formats import IMAGENET_RGB
 from virtex_det.checkpoint.loading import load_weights
 from virtex_det.checkpoint.recognition import recognise
 from virtex_det.checkpoint.sources import open_weights
@@ -113,6 +115,21 @@ def test_a_damaged_index_is_an_error(shards, content):
     assert "model.safetensors.index.json" in refusal(shards)
 
 
+@pytest.mark.parametrize("name", ["weight_map", "conv1.weight"])
+def test_an_index_with_a_name_twice_is_refused(shards, name):
+    index = json.loads(shards.read_text())["weight_map"]
+    twice = json.dumps(index)[:-1] + ', "conv1.weight": "model-00001-of-00002.safetensors"}'
+    both = f'"weight_map": {json.dumps(index)}, "weight_map": {json.dumps(index)}'
+    shards.write_text(f'{{"weight_map": {twice}}}' if name == "conv1.weight" else f"{{{both}}}")
+    assert f"{name!r} twice" in refusal(shards)
+
+
+def test_a_folder_with_two_models_of_accelerate_is_not_guessed_at(tmp_path, backbone_tensors):
+    for name in ("model.safetensors", "model_1.safetensors"):
+        save_file({n: v.clone() for n, v in torchvision_tensors(backbone_tensors).items()}, tmp_path / name)
+    assert "name one: model.safetensors, model_1.safetensors" in refusal(tmp_path)
+
+
 def test_a_folder_with_two_models_is_not_guessed_at(shards):
     shards.rename(shards.with_name("a.safetensors.index.json"))
     write_shards({"x": torch.ones(1), "y": torch.ones(1)}, shards.parent)
@@ -156,12 +173,19 @@ def test_timms_config_says_that_the_same_tensors_are_another_network(beside, con
     assert "config.json beside it" in message and "nothing was loaded" in message
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet50", "tv_resnet50", "gluon_resnet50_v1b", "resnext50_32x4d", "wide_resnet50_2"]
-)
-def test_timms_config_gives_the_pixels_of_a_plain_network(beside, name):
+WIDTHS = {"NUM_GROUPS": 1, "WIDTH_PER_GROUP": 4}
+NETWORKS = {
+    **dict.fromkeys(("resnet50", "tv_resnet50", "gluon_resnet50_v1b"), WIDTHS),
+    "resnext50_32x4d": {"NUM_GROUPS": 2, "WIDTH_PER_GROUP": 4},
+    "wide_resnet50_2": {"NUM_GROUPS": 1, "WIDTH_PER_GROUP": 8},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_timms_config_gives_the_pixels_of_a_plain_network(beside, pretraining, name):
+    tensors = torchvision_tensors(pretraining(**NETWORKS[name]).backbone.state_dict())
     weights = open_weights(
-        beside({"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}})
+        beside({"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, tensors)
     ).weights
     assert [entry.mean for entry in weights.format.pixels] == [(127.5,) * 3]
     assert weights.assumed == "" and name in weights.format.note
@@ -189,8 +213,49 @@ def test_open_clips_config_says_which_tower_and_which_pixels(beside, tmp_path, b
     assert "timm's resnetblur50" in refusal(beside({}, tensors, open_clip_config=config))
 
 
-def test_a_config_of_another_depth_is_not_of_this_file(beside):
-    assert "of another network, resnet18" in open_weights(beside({"architecture": "resnet18"})).weights.assumed
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50d", "resnet50c", "resnext50_32x4d", "wide_resnet50_2", "resnet50_clip"]
+)
+def test_a_config_of_another_network_is_not_of_this_file(beside, name):
+    config = {"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    weights = open_weights(beside(config)).weights
+    assert f"of another network, {name}" in weights.assumed
+    assert weights.format.pixels[0] == IMAGENET_RGB
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet50", "pretrained_cfg": {"architecture": "resnetblur50"}},
+        {"architecture": "resnet" + "9" * 5000},
+        {"architecture": "resnet\uff15\uff10"},
+        {"model_type": "rt_detr", "backbone_config": {"model_type": "rt_detr_resnet", "hidden_act": "silu"}},
+    ],
+)
+def test_a_config_that_names_a_second_or_an_unknown_network_is_refused(beside, config):
+    assert "another network than this package builds" in refusal(beside(config))
+
+
+@pytest.mark.parametrize(
+    "mean", [[10**400, 0.5, 0.5], [float("nan")] * 3, [float("inf")] * 3, [-0.5] * 3, [True] * 3, [123.675] * 3, "abc"]
+)
+def test_a_mean_that_cannot_be_meant_is_not_asked_for(beside, mean):
+    weights = open_weights(
+        beside({"architecture": "resnet50", "pretrained_cfg": {"mean": mean, "std": [0.5] * 3}})
+    ).weights
+    assert weights.format.pixels[0] == IMAGENET_RGB and "mean and std that no network has" in weights.format.note
+
+
+@pytest.mark.parametrize("std", [[0.0] * 3, [-1, 1, 1], [0.5] * 2])
+def test_a_deviation_that_cannot_be_meant_is_not_asked_for(beside, std):
+    config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5] * 3, "std": std}}
+    assert open_weights(beside(config)).weights.format.pixels[0] == IMAGENET_RGB
+
+
+def test_a_config_that_says_two_things_of_one_name_is_not_believed(beside, tmp_path):
+    path = beside({})
+    (tmp_path / "config.json").write_text('{"architecture": "resnetblur50", "architecture": "resnet50"}')
+    assert "config.json beside the file cannot be read" in open_weights(path).weights.assumed
 
 
 @pytest.mark.parametrize("config", [{"hidden_act": "gelu"}, {"downsample_in_first_stage": True}])

@@ -6,8 +6,9 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.formats import Format, Pixels
+from virtex_det.checkpoint.inside import own_pixels
 from virtex_det.checkpoint.last import find_last
-from virtex_det.checkpoint.recognition import Weights, own_pixels
+from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import locate, open_weights, read_content
 from virtex_det.errors import UserError
 
@@ -87,7 +88,7 @@ def _pixel_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
 
 def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
     wrong: dict[str, Any] = {}
-    if pixels.format != cfg.INPUT.FORMAT:
+    if pixels.format not in ("", cfg.INPUT.FORMAT):
         wrong["INPUT.FORMAT"] = pixels.format
     if not _near(pixels.mean, cfg.MODEL.PIXEL_MEAN):
         wrong["MODEL.PIXEL_MEAN"] = list(pixels.mean)
@@ -126,7 +127,7 @@ def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
     frozen = cfg.is_frozen()
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.INPUT.FORMAT = pixels.format
+    cfg.INPUT.FORMAT = pixels.format or cfg.INPUT.FORMAT
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(pixels.mean), list(pixels.std)
     if frozen:
         cfg.freeze()

@@ -203,7 +203,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         for key in keys:
             try:
                 self.checkpointables[key].load_state_dict(content[key])
-            except (KeyError, RuntimeError, ValueError) as error:
+            except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
                 ) from error
@@ -224,7 +224,7 @@ class TransferCheckpointer(DetectionCheckpointer):
 
     def _check_tokenizer(self, content: Any, path: str) -> None:
         saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None
-        if self.cfg is None or not saved or self._tokenizer_sha256 in ("", saved):
+        if self.cfg is None or not saved or not isinstance(saved, str) or self._tokenizer_sha256 in ("", saved):
             return
         tensors = own_weights(content).tensors
         words = next((len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS)), "?")
@@ -239,7 +239,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         reason = str(error).partition("\n")[0]
         free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.exists() else 0
         tag = path.with_name(LAST_CHECKPOINT)
-        last = f"{tag.read_text()} is untouched" if tag.exists() else "there was none before"
+        last = f"{tag.read_text(errors='replace')} is untouched" if tag.is_file() else "there was none before"
         return (
             f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
             "make room, then go on with --resume."

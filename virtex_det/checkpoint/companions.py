@@ -1,20 +1,22 @@
 """What tensors do not show of a network (pools, strides, activation, pixels): read beside the file, or assumed."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from virtex_det.checkpoint.architecture import Architecture
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.recognition import Weights
 from virtex_det.errors import UserError
 from virtex_det.files import read_regular
+from virtex_det.text_files import parse_json
 
 # timm's names of the ResNets that compute what ours do: no blur pools, no other activation, attention or stem.
 _SAME_IN_TIMM = re.compile(
-    r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?:wide_)?resnex?t(?P<depth>\d+)(?:_v1)?[bcds]?(?:_\d+x\d+d|_2|_gn)?"
-    r"|resnet\d+(?:x\d+)?_clip(?:_gap)?"
+    r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?P<wide>wide_)?resne(?P<groups>x)?t(?P<depth>[0-9]{2,3})(?:_v1)?"
+    r"(?:b|(?P<deep>[cds]))?(?:_[0-9]+x[0-9]+d|_2|_gn)?"
+    r"|resnet[0-9]{2,3}(?:x[0-9]+)?(?P<clip>_clip)(?:_gap)?"
 )
 _ZOO = "virtex://"
 _ZOO_FACTS = {
@@ -44,14 +46,16 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
     if path.startswith(_ZOO):
         return _from_zoo(path, weights)
     config = _read(file.with_name("config.json"))
+    if config is None:
+        return weights._replace(assumed=f"{_assumed(weights)} (config.json beside the file cannot be read)")
     pretrained = _at(config, "pretrained_cfg")
-    name = config.get("architecture") or pretrained.get("architecture")
-    if isinstance(name, str):
-        return _from_timm(config, pretrained, name, weights, path)
+    names = [each["architecture"] for each in (config, pretrained) if isinstance(each.get("architecture"), str)]
+    if names:
+        return _from_timm(config, pretrained, names, weights, path)
     if tower := _open_clip_tower(file):
         return _from_timm({}, *tower, weights, path)
     if config.get("model_type") == "resnet" and weights.format.name == "transformers":
-        return _from_transformers(config, _read(file.with_name("preprocessor_config.json")), weights, path)
+        return _from_transformers(config, _read(file.with_name("preprocessor_config.json")) or {}, weights, path)
     if unusual := _unusual_backbone(config):
         raise UserError(_refusal(path, f"config.json beside it says {unusual}, which no tensor shows"))
     return weights._replace(assumed=_assumed(weights))
@@ -71,12 +75,12 @@ def _from_zoo(path: str, weights: Weights) -> Weights:
     return weights._replace(format=entry, assumed=_assumed(weights._replace(format=entry)))
 
 
-def _open_clip_tower(file: Path) -> tuple[dict[str, Any], str] | None:
+def _open_clip_tower(file: Path) -> tuple[dict[str, Any], list[str]] | None:
     """Return pixels and name of the timm network that open_clip's own config gives for the image side."""
-    config = _read(file.with_name("open_clip_config.json"))
+    config = _read(file.with_name("open_clip_config.json")) or {}
     vision = _at(config, "model_cfg", "vision_cfg")
     name = vision.get("timm_model_name")
-    return (_at(config, "preprocess_cfg"), name) if isinstance(name, str) else None
+    return (_at(config, "preprocess_cfg"), [name]) if isinstance(name, str) else None
 
 
 def _unusual_backbone(config: Mapping[str, Any]) -> str:
@@ -89,6 +93,10 @@ def _unusual_backbone(config: Mapping[str, Any]) -> str:
     backbone = config.get("backbone")
     if isinstance(backbone, str) and "resne" in backbone and not _SAME_IN_TIMM.fullmatch(backbone.partition(".")[0]):
         return f"backbone {backbone}"
+    for each in (config, _at(config, "backbone_config")):
+        activation = each.get("hidden_act", "relu")
+        if str(each.get("model_type")).endswith("resnet") and activation != "relu":
+            return f"hidden_act {activation}"
     return ""
 
 
@@ -101,26 +109,44 @@ def _at(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _from_timm(
-    config: Mapping[str, Any], pretrained: Mapping[str, Any], name: str, weights: Weights, path: str
+    config: Mapping[str, Any], pretrained: Mapping[str, Any], names: Sequence[str], weights: Weights, path: str
 ) -> Weights:
-    same = _SAME_IN_TIMM.fullmatch(name.partition(".")[0])  # a tag of the training follows a dot
-    depth = weights.architecture.depth
-    if same and same["depth"] and depth and int(same["depth"]) != depth:
-        return weights._replace(
-            assumed=f"{_assumed(weights)} (config.json beside the file is of another network, {name})"
-        )
+    kinds = [_SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names]  # a tag of the training follows a dot
     unusual = [
         f"{key}={value!r}"
         for key, value in _at(config, "model_args").items()
         if key not in _HARMLESS_ARGUMENTS and not key.startswith("drop_") and (key, value) != ("output_stride", 32)
     ]
-    if not same or unusual:
-        network = " ".join([name, *unusual])
-        raise UserError(_refusal(path, f"config.json beside it says that these are the tensors of timm's {network}"))
-    facts: dict[str, Any] = {"note": f"config.json beside the file says timm's {name}"}
-    if pixels := _pixels(pretrained.get("mean", config.get("mean")), pretrained.get("std", config.get("std"))):
+    for name, kind in zip(names, kinds, strict=True):
+        if kind and not _is_of(kind, weights.architecture):
+            return weights._replace(
+                assumed=f"{_assumed(weights)} (config.json beside the file is of another network, {name})"
+            )
+        if not kind or unusual:
+            network = " ".join([name, *unusual])
+            raise UserError(
+                _refusal(path, f"config.json beside it says that these are the tensors of timm's {network}")
+            )
+    facts: dict[str, Any] = {"note": f"config.json beside the file says timm's {names[0]}"}
+    given = [pretrained.get(name, config.get(name)) for name in ("mean", "std")]
+    if pixels := _pixels(*given):
         facts["pixels"] = (pixels,)
+    elif given != [None, None]:
+        facts["note"] += ", and a mean and std that no network has"
     return weights._replace(format=weights.format._replace(**facts))
+
+
+def _is_of(kind: re.Match[str], network: Architecture) -> bool:
+    """Whether tensors can be of the kind of network that timm's name says, as far as shapes show."""
+    if kind["clip"] or network.stem == "clip":
+        return bool(kind["clip"]) and network.stem == "clip"
+    facts = [network.depth in (None, int(kind["depth"])), bool(kind["deep"]) == (network.stem == "deep")]
+    if network.has_bottlenecks and network.num_groups and network.width_per_group and network.res2_out_channels:
+        facts.append(bool(kind["groups"]) == (network.num_groups > 1))
+        facts.append(
+            bool(kind["groups"]) or bool(kind["wide"]) == (network.width_per_group * 2 == network.res2_out_channels)
+        )
+    return all(facts)
 
 
 def _from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], weights: Weights, path: str) -> Weights:
@@ -149,10 +175,14 @@ def _refusal(path: str, what: str) -> str:
 def _pixels(mean: Any, std: Any) -> Pixels | None:
     values = []
     for given in (mean, std):
-        if not isinstance(given, list | tuple) or len(given) != 3 or not all(isinstance(v, int | float) for v in given):
+        if not isinstance(given, list | tuple) or len(given) != 3 or not all(map(_is_share, given)):
             return None
-        values.append(tuple(round(255 * float(value), 3) for value in given))
-    return Pixels("RGB", *values)
+        values.append(tuple(round(255 * value, 3) for value in given))
+    return Pixels("RGB", *values) if all(values[1]) else None
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _assumed(weights: Weights) -> str:
@@ -168,10 +198,10 @@ def _assumed(weights: Weights) -> str:
     return ", ".join(parts)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one where there is none, or none that can be read."""
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object, an empty one where there is no file; None where the file cannot be read as one."""
     try:
-        content = json.loads(read_regular(file, _MAX_CONFIG)) if file.is_file() else {}
-    except (UserError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = parse_json(read_regular(file, _MAX_CONFIG), str(file)) if file.is_file() else {}
+    except UserError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -20,7 +20,7 @@ from virtex_det.checkpoint.names import (
 class Pixels(NamedTuple):
     """What a network was trained to see, in Detectron2's terms."""
 
-    format: str  # channel order
+    format: str  # channel order; "" where it is not told
     mean: tuple[float, ...]  # in 0..255, per channel in that order
     std: tuple[float, ...]
 
@@ -73,6 +73,7 @@ CLIP_RGB = Pixels("RGB", mean=(122.7709, 116.7460, 104.0937), std=(68.5005, 66.6
 MSRA_BGR = Pixels("BGR", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
 RESNEXT_BGR = Pixels("BGR", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))
 
+CAFFE2 = "detectron2_caffe2"
 _RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
 _BAG_OF_TRICKS = "He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019"
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
@@ -307,7 +308,7 @@ FORMATS = (
         licence="Apache-2.0",
     ),
     Format(
-        "detectron2_caffe2",
+        CAFFE2,
         marks=(r"^conv1_w$", r"^res2_0_branch2a_w$"),
         rename=from_caffe2,
         pixels=(MSRA_BGR, RESNEXT_BGR),

@@ -3,23 +3,25 @@
 from pathlib import Path
 
 from virtex_det.errors import UserError
+from virtex_det.files import read_regular
 from virtex_det.utils import write_atomically
 
 LAST_CHECKPOINT = "last_checkpoint"
 _FINAL = "model_final.pth"
 _LONGEST_NAME = 255  # bytes, of most file systems
+_MAX_TAG = 1 << 16  # bytes
 
 
 def find_last(folder: str | Path) -> str:
     """Return the path of a run's last checkpoint, "" where its folder names none, or there is no folder.
 
     Raises:
-        UserError: ``last_checkpoint`` names no file of the folder.
+        UserError: ``last_checkpoint`` names no file of the folder, or is none itself.
     """
     tag = Path(folder) / LAST_CHECKPOINT
     if folder == "" or not tag.exists():
         return ""
-    name = tag.read_text(errors="replace").strip()
+    name = read_regular(tag, _MAX_TAG).decode(errors="replace").strip()
     is_name = Path(name).name == name and len(name.encode()) <= _LONGEST_NAME
     if not (name and is_name and tag.with_name(name).is_file()):
         raise UserError(

@@ -15,6 +15,7 @@ from torch import nn
 from virtex_det.checkpoint import reasons
 from virtex_det.checkpoint.agreement import check_config
 from virtex_det.checkpoint.architecture import describe
+from virtex_det.checkpoint.formats import CAFFE2
 from virtex_det.checkpoint.names import backbone_names, from_detectron2, other_networks
 from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import Required, open_for
@@ -30,6 +31,8 @@ _COUNTER = ".num_batches_tracked"
 _NOT_IN_MODEL = "is not in the model"
 # Buffers that older versions saved, and counts that no model needs.
 _NOT_OF_A_MODEL = re.compile(r".*\.num_batches_tracked|.*anchor_generator\.cell_anchors.*")
+_STATISTICS = (".norm.running_mean", ".norm.running_var")
+_EPSILON = 1e-5  # of FrozenBatchNorm2d, which adds it to the variance
 _STAGES = ("stem", "res2", "res3", "res4", "res5", _OTHER_LAYERS)
 
 
@@ -59,6 +62,7 @@ class LoadReport(NamedTuple):
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
     choice: str = ""  # which other networks the file has, and why this one was taken
     assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
+    folded: tuple[str, ...] = ()  # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
     also_in_model: tuple[str, ...] = ()  # prefixes of other networks of the model, which stay as they were
 
     def table(self) -> str:
@@ -68,6 +72,8 @@ class LoadReport(NamedTuple):
         total = ["all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))]
         table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
         remarks = {"network at": self.location, "choice": self.choice, "assumed": self.assumed, "note": self.note}
+        if self.folded:
+            remarks["folded"] = f"{len(self.folded)} statistics are in the scales and biases, and set to 0 and 1"
         remarks["not filled"] = "; ".join(f"the model's other network {place}" for place in self.also_in_model)
         lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
         return visible(f"{table}\nunused tensors of the file: {_some(self.unused)}{lines}")
@@ -146,6 +152,8 @@ def fill(
     with torch.no_grad():
         for name, source in sources.items():
             targets[name].copy_(weights.tensors[source])
+        for name in report.folded:
+            targets[name].fill_(0 if name.endswith("mean") else 1 - _EPSILON)
     return report
 
 
@@ -201,17 +209,18 @@ def match(
     ]
     other_shape = {mismatch.name for mismatch in mismatched}
     sources = {name: source for name, source in named.items() if name not in other_shape}
-    required = _required(targets, require)
+    required, folded = _required(targets, require), _folded(targets, weights)
     report = LoadReport(
         format=weights.format.name,
         loaded=tuple(sources),
-        missing=tuple(name for name in targets if name in required and name not in named),
+        missing=tuple(name for name in targets if name in required and name not in named and name not in folded),
         mismatched=tuple(mismatched),
         unused=tuple(sorted(set(weights.tensors) - set(named.values()))),
         note=weights.format.note,
         location=weights.location,
         choice=weights.choice,
         assumed=weights.assumed,
+        folded=tuple(folded),
         also_in_model=tuple(
             place for place in other_networks(targets) if not any(n.startswith(place) for n in sources)
         ),
@@ -224,6 +233,22 @@ def _required(names: Iterable[str], require: Required) -> set[str]:
     wanted = names if require == "model" else backbone_names(names)
     # The count of batches seen steers only a norm with momentum None, and frozen norms have none to give.
     return {name for name in wanted if not name.endswith(_COUNTER)}
+
+
+def _folded(names: Iterable[str], weights: Weights) -> list[str]:
+    """Return a model's statistics that the first Detectron folds into scales and biases, as frozen norms may have them.
+
+    Norms that learn begin with the statistics of their data: 0 and 1 would be wrong there.
+    """
+    if weights.format.name != CAFFE2 or any(layer.endswith(_STATISTICS) for layer in weights.backbone):
+        return []
+    names = set(names)
+    layers = {name: layer for name, layer in backbone_names(names).items() if layer.endswith(_STATISTICS)}
+    return [
+        name
+        for name, layer in layers.items()
+        if f"{layer.rpartition('.')[0]}.weight" in weights.backbone and name.rpartition(".")[0] + _COUNTER not in names
+    ]
 
 
 def _problems(

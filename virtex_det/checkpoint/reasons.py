@@ -17,6 +17,7 @@ _SIGNS = (
         "torch.nn.utils.parametrize.remove_parametrizations.",
     ),
     (r"\.lora_|\.base_layer\.", "It has adapters beside its weights (LoRA): merge them, and save it again."),
+    (r"(?:^|\.)(?:cls_token|class_embedding|patch_embed|visual\.transformer)\b", "It has a vision transformer."),
     (
         r"fake_quant|activation_post_process",
         "It was saved while being prepared for quantisation: take the float model.",
@@ -54,12 +55,20 @@ def of_layers(in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tup
         in_file: of the file's backbone, by canonical name.
         in_model: of the model's.
     """
-    reasons = []
+    reasons, both = [], (in_file, in_model)
     stem = "stem.conv1.weight"
-    channels = [shapes[stem][1] for shapes in (in_file, in_model) if len(shapes.get(stem, ())) == 4]
+    channels = [shapes[stem][1] for shapes in both if len(shapes.get(stem, ())) == 4]
     if len(set(channels)) == 2:
         reasons.append(f"Its first convolution takes {channels[0]} channels, the model's {channels[1]}.")
     has_norms = any(".norm." in layer for layer in in_file)
     if not has_norms and any(re.search(r"\.(?:conv\d|shortcut)\.bias$", layer) for layer in in_file):
         reasons.append("Its norms are folded into its convolutions: take the file from before that.")
+    file_counts, model_counts = (any(layer.endswith(".norm.running_var") for layer in each) for each in both)
+    if has_norms and model_counts and not file_counts:
+        reasons.append(
+            "Its norms have no running statistics. MODEL.RESNETS.NORM GN is for group norms, and FrozenBN for the "
+            "norms of the first Detectron, which are scales and biases."
+        )
+    if file_counts and not model_counts:
+        reasons.append("Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or FrozenBN.")
     return reasons

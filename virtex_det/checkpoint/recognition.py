@@ -9,7 +9,8 @@ import torch
 
 from virtex_det.checkpoint import reasons
 from virtex_det.checkpoint.architecture import Architecture, describe
-from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format, Pixels
+from virtex_det.checkpoint.formats import FORMATS, OWN_CHECKPOINT, SAME_NAMES, Format
+from virtex_det.checkpoint.inside import Inside, facts_inside, unusual_inside
 from virtex_det.checkpoint.names import backbone_names, canonical_only
 from virtex_det.checkpoint.networks import (
     LONGEST_NAME,
@@ -125,23 +126,16 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
         found = _at_prefix(found, prefix, path, networks)
     if not found:
         raise UserError(_unknown(content, path, family) + ("" if is_resnet else _wanted(layers.values())))
-    return _with_own_facts(_without_unnamed(_choose(found, path, like), places), content)
+    return _with_facts_inside(_without_unnamed(_choose(found, path, like), places), content, path)
 
 
 def own_weights(content: Any) -> Weights:
     """Return the model in a run's own checkpoint; its tensors have the model's own names."""
     model = content.get("model") if isinstance(content, Mapping) else None
-    tensors = {name: value for name, value in (model or {}).items() if isinstance(value, torch.Tensor)}
+    named = model.items() if isinstance(model, Mapping) else ()
+    tensors = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
     backbone = {canonical: name for name, canonical in backbone_names(tensors).items()}
     return Weights(OWN_CHECKPOINT, tensors, backbone, {name: name for name in tensors}, location="model.")
-
-
-def own_pixels(content: Any) -> Pixels | None:
-    """Return the pixels that a checkpoint of ours was trained on; None where it does not say."""
-    pixels = content.get("pixels") if isinstance(content, Mapping) else None
-    if not isinstance(pixels, Mapping) or set(pixels) != set(Pixels._fields):
-        return None
-    return Pixels(pixels["format"], tuple(pixels["mean"]), tuple(pixels["std"]))
 
 
 def _places(content: Any, path: str) -> list[Place]:
@@ -423,17 +417,17 @@ def _what(weights: Weights) -> str:
     return name if weights.is_whole else f"{name}, not whole"
 
 
-def _with_own_facts(weights: Weights, content: Any) -> Weights:
-    """Add what a checkpoint of ours says of the pixels, strides and pools that it was trained with."""
-    if not weights.format.detectron2_names:
-        return weights
-    facts: dict[str, Any] = {}
-    if pixels := own_pixels(content):
-        facts["pixels"] = (pixels,)
-    network = content.get("network") if isinstance(content, Mapping) else None
-    if isinstance(network, Mapping) and weights.is_resnet:
-        facts |= {key: network[key] for key in ("stem", "downsample", "stride_in_1x1") if key in network}
-    return weights._replace(format=weights.format._replace(**facts))
+def _with_facts_inside(weights: Weights, content: Any, path: str) -> Weights:
+    """Add what the file says of its pixels, strides and pools; refuse a network that computes something else."""
+    network = weights.architecture if weights.is_resnet else None
+    file = Inside(content, weights.format, weights.tensors, weights.rest, network)
+    if unusual := unusual_inside(file):
+        raise UserError(
+            f"{path} is another network than this package builds: {unusual}, which its shapes do not show.\n"
+            "Its features would be others; nothing was loaded. To take its tensors all the same, save those of the "
+            "backbone in a file of their own."
+        )
+    return weights._replace(format=weights.format._replace(**facts_inside(file)))
 
 
 def _unknown(content: Any, path: str, family: str) -> str:

@@ -1,7 +1,7 @@
 """Models that lie in several files, with an index that says which tensor is where, as transformers saves large ones."""
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import torch
 from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.errors import UserError
 from virtex_det.files import read_regular
+from virtex_det.text_files import parse_json
 
 _INDEX = ".index.json"
 _MAX_INDEX = 64 << 20  # bytes
+_OF_ACCELERATE = re.compile(r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)")  # the first has none
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -21,13 +23,16 @@ def model_file(path: Path) -> Path:
     """Return the one model in a folder that transformers or timm wrote: its index, or its file. A file is itself.
 
     Raises:
-        UserError: the folder has several sharded models.
+        UserError: the folder has several models.
     """
     if not path.is_dir():
         return path
     indices = sorted(path.glob(f"[!.]*{_INDEX}"))
     if len(indices) > 1:
         raise UserError(f"{path} has several models; name the index of one: {', '.join(each.name for each in indices)}")
+    models = {each.name: match for each in sorted(path.iterdir()) if (match := _OF_ACCELERATE.fullmatch(each.name))}
+    if any(match["number"] for match in models.values()):
+        raise UserError(f"{path} has several models, as Accelerate saves them; name one: {', '.join([*models][:5])}")
     single = [path / name for name in _SINGLE if (path / name).is_file()]
     return [*single, *indices, path][0]
 
@@ -85,10 +90,7 @@ def _by_shard(index: Path) -> dict[str, list[str]]:
 
 
 def _weight_map(index: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_regular(index, _MAX_INDEX))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{index} cannot be read as JSON: {error}. Fetch it again.") from error
+    content = parse_json(read_regular(index, _MAX_INDEX), str(index))
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index} is no index of a sharded model: it has no weight_map from tensors to files.")

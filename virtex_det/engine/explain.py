@@ -82,9 +82,9 @@ def diverged(error: FloatingPointError, optimizer: Optimizer, cfg: CfgNode) -> U
     """Return the error for a training whose loss became infinite or NaN."""
     rates = sorted({f"{group['lr']:.3g}" for group in optimizer.param_groups})
     last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    saved = (
-        f"The last checkpoint is {last.parent / last.read_text().strip()}" if last.is_file() else "Nothing was saved"
-    )
+    saved = "Nothing was saved"
+    if last.is_file():
+        saved = f"The last checkpoint is {last.parent / last.read_text(errors='replace').strip()}"
     return UserError(
         f"Training has diverged. {_first_lines(error)}\n"
         f"The learning rate was {', '.join(rates)} (SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}, IMS_PER_BATCH "

@@ -1,0 +1,157 @@
+"""What a weights file says of its network besides shapes: pixels, strides, pools, dilation."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from virtex_det.checkpoint.architecture import Architecture
+from virtex_det.checkpoint.formats import CAFFE2, Format, Pixels
+
+_OWN_FACTS = {
+    "stem": ("basic", "deep", "clip"),
+    "downsample": ("conv", "avg_shortcut", "clip"),
+    "stride_in_1x1": (True, False),
+}
+# The config that OpenMMLab writes into its files is Python, and is searched as text.
+_MAX_TEXT = 1 << 20  # characters
+_MM_BACKBONE = re.compile(r"\bbackbone\s*=\s*dict\(")
+_MM_STYLE = re.compile(r"\bstyle='(caffe|pytorch)'")
+_MM_STEPS = re.compile(r"\b(dilations|strides)=[(\[]([0-9, ]{1,40})[)\]]")
+_MM_RGB = re.compile(r"\b(?:bgr_)?to_rgb=(True|False)")
+_MM_MEAN = re.compile(r"\bmean=\[([0-9., ]{1,80})\]")
+_MM_STD = re.compile(r"\bstd=\[([0-9., ]{1,80})\]")
+_MM_USUAL = {"dilations": [1, 1, 1, 1], "strides": [1, 2, 2, 2]}
+
+
+# torchvision's FCN and DeepLab.
+_LAST_OF_FCN = re.compile(r"(?:^|\.)classifier\.4\.weight$")
+_OF_SEGMENTATION = re.compile(r"(?:^|\.)(?:aux_classifier|classifier\.0\.convs)\.")
+
+
+class Inside(NamedTuple):
+    """What is in a file beside its tensors, and what else is known of these."""
+
+    content: Any
+    entry: Format
+    tensors: Mapping[str, torch.Tensor]  # by their names in the file
+    rest: Mapping[str, str]  # name in a Detectron2 model -> name in the file
+    network: Architecture | None  # None where it is no ResNet
+
+
+def facts_inside(file: Inside) -> dict[str, Any]:
+    """Return fields of a ``Format`` that a file states of its network, or leaves no doubt of."""
+    facts: dict[str, Any] = {}
+    if file.entry.detectron2_names:
+        facts |= _of_detectron2(file)
+    if file.network is not None and file.entry.name == CAFFE2:
+        facts |= _of_caffe2(file.tensors, file.network)
+    if text := _openmmlab_config(file.content):
+        facts |= _of_openmmlab(text)
+    return facts
+
+
+def unusual_inside(file: Inside) -> str:
+    """Return what makes a file's network another than this package builds; "" for nothing."""
+    if file.network is None:
+        return ""
+    backbone = _mm_backbone(_openmmlab_config(file.content))
+    for name, values in _MM_STEPS.findall(backbone):
+        if [int(value) for value in values.replace(" ", "").split(",") if value] != _MM_USUAL[name]:
+            return f"the config that OpenMMLab wrote into it says {name}=({values})"
+    for name, tensor in file.tensors.items():
+        is_last = tensor.dim() == 4 and _LAST_OF_FCN.search(name)
+        if is_last or _OF_SEGMENTATION.search(name):
+            return f"{name} is of torchvision's segmentation, which dilates the last two stages"
+    return ""
+
+
+def own_pixels(content: Any) -> Pixels | None:
+    """Return the pixels that a checkpoint of ours was trained on; None where it does not say."""
+    pixels = content.get("pixels") if isinstance(content, Mapping) else None
+    if not isinstance(pixels, Mapping) or set(pixels) != set(Pixels._fields):
+        return None
+    if not isinstance(pixels["format"], str):
+        return None
+    return _pixels(pixels["format"], pixels["mean"], pixels["std"])
+
+
+def _of_detectron2(file: Inside) -> dict[str, Any]:
+    """Return what a checkpoint of ours says, or one of 2020 with its pixels among the tensors."""
+    facts: dict[str, Any] = {}
+    if pixels := own_pixels(file.content) or _normalisation(file):
+        facts["pixels"] = (pixels,)
+    elif isinstance(file.content, Mapping) and "pixels" in file.content:
+        facts["note"] = "what the file says of its pixels cannot be read"
+    network = file.content.get("network") if isinstance(file.content, Mapping) else None
+    if isinstance(network, Mapping) and file.network is not None:
+        plain = {key: value for key, value in network.items() if isinstance(value, str | bool)}
+        facts |= {key: plain[key] for key, known in _OWN_FACTS.items() if plain.get(key) in known}
+    return facts
+
+
+def _normalisation(file: Inside) -> Pixels | None:
+    values = [file.tensors.get(file.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")]
+    mean, std = ([] if value is None or value.numel() > 4 else _rounded(value) for value in values)
+    return _pixels("", mean, std)  # the order of the channels is not told
+
+
+def _rounded(values: torch.Tensor) -> list[float]:
+    return [round(value, 3) for value in values.flatten().tolist() if isinstance(value, float)]
+
+
+def _of_caffe2(tensors: Mapping[str, torch.Tensor], network: Architecture) -> dict[str, Any]:
+    """Return where these stride: MSRA's in the 1x1 convolutions, groups and group norm in 3x3."""
+    has_group_norm = any(name.endswith("_gn_s") for name in tensors)
+    return {"stride_in_1x1": False} if has_group_norm or (network.num_groups or 1) > 1 else {}
+
+
+def _openmmlab_config(content: Any) -> str:
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    found = [meta.get(key) for key in ("cfg", "config")] if isinstance(meta, Mapping) else []
+    return next((text for text in found if isinstance(text, str) and len(text) <= _MAX_TEXT), "")
+
+
+def _of_openmmlab(text: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    styles = set(_MM_STYLE.findall(_mm_backbone(text)))
+    if len(styles) == 1:
+        facts["stride_in_1x1"] = styles == {"caffe"}
+    orders = set(_MM_RGB.findall(text))
+    mean, std = set(_MM_MEAN.findall(text)), set(_MM_STD.findall(text))
+    if len(orders) == len(mean) == len(std) == 1:
+        order = "RGB" if orders == {"True"} else "BGR"
+        if pixels := _pixels(order, _numbers(*mean), _numbers(*std)):
+            facts["pixels"] = (pixels,)
+    return facts | ({"note": "OpenMMLab's config in the file says so"} if facts else {})
+
+
+def _mm_backbone(text: str) -> str:
+    """Return what stands between the parentheses of the first backbone."""
+    if not (begin := _MM_BACKBONE.search(text)):
+        return ""
+    depth = 1
+    for bracket in re.finditer(r"[()]", text[begin.end() :]):
+        depth += 1 if bracket[0] == "(" else -1
+        if not depth:
+            return text[begin.end() : begin.end() + bracket.start()]
+    return ""
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        return []
+
+
+def _pixels(order: str, mean: Any, std: Any) -> Pixels | None:
+    """Return pixels of any number of channels, None where the numbers cannot be right."""
+    if not all(isinstance(given, list | tuple) and all(map(_is_finite, given)) for given in (mean, std)):
+        return None
+    return Pixels(order, tuple(mean), tuple(std)) if len(mean) == len(std) > 0 and min(std) > 0 else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
