@@ -153,9 +153,10 @@ def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
 
 
 def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
+    floats = {key for key, default in leaves(cfg) if isinstance(default, float)}
     for key, value in override_pairs(overrides):
         is_whole = type(value) is int or (isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value))
-        if is_whole and key in {name for name, default in leaves(cfg) if isinstance(default, float)}:
+        if is_whole and key in floats:
             value = float(value)  # yacs takes a whole number for another type
         try:
             cfg.merge_from_list([key, value])

@@ -1,6 +1,5 @@
 """Pictures as files, folders, PIL images or arrays: found, checked and read as RGB pixels."""
 
-import glob
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from virtex_det.data.datasets.folders import find_files
+from virtex_det.data.datasets.folders import find_files, find_matching
 from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable, visible
@@ -145,6 +144,24 @@ def read_ahead(pictures: Iterable[Picture], read: Callable[[Picture], T]) -> Ite
         yield from zip(batch, map_in_threads(read_or_error, batch, _AT_ONCE), strict=True)
 
 
+def without_broken(
+    found: Iterable[tuple[Picture, T | BrokenImage]], *, skip_broken: bool
+) -> Iterator[tuple[Picture, T]]:
+    """Yield the pictures that were read, with what was made of them.
+
+    Args:
+        found: each picture with what was made of it, or with its error, as from ``read_ahead``.
+        skip_broken: warn of a broken picture, rather than raise its error.
+    """
+    for picture, result in found:
+        if not isinstance(result, BrokenImage):
+            yield picture, result
+        elif skip_broken:
+            warn_of_broken(in_one_line(picture, result))
+        else:
+            raise result
+
+
 def picture_name(picture: Picture) -> str:
     """Return the path of a picture, "" for pixels without a file."""
     if isinstance(picture, np.ndarray):
@@ -177,8 +194,7 @@ def _find(argument: str) -> list[Path]:
         return _images_below(path)
     if path.exists():
         return [path]
-    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-    found = [file for name in matches for file in _find(name)]
+    found = [file for name in find_matching(argument) for file in _find(name)]
     if not found:
         raise UserError(f"There is no image, folder or pattern {argument!r}.")
     return found

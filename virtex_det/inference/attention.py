@@ -27,9 +27,9 @@ from virtex_det.inference.attention_sheets import (
     WordPicture,
     draw_heat,
     draw_trace,
-    encode_jpeg,
     resized,
 )
+from virtex_det.inference.pages import encode_jpeg
 from virtex_det.inference.trained import ATTENTION, Source, trained_config
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel

@@ -1,6 +1,5 @@
 """Pictures of attention and traces, on a page and in PNG files."""
 
-import base64
 import io
 import textwrap
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from virtex_det.escaping import visible
-from virtex_det.inference.pages import write_page
+from virtex_det.inference.pages import data_uri, write_page
 from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # pixels of the whole picture
@@ -108,13 +107,6 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """Return a JPEG file of (height, width, 3) uint8 RGB."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
 def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> Path:
     """Write a PNG per sheet and the self-contained page ``attention.html``.
 
@@ -130,17 +122,13 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
     for number, sheet in enumerate(sheets.drawn):
         with replacing(folder / f"{number:03d}_{_file_name(sheet.file_name)}.png") as unfinished:
             compose(sheet).save(unfinished, "PNG")
-    values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": _data_uri}
+    values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": data_uri}
     return write_page(folder / "attention.html", "attention.html.j2", facts, **values)
 
 
 def _file_name(name: str) -> str:
     """Return the last part of a path, short enough for a file's name and without what would act in a terminal."""
     return visible(Path(name).stem, "").encode(errors="replace")[:100].decode(errors="ignore")
-
-
-def _data_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def compose(sheet: Sheet) -> Image.Image:

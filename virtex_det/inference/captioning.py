@@ -1,7 +1,5 @@
 """Captions of any pictures by a trained model: as text, as JSON, as a page."""
 
-import base64
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,14 +26,14 @@ from virtex_det.data.pictures import (
     read_ahead,
     read_rgb,
     usable_pictures,
-    warn_of_broken,
+    without_broken,
 )
 from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
-from virtex_det.inference.pages import write_page
+from virtex_det.inference.pages import data_uri, encode_jpeg, write_page
 from virtex_det.inference.trained import CAPTIONS, Source, trained_config
 from virtex_det.utils import write_atomically
 
@@ -152,13 +150,9 @@ class Captioner:
         Raises:
             UserError: as a call, when the broken picture is reached.
         """
-        for picture, found in self._in_batches(list_pictures(pictures), self._prepare, BATCH_SIZE):
-            if isinstance(found, Caption):
-                yield found
-            elif skip_broken:
-                warn_of_broken(in_one_line(picture, found))
-            else:
-                raise found
+        found = self._in_batches(list_pictures(pictures), self._prepare, BATCH_SIZE)
+        for _, caption in without_broken(found, skip_broken=skip_broken):
+            yield caption
 
     def caption(self, paths: Sequence[Path], batch_size: int = BATCH_SIZE) -> Captions:
         """Caption image files for a page, behind a progress bar; what is no image, or a broken one, is listed."""
@@ -269,6 +263,4 @@ def _check_decoding(cfg: CfgNode) -> None:
 def _thumbnail(pixels: np.ndarray) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(encode_jpeg(np.asarray(picture)))

@@ -18,18 +18,16 @@ from virtex_det.data.images import image_tensor
 from virtex_det.data.pictures import (
     Picture,
     Pictures,
-    in_one_line,
     is_one_picture,
     list_pictures,
     picture_name,
     read_ahead,
     read_rgb,
     usable_pictures,
-    warn_of_broken,
+    without_broken,
 )
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.box_masks import UnpastedMasks, encode_instances, instances_of
-from virtex_det.image_files import BrokenImage
 from virtex_det.inference.image_detections import ImageDetections
 from virtex_det.inference.prediction import Predictor
 from virtex_det.inference.trained import DETECTION, Source, trained_config
@@ -134,13 +132,9 @@ class Detector:
         Raises:
             UserError: as a call, when the broken picture is reached.
         """
-        for picture, prepared in read_ahead(list_pictures(pictures), self._prepare):
-            if not isinstance(prepared, BrokenImage):
-                yield self._detect(picture, prepared)
-            elif skip_broken:
-                warn_of_broken(in_one_line(picture, prepared))
-            else:
-                raise prepared
+        found = read_ahead(list_pictures(pictures), self._prepare)
+        for picture, prepared in without_broken(found, skip_broken=skip_broken):
+            yield self._detect(picture, prepared)
 
     def __repr__(self) -> str:
         name, weights = self.cfg.MODEL.META_ARCHITECTURE, self.cfg.MODEL.WEIGHTS

@@ -1,9 +1,13 @@
-"""What the pages of pictures share: how they are rendered, and what they say of the machine and of files."""
+"""What the pages of pictures share: how they are rendered, their pictures, and what they say of the machine."""
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+from PIL import Image
 
 from virtex_det.benchmark.records import code_revision, describe_hardware
 from virtex_det.escaping import in_html
@@ -26,3 +30,15 @@ def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) 
     facts = facts | {"Code": code_revision(), "Hardware": processors}
     write_atomically(path, environment.get_template(template).render(facts=facts, **values))
     return path
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Return a JPEG file of (height, width, 3) uint8 RGB."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """Return a JPEG file as an address that holds it, so that a page needs no other file."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

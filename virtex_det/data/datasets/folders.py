@@ -36,13 +36,19 @@ def find_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def find_matching(pattern: str | Path) -> list[str]:
-    """Return the files that a pattern with ``*`` names, in order; of hidden ones only those that it names as such.
+    """Return what a pattern with ``*`` names, in order; of hidden files and of debris only what it names as such.
 
     Args:
         pattern: also of folders; ``**`` stands for folders of any depth.
     """
+    named = Path(pattern).parts
     found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
-    return sorted(name for name in found if Path(name).name.startswith(".") or is_data(Path(name).name))
+    return sorted(name for name in found if all(_is_meant(part, named) for part in Path(name).parts))
+
+
+def _is_meant(part: str, named: tuple[str, ...]) -> bool:
+    """Return whether a part of a path is data or stands in the pattern; ``*`` alone names nothing that is hidden."""
+    return part.startswith(".") or part in named or is_data(part)
 
 
 def _walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:

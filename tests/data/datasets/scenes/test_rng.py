@@ -2,14 +2,14 @@ from virtex_det.data.datasets.scenes.rng import Rng
 
 
 def test_numbers_are_pinned():
-    dice = Rng(0, (1, 2))
-    assert [dice.below(100) for _ in range(6)] == [5, 56, 58, 86, 65, 94]
-    assert dice.octets(4).tolist() == [13, 61, 46, 19]
+    rng = Rng(0, (1, 2))
+    assert [rng.below(100) for _ in range(6)] == [5, 56, 58, 86, 65, 94]
+    assert rng.octets(4).tolist() == [13, 61, 46, 19]
 
 
 def test_between_reaches_both_ends():
-    dice = Rng(1, (0,))
-    assert {dice.between(-1, 2) for _ in range(200)} == {-1, 0, 1, 2}
+    rng = Rng(1, (0,))
+    assert {rng.between(-1, 2) for _ in range(200)} == {-1, 0, 1, 2}
 
 
 def test_streams_of_one_seed_differ():

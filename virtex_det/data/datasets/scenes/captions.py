@@ -50,11 +50,11 @@ MIN_DISTANCE = 10
 MAX_MENTIONED = 3
 
 
-def write_captions(dice: Rng, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
+def write_captions(rng: Rng, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
     """Write captions that together mention every instance, as far as their number allows.
 
     Args:
-        dice: the scene's stream.
+        rng: the scene's stream.
         instances: what is to be seen, one or more.
         image_size: side of the image in pixels, the measure of distances.
         count: captions to write.
@@ -62,17 +62,17 @@ def write_captions(dice: Rng, instances: Sequence[Instance], image_size: int, co
     Returns:
         Captions of lower-case words; of few instances there is less to say, and some are the same.
     """
-    parts = _dealt(dice, instances, count)
+    parts = _dealt(rng, instances, count)
     captions = [_caption(part, image_size) for part in parts]
     while len(captions) < count:
         # A few tries not to repeat one.
         for _ in range(4):
-            part = dice.shuffled(instances)[: dice.between(1, MAX_MENTIONED)]
+            part = rng.shuffled(instances)[: rng.between(1, MAX_MENTIONED)]
             caption = _caption(part, image_size)
             if wording(caption) not in map(wording, captions):
                 break
         captions.append(caption)
-    return tuple(dice.shuffled(captions))
+    return tuple(rng.shuffled(captions))
 
 
 def relation(first: Instance, second: Instance, image_size: int) -> str | None:
@@ -90,14 +90,14 @@ def relation(first: Instance, second: Instance, image_size: int) -> str | None:
     return "above" if dy < 0 else "below"
 
 
-def _dealt(dice: Rng, instances: Sequence[Instance], count: int) -> list[list[Instance]]:
+def _dealt(rng: Rng, instances: Sequence[Instance], count: int) -> list[list[Instance]]:
     """Deal the instances into at most count parts of one to MAX_MENTIONED."""
-    rest = dice.shuffled(instances)
+    rest = rng.shuffled(instances)
     parts: list[list[Instance]] = []
     while rest and len(parts) < count:
         # At least this many now, or the parts left could not take in the rest.
         needed = -(-len(rest) // (count - len(parts)))
-        number = min(max(dice.between(1, MAX_MENTIONED), needed), MAX_MENTIONED)
+        number = min(max(rng.between(1, MAX_MENTIONED), needed), MAX_MENTIONED)
         parts.append(rest[:number])
         rest = rest[number:]
     return parts

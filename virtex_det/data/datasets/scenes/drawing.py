@@ -107,17 +107,17 @@ def draw_scene(
         ((96, 96, 3), True)
     """
     check_scene_arguments(seed, split, image_size, captions_per_image)
-    dice = Rng(seed, (SPLITS.index(split), index))
-    background = dice.pick(tuple(BACKGROUNDS))
-    canvas = draw_background(dice, background, image_size)
-    sprites, owner = _place_sprites(dice, image_size)
-    light = dice.below(TURN)
+    rng = Rng(seed, (SPLITS.index(split), index))
+    background = rng.pick(tuple(BACKGROUNDS))
+    canvas = draw_background(rng, background, image_size)
+    sprites, owner = _place_sprites(rng, image_size)
+    light = rng.below(TURN)
     for sprite in sprites:
-        _paint(dice, canvas, sprite, light)
+        _paint(rng, canvas, sprite, light)
     masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
     instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
-    image = light_and_noise(dice, canvas)
-    said = write_captions(dice, instances, image_size, captions_per_image)
+    image = light_and_noise(rng, canvas)
+    said = write_captions(rng, instances, image_size, captions_per_image)
     return Scene(image, masks, instances, background, said)
 
 
@@ -133,7 +133,7 @@ def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_i
         raise UserError(f"{captions_per_image} captions per image were asked for; scenes need 1 or more")
 
 
-def _place_sprites(dice: Rng, size: int) -> tuple[list[_Sprite], np.ndarray]:
+def _place_sprites(rng: Rng, size: int) -> tuple[list[_Sprite], np.ndarray]:
     """Place one to MAX_INSTANCES shapes so that enough of each stays visible; one that finds no room is left out.
 
     Returns:
@@ -143,12 +143,12 @@ def _place_sprites(dice: Rng, size: int) -> tuple[list[_Sprite], np.ndarray]:
     sprites: list[_Sprite] = []
     owner = np.zeros((size, size), dtype=np.uint8)
     visible, wanted = [size * size], [0]
-    for _ in range(dice.between(1, MAX_INSTANCES)):
-        shape, color, extent = dice.pick(SHAPES), dice.pick(tuple(COLORS)), dice.pick(tuple(DRAWN_AREA))
-        area = dice.between(*DRAWN_AREA[extent]) * size * size // 1_000_000
+    for _ in range(rng.between(1, MAX_INSTANCES)):
+        shape, color, extent = rng.pick(SHAPES), rng.pick(tuple(COLORS)), rng.pick(tuple(DRAWN_AREA))
+        area = rng.between(*DRAWN_AREA[extent]) * size * size // 1_000_000
         wanted.append(-(-area * MIN_VISIBLE // 100))
         for _ in range(_PLACES_TRIED):
-            sprite = _random_sprite(dice, shape, color, area, size)
+            sprite = _random_sprite(rng, shape, color, area, size)
             hidden = np.bincount(owner[sprite.window][sprite.solid], minlength=len(visible)).tolist()
             remaining = [before - lost for before, lost in zip(visible, hidden, strict=True)] + [sum(hidden)]
             if all(pixels >= least for pixels, least in zip(remaining, wanted, strict=True)):
@@ -161,12 +161,12 @@ def _place_sprites(dice: Rng, size: int) -> tuple[list[_Sprite], np.ndarray]:
     return sprites, owner
 
 
-def _random_sprite(dice: Rng, shape: str, color: str, area: int, size: int) -> _Sprite:
+def _random_sprite(rng: Rng, shape: str, color: str, area: int, size: int) -> _Sprite:
     """Put a shape of that area (pixels) at a random place, with a slight tilt and stretch."""
     side = math.isqrt(area * 64 * 64)
-    stretch = dice.between(15, 17)
-    angle = dice.between(-MAX_TILT, MAX_TILT) % TURN
-    center = np.array([dice.between(5 * size, 59 * size), dice.between(5 * size, 59 * size)])
+    stretch = rng.between(15, 17)
+    angle = rng.between(-MAX_TILT, MAX_TILT) % TURN
+    center = np.array([rng.between(5 * size, 59 * size), rng.between(5 * size, 59 * size)])
     outline = []
     for contour in OUTLINES[shape]:
         x = contour[:, 0] * side // UNIT * stretch // 16
@@ -214,15 +214,15 @@ def _filled(outline: Outline, height: int, width: int) -> np.ndarray:
     return np.bitwise_xor.accumulate(changes.reshape(height + 1, width)[:-1] & 1, axis=0)
 
 
-def _paint(dice: Rng, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
+def _paint(rng: Rng, canvas: np.ndarray, sprite: _Sprite, light: int) -> None:
     """Paint a sprite with its drop shadow, light falling across it and, sometimes, a dark rim."""
     size = len(canvas)
     away = (int(SIN[light]) * size // (48 * UNIT), int(COS[light]) * size // (48 * UNIT))
     window, shadow = _shifted(sprite, away, size)
     canvas[window] -= canvas[window] * shadow[:, :, None] * 5 >> 8
 
-    texels = _lit(dice, sprite, light)
-    if dice.below(2):
+    texels = _lit(rng, sprite, light)
+    if rng.below(2):
         inside = cv2.erode(sprite.coverage, np.ones((3, 3), np.uint8), iterations=max(1, size // 96))
         texels = texels * (11 * _FULL + 5 * inside.astype(np.int32))[:, :, None] >> 8
     target = canvas[sprite.window]
@@ -239,11 +239,11 @@ def _shifted(sprite: _Sprite, by: tuple[int, int], size: int) -> tuple[tuple[sli
     return (rows, columns), coverage
 
 
-def _lit(dice: Rng, sprite: _Sprite, light: int) -> np.ndarray:
+def _lit(rng: Rng, sprite: _Sprite, light: int) -> np.ndarray:
     """Return the colours of a sprite's window: its own shade of its colour, darker away from the light. int32."""
     height, width = sprite.coverage.shape
-    paint = (np.array(COLORS[sprite.color]) + dice.octets(3) % 37 - 18).astype(np.int32)
-    strength = dice.between(8, 40)
+    paint = (np.array(COLORS[sprite.color]) + rng.octets(3) % 37 - 18).astype(np.int32)
+    strength = rng.between(8, 40)
     across = (np.arange(width) * 2 - width) * COS[light] * strength
     down = (np.arange(height) * 2 - height) * SIN[light] * strength
     shade = -((across + down[:, None]) // (UNIT * max(height, width))).astype(np.int32)

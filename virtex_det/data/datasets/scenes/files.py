@@ -4,7 +4,6 @@ import json
 import logging
 import multiprocessing
 import os
-import pickle
 import shutil
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -237,18 +236,18 @@ def _write_chunk_apart(chunk: _Chunk) -> None:
 
     Through the pool's pipe they would go in pieces: after half of them the pool waits for ever if the worker is killed.
     """
-    _records_file(chunk).write_bytes(pickle.dumps(_write_chunk(chunk)))
+    _records_file(chunk).write_text(json.dumps(_write_chunk(chunk)))
 
 
 def _take_records(chunk: _Chunk) -> _Records:
     """Return the records that another process has written, and delete their file."""
-    records = pickle.loads(_records_file(chunk).read_bytes())
+    *records, narratives = json.loads(_records_file(chunk).read_text())
     _records_file(chunk).unlink()
-    return records
+    return _Records(*records, [_Narrative(*narrative) for narrative in narratives])
 
 
 def _records_file(chunk: _Chunk) -> Path:
-    return chunk.folder / f"{chunk.split}-{chunk.start}.pickle"
+    return chunk.folder / f"{chunk.split}-{chunk.start}.json"
 
 
 def _write_chunk(chunk: _Chunk) -> _Records:

@@ -56,37 +56,37 @@ def narrate(scene: Scene, seed: int, split: str, index: int) -> tuple[Narration,
         One narration per caption.
     """
     # A stream of its own: image and captions are those of a scene without narrations.
-    dice = Rng(seed, (SPLITS.index(split), index, 1))
+    rng = Rng(seed, (SPLITS.index(split), index, 1))
     pixels = [np.flatnonzero(mask) for mask in scene.masks]
-    return tuple(_narrate(dice, scene, pixels, caption) for caption in scene.said)
+    return tuple(_narrate(rng, scene, pixels, caption) for caption in scene.said)
 
 
-def _narrate(dice: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption) -> Narration:
+def _narrate(rng: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption) -> Narration:
     words: list[Word] = []
-    stops = [(0, dice.between(-_BAND, SIDE + _BAND), dice.between(-_BAND, SIDE + _BAND))]
-    clock = dice.between(*_BEFORE_SPEECH)
+    stops = [(0, rng.between(-_BAND, SIDE + _BAND), rng.between(-_BAND, SIDE + _BAND))]
+    clock = rng.between(*_BEFORE_SPEECH)
     for phrase in caption:
         instance = None if phrase.instance is None else scene.instances.index(phrase.instance)
         start = clock
         for text in phrase.text.split():
-            end = clock + dice.between(*_WORD)
+            end = clock + rng.between(*_WORD)
             words.append(Word(text, clock, end, instance))
-            clock = end + dice.between(*_PAUSE)
+            clock = end + rng.between(*_PAUSE)
         if instance is not None:
-            stops += _scribble(dice, scene.masks[instance], pixels[instance], start, words[-1].end)
-    return Narration(tuple(words), _pointer(dice, np.array(stops)))
+            stops += _scribble(rng, scene.masks[instance], pixels[instance], start, words[-1].end)
+    return Narration(tuple(words), _pointer(rng, np.array(stops)))
 
 
-def _scribble(dice: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
+def _scribble(rng: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
     """Return stops (time, x, y) on a shape from the start to the end of its name."""
     size, times = len(mask), [start]
     while times[-1] + _BETWEEN_TARGETS[1] < end:
-        times.append(times[-1] + dice.between(*_BETWEEN_TARGETS))
+        times.append(times[-1] + rng.between(*_BETWEEN_TARGETS))
     stops: list[tuple[int, int, int]] = []
-    row, column = divmod(int(pixels[dice.below(len(pixels))]), size)
+    row, column = divmod(int(pixels[rng.below(len(pixels))]), size)
     for time in [*times, end]:
         for _ in range(_TARGETS_TRIED):
-            next_row, next_column = divmod(int(pixels[dice.below(len(pixels))]), size)
+            next_row, next_column = divmod(int(pixels[rng.below(len(pixels))]), size)
             if mask[(row + next_row) // 2, (column + next_column) // 2]:
                 break
         row, column = next_row, next_column
@@ -94,15 +94,15 @@ def _scribble(dice: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: 
     return stops
 
 
-def _pointer(dice: Rng, stops: np.ndarray) -> np.ndarray:
+def _pointer(rng: Rng, stops: np.ndarray) -> np.ndarray:
     """Move from stop to stop in straight lines with a shaking hand; integers throughout, the same on every machine."""
     shortest, longest = _BETWEEN_POINTS
     count = int(stops[-1, 0]) // shortest
-    steps = shortest + dice.octets(count).astype(np.int64) % (longest - shortest + 1)
+    steps = shortest + rng.octets(count).astype(np.int64) % (longest - shortest + 1)
     times = np.concatenate([[0], steps.cumsum()])
     times = times[times < stops[-1, 0]]
     before = np.searchsorted(stops[:, 0], times, side="right") - 1
     (start, *origin), (end, *target) = stops[before].T, stops[before + 1].T
     way = [a + (b - a) * (times - start) // (end - start) for a, b in zip(origin, target, strict=True)]
-    shake = dice.octets(2, len(times)).astype(np.int64) % (2 * _SHAKE + 1) - _SHAKE
+    shake = rng.octets(2, len(times)).astype(np.int64) % (2 * _SHAKE + 1) - _SHAKE
     return np.stack([*(way + shake), times], axis=1)
