@@ -48,6 +48,11 @@ def test_a_pattern_that_the_shell_left_is_resolved(photos):
     assert [path.name for path in find_images([f"{photos}/**/*.webp"])] == ["c.webp"]
 
 
+def test_a_pattern_finds_no_debris_of_other_systems(photos):
+    picture(photos / "@eaDir" / "b.jpg")
+    assert [path.name for path in find_images([f"{photos}/**/*.jpg"])] == ["b.jpg"]
+
+
 def test_a_file_with_the_signs_of_a_pattern_in_its_name_is_that_file(photos):
     path = picture(photos / "odd" / "[a].jpg")
     assert find_images([str(path)]) == [path]

@@ -52,3 +52,9 @@ def test_a_pattern_names_files_in_folders_but_not_what_systems_leave_behind(fold
     assert find_matching(folder / "a*/*.jpg") == [f"{folder}/a.b/1.jpg", f"{folder}/a/1.jpg"]
     assert find_matching(folder / "**/2.*") == [f"{folder}/b/2.JPG"]
     assert find_matching(folder / ".1.*") == [f"{folder}/.1.jpg"]
+
+
+def test_a_pattern_passes_over_folders_of_debris_unless_it_names_them(folder):
+    assert find_matching(folder / "*/*.jpg") == [f"{folder}/a.b/1.jpg", f"{folder}/a/1.jpg"]
+    assert find_matching(folder / "**/*.jpg") == [f"{folder}/a.b/1.jpg", f"{folder}/a/1.jpg"]
+    assert find_matching(folder / "__MACOSX/*.jpg") == [f"{folder}/__MACOSX/1.jpg"]
