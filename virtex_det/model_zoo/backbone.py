@@ -17,6 +17,7 @@ from virtex_det.checkpoint.loading import RANDOM_INIT
 from virtex_det.checkpoint.sources import open_weights
 from virtex_det.config import Overrides, leaves, load_config, override, override_pairs
 from virtex_det.config.device import default_device
+from virtex_det.data.images import image_tensor
 from virtex_det.data.mappers.pretraining import centre_crop
 from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
@@ -69,7 +70,7 @@ class PretrainedBackbone(nn.Module):
         Raises:
             UserError: the picture cannot be used.
         """
-        image = torch.from_numpy(read_rgb(picture, self._max_value)).permute(2, 0, 1)
+        image = image_tensor(read_rgb(picture, self._max_value), "RGB")
         if size is not None:
             image = centre_crop(size)(image)
         if self.channel_order == "BGR":
