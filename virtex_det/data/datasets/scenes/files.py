@@ -241,9 +241,9 @@ def _write_chunk_apart(chunk: _Chunk) -> None:
 
 def _take_records(chunk: _Chunk) -> _Records:
     """Return the records that another process has written, and delete their file."""
-    *records, narratives = json.loads(_records_file(chunk).read_text())
+    split, images, annotations, captions, narratives = json.loads(_records_file(chunk).read_text())
     _records_file(chunk).unlink()
-    return _Records(*records, [_Narrative(*narrative) for narrative in narratives])
+    return _Records(split, images, annotations, captions, [_Narrative(*narrative) for narrative in narratives])
 
 
 def _records_file(chunk: _Chunk) -> Path:
