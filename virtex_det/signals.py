@@ -1,6 +1,7 @@
 """Ending when asked to: signals become an exception, at once or at the next place that can stop, and no child stays."""
 
 import ctypes
+import multiprocessing
 import os
 import shlex
 import signal
@@ -138,13 +139,17 @@ def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
             os.kill(os.getpid(), number)
 
 
-def serve_parent(*_: object) -> None:
+def serve_parent(parent: int, *_: object) -> None:
     """Prepare a process that works for its parent: the parent alone decides when it ends.
 
     What a terminal or Slurm sends to all processes of a job must not end a loader's worker while the parent still
     saves. After a SIGTERM, which a parent that is done sends too, it waits ten seconds.
+
+    Args:
+        parent: number of the process that it works for, which may have been killed before this call.
     """
-    end_with_parent()
+    has_server = multiprocessing.get_start_method() == "forkserver"  # a process between the two, which ends with it
+    end_with_parent(parent=None if has_server else parent)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))

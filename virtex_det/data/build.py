@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -273,8 +274,9 @@ def count_workers(cfg: CfgNode) -> int:
 
 def _worker_options(cfg: CfgNode) -> dict[str, Any]:
     workers = count_workers(cfg)
-    own = {"collate_fn": pack, "worker_init_fn": serve_parent} if workers else {"collate_fn": trivial_batch_collator}
-    return {"num_workers": workers, **own}
+    if not workers:
+        return {"num_workers": 0, "collate_fn": trivial_batch_collator}
+    return {"num_workers": workers, "collate_fn": pack, "worker_init_fn": partial(serve_parent, os.getpid())}
 
 
 def _available_cores() -> int:

@@ -206,7 +206,8 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
         yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
         return
     others = multiprocessing.active_children()
-    with signals_held() as stop_if_asked, ProcessPoolExecutor(workers, initializer=serve_parent) as pool:
+    pool = ProcessPoolExecutor(workers, initializer=serve_parent, initargs=(os.getpid(),))
+    with signals_held() as stop_if_asked, pool:
         try:
             numbers = {pool.submit(_write_chunk_apart, chunk): number for number, chunk in enumerate(chunks)}
             waiting = set(numbers)
