@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.engine import launch
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -35,6 +34,7 @@ from pycocotools import mask as mask_tools
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.box_masks import UNPASTED, encode_box_masks
@@ -122,7 +122,7 @@ def cases(args: argparse.Namespace) -> list[tuple[Case, Case]]:
 def measure(case: Case, folder: Path) -> Figures:
     """Run one case in this process, or in as many as its stage takes."""
     write_truth(case, folder / "truth.json")
-    launch(_measure_rank, PROCESSES[case.stage], dist_url="auto", args=(case, folder))
+    launch_processes(_measure_rank, case, folder, processes=PROCESSES[case.stage])
     parts = [Figures(*json.loads(path.read_text())) for path in sorted(folder.glob("rank_*.json"))]
     return parts[0]._replace(cpu_seconds=sum(part.cpu_seconds for part in parts))
 

@@ -17,7 +17,8 @@ SMALL = (
 
 def run(tmp_path: Path, *opts: str, allocator: bool = False) -> tuple[dict, str]:
     arguments = [*(["--allocator"] if allocator else []), "--json", str(tmp_path / "detector.json"), *SMALL, *opts]
-    ran = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
     return json.loads((tmp_path / "detector.json").read_text()), ran.stdout
 
 

@@ -11,7 +11,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 def figures(tmp_path: Path, *arguments: str) -> tuple[list[dict], str]:
     command = [sys.executable, str(SCRIPT), "--small", "--json", str(tmp_path / "evaluation.json"), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     return json.loads((tmp_path / "evaluation.json").read_text())["cases"], run.stdout
 
 

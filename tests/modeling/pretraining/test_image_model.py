@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from detectron2.utils import comm
 from torch import nn
-from torch.multiprocessing import spawn
 
 from tests.modeling.pretraining.conftest import images, with_targets
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, mean_over_processes
 
@@ -54,17 +55,16 @@ def test_no_target_at_all_is_no_loss_and_no_gradient():
     assert loss == 0 and model.weight.grad == 0
 
 
-def _mean_of_a_process(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _mean_of_a_process(folder: str) -> None:
+    rank = comm.get_rank()
     shares = {"many": ([1, 2, 3, 4], [10]), "one": ([], [10]), "none": ([], [])}
     values = {name: torch.tensor(share[rank], dtype=torch.float32) for name, share in shares.items()}
     losses = {name: TargetLosses(v, torch.zeros(len(v), dtype=torch.int64)) for name, v in values.items()}
     torch.save(mean_over_processes(losses), f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
 
 
 def test_the_mean_of_two_processes_is_that_of_one_with_the_whole_batch(tmp_path):
-    spawn(_mean_of_a_process, (str(tmp_path),), nprocs=2)
+    launch_processes(_mean_of_a_process, str(tmp_path), processes=2)
     found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
     means = {name: float(found[0][name] + found[1][name]) / 2 for name in found[0]}
     assert means == {"many": 20 / 5, "one": 10, "none": 0}

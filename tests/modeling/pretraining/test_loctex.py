@@ -6,11 +6,12 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from torch import Tensor, nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.modeling.pretraining.conftest import assert_every_parameter_learns, images, with_targets
+from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.loctex import attend, contrastive_losses, localization_losses, mean_over_tokens
 
@@ -281,17 +282,16 @@ def losses_and_gradients(cfg: CfgNode, examples: list[dict]) -> tuple[dict[str, 
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
-def one_of_two(rank: int, cfg: CfgNode, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def one_of_two(cfg: CfgNode, folder: str) -> None:
+    rank = comm.get_rank()
     torch.save(losses_and_gradients(cfg, batch()[2 * rank : 2 * rank + 2]), f"{folder}/{rank}.pth")
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(build, small_cfg, tmp_path: Path):
     """Their images have 3 and 1 tokens with points: a mean of the two means would be another."""
     build("LocTexModel", *SMALL)
     losses, gradients = losses_and_gradients(small_cfg, batch())
-    spawn(one_of_two, (small_cfg, str(tmp_path)), nprocs=2)
+    launch_processes(one_of_two, small_cfg, str(tmp_path), processes=2)
     found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
     for name, loss in losses.items():
         torch.testing.assert_close((found[0][0][name] + found[1][0][name]) / 2, loss)
