@@ -31,7 +31,14 @@ HOSTILE = {
     "a huge number": (b"a: " + b"9" * 5000, "plain YAML"),
     "a huge hexadecimal number": (b"a: 0x" + b"f" * 10_000, "more than 64 bits"),
     "a huge number of minutes": (b"a: 1" + b":59" * 5000, "more than 64 bits"),
-    "a day that is none": (b"a: 2001-99-99\n", "plain YAML"),
+    "a day by its tag": (b"a: !!timestamp 2001-01-01\n", "!!timestamp makes no plain value"),
+    "a set": (b"a: !!set {x, y}\n", "!!set makes no plain value"),
+    "pairs": (b"a: !!pairs [x: 1]\n", "!!pairs makes no plain value"),
+    "an ordered mapping": (b"a: !!omap [x: 1]\n", "!!omap makes no plain value"),
+    "bytes in base64": (b"a: !!binary aGVsbG8=\n", "!!binary makes no plain value"),
+    "a truth that is none": (b"a: !!bool x\n", "plain YAML"),
+    "a number that is none": (b"a: !!float x\n", "plain YAML"),
+    "tabs": (b"a:\n\tb: 1\n", "by spaces, never by tabs"),
     "a tag that makes objects": (b"a: !!python/object/new:os.system [x]\n", "plain YAML"),
     "a tag that names a function": (b"a: !!python/name:os.system\n", "plain YAML"),
     "an unknown tag": (b"a: !x 1\n", "plain YAML"),
@@ -71,3 +78,9 @@ def test_yaml_in_utf_16_or_with_a_byte_order_mark_is_read(tmp_path):
     for encoding in ("utf-8-sig", "utf-16"):
         (tmp_path / "x.yaml").write_text("a: ü\n", encoding=encoding)
         assert read_yaml(tmp_path / "x.yaml") == {"a": "ü"}
+
+
+@pytest.mark.parametrize("text", ["2024-01-01", "2024-13-45", "2024-01-01 10:00:00", "1:30:x"])
+def test_what_looks_like_a_day_is_text(text, tmp_path):
+    (tmp_path / "x.yaml").write_text(f"a: {text}\n{text}: b\n")
+    assert read_yaml(tmp_path / "x.yaml") == {"a": text, text: "b"}

@@ -11,11 +11,21 @@ from virtex_det.files import read_regular
 MAX_BYTES = 4 << 20
 MAX_VALUES = 200_000  # an alias counts as all that it repeats
 MAX_DEPTH = 50
+# What PyYAML raises; LookupError and TypeError for tags on values that do not suit them, such as !!bool x.
+_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError, LookupError)
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
-    """Refuses numbers of more than 64 bits, which cannot be used and may be too long to print."""
+    """Makes plain values alone: what looks like a day is text, and numbers have at most 64 bits.
+
+    Larger ones cannot be used and may be too long to print.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         number: int = self.construct_yaml_int(node)
@@ -23,8 +33,14 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
             raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
         return number
 
+    def refuse(self, node: yaml.Node) -> None:
+        kind = node.tag.rpartition(":")[2]
+        raise yaml.constructor.ConstructorError(None, None, f"!!{kind} makes no plain value", node.start_mark)
+
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+for _kind in ("binary", "omap", "pairs", "set", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse)
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -49,7 +65,7 @@ def parse_yaml(content: str | bytes, where: str) -> Any:
     try:
         _check_size(content)
         return _construct(content)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = _in_one_screen(error)
         raise UserError(f"{where} cannot be read as plain YAML: {reason}") from error
 
@@ -113,7 +129,10 @@ def _refuse_repeated_keys(loader: Any, node: yaml.Node, done: set[int]) -> None:
 
 
 def _in_one_screen(error: Exception) -> str:
-    lines = [line[:200] for line in str(error).splitlines()[:8]]
+    text = str(error).replace('in "<byte string>", ', "").replace('in "<unicode string>", ', "")
+    lines = [line[:200] for line in text.splitlines()[:8]]
+    if "cannot start any token" in text:
+        lines.append("Lines are indented by spaces, never by tabs, and text that begins with @, ` or % needs quotes.")
     return "\n".join(lines) or type(error).__name__
 
 

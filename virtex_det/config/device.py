@@ -58,6 +58,8 @@ def _reason_against(device: torch.device) -> str:
         if found > (device.index or 0):
             return ""
         return f"PyTorch {torch.__version__} finds {found} GPU(s) here" + ("; the first is cuda:0" if found else "")
+    if device.type == "cpu" and device.index is not None:
+        return "there is one CPU, which is called cpu"
     if device.type in ("cpu", "meta"):
         return ""
     try:

@@ -23,10 +23,14 @@ def find_config(name: str | Path, what: str = "config file") -> Path:
     Raises:
         UserError: there is neither; names the nearest.
     """
-    path = _find(name, Path())
-    if not os.path.isfile(path):  # noqa: PTH113  (Path's raises for a name that is too long)
-        raise UserError(f"There is no {what} {name}.{_nearest_to(name)}")
-    return path
+    path = _find(os.path.expanduser(name), Path())  # noqa: PTH111  (Path's raises for ~nobody)
+    if os.path.isfile(path):  # noqa: PTH113  (Path's raises for a name that is too long)
+        return path
+    if os.path.exists(path):  # noqa: PTH110
+        in_it = path / "config.yaml"
+        advice = f" Its config is {in_it}." if in_it.is_file() else ""
+        raise UserError(f"{name!s:.300} is no {what}, but a folder or a device.{advice}")
+    raise UserError(f"There is no {what} {name!s:.300}.{_nearest_to(name)}")
 
 
 def packaged_config(name: str | Path) -> Path:

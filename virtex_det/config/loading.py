@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -18,9 +18,11 @@ from virtex_det.config.files import find_config, read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
 from virtex_det.errors import UserError
+from virtex_det.yaml_files import shortened
 
 Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value, "KEY", value]
 
+_SHOWN = 200  # characters of a value in a message
 # What merging a key or value that does not fit raises.
 _DOES_NOT_FIT = (KeyError, AssertionError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
 
@@ -45,6 +47,8 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
         >>> load_config(overrides={"MODEL.RESNETS.DEPTH": 101}).MODEL.RESNETS.DEPTH
         101
     """
+    if not isinstance(config_file, str | os.PathLike):
+        raise UserError(f'The config file is {shortened(config_file)}; expected its name, or "" for the defaults.')
     config_file = os.fspath(config_file)
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
@@ -146,22 +150,54 @@ def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
     if version not in range(1, cfg.VERSION):
         raise UserError(f"{config_file} has VERSION {version!r}; expected 1 to {cfg.VERSION}.")
     earlier = downgrade_config(cfg, to_version=version)
-    earlier.merge_from_other_cfg(given)
+    try:
+        earlier.merge_from_other_cfg(given)
+    except _DOES_NOT_FIT as error:
+        key = _unknown_key(error)
+        if key is None or not _holds(cfg, key):
+            raise
+        raise UserError(
+            f"{config_file} has VERSION {version}, and the key {key} is of VERSION {cfg.VERSION}.\n"
+            f"Set VERSION {cfg.VERSION}, and give all keys their names of today."
+        ) from error
     converted = upgrade_config(earlier)
     cfg.clear()
     cfg.update(converted)
 
 
 def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
-    floats = {key for key, default in leaves(cfg) if isinstance(default, float)}
+    defaults = dict(leaves(cfg))
     for key, value in override_pairs(overrides):
+        if not (_holds(cfg, key) or cfg.key_is_deprecated(key) or cfg.key_is_renamed(key)):
+            raise UserError(f"{_no_such_key(key, cfg)}\nIt was set as {_as_set(key, value)}.")
+        if isinstance(value, Mapping) and key not in defaults:
+            some = [f"{key}.{name}" for name in value][:3]
+            raise UserError(f"{key} is a section, and was set as a whole. Set its keys one by one: {', '.join(some)}.")
         is_whole = type(value) is int or (isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value))
-        if is_whole and key in floats:
+        if is_whole and isinstance(defaults.get(key), float):
             value = float(value)  # yacs takes a whole number for another type
         try:
             cfg.merge_from_list([key, value])
         except _DOES_NOT_FIT as error:
-            raise UserError(f"{_explain(error, cfg)}\nIt was set as {key} {value}.") from error
+            raise UserError(f"{_explain(error, cfg)}\nIt was set as {_as_set(key, value)}.") from error
+
+
+def _holds(cfg: CfgNode, key: str) -> bool:
+    """Say whether a config has a key, or a section, of a dotted name."""
+    node: Any = cfg
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return False
+        node = node[name]
+    return True
+
+
+def _as_set(key: str, value: Any) -> str:
+    return f"{_cut(key)} {_cut(str(value))}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
@@ -170,16 +206,22 @@ def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
     Raises:
         UserError: the overrides are no pairs.
     """
-    if isinstance(overrides, str):
-        raise UserError(f'The overrides are {overrides!r}; expected {{"KEY": value}} or ["KEY", "VALUE"].')
+    if isinstance(overrides, str | bytes | Set) or not isinstance(overrides, Iterable):
+        raise UserError(f'The overrides are {shortened(overrides)}; expected {{"KEY": value}} or ["KEY", "VALUE"].')
     options = list(chain.from_iterable(overrides.items())) if isinstance(overrides, Mapping) else list(overrides)
     if len(options) % 2:
         raise UserError(
-            f"The config does not fit: the overrides are pairs of KEY VALUE, and {options[-1]!r} at their end has no "
-            "partner.\nA value with spaces needs quotes, and an empty one is ''."
+            f"The config does not fit: the overrides are pairs of KEY VALUE, and {shortened(options[-1])} at their end "
+            "has no partner.\nA value with spaces needs quotes, an empty one is '', and no = stands between."
         )
-    options = [os.fspath(option) if isinstance(option, os.PathLike) else option for option in options]
-    return list(zip(map(str, options[::2]), options[1::2], strict=True))
+    return list(zip(map(str, options[::2]), map(_plain, options[1::2]), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """Return a path as text, and a number or an array of NumPy's or PyTorch's as Python has it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
@@ -192,32 +234,61 @@ def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
     return given
 
 
+def _unknown_key(error: Exception) -> str | None:
+    """Return the key that yacs says a config does not have; None where it says something else."""
+    match = re.search(r"[Nn]on-existent (?:config )?key: (.*)", str(error).strip("'\""), re.DOTALL)
+    return match[1] if match else None
+
+
 def _explain(error: Exception, cfg: CfgNode) -> str:
+    key = _unknown_key(error)
+    if key is not None:
+        return _no_such_key(key, cfg)
     text = str(error).strip("'\"")
-    if match := re.search(r"[Nn]on-existent (?:config )?key: (\S+)", text):
-        return f"There is no config key {match[1]}.{_nearest(match[1], cfg)}"
     if match := re.search(r"with values \((.*)\) for config key: (\S+)", text, re.DOTALL):
         return _explain_type(match[2], match[1].partition(" vs. ")[2], cfg)
-    return f"The config does not fit: {text}"
+    return f"The config does not fit: {_cut(text)}"
 
 
 def _explain_type(key: str, given: str, cfg: CfgNode) -> str:
     default = reduce(getattr, key.split("."), cfg)
     if isinstance(default, CfgNode):
-        return f"The config does not fit: {key} is {given}, but it is a section. Set its keys: {', '.join(default)}."
+        return (
+            f"The config does not fit: {key} is {_cut(given)}, but it is a section. Set its keys: {', '.join(default)}."
+        )
     advice = ""
-    if isinstance(default, tuple | list):
-        is_number = re.fullmatch(r"[-+.\de]+", given) is not None
-        advice = f""" Write a list, such as "({given if is_number else repr(given)},)"."""
+    if isinstance(default, bool):
+        advice = " Write True or False."
+    elif isinstance(default, str):
+        advice = f""" For text that looks like something else write quotes within quotes: "'{_cut(given)}'"."""
+    elif isinstance(default, tuple | list):
+        advice = f' Write a list, such as "{_as_list(given)}".'
     return (
-        f"The config does not fit: {key} is {given}, but must be of the type {type(default).__name__}, like "
+        f"The config does not fit: {key} is {_cut(given)}, but must be of the type {type(default).__name__}, like "
         f"{default!r}.{advice}"
     )
 
 
+def _as_list(given: str) -> str:
+    """Return how to write the words of a text as a list; an example where it has none."""
+    words = re.findall(r"[^\s,()\[\]{}'\"‘’“”<>]+", given)[:4] if len(given) <= _SHOWN else []
+    quoted = [word if re.fullmatch(r"[-+.\de]*\d[-+.\de]*", word) else repr(word) for word in words]
+    return f"({', '.join(quoted or ['1'])},)"
+
+
+def _no_such_key(key: str, cfg: CfgNode) -> str:
+    shown = key if re.fullmatch(r"\S+", key) else repr(key)
+    if _holds(cfg, key):
+        return f"{shown} is one name in the file, but {key.rpartition('.')[0]} is a section: write its keys below it."
+    if "=" in key and _holds(cfg, key.partition("=")[0]):
+        return f"There is no config key {_cut(shown)}. Write KEY VALUE, without a = between."
+    return f"There is no config key {_cut(shown)}.{_nearest(key, cfg)}"
+
+
 def _nearest(key: str, cfg: CfgNode) -> str:
-    similar = difflib.get_close_matches(key, list(_keys(cfg)), n=3, cutoff=0.5)
-    return f" The nearest: {', '.join(similar)}" if similar else ""
+    known = {name.lower(): name for name in _keys(cfg)}
+    similar = difflib.get_close_matches(key[:_SHOWN].lower(), list(known), n=3, cutoff=0.5)
+    return f" The nearest: {', '.join(known[name] for name in similar)}" if similar else ""
 
 
 def _keys(node: CfgNode) -> Iterator[str]:
