@@ -261,7 +261,7 @@ def test_defaults_are_sound():
         ("SEED", 3_000_000_000),
         (
             *("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone"),
-            *("MODEL.ANCHOR_GENERATOR.SIZES", [[32]]),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", [[32]], "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
         ),
     ],
 )
@@ -287,6 +287,23 @@ def test_another_backbone_may_freeze_and_name_its_features_as_it_likes():
 def test_heads_that_read_one_map_are_named():
     with pytest.raises(UserError, match="ROI_HEADS.IN_FEATURES.*Res5ROIHeads reads one map"):
         check_config(config("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), "RotatedAnchorGenerator and RRPN go together"),
+        (("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "RotatedAnchorGenerator and RRPN go together"),
+        (("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"), "CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it"),
+        (
+            ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.DEPTH", 18),
+            "RES2_OUT_CHANNELS is 32, but build_resnet_fpn_backbone builds depth 18 with 64 only",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        check_config(config(*options))
 
 
 def test_steps_that_fall_are_an_error():

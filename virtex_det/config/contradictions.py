@@ -124,6 +124,11 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
     known = (*_DEPTHS, 200) if "caption" in name else _DEPTHS
     if model.RESNETS.DEPTH not in known:
         yield f"MODEL.RESNETS.DEPTH is {model.RESNETS.DEPTH}, but {name} builds {', '.join(map(str, known))}."
+    if "caption" not in name and model.RESNETS.DEPTH in (18, 34) and model.RESNETS.RES2_OUT_CHANNELS != 64:
+        yield (
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {model.RESNETS.RES2_OUT_CHANNELS}, but {name} builds depth "
+            f"{model.RESNETS.DEPTH} with 64 only."
+        )
     if not 0 <= model.BACKBONE.FREEZE_AT <= 5:
         yield (
             f"MODEL.BACKBONE.FREEZE_AT is {model.BACKBONE.FREEZE_AT}, but must be from 0, which freezes nothing, to 5, "
@@ -203,6 +208,12 @@ def _anchors(cfg: CfgNode) -> Iterator[str]:
                 f"feature maps ({', '.join(maps)}). Give one list for each, or a single one for all."
             )
     rotated = model.PROPOSAL_GENERATOR.NAME == "RRPN"
+    unfit = "DefaultAnchorGenerator" if rotated else "RotatedAnchorGenerator"
+    if reader == "RPN" and model.ANCHOR_GENERATOR.NAME == unfit:
+        yield (
+            f"MODEL.ANCHOR_GENERATOR.NAME is {model.ANCHOR_GENERATOR.NAME} and MODEL.PROPOSAL_GENERATOR.NAME "
+            f"{model.PROPOSAL_GENERATOR.NAME}: RotatedAnchorGenerator and RRPN go together, for rotated boxes."
+        )
     if reader == "RPN" and len(model.RPN.BBOX_REG_WEIGHTS) != 4 + rotated:
         yield f"MODEL.RPN.BBOX_REG_WEIGHTS has {len(model.RPN.BBOX_REG_WEIGHTS)} values, but needs {4 + rotated}."
 
@@ -241,6 +252,8 @@ def _heads(cfg: CfgNode) -> Iterator[str]:
             yield "MODEL.ROI_BOX_HEAD.NUM_FC and NUM_CONV are 0, but FastRCNNConvFCHead needs a layer: set NUM_FC 2."
     if heads == "CascadeROIHeads":
         cascade = model.ROI_BOX_CASCADE_HEAD
+        if not box.CLS_AGNOSTIC_BBOX_REG:
+            yield "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it True."
         if len(cascade.IOUS) != len(cascade.BBOX_REG_WEIGHTS):
             yield (
                 f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(cascade.IOUS)} stages and BBOX_REG_WEIGHTS "
