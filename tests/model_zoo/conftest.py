@@ -7,17 +7,24 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
 
 import pytest
 
-from virtex_det.model_zoo import download
+from virtex_det.model_zoo import transfer
 
 HEADER = json.dumps({"a": {"dtype": "U8", "shape": [102_000], "data_offsets": [0, 102_000]}}).encode().ljust(392)
 NUMBERS = bytes(range(250)) * 408
 PAYLOAD = struct.pack("<Q", len(HEADER)) + HEADER + NUMBERS  # 102,400 bytes in the form of safetensors
 OTHER = PAYLOAD[:400] + NUMBERS[::-1]
+
+
+def answer(body: bytes = b"", status: str = "200 OK", **headers: str | int) -> bytes:
+    """Return what a server sends; names of headers have _ for -."""
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin1") + body
 
 
 class Server(ThreadingHTTPServer):
@@ -37,6 +44,7 @@ class Server(ThreadingHTTPServer):
         self.excess = 0  # bytes that are promised and do not come
         self.pause = 0.0  # before each reply
         self.raw = b""  # send just this, and close the connection
+        self.answers: list[bytes | Callable[[BinaryIO], None]] = []  # one a request, the last again and again
         self.dripping = b""  # send just this, a byte at a time, without end
         self.drip = 0.02  # seconds between two of its bytes
 
@@ -61,6 +69,11 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.pause)
         if server.dripping:
             return self.reply_drop_by_drop()
+        if server.answers:
+            self.close_connection = True
+            answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+            self.wfile.write(answer) if isinstance(answer, bytes) else answer(self.wfile)
+            return None
         if server.raw:
             self.close_connection = True
             self.wfile.write(server.raw)
@@ -121,6 +134,6 @@ def cache(tmp_path, monkeypatch):
     for name in ("VIRTEX_DET_MIRROR", "VIRTEX_DET_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr(download, "PIECE_BYTES", 10_000)
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "PIECE_BYTES", 10_000)
     return tmp_path / "cache"

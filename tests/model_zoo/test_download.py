@@ -19,7 +19,7 @@ import torch
 from tests.in_a_child import message_of
 from tests.model_zoo.conftest import OTHER, PAYLOAD
 from virtex_det.errors import UserError
-from virtex_det.model_zoo import download
+from virtex_det.model_zoo import transfer
 from virtex_det.model_zoo.cache import check
 from virtex_det.model_zoo.catalog import Record, find
 from virtex_det.model_zoo.download import fetch
@@ -237,8 +237,8 @@ def test_no_network_is_one_message_that_names_address_and_place(record, cache):
 
 
 def test_a_server_that_falls_silent_is_given_up(record, server, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (1.0, 0.05))
-    monkeypatch.setattr(download, "RETRIES", 1)
+    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", (1.0, 0.05))
+    monkeypatch.setattr(transfer, "RETRIES", 1)
     server.pause = 0.5
     begun = time.monotonic()
     with pytest.raises(UserError, match="no connection"):
@@ -538,7 +538,7 @@ def test_a_redirect_from_https_to_http_is_refused(record, monkeypatch):
 
 
 def test_a_server_without_end_is_left(record_without_hash, server, cache, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 50_000)
     with pytest.raises(UserError, match="more than 50,000 bytes"):
         fetch(record_without_hash)
 

@@ -25,9 +25,17 @@ class Seen(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Return ``$VIRTEX_DET_CACHE``, or ``virtex_det`` in the user's folder of caches."""
+    """Return ``$VIRTEX_DET_CACHE``, or ``virtex_det`` in the user's folder of caches.
+
+    Raises:
+        UserError: it is below the home of nobody.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "virtex_det"
-    return Path(os.environ.get("VIRTEX_DET_CACHE") or default).expanduser()
+    folder = Path(os.environ.get("VIRTEX_DET_CACHE") or default)
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{folder} is no folder for the cache: {error} Set VIRTEX_DET_CACHE to one.") from error
 
 
 def cache_path(record: Record) -> Path:
@@ -90,7 +98,7 @@ def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str
 
 def recall(path: Path) -> Seen | None:
     """Return what is remembered of the file in the cache's ``path``; None where nothing is."""
-    notes = _notes(path)
+    notes = notes_of(path)
     try:
         return Seen(**json.loads(read_regular(notes, _MAX_NOTES))) if notes.exists() else None
     except (UserError, ValueError, TypeError, RecursionError) as error:
@@ -101,8 +109,9 @@ def remember(path: Path, file: Path, digest: str) -> None:
     """Note the hash of ``file``, which was looked at and is or will be the cache's ``path``."""
     status = file.stat()
     seen = Seen(digest, status.st_size, status.st_mtime_ns, are_weights=True)
-    write_atomically(_notes(path), json.dumps(seen._asdict()) + "\n")
+    write_atomically(notes_of(path), json.dumps(seen._asdict()) + "\n")
 
 
-def _notes(path: Path) -> Path:
+def notes_of(path: Path) -> Path:
+    """Return where it is noted what was fetched to ``path``."""
     return path.with_name(f"{path.name}.sha256.json")
