@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from tests.checkpoint.conftest import Tensors, random_tensors, torchvision_tensors
+from tests.checkpoint.conftest import Tensors, random_tensors
 from virtex_det.checkpoint.loading import load_weights
 from virtex_det.errors import UserError
 
@@ -77,24 +77,3 @@ def test_a_detector_of_masks_is_evaluated_without_them(cfg, trained, save):
 
 def test_a_layer_more_in_the_heads_is_no_matter_for_the_backbone(detector, trained, save):
     assert load_weights(detector, save({"model": trained | {BOX_HEAD: torch.ones(2)}})).unused == (BOX_HEAD,)
-
-
-class Pair(nn.Module):
-    """Two networks of one kind, as distillation has them."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.backbone, self.teacher = first, second
-
-
-def test_the_other_network_of_a_model_is_named_as_it_stays_at_random(pretraining, save, backbone_tensors):
-    pair = Pair(pretraining().backbone, pretraining().backbone)
-    report = load_weights(pair, save(torchvision_tensors(backbone_tensors)))
-    assert report.also_in_model == ("teacher.",)
-    assert "not filled: the model's other network teacher." in report.table()
-
-
-def test_both_networks_of_a_model_come_from_its_own_checkpoint(pretraining, save):
-    pair = Pair(pretraining().backbone, pretraining().backbone)
-    report = load_weights(pair, save({"model": random_tensors(pair.state_dict())}))
-    assert not report.also_in_model and not report.choice and len(report.loaded) == len(pair.state_dict())

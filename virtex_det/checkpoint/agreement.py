@@ -8,8 +8,8 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.formats import Format, Pixels
 from virtex_det.checkpoint.inside import own_pixels
 from virtex_det.checkpoint.last import find_last
-from virtex_det.checkpoint.recognition import Weights
 from virtex_det.checkpoint.sources import locate, open_weights, read_content
+from virtex_det.checkpoint.weights import Weights
 from virtex_det.errors import UserError
 
 

@@ -15,10 +15,11 @@ from torch import nn
 from virtex_det.checkpoint.agreement import network_facts
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, find_last, name_last, other_checkpoints
-from virtex_det.checkpoint.loading import RANDOM_INIT, LoadReport, fill
+from virtex_det.checkpoint.loading import fill
 from virtex_det.checkpoint.reading import file_sha256, read_file
-from virtex_det.checkpoint.recognition import own_weights
-from virtex_det.checkpoint.sources import Digest, Required, open_for, read_sha256, stamps_of
+from virtex_det.checkpoint.report import RANDOM_INIT, LoadReport
+from virtex_det.checkpoint.sources import Digest, open_for, read_sha256, stamps_of
+from virtex_det.checkpoint.weights import Required, own_weights
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
@@ -195,7 +196,8 @@ class TransferCheckpointer(DetectionCheckpointer):
         if report.path:
             state = "partly " if report.partial else ""
             heading = f"{state}loaded {report.path} (format {report.format}, sha256 {report.sha256[:12]})"
-            self.logger.log(logging.WARNING if report.partial else logging.INFO, "%s\n%s", heading, report.table())
+            is_less = report.partial or report.also_in_model
+            self.logger.log(logging.WARNING if is_less else logging.INFO, "%s\n%s", heading, report.table())
         if self.save_dir and self.save_to_disk:
             report.write(self.save_dir)
 

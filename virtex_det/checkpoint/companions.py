@@ -7,7 +7,7 @@ from typing import Any
 
 from virtex_det.checkpoint.architecture import Architecture
 from virtex_det.checkpoint.formats import Pixels
-from virtex_det.checkpoint.recognition import Weights
+from virtex_det.checkpoint.weights import Weights
 from virtex_det.errors import UserError
 from virtex_det.files import read_regular
 from virtex_det.text_files import parse_json

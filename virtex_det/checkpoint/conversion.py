@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from virtex_det.checkpoint.loading import LoadReport, check_values, fill
+from virtex_det.checkpoint.loading import check_values, fill
 from virtex_det.checkpoint.names import from_virtex_heads, to_torchvision
-from virtex_det.checkpoint.recognition import Weights
+from virtex_det.checkpoint.report import LoadReport
 from virtex_det.checkpoint.sources import open_weights
+from virtex_det.checkpoint.weights import Weights
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from virtex_det.checkpoint.architecture import Architecture
-from virtex_det.checkpoint.formats import CAFFE2, Format, Pixels
+from virtex_det.checkpoint.formats import CAFFE2, Pixels
+from virtex_det.checkpoint.weights import Weights
+from virtex_det.errors import UserError
 
 _OWN_FACTS = {
     "stem": ("basic", "deep", "clip"),
@@ -30,37 +31,40 @@ _LAST_OF_FCN = re.compile(r"(?:^|\.)classifier\.4\.weight$")
 _OF_SEGMENTATION = re.compile(r"(?:^|\.)(?:aux_classifier|classifier\.0\.convs)\.")
 
 
-class Inside(NamedTuple):
-    """What is in a file beside its tensors, and what else is known of these."""
+def told_inside(content: Any, weights: Weights, path: str) -> Weights:
+    """Return weights with what the file itself says of their pixels, strides and pools.
 
-    content: Any
-    entry: Format
-    tensors: Mapping[str, torch.Tensor]  # by their names in the file
-    rest: Mapping[str, str]  # name in a Detectron2 model -> name in the file
-    network: Architecture | None  # None where it is no ResNet
+    Args:
+        content: of the file.
+        weights: what was recognised in it.
+        path: for the message.
 
-
-def facts_inside(file: Inside) -> dict[str, Any]:
-    """Return fields of a ``Format`` that a file states of its network, or leaves no doubt of."""
+    Raises:
+        UserError: it says that the network computes something else with these tensors.
+    """
+    if weights.is_resnet and (unusual := _unusual(content, weights)):
+        raise UserError(
+            f"{path} is another network than this package builds: {unusual}, which its shapes do not show.\n"
+            "Its features would be others; nothing was loaded. To take its tensors all the same, save those of the "
+            "backbone in a file of their own."
+        )
     facts: dict[str, Any] = {}
-    if file.entry.detectron2_names:
-        facts |= _of_detectron2(file)
-    if file.network is not None and file.entry.name == CAFFE2:
-        facts |= _of_caffe2(file.tensors, file.network)
-    if text := _openmmlab_config(file.content):
+    if weights.format.detectron2_names:
+        facts |= _of_detectron2(content, weights)
+    if weights.is_resnet and weights.format.name == CAFFE2:
+        facts |= _of_caffe2(weights)
+    if text := _openmmlab_config(content):
         facts |= _of_openmmlab(text)
-    return facts
+    return weights._replace(format=weights.format._replace(**facts))
 
 
-def unusual_inside(file: Inside) -> str:
+def _unusual(content: Any, weights: Weights) -> str:
     """Return what makes a file's network another than this package builds; "" for nothing."""
-    if file.network is None:
-        return ""
-    backbone = _mm_backbone(_openmmlab_config(file.content))
+    backbone = _mm_backbone(_openmmlab_config(content))
     for name, values in _MM_STEPS.findall(backbone):
         if [int(value) for value in values.replace(" ", "").split(",") if value] != _MM_USUAL[name]:
             return f"the config that OpenMMLab wrote into it says {name}=({values})"
-    for name, tensor in file.tensors.items():
+    for name, tensor in weights.tensors.items():
         is_last = tensor.dim() == 4 and _LAST_OF_FCN.search(name)
         if is_last or _OF_SEGMENTATION.search(name):
             return f"{name} is of torchvision's segmentation, which dilates the last two stages"
@@ -77,22 +81,22 @@ def own_pixels(content: Any) -> Pixels | None:
     return _pixels(pixels["format"], pixels["mean"], pixels["std"])
 
 
-def _of_detectron2(file: Inside) -> dict[str, Any]:
+def _of_detectron2(content: Any, weights: Weights) -> dict[str, Any]:
     """Return what a checkpoint of ours says, or one of 2020 with its pixels among the tensors."""
     facts: dict[str, Any] = {}
-    if pixels := own_pixels(file.content) or _normalisation(file):
+    if pixels := own_pixels(content) or _normalisation(weights):
         facts["pixels"] = (pixels,)
-    elif isinstance(file.content, Mapping) and "pixels" in file.content:
+    elif isinstance(content, Mapping) and "pixels" in content:
         facts["note"] = "what the file says of its pixels cannot be read"
-    network = file.content.get("network") if isinstance(file.content, Mapping) else None
-    if isinstance(network, Mapping) and file.network is not None:
+    network = content.get("network") if isinstance(content, Mapping) else None
+    if isinstance(network, Mapping) and weights.is_resnet:
         plain = {key: value for key, value in network.items() if isinstance(value, str | bool)}
         facts |= {key: plain[key] for key, known in _OWN_FACTS.items() if plain.get(key) in known}
     return facts
 
 
-def _normalisation(file: Inside) -> Pixels | None:
-    values = [file.tensors.get(file.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")]
+def _normalisation(weights: Weights) -> Pixels | None:
+    values = [weights.tensors.get(weights.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")]
     mean, std = ([] if value is None or value.numel() > 4 else _rounded(value) for value in values)
     return _pixels("", mean, std)  # the order of the channels is not told
 
@@ -101,10 +105,11 @@ def _rounded(values: torch.Tensor) -> list[float]:
     return [round(value, 3) for value in values.flatten().tolist() if isinstance(value, float)]
 
 
-def _of_caffe2(tensors: Mapping[str, torch.Tensor], network: Architecture) -> dict[str, Any]:
+def _of_caffe2(weights: Weights) -> dict[str, Any]:
     """Return where these stride: MSRA's in the 1x1 convolutions, groups and group norm in 3x3."""
-    has_group_norm = any(name.endswith("_gn_s") for name in tensors)
-    return {"stride_in_1x1": False} if has_group_norm or (network.num_groups or 1) > 1 else {}
+    has_group_norm = any(name.endswith("_gn_s") for name in weights.tensors)
+    has_groups = (weights.architecture.num_groups or 1) > 1
+    return {"stride_in_1x1": False} if has_group_norm or has_groups else {}
 
 
 def _openmmlab_config(content: Any) -> str:

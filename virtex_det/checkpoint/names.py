@@ -1,7 +1,7 @@
 """What others call the tensors of a ResNet, turned into Detectron2's names, and Detectron2's into torchvision's."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 Rules = tuple[tuple[str, str], ...]
 Rename = Callable[[str], str | None]
@@ -10,7 +10,6 @@ _VIRTEX_HEADS = ("textual.", "backward_textual.")
 _LAYER = r"(?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+"  # converters for Detectron2 keep a classifier as ``stem.fc``
 _CANONICAL_NAME = re.compile(_LAYER)
 _BACKBONE_NAME = re.compile(rf"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)({_LAYER})")
-_BACKBONE_ROOT = re.compile(r"((?:.*?\.)?backbone\.(?:bottom_up\.|net\.)?).+")
 
 
 def from_detectron2(name: str) -> str | None:
@@ -34,48 +33,6 @@ def canonical_only(name: str) -> str | None:
         'res2.0.conv1.weight'
     """
     return name if _CANONICAL_NAME.fullmatch(name) else None
-
-
-def backbone_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the backbone's tensors of a model: their names, and what these are below the place of the backbone.
-
-    A ResNet has canonical names. Any other backbone is ``backbone.bottom_up``, ``backbone.net`` (ViTDet), ``backbone``,
-    or the whole model where nothing in it is called so.
-
-    Example:
-        >>> backbone_names(["backbone.bottom_up.stages.0.weight", "backbone.fpn_output2.weight"])
-        {'backbone.bottom_up.stages.0.weight': 'stages.0.weight'}
-    """
-    names = list(names)
-    canonical = {name: layer for name in names if (layer := from_detectron2(name))}
-    if any(layer.startswith("res2.") for layer in canonical.values()):
-        return canonical
-    roots = {match[1] for name in names if (match := _BACKBONE_ROOT.fullmatch(name))}
-    root = max(roots, key=lambda root: (root.endswith(("bottom_up.", "net.")), -len(root)), default="")
-    return {name: name.removeprefix(root) for name in names if name.startswith(root)}
-
-
-def other_networks(names: Iterable[str]) -> list[str]:
-    """Return the prefixes of a model's networks beside the one that `backbone_names` takes.
-
-    Example:
-        >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
-        >>> other_networks([f"{place}.{name}" for place in ("backbone", "teacher") for name in blocks])
-        ['teacher.']
-    """
-    names = list(names)
-    taken = backbone_names(names)
-    stems, blocks = (
-        {name.removesuffix(layer): None for name in names if name.endswith(layer) and name not in taken}
-        for layer in ("stem.conv1.weight", "res2.0.conv1.weight")
-    )
-    roots = {match[1]: None for name in names if (match := _BACKBONE_ROOT.fullmatch(name))}
-    rivals = [root for root in roots if root.endswith(("bottom_up.", "net.")) and not root.startswith(_root(taken))]
-    return list(dict.fromkeys([*(place for place in stems if place in blocks), *rivals]))
-
-
-def _root(taken: Mapping[str, str]) -> str:
-    return next((name.removesuffix(layer) for name, layer in taken.items()), "")
 
 
 def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:

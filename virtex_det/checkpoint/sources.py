@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.companions import told_beside
 from virtex_det.checkpoint.reading import file_sha256, local_path, read_file, stamp
-from virtex_det.checkpoint.recognition import Weights, recognise
+from virtex_det.checkpoint.recognition import recognise
 from virtex_det.checkpoint.shards import is_index, model_file, read_shards, shard_files, shards_sha256
+from virtex_det.checkpoint.weights import Required, Weights
 from virtex_det.errors import UserError
 
-Required = Literal["backbone", "model"]
 Stamps = tuple[tuple[int, ...], ...]
 
 

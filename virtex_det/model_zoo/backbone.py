@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from virtex_det.checkpoint import LoadReport, load_weights
 from virtex_det.checkpoint.last import run_weights
-from virtex_det.checkpoint.loading import RANDOM_INIT
+from virtex_det.checkpoint.report import RANDOM_INIT
 from virtex_det.checkpoint.sources import open_weights
 from virtex_det.config import Overrides, leaves, load_config, override, override_pairs
 from virtex_det.config.device import default_device

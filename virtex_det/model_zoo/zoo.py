@@ -13,7 +13,7 @@ from virtex_det.model_zoo.catalog import Record, find
 from virtex_det.model_zoo.handler import PREFIX
 
 if TYPE_CHECKING:
-    from virtex_det.checkpoint.sources import Required
+    from virtex_det.checkpoint.weights import Required
 
 logger = logging.getLogger(__name__)
 

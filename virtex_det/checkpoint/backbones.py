@@ -1,0 +1,93 @@
+"""Where a model has its backbone, and which other networks it has: read from the names of its tensors."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from virtex_det.checkpoint.names import canonical_only
+
+_CALLED_BACKBONE = re.compile(r"(?P<base>(?:.*?\.)?backbone\.)(?P<inside>(?:bottom_up\.|net\.)?).+")
+STEM = "stem.conv1.weight"
+_BLOCK = "res2.0.conv1.weight"
+_BARE = ("", "bottom_up.")  # prefixes of a ResNet, and of an FPN's, that is no part of a model
+_HEAD_OF_C4 = "roi_heads."
+
+
+class Backbone(NamedTuple):
+    """The backbone among a model's tensors."""
+
+    layers: dict[str, str]  # name in the model -> name below the prefix
+    prefix: str = ""
+    rivals: tuple[str, ...] = ()  # prefixes of networks that could be meant as well: nothing says which is
+    others: tuple[str, ...] = ()  # prefixes of all other networks, rivals among them
+
+
+def backbone_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the backbone's tensors of a model: their names, and what these are below the place of the backbone.
+
+    Example:
+        >>> backbone_names(["backbone.bottom_up.stages.0.weight", "backbone.fpn_output2.weight"])
+        {'backbone.bottom_up.stages.0.weight': 'stages.0.weight'}
+    """
+    return find_backbone(names).layers
+
+
+def find_backbone(names: Iterable[str]) -> Backbone:
+    """Find MODEL.BACKBONE in a model.
+
+    It is what the model calls ``backbone``, of that what FPN calls ``bottom_up`` and ViTDet ``net``. A model of which
+    nothing has that name is a ResNet itself, has one, or is a backbone as a whole. Of a ResNet the layers alone are
+    taken; in a C4 detector the last of them lie in the ROI heads.
+
+    Example:
+        >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
+        >>> found = find_backbone(f"{place}.backbone.{name}" for place in ("student", "teacher") for name in blocks)
+        >>> found.prefix, found.rivals
+        ('student.backbone.', ('teacher.backbone.',))
+    """
+    names = list(dict.fromkeys(names))
+    called, resnets = _called_backbone(names), _resnets(names)
+    beside = [prefix for prefix in resnets if not any(prefix.startswith(base) for base in called)]
+    candidates = [*called.values()] or beside
+    clear = [called["backbone."]] if "backbone." in called else [prefix for prefix in _BARE if prefix in beside]
+    prefix = [*clear, *candidates, ""][0]
+    layers = _layers(names, prefix, prefix in resnets)
+    rivals = [] if clear else [other for other in candidates if other != prefix]
+    nested = [root for base, root in called.items() if root != base]
+    others = [other for other in [*resnets, *nested] if other != prefix and other + STEM not in layers]
+    return Backbone(layers, prefix, tuple(rivals), tuple(dict.fromkeys([*rivals, *others])))
+
+
+def _called_backbone(names: Iterable[str]) -> dict[str, str]:
+    """Return each prefix that ends with ``backbone.``, with the prefix of the network that lies there."""
+    found: dict[str, str] = {}
+    for name in names:
+        if match := _CALLED_BACKBONE.fullmatch(name):
+            base, inside = match["base"], match["inside"]
+            if inside or base not in found:
+                found[base] = base + inside
+    return found
+
+
+def _resnets(names: Iterable[str]) -> list[str]:
+    """Return the prefixes under which there is a first convolution and a first block, by Detectron2's names."""
+    known = set(names)
+    stems = [name.removesuffix(STEM) for name in names if name == STEM or name.endswith(f".{STEM}")]
+    return [prefix for prefix in stems if prefix + _BLOCK in known]
+
+
+def _layers(names: Sequence[str], prefix: str, is_resnet: bool) -> dict[str, str]:
+    if not is_resnet:
+        return {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    model = re.sub(r"(?:backbone\.)?(?:bottom_up\.)?$", "", prefix)
+    head = f"{model}{_HEAD_OF_C4}"
+    is_c4 = head + STEM not in names  # heads that have a ResNet of their own are none of C4's
+    layers: dict[str, str] = {}
+    for name in names:
+        if is_c4 and name.startswith(f"{head}res5."):
+            layer = canonical_only(name.removeprefix(head))
+        else:
+            layer = canonical_only(name.removeprefix(prefix)) if name.startswith(prefix) else None
+        if layer:
+            layers[name] = layer
+    return layers

@@ -1,0 +1,184 @@
+"""What keeps a model from being whole once weights were matched to it, and the message that says what to do."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+
+from virtex_det.checkpoint import reasons
+from virtex_det.checkpoint.architecture import describe
+from virtex_det.checkpoint.backbones import backbone_names, find_backbone
+from virtex_det.checkpoint.report import OTHER_LAYERS, LoadReport, by_stage, some
+from virtex_det.checkpoint.weights import Required, Weights
+from virtex_det.errors import UserError
+
+_COUNTER = ".num_batches_tracked"
+_NOT_IN_MODEL = "is not in the model"
+# Buffers that older versions saved, and counts that no model needs.
+_NOT_OF_A_MODEL = re.compile(r".*\.num_batches_tracked|.*anchor_generator\.cell_anchors.*")
+
+
+def check_whole(
+    report: LoadReport,
+    weights: Weights,
+    targets: Mapping[str, torch.Tensor],
+    require: Required,
+    *,
+    allow_partial: bool,
+) -> bool:
+    """Return whether a load fills all that it must.
+
+    Args:
+        report: of the load that is still to be done.
+        weights: what was recognised in the file.
+        targets: the model's tensors by name.
+        require: what must be filled.
+        allow_partial: accept less than that.
+
+    Raises:
+        UserError: it does not, and less is not accepted; or it is not clear what would be filled with what.
+    """
+    _check_repeated(report, weights, targets)
+    _check_rivals(report, targets)
+    problems = _problems(report, weights, targets, require)
+    if problems and not (allow_partial and report.loaded):
+        raise UserError(_explain(report, problems, weights, targets, require))
+    return not problems
+
+
+def required_names(names: Iterable[str], require: Required) -> set[str]:
+    """Return what must be filled of a model's tensors."""
+    names = list(names)
+    wanted = names if require == "model" else backbone_names(names)
+    # The count of batches seen steers only a norm with momentum None, and frozen norms have none to give.
+    return {name for name in wanted if not name.endswith(_COUNTER)}
+
+
+def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> None:
+    """Refuse layers that the file holds twice, unless the model's own names decide between them."""
+    layers = backbone_names(targets)
+    used = set(weights.tensors) - set(report.unused)
+    twice = [
+        f"{name} could be {' or '.join(weights.repeated[layers[name]])}"
+        for name in report.loaded
+        if layers.get(name) in weights.repeated and weights.rest.get(name) not in used
+    ]
+    if twice:
+        raise UserError(
+            f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was loaded:\n"
+            f"  {some(twice, shown=2)}\n"
+            "Save only the one to load, or name its place if there is a whole network: MODEL.WEIGHTS_PREFIX"
+        )
+
+
+def _check_rivals(report: LoadReport, targets: Mapping[str, torch.Tensor]) -> None:
+    """Refuse to fill one of several networks of a model, any of which could be MODEL.BACKBONE."""
+    found = find_backbone(targets)
+    left = [prefix for prefix in found.rivals if prefix in report.also_in_model]
+    if left:
+        raise UserError(
+            f"The model has {len(found.rivals) + 1} networks that could be MODEL.BACKBONE: "
+            f"{' and '.join([found.prefix, *found.rivals])}\n{report.path} fills one of them; nothing was loaded.\n"
+            "Call the one that the file is for `backbone` in the model (self.backbone = build_backbone(cfg)): then the "
+            "others stay as they were built, and the report says so. Or name a checkpoint of this model, which has all."
+        )
+
+
+def _problems(
+    report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor], require: Required
+) -> dict[str, str]:
+    """Return what keeps the model from being whole: by name, what is wrong."""
+    layers, required = backbone_names(targets), required_names(targets, require)
+    problems = {name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing}
+    problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
+    used = set(weights.tensors) - set(report.unused)
+    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
+    stages = {layer.partition(".")[0] for layer in layers.values()}
+    for layer, source in weights.backbone.items():
+        if source not in used and layer.partition(".")[0] in stages and not source.endswith(_COUNTER):
+            problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
+    if require == "model":
+        problems |= {n: f"{source} of the file {_NOT_IN_MODEL}" for n, source in _more_of_parts(targets, weights, used)}
+    return problems
+
+
+def _more_of_parts(targets: Iterable[str], weights: Weights, used: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield what the file has more of the model's parts: names as a model has them, and in the file.
+
+    A whole head that the model does not have is left out by choice, such as that of masks with MASK_ON False. A layer
+    more in a head that it has makes the model another one.
+    """
+    parts = {_part(name) for name in targets}
+    for name, source in weights.rest.items():
+        if source not in used and _part(name) in parts and not _NOT_OF_A_MODEL.fullmatch(name):
+            yield name, source
+
+
+def _part(name: str) -> str:
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if first == "roi_heads" and rest else first
+
+
+def _why_missing(layer: str, weights: Weights) -> str:
+    if layer in weights.unreadable:
+        return f"is {weights.unreadable[layer]} in the file, and no plain tensor but quantised, sparse or an object"
+    return "is missing"
+
+
+def _explain(
+    report: LoadReport,
+    problems: Mapping[str, str],
+    weights: Weights,
+    targets: Mapping[str, torch.Tensor],
+    require: Required,
+) -> str:
+    what = "the whole model" if require == "model" else "the backbone"
+    shapes = {mismatch.name for mismatch in report.mismatched} & set(problems)
+    beyond = [why for why in problems.values() if why.endswith(_NOT_IN_MODEL)]
+    counts = [f"{len(report.missing)} missing", f"{len(shapes)} of another shape"]
+    counts += [f"{len(beyond)} of the file that the model has not"] if beyond else []
+    plain, advice = _compare_architectures(weights, targets)
+    lines = [
+        f"{report.path} (format {report.format}) does not fill {what}; nothing was loaded.",
+        *plain,
+        f"{len(report.loaded)} tensors fit; {', '.join(counts)}:",
+        *(f"  {stage}: {some([problems[n] for n in names], shown=2)}" for stage, names in by_stage(problems).items()),
+        *_reasons(report, weights, targets),
+        *(advice if set(by_stage(problems)) - {OTHER_LAYERS} else []),
+        *([f"Of the networks in the file, that at {weights.location}; {weights.choice}."] if weights.choice else []),
+    ]
+    if require == "model":
+        lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")
+    else:
+        lines.append("To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True")
+    return "\n".join(lines)
+
+
+def _reasons(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> list[str]:
+    if not weights.is_resnet:
+        return reasons.of_path(report.path)
+    in_file = {layer: tuple(weights.tensors[name].shape) for layer, name in weights.backbone.items()}
+    in_model = {layer: tuple(targets[name].shape) for name, layer in backbone_names(targets).items()}
+    shown = reasons.of_names(set(weights.backbone.values()) & set(report.unused))
+    return [*shown, *reasons.of_layers(in_file, in_model), *reasons.of_path(report.path)]
+
+
+def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Return what is wrong in a word, where the networks differ, and how file and model could come together."""
+    layers = backbone_names(targets)
+    model = {layer: targets[name] for name, layer in layers.items()}
+    if not weights.is_resnet or "res2.0.conv1.weight" not in model:
+        return [], []
+    in_file = weights.architecture
+    in_model = describe(model, in_file.stem, in_file.downsample)
+    if in_model.stem != in_file.stem:
+        in_model = in_model._replace(downsample=None)  # pools have no tensors: what is not told stays unknown
+    if in_file == in_model:
+        return [], [f"File and model have the same architecture: {in_file}."]
+    here = in_model.config()
+    fitting = [f"{key} {value}" for key, value in in_file.config().items() if here.get(key) != value]
+    keys = f"Config keys that would fit the file: {'  '.join(fitting) or 'none known'}"
+    both = [f"The file has {in_file}.", f"The model has {in_model}."]
+    if in_file.name == in_model.name or not weights.is_whole:
+        return [], [*both, keys]
+    return [f"The file holds a {in_file.name}, the config builds a {in_model.name}.", keys], both

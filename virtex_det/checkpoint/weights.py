@@ -1,0 +1,74 @@
+"""What is known of a weights file once its network is found: the value that passes from reading to a model."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from virtex_det.checkpoint.architecture import Architecture, describe
+from virtex_det.checkpoint.backbones import backbone_names
+from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Format
+from virtex_det.checkpoint.networks import TOP_LEVEL
+
+Required = Literal["backbone", "model"]  # what of a model has to be filled
+_STAGES = ("res2", "res3", "res4", "res5")
+_COUNTER = ".num_batches_tracked"
+
+
+class Weights(NamedTuple):
+    """The tensors of a file and where a model's are among them."""
+
+    format: Format
+    tensors: dict[str, torch.Tensor]  # by their names in the file
+    backbone: dict[str, str]  # canonical name -> name in the file
+    rest: dict[str, str]  # name in a Detectron2 model -> name in the file
+    repeated: dict[str, tuple[str, ...]] = {}  # canonical name -> names in the file, more than one
+    unreadable: dict[str, str] = {}  # canonical name -> name of what is no plain tensor
+    location: str = TOP_LEVEL  # keys and prefix in the file
+    choice: str = ""  # what else was there, and why this was taken
+    assumed: str = ""  # of the network, what nothing tells
+    is_resnet: bool = True
+
+    def sources(self, names: Iterable[str]) -> dict[str, str]:
+        """Return for each of a model's tensors that the file has one for, its name in the file.
+
+        A file with all of a model's own names is taken by these. Otherwise the backbone is taken by what its layers
+        are, wherever the model has them.
+        """
+        names = list(names)
+        layers = backbone_names(names)
+        if all(name in self.rest for name in layers if not name.endswith(_COUNTER)):
+            return {name: self.rest[name] for name in names if name in self.rest}
+        found = {}
+        for name in names:
+            source = self.backbone.get(layers[name]) if name in layers else self.rest.get(name)
+            if source is not None:
+                found[name] = source
+        return found
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network that the tensors belong to."""
+        backbone = {canonical: self.tensors[name] for canonical, name in self.backbone.items()}
+        return describe(backbone, self.format.stem, self.format.downsample)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a ResNet has its stem and every stage, from the first block on and without a gap."""
+        blocks: dict[str, set[int]] = {stage: set() for stage in _STAGES}
+        for canonical in self.backbone:
+            if match := re.match(r"(res\d)\.(\d+)\.", canonical):
+                blocks[match[1]].add(int(match[2]))
+        return "stem.conv1.weight" in self.backbone and all(
+            found and found == set(range(len(found))) for found in blocks.values()
+        )
+
+
+def own_weights(content: Any) -> Weights:
+    """Return the model in a run's own checkpoint; its tensors have the model's own names."""
+    model = content.get("model") if isinstance(content, Mapping) else None
+    named = model.items() if isinstance(model, Mapping) else ()
+    tensors = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
+    backbone = {canonical: name for name, canonical in backbone_names(tensors).items()}
+    return Weights(OWN_CHECKPOINT, tensors, backbone, {name: name for name in tensors}, location="model.")
