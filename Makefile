@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 # The stamp carries a checksum of what decides the install, so a change of it installs again.
-STAMP := $(VENV)/.installed-$(shell cat setup.py pyproject.toml Makefile tools/install_detectron2.py | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(shell cat setup.py pyproject.toml Makefile virtex_det/cli/install_detectron2.py | cksum | cut -d' ' -f1)
 
 .PHONY: help setup demo test lint clean
 

@@ -89,6 +89,8 @@ setup(
     description="Caption-pretrained ResNets in Detectron2: pretrain, load, fine-tune, evaluate",
     license="Apache-2.0",
     packages=find_packages(include=["virtex_det", "virtex_det.*"]),
+    py_modules=["virtex_det_commands"],
+    entry_points={"console_scripts": ["virtex-det = virtex_det_commands:main"]},
     package_data={"virtex_det": ["**/*.yaml", "**/*.j2"]},
     python_requires=">=3.10,<3.13",
     install_requires=INSTALL_REQUIRES,

@@ -1,57 +1,8 @@
 #!/usr/bin/env python3
-"""Divide captions into the clusters that TP_Cluster predicts: k-means over their vectors, of a BERT or TF-IDF.
+"""Divide captions into clusters; the same as ``virtex-det data clusters``."""
 
-python tools/build_clusters.py --dataset coco_2017_train_captions --bert google-bert/bert-base-uncased \\
-    --size 5000 --output vocab/coco_clusters_5k.json
-"""
-
-import argparse
-from collections.abc import Sequence
-from typing import Any
-
-import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
-
-# isort: split
-import torch
-
-from virtex_det.data.clusters import check_numbers, cluster, tf_idf
-from virtex_det.data.datasets import load_dataset
-from virtex_det.data.wordpiece import WordPieceTokenizer
+from virtex_det.cli.clusters import main
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.modeling.textual.bert import BertTextEncoder, sentence_vectors
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Cluster the captions that the command line names."""
-    options = _parser().parse_args(arguments)
-    images = [image for name in options.dataset for image in load_dataset(name)]
-    captions = sorted({caption for image in images for caption in image.get("captions", [])})
-    check_numbers(len(captions), options.size, options.seed)
-    vectors, made_of = (
-        (_bert_vectors(captions, options), options.bert) if options.bert else (tf_idf(captions), "tf-idf")
-    )
-    clusters = cluster(captions, vectors, options.size, options.seed, made_of)
-    clusters.write(options.output)
-    print(f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}")
-
-
-def _bert_vectors(captions: list[str], options: argparse.Namespace) -> Any:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = BertTextEncoder(options.bert).to(device)
-    return sentence_vectors(captions, WordPieceTokenizer(options.bert), encoder, device=device)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
-    parser.add_argument(
-        "--bert", default="", metavar="PATH", help="folder or hub name; without one: TF-IDF of the words"
-    )
-    parser.add_argument("--size", type=int, default=5000, metavar="K", help="clusters (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

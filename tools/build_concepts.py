@@ -1,59 +1,8 @@
 #!/usr/bin/env python3
-"""Choose the concepts that ICMLM masks and TP_Postag predicts: frequent nouns, adjectives and verbs of captions.
+"""Choose the words that ICMLM masks; the same as ``virtex-det data concepts``."""
 
-python tools/build_concepts.py --dataset coco_2017_train_captions --tokenizer vocab/coco_10k.model \\
-    --size 5000 --output vocab/coco_concepts_5k.json
-"""
-
-import argparse
-from collections.abc import Sequence
-
-from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
-from virtex_det.data.datasets import load_dataset
-from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.cli.concepts import main
 from virtex_det.engine import with_one_screen_errors
-
-SHOWN = 12
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Build the concept set that the command line describes."""
-    options = _parser().parse_args(arguments)
-    tokenizer = read_tokenizer(options.tokenizer)
-    sha256 = tokenizer_sha256(options.tokenizer)
-    images = [image for name in options.dataset for image in load_dataset(name)]
-    captions = [caption for image in images for caption in image.get("captions", [])]
-    concepts = build_concepts(captions, tokenizer, sha256, options.parts_of_speech, options.size)
-    concepts.write(options.output)
-    print(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")
-    for part in options.parts_of_speech:
-        _print_part(concepts, part)
-    if len(concepts.concepts) < options.size:
-        print(f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for")
-
-
-def _print_part(concepts: ConceptSet, part: str) -> None:
-    found = [concept for concept in concepts.concepts if concept.part_of_speech == part]
-    most_frequent = ", ".join(f"{concept.word} {concept.count}" for concept in found[:SHOWN])
-    print(f"{part:10} {len(found):6}  {most_frequent}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
-    parser.add_argument(
-        "--tokenizer",
-        required=True,
-        metavar="PATH",
-        help="the run's: a SentencePiece model, or a BERT (folder or hub name)",
-    )
-    parser.add_argument("--size", type=int, default=5000, metavar="K", help="concepts (default: %(default)s)")
-    parser.add_argument(
-        "--parts-of-speech", nargs="+", default=PARTS_OF_SPEECH, choices=PARTS_OF_SPEECH, help="(default: all three)"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

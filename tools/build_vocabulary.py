@@ -1,40 +1,8 @@
 #!/usr/bin/env python3
-"""Make the SentencePiece vocabulary that caption pretraining reads, from the captions of registered datasets.
+"""Make a vocabulary from captions; the same as ``virtex-det data vocabulary``."""
 
-python tools/build_vocabulary.py --dataset coco_2017_train_captions --vocab-size 10000 --output vocab/coco_10k.model
-python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 8000 --output my_data/vocabulary.model
-"""
-
-import argparse
-from collections.abc import Sequence
-
-from virtex_det.data import train_tokenizer
-from virtex_det.data.datasets import load_dataset
+from virtex_det.cli.vocabulary import main
 from virtex_det.engine import with_one_screen_errors
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the vocabulary that the command line names."""
-    options = _parser().parse_args(arguments)
-    examples = [example for name in options.dataset for example in load_dataset(name)]
-    captions = [caption for example in examples for caption in example.get("captions", [])]
-    train_tokenizer(captions, options.output, options.vocab_size)
-    print(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dataset",
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help="datasets with captions; captions:FILE.json:IMAGE_FOLDER, pairs:FOLDER, pairs:FILE.jsonl, shards:PATTERN",
-    )
-    parser.add_argument("--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)")
-    parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

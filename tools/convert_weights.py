@@ -1,40 +1,8 @@
 #!/usr/bin/env python3
-"""Write weights of any known family as stock Detectron2, safetensors, torchvision or VirTex read them.
+"""Write weights in the form that other code reads; the same as ``virtex-det convert``."""
 
-python tools/convert_weights.py bicaptioning_R_50_L1_H2048.pth virtex.pkl
-python tools/convert_weights.py RN50.pt clip.safetensors
-python tools/convert_weights.py model_final.pth torchvision.pth --to torchvision
-python tools/convert_weights.py model_final.pth virtex.pth --to virtex
-"""
-
-import argparse
-from collections.abc import Sequence
-from typing import get_args
-
-from virtex_det.checkpoint import convert
-from virtex_det.checkpoint.conversion import Naming
+from virtex_det.cli.convert import main
 from virtex_det.engine import with_one_screen_errors
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert the file that the command line names."""
-    options = _parser().parse_args(arguments)
-    report = convert(options.source, options.target, family=options.format, prefix=options.prefix, to=options.to)
-    print(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
-    print(report.table())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SRC", help="weights file, URL, or virtex://NAME")
-    parser.add_argument("target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors")
-    parser.add_argument("--format", default="", metavar="NAME", help="family of SRC (default: recognised by content)")
-    parser.add_argument("--prefix", default="", help="where the network begins in SRC, if it has several")
-    parser.add_argument(
-        "--to", choices=get_args(Naming), default="detectron2", help="whose names (default: %(default)s)"
-    )
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

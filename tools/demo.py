@@ -1,28 +1,8 @@
 #!/usr/bin/env python3
-"""Captions in, AP out, on built-in data: about twelve minutes on two cores.
+"""Captions in, AP out, on built-in data; the same as ``virtex-det demo``."""
 
-Started again after an interruption, it goes on from where it was.
-"""
-
-import argparse
-import dataclasses
-
+from virtex_det.cli.demo import main
 from virtex_det.engine import with_one_screen_errors
-from virtex_det.experiments.demo import FULL, QUICK, run_demo
-
-
-def main() -> None:
-    """Parse the command line and run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under two minutes; shows only that all parts run")
-    parser.add_argument("--output", help="folder for data, runs and page (default: output/demo or output/demo_quick)")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of the fine-tunes (default: 0 1)")
-    args = parser.parse_args()
-    folder = args.output or ("output/demo_quick" if args.quick else "output/demo")
-    size = QUICK if args.quick else FULL
-    size = dataclasses.replace(size, seeds=tuple(args.seeds or size.seeds))
-    with_one_screen_errors(run_demo, folder, size)
-
 
 if __name__ == "__main__":
-    main()
+    with_one_screen_errors(main)

@@ -1,52 +1,8 @@
 #!/usr/bin/env python3
-"""Write the built-in data: images of coloured shapes with masks, boxes and captions, in COCO's format.
+"""Write the built-in data: shapes, masks, captions; the same as ``virtex-det data scenes``."""
 
-Narratives, the captions as spoken while a pointer moves over the image, come in the format of Localized Narratives.
-
-python tools/generate_scenes.py
-python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 --unlabelled 10000 --image-size 128
-"""
-
-import argparse
-import logging
-from collections.abc import Sequence
-from pathlib import Path
-
-from virtex_det.data.datasets import datasets_root, generate_scenes
+from virtex_det.cli.scenes import main
 from virtex_det.engine import with_one_screen_errors
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Generate scenes as the command line says."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    generate_scenes(
-        options.output,
-        num_train=options.train,
-        num_val=options.val,
-        num_unlabelled=options.unlabelled,
-        image_size=options.image_size,
-        captions_per_image=options.captions,
-        seed=options.seed,
-        num_workers=options.workers,
-        overwrite=options.overwrite,
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = datasets_root() / "scenes"
-    parser.add_argument("--output", type=Path, default=default, help=f"folder to write (default: {default})")
-    parser.add_argument("--train", type=int, default=300, help="labelled training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=200, help="labelled validation images (default: %(default)s)")
-    parser.add_argument("--unlabelled", type=int, default=3000, help="images with captions only (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=96, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--captions", type=int, default=5, help="captions of each image (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace scenes with other settings")
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

@@ -1,85 +1,8 @@
 #!/usr/bin/env python3
-"""Show what a part of a data set holds, and write which images it takes.
+"""Show a part of a data set, and write which images it takes; the same as ``virtex-det data subset``."""
 
-    python tools/subset.py --dataset coco_2017_train --fraction 0.1 --seed 0
-    python tools/subset.py --dataset lvis_v1_train --fraction 0.05 --stratified --output lvis_5.json
-    python tools/subset.py --dataset coco_2017_train --fraction 0.1 --seed 1 --split COCO_supervision.txt \\
-        --output coco_10_1.json
-    python tools/subset.py --dataset coco_2017_train --fraction 0.01 0.1 --seed 0 1 2 \\
-        --format unbiased-teacher --output COCO_supervision.txt
-
-DATASETS.SUBSET_FILE takes each of the three forms. docs/low_data.md has the rules.
-"""
-
-import argparse
-from collections.abc import Sequence
-
-import virtex_det  # noqa: F401  (says what is missing, where Detectron2 is)
-
-# isort: split
-from detectron2.config import CfgNode
-
-from virtex_det import get_cfg
-from virtex_det.data.datasets import load_dataset, make_manifest
-from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
-from virtex_det.data.training_set import choose_images, describe_part, part_in
+from virtex_det.cli.subset import main
 from virtex_det.engine import with_one_screen_errors
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Show or write the part that the command line describes."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.split and not options.fraction and (stated := part_of(options.split)):
-        parts = [stated]
-    else:
-        parts = [
-            Part(fraction, seed, options.stratified) for fraction in options.fraction or [1.0] for seed in options.seed
-        ]
-    if options.format == "unbiased-teacher":
-        _write_index_file(parser, options, parts)
-    elif len(parts) > 1:
-        parser.error(f"{options.format} holds one part, and these are {len(parts)}")
-    else:
-        _show_and_write(options, _config(options, parts[0]))
-
-
-def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
-    chosen = choose_images(cfg)
-    manifest = make_manifest(chosen, part_in(cfg))
-    print(describe_part(chosen))
-    print(f"sha256 {manifest.sha256}")
-    if options.output:
-        manifest.write(options.output) if options.format == "manifest" else write_ids(options.output, manifest)
-        print(f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it")
-
-
-def _write_index_file(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]) -> None:
-    if options.split or not options.output:
-        parser.error("unbiased-teacher is written of a fraction, not of --split, and needs --output")
-    write_index_file(options.output, {name: load_dataset(name) for name in options.dataset}, parts)
-    print(f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it")
-
-
-def _config(options: argparse.Namespace, part: Part) -> CfgNode:
-    cfg = get_cfg()
-    cfg.DATASETS.TRAIN = tuple(options.dataset)
-    cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED = part
-    cfg.DATASETS.SUBSET_FILE = options.split
-    return cfg
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="registered, as in DATASETS.TRAIN")
-    parser.add_argument("--fraction", nargs="+", type=float, metavar="F", help="of the images (default: all)")
-    parser.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="which part (default: 0)")
-    parser.add_argument("--stratified", action="store_true", help="take of each category its share")
-    parser.add_argument("--split", default="", metavar="FILE", help="a split file to show, or to write in another form")
-    parser.add_argument("--format", choices=("manifest", "ids", "unbiased-teacher"), default="manifest")
-    parser.add_argument("--output", metavar="FILE", help="write it; without, it is only shown")
-    return parser
-
 
 if __name__ == "__main__":
     with_one_screen_errors(main)

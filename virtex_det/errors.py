@@ -2,17 +2,20 @@
 
 import re
 
+from virtex_det_commands import as_called
+
 _FROM_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback ")
 
 
 class UserError(Exception):
     """A mistake in a path, a config, a dataset or a weights file.
 
-    The message says what was found, what was expected and what to do, on one screen.
+    The message says what was found, what was expected and what to do, on one screen; as text it names the commands as
+    this process was started, ``python tools/train_net.py`` or ``virtex-det train``.
     """
 
     def __str__(self) -> str:
-        message = super().__str__()
+        message = as_called(super().__str__())
         if not _FROM_A_WORKER.match(message):
             return message
         # A data loader's worker process hands its errors over with the traceback written into the message.

@@ -3,13 +3,16 @@
 import sys
 from types import TracebackType
 
-_INSTALLER = "python tools/install_detectron2.py"
+from virtex_det_commands import as_called
+
+_TORCH = "pip install torch torchvision (the build that fits your GPU: pytorch.org)"
 _COMMANDS = {
-    "detectron2": _INSTALLER,
-    "torch": _INSTALLER,
-    "torchvision": _INSTALLER,
+    "detectron2": "python tools/install_detectron2.py",
+    "torch": _TORCH,
+    "torchvision": _TORCH,
     "pkg_resources": "pip install 'setuptools<81'",
 }
+_OURS = "pip install -e . (in a clone of virtex_det), or pip install virtex_det-*.whl"
 _NAMES = {"detectron2": "Detectron2", "torch": "PyTorch"}
 
 
@@ -28,7 +31,7 @@ def explain_missing(error: ModuleNotFoundError) -> ImportError:
     if not name or "." in name or name == "virtex_det":
         return error
     sys.excepthook = _show
-    command = _COMMANDS.get(name, "pip install -e . (in the folder of virtex_det)")
+    command = as_called(_COMMANDS.get(name, _OURS))
     needed = _NAMES.get(name, name)
     return MissingPackage(
         f"virtex_det needs {needed}, which cannot be imported here ({error}); install it with: {command}"

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from virtex_det_commands import PROGRAM
+
 # What a user, a shell, Slurm before it preempts, and a terminal that closes send.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _SAME = 1.0  # seconds within which a second signal repeats the first: a launcher passes on what a terminal sent to all
@@ -158,9 +160,11 @@ def serve_parent(parent: int, *_: object) -> None:
 
 def command(*more: str) -> str:
     """Return the command line of this process, with further words where they are not there yet."""
-    launcher = "torchrun ..." if "TORCHELASTIC_RUN_ID" in os.environ else "python"
     script, *words = sys.argv
-    return f"{launcher} {shlex.join([script, *(word for word in more if word not in words), *words])}"
+    is_script = not script.startswith(f"{PROGRAM} ")
+    launcher = ["torchrun ..."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"] if is_script else []
+    words = [word for word in more if word not in words] + words
+    return " ".join([*launcher, shlex.quote(script) if is_script else script, shlex.join(words)])
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -104,7 +104,7 @@ def test_a_file_cut_short_is_an_error_that_says_how_to_build_one(concepts, tmp_p
     path = tmp_path / "concepts.json"
     concepts.write(path)
     path.write_text(path.read_text()[:200])
-    with pytest.raises(UserError, match=r"only a part of one(?s:.*)tools/build_concepts\.py"):
+    with pytest.raises(UserError, match=r"only a part of one(?s:.*)virtex-det data concepts"):
         ConceptSet.read(path)
 
 

@@ -90,7 +90,7 @@ def test_a_missing_or_broken_file_is_an_error_that_says_how_to_make_one(tmp_path
     path = tmp_path / "t.model"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"t\.model(?s:.*)tools/build_vocabulary\.py"):
+    with pytest.raises(UserError, match=r"t\.model(?s:.*)virtex-det data vocabulary"):
         SentencePieceTokenizer(path)
 
 

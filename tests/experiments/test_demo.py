@@ -45,7 +45,7 @@ def test_the_full_demo_is_what_the_readme_shows(tmp_path):
 
 def test_scenes_and_vocabulary_lie_in_the_demos_folder(tmp_path):
     generate, vocabulary = preparation(tmp_path, SIZE)
-    assert generate[0] == "tools/generate_scenes.py" and "--val=2" in generate
+    assert generate[0] == "generate_scenes" and "--val=2" in generate
     assert str(tmp_path / "datasets" / "scenes") in generate
     assert vocabulary[-1] == str(tmp_path / "vocabulary.model")
 

@@ -153,7 +153,7 @@ def test_nothing_begins_when_one_start_cannot(tmp_path):
 def test_the_commands_of_a_row_repeat_it_from_pretraining_on(matrix):
     lines = matrix.commands()["VirTex, again, 10 % of the labels"]
     assert len(lines) == 4 and all(
-        line.startswith("python tools/train_net.py --resume --config-file configs/") for line in lines
+        line.startswith("virtex-det train --resume --config-file configs/") for line in lines
     )
     assert "configs/pretrain/scenes_bicaptioning.yaml" in lines[0] and "configs/detectron2/scenes_segm.yaml" in lines[1]
     assert len(matrix.commands()["random init, 100 % of the labels"]) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import virtex_det_commands
 from tests.experiments.fake_runs import FINISH, fake_run
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.errors import UserError
@@ -24,15 +25,13 @@ def finish(run: Run, make_record, **fields) -> None:
 
 def test_the_command_is_what_a_user_would_type(tmp_path):
     command = make_run(tmp_path / "run", "SEED", "3").command()
-    assert command[0] == sys.executable and command[1].endswith("tools/train_net.py")
-    assert command[2:] == ["--resume", "--config-file", "some_config.yaml", "SEED", "3"] + [
-        "OUTPUT_DIR",
-        str(tmp_path / "run"),
-    ]
+    assert command[:3] == [sys.executable, virtex_det_commands.__file__, "train"]
+    assert command[3:7] == ["--resume", "--config-file", "some_config.yaml", "SEED"]
+    assert command[7:] == ["3", "OUTPUT_DIR", str(tmp_path / "run")]
 
 
 def test_several_gpus_are_a_process_each(tmp_path):
-    assert make_run(tmp_path).command(gpus=8)[2:4] == ["--num-gpus", "8"]
+    assert make_run(tmp_path).command(gpus=8)[3:5] == ["--num-gpus", "8"]
 
 
 def test_an_evaluated_run_is_complete_with_weights_and_the_record_of_its_last_iteration(tmp_path, make_record):

@@ -58,7 +58,7 @@ def test_what_is_no_address_is_one_screen(url):
 def test_offline_an_address_says_how_to_fetch_it_elsewhere(server, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     url = f"{server.url}/weights.pth"
-    with pytest.raises(UserError, match="python tools/model_zoo.py download") as caught:
+    with pytest.raises(UserError, match="virtex-det zoo download") as caught:
         local_path(url)
     assert url in str(caught.value) and not server.requests
 

@@ -31,6 +31,7 @@ from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import VisibleText
 from virtex_det.utils import sweep, write_atomically
+from virtex_det_commands import as_called
 
 _visible_text = VisibleText()
 
@@ -41,8 +42,8 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
     Args:
         description: what ``-h`` says before the arguments; after them it names the main keys of a config.
     """
-    parser = default_argument_parser(key_help())
-    parser.description = description
+    parser = default_argument_parser(as_called(key_help()))
+    parser.description = as_called(description or "")
     return parser
 
 

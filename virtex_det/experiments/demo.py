@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
 from virtex_det.experiments import Matrix, Pretraining, report
 from virtex_det.experiments.local import LocalLauncher
-from virtex_det.experiments.runs import ROOT, train_all
+from virtex_det.experiments.runs import train_all
 from virtex_det.utils import write_atomically
+from virtex_det_commands import as_called, own_command
 
 PRETRAIN_CONFIG = packaged_config("pretrain/scenes_bicaptioning.yaml")
 FINETUNE_CONFIG = packaged_config("detectron2/scenes_segm.yaml")
@@ -115,11 +115,11 @@ def demo_matrix(folder: Path, size: DemoSize) -> Matrix:
 
 
 def preparation(folder: Path, size: DemoSize) -> tuple[list[str], list[str]]:
-    """Return the commands that make the scenes and the vocabulary, after ``python``."""
+    """Return the commands that make the scenes and the vocabulary: of each its script, and its arguments."""
     counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
     scenes = ["--output", str(folder / "datasets" / "scenes"), *(f"--{part}={n}" for part, n in counts.items())]
     captions = ["--dataset", "scenes_unlabelled_captions", "--vocab-size", "130", "--output", str(_vocabulary(folder))]
-    return ["tools/generate_scenes.py", *scenes], ["tools/build_vocabulary.py", *captions]
+    return ["generate_scenes", *scenes], ["build_vocabulary", *captions]
 
 
 def _schedule(iterations: int) -> dict[str, int]:
@@ -145,7 +145,8 @@ def _announce(step: int, title: str) -> None:
 
 
 def _shell(command: list[str]) -> str:
-    return shlex.join(["python", *command])
+    script, *arguments = command
+    return as_called(f"python tools/{script}.py {shlex.join(arguments)}")
 
 
 def _export(datasets: Path) -> str:
@@ -153,6 +154,6 @@ def _export(datasets: Path) -> str:
 
 
 def _call(command: list[str]) -> None:
-    tool, *arguments = command
-    if subprocess.run([sys.executable, str(ROOT / tool), *arguments]).returncode != 0:
-        raise UserError(f"{tool} failed; its own message stands above.")
+    script, *arguments = command
+    if subprocess.run(own_command(script, *arguments)).returncode != 0:
+        raise UserError(f"tools/{script}.py failed; its own message stands above.")

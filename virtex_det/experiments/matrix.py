@@ -15,12 +15,14 @@ from detectron2.data import MetadataCatalog
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.rows import share
+from virtex_det.config.files import CONFIGS
 from virtex_det.config.roles import OF_MATRIX
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
-from virtex_det.experiments.runs import ROOT, Launcher, Run, is_complete, train_all
+from virtex_det.experiments.runs import Launcher, Run, is_complete, train_all
 from virtex_det.protocols.card import protocol_card
+from virtex_det_commands import as_called
 
 _LONGEST = 200  # bytes of the names of a start and a protocol
 
@@ -263,7 +265,8 @@ def _existing(dataset: str, what: str) -> Path | None:
 
 
 def _command_line(run: Run) -> str:
-    return shlex.join(["python", *(word.removeprefix(f"{ROOT}/") for word in run.arguments())])
+    words = [word.removeprefix(f"{CONFIGS.parent}/") for word in run.arguments()]
+    return as_called(f"python tools/train_net.py {shlex.join(words)}")
 
 
 def _words(options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
 from virtex_det.engine.lock import LOCKED
 from virtex_det.errors import UserError
+from virtex_det_commands import own_command
 
-ROOT = Path(__file__).resolve().parents[2]
 LOG = "stdout.txt"
 RECORDS = "results.jsonl"
 _LOG_END = 4096  # bytes of a log that are searched for what its run does
@@ -52,14 +52,13 @@ class Run:
     after: "Run | None" = None
 
     def arguments(self) -> list[str]:
-        """Return what a user would type after ``python``; ``--resume`` starts afresh where there is nothing yet."""
-        options = [*self.options, "OUTPUT_DIR", str(self.folder)]
-        return ["tools/train_net.py", "--resume", "--config-file", str(self.config), *options]
+        """Return the arguments of the training; ``--resume`` starts afresh where there is nothing yet."""
+        return ["--resume", "--config-file", str(self.config), *self.options, "OUTPUT_DIR", str(self.folder)]
 
     def command(self, gpus: int = 1) -> list[str]:
         """Return the command line with this Python, and with a process per GPU where there are several."""
-        tool, *arguments = self.arguments()
-        return [sys.executable, str(ROOT / tool), *(("--num-gpus", str(gpus)) if gpus > 1 else ()), *arguments]
+        processes = ("--num-gpus", str(gpus)) if gpus > 1 else ()
+        return own_command("train_net", *processes, *self.arguments())
 
     def done_iterations(self) -> int:
         """Return the last iteration that the run has logged."""

@@ -82,7 +82,7 @@ def test_the_standard_datasets_are_checked_too(name):
 def test_missing_scenes_say_how_to_make_them():
     MetadataCatalog.pop(NAME, None)
     register_coco_captions(NAME, "nowhere/captions.json", "nowhere", made_by="python tools/generate_scenes.py")
-    with pytest.raises(UserError, match="Make it with: python tools/generate_scenes.py"):
+    with pytest.raises(UserError, match="Make it with: virtex-det data scenes"):
         check_datasets([NAME])
 
 

@@ -71,7 +71,7 @@ def test_the_number_of_tags_is_read_from_where_the_mapper_has_them(build, tmp_pa
 
 
 def test_without_a_file_the_error_says_how_to_build_one(build):
-    with pytest.raises(UserError, match="tools/build_concepts.py"):
+    with pytest.raises(UserError, match="virtex-det data concepts"):
         build("TagPredictionModel")
 
 

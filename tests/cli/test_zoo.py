@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import pickle
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from virtex_det.cli.zoo import main
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import catalog
 
@@ -18,10 +18,7 @@ NAME = "redcaps"
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch, capsys):
-    """Runs the tool's main in this process and returns what it prints; the mirror has one file."""
-    spec = importlib.util.spec_from_file_location("model_zoo_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Runs the command in this process and returns what it prints; the mirror has one file."""
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / f"{NAME}.pth").write_bytes(WEIGHTS)
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
@@ -29,7 +26,7 @@ def tool(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
 
     def run(*arguments):
-        module.main(arguments)
+        main(arguments)
         return capsys.readouterr().out
 
     return run

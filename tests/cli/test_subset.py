@@ -1,11 +1,11 @@
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from virtex_det.cli.subset import main
 from virtex_det.data.datasets import load_dataset, take_fraction
 
 TOOL = Path(__file__).parents[2] / "tools" / "subset.py"
@@ -13,10 +13,10 @@ TOOL = Path(__file__).parents[2] / "tools" / "subset.py"
 
 @pytest.fixture
 def run(scenes, capsys):
-    """Runs the tool on the small scenes; returns what it printed."""
+    """Runs the command on the small scenes; returns what it printed."""
 
     def run(*words):
-        runpy.run_path(str(TOOL))["main"](["--dataset", "scenes_train", *map(str, words)])
+        main(["--dataset", "scenes_train", *map(str, words)])
         return capsys.readouterr().out
 
     return run

@@ -1,10 +1,10 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from virtex_det.cli.probe import main
 from virtex_det.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
 @pytest.mark.parametrize("option", ["--folds=1", "--folds=x", "--costs=a,b", "--costs=-1", "--costs=nan", "--costs="])
 def test_costs_and_folds_are_refused_before_anything_is_read(option, capsys):
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "tools" / "probe.py"))["parse"](["voc07", option])
+        main(["voc07", option])
     assert stopped.value.code == 2
     assert "is no whole number of 2 or more" in (said := capsys.readouterr().err) or "such as 0.1,1" in said
 

@@ -1,5 +1,4 @@
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from virtex_det.cli.caption import main
 from virtex_det.engine import Trainer
 
 TOOL = Path(__file__).parents[2] / "tools" / "caption.py"
@@ -53,7 +53,6 @@ def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, c
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "run" / "model_final.pth")
-    main = runpy.run_path(str(TOOL))["main"]
     main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "out"), str(scenes / "val")])
     assert "4 captioned, 0 skipped" in capsys.readouterr().out
 
@@ -61,5 +60,5 @@ def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, c
 @pytest.mark.parametrize("size", ["0", "x"])
 def test_a_batch_that_is_no_number_of_images_is_said_to_be_so(size, capsys):
     with pytest.raises(SystemExit):
-        runpy.run_path(str(TOOL))["main"](["--run", "output", "photo.jpg", "--batch-size", size])
+        main(["--run", "output", "photo.jpg", "--batch-size", size])
     assert f"'{size}' is no whole number of 1 or more" in capsys.readouterr().err

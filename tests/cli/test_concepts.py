@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_bert import make_bert
+from virtex_det.cli.concepts import main
 from virtex_det.data.concepts import ConceptSet
 from virtex_det.data.wordpiece import tokenizer_sha256
 from virtex_det.errors import UserError
@@ -20,7 +20,7 @@ def arguments(scenes, tmp_path):
 
 
 def build(*arguments):
-    runpy.run_path(str(TOOL))["main"](list(map(str, arguments)))
+    main(list(map(str, arguments)))
 
 
 def test_concepts_of_several_datasets_are_written_and_shown(arguments, vocabulary, tmp_path, capsys):

@@ -1,25 +1,17 @@
-import runpy
-from pathlib import Path
-
 import pytest
 
+from virtex_det.cli.scenes import main
 from virtex_det.errors import UserError
 
-TOOL = Path(__file__).parents[2] / "tools" / "generate_scenes.py"
 SMALL = ["--train", "2", "--val", "1", "--unlabelled", "0", "--image-size", "48", "--workers", "1"]
 
 
-@pytest.fixture(scope="module")
-def main():
-    return runpy.run_path(str(TOOL))["main"]
-
-
-def test_it_writes_scenes_of_the_size_and_number_asked_for(main, tmp_path):
+def test_it_writes_scenes_of_the_size_and_number_asked_for(tmp_path):
     main(["--output", str(tmp_path / "scenes"), *SMALL])
     assert len(list((tmp_path / "scenes" / "train").iterdir())) == 2
 
 
-def test_scenes_with_other_settings_are_kept_unless_overwritten(main, tmp_path):
+def test_scenes_with_other_settings_are_kept_unless_overwritten(tmp_path):
     command = ["--output", str(tmp_path / "scenes"), *SMALL]
     main(command)
     with pytest.raises(UserError, match="other settings"):
@@ -27,7 +19,7 @@ def test_scenes_with_other_settings_are_kept_unless_overwritten(main, tmp_path):
     main([*command, "--seed", "1", "--overwrite"])
 
 
-def test_the_default_folder_lies_below_detectron2_datasets(main, monkeypatch, capsys):
+def test_the_default_folder_lies_below_detectron2_datasets(monkeypatch, capsys):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/some/folder")
     with pytest.raises(SystemExit):
         main(["--help"])

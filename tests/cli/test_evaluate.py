@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -7,23 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.detection.references import coco_reference, jitter, lvis_reference, random_content
+from virtex_det.cli.evaluate import main
 from virtex_det.data.datasets import datasets_root, register_builtin_datasets
 from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
 
-@pytest.fixture(scope="module")
-def main():
-    """The tool's main function: a process of its own needs seconds to start."""
-    specification = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
-    return tool.main
-
-
 @pytest.fixture
-def evaluate(main, tmp_path, monkeypatch):
+def evaluate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: main(list(map(str, arguments)))
 

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import read_comparison
+from virtex_det.cli import benchmark
 from virtex_det.errors import UserError
 from virtex_det.experiments.matrix_file import read_matrix
 
@@ -49,10 +49,7 @@ def done(matrix, make_record) -> Path:
 
 
 def main(*words: object) -> None:
-    spec = importlib.util.spec_from_file_location("benchmark_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main([str(word) for word in words])
+    benchmark.main([str(word) for word in words])
 
 
 @pytest.mark.parametrize(

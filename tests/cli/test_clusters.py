@@ -1,21 +1,17 @@
-import runpy
-from pathlib import Path
-
 import pytest
 
 from tests.tiny_bert import make_bert
+from virtex_det.cli.clusters import main
 from virtex_det.data.clusters import CaptionClusters
 from virtex_det.data.datasets import load_dataset
 from virtex_det.errors import UserError
-
-TOOL = Path(__file__).parents[2] / "tools" / "build_clusters.py"
 
 
 @pytest.fixture
 def build(scenes, tmp_path):
     def run(*arguments):
         where = ("--dataset", "scenes_train_captions", "--output", tmp_path / "clusters.json")
-        runpy.run_path(str(TOOL))["main"](list(map(str, [*where, *arguments])))
+        main(list(map(str, [*where, *arguments])))
         return CaptionClusters.read(tmp_path / "clusters.json")
 
     return run

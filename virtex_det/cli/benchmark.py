@@ -1,0 +1,186 @@
+"""Compare what detectors reach from several starts, with few labels and with many.
+
+python tools/benchmark.py run configs/benchmarks/scenes.yaml             do what is missing; started again, it goes on
+python tools/benchmark.py table configs/benchmarks/scenes.yaml           the records as a table
+python tools/benchmark.py plot configs/benchmarks/scenes.yaml --output curves.svg
+python tools/benchmark.py report configs/benchmarks/scenes.yaml --output page.html
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.conditions import costs
+from virtex_det.benchmark.page import save_figure, write_page
+from virtex_det.benchmark.plots import plot_fractions, plot_time
+from virtex_det.benchmark.rows import find_metrics
+from virtex_det.benchmark.tables import FORMATS, render_markdown
+from virtex_det.cli.parsers import command_parser
+from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
+from virtex_det.experiments.local import LocalLauncher
+from virtex_det.experiments.runs import Launcher
+from virtex_det.experiments.slurm import Resources, SlurmLauncher
+from virtex_det.protocols.page import PAGE, render
+from virtex_det.utils import write_atomically
+from virtex_det_commands import as_called
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(words)
+    options.command = as_called(f"python tools/benchmark.py {shlex.join(words)}")
+    options.action(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what is missing, then print the table."""
+    matrix = read_matrix(options.matrix)
+    if options.slurm:
+        resources = Resources(
+            partition=options.slurm_partition,
+            gpus=options.gpus_per_job,
+            cpus=options.cpus_per_job,
+            minutes=options.minutes,
+            memory_gb=options.memory_gb,
+            more=dict(options.slurm_option),
+        )
+        launcher: Launcher = SlurmLauncher(matrix.output / "slurm", resources, options.jobs)
+    else:
+        launcher = LocalLauncher(options.jobs, options.gpus_per_job)
+    comparison = run_matrix(matrix, launcher)
+    print(render_markdown(comparison, find_metrics(comparison)))
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print the table, or write the page."""
+    matrix = read_matrix(options.matrix)
+    comparison = _comparison(matrix, options)
+    metrics = find_metrics(comparison, options.metrics)
+    if options.write_records:
+        comparison.write_records(options.write_records)
+    if options.page:
+        commands = [as_called(f"python tools/benchmark.py run {options.matrix}"), options.command]
+        print("written:", *write_page(options.page, comparison, matrix.cards(), commands, metrics))
+    else:
+        print(FORMATS[options.format](comparison, metrics))
+
+
+def plot(options: argparse.Namespace) -> None:
+    """Draw curves."""
+    matrix = read_matrix(options.matrix)
+    comparison = _comparison(matrix, options)
+    metrics = find_metrics(comparison, options.metrics)
+    if options.against == "fraction":
+        figure = plot_fractions(comparison, metrics=metrics)
+    else:
+        known = {start: cost.pretraining for start, cost in costs(comparison).items() if cost.pretraining is not None}
+        figure = plot_time(comparison, metrics=metrics, pretraining=known if options.count_pretraining else None)
+    save_figure(figure, options.output)
+    print(f"written: {options.output}")
+
+
+def write_html(options: argparse.Namespace) -> None:
+    """Write the HTML page."""
+    report(read_matrix(options.matrix), options.output, mix=options.mix_protocols)
+    print(f"written: {options.output}")
+
+
+def protocols(options: argparse.Namespace) -> None:
+    """Write the page of the protocols."""
+    write_atomically(PAGE, render())
+    print(f"written: {PAGE}")
+
+
+def _comparison(matrix: Matrix, options: argparse.Namespace) -> Comparison:
+    if options.records:
+        return recorded(matrix, options.records, mix=options.mix_protocols, partial=options.partial)
+    return measured(matrix, mix=options.mix_protocols, partial=options.partial)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(__doc__)
+    actions = parser.add_subparsers(dest="name", required=True, metavar="run | table | plot | report | protocols")
+    for name, action in {"run": run, "table": table, "plot": plot, "report": write_html}.items():
+        command = actions.add_parser(name, help=action.__doc__, description=action.__doc__)
+        command.add_argument("matrix", metavar="MATRIX.yaml")
+        command.set_defaults(action=action)
+        if name != "run":
+            command.add_argument(
+                "--mix-protocols", action="store_true", help="compare several protocols; the tables say so"
+            )
+        if name in ("table", "plot"):
+            _add_records(command)
+    page = actions.add_parser("protocols", help=protocols.__doc__, description=protocols.__doc__)
+    page.set_defaults(action=protocols)
+    _add_run(actions.choices["run"])
+    _add_table(actions.choices["table"])
+    _add_plot(actions.choices["plot"])
+    actions.choices["report"].add_argument("--output", type=Path, required=True, metavar="PAGE.html")
+    return parser
+
+
+def _add_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs")
+    parser.add_argument("--partial", action="store_true", help="show what there is of an unfinished matrix")
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="TASK/NAME", help="such as bbox/AP50, segm/APs")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs", type=_at_least(0), default=0, metavar="N", help="at once; default: one per GPU or core; Slurm: all"
+    )
+    parser.add_argument(
+        "--gpus-per-job", type=_at_least(0), default=1, metavar="N", help="processes of a run, where there are GPUs"
+    )
+    slurm = parser.add_argument_group("on a cluster")
+    slurm.add_argument("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
+    slurm.add_argument("--slurm-partition", default="", metavar="NAME")
+    slurm.add_argument("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
+    slurm.add_argument("--memory-gb", type=_at_least(0), default=0, metavar="N")
+    slurm.add_argument(
+        "--minutes", type=_at_least(1), default=24 * 60, help="after which a job is queued again and goes on"
+    )
+    slurm.add_argument(
+        "--slurm-option",
+        nargs="+",
+        type=_key_and_value,
+        default=[],
+        metavar="KEY=VALUE",
+        help="of sbatch, such as account=me",
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
+def _key_and_value(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{word!r} is not of the form KEY=VALUE")
+    return key, value
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=FORMATS, default="markdown")
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="write a page, its curves beside it")
+    parser.add_argument(
+        "--write-records", type=Path, metavar="FILE.jsonl", help="keep the records of all runs in one file"
+    )
+
+
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf")
+    parser.add_argument("--against", choices=["fraction", "time"], default="fraction")
+    parser.add_argument(
+        "--count-pretraining", action="store_true", help="in the time, where its log lies beside the weights"
+    )

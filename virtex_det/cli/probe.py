@@ -1,0 +1,83 @@
+"""Measure what a backbone has learned, whoever trained it; its architecture is read from the weights.
+
+    python tools/probe.py voc07 MODEL.WEIGHTS virtex://bicaptioning_R_50_L1_H2048
+    python tools/probe.py imagenet --num-gpus 8 MODEL.WEIGHTS output/pretrain/model_final.pth OUTPUT_DIR output/linear
+    python tools/probe.py inaturalist --num-gpus 8 MODEL.WEIGHTS moco_v2_800ep_pretrain.pth.tar
+
+voc07: linear SVMs on frozen features. imagenet: a linear classifier on frozen features. inaturalist: fine-tuning of all
+layers. Without MODEL.WEIGHTS the backbone is random. Each has a config under configs/probes, which --config-file can
+replace, and leaves a result record in OUTPUT_DIR. The last two train as tools/train_net.py does, with --resume,
+--eval-only and the rest.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from virtex_det.cli.parsers import command_parser
+from virtex_det.config.help import key_help
+from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
+from virtex_det.engine.probe import follow_backbone, probe_voc07
+from virtex_det.evaluation.probes import COSTS, FOLDS
+from virtex_det_commands import as_called
+
+CONFIGS = {
+    "voc07": "voc07_svm.yaml",
+    "imagenet": "imagenet_linear.yaml",
+    "inaturalist": "inaturalist_2018_finetune.yaml",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the probe that the command line names, in as many processes as it asks for."""
+    launch(probe, parse(arguments))
+
+
+def probe(args: argparse.Namespace) -> None:
+    """Run a probe in one process."""
+    cfg = setup(follow_backbone(args))
+    if args.probe == "voc07":
+        probe_voc07(cfg, args.costs, args.folds)
+    elif args.eval_only:
+        evaluate(cfg, resume=args.resume)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line: a probe's name, then what tools/train_net.py takes."""
+    parser = command_parser(__doc__)
+    probes = parser.add_subparsers(dest="probe", required=True)
+    for name, config in CONFIGS.items():
+        command = probes.add_parser(
+            name,
+            parents=[argument_parser()],
+            conflict_handler="resolve",
+            epilog=as_called(key_help()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(config_file=f"probes/{config}")
+        if name == "voc07":
+            costs = "separated by commas (default: %(default)s)"
+            command.add_argument("--costs", type=_costs, default=COSTS, help=costs)
+            folds = "of cross-validation (default: %(default)s)"
+            command.add_argument("--folds", type=_folds, default=FOLDS, help=folds)
+    return parser.parse_args(arguments)
+
+
+def _costs(text: str) -> tuple[float, ...]:
+    try:
+        costs = tuple(map(float, text.split(",")))
+    except ValueError:
+        costs = ()
+    if not costs or not all(0 < cost < math.inf for cost in costs):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 0.1,1")
+    return costs
+
+
+def _folds(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 2 or more")
+    return int(text)

@@ -1,0 +1,32 @@
+"""Train or evaluate: caption pretraining, and detectors on what it gives.
+
+    CPU, or one GPU:  python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml
+    8 GPUs:           python tools/train_net.py --num-gpus 8 \\
+                          --config-file configs/detectron2/coco_segm_default_init_2x.yaml \\
+                          MODEL.WEIGHTS bicaptioning_R_50_L1_H2048.pth OUTPUT_DIR output/coco_segm
+    go on:            add --resume
+    evaluate:         add --eval-only, with MODEL.WEIGHTS or --resume
+    several machines: --num-machines, --machine-rank and --dist-url as in Detectron2, or start under torchrun
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup, watching_each_other
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train or evaluate in as many processes as the command line asks for."""
+    launch(train, argument_parser(__doc__).parse_args(arguments))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train, or evaluate with ``--eval-only``, in one process."""
+    cfg = setup(args)
+    with watching_each_other(cfg.SOLVER.PROCESS_TIMEOUT):
+        if args.eval_only:
+            evaluate(cfg, resume=args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
