@@ -1,5 +1,7 @@
+import dataclasses
 import hashlib
 import json
+import os
 from functools import reduce
 from pathlib import Path
 
@@ -471,3 +473,61 @@ def test_a_damaged_report_of_the_start_is_one_screen(run, content):
     (run[1] / "load_report.json").write_text(content)
     with pytest.raises(UserError, match=r"load_report.json is damaged"):
         read_start(run[1])
+
+
+SPECIAL = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a link to nothing": lambda path: path.symlink_to("/nowhere/at/all"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a folder": lambda path: path.mkdir(),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+RUN_FILES = (
+    *("config.yaml", "last_checkpoint", "classes.json", "load_report.json", "metrics.json", "results.json"),
+    *("results.jsonl", "left_out.json", "environment.txt", "log.txt", ".lock", "model_0000049.pth", "model_final.pth"),
+    "vocabulary.model",
+)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_what_is_no_file_in_the_place_of_a_runs_file_is_named_and_not_waited_for(run, name, kind):
+    path = run[1] / name
+    path.unlink(missing_ok=True)
+    SPECIAL[kind](path)
+    for mode in ([], ["--resume"]):
+        with pytest.raises(UserError, match=rf"{path} is .*\nA run has a file of its own there; take this away"):
+            setup(arguments(*mode, *run))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPECIAL if kind != "a folder"])
+def test_what_is_no_folder_in_the_place_of_the_predictions_is_named(run, kind):
+    SPECIAL[kind](run[1] / "inference")
+    with pytest.raises(UserError, match=r"inference is no folder"):
+        setup(arguments("--resume", *run))
+
+
+def test_files_of_a_run_may_be_links_to_files(run, tmp_path):
+    (run[1] / "config.yaml").rename(tmp_path / "elsewhere.yaml")
+    (run[1] / "config.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    setup(arguments("--resume", *run))
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 77}, {"train_fraction": 0.25}, {"subset_seed": 5}, {"train_datasets": ("other_train",)}]
+)
+def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(run, make_record, other):
+    own = make_record(fraction=0.5)
+    own.write(run[1])
+    setup(arguments("--resume", *run))
+    dataclasses.replace(own, **other).write(run[1])
+    with pytest.raises(UserError, match=r"another run: its \w+ is .*\nPut the run.s own"):
+        setup(arguments("--resume", *run))
+
+
+def test_a_folder_that_keeps_the_records_of_a_run_alone_is_no_place_for_another(tmp_path, make_record):
+    make_record().write(tmp_path / "run")
+    with pytest.raises(UserError, match="holds another run"):
+        setup(arguments("OUTPUT_DIR", tmp_path / "run"))
+    dataclasses.replace(make_record(), evaluated={"path": "x.pth", "sha256": "", "format": ""}).write(tmp_path / "eval")
+    setup(arguments("OUTPUT_DIR", tmp_path / "eval"))

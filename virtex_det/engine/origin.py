@@ -1,4 +1,4 @@
-"""What a run began with besides its config: its data and number of processes. A resumed run must have the same."""
+"""What a run began with besides its config: data, weights and number of processes. A resumed run must have the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,12 @@ from detectron2.utils import comm
 from virtex_det.data.build import count_workers
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.training_set import are_shards, training_part
+from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
 
 Origin = dict[str, Any]  # plain values, for a checkpoint
+
+_START = "start"  # what the run's weights were before its first step
 
 _WHY = {
     "processes": "batch norm, and what each process draws, depend on their number. Start as many",
@@ -27,9 +30,12 @@ def follow_origin(cfg: CfgNode, began: Origin) -> Origin:
         began: what an earlier call returned for the run; empty where none did.
 
     Raises:
-        UserError: a data set has changed since, or there are more or fewer processes.
+        UserError: a data set has changed since, there are more or fewer processes, or the folder's load report is of
+            other weights.
     """
     now = comm.all_gather(_origin(cfg) if comm.is_main_process() else None)[0]
+    if not now[_START]:  # the folder does not tell any more
+        now[_START] = began.get(_START, {})
     for what in began:
         if began[what] != now[what]:
             raise UserError(_explain(cfg, what, began[what], now[what]))
@@ -55,6 +61,7 @@ def _origin(cfg: CfgNode) -> Origin:
         "images": {"number": part.images, "manifest sha256": part.manifest_sha256},
         "empty categories": list(part.empty_categories),
         "processes": comm.get_world_size(),
+        _START: {name: value for name, value in read_start(cfg.OUTPUT_DIR).items() if name != "path"},
         **workers,
     }
 
@@ -63,6 +70,12 @@ def _explain(cfg: CfgNode, what: str, began: Any, now: Any) -> str:
     run = f"The run in {cfg.OUTPUT_DIR} began with "
     if what in _WHY:
         return f"{run}{began} {what}, and this is {now}: {_WHY[what]} ({began}), or start a new run."
+    if what == _START:
+        return (
+            f"{run}weights of the format {began['format']} with the sha256 {began['sha256']!r:.20}, and its "
+            f"load_report.json tells of {now['format']} with {now['sha256']!r:.20}: it is of another run.\n"
+            "Put the run's own back, or delete it."
+        )
     if not isinstance(began, dict):
         began, now = {what: began}, {what: now}
     changed = [key for key in began if began[key] != now.get(key)]

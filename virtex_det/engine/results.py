@@ -86,14 +86,42 @@ def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
     return found or {}
 
 
-def cut_records(run_folder: str | Path, iteration: int) -> None:
-    """Take out of a run folder the records of evaluations in training that a run resumed at ``iteration`` does again.
+def cut_records(cfg: CfgNode, iteration: int) -> None:
+    """Take out of OUTPUT_DIR the records of evaluations in training that a run resumed at ``iteration`` does again.
 
     Records of evaluations by themselves stay.
+
+    Raises:
+        UserError: as ``check_records``.
     """
-    records = read_records(run_folder)
+    run_folder = cfg.OUTPUT_DIR
+    records = check_records(cfg)
     kept = [record for record in records if record.evaluated or (record.iteration or 0) <= iteration]
     rewrite_records(run_folder, kept)
+
+
+def check_records(cfg: CfgNode) -> list[ResultRecord]:
+    """Return the records in OUTPUT_DIR, and refuse those of another run's training: a table would take them for its own.
+
+    Raises:
+        UserError: a file of records is damaged, or holds those of another run.
+    """
+    records = read_records(cfg.OUTPUT_DIR)
+    own = {
+        "seed": cfg.SEED,
+        "subset_seed": cfg.DATASETS.SUBSET_SEED,
+        "train_fraction": cfg.DATASETS.TRAIN_FRACTION,
+        "train_datasets": tuple(dict.fromkeys(cfg.DATASETS.TRAIN)),
+    }
+    for record in records:
+        other = [name for name, value in own.items() if getattr(record, name) != value and not record.evaluated]
+        if other:
+            raise UserError(
+                f"{cfg.OUTPUT_DIR}/results.jsonl holds a record of another run: its {other[0]} is "
+                f"{getattr(record, other[0])}, and this run has {own[other[0]]}.\nPut the run's own file back, or take "
+                "this one and results.json away."
+            )
+    return records
 
 
 def _results(record: ResultRecord) -> dict[str, dict[str, float]]:

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from virtex_det.config import leaves, load_config, plain_leaves, with_options
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of
 from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
+from virtex_det.files import refuse_special
 from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically
 from virtex_det.yaml_files import read_yaml
@@ -26,6 +29,31 @@ CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
 _LAST_KEY = "VIS_PERIOD"  # with which each config ends
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
+# Patterns of all files that a run reads or writes at the top of its folder.
+_RUN_FILES = (LAST_CHECKPOINT, CONFIG, LEFT_OUT, CLASSES, "*.pth", "metrics.json", "results.json*", "log.txt*", ".lock")
+_RUN_FILES += ("load_report.json", "environment.txt", "events.out.*", *FILES.values())
+_INFERENCE = "inference"
+
+
+def check_run_files(run_folder: str | Path) -> None:
+    """Refuse a run folder with a pipe, a device, a folder or a link to nothing where a run has a file.
+
+    Reading a pipe would wait without end, and writing through a link to nothing would fail after the training.
+
+    Raises:
+        UserError: names it.
+    """
+    folder = Path(run_folder)
+    names = os.listdir(folder) if folder.is_dir() else []
+    for path in [folder / name for name in sorted(names) if any(fnmatch(name, pattern) for pattern in _RUN_FILES)]:
+        try:
+            refuse_special(path, path.stat())
+        except (OSError, UserError) as error:
+            reason = error if isinstance(error, UserError) else f"{path} is a link to nothing."
+            raise UserError(f"{reason}\nA run has a file of its own there; take this away.") from error
+    inference = folder / _INFERENCE
+    if os.path.lexists(inference) and not inference.is_dir():
+        raise UserError(f"{inference} is no folder, and a run writes its predictions below it. Take it away.")
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:

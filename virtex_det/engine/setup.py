@@ -12,6 +12,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from virtex_det.benchmark.records import read_records
 from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, adopt_last
 from virtex_det.config import load_config
@@ -19,8 +20,10 @@ from virtex_det.config.help import key_help
 from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
+from virtex_det.engine.results import check_records
 from virtex_det.engine.run_folder import (
     RUN_MARKERS,
+    check_run_files,
     follow_kept_files,
     follow_run,
     follow_seed,
@@ -60,6 +63,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         UserError: the config is invalid, or the run folder holds another run.
     """
     cfg = load_config(args.config_file, args.opts)
+    if cfg.OUTPUT_DIR:
+        check_run_files(cfg.OUTPUT_DIR)
     if args.resume and cfg.OUTPUT_DIR:
         adopt_last(cfg.OUTPUT_DIR)
     cfg = follow_weights(cfg, resume=args.resume)
@@ -72,6 +77,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = as_trained(cfg)
     if args.resume:
         cfg = follow_run(cfg, only_evaluates=args.eval_only)
+    if goes_on and not args.eval_only:
+        check_records(cfg)
     check_schedule(cfg)
     check_devices(cfg)
     check_tokenizer(cfg)
@@ -80,7 +87,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
-    if is_run and not (args.resume or args.eval_only):
+    is_measured = not all(record.evaluated for record in read_records(run_folder))  # by a training
+    if (is_run or is_measured) and not (args.resume or args.eval_only):
         raise UserError(
             f"The output folder {run_folder} holds another run.\n"
             "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."

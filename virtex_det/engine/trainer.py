@@ -182,7 +182,7 @@ class Trainer(DefaultTrainer):
     def before_train(self) -> None:
         restore(self.storage, self.recent)
         if comm.is_main_process():
-            cut_records(self.cfg.OUTPUT_DIR, self.start_iter)
+            cut_records(self.cfg, self.start_iter)
         super().before_train()
 
     def after_train(self) -> None:
