@@ -39,7 +39,10 @@ def visible(text: str, keep: str = "\n\t") -> str:
 
 def printable(path: str | os.PathLike[str]) -> str:
     """Return a file's name as text that can be printed and written, even where its bytes are not UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
+    try:
+        return os.fsencode(path).decode(errors="replace")
+    except UnicodeEncodeError:  # half a character, which no file can be called
+        return visible(os.fspath(path))  # type: ignore[arg-type]
 
 
 def on_one_screen(message: str) -> str:

@@ -16,6 +16,22 @@ _KINDS = (
 )
 
 
+def as_name(value: object, what: str) -> str:
+    """Return the name of a file that a caller in Python gave, as text.
+
+    Args:
+        value: a text or a path.
+        what: the file is, at the beginning of the message.
+
+    Raises:
+        UserError: it is something else.
+    """
+    name = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise UserError(f"{what} is given as a {type(value).__name__}; expected its name, a text or a path.")
+    return name
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading bytes.
 

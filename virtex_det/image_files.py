@@ -78,6 +78,8 @@ def take_image(image: Image.Image, max_value: float = 0.0) -> Image.Image:
     Raises:
         BrokenImage: it is damaged, or of pixels that have no rule.
     """
+    if not (image.width and image.height):
+        raise BrokenImage(f"The PIL image has no pixels: it is {image.width} x {image.height}.", "no pixels")
     try:
         return _upright(image, bytes(_HEAD), max_value)
     except NoRule as error:

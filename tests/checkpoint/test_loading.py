@@ -308,3 +308,15 @@ def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
 def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
     assert "0 missing, 0 of another shape, 255 of the file that the model has not:" in refusal(fpn(), path)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.pth", {}, ["x.pth"]])
+def test_what_is_no_name_of_a_file_is_told_so(path):
+    with pytest.raises(UserError, match="The weights file is given as a .*; expected its name"):
+        load_weights(nn.Linear(1, 1), path)
+
+
+@pytest.mark.parametrize("model", [None, "x.pth", {}])
+def test_what_is_no_model_is_told_so(model):
+    with pytest.raises(UserError, match="The model is a .*; expected a torch.nn.Module"):
+        load_weights(model, "x.pth")

@@ -112,7 +112,7 @@ def test_numbers_of_numpy_and_pytorch_are_taken_for_those_of_python():
 
 @pytest.mark.parametrize("name", [None, 3, b"x.yaml", ["x.yaml"]])
 def test_a_config_file_that_is_no_name_is_told_so(name):
-    with pytest.raises(UserError, match="The config file is .*; expected its name"):
+    with pytest.raises(UserError, match="The config file is given as a .*; expected its name"):
         load_config(name)
 
 

@@ -157,6 +157,29 @@ def test_what_is_no_picture_is_named_by_its_type(given, name):
             read(given)
 
 
+def test_an_empty_name_is_not_taken_for_this_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    with pytest.raises(UserError, match="name of the picture is empty"):
+        read_rgb("")
+    with pytest.raises(UserError, match="1 of 2 pictures cannot be used"):
+        usable_pictures(list_pictures([photos / "a.PNG", ""]), 0.0, skip_broken=False)
+    assert is_one_picture("")
+    with pytest.raises(UserError, match="names of images is empty"):
+        find_images([""])
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\0.png", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_one_screen(name):
+    with pytest.raises(UserError):
+        read_rgb(name)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_a_pil_image_without_pixels_is_refused(size):
+    with pytest.raises(UserError, match="has no pixels: it is"):
+        read_rgb(Image.new("RGB", size))
+
+
 def test_a_missing_file_is_no_matter_of_annotations(tmp_path):
     with pytest.raises(BrokenImage, match=r"There is no picture .*gone\.jpg") as error:
         read_rgb(tmp_path / "gone.jpg")

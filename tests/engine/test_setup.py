@@ -526,6 +526,8 @@ def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(
 
 
 def test_a_folder_that_keeps_the_records_of_a_run_alone_is_no_place_for_another(tmp_path, make_record):
+    for name in ("run", "eval"):
+        (tmp_path / name).mkdir()
     make_record().write(tmp_path / "run")
     with pytest.raises(UserError, match="holds another run"):
         setup(arguments("OUTPUT_DIR", tmp_path / "run"))

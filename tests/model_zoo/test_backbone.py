@@ -63,8 +63,11 @@ def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path)
 
 @pytest.mark.parametrize(
     "images",
-    [torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, 3)],
-    ids=["uint8", "one image", "channels last"],
+    [
+        *[torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, 3)],
+        *["photo.jpg", None, [torch.zeros(3, 8, 8)]],
+    ],
+    ids=["uint8", "one image", "channels last", "a name", "nothing", "a list"],
 )
 def test_images_that_were_not_prepared_are_refused(images, torchvision_file):
     with pytest.raises(UserError, match=r"expected a float batch \(N, 3, H, W\).\nStack what transform"):
@@ -163,3 +166,11 @@ def test_what_is_not_there_is_named(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="gone"):
         load_backbone(name)
+
+
+@pytest.mark.parametrize(("source", "message"), [("", "name of the weights is empty"), (None, "given as a NoneType")])
+def test_what_is_no_name_is_told_so(source, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=message):
+        load_backbone(source)

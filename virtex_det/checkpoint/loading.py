@@ -17,6 +17,7 @@ from virtex_det.checkpoint.sources import open_for
 from virtex_det.checkpoint.values import problem
 from virtex_det.checkpoint.weights import Required, Weights
 from virtex_det.errors import UserError
+from virtex_det.files import as_name
 
 _COUNTER = ".num_batches_tracked"
 _STATISTICS = (".norm.running_mean", ".norm.running_var")
@@ -51,7 +52,11 @@ def load_weights(
         >>> report.format, len(report.loaded)
         ('virtex', 265)
     """
-    path = os.fspath(path)
+    path = as_name(path, "The weights file")
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"The model is a {type(model).__name__}; expected a torch.nn.Module: load_weights(model, path)."
+        )
     source = open_for(tuple(model.state_dict()), path, require, cfg)
     report = fill(model, source.weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
     if report.also_in_model:

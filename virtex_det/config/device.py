@@ -5,6 +5,7 @@ import logging
 import torch
 
 from virtex_det.errors import UserError
+from virtex_det.yaml_files import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ def _parsed(named: str) -> torch.device:
         return torch.device(named)
     except (RuntimeError, TypeError) as error:
         raise UserError(
-            f"MODEL.DEVICE is {named!r}, which is no device. Set cpu, cuda, cuda:1 (the second GPU) or mps, or "
-            f"leave it out, which takes {default_device()} here."
+            f"MODEL.DEVICE is {shortened(named)}, which is no device. Set cpu, cuda, cuda:1 (the second GPU) or "
+            f"mps, or leave it out, which takes {default_device()} here."
         ) from error
 
 

@@ -18,6 +18,7 @@ from virtex_det.config.files import find_config, read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
 from virtex_det.errors import UserError
+from virtex_det.files import as_name
 from virtex_det.yaml_files import shortened
 
 Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value, "KEY", value]
@@ -47,9 +48,7 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
         >>> load_config(overrides={"MODEL.RESNETS.DEPTH": 101}).MODEL.RESNETS.DEPTH
         101
     """
-    if not isinstance(config_file, str | os.PathLike):
-        raise UserError(f'The config file is {shortened(config_file)}; expected its name, or "" for the defaults.')
-    config_file = os.fspath(config_file)
+    config_file = as_name(config_file, "The config file")
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
     if config_file:

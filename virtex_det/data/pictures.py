@@ -189,10 +189,12 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 
 
 def _find(argument: str) -> list[Path]:
+    if not argument:
+        raise UserError("One of the names of images is empty. For all images below this folder write a dot.")
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112
         return _images_below(path)
-    if path.exists():
+    if os.path.exists(argument):  # noqa: PTH110
         return [path]
     found = [file for name in find_matching(argument) for file in _find(name)]
     if not found:
@@ -218,7 +220,7 @@ def _pictures_of(picture: Any) -> list[Picture]:
 
 
 def _is_folder(picture: Any) -> bool:
-    return isinstance(picture, str | os.PathLike) and Path(picture).is_dir()
+    return isinstance(picture, str | os.PathLike) and os.path.isdir(picture)  # noqa: PTH112
 
 
 def _fault(picture: Picture, max_value: float) -> str:
@@ -234,9 +236,11 @@ def _fault(picture: Picture, max_value: float) -> str:
 
 
 def _check_file(path: str | os.PathLike[str]) -> None:
+    if not os.fspath(path):
+        raise BrokenImage("The name of the picture is empty.", "its name is empty")
     check_name(path)
-    if not Path(path).exists():
-        raise BrokenImage(f"There is no picture {printable(path)}.\nIts file is missing.", "image file is missing")
+    if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
+        raise BrokenImage(f"There is no picture {printable(path):.500}.\nIts file is missing.", "image file is missing")
 
 
 def _advice(pixels: np.ndarray) -> str:

@@ -101,7 +101,7 @@ def cut_records(cfg: CfgNode, iteration: int) -> None:
 
 
 def check_records(cfg: CfgNode) -> list[ResultRecord]:
-    """Return the records in OUTPUT_DIR, and refuse those of another run's training: a table would take them for its own.
+    """Return the records in OUTPUT_DIR; refuse those of another run, which a table would take for its own.
 
     Raises:
         UserError: a file of records is damaged, or holds those of another run.

@@ -44,8 +44,9 @@ def check_run_files(run_folder: str | Path) -> None:
         UserError: names it.
     """
     folder = Path(run_folder)
-    names = os.listdir(folder) if folder.is_dir() else []
-    for path in [folder / name for name in sorted(names) if any(fnmatch(name, pattern) for pattern in _RUN_FILES)]:
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if not any(fnmatch(path.name, pattern) for pattern in _RUN_FILES):
+            continue
         try:
             refuse_special(path, path.stat())
         except (OSError, UserError) as error:

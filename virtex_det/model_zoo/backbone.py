@@ -21,12 +21,14 @@ from virtex_det.data.images import image_tensor
 from virtex_det.data.mappers.pretraining import centre_crop
 from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
+from virtex_det.files import as_name
 
 logger = logging.getLogger(__name__)
 
 STAGES = ("res2", "res3", "res4", "res5")
 # They compute in evaluation what plain batch norm does, from the same tensors.
 _NORMS_LIKE_BN = ("FrozenBN", "SyncBN", "nnSyncBN", "naiveSyncBN")
+_BATCH = "expected a float batch (N, 3, H, W).\nStack what transform(picture, size=224) returns for each picture."
 _PIXEL_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 
@@ -87,11 +89,10 @@ class PretrainedBackbone(nn.Module):
         Raises:
             UserError: the images are no float batch of three channels.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(f"The images are a {type(images).__name__}; {_BATCH}")
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise UserError(
-                f"The images are {images.dtype} with the shape {tuple(images.shape)}; expected a float batch "
-                "(N, 3, H, W).\nStack what transform(picture, size=224) returns for each picture."
-            )
+            raise UserError(f"The images are {images.dtype} with the shape {tuple(images.shape)}; {_BATCH}")
         features: dict[str, Tensor] = self.network(images.to(self.device))
         return features
 
@@ -126,7 +127,9 @@ def load_backbone(
         UserError: the file cannot be read, is no ResNet, does not fill the network, or does not
             tell its pixels.
     """
-    path = str(source)
+    path = as_name(source, "The weights file or run folder")
+    if not path:
+        raise UserError("The name of the weights is empty. Name a file, a run folder, or such as virtex://clip_RN50.")
     if (Path(path) / "config.yaml").is_file():
         weights, keys = run_weights(path), _network_of_run(Path(path))
     else:

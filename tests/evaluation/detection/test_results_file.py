@@ -204,3 +204,9 @@ def test_what_is_in_the_wrong_place_is_said(results, annotations, message, writt
     monkeypatch.chdir(written)
     with pytest.raises(UserError, match=message):
         vd.evaluate(results, annotations)
+
+
+@pytest.mark.parametrize("annotations", [None, 3, b"x.json", {}, ["x.json"]])
+def test_what_is_no_name_of_annotations_or_results_is_told_so(annotations):
+    with pytest.raises(UserError, match="The annotation file or data set is given as a"):
+        vd.evaluate([], annotations)

@@ -22,6 +22,7 @@ from virtex_det.evaluation.detection.detections import Detections, from_entries,
 from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
 from virtex_det.evaluation.detection.validation import check_known, name_detection
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
+from virtex_det.files import as_name
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ def evaluate(
     truth = read_ground_truth(annotations, style)
     options: dict[str, Any] = {"extra_max_detections": extra_max_detections, "boundary": boundary}
     if not isinstance(results, list):
-        return evaluate_file(truth, os.fspath(results), **options)
+        return evaluate_file(truth, as_name(results, "The results file"), **options)
     for place, entry in enumerate(results):
         if not isinstance(entry, dict):
             raise UserError(
@@ -163,7 +164,7 @@ def read_ground_truth(annotations: str | os.PathLike[str], style: str = "") -> G
     Raises:
         UserError: there is neither, or what there is cannot be used.
     """
-    name = os.fspath(annotations)
+    name = as_name(annotations, "The annotation file or data set")
     if name not in DatasetCatalog.list() and (Path(name).is_file() or Path(name).suffix == ".json"):
         return GroundTruth.read(name, style)
     if name not in DatasetCatalog.list():
