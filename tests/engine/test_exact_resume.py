@@ -249,6 +249,31 @@ def test_a_run_is_not_resumed_by_another_number_of_processes(begun, monkeypatch)
         train(cfg, resume=True)
 
 
+def test_a_run_does_not_take_the_load_report_of_another_run_for_its_own(begun):
+    cfg = begun()
+    path = Path(cfg.OUTPUT_DIR) / "load_report.json"
+    own = path.read_text()
+    path.write_text(json.dumps(json.loads(own) | {"format": "virtex", "sha256": "f" * 64}))
+    with pytest.raises(UserError, match="weights of the format random init .* tells of virtex .* is of another run"):
+        train(cfg, resume=True)
+    path.unlink()
+    train(cfg, resume=True)
+
+
+@pytest.mark.parametrize("damage", [{"recent": {"loss": 3}}, {"origin": 3}, {"training_seconds": "x"}])
+def test_a_checkpoint_that_says_odd_things_of_its_training_is_damaged(begun, damage):
+    cfg = begun()
+    path = Path(cfg.OUTPUT_DIR) / "model_0000001.pth"
+    content = torch.load(path, weights_only=True)
+    content["trainer"] |= damage
+    torch.save(content, path)
+    [name] = damage
+    with pytest.raises(UserError, match=f"Cannot resume.*its '{name}' is"):
+        train(cfg, resume=True)
+    with pytest.raises(UserError, match=f"is damaged: of the training behind the model, its '{name}' is"):
+        evaluate(cfg, resume=True)
+
+
 def test_a_run_that_goes_on_for_longer_learns_at_the_new_rates_and_its_records_say_so(begun, detector_cfg):
     begun()
     cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_ITER", 8)

@@ -1,6 +1,7 @@
 """Evaluation without training."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -13,6 +14,7 @@ from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.preflight import check_evaluation
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
+from virtex_det.engine.training_state import check_training_state
 from virtex_det.errors import UserError
 
 
@@ -42,10 +44,10 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     with building("data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
         check_evaluation(cfg, weights)
     model, report, rest = load_trained(cfg, weights, report_folder="" if last else cfg.OUTPUT_DIR)
+    trainer = _training_state(rest, weights)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
     done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
-    trainer = rest.get("trainer", {})
     write_records(
         cfg,
         results,
@@ -57,6 +59,18 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         origin=trainer.get("origin"),
     )
     return results
+
+
+def _training_state(rest: Mapping[str, Any], weights: str) -> Mapping[str, Any]:
+    """Return what a file tells of the training behind its model; {} where it does not tell."""
+    try:
+        check_training_state({"iteration": rest.get("iteration", 0)})
+        return check_training_state(rest.get("trainer", {}))
+    except ValueError as error:
+        raise UserError(
+            f"{weights} is damaged: of the training behind the model, {error}. Records would say it, so nothing was "
+            "evaluated. Name another checkpoint of the run."
+        ) from error
 
 
 def load_trained(

@@ -37,8 +37,8 @@ def follow_origin(cfg: CfgNode, began: Origin) -> Origin:
     if not now[_START]:  # the folder does not tell any more
         now[_START] = began.get(_START, {})
     for what in began:
-        if began[what] != now[what]:
-            raise UserError(_explain(cfg, what, began[what], now[what]))
+        if began[what] != now.get(what):
+            raise UserError(_explain(cfg, what, began[what], now.get(what)))
     return now
 
 

@@ -45,6 +45,7 @@ from virtex_det.engine.progress import EvaluationBatches, FirstSteps
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes, keep_config
 from virtex_det.engine.trained_config import as_trained
+from virtex_det.engine.training_state import check_training_state
 from virtex_det.engine.watchdog import watching_each_other
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
@@ -206,6 +207,7 @@ class Trainer(DefaultTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_training_state(state_dict)
         seed = state_dict.get("seed", self.cfg.SEED)
         if seed != self.cfg.SEED and not self.draws_seed:
             raise UserError(

@@ -1,0 +1,46 @@
+"""What a checkpoint says of the training behind it, looked at before it is used: a damaged file says anything."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.utils.events import EventStorage
+
+from virtex_det.engine.metrics_file import restore
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "iteration": int,
+    "training_seconds": (int, float),
+    "seed": int,
+    "recent": Mapping,
+    "origin": Mapping,
+    "schedule": (Mapping, type(None)),
+    "schedule_changes": Sequence,
+}
+_OF_ORIGIN = ("data", "images", "empty categories", "processes")
+
+
+def check_training_state(state: Any) -> Mapping[str, Any]:
+    """Return the state of a trainer, as a checkpoint holds it under "trainer"; the optimizer's own is not looked at.
+
+    Args:
+        state: of this version or an earlier one, which said less, or of Detectron2's own trainer.
+
+    Raises:
+        ValueError: says which of its values is none that a trainer writes.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the trainer's state is {state!r:.80}")
+    for name, kind in _KINDS.items():
+        if name in state and (not isinstance(state[name], kind) or isinstance(state[name], bool | str)):
+            raise ValueError(f"its {name!r} is {state[name]!r:.80}")
+    if state.get("iteration", 0) < 0:
+        raise ValueError(f"its 'iteration' is {state['iteration']}")
+    if state.get("origin") and not all(name in state["origin"] for name in _OF_ORIGIN):
+        raise ValueError(f"its 'origin' is {state['origin']!r:.80}")
+    if any(type(change) is not int for change in state.get("schedule_changes", ())):
+        raise ValueError(f"its 'schedule_changes' are {state['schedule_changes']!r:.80}")
+    try:
+        restore(EventStorage(0), state.get("recent", {}))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"its 'recent' is {state['recent']!r:.80}") from error
+    return state
