@@ -42,7 +42,7 @@ def printable(path: str | os.PathLike[str]) -> str:
     try:
         return os.fsencode(path).decode(errors="replace")
     except UnicodeEncodeError:  # half a character, which no file can be called
-        return visible(os.fspath(path))  # type: ignore[arg-type]
+        return visible(os.fspath(path))
 
 
 def on_one_screen(message: str) -> str:

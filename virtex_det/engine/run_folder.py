@@ -30,7 +30,17 @@ LEFT_OUT = "left_out.json"
 _LAST_KEY = "VIS_PERIOD"  # with which each config ends
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
-_RUN_FILES = (LAST_CHECKPOINT, CONFIG, LEFT_OUT, CLASSES, "*.pth", "metrics.json", "results.json*", "log.txt*", ".lock")
+_RUN_FILES: tuple[str, ...] = (
+    LAST_CHECKPOINT,
+    CONFIG,
+    LEFT_OUT,
+    CLASSES,
+    "*.pth",
+    "metrics.json",
+    "results.json*",
+    "log.txt*",
+    ".lock",
+)
 _RUN_FILES += ("load_report.json", "environment.txt", "events.out.*", *FILES.values())
 _INFERENCE = "inference"
 
