@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,15 @@ def test_the_names_of_the_classes_are_those_of_the_run_whatever_is_registered(wh
 
 def test_a_file_without_names_has_those_of_the_data_set(whole):
     assert Predictor(whole).classes == tuple(Predictor(whole).metadata.thing_classes) != ()
+
+
+@pytest.mark.parametrize("content", ['["nut", "bolt"]', "[", "3"])
+def test_a_classes_file_that_is_not_the_checkpoints_is_noticed(whole, content, caplog):
+    names = [f"class {number}" for number in range(whole.MODEL.ROI_HEADS.NUM_CLASSES)]
+    with_classes(whole, names)
+    (Path(whole.MODEL.WEIGHTS).parent / "classes.json").write_text(content)
+    assert Predictor(whole).classes == tuple(names)
+    assert "classes.json is damaged or has other classes than" in caplog.text
 
 
 def test_another_number_of_names_than_the_model_has_classes_is_an_error(whole):

@@ -1,5 +1,6 @@
 """From what a user names to a model's config and weights; each source of another kind gets one clear error."""
 
+import os
 import shutil
 
 import pytest
@@ -22,6 +23,27 @@ def test_the_last_checkpoint_comes_before_the_final_one_and_overrides_come_last(
 def test_a_folder_without_a_config_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"no run folder: it has no config.yaml"):
         run_config(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_config_of_a_run_that_is_cut_short_is_not_filled_with_defaults(share, detector_run):
+    path = detector_run / "config.yaml"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: round(share * len(lines))]))
+    with pytest.raises(UserError, match="config.yaml"):
+        run_config(detector_run)
+    sections = [place for place, line in enumerate(lines) if not line.startswith((" ", "-"))]
+    path.write_text("".join(lines[: sections[round(share * len(sections))]]))
+    with pytest.raises(UserError, match="config.yaml is cut short: its last key, VIS_PERIOD, is missing"):
+        run_config(detector_run)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "last_checkpoint", "model_final.pth", "vocabulary.model"])
+def test_a_pipe_in_a_run_folder_is_named_and_not_waited_for(name, detector_run):
+    (detector_run / name).unlink(missing_ok=True)
+    os.mkfifo(detector_run / name)
+    with pytest.raises(UserError, match=f"{name} is a named pipe"):
+        run_config(detector_run)
 
 
 def test_a_run_that_has_saved_nothing_says_what_it_has(detector_run):

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-_LAST_KEY = "VIS_PERIOD"  # with which each config ends
+_FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"  # with which each config that a run writes begins and ends
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
 _RUN_FILES: tuple[str, ...] = (
@@ -110,12 +110,21 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
     if not path.with_name(LAST_CHECKPOINT).exists() or not path.is_file():
         return {}
     try:
-        content = read_yaml(path)
-        if isinstance(content, dict) and _LAST_KEY not in content:
-            raise UserError(f"It is cut short: its last key, {_LAST_KEY}, is missing.")
+        check_whole(path)
         return plain_leaves(load_config(str(path), []))
     except UserError as error:
         raise UserError(f"{path}, the config that the run began with, is damaged.\n{error}\n{_PUT_BACK}") from error
+
+
+def check_whole(path: str | Path) -> None:
+    """Refuse a config that a run wrote and of which the end is missing; keys that it lacks would have their defaults.
+
+    Raises:
+        UserError: says so.
+    """
+    content = read_yaml(path)
+    if isinstance(content, dict) and _FIRST_KEY in content and _LAST_KEY not in content:
+        raise UserError(f"{path} is cut short: its last key, {_LAST_KEY}, is missing.")
 
 
 _PUT_BACK = (

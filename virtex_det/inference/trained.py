@@ -11,7 +11,7 @@ from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.last import run_weights
 from virtex_det.config import Overrides, load_config, override, override_pairs
 from virtex_det.data.classes import is_detector
-from virtex_det.engine.run_folder import CONFIG, check_run_files, kept_files
+from virtex_det.engine.run_folder import CONFIG, check_run_files, check_whole, kept_files
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import get_config
 from virtex_det.model_zoo.catalog import find, list_models
@@ -98,6 +98,7 @@ def run_config(run_folder: str | os.PathLike[str], overrides: Overrides = ()) ->
     check_run_files(folder)
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}. Name the OUTPUT_DIR of a run.")
+    check_whole(folder / CONFIG)
     keys = dict(override_pairs(overrides))
     own = {key: str(path) for key, path in kept_files(folder).items()}
     if "MODEL.WEIGHTS" not in keys:

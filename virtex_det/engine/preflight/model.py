@@ -16,7 +16,8 @@ from virtex_det.checkpoint.sources import locate, open_for, read_content
 from virtex_det.checkpoint.weights import Required
 from virtex_det.data.seeding import seeded
 from virtex_det.engine.explain import MODEL_KEYS, building
-from virtex_det.engine.run_folder import read_classes
+from virtex_det.engine.run_folder import CLASSES, read_classes
+from virtex_det.errors import UserError
 from virtex_det.modeling import build_model
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,16 @@ def check_successor(cfg: CfgNode, before: CfgNode) -> None:
 def classes_of(weights: str) -> tuple[str, ...]:
     """Return the class names that a checkpoint was trained on, from the file or the run folder that it lies in."""
     file = locate(weights)
-    return classes_in(read_content(file)) or read_classes(file.parent)
+    known = classes_in(read_content(file))
+    if not known:
+        return read_classes(file.parent)
+    try:
+        is_other = read_classes(file.parent) not in ((), known)
+    except UserError:
+        is_other = True
+    if is_other:
+        logger.warning("%s is damaged or has other classes than %s, which hold", file.parent / CLASSES, file)
+    return known
 
 
 def warn_of_full_disk(cfg: CfgNode) -> None:
