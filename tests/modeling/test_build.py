@@ -19,7 +19,10 @@ def test_training_builds_what_the_builder_builds(detector_cfg):
     ours = build_model(cfg)
     torch.manual_seed(0)
     theirs = Trainer.build_model(cfg)
-    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    )
     assert kinds(ours, GatherROIAlign) == kinds(theirs, GatherROIAlign) > 0
     weight = ours.backbone.bottom_up.stem.conv1.weight
     assert ours.training and weight.is_contiguous(memory_format=torch.channels_last)
@@ -28,5 +31,7 @@ def test_training_builds_what_the_builder_builds(detector_cfg):
 def test_shapes_alone_have_the_names_and_shapes_of_the_model(detector_cfg):
     cfg = override(detector_cfg(), {"MODEL.BF16": True, "MODEL.GATHER_ROI_ALIGN": True})
     shapes, model = build_shapes(cfg).state_dict(), build_model(cfg).state_dict()
-    assert {name: value.shape for name, value in shapes.items()} == {n: v.shape for n, v in model.items()}
+    assert {name: value.shape for name, value in shapes.items()} == {
+        n: v.shape for n, v in model.items()
+    }
     assert all(value.is_meta for name, value in shapes.items() if name.endswith("weight"))

@@ -13,9 +13,28 @@ def cfg():
     cfg = get_cfg()
     cfg.merge_from_list(
         [
-            *("MODEL.DEVICE", "cpu", "MODEL.META_ARCHITECTURE", "ImageClassifier", "MODEL.BACKBONE.FREEZE_AT", 0),
-            *("MODEL.BACKBONE.NAME", "build_caption_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res5"]),
-            *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8),
+            *(
+                "MODEL.DEVICE",
+                "cpu",
+                "MODEL.META_ARCHITECTURE",
+                "ImageClassifier",
+                "MODEL.BACKBONE.FREEZE_AT",
+                0,
+            ),
+            *(
+                "MODEL.BACKBONE.NAME",
+                "build_caption_resnet_backbone",
+                "MODEL.RESNETS.OUT_FEATURES",
+                ["res5"],
+            ),
+            *(
+                "MODEL.RESNETS.DEPTH",
+                18,
+                "MODEL.RESNETS.STEM_OUT_CHANNELS",
+                8,
+                "MODEL.RESNETS.RES2_OUT_CHANNELS",
+                8,
+            ),
             *("MODEL.RESNETS.NORM", "BN", "MODEL.CLASSIFIER.NUM_CLASSES", 4, "INPUT.FORMAT", "RGB"),
         ]
     )
@@ -24,8 +43,12 @@ def cfg():
 
 @pytest.fixture
 def batch():
-    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return [{"image": image, "label": label} for image, label in zip(images, (2, 0, 3), strict=True)]
+    images = torch.randint(
+        256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    return [
+        {"image": image, "label": label} for image, label in zip(images, (2, 0, 3), strict=True)
+    ]
 
 
 def statistics(model):
@@ -51,7 +74,9 @@ def test_in_evaluation_each_image_has_scores_of_its_average_feature_and_a_loss(c
 
 
 def images_of(model, batch):
-    return (torch.stack([example["image"] for example in batch]) - model.pixel_mean) / model.pixel_std
+    return (
+        torch.stack([example["image"] for example in batch]) - model.pixel_mean
+    ) / model.pixel_std
 
 
 def test_the_training_loss_is_the_mean_over_images(cfg, batch):
@@ -74,8 +99,13 @@ def test_a_frozen_backbone_keeps_its_statistics_while_the_classifier_trains(cfg,
     model = build_model(cfg).train()
     before = statistics(model)
     model(batch)["loss_classification"].backward()
-    assert before and all(torch.equal(value, before[name]) for name, value in statistics(model).items())
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"classifier.weight", "classifier.bias"}
+    assert before and all(
+        torch.equal(value, before[name]) for name, value in statistics(model).items()
+    )
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
 
 
 def test_fine_tuning_moves_everything(cfg, batch):

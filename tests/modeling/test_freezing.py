@@ -27,7 +27,9 @@ def test_a_c4_detector_that_freezes_all_of_its_resnet_freezes_the_stage_in_the_h
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert [name for name in trained if _BACKBONE.match(name)] == []
     assert any(name.startswith("roi_heads.box_predictor") for name in trained)
-    assert any(name.startswith("roi_heads.res5.norm") for name in trained) == (heads == "Res5ROIHeadsExtraNorm")
+    assert any(name.startswith("roi_heads.res5.norm") for name in trained) == (
+        heads == "Res5ROIHeadsExtraNorm"
+    )
 
 
 @pytest.mark.parametrize("freeze_at", [0, 2, 4])

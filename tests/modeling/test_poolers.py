@@ -17,13 +17,17 @@ def draw_rois(count: int, images: int, height: int, width: int) -> Tensor:
     """Boxes of very different sizes, many of them partly or wholly outside the image."""
     centre = (torch.rand(count, 2) * 1.6 - 0.3) * torch.tensor([width, height])
     half = torch.exp(torch.rand(count, 2) * 4 - 1)
-    return torch.cat([torch.randint(images, (count, 1)).float(), centre - half, centre + half], dim=1)
+    return torch.cat(
+        [torch.randint(images, (count, 1)).float(), centre - half, centre + half], dim=1
+    )
 
 
 def assert_same_as_torchvision(align: ROIAlign, features: Tensor, rois: Tensor) -> None:
     ours, theirs = features.clone().requires_grad_(), features.clone().requires_grad_()
     pooled = align(ours, rois)
-    expected = roi_align(theirs, rois, align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned)
+    expected = roi_align(
+        theirs, rois, align.output_size, align.spatial_scale, align.sampling_ratio, align.aligned
+    )
     torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
     gradient = torch.randn_like(expected)
     pooled.backward(gradient)
@@ -35,7 +39,9 @@ def assert_same_as_torchvision(align: ROIAlign, features: Tensor, rois: Tensor) 
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("output_size", [(7, 7), (3, 5), (1, 1)])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_equals_torchvision(aligned: bool, sampling_ratio: int, output_size: tuple[int, int], scale: float) -> None:
+def test_equals_torchvision(
+    aligned: bool, sampling_ratio: int, output_size: tuple[int, int], scale: float
+) -> None:
     torch.manual_seed(sampling_ratio)
     rois = draw_rois(300, images=3, height=int(13 / scale), width=int(17 / scale))
     align = GatherROIAlign(output_size, scale, sampling_ratio, aligned)
@@ -44,7 +50,9 @@ def test_equals_torchvision(aligned: bool, sampling_ratio: int, output_size: tup
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2)])
-def test_equals_torchvision_on_the_smallest_maps(sampling_ratio: int, shape: tuple[int, int]) -> None:
+def test_equals_torchvision_on_the_smallest_maps(
+    sampling_ratio: int, shape: tuple[int, int]
+) -> None:
     torch.manual_seed(0)
     align = GatherROIAlign((4, 4), 1.0, sampling_ratio, True)
     assert_same_as_torchvision(align, torch.randn(2, 3, *shape), draw_rois(50, 2, *shape))
@@ -62,7 +70,9 @@ def test_equals_torchvision_on_boxes_without_area(aligned: bool, sampling_ratio:
 @pytest.mark.parametrize("aligned", [True, False])
 def test_equals_torchvision_on_inverted_boxes(aligned: bool) -> None:
     rois = torch.tensor([[0, 5, 2, 1, 8], [0, 9, 9, 2, 2], [0, 0, 0, 9, 9]], dtype=torch.float32)
-    assert_same_as_torchvision(GatherROIAlign((3, 3), 1.0, 2, aligned), torch.randn(1, 2, 10, 10), rois)
+    assert_same_as_torchvision(
+        GatherROIAlign((3, 3), 1.0, 2, aligned), torch.randn(1, 2, 10, 10), rois
+    )
 
 
 def test_boxes_outside_the_image_pool_zeros() -> None:
@@ -93,7 +103,10 @@ def test_gradient_is_exact(sampling_ratio: int) -> None:
 
 
 def test_half_precision_features_are_pooled_in_float32_at_unrounded_boxes() -> None:
-    features, rois = torch.randn(1, 3, 40, 40).bfloat16(), torch.tensor([[0, 513.3, 301.7, 611.1, 620.9]]).repeat(99, 1)
+    features, rois = (
+        torch.randn(1, 3, 40, 40).bfloat16(),
+        torch.tensor([[0, 513.3, 301.7, 611.1, 620.9]]).repeat(99, 1),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         pooled = GatherROIAlign((7, 7), 1 / 16, 0, True)(features, rois)
     assert pooled.dtype == torch.bfloat16
@@ -104,13 +117,20 @@ def test_half_precision_features_are_pooled_in_float32_at_unrounded_boxes() -> N
 def test_channels_last_features_give_the_same_result() -> None:
     features, rois = torch.randn(2, 4, 12, 12), draw_rois(40, 2, 12, 12)
     align = GatherROIAlign((7, 7), 1.0, 0, True)
-    assert torch.equal(align(features, rois), align(features.to(memory_format=torch.channels_last), rois))
+    assert torch.equal(
+        align(features, rois), align(features.to(memory_format=torch.channels_last), rois)
+    )
 
 
 def test_an_fpn_pooler_is_replaced_level_by_level_and_pools_the_same() -> None:
     torch.manual_seed(0)
-    pooler = ROIPooler(7, scales=(1 / 4, 1 / 8), sampling_ratio=0, pooler_type="ROIAlignV2", canonical_box_size=32)
-    maps, boxes = [torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16)], [Boxes(draw_rois(99, 1, 128, 128)[:, 1:])]
+    pooler = ROIPooler(
+        7, scales=(1 / 4, 1 / 8), sampling_ratio=0, pooler_type="ROIAlignV2", canonical_box_size=32
+    )
+    maps, boxes = (
+        [torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16)],
+        [Boxes(draw_rois(99, 1, 128, 128)[:, 1:])],
+    )
     expected = pooler(maps, boxes)
     use_gather_roi_align(nn.Sequential(pooler))
     assert [type(align) for align in pooler.level_poolers] == [GatherROIAlign] * 2

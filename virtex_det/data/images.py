@@ -40,7 +40,7 @@ def read_picture(path: str | os.PathLike[str], cfg: CfgNode) -> np.ndarray:
         BrokenImage: the image cannot be read; names the file.
 
     Example:
-        >>> predictor(read_picture("photo.jpg", cfg))["instances"]
+        >>> predictor(read_picture("photo.jpg", cfg))["instances"]  # doctest: +SKIP
     """
     return np.ascontiguousarray(_pixels(os.fspath(path), "BGR", cfg.INPUT.MAX_VALUE))
 

@@ -5,17 +5,17 @@ from detectron2 import modeling
 from detectron2.config import CfgNode
 from torch import nn
 
+from virtex_det.modeling.bf16 import use_bf16
 from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
-from virtex_det.modeling.precision import use_bf16
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Build the model of a config as Detectron2 does, with the faster kernels that the config allows.
+    """Build a config's model as Detectron2 does, then apply the speed-ups that the config allows.
 
     Args:
-        cfg: the full config. On the device "meta" the model is Detectron2's, with shapes and no
-            values.
+        cfg: the full config. On the device "meta" the model has shapes and no values, and no
+            speed-ups.
 
     Returns:
         The model, with random weights, on MODEL.DEVICE, in training mode.
@@ -25,7 +25,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         return model
     freeze_last_stage(cfg, model)
     if cfg.MODEL.DEVICE == "cpu":
-        # The layout that CPU convolutions are fastest in; results are the same up to rounding.
+        # CPU convolutions are fastest in this layout; results are the same up to rounding.
         model.to(memory_format=torch.channels_last)
     if cfg.MODEL.GATHER_ROI_ALIGN:
         use_gather_roi_align(model)

@@ -1,4 +1,4 @@
-"""Classification of whole images: the linear probe when the backbone is frozen, fine-tuning when it is not."""
+"""Image classification: a linear probe with a frozen backbone, fine-tuning without."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,24 @@ from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 
 @META_ARCH_REGISTRY.register()
 class ImageClassifier(ImageModel):
-    """A ResNet, the average over its last feature map, and a linear classifier.
+    """A ResNet, global average pooling and a linear classifier.
 
-    MODEL.BACKBONE.FREEZE_AT 5 freezes the whole backbone, the statistics of its norms with it.
+    MODEL.BACKBONE.FREEZE_AT 5 freezes the whole backbone, the statistics of its norms included.
 
     Args:
         backbone: has a feature "res5".
         num_classes: labels are 0 to num_classes - 1.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
+
+    Example:
+        >>> import virtex_det as vd
+        >>> from virtex_det.modeling import build_model
+        >>> changes = {"MODEL.DEVICE": "cpu", "MODEL.CLASSIFIER.NUM_CLASSES": 10}
+        >>> cfg = vd.load_config("probes/_base_image_classifier_R_50.yaml", changes)
+        >>> model = build_model(cfg).eval()
+        >>> model([{"image": torch.zeros(3, 64, 64)}])[0]["scores"].shape
+        torch.Size([10])
     """
 
     target = "label"
@@ -30,7 +39,12 @@ class ImageClassifier(ImageModel):
 
     @configurable
     def __init__(
-        self, *, backbone: Backbone, num_classes: int, pixel_mean: Sequence[float], pixel_std: Sequence[float]
+        self,
+        *,
+        backbone: Backbone,
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
     ):
         super().__init__(backbone, pixel_mean, pixel_std)
         self.classifier = nn.Linear(backbone.output_shape()["res5"].channels, num_classes)
@@ -43,23 +57,30 @@ class ImageClassifier(ImageModel):
         return super().from_config(cfg) | {"num_classes": cfg.MODEL.CLASSIFIER.NUM_CLASSES}
 
     def image_features(self, batched_inputs: Sequence[dict[str, Any]]) -> Tensor:
-        """Return what is classified: the average of res5, (images, channels)."""
-        return self.visual_grid(batched_inputs).mean(dim=(2, 3))
+        """Return the features to classify: the average of res5, (images, channels)."""
+        # shape: (images, channels, height, width)
+        grid = self.visual_grid(batched_inputs)
+        return grid.mean(dim=(2, 3))
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each image its "scores" (classes,), and its "losses" where it has a label."""
+        """Return each image's "scores" (classes,), and its "losses" where it has a label."""
         scores = self._scores(batched_inputs)
         outputs = self.by_image(self._losses(scores, batched_inputs), batched_inputs)
-        return [output | {"scores": of_image} for output, of_image in zip(outputs, scores, strict=True)]
+        for output, image_scores in zip(outputs, scores, strict=True):
+            output["scores"] = image_scores
+        return outputs
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
-        """Return the cross-entropy of each image that has a "label", from 0 on."""
+        """Return the cross-entropy of each image that has a "label", an int counted from 0."""
         return self._losses(self._scores(batched_inputs), batched_inputs)
 
     def _scores(self, batched_inputs: Sequence[dict[str, Any]]) -> Tensor:
+        # shape: (images, classes)
         return self.classifier(self.image_features(batched_inputs))
 
-    def _losses(self, scores: Tensor, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+    def _losses(
+        self, scores: Tensor, batched_inputs: Sequence[dict[str, Any]]
+    ) -> dict[str, TargetLosses]:
         images = [index for index, example in enumerate(batched_inputs) if self.target in example]
         labels = [batched_inputs[index][self.target] for index in images]
         rows, targets = torch.tensor([images, labels], dtype=torch.int64, device=self.device)

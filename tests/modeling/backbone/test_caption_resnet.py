@@ -36,15 +36,28 @@ def config(builder: str, **resnets: Any) -> CfgNode:
 
 VARIETIES = {
     "18": {"DEPTH": 18, "RES2_OUT_CHANNELS": 64, "STEM_OUT_CHANNELS": 64},
-    "34 with a stem of its own width": {"DEPTH": 34, "RES2_OUT_CHANNELS": 64, "STEM_OUT_CHANNELS": 16},
+    "34 with a stem of its own width": {
+        "DEPTH": 34,
+        "RES2_OUT_CHANNELS": 64,
+        "STEM_OUT_CHANNELS": 16,
+    },
     "50": {"DEPTH": 50},
-    "50 frozen norm, stride in 1x1, two stages frozen": {"NORM": "FrozenBN", "STRIDE_IN_1X1": True, "FREEZE_AT": 2},
+    "50 frozen norm, stride in 1x1, two stages frozen": {
+        "NORM": "FrozenBN",
+        "STRIDE_IN_1X1": True,
+        "FREEZE_AT": 2,
+    },
     "50 stride in 3x3": {"STRIDE_IN_1X1": False},
     "50 twice as wide": {"WIDTH_PER_GROUP": 8, "STRIDE_IN_1X1": False},
     "50 with groups": {"NUM_GROUPS": 4, "WIDTH_PER_GROUP": 2},
     "50 dilated": {"RES5_DILATION": 2},
     "50 for C4": {"OUT_FEATURES": ["res4"]},
-    "50 with group norm": {"NORM": "GN", "RES2_OUT_CHANNELS": 128, "WIDTH_PER_GROUP": 32, "STEM_OUT_CHANNELS": 32},
+    "50 with group norm": {
+        "NORM": "GN",
+        "RES2_OUT_CHANNELS": 128,
+        "WIDTH_PER_GROUP": 32,
+        "STEM_OUT_CHANNELS": 32,
+    },
     "101": {"DEPTH": 101},
     "152": {"DEPTH": 152},
 }
@@ -66,7 +79,9 @@ def assert_same_network(name: str, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("settings", VARIETIES.values(), ids=VARIETIES)
-def test_same_weights_and_features_as_detectron2_from_the_same_seed(settings: dict[str, Any]) -> None:
+def test_same_weights_and_features_as_detectron2_from_the_same_seed(
+    settings: dict[str, Any],
+) -> None:
     assert_same_network("resnet_backbone", settings)
 
 
@@ -83,21 +98,32 @@ class UncompiledDeformConv(Conv2d):
 
 
 @pytest.mark.parametrize("modulated", [True, False])
-def test_same_deformable_layers_as_detectron2(modulated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_deformable_layers_as_detectron2(
+    modulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("DeformConv", "ModulatedDeformConv"):
         monkeypatch.setattr(resnet, name, UncompiledDeformConv)
-    settings = {"DEFORM_ON_PER_STAGE": [False, True, True, True], "DEFORM_MODULATED": modulated, "DEFORM_NUM_GROUPS": 2}
+    settings = {
+        "DEFORM_ON_PER_STAGE": [False, True, True, True],
+        "DEFORM_MODULATED": modulated,
+        "DEFORM_NUM_GROUPS": 2,
+    }
     ours = build_backbone(config("build_caption_resnet_backbone", **settings)).state_dict()
     theirs = build_backbone(config("build_resnet_backbone", **settings)).state_dict()
-    assert {name: tensor.shape for name, tensor in ours.items()} == {n: t.shape for n, t in theirs.items()}
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        n: t.shape for n, t in theirs.items()
+    }
     assert "res3.0.conv2_offset.weight" in ours
 
 
 @pytest.mark.parametrize("depth", [18, 34])
 def test_a_shallow_network_of_any_width(depth: int) -> None:
-    backbone = build_backbone(config("build_caption_resnet_backbone", DEPTH=depth, RES2_OUT_CHANNELS=8))
+    backbone = build_backbone(
+        config("build_caption_resnet_backbone", DEPTH=depth, RES2_OUT_CHANNELS=8)
+    )
     assert backbone.output_shape() == {
-        stage: ShapeSpec(channels=8 * 2**index, stride=4 * 2**index) for index, stage in enumerate(STAGES)
+        stage: ShapeSpec(channels=8 * 2**index, stride=4 * 2**index)
+        for index, stage in enumerate(STAGES)
     }
     assert backbone(torch.randn(1, 3, 64, 64))["res5"].shape == (1, 64, 2, 2)
     assert all(isinstance(block, BasicBlock) for block in backbone.res3)
@@ -108,9 +134,15 @@ def test_residual_branches_that_start_at_zero(depth: int) -> None:
     cfg = config("build_caption_resnet_backbone", DEPTH=depth)
     cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL = True
     backbone = build_backbone(cfg)
-    zeroed = {name for name, p in backbone.named_parameters() if name.endswith("norm.weight") and not p.any()}
+    zeroed = {
+        name
+        for name, p in backbone.named_parameters()
+        if name.endswith("norm.weight") and not p.any()
+    }
     last = "conv2" if depth == 18 else "conv3"
-    blocks = [f"{stage}.{index}" for stage in STAGES for index in range(len(getattr(backbone, stage)))]
+    blocks = [
+        f"{stage}.{index}" for stage in STAGES for index in range(len(getattr(backbone, stage)))
+    ]
     assert zeroed == {f"{block}.{last}.norm.weight" for block in blocks}
 
 
@@ -124,7 +156,9 @@ def test_residual_branches_that_start_at_zero(depth: int) -> None:
         ("DEFORM_ON_PER_STAGE", {"DEPTH": 18, "DEFORM_ON_PER_STAGE": [False, True, True, True]}),
     ],
 )
-def test_a_network_that_does_not_exist_is_an_error_naming_its_key(key: str, settings: dict[str, Any]) -> None:
+def test_a_network_that_does_not_exist_is_an_error_naming_its_key(
+    key: str, settings: dict[str, Any]
+) -> None:
     with pytest.raises(UserError, match=f"MODEL.RESNETS.{key}"):
         build_backbone(config("build_caption_resnet_backbone", **settings))
 

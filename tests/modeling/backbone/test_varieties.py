@@ -1,4 +1,6 @@
-"""CLIP's ResNets equal open_clip's, and ResNet-C, D and S equal timm's, from the image to every stage."""
+"""CLIP's ResNets equal open_clip's, and ResNet-C, D and S equal timm's, from the image to every
+stage.
+"""
 
 from typing import Any
 
@@ -45,7 +47,9 @@ def assert_parity(name: str, norm: str, size: tuple[int, int]) -> None:
         theirs = features(reference, images)
         assert_equal(backbone(images), theirs)
     one, other = theirs["res5"]
-    assert float((one - other).abs().max()) > 0.01 * float(one.abs().max()), "res5 hardly depends on the image"
+    assert float((one - other).abs().max()) > 0.01 * float(one.abs().max()), (
+        "res5 hardly depends on the image"
+    )
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -91,11 +95,20 @@ def test_freezing_two_stages_freezes_all_of_the_stem_and_of_res2(name: str) -> N
     cfg.MODEL.BACKBONE.FREEZE_AT = 2
     backbone = build_backbone(cfg)
     frozen = {parameter for parameter, p in backbone.named_parameters() if not p.requires_grad}
-    norms = {norm for norm, module in backbone.named_modules() if isinstance(module, FrozenBatchNorm2d)}
+    norms = {
+        norm for norm, module in backbone.named_modules() if isinstance(module, FrozenBatchNorm2d)
+    }
     prefixes = ("stem.", "res2.")
-    assert frozen == {parameter for parameter, _ in backbone.named_parameters() if parameter.startswith(prefixes)}
-    assert norms >= {f"stem.conv{n}.norm" for n in (1, 2, 3)} | {"res2.0.shortcut.norm", "res2.0.conv3.norm"}
-    live = {norm for norm, module in backbone.named_modules() if isinstance(module, nn.SyncBatchNorm)}
+    assert frozen == {
+        parameter for parameter, _ in backbone.named_parameters() if parameter.startswith(prefixes)
+    }
+    assert norms >= {f"stem.conv{n}.norm" for n in (1, 2, 3)} | {
+        "res2.0.shortcut.norm",
+        "res2.0.conv3.norm",
+    }
+    live = {
+        norm for norm, module in backbone.named_modules() if isinstance(module, nn.SyncBatchNorm)
+    }
     assert live and not any(norm.startswith(prefixes) for norm in live)
     assert "res3.0.shortcut.norm" in live
 
@@ -109,7 +122,9 @@ def test_group_norm_and_no_norm(name: str) -> None:
     assert isinstance(backbone.stem.conv3.norm, nn.GroupNorm)
     assert isinstance(backbone.res3[0].shortcut.norm, nn.GroupNorm)
     assert backbone(torch.randn(1, 3, 64, 64))["res5"].shape == (1, 256, 2, 2)
-    assert not any("norm" in tensor for tensor in build_backbone(config(REFERENCES[name], "")).state_dict())
+    assert not any(
+        "norm" in tensor for tensor in build_backbone(config(REFERENCES[name], "")).state_dict()
+    )
 
 
 @pytest.mark.parametrize("name", ["CLIP RN50", "ResNet-50-D"])
@@ -124,7 +139,13 @@ def test_a_feature_pyramid_on_it(name: str) -> None:
     with torch.no_grad():
         assert_equal(pyramid.bottom_up(images), features(reference, images))
         levels = pyramid(images)
-    assert {level: map.shape[-1] for level, map in levels.items()} == {"p2": 16, "p3": 8, "p4": 4, "p5": 2, "p6": 1}
+    assert {level: map.shape[-1] for level, map in levels.items()} == {
+        "p2": 16,
+        "p3": 8,
+        "p4": 4,
+        "p5": 2,
+        "p6": 1,
+    }
 
 
 def test_residual_branches_of_clip_start_at_zero() -> None:
@@ -144,7 +165,14 @@ def test_blocks_overrule_the_depth() -> None:
 def test_a_plain_resnet_200() -> None:
     cfg = config(CLIP)
     cfg.merge_from_list(
-        ["MODEL.RESNETS.DEPTH", 200, "MODEL.CAPTION_RESNET.STEM", "basic", "MODEL.CAPTION_RESNET.DOWNSAMPLE", "conv"]
+        [
+            "MODEL.RESNETS.DEPTH",
+            200,
+            "MODEL.CAPTION_RESNET.STEM",
+            "basic",
+            "MODEL.CAPTION_RESNET.DOWNSAMPLE",
+            "conv",
+        ]
     )
     assert [len(stage) for stage in build_backbone(cfg).stages] == [3, 24, 36, 3]
 
@@ -159,7 +187,9 @@ def test_a_deep_stem_with_a_dilated_res5() -> None:
 
 def changed(base: dict[str, Any], **keys: Any) -> CfgNode:
     cfg = config(CLIP._replace(keys=base))
-    cfg.merge_from_list([part for key, value in keys.items() for part in (f"MODEL.{key.replace('__', '.')}", value)])
+    cfg.merge_from_list(
+        [part for key, value in keys.items() for part in (f"MODEL.{key.replace('__', '.')}", value)]
+    )
     return cfg
 
 
@@ -176,7 +206,11 @@ def changed(base: dict[str, Any], **keys: Any) -> CfgNode:
         ("RESNETS.RES5_DILATION", D, {"RESNETS__RES5_DILATION": 2}),
         ("RESNETS.STRIDE_IN_1X1", D, {"RESNETS__STRIDE_IN_1X1": True}),
         ("ROI_HEADS.NAME", CLIP.keys, {"RESNETS__OUT_FEATURES": ["res4"]}),
-        ("ROI_HEADS.NAME", {"CAPTION_RESNET.BLOCKS": (4, 6, 10, 6)}, {"RESNETS__OUT_FEATURES": ["res4"]}),
+        (
+            "ROI_HEADS.NAME",
+            {"CAPTION_RESNET.BLOCKS": (4, 6, 10, 6)},
+            {"RESNETS__OUT_FEATURES": ["res4"]},
+        ),
     ],
 )
 def test_a_network_that_does_not_exist_is_an_error_naming_its_key(

@@ -21,8 +21,12 @@ def small_cfg() -> CfgNode:
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_caption_resnet_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.update({"DEPTH": 18, "NORM": "BN", "OUT_FEATURES": ["res5"], "RES2_OUT_CHANNELS": 8})
-    cfg.MODEL.TEXTUAL.update({"VOCAB_SIZE": 40, "HIDDEN_SIZE": 16, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 32})
+    cfg.MODEL.RESNETS.update(
+        {"DEPTH": 18, "NORM": "BN", "OUT_FEATURES": ["res5"], "RES2_OUT_CHANNELS": 8}
+    )
+    cfg.MODEL.TEXTUAL.update(
+        {"VOCAB_SIZE": 40, "HIDDEN_SIZE": 16, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 32}
+    )
     cfg.MODEL.TEXTUAL.DROPOUT = 0.0
     cfg.MODEL.TEXTUAL.DECODING.METHOD = "none"
     cfg.MODEL.CLASSIFIER.NUM_CLASSES = 7
@@ -42,13 +46,18 @@ def build(small_cfg: CfgNode) -> Callable[..., nn.Module]:
 
 
 def images(number: int = 3) -> Examples:
-    drawn = torch.randint(256, (number, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(
+        256, (number, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return [{"image": image} for image in drawn]
 
 
 def with_targets(key: str, targets: list[list[int]]) -> Examples:
     """Images with a target each."""
-    return [example | {key: torch.tensor(t)} for example, t in zip(images(len(targets)), targets, strict=True)]
+    return [
+        example | {key: torch.tensor(t)}
+        for example, t in zip(images(len(targets)), targets, strict=True)
+    ]
 
 
 def assert_a_few_steps_lower_the_loss(model: nn.Module, examples: Examples) -> None:

@@ -1,4 +1,6 @@
-"""Captioning in one direction and both: equal to the authors' implementation, and a good citizen of Detectron2."""
+"""Captioning in one direction and both: equal to the authors' implementation, and a good citizen of
+Detectron2.
+"""
 
 from types import SimpleNamespace
 
@@ -30,10 +32,17 @@ CAPTIONS = [[1, 5, 9, 7, 2], [1, 6, 2], [1, 2]]
 
 
 @pytest.fixture(
-    scope="module", params=[*CAPTIONING, BICAPTIONING, *(pytest.param(n, marks=pytest.mark.slow) for n in FULL_SIZE)]
+    scope="module",
+    params=[
+        *CAPTIONING,
+        BICAPTIONING,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in FULL_SIZE),
+    ],
 )
 def authors(request):
-    """Each of the authors' captioning models in turn: what they say of it, ours, and what ours returns."""
+    """Each of the authors' captioning models in turn: what they say of it, ours, and what ours
+    returns.
+    """
     model, examples = golden_model(request.param), golden_examples(request.param)
     with torch.no_grad():
         return SimpleNamespace(
@@ -61,16 +70,22 @@ def test_the_most_probable_next_tokens_are_the_authors(authors):
     head = authors.model.textual
     features = head(torch.tensor(authors.case["tokens"]), head.project(authors.grid))
     predicted = head.output(features).argmax(dim=-1)
-    for ours, theirs, length in zip(predicted.tolist(), authors.case["argmax"], authors.case["lengths"], strict=True):
+    for ours, theirs, length in zip(
+        predicted.tolist(), authors.case["argmax"], authors.case["lengths"], strict=True
+    ):
         assert ours[:length] == theirs[:length]
 
 
 @torch.no_grad()
 def test_all_beams_are_the_authors(authors):
     head, theirs = authors.model.textual, authors.case["beam_all"]
-    tokens, log_probabilities = beam_search(head, head.project(authors.grid), beam_size=5, keep_start=False)
+    tokens, log_probabilities = beam_search(
+        head, head.project(authors.grid), beam_size=5, keep_start=False
+    )
     assert tokens.tolist() == theirs["tokens"]
-    torch.testing.assert_close(log_probabilities, torch.tensor(theirs["logprobs"]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        log_probabilities, torch.tensor(theirs["logprobs"]), rtol=1e-4, atol=0
+    )
 
 
 def test_captions_are_the_authors_best_beams_without_boundaries(authors):
@@ -91,7 +106,9 @@ def test_losses_are_means_over_the_tokens_that_follow_another(model):
     model.backbone.eval()
     losses = model(batch())
     assert list(losses) == ["loss_captioning_forward", "loss_captioning_backward"]
-    for head, flip, loss in zip((model.textual, model.backward_textual), (False, True), losses.values(), strict=True):
+    for head, flip, loss in zip(
+        (model.textual, model.backward_textual), (False, True), losses.values(), strict=True
+    ):
         total, count = 0.0, 0
         for example in batch():
             tokens = example["caption_tokens"].flip(0) if flip else example["caption_tokens"]
@@ -103,7 +120,11 @@ def test_losses_are_means_over_the_tokens_that_follow_another(model):
 
 def test_losses_in_evaluation_are_sums_and_numbers_of_tokens(model):
     outputs = model.eval()(batch())
-    assert [float(output["losses"]["loss_captioning_forward"][1]) for output in outputs] == [4, 2, 1]
+    assert [float(output["losses"]["loss_captioning_forward"][1]) for output in outputs] == [
+        4,
+        2,
+        1,
+    ]
     for example, output in zip(batch(), outputs, strict=True):
         (alone,) = model([example])
         for name, loss in output["losses"].items():
@@ -114,21 +135,29 @@ def test_an_unknown_token_is_no_target_but_the_caption_goes_on(model):
     (example, *_), tokens = batch(), torch.tensor([1, 5, 0, 7, 2])
     (output,) = model.eval()([{**example, "caption_tokens": tokens}])
     features = model.textual(tokens[None, :-1], model.textual.project(model.visual_grid([example])))
-    expected = F.cross_entropy(model.textual.output(features[0]), tokens[1:], ignore_index=0, reduction="sum")
-    torch.testing.assert_close(output["losses"]["loss_captioning_forward"], torch.stack([expected, torch.tensor(3.0)]))
+    expected = F.cross_entropy(
+        model.textual.output(features[0]), tokens[1:], ignore_index=0, reduction="sum"
+    )
+    torch.testing.assert_close(
+        output["losses"]["loss_captioning_forward"], torch.stack([expected, torch.tensor(3.0)])
+    )
 
 
 def test_one_direction_is_the_forward_half_of_both(build):
     both, forward = build("BicaptioningModel").eval(), build("CaptioningModel").eval()
     found = forward.load_state_dict(both.state_dict(), strict=False)
-    assert not found.missing_keys and all(name.startswith("backward_textual.") for name in found.unexpected_keys)
+    assert not found.missing_keys and all(
+        name.startswith("backward_textual.") for name in found.unexpected_keys
+    )
     losses = forward(batch())[0]["losses"]
     assert list(losses) == ["loss_captioning_forward"]
     torch.testing.assert_close(losses, {name: both(batch())[0]["losses"][name] for name in losses})
 
 
 def test_both_directions_share_all_but_the_transformer(model):
-    shared = {n for n, _ in model.named_parameters(remove_duplicate=False)} - {n for n, _ in model.named_parameters()}
+    shared = {n for n, _ in model.named_parameters(remove_duplicate=False)} - {
+        n for n, _ in model.named_parameters()
+    }
     assert {name.split(".")[1] for name in shared if name.startswith("backward_")} == {
         "visual_projection",
         "embedding",
@@ -147,7 +176,9 @@ def test_the_image_is_projected_once_for_both_directions(model):
 
 def test_the_vocabulary_is_computed_only_where_there_is_a_target(model):
     shapes = []
-    model.textual.output.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    model.textual.output.register_forward_hook(
+        lambda module, inputs, output: shapes.append(tuple(output.shape))
+    )
     model(batch())
     assert shapes == [(7, 40), (7, 40)]
 

@@ -1,4 +1,6 @@
-"""Token and multi-label classification: equal to the authors' implementation, and to their loop over images."""
+"""Token and multi-label classification: equal to the authors' implementation, and to their loop
+over images.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,11 @@ LABELS = [[2, 5], [7]]
 
 
 def batch(task: str):
-    return with_targets("caption_tokens", TOKENS) if task == TASKS[0] else with_targets("labels", LABELS)
+    return (
+        with_targets("caption_tokens", TOKENS)
+        if task == TASKS[0]
+        else with_targets("labels", LABELS)
+    )
 
 
 @torch.no_grad()
@@ -39,14 +45,17 @@ def test_features_loss_and_ten_most_probable_labels_are_the_authors(name):
 
 
 @pytest.mark.parametrize(
-    ("task", "different"), [("TokenClassificationModel", [[5, 9], [30]]), ("MultilabelClassificationModel", LABELS)]
+    ("task", "different"),
+    [("TokenClassificationModel", [[5, 9], [30]]), ("MultilabelClassificationModel", LABELS)],
 )
 def test_loss_is_the_mean_over_images_of_the_mean_over_different_labels(build, task, different):
     model = build(task).eval()
     log_probabilities = model.textual(model.visual_grid(images(2))).log_softmax(dim=1)
     expected = [-log_probabilities[image, labels].mean() for image, labels in enumerate(different)]
     found = [next(iter(output["losses"].values())) for output in model(batch(task))]
-    torch.testing.assert_close(torch.stack(found), torch.tensor([[value, 1.0] for value in expected]))
+    torch.testing.assert_close(
+        torch.stack(found), torch.tensor([[value, 1.0] for value in expected])
+    )
     model.train().backbone.eval()
     (loss,) = model(batch(task)).values()
     torch.testing.assert_close(loss, torch.stack(expected).mean())
@@ -62,9 +71,14 @@ def test_an_image_without_labels_counts_for_nothing(build, task):
     model = build(task).eval()
     labelled, other = batch(task)
     key = model.target
-    empty = {**other, key: torch.tensor([1, 0, 2] if key == "caption_tokens" else [], dtype=torch.int64)}
+    empty = {
+        **other,
+        key: torch.tensor([1, 0, 2] if key == "caption_tokens" else [], dtype=torch.int64),
+    }
     first, second = model([labelled, empty])
-    assert first["losses"][model.loss_name][1] == 1 and second["losses"][model.loss_name].tolist() == [0, 0]
+    assert first["losses"][model.loss_name][1] == 1 and second["losses"][
+        model.loss_name
+    ].tolist() == [0, 0]
 
 
 def test_the_background_has_an_output_that_no_label_asks_for(build):

@@ -23,16 +23,33 @@ HEADS = ["tfm", "att_fc"]
 
 SMALL = (
     *("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.ATTENTION_HEADS", 2),
-    *("MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32, "MODEL.TEXT_ENCODER.NUM_LAYERS", 1, "MODEL.TEXT_ENCODER.DROPOUT", 0.0),
-    *("MODEL.ICMLM.ATTENTION_HEADS", 2, "MODEL.ICMLM.FEEDFORWARD_SIZE", 32, "MODEL.ICMLM.DROPOUT", 0.0),
+    *(
+        "MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE",
+        32,
+        "MODEL.TEXT_ENCODER.NUM_LAYERS",
+        1,
+        "MODEL.TEXT_ENCODER.DROPOUT",
+        0.0,
+    ),
+    *(
+        "MODEL.ICMLM.ATTENTION_HEADS",
+        2,
+        "MODEL.ICMLM.FEEDFORWARD_SIZE",
+        32,
+        "MODEL.ICMLM.DROPOUT",
+        0.0,
+    ),
 )
 WITH_TAGS = ("MODEL.ICMLM.TAG_WEIGHT", 0.5, "MODEL.TAG_PREDICTION.NUM_TAGS", 3)
 
 
 def batch():
     return [
-        example | {"masked_labels": torch.tensor(labels), "tags": torch.tensor(tags, dtype=torch.int64)}
-        for example, labels, tags in zip(with_targets("caption_tokens", MASKED), LABELS, TAGS, strict=True)
+        example
+        | {"masked_labels": torch.tensor(labels), "tags": torch.tensor(tags, dtype=torch.int64)}
+        for example, labels, tags in zip(
+            with_targets("caption_tokens", MASKED), LABELS, TAGS, strict=True
+        )
     ]
 
 
@@ -86,7 +103,9 @@ def test_the_tag_loss_has_its_weight_and_sees_the_image_alone(build):
 def test_attention_is_that_of_the_masked_tokens_and_zero_elsewhere(model):
     for example, output in zip(batch(), model.eval()(batch()), strict=True):
         found, is_masked = output["attention"], example["masked_labels"] > 0
-        assert found.shape == (len(example["caption_tokens"]), 2, 2) and found.dtype == torch.float32
+        assert (
+            found.shape == (len(example["caption_tokens"]), 2, 2) and found.dtype == torch.float32
+        )
         torch.testing.assert_close(found[is_masked], model.fusion.attention(*alone(model, example)))
         torch.testing.assert_close(found.sum(dim=(1, 2)), is_masked.float())
 
@@ -118,7 +137,9 @@ def test_mixed_precision_gives_the_losses_of_full_precision(build, head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_parameter_learns(build, head):
-    assert_every_parameter_learns(build("ICMLMModel", *SMALL, *WITH_TAGS, "MODEL.ICMLM.HEAD", head), batch())
+    assert_every_parameter_learns(
+        build("ICMLMModel", *SMALL, *WITH_TAGS, "MODEL.ICMLM.HEAD", head), batch()
+    )
 
 
 def test_a_few_steps_lower_the_loss(model):
@@ -141,7 +162,14 @@ def test_a_few_steps_lower_the_tag_loss(build):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_frozen_bert_stays_as_it_is_while_the_rest_learns(build, tmp_path, head):
     bert = make_bert(tmp_path / "bert")
-    options = ("MODEL.TEXT_ENCODER.WEIGHTS", str(bert), "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.ICMLM.HEAD", head)
+    options = (
+        "MODEL.TEXT_ENCODER.WEIGHTS",
+        str(bert),
+        "MODEL.TEXTUAL.VOCAB_SIZE",
+        22,
+        "MODEL.ICMLM.HEAD",
+        head,
+    )
     model = build("ICMLMModel", *SMALL, *options)
     tokens = torch.tensor([[1, 3, 9, 2]])
     before = model.text_encoder(tokens)
@@ -169,4 +197,6 @@ def test_a_target_belongs_to_its_image_also_where_the_first_image_has_none(model
     losses = model.target_losses(reordered)["loss_masked_concept"]
     logits = model.fusion(*alone(model, reordered[1]))
     assert losses.images.tolist() == [1, 1]
-    torch.testing.assert_close(losses.values, F.cross_entropy(logits, torch.tensor([5, 6]), reduction="none"))
+    torch.testing.assert_close(
+        losses.values, F.cross_entropy(logits, torch.tensor([5, 6]), reduction="none")
+    )

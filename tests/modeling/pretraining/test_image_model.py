@@ -8,7 +8,11 @@ from torch import nn
 from tests.modeling.pretraining.conftest import images, with_targets
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, mean_over_processes
+from virtex_det.modeling.pretraining.image_model import (
+    ImageModel,
+    TargetLosses,
+    mean_over_processes,
+)
 
 
 class Threshold(ImageModel):
@@ -22,7 +26,9 @@ class Threshold(ImageModel):
 
     def target_losses(self, batched_inputs):
         numbers = self.on_device(batched_inputs, self.target)
-        index = torch.arange(len(numbers)).repeat_interleave(torch.tensor([len(n) for n in numbers]))
+        index = torch.arange(len(numbers)).repeat_interleave(
+            torch.tensor([len(n) for n in numbers])
+        )
         return {"loss": TargetLosses(torch.cat(numbers) - self.weight, index)}
 
 
@@ -44,7 +50,9 @@ def test_only_images_with_a_target_have_losses_in_evaluation():
 
 
 def test_an_example_to_train_on_needs_a_target():
-    with pytest.raises(UserError, match=r"Threshold.*'numbers'.*image.*DATALOADER.MAPPER empty.*NumbersMapper"):
+    with pytest.raises(
+        UserError, match=r"Threshold.*'numbers'.*image.*DATALOADER.MAPPER empty.*NumbersMapper"
+    ):
         Threshold()([*with_targets("numbers", [[1]]), *images(1)])
 
 
@@ -58,8 +66,12 @@ def test_no_target_at_all_is_no_loss_and_no_gradient():
 def _mean_of_a_process(folder: str) -> None:
     rank = comm.get_rank()
     shares = {"many": ([1, 2, 3, 4], [10]), "one": ([], [10]), "none": ([], [])}
-    values = {name: torch.tensor(share[rank], dtype=torch.float32) for name, share in shares.items()}
-    losses = {name: TargetLosses(v, torch.zeros(len(v), dtype=torch.int64)) for name, v in values.items()}
+    values = {
+        name: torch.tensor(share[rank], dtype=torch.float32) for name, share in shares.items()
+    }
+    losses = {
+        name: TargetLosses(v, torch.zeros(len(v), dtype=torch.int64)) for name, v in values.items()
+    }
     torch.save(mean_over_processes(losses), f"{folder}/{rank}.pth")
 
 

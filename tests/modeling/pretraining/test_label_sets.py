@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from virtex_det.errors import UserError
-from virtex_det.modeling.pretraining.label_sets import equal_share_losses, label_presence, sigmoid_losses
+from virtex_det.modeling.pretraining.label_sets import (
+    equal_share_losses,
+    label_presence,
+    sigmoid_losses,
+)
 
 LABELS = [torch.tensor([2, 0, 2]), torch.empty(0, dtype=torch.int64), torch.tensor([3])]
 
@@ -19,13 +23,19 @@ def test_presence_forgets_order_and_number():
 
 
 def test_a_label_that_the_model_does_not_have_is_an_error_with_what_to_set():
-    with pytest.raises(UserError, match=r"label 3, and the model has 3 labels(?s:.*)NUM_CLASSES(?s:.*)NUM_TAGS 0"):
+    with pytest.raises(
+        UserError, match=r"label 3, but the model has 3 labels(?s:.*)NUM_CLASSES(?s:.*)NUM_TAGS 0"
+    ):
         label_presence(LABELS, 3)
 
 
-def test_with_equal_shares_an_image_loses_the_mean_over_its_labels_and_one_without_any_does_not_count(logits):
+def test_equal_shares_give_the_mean_over_the_labels_of_an_image_that_has_any(
+    logits,
+):
     values, images = equal_share_losses(logits, label_presence(LABELS, 4))
-    log_probabilities = [[x - math.log(sum(map(math.exp, row))) for x in row] for row in logits.tolist()]
+    log_probabilities = [
+        [x - math.log(sum(map(math.exp, row))) for x in row] for row in logits.tolist()
+    ]
     expected = [-(log_probabilities[0][0] + log_probabilities[0][2]) / 2, -log_probabilities[2][3]]
     assert images.tolist() == [0, 2] and values.tolist() == pytest.approx(expected)
 

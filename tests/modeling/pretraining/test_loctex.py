@@ -1,4 +1,6 @@
-"""LocTex: the contrastive loss and that on attention, by their formulas; two processes; no traces."""
+"""LocTex: the contrastive loss and that on attention, by their formulas; two processes; no
+traces.
+"""
 
 from pathlib import Path
 
@@ -13,16 +15,34 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.modeling.pretraining.conftest import assert_every_parameter_learns, images, with_targets
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
-from virtex_det.modeling.pretraining.loctex import attend, contrastive_losses, localization_losses, mean_over_tokens
+from virtex_det.modeling.pretraining.loctex import (
+    attend,
+    contrastive_losses,
+    localization_losses,
+    mean_over_tokens,
+)
 
 # An unknown token, whose id is padding's, and captions of several lengths.
 CAPTIONS = [[1, 9, 0, 7, 2], [1, 6, 2], [1, 5, 8, 2], [1, 11, 2]]
-# Token, x, y: two cells of one token, twice the same one, a token of another image, an image without any.
-POINTS = [[(1, 0.1, 0.1), (1, 0.9, 0.1), (3, 0.2, 0.9)], [(1, 0.6, 0.6), (1, 0.7, 0.7)], [], [(1, 0.4, 0.9)]]
+# Token, x, y: two cells of one token, twice the same one, a token of another image, an image
+# without any.
+POINTS = [
+    [(1, 0.1, 0.1), (1, 0.9, 0.1), (3, 0.2, 0.9)],
+    [(1, 0.6, 0.6), (1, 0.7, 0.7)],
+    [],
+    [(1, 0.4, 0.9)],
+]
 
 SMALL = (
     *("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.ATTENTION_HEADS", 2),
-    *("MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32, "MODEL.TEXT_ENCODER.NUM_LAYERS", 1, "MODEL.TEXT_ENCODER.DROPOUT", 0.0),
+    *(
+        "MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE",
+        32,
+        "MODEL.TEXT_ENCODER.NUM_LAYERS",
+        1,
+        "MODEL.TEXT_ENCODER.DROPOUT",
+        0.0,
+    ),
     *("MODEL.LOCTEX.EMBED_SIZE", 12, "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.7),
 )
 TWO_FEATURES = (
@@ -35,7 +55,9 @@ WITHOUT_TRACES = ("MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.0)
 def batch():
     points = [torch.tensor(each, dtype=torch.float32).reshape(-1, 3) for each in POINTS]
     captioned = with_targets("caption_tokens", CAPTIONS)
-    return [example | {"trace_points": each} for example, each in zip(captioned, points, strict=True)]
+    return [
+        example | {"trace_points": each} for example, each in zip(captioned, points, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -44,7 +66,9 @@ def model(build) -> nn.Module:
 
 
 def with_fixed_norms(model: nn.Module) -> nn.Module:
-    """Let batch norms keep the statistics of the whole batch: no image then depends on the others."""
+    """Let batch norms keep the statistics of the whole batch: no image then depends on the
+    others.
+    """
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.momentum = 1.0
     model.visual_features(batch())
@@ -57,7 +81,9 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def slow_contrastive(images: Tensor, captions: Tensor, temperature: float) -> Tensor:
-    """Minus the log of the pair's share in all pairs of the image, and of the caption; their mean."""
+    """Minus the log of the pair's share in all pairs of the image, and of the caption; their
+    mean.
+    """
 
     def similarity(image: Tensor, caption: Tensor) -> Tensor:
         return (torch.dot(image, caption) / image.norm() / caption.norm() / temperature).exp()
@@ -72,7 +98,9 @@ def slow_contrastive(images: Tensor, captions: Tensor, temperature: float) -> Te
 
 
 def slow_localization(token: Tensor, cells: Tensor, mask: list[tuple[int, int]]) -> Tensor:
-    """Squared distance of unit vectors: the softmax of dot products with each of the cells (rows, columns, size)."""
+    """Squared distance of unit vectors: the softmax of dot products with each of the cells (rows,
+    columns, size).
+    """
     products = [[torch.dot(token, cell) / len(token) ** 0.5 for cell in row] for row in cells]
     total = sum(product.exp() for row in products for product in row)
     attention = [[product.exp() / total for product in row] for row in products]
@@ -96,7 +124,9 @@ def test_the_loss_on_attention_is_that_of_the_formula():
         slow_localization(tokens[0, 0], cells[0], [(0, 0), (1, 1)]),
         slow_localization(tokens[0, 1], cells[0], [(1, 2)]),
     ]
-    torch.testing.assert_close(localization_losses(attend(tokens, cells), masks)[0], torch.stack(expected))
+    torch.testing.assert_close(
+        localization_losses(attend(tokens, cells), masks)[0], torch.stack(expected)
+    )
 
 
 def test_attention_like_the_mask_costs_nothing_and_apart_from_it_two():
@@ -112,7 +142,9 @@ def test_gradients_are_those_of_finite_differences():
     grids = (draw(2, 2, 3).requires_grad_(), draw(2, 2, 2, 3, seed=1).requires_grad_())
     padding = torch.tensor([[False, False], [False, True]])
     assert torch.autograd.gradcheck(lambda *features: contrastive_losses(*features, 0.3), pairs)
-    assert torch.autograd.gradcheck(lambda *vectors: localization_losses(attend(*vectors), masks), grids)
+    assert torch.autograd.gradcheck(
+        lambda *vectors: localization_losses(attend(*vectors), masks), grids
+    )
     assert torch.autograd.gradcheck(lambda vectors: mean_over_tokens(vectors, padding), grids[:1])
 
 
@@ -126,7 +158,9 @@ def alone(model: nn.Module, example: dict) -> tuple[dict[str, Tensor], Tensor]:
     """The feature maps of one example and the vectors of its tokens, which nothing pads."""
     tokens = example["caption_tokens"][None]
     features = model.visual_features([example])
-    return {name: grid[0] for name, grid in features.items()}, model.text_encoder(tokens, tokens < 0)[0]
+    return {name: grid[0] for name, grid in features.items()}, model.text_encoder(
+        tokens, tokens < 0
+    )[0]
 
 
 def expected_localization(model: nn.Module, example: dict, name: str) -> list[Tensor]:
@@ -144,12 +178,19 @@ def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build):
     pairs = [alone(model, example) for example in batch()]
     found = model(batch())
     assert list(found) == ["loss_contrastive", "loss_localization"]
-    image_features = [model.image_projection(features["res5"].mean(dim=(1, 2))) for features, _ in pairs]
+    image_features = [
+        model.image_projection(features["res5"].mean(dim=(1, 2))) for features, _ in pairs
+    ]
     caption_features = [model.caption_projection(text.mean(dim=0)) for _, text in pairs]
     contrastive = slow_contrastive(torch.stack(image_features), torch.stack(caption_features), 0.1)
     torch.testing.assert_close(found["loss_contrastive"], contrastive.mean(), rtol=1e-4, atol=1e-5)
     by_image = [
-        [sum(both) for both in zip(*(expected_localization(model, example, n) for n in ("res4", "res5")), strict=True)]
+        [
+            sum(both)
+            for both in zip(
+                *(expected_localization(model, example, n) for n in ("res4", "res5")), strict=True
+            )
+        ]
         for example in batch()
     ]
     assert [len(losses) for losses in by_image] == [2, 1, 0, 1]
@@ -157,7 +198,9 @@ def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build):
     torch.testing.assert_close(found["loss_localization"], localization, rtol=1e-4, atol=1e-5)
     for losses, output in zip(by_image, model.eval()(batch()), strict=True):
         expected = torch.tensor([0.7 * float(sum(losses)), len(losses)])
-        torch.testing.assert_close(output["losses"]["loss_localization"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            output["losses"]["loss_localization"], expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @torch.no_grad()
@@ -167,9 +210,14 @@ def test_each_tokens_attention_sums_to_one_and_padding_makes_no_difference(build
     size = 4 if options == TWO_FEATURES else 2
     for example, output in zip(batch(), model(batch()), strict=True):
         attention = output["attention"]
-        assert attention.shape == (len(example["caption_tokens"]), size, size) and attention.dtype == torch.float32
+        assert (
+            attention.shape == (len(example["caption_tokens"]), size, size)
+            and attention.dtype == torch.float32
+        )
         torch.testing.assert_close(attention.sum(dim=(1, 2)), torch.ones(len(attention)))
-        torch.testing.assert_close(attention, model([example])[0]["attention"], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            attention, model([example])[0]["attention"], rtol=1e-3, atol=1e-5
+        )
 
 
 def test_without_localisation_no_trace_is_needed_and_no_weight_is_idle(build):
@@ -199,7 +247,9 @@ def test_evaluation_takes_captions_without_traces_and_images_without_captions(mo
 def test_losses_belong_to_their_images_also_behind_one_without_a_caption(model):
     plain, *outputs = model.eval()([*images(1), *batch()])
     torch.testing.assert_close(outputs, model(batch()))
-    assert plain == {} and [float(output["losses"]["loss_localization"][1]) for output in outputs] == [2, 1, 0, 1]
+    assert plain == {} and [
+        float(output["losses"]["loss_localization"][1]) for output in outputs
+    ] == [2, 1, 0, 1]
 
 
 def test_a_batch_without_a_point_has_no_loss_on_attention_and_a_gradient_of_zero(model):
@@ -240,7 +290,9 @@ def test_mixed_precision_gives_the_losses_and_attention_of_full_precision(build,
 
 
 def test_a_feature_map_that_the_backbone_does_not_give_is_refused_with_what_to_set(build):
-    with pytest.raises(UserError, match=r"res4.*\nSet MODEL.RESNETS.OUT_FEATURES to \['res4', 'res5'\]"):
+    with pytest.raises(
+        UserError, match=r"res4.*\nSet MODEL.RESNETS.OUT_FEATURES to \['res4', 'res5'\]"
+    ):
         build("LocTexModel", *SMALL, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res4",))
 
 
@@ -260,7 +312,12 @@ def test_a_value_that_would_train_towards_nothing_is_refused(build, options, mes
 
 
 def test_a_backbone_without_its_last_feature_map_is_refused(build):
-    only_res4 = ("MODEL.RESNETS.OUT_FEATURES", ["res4"], "MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res4",))
+    only_res4 = (
+        "MODEL.RESNETS.OUT_FEATURES",
+        ["res4"],
+        "MODEL.LOCTEX.LOCALIZATION_FEATURES",
+        ("res4",),
+    )
     with pytest.raises(UserError, match=r"not give res5(?s:.*)OUT_FEATURES to \['res4', 'res5'\]"):
         build("LocTexModel", *SMALL, *only_res4)
 
@@ -269,14 +326,18 @@ def test_without_localisation_its_features_do_not_matter(build):
     build("LocTexModel", *SMALL, *WITHOUT_TRACES, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ())(batch())
 
 
-def losses_and_gradients(cfg: CfgNode, examples: list[dict]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def losses_and_gradients(
+    cfg: CfgNode, examples: list[dict]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     torch.manual_seed(0)
     model = with_fixed_norms(build_model(cfg)).double()
     model.visual_features = lambda batched, of=model.visual_features: of(
         [{"image": example["image"].double()} for example in batched]
     )
     parallel = DistributedDataParallel(model) if torch.distributed.is_initialized() else model
-    losses = parallel([example | {"trace_points": example["trace_points"].double()} for example in examples])
+    losses = parallel(
+        [example | {"trace_points": example["trace_points"].double()} for example in examples]
+    )
     sum(losses.values()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {name: loss.detach() for name, loss in losses.items()}, gradients
@@ -287,7 +348,9 @@ def one_of_two(cfg: CfgNode, folder: str) -> None:
     torch.save(losses_and_gradients(cfg, batch()[2 * rank : 2 * rank + 2]), f"{folder}/{rank}.pth")
 
 
-def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(build, small_cfg, tmp_path: Path):
+def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(
+    build, small_cfg, tmp_path: Path
+):
     """Their images have 3 and 1 tokens with points: a mean of the two means would be another."""
     build("LocTexModel", *SMALL)
     losses, gradients = losses_and_gradients(small_cfg, batch())

@@ -1,4 +1,6 @@
-"""Masked language modelling: equal to the authors' implementation; every token sees every other one."""
+"""Masked language modelling: equal to the authors' implementation; every token sees every other
+one.
+"""
 
 import pytest
 import torch
@@ -41,7 +43,9 @@ def test_features_loss_and_most_probable_tokens_are_the_authors():
     assert_same_visual_features(MASKED_LM, grid)
     assert mean_losses(model(examples)) == pytest.approx({"loss_masked_lm": case["loss"]}, rel=1e-4)
     tokens, lengths = torch.tensor(case["masked_tokens"]), torch.tensor(case["lengths"])
-    predicted = model.textual.output(model.textual.see_all(tokens, lengths, model.textual.project(grid))).argmax(-1)
+    predicted = model.textual.output(
+        model.textual.see_all(tokens, lengths, model.textual.project(grid))
+    ).argmax(-1)
     is_masked = torch.tensor(case["masked_labels"]) != 0
     assert predicted[is_masked].tolist() == torch.tensor(case["argmax"])[is_masked].tolist()
 
@@ -54,7 +58,9 @@ def test_the_loss_is_the_mean_over_the_masked_tokens(model):
     for example, (value, _) in zip(batch(), losses, strict=True):
         memory = model.textual.project(model.visual_grid([example]))
         tokens, labels = example["caption_tokens"], example["masked_labels"]
-        logits = model.textual.output(model.textual.see_all(tokens[None], torch.tensor([len(tokens)]), memory))[0]
+        logits = model.textual.output(
+            model.textual.see_all(tokens[None], torch.tensor([len(tokens)]), memory)
+        )[0]
         expected = F.cross_entropy(logits[labels > 0], labels[labels > 0], reduction="sum")
         torch.testing.assert_close(value, expected)
         total += float(expected)

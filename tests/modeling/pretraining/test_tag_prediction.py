@@ -38,26 +38,40 @@ def test_the_loss_is_the_mean_over_images_of_the_named_one(build, name, loss):
     logits = model.textual(model.visual_grid(batch()))
     expected = [loss(logits[0], TAGS[0]), loss(logits[1], TAGS[1])]
     found = [output["losses"]["loss_tag_prediction"] for output in model(batch())]
-    torch.testing.assert_close(torch.stack(found), torch.tensor([[value, 1.0] for value in expected]))
+    torch.testing.assert_close(
+        torch.stack(found), torch.tensor([[value, 1.0] for value in expected])
+    )
     model.train().backbone.eval()
     torch.testing.assert_close(model(batch())["loss_tag_prediction"], torch.stack(expected).mean())
 
 
 def test_a_caption_without_concepts_counts_for_nothing_with_a_softmax(build):
     outputs = build("TagPredictionModel", *FIVE).eval()(
-        [example | {"tags": torch.tensor(t, dtype=torch.int64)} for example, t in zip(images(), TAGS, strict=True)]
+        [
+            example | {"tags": torch.tensor(t, dtype=torch.int64)}
+            for example, t in zip(images(), TAGS, strict=True)
+        ]
     )
     assert [float(output["losses"]["loss_tag_prediction"][1]) for output in outputs] == [1, 1, 0]
 
 
 def test_sigmoids_start_with_one_expected_tag(build):
-    head = build("TagPredictionModel", "MODEL.TAG_PREDICTION.NUM_TAGS", 1000, "MODEL.TAG_PREDICTION.LOSS", "sigmoid")
+    head = build(
+        "TagPredictionModel",
+        "MODEL.TAG_PREDICTION.NUM_TAGS",
+        1000,
+        "MODEL.TAG_PREDICTION.LOSS",
+        "sigmoid",
+    )
     assert 1000 * head.textual.output.bias.sigmoid().mean().item() == pytest.approx(1, rel=0.01)
     assert head.textual.output.bias[0].item() == pytest.approx(-math.log(1000))
 
 
 def test_the_number_of_tags_is_read_from_where_the_mapper_has_them(build, tmp_path):
-    concepts = tuple(Concept(word, "noun", 9, token) for token, word in enumerate(["cat", "dog", "star"], start=4))
+    concepts = tuple(
+        Concept(word, "noun", 9, token)
+        for token, word in enumerate(["cat", "dog", "star"], start=4)
+    )
     ConceptSet("0" * 64, ("noun",), concepts).write(tmp_path / "concepts.json")
     CaptionClusters(6, 0, "tf-idf", {"a cat": 5}).write(tmp_path / "clusters.json")
     files = (
@@ -67,7 +81,9 @@ def test_the_number_of_tags_is_read_from_where_the_mapper_has_them(build, tmp_pa
             *("DATALOADER.MAPPER", "ClusterMapper"),
         ),
     )
-    assert [build("TagPredictionModel", *options).textual.output.out_features for options in files] == [3, 6]
+    assert [
+        build("TagPredictionModel", *options).textual.output.out_features for options in files
+    ] == [3, 6]
 
 
 def test_without_a_file_the_error_says_how_to_build_one(build):
@@ -81,7 +97,9 @@ def test_another_loss_is_refused(build):
 
 
 def test_an_example_without_tags_says_which_mappers_make_them(build):
-    with pytest.raises(UserError, match="DATALOADER.MAPPER empty, or set it to ConceptMapper or ClusterMapper"):
+    with pytest.raises(
+        UserError, match="DATALOADER.MAPPER empty, or set it to ConceptMapper or ClusterMapper"
+    ):
         build("TagPredictionModel", *FIVE)(images())
 
 

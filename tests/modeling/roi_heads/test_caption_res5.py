@@ -22,9 +22,16 @@ def load_reference(detector: nn.Module, variety: str) -> nn.Module:
     """Load the published network into a detector, res5 into its head; return the network."""
     reference = build_reference(REFERENCES[variety])
     weights = canonical(reference)
-    res5 = {name.removeprefix("res5."): tensor for name, tensor in weights.items() if name.startswith("res5.")}
+    res5 = {
+        name.removeprefix("res5."): tensor
+        for name, tensor in weights.items()
+        if name.startswith("res5.")
+    }
     load(detector.roi_heads.res5, res5)
-    load(detector.backbone, {name: tensor for name, tensor in weights.items() if not name.startswith("res5.")})
+    load(
+        detector.backbone,
+        {name: tensor for name, tensor in weights.items() if not name.startswith("res5.")},
+    )
     return reference
 
 
@@ -51,7 +58,9 @@ def test_res5_equals_clips_with_another_norm(norm: str) -> None:
     assert len(detector.roi_heads.res5) == 6
     regions = torch.randn(2, 128, 14, 14)
     with torch.no_grad():
-        assert relative_difference(detector.roi_heads.res5(regions), reference.layer4(regions)) < 1e-4
+        assert (
+            relative_difference(detector.roi_heads.res5(regions), reference.layer4(regions)) < 1e-4
+        )
 
 
 def test_it_is_that_of_detectron2_for_a_plain_resnet() -> None:
@@ -63,7 +72,9 @@ def test_it_is_that_of_detectron2_for_a_plain_resnet() -> None:
     ours.load_state_dict(theirs.state_dict())
     regions = torch.randn(2, 128, 14, 14)
     with torch.no_grad():
-        torch.testing.assert_close(ours.roi_heads.res5(regions), theirs.roi_heads.res5(regions), rtol=0, atol=0)
+        torch.testing.assert_close(
+            ours.roi_heads.res5(regions), theirs.roi_heads.res5(regions), rtol=0, atol=0
+        )
 
 
 def test_the_extra_norm_comes_after_all_of_its_blocks() -> None:

@@ -22,7 +22,11 @@ def cfg() -> CfgNode:
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_caption_resnet_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP, cfg.MODEL.RESNETS.NORM = 16, 4, "BN"
+    (
+        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS,
+        cfg.MODEL.RESNETS.WIDTH_PER_GROUP,
+        cfg.MODEL.RESNETS.NORM,
+    ) = 16, 4, "BN"
     cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "Res5ROIHeadsExtraNorm", 20
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
@@ -63,16 +67,22 @@ def test_the_norm_is_of_the_backbones_type_and_acts_on_the_last_block(cfg: CfgNo
     ],
     ids=["plain", "CLIP RN50x4", "ResNet-50-D"],
 )
-def test_trains_and_detects(cfg: CfgNode, variety: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_trains_and_detects(
+    cfg: CfgNode, variety: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     torch.manual_seed(0)
     cfg.MODEL.CAPTION_RESNET.update(variety)
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     with caplog.at_level(logging.WARNING):
         model = build_model(cfg)
     assert "private" not in caplog.text
-    targets = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[4.0, 4, 40, 40]])), gt_classes=torch.tensor([3]))
+    targets = Instances(
+        (64, 64), gt_boxes=Boxes(torch.tensor([[4.0, 4, 40, 40]])), gt_classes=torch.tensor([3])
+    )
     with EventStorage():
-        losses = model([{"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "instances": targets}])
+        losses = model(
+            [{"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "instances": targets}]
+        )
     sum(losses.values()).backward()
     assert model.roi_heads.res5.norm.weight.grad.abs().sum() > 0
     model.eval()

@@ -37,7 +37,11 @@ class Model(nn.Module):
 def test_its_vectors_are_those_of_transformers(folder, frozen):
     from transformers import BertModel
 
-    expected = BertModel.from_pretrained(folder).eval()(TOKENS, attention_mask=TOKENS != 0).last_hidden_state
+    expected = (
+        BertModel.from_pretrained(folder)
+        .eval()(TOKENS, attention_mask=TOKENS != 0)
+        .last_hidden_state
+    )
     found = BertTextEncoder(folder, frozen).eval()(TOKENS)
     torch.testing.assert_close(found[0], expected[0])
     torch.testing.assert_close(found[1, :3], expected[1, :3])
@@ -60,7 +64,11 @@ def test_frozen_it_moves_with_the_model(folder):
 
 
 def test_frozen_a_checkpoint_holds_its_hash_and_nothing_more(folder):
-    assert set(Model(BertTextEncoder(folder)).state_dict()) == {"encoder.fingerprint", "head.weight", "head.bias"}
+    assert set(Model(BertTextEncoder(folder)).state_dict()) == {
+        "encoder.fingerprint",
+        "head.weight",
+        "head.bias",
+    }
 
 
 def test_frozen_a_model_goes_on_beside_the_same_bert_as_if_never_stopped(folder):
@@ -70,7 +78,10 @@ def test_frozen_a_model_goes_on_beside_the_same_bert_as_if_never_stopped(folder)
 
 
 def test_frozen_a_model_stops_beside_another_bert(folder, tmp_path):
-    model, other = Model(BertTextEncoder(folder)), Model(BertTextEncoder(make_bert(tmp_path / "other", seed=1)))
+    model, other = (
+        Model(BertTextEncoder(folder)),
+        Model(BertTextEncoder(make_bert(tmp_path / "other", seed=1))),
+    )
     other.load_state_dict(model.state_dict())
     with pytest.raises(UserError, match=rf"another BERT than {tmp_path}/other holds"):
         other.encoder(TOKENS)
@@ -92,7 +103,8 @@ def test_weights_cut_short_are_an_error_that_names_the_folder(copy):
 
 
 @pytest.mark.parametrize(
-    "change, message", [({"num_hidden_layers": 3}, "16 tensors are missing"), ({"hidden_size": 32}, "cannot be read")]
+    "change, message",
+    [({"num_hidden_layers": 3}, "16 tensors are missing"), ({"hidden_size": 32}, "cannot be read")],
 )
 def test_weights_of_another_bert_than_its_config_are_an_error(copy, change, message):
     config = copy / "config.json"

@@ -6,9 +6,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virtex_det.errors import UserError
-from virtex_det.modeling.textual.fusion import AttentionFusion, Masked, TransformerFusion, build_fusion_head
+from virtex_det.modeling.textual.fusion import (
+    AttentionFusion,
+    Masked,
+    TransformerFusion,
+    build_fusion_head,
+)
 
-SIZES = {"visual_feature_size": 6, "text_size": 8, "vocab_size": 11, "num_layers": 2, "feedforward_size": 12}
+SIZES = {
+    "visual_feature_size": 6,
+    "text_size": 8,
+    "vocab_size": 11,
+    "num_layers": 2,
+    "feedforward_size": 12,
+}
 LENGTHS = (5, 3)
 HEADS = ["tfm", "att_fc"]
 
@@ -19,7 +30,9 @@ def make(head: str) -> nn.Module:
 
 
 def inputs(*, more_padding: int = 0) -> tuple[Tensor, Masked]:
-    """Two images of 2 x 3 cells, captions of 5 and 3 tokens; two tokens of the first masked, and one of the second."""
+    """Two images of 2 x 3 cells, captions of 5 and 3 tokens; two tokens of the first masked, and
+    one of the second.
+    """
     generator = torch.Generator().manual_seed(1)
     grid = torch.randn(2, 6, 2, 3, generator=generator, dtype=torch.float64)
     text = torch.randn(2, 5, 8, generator=generator, dtype=torch.float64)
@@ -30,13 +43,21 @@ def inputs(*, more_padding: int = 0) -> tuple[Tensor, Masked]:
 
 def cells_of(head: nn.Module, grid: Tensor) -> list[Tensor]:
     linear, norm = head.visual_projection
-    cells = [linear.weight @ grid[:, row, column] + linear.bias for row in range(2) for column in range(3)]
+    cells = [
+        linear.weight @ grid[:, row, column] + linear.bias
+        for row in range(2)
+        for column in range(3)
+    ]
     return [F.layer_norm(cell, (8,), norm.weight, norm.bias) for cell in cells]
 
 
 def attend(attention: nn.MultiheadAttention, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Multi-head attention of vectors (n, 8) to each other, head by head; and the weights, mean over heads."""
-    query, key, value = (vectors @ attention.in_proj_weight.T + attention.in_proj_bias).split(8, dim=1)
+    """Multi-head attention of vectors (n, 8) to each other, head by head; and the weights, mean
+    over heads.
+    """
+    query, key, value = (vectors @ attention.in_proj_weight.T + attention.in_proj_bias).split(
+        8, dim=1
+    )
     found, weights = [], []
     for part in (slice(0, 4), slice(4, 8)):
         weights.append((query[:, part] @ key[:, part].T / 4**0.5).softmax(dim=1))
@@ -44,8 +65,12 @@ def attend(attention: nn.MultiheadAttention, vectors: Tensor) -> tuple[Tensor, T
     return attention.out_proj(torch.cat(found, dim=1)), torch.stack(weights).mean(dim=0)
 
 
-def slow_tfm(head: TransformerFusion, grid: Tensor, text: Tensor, position: int) -> tuple[Tensor, Tensor]:
-    """Logits of one masked token of an unpadded caption, and its attention to the cells in the last layer."""
+def slow_tfm(
+    head: TransformerFusion, grid: Tensor, text: Tensor, position: int
+) -> tuple[Tensor, Tensor]:
+    """Logits of one masked token of an unpadded caption, and its attention to the cells in the last
+    layer.
+    """
     vectors = torch.stack([*text, *cells_of(head, grid)])
     for layer in head.transformer.layers:
         found, weights = attend(layer.self_attn, vectors)
@@ -55,7 +80,9 @@ def slow_tfm(head: TransformerFusion, grid: Tensor, text: Tensor, position: int)
     return head.output(vectors[position]), to_cells / to_cells.sum()
 
 
-def slow_att_fc(head: AttentionFusion, grid: Tensor, text: Tensor, position: int) -> tuple[Tensor, Tensor]:
+def slow_att_fc(
+    head: AttentionFusion, grid: Tensor, text: Tensor, position: int
+) -> tuple[Tensor, Tensor]:
     query, cells = text[position], cells_of(head, grid)
     scores = torch.stack([torch.dot(query, cell) / 8**0.5 for cell in cells])
     weights = scores.exp() / scores.exp().sum()
@@ -95,7 +122,9 @@ def test_gradients_of_the_loss_are_those_of_finite_differences(name):
     head, (grid, masked) = make(name), inputs()
 
     def loss(grid: Tensor, text: Tensor) -> Tensor:
-        return F.cross_entropy(head(grid, masked._replace(text=text)), torch.tensor([4, 5, 6]), reduction="none")
+        return F.cross_entropy(
+            head(grid, masked._replace(text=text)), torch.tensor([4, 5, 6]), reduction="none"
+        )
 
     assert torch.autograd.gradcheck(loss, (grid.requires_grad_(), masked.text.requires_grad_()))
 
@@ -115,7 +144,15 @@ def test_another_head_is_refused():
 
 
 def test_heads_that_do_not_divide_the_width_of_the_text_are_refused_where_there_are_several():
-    sizes = {"visual_feature_size": 4, "text_size": 10, "vocab_size": 9, "num_layers": 1, "feedforward_size": 8}
-    with pytest.raises(UserError, match=r"MODEL.ICMLM.ATTENTION_HEADS is 4.* 10 numbers(?s:.*)such as 10\."):
+    sizes = {
+        "visual_feature_size": 4,
+        "text_size": 10,
+        "vocab_size": 9,
+        "num_layers": 1,
+        "feedforward_size": 8,
+    }
+    with pytest.raises(
+        UserError, match=r"MODEL.ICMLM.ATTENTION_HEADS is 4.* 10 numbers(?s:.*)such as 10\."
+    ):
         build_fusion_head("tfm", **sizes, attention_heads=4, dropout=0.0)
     build_fusion_head("att_fc", **sizes, attention_heads=4, dropout=0.0)

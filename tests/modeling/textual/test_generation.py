@@ -17,10 +17,14 @@ from virtex_det.modeling.textual.generation import (
 )
 
 VOCABULARY, STEPS = 20, 8
-BOTH_WAYS = pytest.mark.parametrize("keep_start", [True, False], ids=["start kept", "start at first only"])
+BOTH_WAYS = pytest.mark.parametrize(
+    "keep_start", [True, False], ids=["start kept", "start at first only"]
+)
 
 
-def build_head(norm_first: bool = False, num_layers: int = 2, dropout: float = 0.0) -> TransformerDecoderTextualHead:
+def build_head(
+    norm_first: bool = False, num_layers: int = 2, dropout: float = 0.0
+) -> TransformerDecoderTextualHead:
     torch.manual_seed(0)
     head = TransformerDecoderTextualHead(
         visual_feature_size=8,
@@ -64,7 +68,10 @@ def search_plainly(
             values = log_probabilities(head, memory, tokens, keep_start)
             values[tokens[-1:]] = -torch.inf
             best, following = values.topk(2 if tokens else beam_size)
-            candidates += [([*tokens, t], score + v) for t, v in zip(following.tolist(), best.tolist(), strict=True)]
+            candidates += [
+                ([*tokens, t], score + v)
+                for t, v in zip(following.tolist(), best.tolist(), strict=True)
+            ]
         beams = sorted(candidates, key=lambda candidate: -candidate[1])[:beam_size]
     return beams
 
@@ -78,7 +85,9 @@ def own_score(head: TransformerDecoderTextualHead, memory: Tensor, caption: list
 @BOTH_WAYS
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
-def test_beam_search_finds_what_a_plain_search_finds(norm_first: bool, num_layers: int, keep_start: bool) -> None:
+def test_beam_search_finds_what_a_plain_search_finds(
+    norm_first: bool, num_layers: int, keep_start: bool
+) -> None:
     head, memory = build_head(norm_first, num_layers), build_memory()
     found = beam_search(head, memory, beam_size=3, max_steps=STEPS, keep_start=keep_start)
     assert found.tokens.dtype == torch.int64 and found.tokens.shape == (5, 3, STEPS)
@@ -123,7 +132,9 @@ def test_log_probabilities_are_the_models_own(write) -> None:
     head, memory = build_head(), build_memory()
     head.output.bias.data[END] += 2
     for image, tokens, scores in zip(memory, *write(head, memory, max_steps=STEPS), strict=True):
-        assert scores.tolist() == pytest.approx([own_score(head, image, caption) for caption in tokens.tolist()])
+        assert scores.tolist() == pytest.approx(
+            [own_score(head, image, caption) for caption in tokens.tolist()]
+        )
 
 
 def test_the_best_caption_comes_first() -> None:
@@ -163,7 +174,9 @@ def test_samples_depend_on_the_generator_alone() -> None:
         return nucleus_sampling(head, memory, generator=torch.Generator().manual_seed(seed))
 
     first, again, other = sample(5), sample(5), sample(6)
-    assert torch.equal(first.tokens, again.tokens) and torch.equal(first.log_probabilities, again.log_probabilities)
+    assert torch.equal(first.tokens, again.tokens) and torch.equal(
+        first.log_probabilities, again.log_probabilities
+    )
     assert not torch.equal(first.tokens, other.tokens)
 
 
@@ -172,7 +185,9 @@ def test_samples_depend_on_the_generator_alone() -> None:
 def test_no_sample_leaves_the_nucleus(nucleus_size: float, keep_start: bool) -> None:
     head, memory = build_head(), build_memory(40)
     head.output.bias.data[END] -= 100
-    found = nucleus_sampling(head, memory, nucleus_size=nucleus_size, max_steps=STEPS, keep_start=keep_start)
+    found = nucleus_sampling(
+        head, memory, nucleus_size=nucleus_size, max_steps=STEPS, keep_start=keep_start
+    )
     for image, (caption,) in zip(memory, found.tokens.tolist(), strict=True):
         for n, token in enumerate(caption):
             values = log_probabilities(head, image, caption[:n], keep_start)
@@ -184,7 +199,9 @@ def test_no_sample_leaves_the_nucleus(nucleus_size: float, keep_start: bool) -> 
 @pytest.mark.parametrize("nucleus_size", [0.5, 0.9, 1.0])
 def test_samples_are_distributed_as_the_nucleus(nucleus_size: float) -> None:
     head, memory = build_head(), build_memory(1)
-    draws = nucleus_sampling(head, memory.expand(20000, -1, -1), nucleus_size=nucleus_size, max_steps=1).tokens
+    draws = nucleus_sampling(
+        head, memory.expand(20000, -1, -1), nucleus_size=nucleus_size, max_steps=1
+    ).tokens
     frequencies = draws.flatten().bincount(minlength=VOCABULARY) / 20000
     probabilities, order = log_probabilities(head, memory[0], []).exp().sort(descending=True)
     size = int((probabilities.cumsum(dim=0) < nucleus_size - 1e-9).sum()) + 1
@@ -213,7 +230,9 @@ def test_log_probabilities_have_the_models_precision(write, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("write", [beam_search, nucleus_sampling])
 def test_log_probabilities_of_a_bf16_model_are_not_rounded_to_bf16(write) -> None:
-    scores = write(build_head().bfloat16(), build_memory().bfloat16(), max_steps=1).log_probabilities
+    scores = write(
+        build_head().bfloat16(), build_memory().bfloat16(), max_steps=1
+    ).log_probabilities
     assert scores.dtype == torch.float32 and not torch.equal(scores, scores.bfloat16().float())
 
 
@@ -233,7 +252,9 @@ def test_a_gpu_finds_the_same() -> None:
     head, memory = build_head(), build_memory()
     expected, found = beam_search(head, memory), beam_search(head.cuda(), memory.cuda())
     assert torch.equal(found.tokens.cpu(), expected.tokens)
-    sampled = nucleus_sampling(head, memory.cuda(), generator=torch.Generator("cuda").manual_seed(0))
+    sampled = nucleus_sampling(
+        head, memory.cuda(), generator=torch.Generator("cuda").manual_seed(0)
+    )
     assert sampled.tokens.is_cuda
 
 
@@ -241,7 +262,10 @@ def test_a_gpu_finds_the_same() -> None:
 def test_a_beam_must_be_of_one_to_all_tokens(beam_size: int) -> None:
     with pytest.raises(UserError, match=rf"is {beam_size}, but must be from 1 to {VOCABULARY}"):
         beam_search(build_head(), build_memory(), beam_size=beam_size)
-    assert beam_search(build_head(), build_memory(), beam_size=VOCABULARY).tokens.shape[1] == VOCABULARY
+    assert (
+        beam_search(build_head(), build_memory(), beam_size=VOCABULARY).tokens.shape[1]
+        == VOCABULARY
+    )
 
 
 @pytest.mark.parametrize("nucleus_size", [0.0, -0.1, 1.1])
@@ -254,7 +278,9 @@ def test_a_nucleus_is_a_share(nucleus_size: float) -> None:
 def test_the_config_says_how_captions_are_written(keep_start: bool) -> None:
     head, memory, cfg = build_head(), build_memory(), get_cfg()
     cfg.MODEL.TEXTUAL.VOCAB_SIZE, cfg.INPUT.CAPTION.MAX_LENGTH = VOCABULARY, 4
-    cfg.MODEL.TEXTUAL.DECODING.update({"BEAM_SIZE": 3, "NUCLEUS_SIZE": 0.5, "KEEP_START": keep_start})
+    cfg.MODEL.TEXTUAL.DECODING.update(
+        {"BEAM_SIZE": 3, "NUCLEUS_SIZE": 0.5, "KEEP_START": keep_start}
+    )
     settings = {"max_steps": 4, "keep_start": keep_start}
     found = build_caption_decoder(cfg)(head, memory)
     assert torch.equal(found.tokens, beam_search(head, memory, beam_size=3, **settings).tokens)
@@ -262,7 +288,9 @@ def test_the_config_says_how_captions_are_written(keep_start: bool) -> None:
     torch.manual_seed(3)
     found = build_caption_decoder(cfg)(head, memory)
     torch.manual_seed(3)
-    assert torch.equal(found.tokens, nucleus_sampling(head, memory, nucleus_size=0.5, **settings).tokens)
+    assert torch.equal(
+        found.tokens, nucleus_sampling(head, memory, nucleus_size=0.5, **settings).tokens
+    )
     cfg.MODEL.TEXTUAL.DECODING.METHOD = "none"
     assert build_caption_decoder(cfg) is None
 
@@ -275,10 +303,14 @@ def test_the_config_says_how_captions_are_written(keep_start: bool) -> None:
         ("NUCLEUS_SIZE", 1.5, "is 1.5, but must be above 0"),
     ],
 )
-def test_a_config_that_cannot_work_is_an_error_at_once(key: str, value: object, message: str) -> None:
+def test_a_config_that_cannot_work_is_an_error_at_once(
+    key: str, value: object, message: str
+) -> None:
     cfg = get_cfg()
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = VOCABULARY
-    cfg.MODEL.TEXTUAL.DECODING.METHOD = "nucleus_sampling" if key == "NUCLEUS_SIZE" else "beam_search"
+    cfg.MODEL.TEXTUAL.DECODING.METHOD = (
+        "nucleus_sampling" if key == "NUCLEUS_SIZE" else "beam_search"
+    )
     cfg.MODEL.TEXTUAL.DECODING[key] = value
     with pytest.raises(UserError, match=message):
         build_caption_decoder(cfg)

@@ -19,7 +19,12 @@ def bert(tmp_path_factory):
 def cfg():
     cfg = get_cfg()
     options = cfg.MODEL.TEXT_ENCODER
-    options.HIDDEN_SIZE, options.ATTENTION_HEADS, options.FEEDFORWARD_SIZE, options.NUM_LAYERS = 16, 2, 32, 2
+    options.HIDDEN_SIZE, options.ATTENTION_HEADS, options.FEEDFORWARD_SIZE, options.NUM_LAYERS = (
+        16,
+        2,
+        32,
+        2,
+    )
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = 22
     return cfg
 
@@ -47,16 +52,24 @@ def test_a_token_sees_those_before_and_after_it(encoder):
 
 def test_padding_makes_no_difference_to_tokens(encoder):
     encoder.eval()
-    torch.testing.assert_close(encoder(TOKENS)[1, :3], encoder(TOKENS[1:, :3])[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encoder(TOKENS)[1, :3], encoder(TOKENS[1:, :3])[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_padding_mask_is_heeded_where_given(encoder):
     """The unknown piece of SentencePiece has padding's id."""
-    tokens, padding = torch.tensor([[3, 0, 9, 4, 0]]), torch.tensor([[False, False, False, False, True]])
+    tokens, padding = (
+        torch.tensor([[3, 0, 9, 4, 0]]),
+        torch.tensor([[False, False, False, False, True]]),
+    )
     encoder.eval()
     assert not torch.allclose(encoder(tokens)[0, :4], encoder(tokens, padding)[0, :4])
     torch.testing.assert_close(
-        encoder(tokens, padding)[0, :4], encoder(tokens[:, :4], padding[:, :4])[0], rtol=1e-4, atol=1e-5
+        encoder(tokens, padding)[0, :4],
+        encoder(tokens[:, :4], padding[:, :4])[0],
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -70,7 +83,11 @@ def test_the_random_one_learns_all_its_weights(cfg):
 def test_the_random_one_starts_from_the_given_deviation(std):
     encoder = TransformerTextEncoder(50, 64, 1, 2, 256, init_std=std)
     layer = encoder.transformer.layers[0]
-    for weight in (layer.self_attn.in_proj_weight, layer.linear1.weight, encoder.embedding.words.weight[1:]):
+    for weight in (
+        layer.self_attn.in_proj_weight,
+        layer.linear1.weight,
+        encoder.embedding.words.weight[1:],
+    ):
         assert weight.std().item() == pytest.approx(std, rel=0.1)
     assert not encoder.embedding.words.weight[0].any()
 
@@ -86,7 +103,9 @@ def test_without_weights_the_config_gives_a_random_one_and_with_them_a_bert(cfg,
 
 def test_a_bert_of_another_vocabulary_is_refused_with_what_to_set(cfg, bert):
     cfg.MODEL.TEXT_ENCODER.WEIGHTS, cfg.MODEL.TEXTUAL.VOCAB_SIZE = str(bert), 10000
-    with pytest.raises(UserError, match=rf"INPUT.CAPTION.TOKENIZER {bert} MODEL.TEXTUAL.VOCAB_SIZE 22"):
+    with pytest.raises(
+        UserError, match=rf"INPUT.CAPTION.TOKENIZER {bert} MODEL.TEXTUAL.VOCAB_SIZE 22"
+    ):
         build_text_encoder(cfg)
 
 
@@ -98,5 +117,7 @@ def test_captions_longer_than_bert_reads_are_refused(cfg, bert):
 
 def test_heads_that_do_not_divide_the_width_are_refused_with_ones_that_do(cfg):
     cfg.MODEL.TEXT_ENCODER.ATTENTION_HEADS = 3
-    with pytest.raises(UserError, match=r"MODEL.TEXT_ENCODER.ATTENTION_HEADS is 3.* 16 numbers(?s:.*)such as 16\."):
+    with pytest.raises(
+        UserError, match=r"MODEL.TEXT_ENCODER.ATTENTION_HEADS is 3.* 16 numbers(?s:.*)such as 16\."
+    ):
         build_text_encoder(cfg)

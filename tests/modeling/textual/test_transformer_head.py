@@ -10,15 +10,26 @@ from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_tex
 
 def build_head(norm_first: bool = False, **sizes: float) -> TransformerDecoderTextualHead:
     torch.manual_seed(0)
-    arguments = {"visual_feature_size": 12, "vocab_size": 50, "hidden_size": 64, "num_layers": 2, "attention_heads": 4}
-    return TransformerDecoderTextualHead(**{**arguments, "feedforward_size": 128, **sizes}, norm_first=norm_first)
+    arguments = {
+        "visual_feature_size": 12,
+        "vocab_size": 50,
+        "hidden_size": 64,
+        "num_layers": 2,
+        "attention_heads": 4,
+    }
+    return TransformerDecoderTextualHead(
+        **{**arguments, "feedforward_size": 128, **sizes}, norm_first=norm_first
+    )
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_a_feature_depends_on_no_later_token(norm_first: bool) -> None:
     head = build_head(norm_first).eval()
     memory = head.project(torch.randn(1, 12, 3, 3))
-    short, long = head(torch.tensor([[1, 7, 8]]), memory), head(torch.tensor([[1, 7, 8, 9, 2]]), memory)
+    short, long = (
+        head(torch.tensor([[1, 7, 8]]), memory),
+        head(torch.tensor([[1, 7, 8, 9, 2]]), memory),
+    )
     torch.testing.assert_close(long[:, :3], short)
 
 
@@ -43,7 +54,9 @@ def test_every_feature_depends_on_the_image_and_on_earlier_tokens() -> None:
 def test_the_output_is_tied_to_the_words() -> None:
     head = build_head()
     assert head.output.weight is head.embedding.words.weight
-    assert "output.weight" in head.state_dict() and "output.weight" not in dict(head.named_parameters())
+    assert "output.weight" in head.state_dict() and "output.weight" not in dict(
+        head.named_parameters()
+    )
 
 
 def test_weights_start_as_in_bert() -> None:
@@ -89,15 +102,25 @@ def test_seeing_all_padding_changes_nothing_but_an_unknown_token_within_a_captio
 
 def test_the_head_that_a_config_describes() -> None:
     cfg = get_cfg()
-    cfg.MODEL.TEXTUAL.update({"VOCAB_SIZE": 50, "HIDDEN_SIZE": 64, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 96})
-    cfg.MODEL.TEXTUAL.update({"NUM_LAYERS": 3, "NORM_FIRST": True, "DROPOUT": 0.25, "INIT_STD": 0.1})
+    cfg.MODEL.TEXTUAL.update(
+        {"VOCAB_SIZE": 50, "HIDDEN_SIZE": 64, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 96}
+    )
+    cfg.MODEL.TEXTUAL.update(
+        {"NUM_LAYERS": 3, "NORM_FIRST": True, "DROPOUT": 0.25, "INIT_STD": 0.1}
+    )
     cfg.INPUT.CAPTION.MAX_LENGTH = 17
     head = build_textual_head(cfg, visual_feature_size=12)
     layer = head.transformer.layers[2]
     assert len(head.transformer.layers) == 3 and layer.norm_first and layer.self_attn.num_heads == 2
     assert layer.dropout.p == head.embedding.dropout.p == 0.25
-    assert head.visual_projection.weight.shape == (64, 12) and layer.linear1.weight.shape == (96, 64)
-    assert head.embedding.words.weight.shape == (50, 64) and head.embedding.positions.weight.shape == (17, 64)
+    assert head.visual_projection.weight.shape == (64, 12) and layer.linear1.weight.shape == (
+        96,
+        64,
+    )
+    assert head.embedding.words.weight.shape == (
+        50,
+        64,
+    ) and head.embedding.positions.weight.shape == (17, 64)
     assert float(layer.linear1.weight.std()) == pytest.approx(0.1, rel=0.05)
 
 

@@ -10,7 +10,7 @@ class HandOver:
     """Keeps what was made of a data set until it is taken, once; a name registered anew or a file rewritten forgets it.
 
     Example:
-        >>> loaded = HandOver()
+        >>> loaded, dicts = HandOver(), [{"image_id": 1}]
         >>> loaded.keep("coco_2017_val", dicts)
         >>> loaded.take("coco_2017_val") is dicts, loaded.take("coco_2017_val")
         (True, None)

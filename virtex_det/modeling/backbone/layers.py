@@ -1,4 +1,4 @@
-"""What CLIP's ResNets and ResNet-C, D and S have that Detectron2's have not: deep stems, and average pools."""
+"""Deep stems and average pools: layers of CLIP's ResNets and of ResNet-C, D and S."""
 
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from fvcore.nn.weight_init import c2_msra_fill
@@ -7,13 +7,21 @@ from torch.nn import functional as F
 
 
 class DeepStem(CNNBlockBase):
-    """Three 3x3 convolutions, the first with stride 2, then a pool: ResNet-C (He et al. 2019, sec. 4.2) and CLIP.
+    """The stem of ResNet-C (He et al. 2019, sec. 4.2) and CLIP: three 3x3 convolutions and a pool.
+
+    The first convolution has stride 2.
 
     Args:
         in_channels: channels of the image.
         out_channels: of the third convolution; the other two have half as many.
         norm: a name that Detectron2's `get_norm` knows, for each convolution.
         pool: halves height and width.
+
+    Example:
+        >>> import torch
+        >>> stem = DeepStem(3, 64, norm="BN", pool=nn.AvgPool2d(2))
+        >>> stem(torch.zeros(1, 3, 224, 224)).shape
+        torch.Size([1, 64, 56, 56])
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: str, pool: nn.Module):
@@ -33,15 +41,17 @@ class DeepStem(CNNBlockBase):
 
 
 class PooledConv2d(Conv2d):
-    """A 1x1 convolution with an average pool before it in place of a stride; names are those of the convolution alone.
+    """A 1x1 convolution after an average pool instead of a stride; parameters keep their names.
 
     Args:
-        conv: gives weights and norm, which become this layer's.
-        pool: has no parameters.
+        conv: the 1x1 convolution whose weight and norm this layer takes over.
+        pool: runs before it.
     """
 
     def __init__(self, conv: Conv2d, pool: nn.AvgPool2d):
-        super().__init__(conv.in_channels, conv.out_channels, kernel_size=1, bias=False, norm=conv.norm)
+        super().__init__(
+            conv.in_channels, conv.out_channels, kernel_size=1, bias=False, norm=conv.norm
+        )
         self.weight = conv.weight
         self.pool = pool
 

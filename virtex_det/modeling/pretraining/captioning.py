@@ -1,4 +1,4 @@
-"""Captioning (VirTex): predict a caption token by token from the image, in one direction or both."""
+"""Captioning (VirTex): predict a caption from the image, token by token, forwards or both ways."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -19,17 +19,28 @@ Decoder = Callable[[TransformerDecoderTextualHead, Tensor], Generated]
 
 @META_ARCH_REGISTRY.register()
 class CaptioningModel(ImageModel):
-    """A ResNet and a transformer decoder, trained to write captions (VirTex's "forward captioning").
+    """A ResNet and a transformer decoder that learns to caption (VirTex's "forward captioning").
 
-    In evaluation it writes them: each image's dict has "caption_tokens", without boundaries and padding, and the
-    "log_probability" that the model gives them.
+    In evaluation the model captions its images: each image's dict has "caption_tokens", without
+    boundaries and padding, and their "log_probability" under the model.
 
     Args:
         backbone: has a feature "res5".
         textual: the forward decoder.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
-        decoder: writes captions with the forward decoder; None for losses alone.
+        decoder: the search that writes captions with the forward decoder; None for losses alone.
+
+    Example:
+        >>> import torch
+        >>> import virtex_det as vd
+        >>> from virtex_det.modeling import build_model
+        >>> cfg = vd.load_config("pretrain/scenes_captioning.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> model = build_model(cfg)
+        >>> image, caption = torch.zeros(3, 64, 64), torch.tensor([1, 7, 8, 2])
+        >>> losses = model([{"image": image, "caption_tokens": caption}])
+        >>> [*losses]
+        ['loss_captioning_forward']
     """
 
     target = "caption_tokens"
@@ -58,37 +69,49 @@ class CaptioningModel(ImageModel):
         return common | {"textual": textual, "decoder": build_caption_decoder(cfg)}
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
-        """Return the cross-entropy of each token that follows another; "caption_tokens" are (L,), [SOS] to [EOS]."""
+        """Return the cross-entropy of each next token.
+
+        Args:
+            batched_inputs: examples with "caption_tokens" (L,), from [SOS] to [EOS].
+        """
+        # shape: (images, cells, hidden)
         memory = self.textual.project(self.visual_grid(batched_inputs))
         return self.caption_losses(self.on_device(batched_inputs, self.target), memory)
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each image its caption, and its "losses" where it has one already."""
+        """Return each image's generated caption, and its "losses" if it has a caption already."""
         if self.decoder is None:
             return super().inference(batched_inputs)
+        # shape: (images, cells, hidden)
         memory = self.textual.project(self.visual_grid(batched_inputs))
         outputs: list[dict[str, Any]] = [{} for _ in batched_inputs]
         if any(self.target in example for example in batched_inputs):
             losses = self.caption_losses(self.on_device(batched_inputs, self.target), memory)
             outputs = self.by_image(losses, batched_inputs)
+        # shape: (images, beams, steps), (images, beams)
         tokens, log_probabilities = self.decoder(self.textual, memory)
-        best = zip(tokens[:, 0].cpu(), log_probabilities[:, 0].tolist(), strict=True)
-        for output, (caption, log_probability) in zip(outputs, best, strict=True):
+        captions, scores = tokens[:, 0].cpu(), log_probabilities[:, 0].tolist()
+        for output, caption, log_probability in zip(outputs, captions, scores, strict=True):
             output["caption_tokens"] = caption[caption > END]
             output["log_probability"] = log_probability
         return outputs
 
     def caption_losses(self, captions: list[Tensor], memory: Tensor) -> dict[str, TargetLosses]:
-        """Return the losses of captions (length,), given the image: `textual.project` of the grid."""
+        """Return the losses of captions.
+
+        Args:
+            captions: one of shape (length,) per image.
+            memory: (images, cells, hidden), `textual.project` of the image grid.
+        """
         return {"loss_captioning_forward": _next_token_losses(self.textual, captions, memory)}
 
 
 @META_ARCH_REGISTRY.register()
 class BicaptioningModel(CaptioningModel):
-    """A CaptioningModel with a second decoder, trained to write captions backwards (VirTex, sec. 3).
+    """A CaptioningModel with a second decoder, for captions read backwards (VirTex, sec. 3).
 
-    The decoders differ only in their transformer, of which the backward one starts as a copy: image projection,
-    embedding and output are one and the same. The image is projected once for both.
+    Both decoders share image projection, embedding and output layer; only their transformers
+    differ, and the backward one starts as a copy. The image is projected once for both.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -99,16 +122,20 @@ class BicaptioningModel(CaptioningModel):
         self.backward_textual.output = self.textual.output
 
     def caption_losses(self, captions: list[Tensor], memory: Tensor) -> dict[str, TargetLosses]:
-        """Return the losses of captions (length,) in both directions."""
+        """Return the losses of captions in both directions; arguments as in `CaptioningModel`."""
         reversed_captions = [caption.flip(0) for caption in captions]
         backward = _next_token_losses(self.backward_textual, reversed_captions, memory)
         return super().caption_losses(captions, memory) | {"loss_captioning_backward": backward}
 
 
-def _next_token_losses(head: TransformerDecoderTextualHead, captions: list[Tensor], memory: Tensor) -> TargetLosses:
+def _next_token_losses(
+    head: TransformerDecoderTextualHead, captions: list[Tensor], memory: Tensor
+) -> TargetLosses:
+    # shape: (images, longest)
     tokens = pad_sequence(captions, batch_first=True, padding_value=head.padding_idx)
     targets = tokens[:, 1:]
     images, positions = (targets != head.padding_idx).nonzero(as_tuple=True)
-    features = head(tokens[:, :-1], memory)[images, positions]  # shape: (targets, hidden)
+    # shape: (targets, hidden)
+    features = head(tokens[:, :-1], memory)[images, positions]
     values = F.cross_entropy(head.output(features), targets[images, positions], reduction="none")
     return TargetLosses(values, images)

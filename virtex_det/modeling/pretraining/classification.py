@@ -1,4 +1,4 @@
-"""Multi-label classification (VirTex): predict from the image which tokens or objects there are, in no order."""
+"""Multi-label classification (VirTex): predict an image's tokens or object classes, in no order."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,26 +8,30 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
-from virtex_det.modeling.pretraining.label_sets import LabelSetLoss, equal_share_losses, label_presence
+from virtex_det.modeling.pretraining.label_sets import (
+    LabelSetLoss,
+    equal_share_losses,
+    label_presence,
+)
 from virtex_det.modeling.textual import LinearTextualHead
 
 SPECIAL_TOKENS = 4  # unknown and padding, [SOS], [EOS], [MASK]: the first ids of a vocabulary
-BACKGROUND = 1  # label 0 of the published model, which no image has
+BACKGROUND = 1  # label 0 of the published model; no image has it
 
 
 class LabelSetModel(ImageModel):
-    """A ResNet and a linear classifier over its average feature, trained towards a set of labels.
+    """A ResNet and a linear classifier that learns a set of labels per image.
 
     Args:
         backbone: has a feature "res5".
         textual: the classifier.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
-        label_set_loss: of each image; by default of those that have any label, with equal shares.
+        label_set_loss: loss of each image; by default cross-entropy with equal shares per label.
     """
 
     loss_name: str
-    num_ignored: int  # of the first labels: nothing to predict
+    num_ignored: int  # the first labels, which are not predicted
 
     @configurable
     def __init__(
@@ -56,8 +60,14 @@ class LabelSetModel(ImageModel):
         """Return the number of labels, the ignored ones included."""
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
-        """Return the loss of each image that has labels: an int64 tensor (n,), in any order, repeated or not."""
-        logits = self.textual(self.visual_grid(batched_inputs))  # shape: (images, labels)
+        """Return the loss of each image that has labels.
+
+        Args:
+            batched_inputs: examples with an int64 tensor (n,) of labels, in any order; repeats
+                count once.
+        """
+        # shape: (images, labels)
+        logits = self.textual(self.visual_grid(batched_inputs))
         present = label_presence(self.on_device(batched_inputs, self.target), logits.shape[1])
         present[:, : self.num_ignored] = False
         return {self.loss_name: self.label_set_loss(logits, present)}
@@ -65,7 +75,7 @@ class LabelSetModel(ImageModel):
 
 @META_ARCH_REGISTRY.register()
 class TokenClassificationModel(LabelSetModel):
-    """Predicts which tokens the caption has."""
+    """Predict which tokens the caption has (VirTex's "token classification")."""
 
     target = "caption_tokens"
     mapper = "CaptionMapper"
@@ -81,7 +91,10 @@ class TokenClassificationModel(LabelSetModel):
 
 @META_ARCH_REGISTRY.register()
 class MultilabelClassificationModel(LabelSetModel):
-    """Predicts which classes of objects the image has, from 1; the published model has an output for background, 0."""
+    """Predict which object classes the image has, counted from 1; output 0 is the background.
+
+    No image has label 0; the published model has an output for it.
+    """
 
     target = "labels"
     mapper = "MultilabelMapper"

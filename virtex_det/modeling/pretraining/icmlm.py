@@ -1,4 +1,4 @@
-"""Image-conditioned masked language modelling (ICMLM): predict a masked concept word from the image and its caption."""
+"""Image-conditioned masked language modelling (ICMLM): predict masked concept words of captions."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
-from virtex_det.modeling.pretraining.label_sets import LabelSetLoss, equal_share_losses, label_presence
+from virtex_det.modeling.pretraining.label_sets import (
+    LabelSetLoss,
+    equal_share_losses,
+    label_presence,
+)
 from virtex_det.modeling.pretraining.tag_prediction import build_tag_loss, num_tags
 from virtex_det.modeling.textual import LinearTextualHead
 from virtex_det.modeling.textual.fusion import FusionHead, Masked, build_fusion_head
@@ -26,23 +30,35 @@ class _Encoded(NamedTuple):
 
 @META_ARCH_REGISTRY.register()
 class ICMLMModel(ImageModel):
-    """A ResNet, a text encoder, and a head that fuses both to predict the masked word (ICMLM, sec. 3).
+    """A ResNet, a text encoder and a head that fuses both to predict masked words (ICMLM, sec. 3).
 
-    The text encoder is a pretrained BERT, which stays as it is, or a small transformer that learns with the rest. What
-    is not known of the paper, and so ours: the weight of the tag loss and its form, MODEL.TAG_PREDICTION.LOSS.
+    The text encoder is a pretrained BERT, frozen by default, or a small transformer that trains
+    with the rest. The weight and the form of the tag loss (MODEL.TAG_PREDICTION.LOSS) are our
+    choice: we do not know the paper's.
 
-    In evaluation each image's dict has "attention": float (L, height, width), which cells each masked token of its
-    caption attends to, of sum 1; zeros at all other tokens.
+    In evaluation each image's dict has "attention", float (L, height, width): for each masked token
+    of the caption its attention over the image cells, with sum 1; for other tokens zeros.
 
     Args:
         backbone: has a feature "res5".
-        text_encoder: from tokens to vectors.
-        fusion: from image grid and vectors to logits of the masked tokens.
+        text_encoder: maps tokens to vectors.
+        fusion: maps image grid and token vectors to logits of the masked tokens.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
-        tag_head: logits of the concepts from the image alone; None leaves tags out.
-        tag_loss: of each image.
-        tag_weight: its factor.
+        tag_head: predicts the concepts from the image alone; None for no tag loss.
+        tag_loss: loss of each image's tags.
+        tag_weight: factor of the tag loss.
+
+    Example:
+        >>> import torch
+        >>> import virtex_det as vd
+        >>> from virtex_det.modeling import build_model
+        >>> cfg = vd.load_config("pretrain/scenes_icmlm_tfm.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> model = build_model(cfg)
+        >>> caption, labels = torch.tensor([1, 3, 8, 2]), torch.tensor([0, 7, 0, 0])  # 7 is masked
+        >>> example = {"image": torch.zeros(3, 64, 64), "caption_tokens": caption}
+        >>> [*model([example | {"masked_labels": labels}])]
+        ['loss_masked_concept']
     """
 
     target = "masked_labels"
@@ -70,21 +86,28 @@ class ICMLMModel(ImageModel):
 
     @classmethod
     def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
-        """Return ConceptMapper; without a tag loss, any words may be masked."""
-        return ("ConceptMapper",) if cfg.MODEL.ICMLM.TAG_WEIGHT else ("ConceptMapper", "MaskedCaptionMapper")
+        """Return ConceptMapper; without a tag loss MaskedCaptionMapper, too."""
+        return (
+            ("ConceptMapper",)
+            if cfg.MODEL.ICMLM.TAG_WEIGHT
+            else ("ConceptMapper", "MaskedCaptionMapper")
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of the constructor.
 
         Raises:
-            UserError: MODEL.ICMLM or MODEL.TEXT_ENCODER asks for what there is not.
+            UserError: a value in MODEL.ICMLM or MODEL.TEXT_ENCODER is invalid.
         """
         common = super().from_config(cfg)
         channels = common["backbone"].output_shape()["res5"].channels
         options, text_encoder = cfg.MODEL.ICMLM, build_text_encoder(cfg)
         if options.TAG_WEIGHT < 0:
-            raise UserError(f"MODEL.ICMLM.TAG_WEIGHT is {options.TAG_WEIGHT}; expected 0, for no tag loss, or above.")
+            raise UserError(
+                f"MODEL.ICMLM.TAG_WEIGHT is {options.TAG_WEIGHT}; expected a positive number, or "
+                "0 for no tag loss."
+            )
         fusion = build_fusion_head(
             options.HEAD,
             visual_feature_size=channels,
@@ -100,42 +123,52 @@ class ICMLMModel(ImageModel):
             return common
         tag_head = LinearTextualHead(channels, num_tags(cfg))
         tag_loss = build_tag_loss(cfg, tag_head)
-        return common | {"tag_head": tag_head, "tag_loss": tag_loss, "tag_weight": options.TAG_WEIGHT}
+        return common | {
+            "tag_head": tag_head,
+            "tag_loss": tag_loss,
+            "tag_weight": options.TAG_WEIGHT,
+        }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
-        """Return the cross-entropy of each masked token, and with a tag head the loss of each image with tags.
+        """Return the cross-entropy of each masked token, and the tag loss if there is a tag head.
 
         Args:
-            batched_inputs: examples with "caption_tokens" (L,), one or more of them masked; "masked_labels" (L,), the
-                true token where it is to be predicted, 0 elsewhere; and "tags" (n,), indices of concepts.
+            batched_inputs: examples with "caption_tokens" (L,), one or more of them masked;
+                "masked_labels" (L,), the true token at masked positions and 0 elsewhere; and "tags"
+                (n,), indices of concepts.
         """
         return self._losses(self._encode(batched_inputs), batched_inputs)
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each image with a caption its "losses" and "attention"; nothing for others."""
+        """Return the "losses" and "attention" of images with a caption; {} for other images."""
         if not any(self.target in example for example in batched_inputs):
             return [{} for _ in batched_inputs]
         encoded = self._encode(batched_inputs)
         outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
         maps = self._attention(encoded)
-        for example, output, of_tokens in zip(batched_inputs, outputs, maps, strict=True):
+        for example, output, token_maps in zip(batched_inputs, outputs, maps, strict=True):
             if self.target in example:
-                output["attention"] = of_tokens[: len(example["caption_tokens"])]
+                output["attention"] = token_maps[: len(example["caption_tokens"])]
         return outputs
 
     def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
+        # shape: (images, longest)
         tokens, padding = pad_captions(self.on_device(batched_inputs, "caption_tokens"))
         labels, _ = pad_captions(self.on_device(batched_inputs, self.target))
         captions, positions = labels.nonzero(as_tuple=True)
         masked = Masked(self.text_encoder(tokens, padding), padding, captions, positions)
         return _Encoded(self.visual_grid(batched_inputs), masked, labels[captions, positions])
 
-    def _losses(self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+    def _losses(
+        self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]
+    ) -> dict[str, TargetLosses]:
         grid, masked, labels = encoded
+        # shape: (targets,)
         values = F.cross_entropy(self.fusion(grid, masked), labels, reduction="none")
         losses = {"loss_masked_concept": TargetLosses(values, masked.captions)}
         if self.tag_head is None:
             return losses
+        # shape: (images, tags)
         logits = self.tag_head(grid)
         tags = label_presence(self.on_device(batched_inputs, "tags"), logits.shape[1])
         values, images = self.tag_loss(logits, tags)

@@ -1,4 +1,4 @@
-"""Contrastive learning of images and captions, with attention that follows the narrator's pointer (LocTex)."""
+"""Contrastive learning of images and captions, with attention that follows a pointer (LocTex)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,29 +28,43 @@ class _Encoded(NamedTuple):
 
 @META_ARCH_REGISTRY.register()
 class LocTexModel(ImageModel):
-    """A ResNet and a text encoder whose features of an image and of its caption are near each other (LocTex, sec. 3).
+    """A ResNet and a text encoder that learn one space for images and captions (LocTex, sec. 3).
 
-    Besides, the attention of each token over the image's cells learns to be where the narrator pointed while saying
-    it. Without that loss no trace is needed, and any captions serve.
+    The localization loss trains each token's attention over the image cells to be where the
+    narrator pointed while saying it. Without that loss no trace is needed, and any captions will
+    do.
 
-    Our choice, where we do not know the paper's: a caption's feature is the mean over its tokens, boundaries
-    included; negatives come from the batch of all processes, from no queue; the contrastive loss is the mean of its two
-    directions; all localised feature maps share one embedding of tokens.
+    Where we do not know the paper's choice, ours is: a caption's feature is the mean over its
+    tokens, boundaries included; negatives come from the batch of all processes, without a queue;
+    the contrastive loss is the mean of both directions; all localization feature maps share one
+    token embedding.
 
-    In evaluation an image's contrastive loss is that within its batch, so DATALOADER.TEST_BATCH_SIZE decides its value;
-    and each image with a caption has "attention": float (L, R, R) of each token over the cells of the last of
-    MODEL.LOCTEX.LOCALIZATION_FEATURES, of sum 1. A model without localisation compares cells and tokens as it does
-    images and captions.
+    In evaluation the negatives come from the image's own batch, so the value of its contrastive
+    loss depends on DATALOADER.TEST_BATCH_SIZE. Each image with a caption also has "attention",
+    float (L, R, R): the attention of each token, with sum 1, over the cells of the last feature map
+    in MODEL.LOCTEX.LOCALIZATION_FEATURES. A model without localization compares cells and tokens by
+    the projections of images and captions.
 
     Args:
-        backbone: has "res5" and the features to localise in.
-        text_encoder: from tokens to vectors.
-        embed_size: of the common space of images and captions, and of that of cells and tokens.
+        backbone: has "res5" and the localization features.
+        text_encoder: maps tokens to vectors.
+        embed_size: width of both embedding spaces: images and captions, cells and tokens.
         temperature: divides similarities.
-        localization_weight: factor of the loss on attention; 0 leaves it out.
+        localization_weight: factor of the localization loss; 0 for none.
         localization_features: names of feature maps.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
+
+    Example:
+        >>> import virtex_det as vd
+        >>> from virtex_det.modeling import build_model
+        >>> cfg = vd.load_config("pretrain/scenes_loctex.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> model = build_model(cfg)
+        >>> image, caption = torch.zeros(3, 64, 64), torch.tensor([1, 7, 8, 2])
+        >>> points = torch.tensor([[1, 0.5, 0.5]])  # at token 1 the pointer was at the centre
+        >>> losses = model([{"image": image, "caption_tokens": caption, "trace_points": points}])
+        >>> [*losses]
+        ['loss_contrastive', 'loss_localization']
     """
 
     target = "caption_tokens"
@@ -78,14 +92,17 @@ class LocTexModel(ImageModel):
         self.caption_projection = nn.Linear(text_encoder.output_size, embed_size)
         if localization_weight:
             self.token_embedding = nn.Linear(text_encoder.output_size, embed_size)
-            # No bias: it would add the same to all cells, which a softmax does not see.
+            # No bias: it would add the same to all cells, which does not change a softmax.
             self.cell_embeddings = nn.ModuleDict(
-                {name: nn.Linear(channels[name], embed_size, bias=False) for name in localization_features}
+                {
+                    name: nn.Linear(channels[name], embed_size, bias=False)
+                    for name in localization_features
+                }
             )
 
     @classmethod
     def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
-        """Return NarrativeMapper; without the loss on attention, captions alone serve."""
+        """Return NarrativeMapper; without the localization loss, CaptionMapper will do."""
         if cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT:
             return ("NarrativeMapper",)
         return ("CaptionMapper", "NarrativeMapper")
@@ -95,7 +112,8 @@ class LocTexModel(ImageModel):
         """Return the arguments of the constructor.
 
         Raises:
-            UserError: the backbone does not give a feature map that is asked for, or a number makes no sense.
+            UserError: the backbone lacks a feature map that the config names, or a number is
+                invalid.
         """
         common, options = super().from_config(cfg), cfg.MODEL.LOCTEX
         _check(options, common["backbone"].output_shape())
@@ -108,33 +126,38 @@ class LocTexModel(ImageModel):
         }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
-        """Return the contrastive loss of each image that has a caption, and that on attention of tokens with points.
+        """Return the contrastive loss of each captioned image, and the localization loss of tokens.
 
         Args:
-            batched_inputs: examples with "caption_tokens" (L,), and to localise with "trace_points" (points, 3):
-                token, and x and y in shares of the image.
+            batched_inputs: examples with "caption_tokens" (L,), and to localise with "trace_points"
+                (points, 3): token, and x and y in shares of the image.
         """
         return self._losses(self._encode(batched_inputs), batched_inputs)
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each image with a caption its "losses" and "attention"; nothing for others."""
+        """Return the "losses" and "attention" of images with a caption; {} for other images."""
         if not any(self.target in example for example in batched_inputs):
             return [{} for _ in batched_inputs]
         encoded = self._encode(batched_inputs)
         outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
         *_, maps = self._attention(encoded).values()
         captioned = self._captioned(batched_inputs)
-        for image, of_tokens, padding in zip(captioned, maps.float().cpu(), encoded.padding.cpu(), strict=True):
-            outputs[image]["attention"] = of_tokens[~padding]
+        maps, paddings = maps.float().cpu(), encoded.padding.cpu()
+        for image, token_maps, padding in zip(captioned, maps, paddings, strict=True):
+            outputs[image]["attention"] = token_maps[~padding]
         return outputs
 
     def _check_targets(self, batched_inputs: Sequence[dict[str, Any]]) -> None:
         super()._check_targets(batched_inputs)
-        if self.localization_weight and not all("trace_points" in example for example in batched_inputs):
+        if self.localization_weight and not all(
+            "trace_points" in example for example in batched_inputs
+        ):
             raise UserError(
-                "LocTexModel learns where the narrator pointed, and an example has no 'trace_points'.\n"
-                "Leave DATALOADER.MAPPER empty, which takes NarrativeMapper, and set DATASETS.TRAIN to narratives such "
-                "as coco_2017_train_narratives; or set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
+                "LocTexModel learns where the narrator pointed, but an example has no "
+                "'trace_points'.\n"
+                "Leave DATALOADER.MAPPER empty, which selects NarrativeMapper, and set "
+                "DATASETS.TRAIN to narratives such as coco_2017_train_narratives; or set "
+                "MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
             )
 
     def _captioned(self, batched_inputs: Sequence[dict[str, Any]]) -> list[int]:
@@ -143,15 +166,25 @@ class LocTexModel(ImageModel):
     def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
         captioned = [batched_inputs[image] for image in self._captioned(batched_inputs)]
         tokens, padding = pad_captions(self.on_device(captioned, self.target))
-        return _Encoded(self.visual_features(captioned), self.text_encoder(tokens, padding), padding)
+        return _Encoded(
+            self.visual_features(captioned), self.text_encoder(tokens, padding), padding
+        )
 
-    def _losses(self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
+    def _losses(
+        self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]
+    ) -> dict[str, TargetLosses]:
         captioned = self._captioned(batched_inputs)
         images = torch.tensor(captioned, device=self.device)
         losses = {"loss_contrastive": TargetLosses(self._contrast(encoded), images)}
-        if self.localization_weight and any("trace_points" in example for example in batched_inputs):
-            values, captions = self._localize(encoded, [batched_inputs[image] for image in captioned])
-            losses["loss_localization"] = TargetLosses(self.localization_weight * values, images[captions])
+        if self.localization_weight and any(
+            "trace_points" in example for example in batched_inputs
+        ):
+            values, captions = self._localize(
+                encoded, [batched_inputs[image] for image in captioned]
+            )
+            losses["loss_localization"] = TargetLosses(
+                self.localization_weight * values, images[captions]
+            )
         return losses
 
     def _contrast(self, encoded: _Encoded) -> Tensor:
@@ -159,8 +192,10 @@ class LocTexModel(ImageModel):
         captions = self.caption_projection(mean_over_tokens(encoded.text, encoded.padding))
         return contrastive_losses(images, captions, self.temperature, all_processes=self.training)
 
-    def _localize(self, encoded: _Encoded, captioned: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        """Return the loss of each token with points, and the caption that it belongs to."""
+    def _localize(
+        self, encoded: _Encoded, captioned: Sequence[dict[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss of each token that has points, and the index of its caption."""
         nowhere, length = torch.empty(0, 3), encoded.text.shape[1]
         points = [example.get("trace_points", nowhere).to(self.device) for example in captioned]
         losses = [
@@ -168,68 +203,89 @@ class LocTexModel(ImageModel):
             for attention in self._attention(encoded).values()
         ]
         captions, tokens = render_batch(points, length, 1).flatten(1).nonzero(as_tuple=True)
-        return torch.stack(losses).sum(dim=0)[captions, tokens], captions
+        # shape: (captions, length)
+        total = torch.stack(losses).sum(dim=0)
+        return total[captions, tokens], captions
 
     def _attention(self, encoded: _Encoded) -> dict[str, Tensor]:
-        """Return by feature map how each token attends to its cells: (captions, length, height, width)."""
+        """Return by feature map each token's attention (captions, length, height, width)."""
         if not self.localization_weight:
             cells = self.image_projection(_channels_last(encoded.features["res5"]))
             return {"res5": attend(self.caption_projection(encoded.text), cells)}
         tokens = self.token_embedding(encoded.text)
-        return {
-            name: attend(tokens, embedding(_channels_last(encoded.features[name])))
-            for name, embedding in self.cell_embeddings.items()
-        }
+        maps = {}
+        for name, embedding in self.cell_embeddings.items():
+            # shape: (captions, height, width, embed size)
+            cells = embedding(_channels_last(encoded.features[name]))
+            maps[name] = attend(tokens, cells)
+        return maps
 
 
 def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
-    """Refuse features that the backbone does not give, and numbers that would train towards nothing or backwards."""
+    """Refuse features that the backbone lacks, and numbers with which training makes no sense."""
     if options.TEMPERATURE <= 0 or options.LOCALIZATION_WEIGHT < 0:
         raise UserError(
-            f"MODEL.LOCTEX.TEMPERATURE is {options.TEMPERATURE}, LOCALIZATION_WEIGHT {options.LOCALIZATION_WEIGHT}.\n"
-            "The temperature must be above 0; the weight 0, which leaves the loss on attention out, or above."
+            f"MODEL.LOCTEX.TEMPERATURE is {options.TEMPERATURE}, LOCALIZATION_WEIGHT "
+            f"{options.LOCALIZATION_WEIGHT}.\n"
+            "The temperature must be positive; the weight must be positive, or 0 for no "
+            "localization loss."
         )
     localized = options.LOCALIZATION_FEATURES if options.LOCALIZATION_WEIGHT else ("res5",)
     if not localized:
         raise UserError(
-            "MODEL.LOCTEX.LOCALIZATION_FEATURES is empty. Name a feature map such as res5; to leave the loss on "
-            "attention out, set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0."
+            "MODEL.LOCTEX.LOCALIZATION_FEATURES is empty. Name a feature map such as res5, or set "
+            "MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 for no localization loss."
         )
     wanted = {"res5", *localized}
     if absent := sorted(wanted - {*given}):
         raise UserError(
-            f"The backbone does not give {', '.join(absent)}: LocTex compares images by res5, and localises in "
-            f"MODEL.LOCTEX.LOCALIZATION_FEATURES {options.LOCALIZATION_FEATURES}.\n"
+            f"The backbone does not return {', '.join(absent)}: LocTex compares images by res5, "
+            "and localizes in MODEL.LOCTEX.LOCALIZATION_FEATURES "
+            f"{options.LOCALIZATION_FEATURES}.\n"
             f"Set MODEL.RESNETS.OUT_FEATURES to {sorted({*given, *wanted})}."
         )
 
 
-def contrastive_losses(images: Tensor, captions: Tensor, temperature: float, *, all_processes: bool = False) -> Tensor:
-    """Return how badly each image finds its caption among all captions, and it the image: InfoNCE, mean of the two.
+def contrastive_losses(
+    images: Tensor, captions: Tensor, temperature: float, *, all_processes: bool = False
+) -> Tensor:
+    """Return the InfoNCE loss of each image and its caption: the mean of both directions.
+
+    One direction picks the image's caption among all captions, the other the caption's image among
+    all images.
 
     Args:
-        images: (n, size), of any length.
-        captions: likewise, of these images.
+        images: (n, size), of any norm.
+        captions: (n, size), in the order of the images.
         temperature: divides the cosine similarities.
-        all_processes: compare with the images and captions of all processes, each of which has n.
+        all_processes: compare with the images and captions of all processes; each process has n.
 
     Returns:
         (n,).
+
+    Example:
+        >>> images = torch.eye(2)
+        >>> contrastive_losses(images, images, temperature=0.1)
+        tensor([4.5418e-05, 4.5418e-05])
     """
+    # shape: (2, n, size)
     own = F.normalize(torch.stack([images, captions]), dim=2)
+    # shape: (2, all, size)
     every, first = own, 0
     if all_processes and comm.get_world_size() > 1:
         every, first = _Gather.apply(own), len(images) * comm.get_rank()
     pairs = torch.arange(first, first + len(images), device=images.device)
-    logits = own @ every.flip(0).transpose(1, 2) / temperature  # shape: (2, n, all)
-    return torch.stack([F.cross_entropy(each, pairs, reduction="none") for each in logits]).mean(dim=0)
+    # shape: (2, n, all)
+    logits = own @ every.flip(0).transpose(1, 2) / temperature
+    losses = [F.cross_entropy(each, pairs, reduction="none") for each in logits]
+    return torch.stack(losses).mean(dim=0)
 
 
 def attend(tokens: Tensor, cells: Tensor) -> Tensor:
     """Return the attention of tokens over cells: the softmax of scaled dot products.
 
-    How the paper normalises the products is not known to us. A softmax leaves a cell off the trace nothing to fit but
-    to be smaller than those on it, and makes of attention what shares sum to 1, as elsewhere.
+    We do not know how the paper normalises the products. With a softmax, cells off the trace need
+    only be smaller than cells on it, and attention sums to 1 as usual.
 
     Args:
         tokens: (captions, length, size).
@@ -238,27 +294,38 @@ def attend(tokens: Tensor, cells: Tensor) -> Tensor:
     Returns:
         (captions, length, height, width).
     """
+    # shape: (captions, length, height, width)
     scores = torch.einsum("nls,nhws->nlhw", tokens, cells) / tokens.shape[-1] ** 0.5
     return scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
 def localization_losses(attention: Tensor, masks: Tensor) -> Tensor:
-    """Return the squared distance of attention and mask, both (..., height, width) and brought to length 1."""
+    """Return the squared distance (...) of attention and mask, both scaled to norm 1.
+
+    Args:
+        attention: (..., height, width).
+        masks: (..., height, width), 1 where the narrator pointed.
+    """
     target = F.normalize(masks.flatten(-2).to(attention.dtype), dim=-1)
     return (F.normalize(attention.flatten(-2), dim=-1) - target).square().sum(dim=-1)
 
 
 def mean_over_tokens(vectors: Tensor, padding: Tensor) -> Tensor:
-    """Return the mean (captions, size) of those vectors (captions, length, size) that are not at padding."""
+    """Return the mean (captions, size) of each caption's token vectors, without its padding.
+
+    Args:
+        vectors: (captions, length, size).
+        padding: (captions, length), True at padding.
+    """
     has_token = ~padding.unsqueeze(2)
     return vectors.where(has_token, 0).sum(dim=1) / has_token.sum(dim=1)
 
 
 class _Gather(torch.autograd.Function):
-    """Features of all processes, (2, n, size) of each, one after the other along n.
+    """Concatenate the features (2, n, size) of all processes along n.
 
-    The gradient of a process's features is the sum of what the losses of all processes say of them: so the average
-    that DDP takes of parameters' gradients is that of one process with the whole batch.
+    The gradient of a process's features is the sum over the losses of all processes. So DDP's
+    average of the parameters' gradients is the gradient of one process with the whole batch.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Tag prediction (ICMLM's baselines): predict from the image the concepts, or the cluster, of its caption."""
+"""Tag prediction (ICMLM's baselines): predict an image's concepts, or its caption's cluster."""
 
 import math
 from typing import Any
@@ -18,14 +18,15 @@ from virtex_det.modeling.textual import LinearTextualHead
 
 @META_ARCH_REGISTRY.register()
 class TagPredictionModel(LabelSetModel):
-    """A ResNet and a linear classifier that says which tags an image has.
+    """A ResNet and a linear classifier that predicts the tags of an image.
 
-    With ConceptMapper, its own, it is TP_Postag: the tags are the concept words of the caption. With ClusterMapper, its
-    own where only INPUT.CAPTION.CLUSTERS is named, it is TP_Cluster: the tag is the caption's cluster. TP_Label, whose
-    tags are annotated classes of objects, is MultilabelClassificationModel.
+    With ConceptMapper, the default, it is TP_Postag: the tags are the concept words of the caption.
+    With ClusterMapper, the default where only INPUT.CAPTION.CLUSTERS is set, it is TP_Cluster: the
+    tag is the caption's cluster. TP_Label, whose tags are annotated object classes, is
+    MultilabelClassificationModel.
 
-    Which loss the paper has is not known to us. Ours is VirTex's, a softmax against equal shares;
-    MODEL.TAG_PREDICTION.LOSS "sigmoid" decides on each tag for itself.
+    We do not know the paper's loss. The default is VirTex's, a softmax against equal shares; with
+    MODEL.TAG_PREDICTION.LOSS "sigmoid" each tag is a binary decision of its own.
     """
 
     target = "tags"
@@ -39,14 +40,14 @@ class TagPredictionModel(LabelSetModel):
         """Return the arguments of the constructor.
 
         Raises:
-            UserError: there is no such loss, or the file of the tags cannot be read.
+            UserError: the config names an unknown loss, or the file of the tags cannot be read.
         """
         common = super().from_config(cfg)
         return common | {"label_set_loss": build_tag_loss(cfg, common["textual"])}
 
     @classmethod
     def mappers(cls, cfg: CfgNode) -> tuple[str, ...]:
-        """Return the mapper of the file that the config names, and the other one."""
+        """Return the mapper whose file the config names, then the other one."""
         text = cfg.INPUT.CAPTION
         if text.CLUSTERS and not text.CONCEPTS:
             return ("ClusterMapper", "ConceptMapper")
@@ -59,7 +60,7 @@ class TagPredictionModel(LabelSetModel):
 
 
 def num_tags(cfg: CfgNode) -> int:
-    """Return MODEL.TAG_PREDICTION.NUM_TAGS, or where that is 0 the number in the file that the mapper reads them from.
+    """Return MODEL.TAG_PREDICTION.NUM_TAGS; where it is 0, the number of tags in the mapper's file.
 
     Raises:
         UserError: the file cannot be read.
@@ -72,16 +73,19 @@ def num_tags(cfg: CfgNode) -> int:
 
 
 def build_tag_loss(cfg: CfgNode, head: LinearTextualHead) -> LabelSetLoss:
-    """Return the loss that MODEL.TAG_PREDICTION.LOSS names, and let a head of sigmoids start with one expected tag.
+    """Return the loss that MODEL.TAG_PREDICTION.LOSS names; for sigmoids, set the initial bias.
 
-    Otherwise it would start with half of them all, which takes long to unlearn (Lin et al. 2017, sec. 4.1).
+    The bias makes the expected number of predicted tags 1. Without it, it would be half of all
+    tags, which takes long to unlearn (Lin et al. 2017, sec. 4.1).
 
     Raises:
-        UserError: there is no such loss.
+        UserError: the config names an unknown loss.
     """
     loss = cfg.MODEL.TAG_PREDICTION.LOSS
     if loss not in LABEL_SET_LOSSES:
-        raise UserError(f"MODEL.TAG_PREDICTION.LOSS is {loss!r}; expected one of {', '.join(LABEL_SET_LOSSES)}.")
+        raise UserError(
+            f"MODEL.TAG_PREDICTION.LOSS is {loss!r}; expected one of {', '.join(LABEL_SET_LOSSES)}."
+        )
     if loss == "sigmoid":
         nn.init.constant_(head.output.bias, -math.log(head.output.out_features))
     return LABEL_SET_LOSSES[loss]

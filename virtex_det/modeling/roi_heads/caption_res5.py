@@ -11,9 +11,10 @@ from virtex_det.modeling.backbone import build_res5
 
 @ROI_HEADS_REGISTRY.register()
 class CaptionRes5ROIHeads(Res5ROIHeads):
-    """`Res5ROIHeads` with the res5 of the backbone's own variety.
+    """`Res5ROIHeads` whose res5 is of the same ResNet variety as the backbone.
 
-    Detectron2's has three plain bottlenecks whatever the backbone is: not CLIP's, a ResNet-D's or a ResNet-18's.
+    Detectron2's always has three plain bottlenecks, which do not fit the backbone of CLIP, of a
+    ResNet-D or of a ResNet-18.
     """
 
     @classmethod

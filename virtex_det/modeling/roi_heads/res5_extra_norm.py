@@ -1,4 +1,4 @@
-"""The C4 head of the MoCo and VirTex detection protocols: one more norm after res5."""
+"""The C4 head of the MoCo and VirTex detection protocols: an extra norm after res5."""
 
 from typing import Any
 
@@ -12,10 +12,12 @@ from virtex_det.modeling.roi_heads.caption_res5 import CaptionRes5ROIHeads
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(CaptionRes5ROIHeads):
-    """`CaptionRes5ROIHeads` with a norm of type MODEL.RESNETS.NORM after the last block, named `res5.norm`.
+    """`CaptionRes5ROIHeads` with a norm after the last block, of type MODEL.RESNETS.NORM.
 
-    Backbones pretrained in different ways give outputs of different scale; the norm makes one schedule fit them all
-    (He et al. 2020, "Momentum Contrast", sec. 4.2).
+    The norm is named `res5.norm`.
+
+    Differently pretrained backbones have outputs of different scale; the norm lets one schedule fit
+    all (He et al. 2020, "Momentum Contrast", sec. 4.2).
     """
 
     @classmethod
@@ -28,7 +30,8 @@ class Res5ROIHeadsExtraNorm(CaptionRes5ROIHeads):
         if not cfg.MODEL.RESNETS.NORM:
             raise UserError(
                 "MODEL.ROI_HEADS.NAME is Res5ROIHeadsExtraNorm, but MODEL.RESNETS.NORM is empty. "
-                "Set MODEL.RESNETS.NORM (the protocol has SyncBN), or MODEL.ROI_HEADS.NAME to CaptionRes5ROIHeads."
+                "Set MODEL.RESNETS.NORM (the protocol has SyncBN), or MODEL.ROI_HEADS.NAME to "
+                "CaptionRes5ROIHeads."
             )
         arguments = super().from_config(cfg, input_shape)
         res5 = arguments["res5"]

@@ -1,21 +1,22 @@
-"""How many heads an attention may have."""
+"""A check of the number of attention heads."""
 
 from virtex_det.errors import UserError
 
 
 def check_heads(key: str, heads: int, size: int) -> None:
-    """Refuse heads that cannot share a width out equally; PyTorch's assertion names neither key nor width.
+    """Refuse a number of heads that does not divide the width; PyTorch's assertion names neither.
 
     Args:
-        key: of the config, that says how many heads.
-        heads: their number.
+        key: config key of the number of heads.
+        heads: its value.
         size: width of a token's vector.
 
     Raises:
-        UserError: they do not divide it.
+        UserError: the number of heads does not divide the width.
     """
     if heads < 1 or size % heads:
+        largest = max(number for number in range(1, 17) if size % number == 0)
         raise UserError(
-            f"{key} is {heads}, and a token's vector has {size} numbers, which so many heads cannot share equally.\n"
-            f"Set {key} to a divisor of {size}, such as {max(number for number in range(1, 17) if size % number == 0)}."
+            f"{key} is {heads}, but must divide the width of a token's vector, {size}.\n"
+            f"Set {key} to a divisor of {size}, such as {largest}."
         )

@@ -1,4 +1,4 @@
-"""BERT (Devlin et al. 2019) as it was pretrained, through transformers."""
+"""A pretrained BERT (Devlin et al. 2019), read by the transformers library."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -17,30 +17,31 @@ from virtex_det.errors import UserError
 
 
 class BertTextEncoder(nn.Module):
-    """A pretrained BERT; frozen, it is as good as a constant: no parameters, no gradients, no dropout, no checkpoint.
+    """A pretrained BERT; a frozen one has no parameters, gradients or dropout.
 
-    A frozen BERT's weights are buffers that a state dict leaves out: they are read anew from where they came from, and
-    440 MB stay out of each checkpoint. What a checkpoint keeps is their hash, so that a run that is resumed beside
-    another BERT stops rather than going on with other vectors.
+    The weights of a frozen BERT are buffers that are not in the state dict: they are read again
+    from their source, and each checkpoint is 440 MB smaller. A checkpoint keeps their hash, so that
+    a run that resumes with another BERT stops instead of training on other vectors.
 
     Attributes:
         output_size: width of a token's vector.
-        vocab_size: tokens that it knows.
+        vocab_size: tokens in its vocabulary.
         max_length: longest caption, in tokens.
     """
 
     fingerprint: Tensor
 
     def __init__(self, source: str | Path, frozen: bool = True, padding_idx: int = 0) -> None:
-        """Read a BERT; safetensors first, a pickle only with torch's ``weights_only``.
+        """Read a BERT from safetensors, or from a pickle with torch's ``weights_only``.
 
         Args:
-            source: its folder, or its name on Hugging Face's hub.
-            frozen: keep it as it is.
+            source: its folder, or its name on the Hugging Face hub.
+            frozen: do not train it.
             padding_idx: padding token.
 
         Raises:
-            UserError: there is no such BERT, something is missing in its folder, or its weights do not fill it.
+            UserError: there is no such BERT, its folder lacks a file, or its weights are
+                incomplete.
         """
         super().__init__()
         self.source = str(source)
@@ -59,13 +60,14 @@ class BertTextEncoder(nn.Module):
 
         Args:
             tokens: (captions, length), from [CLS] to [SEP].
-            padding: (captions, length), True where there is no token; by default where the token is padding.
+            padding: (captions, length), True at padding; by default where the token is
+                `padding_idx`.
 
         Returns:
             (captions, length, output_size).
 
         Raises:
-            UserError: weights trained beside another BERT were loaded.
+            UserError: the loaded weights were trained with another BERT.
         """
         if self.frozen:
             self._check_fingerprint()
@@ -74,7 +76,7 @@ class BertTextEncoder(nn.Module):
             return self.bert(input_ids=tokens, attention_mask=has_token).last_hidden_state
 
     def train(self, mode: bool = True) -> "BertTextEncoder":
-        """Set training mode; a frozen BERT stays in evaluation."""
+        """Set training mode; a frozen BERT stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def _freeze(self) -> None:
@@ -87,11 +89,12 @@ class BertTextEncoder(nn.Module):
         self.eval()
 
     def _check_fingerprint(self) -> None:
-        """Compare once, after a checkpoint may have been loaded."""
+        """Compare the hash once, at the first forward, when a checkpoint may have been loaded."""
         if self._unchecked is not None and not torch.equal(self._unchecked, self.fingerprint.cpu()):
             raise UserError(
-                f"The weights that were loaded were trained beside another BERT than {self.source} holds now.\n"
-                "Set MODEL.TEXT_ENCODER.WEIGHTS to the one that they were trained with."
+                "The loaded weights were trained with another BERT than the one now in "
+                f"{self.source}.\n"
+                "Set MODEL.TEXT_ENCODER.WEIGHTS to the BERT that they were trained with."
             )
         self._unchecked = None
 
@@ -105,15 +108,16 @@ def sentence_vectors(
     batch_size: int = 256,
     max_length: int = 64,
 ) -> np.ndarray:
-    """Return each caption's mean over its tokens' vectors.
+    """Return the mean token vector of each caption.
 
-    The mean is our choice: without fine-tuning it separates captions better than the vector of [CLS].
+    The mean is our choice: without fine-tuning it separates captions better than the vector of
+    [CLS].
 
     Args:
-        captions: n of them.
-        tokenizer: the encoder's.
-        encoder: from tokens (captions, length) to vectors (captions, length, size).
-        device: where the encoder is.
+        captions: n captions.
+        tokenizer: the encoder's tokenizer.
+        encoder: maps tokens (captions, length) to vectors (captions, length, size).
+        device: device of the encoder.
         batch_size: captions at a time.
         max_length: tokens per caption, boundaries included; longer captions are cut.
 
@@ -129,20 +133,26 @@ def sentence_vectors(
 
 @torch.inference_mode()
 def _mean_vectors(
-    captions: Sequence[str], tokenizer: Any, encoder: Callable[[Tensor], Tensor], device: Any, max_length: int
+    captions: Sequence[str],
+    tokenizer: Any,
+    encoder: Callable[[Tensor], Tensor],
+    device: Any,
+    max_length: int,
 ) -> np.ndarray:
-    pieces = [tokenizer.encode(caption)[: max_length - 2] for caption in captions]
-    tokens = pad_sequence(
-        [torch.tensor([tokenizer.sos_id, *caption, tokenizer.eos_id]) for caption in pieces],
-        batch_first=True,
-        padding_value=tokenizer.pad_id,
-    ).to(device)
+    rows = []
+    for caption in captions:
+        pieces = tokenizer.encode(caption)[: max_length - 2]
+        rows.append(torch.tensor([tokenizer.sos_id, *pieces, tokenizer.eos_id]))
+    # shape: (captions, length)
+    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id).to(device)
     has_token = (tokens != tokenizer.pad_id).unsqueeze(-1)
-    return ((encoder(tokens) * has_token).sum(1) / has_token.sum(1)).float().cpu().numpy()
+    # shape: (captions, size)
+    means = (encoder(tokens) * has_token).sum(1) / has_token.sum(1)
+    return means.float().cpu().numpy()
 
 
 def _read(source: str | Path) -> Any:
-    """Read BERT without its pooler, each tensor of it."""
+    """Read a BERT without its pooler; every tensor must be in the file."""
     folder = bert_folder(source, CONFIG, WEIGHTS)
     try:
         from safetensors import SafetensorError
@@ -151,28 +161,35 @@ def _read(source: str | Path) -> Any:
     except ModuleNotFoundError as error:
         raise needs_transformers(error) from error
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it warns of is checked here
+    logging.set_verbosity_error()  # its warnings are about missing tensors, which are errors below
     try:
         config = BertConfig.from_pretrained(folder, local_files_only=True)
         read: Any = BertModel.from_pretrained(
-            folder, config=config, add_pooling_layer=False, local_files_only=True, output_loading_info=True
+            folder,
+            config=config,
+            add_pooling_layer=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"The BERT in {folder} cannot be read: {reason}\nBring the folder again.") from error
+        raise UserError(
+            f"Cannot read the BERT in {folder}: {reason}\nDownload or copy the folder again."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
     bert, report = read
     if missing := sorted(report["missing_keys"]):
         raise UserError(
-            f"The weights in {folder} do not fill the BERT that its config.json describes: {len(missing)} tensors are "
-            f"missing, such as {missing[0]}.\nBring config.json and the weights of one and the same BERT."
+            f"The weights in {folder} do not fill the BERT that its config.json describes: "
+            f"{len(missing)} tensors are missing, such as {missing[0]}.\n"
+            "Use the config.json and the weights of the same BERT."
         )
     return bert.float()
 
 
 def _sha256(module: nn.Module) -> Tensor:
-    """Return the hash of all buffers as 32 bytes."""
+    """Return the SHA-256 of all buffers as 32 bytes."""
     digest = hashlib.sha256()
     for _, tensor in sorted(module.named_buffers()):
         digest.update(tensor.numpy().tobytes())

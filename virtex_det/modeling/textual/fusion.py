@@ -1,4 +1,4 @@
-"""Fusion heads of ICMLM: predict the masked tokens of captions from the image grid and the captions' token vectors."""
+"""Fusion heads of ICMLM: predict masked tokens from image grid and token vectors."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from virtex_det.modeling.textual.attention_heads import check_heads
 
 
 class Masked(NamedTuple):
-    """Captions as a text encoder sees them, and which of their tokens are to be predicted."""
+    """Encoded captions, and the positions of their masked tokens (the targets)."""
 
     text: Tensor  # (captions, length, text size)
-    padding: Tensor  # (captions, length), True where there is no token
+    padding: Tensor  # (captions, length), True at padding
     captions: Tensor  # (targets,) int64, index of the caption
     positions: Tensor  # (targets,) int64, index of the token
 
 
 class TransformerFusion(nn.Module):
-    """ICMLM_tfm: a transformer encoder over image cells and tokens, whose output at a masked token is classified.
+    """ICMLM_tfm: a transformer encoder over cells and tokens, and a classifier of masked tokens.
 
-    The paper's sizes are not known to us; the defaults of the config are ours. So are: GELU, layer norm after each
-    block, cells without a position embedding (a ResNet's features tell where they are), PyTorch's initial weights, and
-    a classifier with weights of its own.
+    We do not know the paper's sizes; the config's defaults are ours. So are GELU, layer norm after
+    each block, no position embedding of cells (a ResNet's features encode their position),
+    PyTorch's initial weights, and a classifier that shares no weights.
 
     Args:
         visual_feature_size: channels of the image grid.
@@ -35,6 +35,13 @@ class TransformerFusion(nn.Module):
         attention_heads: heads per attention.
         feedforward_size: width inside each feed-forward block.
         dropout: in attention and feed-forward blocks.
+
+    Example:
+        >>> fusion = TransformerFusion(512, 16, 40, 1, 2, 32, dropout=0.1)
+        >>> text, padding = torch.zeros(1, 5, 16), torch.zeros(1, 5, dtype=torch.bool)
+        >>> masked = Masked(text, padding, captions=torch.tensor([0]), positions=torch.tensor([3]))
+        >>> fusion(torch.zeros(1, 512, 7, 7), masked).shape
+        torch.Size([1, 40])
     """
 
     def __init__(
@@ -50,7 +57,12 @@ class TransformerFusion(nn.Module):
         super().__init__()
         self.visual_projection = _visual_projection(visual_feature_size, text_size)
         layer = nn.TransformerEncoderLayer(
-            text_size, attention_heads, feedforward_size, dropout, activation="gelu", batch_first=True
+            text_size,
+            attention_heads,
+            feedforward_size,
+            dropout,
+            activation="gelu",
+            batch_first=True,
         )
         self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
         self.output = nn.Linear(text_size, vocab_size)
@@ -70,10 +82,10 @@ class TransformerFusion(nn.Module):
         return self.output(features[masked.captions, masked.positions])
 
     def attention(self, visual_grid: Tensor, masked: Masked) -> Tensor:
-        """Return how the last layer's attention of each masked token is shared among the cells, mean over heads.
+        """Return the last layer's attention of each masked token over the cells, a mean over heads.
 
         Returns:
-            (targets, height, width), each of sum 1: what goes to tokens is left out.
+            (targets, height, width), each with sum 1; attention to tokens is left out.
         """
         sequence, padding = self._join(visual_grid, masked)
         *earlier, last = self.transformer.layers
@@ -81,31 +93,32 @@ class TransformerFusion(nn.Module):
             sequence = layer(sequence, src_key_padding_mask=padding)
         query = sequence[masked.captions, masked.positions].unsqueeze(1)
         seen, hidden = sequence[masked.captions], padding[masked.captions]
-        _, weights = last.self_attn(query, seen, seen, key_padding_mask=hidden)  # shape: (targets, 1, sequence)
+        # shape: (targets, 1, sequence)
+        _, weights = last.self_attn(query, seen, seen, key_padding_mask=hidden)
         on_cells = weights[:, 0, masked.text.shape[1] :]
         return F.normalize(on_cells, p=1, dim=1).unflatten(1, visual_grid.shape[2:])
 
     def _join(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor]:
-        """Return tokens and then cells, (captions, sequence, text_size), and where there is neither."""
+        """Return tokens followed by cells, (captions, sequence, text_size), and their padding."""
         cells = self.visual_projection(_cells(visual_grid))
         padding = torch.cat([masked.padding, masked.padding.new_zeros(cells.shape[:2])], dim=1)
         return torch.cat([masked.text, cells], dim=1), padding
 
 
 class AttentionFusion(nn.Module):
-    """ICMLM_att-fc: a masked token's vector attends over the image cells; what it finds there is classified.
+    """ICMLM_att-fc: masked tokens attend over the image cells; the result is classified.
 
-    The sizes and the number of layers are not known to us, and ours, as are: one attention head, the masked token's
-    vector as it is for a query, and GELU. The query is not handed on: what the text knows decides where to look, and
-    nothing else.
+    We do not know the paper's sizes and number of layers; the config's defaults are ours. So are
+    one attention head, the masked token's vector as the query without a projection, and GELU. The
+    query itself is not passed on: the text decides only where to look.
 
     Args:
         visual_feature_size: channels of the image grid.
         text_size: width of a token's vector, and of the attention.
         vocab_size: tokens in the vocabulary.
-        num_layers: hidden layers.
-        feedforward_size: their width.
-        dropout: after each of them.
+        num_layers: hidden layers of the classifier.
+        feedforward_size: width of a hidden layer.
+        dropout: after each hidden layer.
     """
 
     def __init__(
@@ -131,16 +144,17 @@ class AttentionFusion(nn.Module):
     def forward(self, visual_grid: Tensor, masked: Masked) -> Tensor:
         """Return the logits of the masked tokens, as TransformerFusion does."""
         cells, weights = self._attend(visual_grid, masked)
-        found = (weights.unsqueeze(1) @ cells).squeeze(1)  # shape: (targets, text_size)
+        # shape: (targets, text_size)
+        found = (weights.unsqueeze(1) @ cells).squeeze(1)
         return self.output(self.norm(self.hidden(found)))
 
     def attention(self, visual_grid: Tensor, masked: Masked) -> Tensor:
-        """Return each masked token's attention (targets, height, width), of sum 1."""
+        """Return each masked token's attention (targets, height, width), with sum 1."""
         _, weights = self._attend(visual_grid, masked)
         return weights.unflatten(1, visual_grid.shape[2:])
 
     def _attend(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor]:
-        """Return keys (targets, cells, text_size), which are values too, and each query's weights of them."""
+        """Return keys (targets, cells, text_size), also the values, and their attention weights."""
         queries = masked.text[masked.captions, masked.positions]
         cells = self.visual_projection(_cells(visual_grid))[masked.captions]
         scores = (cells @ queries.unsqueeze(2)).squeeze(2) / queries.shape[1] ** 0.5
@@ -161,10 +175,10 @@ def build_fusion_head(
     feedforward_size: int,
     dropout: float,
 ) -> FusionHead:
-    """Build MODEL.ICMLM.HEAD "tfm" or "att_fc"; the latter has one attention head.
+    """Build the head of MODEL.ICMLM.HEAD, "tfm" or "att_fc"; the latter has one attention head.
 
     Raises:
-        UserError: it names another one, or MODEL.ICMLM.ATTENTION_HEADS does not divide the width of the text.
+        UserError: the name is unknown, or MODEL.ICMLM.ATTENTION_HEADS does not divide `text_size`.
     """
     sizes = (visual_feature_size, text_size, vocab_size, num_layers)
     if head == "tfm":
@@ -176,7 +190,8 @@ def build_fusion_head(
 
 
 def _visual_projection(visual_feature_size: int, text_size: int) -> nn.Module:
-    return nn.Sequential(OrderedDict(linear=nn.Linear(visual_feature_size, text_size), norm=nn.LayerNorm(text_size)))
+    linear = nn.Linear(visual_feature_size, text_size)
+    return nn.Sequential(OrderedDict(linear=linear, norm=nn.LayerNorm(text_size)))
 
 
 def _cells(visual_grid: Tensor) -> Tensor:

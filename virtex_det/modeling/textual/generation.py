@@ -1,7 +1,7 @@
-"""Writing captions with a trained textual head: beam search and nucleus sampling, a batch of images at a time.
+"""Caption generation with a trained textual head: beam search and nucleus sampling, in batches.
 
-Both give up the repeated work of decoding: a layer keeps the keys and values of earlier tokens and of the image, and
-only the newest token of a caption is computed. Results are those of the head's `forward` on whole captions.
+Decoding uses a cache: each layer keeps the keys and values of earlier tokens and of the image, and
+computes only the newest token of a caption. Results equal the head's `forward` on whole captions.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 from virtex_det.modeling.textual.transformer_head import TransformerDecoderTextualHead
 
 START, END = 1, 2  # [SOS] and [EOS]
-CONTINUATIONS_PER_BEAM = 2  # more diverse than as many as there are beams; VirTex's public code has 2
+# VirTex's public code has 2, which gives more diverse captions than one continuation per beam.
+CONTINUATIONS_PER_BEAM = 2
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 Block = Callable[[Tensor], Tensor]
@@ -27,18 +28,21 @@ Block = Callable[[Tensor], Tensor]
 class Generated(NamedTuple):
     """Captions of each image, the most probable first.
 
-    A caption ends with the first [EOS], after which all tokens are [EOS]; one that reached the limit has none.
+    A caption ends with the first [EOS]; all later tokens are [EOS] too. A caption that reached the
+    length limit has no [EOS].
     """
 
     tokens: Tensor  # int64 (images, beams, steps), without the start token
     log_probabilities: Tensor  # (images, beams), sums over the tokens up to [EOS]
 
 
-def build_caption_decoder(cfg: CfgNode) -> Callable[[TransformerDecoderTextualHead, Tensor], Generated] | None:
-    """Return what writes captions by the config, None for MODEL.TEXTUAL.DECODING.METHOD "none".
+def build_caption_decoder(
+    cfg: CfgNode,
+) -> Callable[[TransformerDecoderTextualHead, Tensor], Generated] | None:
+    """Return the decoding function of a config; None for MODEL.TEXTUAL.DECODING.METHOD "none".
 
     Raises:
-        UserError: an unknown method, or a size that does not fit it.
+        UserError: the method is unknown, or its size is invalid.
     """
     decoding = cfg.MODEL.TEXTUAL.DECODING
     settings = {"max_steps": cfg.INPUT.CAPTION.MAX_LENGTH, "keep_start": decoding.KEEP_START}
@@ -64,24 +68,35 @@ def beam_search(
     max_steps: int = 30,
     keep_start: bool = True,
 ) -> Generated:
-    """Return the most probable captions that a search with a few candidates per image finds, as VirTex searches.
+    """Return the most probable captions that a beam search finds, by VirTex's rules.
 
-    Each candidate offers its two most probable continuations, and the best of all go on. A token may not follow itself,
-    an ended caption keeps its log-probability, and length is not made up for.
+    Each beam offers its two most probable continuations, and the best of all survive. A token may
+    not repeat directly, an ended caption keeps its log-probability, and there is no length penalty.
 
     Args:
-        head: the decoder; its dropout does not act.
+        head: the decoder; its dropout is off.
         memory: (images, cells, hidden), from `head.project`.
         beam_size: candidates per image.
-        max_steps: longest caption in tokens, [EOS] included; the head's number of positions is a limit, too.
-        keep_start: show the decoder the start token at every step, as in training. False: at the first step only, and
-            from then on captions whose first token has the first position, as VirTex's public code does.
+        max_steps: longest caption in tokens, [EOS] included; the head's number of positions is
+            another limit.
+        keep_start: show the decoder the start token at every step, as in training. False: show it
+            at the first step only; later the first token has the first position, as in VirTex's
+            public code.
 
     Raises:
-        UserError: a beam of no candidate, or of more than there are tokens to start with.
+        UserError: the beam size is below 1 or above the size of the vocabulary.
+
+    Example:
+        >>> from virtex_det.modeling.textual import TransformerDecoderTextualHead
+        >>> head = TransformerDecoderTextualHead(8, 20, 16, 1, 2, 32)
+        >>> memory = head.project(torch.zeros(2, 8, 7, 7))  # of two images
+        >>> beam_search(head, memory, beam_size=3, max_steps=1).tokens.shape
+        torch.Size([2, 3, 1])
     """
     _check_beam_size(beam_size, head.output.out_features)
-    return _generate(head, memory, partial(_choose_best, beam_size=beam_size), beam_size, max_steps, keep_start)
+    return _generate(
+        head, memory, partial(_choose_best, beam_size=beam_size), beam_size, max_steps, keep_start
+    )
 
 
 def nucleus_sampling(
@@ -93,22 +108,24 @@ def nucleus_sampling(
     keep_start: bool = True,
     generator: torch.Generator | None = None,
 ) -> Generated:
-    """Draw one caption per image, each token from the fewest that hold a share of the probability.
+    """Draw one caption per image, each token from the nucleus (Holtzman et al. 2020, sec. 3.1).
 
-    The tail of the distribution, unreliable and together likely, is never drawn from (Holtzman et al. 2020, sec. 3.1).
-    A token may not follow itself: as in VirTex, but left out before the nucleus is found, so that some token remains.
-    VirTex's public code always keeps the start token here. Log-probabilities are the model's own.
+    The nucleus is the smallest set of tokens that holds `nucleus_size` of the probability. The tail
+    of the distribution, unreliable but likely in total, is never sampled. A token may not repeat
+    directly, as in VirTex; here the repeat is excluded before the nucleus is found, so that a token
+    always remains. VirTex's public code always keeps the start token here. Log-probabilities are
+    those of the model, not of the nucleus.
 
     Args:
-        head: the decoder; its dropout does not act.
+        head: the decoder; its dropout is off.
         memory: (images, cells, hidden), from `head.project`.
-        nucleus_size: the share, in (0, 1]; 1 is plain sampling.
+        nucleus_size: probability of the nucleus, in (0, 1]; 1 is plain sampling.
         max_steps: as in `beam_search`.
         keep_start: as in `beam_search`.
-        generator: of random numbers, on the memory's device.
+        generator: random number generator, on the device of `memory`.
 
     Raises:
-        UserError: a share outside (0, 1].
+        UserError: the nucleus size is outside (0, 1].
     """
     _check_nucleus_size(nucleus_size)
     choose = partial(_choose_from_nucleus, nucleus_size=nucleus_size, generator=generator)
@@ -117,19 +134,29 @@ def nucleus_sampling(
 
 @torch.no_grad()
 def _generate(
-    head: TransformerDecoderTextualHead, memory: Tensor, choose: Choose, beams: int, max_steps: int, keep_start: bool
+    head: TransformerDecoderTextualHead,
+    memory: Tensor,
+    choose: Choose,
+    beams: int,
+    max_steps: int,
+    keep_start: bool,
 ) -> Generated:
-    """Let `choose` extend the captions until all have ended; seeing that is the one wait for the device in a step."""
+    """Extend the captions by `choose` until all have ended.
+
+    The test for the end is the only wait for the device in a step.
+    """
     steps = min(max_steps, head.embedding.positions.num_embeddings)
     decoder = _CachedDecoder(head, memory, max_keys=1 + beams * (steps - 1))
     captions = torch.full((len(memory), 1, 1), START, device=memory.device)
     scores = torch.zeros((len(memory), 1), device=memory.device)
     for step in range(steps):
         newest = captions[:, :, -1]
-        log_probabilities = _log_softmax(decoder.logits(newest))  # shape: (images, beams, vocabulary)
+        # shape: (images, beams, vocabulary)
+        log_probabilities = _log_softmax(decoder.logits(newest))
         if step:
             _forbid_repeats(log_probabilities, newest)
         parents, tokens, scores = choose(log_probabilities, scores)
+        # shape: (images, beams, step + 2)
         captions = torch.cat([_select(captions, parents), tokens.unsqueeze(2)], dim=2)
         if (tokens == END).all():
             break
@@ -137,18 +164,24 @@ def _generate(
     return Generated(captions[:, :, 1:], scores)
 
 
-def _choose_best(log_probabilities: Tensor, scores: Tensor, beam_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the best continuations of all beams: which beams they continue, their tokens, their scores."""
+def _choose_best(
+    log_probabilities: Tensor, scores: Tensor, beam_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best continuations: parent beams, tokens and scores, each (images, beams)."""
     number = beam_size if log_probabilities.shape[1] == 1 else CONTINUATIONS_PER_BEAM
-    best, tokens = log_probabilities.topk(number)  # shape: (images, beams, number)
+    # shape: (images, beams, number)
+    best, tokens = log_probabilities.topk(number)
     scores, chosen = (scores.unsqueeze(2) + best).flatten(1).topk(beam_size)
     return chosen // number, tokens.flatten(1).gather(1, chosen), scores
 
 
 def _choose_from_nucleus(
-    log_probabilities: Tensor, scores: Tensor, nucleus_size: float, generator: torch.Generator | None
+    log_probabilities: Tensor,
+    scores: Tensor,
+    nucleus_size: float,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a continuation of each image's one caption; returns the same as `_choose_best`."""
+    """Draw a continuation of each image's only caption; return the same as `_choose_best`."""
     log_probabilities = log_probabilities.squeeze(1)
     probabilities, tokens = log_probabilities.softmax(dim=1).sort(dim=1, descending=True)
     more_probable = probabilities.cumsum(dim=1) - probabilities
@@ -162,9 +195,10 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _forbid_repeats(log_probabilities: Tensor, newest: Tensor) -> None:
-    """Let no token follow itself but [EOS], which is all that follows [EOS]."""
+    """Forbid direct repeats, in place; only [EOS] may follow [EOS]."""
     ended = newest == END
-    log_probabilities.scatter_(2, newest.unsqueeze(2), -torch.inf).masked_fill_(ended.unsqueeze(2), -torch.inf)
+    log_probabilities.scatter_(2, newest.unsqueeze(2), -torch.inf)
+    log_probabilities.masked_fill_(ended.unsqueeze(2), -torch.inf)
     log_probabilities[:, :, END].masked_fill_(ended, 0)
 
 
@@ -174,10 +208,10 @@ def _select(values: Tensor, parents: Tensor) -> Tensor:
 
 
 class _CachedDecoder:
-    """The head, one token at a time, on captions that branch.
+    """The head, applied one token at a time to captions that branch.
 
-    A branch copies no cache: all tokens that an image's captions ever had stay among its keys, and `visible` says which
-    of them each caption descends from.
+    A branch copies no cache: the keys of all tokens of an image's captions stay, and `visible`
+    marks the tokens that a caption descends from.
     """
 
     def __init__(self, head: TransformerDecoderTextualHead, memory: Tensor, max_keys: int) -> None:
@@ -187,7 +221,7 @@ class _CachedDecoder:
         self.position = 0
 
     def logits(self, newest: Tensor) -> Tensor:
-        """Return what follows the newest token (images, beams) of each caption: (images, beams, vocabulary)."""
+        """Return the logits (images, beams, vocabulary) after the newest tokens (images, beams)."""
         hidden = _embed(self.head.embedding, newest, self.position)
         for layer in self.layers:
             hidden = layer(hidden, self.visible)
@@ -196,8 +230,11 @@ class _CachedDecoder:
         return self.head.output(hidden)
 
     def branch(self, parents: Tensor, forget: bool) -> None:
-        """Go on with captions one token longer than their parents (images, beams); with `forget`, of one token."""
-        itself = torch.eye(parents.shape[1], dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
+        """Continue the captions of `parents` (images, beams); `forget` drops all earlier tokens."""
+        beams = parents.shape[1]
+        itself = torch.eye(beams, dtype=torch.bool, device=parents.device)
+        # shape: (images, beams, beams)
+        itself = itself.expand(len(parents), -1, -1)
         if forget:
             self.visible, self.position = itself, 0
         else:
@@ -206,22 +243,29 @@ class _CachedDecoder:
 
 
 class _CachedLayer:
-    """A decoder layer that keeps the keys and values of the image and of all tokens so far."""
+    """A decoder layer that caches the keys and values of the image and of all tokens so far."""
 
     def __init__(self, layer: nn.TransformerDecoderLayer, memory: Tensor, max_keys: int) -> None:
         self.layer = layer
         attention = layer.multihead_attn
-        weight, bias = attention.in_proj_weight[memory.shape[2] :], attention.in_proj_bias[memory.shape[2] :]
-        self.of_image = _split_heads(F.linear(memory, weight, bias), 2, attention.num_heads).contiguous()
-        self.of_tokens = self.of_image.new_empty(*self.of_image.shape[:3], max_keys, self.of_image.shape[4])
+        hidden = memory.shape[2]
+        weight, bias = attention.in_proj_weight[hidden:], attention.in_proj_bias[hidden:]
+        projected = F.linear(memory, weight, bias)
+        # shape: (2, images, heads, cells, head size)
+        self.of_image = _split_heads(projected, 2, attention.num_heads).contiguous()
+        two, images, heads, _, head_size = self.of_image.shape
+        # shape: (2, images, heads, max_keys, head size)
+        self.of_tokens = self.of_image.new_empty(two, images, heads, max_keys, head_size)
 
     def __call__(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """Return features of the newest tokens (images, beams, hidden), which are the last of the `visible` keys."""
+        """Return features (images, beams, hidden) of the newest tokens, the last `visible` keys."""
         layer = self.layer
         read_tokens: Block = partial(self._read_tokens, visible=visible)
         blocks = (read_tokens, self._read_image, self._feed_forward)
         for block, norm in zip(blocks, (layer.norm1, layer.norm2, layer.norm3), strict=True):
-            hidden = hidden + block(norm(hidden)) if layer.norm_first else norm(hidden + block(hidden))
+            hidden = (
+                hidden + block(norm(hidden)) if layer.norm_first else norm(hidden + block(hidden))
+            )
         return hidden
 
     def _read_tokens(self, hidden: Tensor, visible: Tensor) -> Tensor:
@@ -241,34 +285,39 @@ class _CachedLayer:
 
 
 def _embed(embedding: WordAndPositionEmbedding, tokens: Tensor, position: int) -> Tensor:
-    """Embed tokens (images, beams) that all have the same position; the embedding's own way starts at the first one."""
+    """Embed tokens (images, beams) at one position; the embedding's `forward` starts at 0."""
     embedded = embedding.layer_norm(embedding.words(tokens) + embedding.positions.weight[position])
     return embedded * (tokens != embedding.padding_idx).unsqueeze(2)
 
 
 def _split_heads(projected: Tensor, number: int, heads: int) -> Tensor:
-    """Turn a number of projections (images, n, number * hidden) into (number, images, heads, n, head size)."""
+    """Split projections (images, n, number * hidden) into (number, images, heads, n, head size)."""
     return projected.unflatten(2, (number, heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def _attend(
-    attention: nn.MultiheadAttention, queries: Tensor, keys_and_values: Tensor, visible: Tensor | None = None
+    attention: nn.MultiheadAttention,
+    queries: Tensor,
+    keys_and_values: Tensor,
+    visible: Tensor | None = None,
 ) -> Tensor:
-    """Return what queries (images, heads, n, head size) read, as (images, n, hidden)."""
-    read = F.scaled_dot_product_attention(queries, keys_and_values[0], keys_and_values[1], attn_mask=visible)
+    """Return the attention output (images, n, hidden) of queries (images, heads, n, head size)."""
+    keys, values = keys_and_values
+    read = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
     return attention.out_proj(read.transpose(1, 2).flatten(2))
 
 
 def _check_beam_size(beam_size: int, vocab_size: int) -> None:
     if not 1 <= beam_size <= vocab_size:
         raise UserError(
-            f"The beam (MODEL.TEXTUAL.DECODING.BEAM_SIZE) is {beam_size}, but must be from 1 to {vocab_size}, "
-            "the number of tokens in the vocabulary."
+            f"The beam size (MODEL.TEXTUAL.DECODING.BEAM_SIZE) is {beam_size}, but must be from 1 "
+            f"to {vocab_size}, the size of the vocabulary."
         )
 
 
 def _check_nucleus_size(nucleus_size: float) -> None:
     if not 0 < nucleus_size <= 1:
         raise UserError(
-            f"The nucleus (MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE) is {nucleus_size}, but must be above 0 and at most 1."
+            f"The nucleus size (MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE) is {nucleus_size}, but must "
+            "be above 0 and at most 1."
         )

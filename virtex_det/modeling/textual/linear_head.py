@@ -1,14 +1,19 @@
-"""The textual head without an order of words: a linear classifier over the average image feature."""
+"""The textual head that ignores word order: a linear classifier over the average image feature."""
 
 from torch import Tensor, nn
 
 
 class LinearTextualHead(nn.Module):
-    """Logits of labels from an image grid, which is averaged over its cells.
+    """A linear classifier over the average of an image grid's cells.
 
     Args:
         visual_feature_size: channels of the image grid.
-        num_labels: logits.
+        num_labels: labels to predict.
+
+    Example:
+        >>> import torch
+        >>> LinearTextualHead(512, num_labels=80)(torch.zeros(2, 512, 7, 7)).shape
+        torch.Size([2, 80])
     """
 
     def __init__(self, visual_feature_size: int, num_labels: int):
@@ -16,5 +21,5 @@ class LinearTextualHead(nn.Module):
         self.output = nn.Linear(visual_feature_size, num_labels)
 
     def forward(self, visual_grid: Tensor) -> Tensor:
-        """Turn a grid (images, channels, height, width) into logits (images, num_labels)."""
+        """Map a grid (images, channels, height, width) to logits (images, num_labels)."""
         return self.output(visual_grid.mean(dim=(2, 3)))

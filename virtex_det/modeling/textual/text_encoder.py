@@ -1,4 +1,4 @@
-"""Encoders of captions: each token's vector from all tokens of its caption (ICMLM, LocTex)."""
+"""Text encoders: a vector for each token from all tokens of its caption (ICMLM, LocTex)."""
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -10,24 +10,31 @@ from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 
 
 class TransformerTextEncoder(nn.Module):
-    """A transformer encoder that starts from random weights (LocTex; ICMLM where no BERT is at hand).
+    """A transformer encoder with random initial weights (for LocTex, and for ICMLM without a BERT).
 
-    LocTex's sizes are not known for sure; GELU and the normalised sum of word and position embeddings are VirTex's.
+    We are not sure of LocTex's sizes. GELU and the normalised sum of word and position embeddings
+    are VirTex's.
 
     Args:
         vocab_size: tokens in the vocabulary.
-        hidden_size: width.
+        hidden_size: width of the encoder.
         num_layers: encoder layers.
         attention_heads: heads per attention.
         feedforward_size: width inside each feed-forward block.
         dropout: in embedding, attention and feed-forward blocks.
         norm_first: layer norm before each block and once at the end, rather than after each block.
-        init_std: of the normal distribution that weights start from.
+        init_std: standard deviation of the normal distribution of initial weights.
         max_length: longest caption, in tokens.
         padding_idx: padding token.
 
     Attributes:
         output_size: width of a token's vector.
+
+    Example:
+        >>> import torch
+        >>> encoder = TransformerTextEncoder(20, 16, 1, attention_heads=2, feedforward_size=32)
+        >>> encoder(torch.tensor([[1, 7, 8, 2]])).shape
+        torch.Size([1, 4, 16])
     """
 
     def __init__(
@@ -46,7 +53,9 @@ class TransformerTextEncoder(nn.Module):
         super().__init__()
         self.padding_idx = padding_idx
         self.output_size = hidden_size
-        self.embedding = WordAndPositionEmbedding(vocab_size, hidden_size, max_length, dropout, padding_idx)
+        self.embedding = WordAndPositionEmbedding(
+            vocab_size, hidden_size, max_length, dropout, padding_idx
+        )
         layer = nn.TransformerEncoderLayer(
             hidden_size,
             attention_heads,
@@ -56,9 +65,11 @@ class TransformerTextEncoder(nn.Module):
             batch_first=True,
             norm_first=norm_first,
         )
-        # Nested tensors, a prototype in PyTorch, would be used in evaluation only, with a warning.
+        # PyTorch would use nested tensors, a prototype, in evaluation only and with a warning.
         norm = nn.LayerNorm(hidden_size) if norm_first else None
-        self.transformer = nn.TransformerEncoder(layer, num_layers, norm, enable_nested_tensor=False)
+        self.transformer = nn.TransformerEncoder(
+            layer, num_layers, norm, enable_nested_tensor=False
+        )
         self.apply(lambda module: _initialise(module, init_std))
 
     def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -66,11 +77,11 @@ class TransformerTextEncoder(nn.Module):
 
         Args:
             tokens: (captions, length).
-            padding: (captions, length), True where there is no token; by default where the token is padding. Of a
-                SentencePiece vocabulary the unknown piece has that id too.
+            padding: (captions, length), True at padding; by default where the token is
+                `padding_idx`, which in a SentencePiece vocabulary is also the unknown token.
 
         Returns:
-            (captions, length, output_size); of no meaning at padding.
+            (captions, length, output_size); meaningless at padding.
         """
         padding = tokens == self.padding_idx if padding is None else padding
         return self.transformer(self.embedding(tokens), src_key_padding_mask=padding)
@@ -80,11 +91,11 @@ TextEncoder = TransformerTextEncoder | BertTextEncoder
 
 
 def build_text_encoder(cfg: CfgNode) -> TextEncoder:
-    """Build what MODEL.TEXT_ENCODER describes: a pretrained BERT where it names one, else a transformer at random.
+    """Build the encoder of MODEL.TEXT_ENCODER: the BERT it names, else a random transformer.
 
     Raises:
-        UserError: BERT cannot be read, or knows another vocabulary or shorter captions than the config has; or the
-            transformer's heads do not divide its width.
+        UserError: the BERT cannot be read, or its vocabulary or its longest caption contradicts the
+            config; or the transformer's heads do not divide its width.
     """
     options = cfg.MODEL.TEXT_ENCODER
     if options.WEIGHTS:
@@ -108,19 +119,20 @@ def build_text_encoder(cfg: CfgNode) -> TextEncoder:
 def _check_fits(cfg: CfgNode, encoder: BertTextEncoder) -> None:
     if encoder.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
         raise UserError(
-            f"The BERT {encoder.source} knows {encoder.vocab_size} tokens, and MODEL.TEXTUAL.VOCAB_SIZE is "
-            f"{cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\nA BERT reads its own vocabulary: set INPUT.CAPTION.TOKENIZER "
-            f"{encoder.source} MODEL.TEXTUAL.VOCAB_SIZE {encoder.vocab_size}."
+            f"The BERT {encoder.source} has {encoder.vocab_size} tokens, but "
+            f"MODEL.TEXTUAL.VOCAB_SIZE is {cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\n"
+            f"A BERT needs its own vocabulary: set INPUT.CAPTION.TOKENIZER {encoder.source} "
+            f"MODEL.TEXTUAL.VOCAB_SIZE {encoder.vocab_size}."
         )
     if encoder.max_length < cfg.INPUT.CAPTION.MAX_LENGTH:
         raise UserError(
-            f"The BERT {encoder.source} reads at most {encoder.max_length} tokens; set INPUT.CAPTION.MAX_LENGTH to "
-            f"that or less, instead of {cfg.INPUT.CAPTION.MAX_LENGTH}."
+            f"The BERT {encoder.source} reads at most {encoder.max_length} tokens; set "
+            f"INPUT.CAPTION.MAX_LENGTH to that or less, instead of {cfg.INPUT.CAPTION.MAX_LENGTH}."
         )
 
 
 def _initialise(module: nn.Module, std: float) -> None:
-    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's start."""
+    """Draw weights from a normal distribution as BERT does, not those of biases and norms."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.MultiheadAttention):

@@ -11,10 +11,14 @@ BERT_STD = 0.02
 
 
 class TransformerDecoderTextualHead(nn.Module):
-    """Transformer decoder over projected image features; word embedding and output share weights (VirTex, sec. 3).
+    """Transformer decoder over projected image features (VirTex, sec. 3).
 
-    The three steps are separate for the caller's economy: one projection serves both caption directions, and the
-    vocabulary, the widest layer, is needed only at positions that have a target.
+    The word embedding and the output layer share weights.
+
+
+    The steps `project`, `forward` and `output` are separate to save work: one projection serves
+    both caption directions, and the output layer, the widest, is needed only at positions with a
+    target.
 
     Args:
         visual_feature_size: channels of the image grid.
@@ -25,9 +29,16 @@ class TransformerDecoderTextualHead(nn.Module):
         feedforward_size: width inside each feed-forward block.
         dropout: in embedding, attention and feed-forward blocks.
         norm_first: layer norm before each block and once at the end, rather than after each block.
-        init_std: of the normal distribution that weights start from.
+        init_std: standard deviation of the normal distribution of initial weights.
         max_length: longest caption, in tokens.
         padding_idx: padding token.
+
+    Example:
+        >>> head = TransformerDecoderTextualHead(512, 20, 16, 1, 2, feedforward_size=32)
+        >>> memory = head.project(torch.zeros(1, 512, 7, 7))
+        >>> features = head(torch.tensor([[1, 7, 8]]), memory)
+        >>> head.output(features).shape  # logits of the next token
+        torch.Size([1, 3, 20])
     """
 
     def __init__(
@@ -47,7 +58,9 @@ class TransformerDecoderTextualHead(nn.Module):
         super().__init__()
         self.padding_idx = padding_idx
         self.visual_projection = nn.Linear(visual_feature_size, hidden_size)
-        self.embedding = WordAndPositionEmbedding(vocab_size, hidden_size, max_length, dropout, padding_idx)
+        self.embedding = WordAndPositionEmbedding(
+            vocab_size, hidden_size, max_length, dropout, padding_idx
+        )
         layer = nn.TransformerDecoderLayer(
             hidden_size,
             attention_heads,
@@ -57,20 +70,21 @@ class TransformerDecoderTextualHead(nn.Module):
             batch_first=True,
             norm_first=norm_first,
         )
-        self.transformer = nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(hidden_size) if norm_first else None)
+        norm = nn.LayerNorm(hidden_size) if norm_first else None
+        self.transformer = nn.TransformerDecoder(layer, num_layers, norm)
         self.output = nn.Linear(hidden_size, vocab_size)
         self.apply(lambda module: _initialise(module, init_std))
         self.output.weight = self.embedding.words.weight
 
     def project(self, visual_grid: Tensor) -> Tensor:
-        """Turn a grid (images, channels, height, width) into the decoder's memory (images, cells, hidden_size)."""
+        """Map a grid (images, channels, height, width) to memory (images, cells, hidden_size)."""
         return self.visual_projection(visual_grid.flatten(2).transpose(1, 2))
 
     def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Return a feature for each token, from the tokens up to it and the image; `output` makes it logits.
+        """Return a feature per token from the image and the tokens up to it; `output` makes logits.
 
-        Padding may only follow a caption: then no feature of a real token depends on it, and attention needs no mask
-        but the causal one.
+        Padding must follow the caption: then no feature of a real token depends on it, and the
+        causal mask is the only one that attention needs.
 
         Args:
             tokens: (captions, length), padded on the right.
@@ -79,29 +93,32 @@ class TransformerDecoderTextualHead(nn.Module):
         Returns:
             (captions, length, hidden_size).
         """
-        future = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
+        future = nn.Transformer.generate_square_subsequent_mask(
+            tokens.shape[1], device=tokens.device
+        )
         return self.transformer(self.embedding(tokens), memory, tgt_mask=future, tgt_is_causal=True)
 
     def see_all(self, tokens: Tensor, lengths: Tensor, memory: Tensor) -> Tensor:
-        """Return a feature for each token, from all tokens of its caption and the image: for masked language modelling.
+        """Return a feature per token from the image and all tokens: for masked language modelling.
 
         Args:
             tokens: (captions, length), padded on the right.
-            lengths: (captions,), what lies beyond is padding; an unknown token within a caption has the same id.
+            lengths: (captions,), tokens before the padding; the unknown token has the padding's id.
             memory: (captions, cells, hidden_size), from `project`.
 
         Returns:
-            (captions, length, hidden_size); of no meaning at padding.
+            (captions, length, hidden_size); meaningless at padding.
         """
+        # shape: (captions, length)
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return self.transformer(self.embedding(tokens), memory, tgt_key_padding_mask=padding)
 
 
 def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDecoderTextualHead:
-    """Build the head that MODEL.TEXTUAL describes, for an image grid of so many channels.
+    """Build the head of MODEL.TEXTUAL for an image grid with `visual_feature_size` channels.
 
     Raises:
-        UserError: its attention heads do not divide its width.
+        UserError: the attention heads do not divide the width.
     """
     textual = cfg.MODEL.TEXTUAL
     check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
@@ -120,10 +137,10 @@ def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDec
 
 
 def _initialise(module: nn.Module, std: float) -> None:
-    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's start.
+    """Draw weights from a normal distribution as BERT does; biases and norms keep PyTorch's init.
 
-    Queries and keys take no more than BERT's deviation: attention then begins as a plain average, which is what an
-    untrained backbone learns from soonest, and sharpens as it learns.
+    The standard deviation of queries and keys is at most BERT's. Attention then starts as a plain
+    average, from which an untrained backbone learns soonest, and sharpens during training.
     """
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)

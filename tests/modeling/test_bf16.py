@@ -19,7 +19,9 @@ def base_config() -> CfgNode:
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.update({"DEPTH": 18, "NORM": "BN", "RES2_OUT_CHANNELS": 16, "STEM_OUT_CHANNELS": 16})
+    cfg.MODEL.RESNETS.update(
+        {"DEPTH": 18, "NORM": "BN", "RES2_OUT_CHANNELS": 16, "STEM_OUT_CHANNELS": 16}
+    )
     return cfg
 
 
@@ -32,19 +34,30 @@ def build_detector() -> nn.Module:
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64]]
     cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = levels
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 50
-    cfg.MODEL.ROI_HEADS.update({"NAME": "StandardROIHeads", "NUM_CLASSES": 3, "BATCH_SIZE_PER_IMAGE": 16})
+    cfg.MODEL.ROI_HEADS.update(
+        {"NAME": "StandardROIHeads", "NUM_CLASSES": 3, "BATCH_SIZE_PER_IMAGE": 16}
+    )
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    cfg.MODEL.ROI_BOX_HEAD.update({"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 32, "POOLER_RESOLUTION": 7})
-    cfg.MODEL.ROI_MASK_HEAD.update({"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16})
+    cfg.MODEL.ROI_BOX_HEAD.update(
+        {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 32, "POOLER_RESOLUTION": 7}
+    )
+    cfg.MODEL.ROI_MASK_HEAD.update(
+        {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16}
+    )
     return use_gather_roi_align(build_model(cfg))
 
 
 def build_captioner() -> nn.Module:
     torch.manual_seed(0)
     cfg = base_config()
-    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME = "BicaptioningModel", "build_caption_resnet_backbone"
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME = (
+        "BicaptioningModel",
+        "build_caption_resnet_backbone",
+    )
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
-    cfg.MODEL.TEXTUAL.update({"VOCAB_SIZE": 40, "HIDDEN_SIZE": 32, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 64})
+    cfg.MODEL.TEXTUAL.update(
+        {"VOCAB_SIZE": 40, "HIDDEN_SIZE": 32, "ATTENTION_HEADS": 2, "FEEDFORWARD_SIZE": 64}
+    )
     cfg.MODEL.TEXTUAL.DROPOUT = 0.0
     return build_model(cfg)
 
@@ -54,7 +67,9 @@ def inputs() -> list[dict[str, Tensor | Instances]]:
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, 4:40, 4:40] = masks[1, 20:60, 30:60] = True
     boxes = Boxes(torch.tensor([[4.0, 4, 40, 40], [30, 20, 60, 60]]))
-    targets = Instances((64, 64), gt_boxes=boxes, gt_classes=torch.tensor([0, 2]), gt_masks=BitMasks(masks))
+    targets = Instances(
+        (64, 64), gt_boxes=boxes, gt_classes=torch.tensor([0, 2]), gt_masks=BitMasks(masks)
+    )
     image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
     return [{"image": image, "instances": targets, "caption_tokens": torch.tensor([1, 7, 5, 2])}]
 
@@ -67,7 +82,9 @@ def test_trains_with_nearly_the_same_losses_and_float32_gradients(build: type[nn
         with EventStorage():
             losses.append(model(inputs()))
     sum(losses[1].values()).backward()
-    assert all(p.grad.dtype == p.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+    assert all(
+        p.grad.dtype == p.dtype == torch.float32 for p in model.parameters() if p.grad is not None
+    )
     assert sum(losses[1].values()).item() == pytest.approx(sum(losses[0].values()).item(), rel=0.05)
     assert losses[1] != losses[0]
 
@@ -87,7 +104,8 @@ def test_a_checkpoint_is_as_without(build: type[nn.Module]) -> None:
     after = use_bf16(model).state_dict()
     assert list(after) == list(before)
     assert all(
-        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype
+        for name, tensor in before.items()
     )
 
 
