@@ -1,4 +1,4 @@
-"""Looking at run-length masks before a library does: on broken ones some hang, some crash, some are silent."""
+"""Validation of run-length masks: on invalid ones, libraries hang, crash or stay silent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
@@ -8,30 +8,34 @@ import numpy as np
 
 from virtex_det.errors import UserError
 
-# A character carries 5 bits of a run, lowest first, and whether another follows; a run has at most 32 bits.
+# A character holds 5 bits of a run, lowest first, and a flag that another follows; a run has at
+# most 32 bits.
 _FIRST, _BITS, _FOLLOWED, _SIGN = ord("0"), 0x1F, 0x20, 0x10
 LONGEST_RUN = 7
-# Masks in a pass: as many as a processor's cache takes in.
+# Masks per pass: as many as fit into a processor's cache.
 _CHUNK = 200
 
 
 def is_run_lengths(value: Any, kinds: type | UnionType) -> bool:
-    """Return whether a value has the form {"size": [height, width], "counts": ...}, with counts of these kinds."""
+    """Return whether a value is {"size": [height, width], "counts": ...} with such counts."""
     if not isinstance(value, Mapping) or not isinstance(value.get("counts"), kinds):
         return False
     size = value.get("size")
-    return isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**31 for side in size)
+    if not isinstance(size, list) or len(size) != 2:
+        return False
+    return all(type(side) is int and 0 < side < 2**31 for side in size)
 
 
 def check_run_lengths(rles: Sequence[Mapping[str, Any]], name: Callable[[int], str]) -> None:
-    """See that compressed masks are whole, many in one pass.
+    """Check that compressed masks are whole, many per pass.
 
     Args:
         rles: masks {"size": [height, width], "counts": str or bytes}.
-        name: what to call the mask of a place in an error.
+        name: returns the name of a mask in an error, by its index.
 
     Raises:
-        UserError: names a mask with foreign characters, cut short, or whose runs do not add up to its size.
+        UserError: a mask has invalid characters, is truncated, or its runs do not add up to its
+            size.
     """
     for start in range(0, len(rles), _CHUNK):
         _check_chunk(rles[start : start + _CHUNK], _counted_from(start, name))
@@ -54,22 +58,22 @@ def _check_chunk(rles: Sequence[Mapping[str, Any]], name: Callable[[int], str]) 
     for place in np.flatnonzero(found != expected)[:1]:
         height, width = rles[place]["size"]
         raise UserError(
-            f"{name(place)} has a mask whose runs add up to {found[place]} pixels; "
-            f"expected {height} x {width} = {expected[place]}. Was it cut short, or made for another size?"
+            f"{name(place)} has a mask whose runs add up to {found[place]} pixels; expected "
+            f"{height} x {width} = {expected[place]}. Was it truncated, or made for another size?"
         )
 
 
 def _decode(texts: list[bytes], name: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the runs of all masks in one row, and where in it each mask begins."""
+    """Return the runs of all masks, concatenated, and the index of each mask's first run."""
     lengths = np.array(list(map(len, texts)))
     _refuse(lengths == 0, "no runs", name)
     characters = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(_FIRST)
     mask_starts = np.cumsum(lengths) - lengths
     if characters.max() >= 2 * _FOLLOWED:
         foreign = np.logical_or.reduceat(characters >= 2 * _FOLLOWED, mask_starts)
-        _refuse(foreign, "characters that no run has", name)
+        _refuse(foreign, "invalid characters", name)
     is_last = characters < _FOLLOWED
-    _refuse(~is_last[mask_starts + lengths - 1], "a mask that is cut short", name)
+    _refuse(~is_last[mask_starts + lengths - 1], "a truncated mask", name)
     ends = np.flatnonzero(is_last)
     firsts = np.searchsorted(ends, mask_starts)
     digits = ends.copy()
@@ -81,7 +85,7 @@ def _decode(texts: list[bytes], name: Callable[[int], str]) -> tuple[np.ndarray,
 
 
 def _numbers(characters: np.ndarray, ends: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """Return the signed numbers that groups of characters stand for; nearly all have a single one."""
+    """Return the signed numbers of the groups of characters; nearly all groups have one."""
     numbers = (characters[ends].astype(np.int64) ^ _SIGN) - _SIGN
     for digit in range(1, digits.max()):
         longer = np.flatnonzero(digits > digit)
@@ -90,9 +94,9 @@ def _numbers(characters: np.ndarray, ends: np.ndarray, digits: np.ndarray) -> np
 
 
 def _undo_differences(numbers: np.ndarray, firsts: np.ndarray) -> np.ndarray:
-    """Return runs from what is stored: from the fourth of a mask on, the difference from the run before the last.
+    """Undo the storage as differences: from a mask's fourth run on, to the run before the last.
 
-    One running sum over every other number, less what it was where the mask began.
+    A run is the running sum over every other number, minus its value at the start of the mask.
     """
     runs = np.empty_like(numbers)
     ends = np.append(firsts[1:], len(numbers))
@@ -110,4 +114,6 @@ def _undo_differences(numbers: np.ndarray, firsts: np.ndarray) -> np.ndarray:
 
 def _refuse(wrong: np.ndarray, what: str, name: Callable[[int], str]) -> None:
     for place in np.flatnonzero(wrong)[:1]:
-        raise UserError(f"{name(place)} has {what}; expected compressed run lengths as pycocotools.mask.encode makes.")
+        raise UserError(
+            f"{name(place)} has {what}; expected compressed run lengths as pycocotools.mask.encode makes them."
+        )

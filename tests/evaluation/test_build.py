@@ -23,7 +23,9 @@ def reference_cfg():
 def real_names(samples) -> dict[str, str]:
     """Names of the real samples by kind."""
     lvis = samples / "lvis_100" / "annotations" / "lvis_val_9_with_images.json"
-    MetadataCatalog.get("lvis_of_build").set(json_file=str(lvis), evaluator_type="lvis", thing_classes=["a"])
+    MetadataCatalog.get("lvis_of_build").set(
+        json_file=str(lvis), evaluator_type="lvis", thing_classes=["a"]
+    )
     MetadataCatalog.get("voc_of_build").set(
         dirname=str(samples / "voc_mini" / "VOC2007"),
         split="test",
@@ -40,14 +42,18 @@ def test_a_dataset_of_the_coco_kind_gets_the_streaming_evaluator(scenes, tmp_pat
 
 @pytest.mark.parametrize("kind", ["lvis", "pascal_voc"])
 def test_so_does_one_of_another_kind(kind, real_names, tmp_path):
-    assert isinstance(build_evaluator(get_cfg(), real_names[kind], str(tmp_path)), DetectionEvaluator)
+    assert isinstance(
+        build_evaluator(get_cfg(), real_names[kind], str(tmp_path)), DetectionEvaluator
+    )
 
 
 def test_detectron2s_own_evaluator_is_behind_a_key(scenes, reference_cfg, tmp_path):
     assert isinstance(build_evaluator(reference_cfg, "scenes_val", str(tmp_path)), COCOEvaluator)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("lvis", LVISEvaluator), ("pascal_voc", PascalVOCDetectionEvaluator)])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("lvis", LVISEvaluator), ("pascal_voc", PascalVOCDetectionEvaluator)]
+)
 def test_so_are_those_of_lvis_and_voc(kind, expected, real_names, reference_cfg, tmp_path):
     assert isinstance(build_evaluator(reference_cfg, real_names[kind], str(tmp_path)), expected)
 
@@ -74,13 +80,17 @@ def test_extra_limits_and_boundary_ap_come_from_the_config(scenes, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["scenes_val_captions", "scenes_val"])
-def test_a_pretraining_model_is_measured_by_its_losses_and_captions(name, pretraining_cfg, tmp_path):
+def test_a_pretraining_model_is_measured_by_its_losses_and_captions(
+    name, pretraining_cfg, tmp_path
+):
     assert isinstance(build_evaluator(pretraining_cfg(), name, str(tmp_path)), CaptionEvaluator)
 
 
 def test_a_dataset_of_classified_images_gets_its_evaluator(tmp_path):
     MetadataCatalog.get("classified_images").set(evaluator_type="classification", classes=["cat"])
-    assert isinstance(build_evaluator(get_cfg(), "classified_images", str(tmp_path)), ClassificationEvaluator)
+    assert isinstance(
+        build_evaluator(get_cfg(), "classified_images", str(tmp_path)), ClassificationEvaluator
+    )
 
 
 @pytest.mark.parametrize("library", ["hotcoco", "reference"])
@@ -98,7 +108,9 @@ def test_an_annotation_that_the_metrics_cannot_use_is_named(field, library, scen
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_a_polygon_that_pycocotools_fails_on_is_named_where_masks_are_measured(masks, scenes, reference_cfg, tmp_path):
+def test_a_polygon_that_pycocotools_fails_on_is_named_where_masks_are_measured(
+    masks, scenes, reference_cfg, tmp_path
+):
     content = json.loads((scenes / "annotations" / "instances_val.json").read_text())
     content["annotations"][3]["segmentation"] = [[1.0, 1.0, 5.0, 5.0]]
     path = tmp_path / f"polygon_{masks}.json"
@@ -108,7 +120,9 @@ def test_a_polygon_that_pycocotools_fails_on_is_named_where_masks_are_measured(m
     if not masks:
         assert isinstance(build_evaluator(reference_cfg, str(path), str(tmp_path)), COCOEvaluator)
         return
-    with pytest.raises(UserError, match=rf"annotation {content['annotations'][3]['id']} has a polygon of 4 numbers"):
+    with pytest.raises(
+        UserError, match=rf"annotation {content['annotations'][3]['id']} has a polygon of 4 numbers"
+    ):
         build_evaluator(reference_cfg, str(path), str(tmp_path))
 
 

@@ -19,7 +19,9 @@ IMAGES = {11: ["a red circle"], 12: ["a blue square", "a square"], 13: ["a green
 @pytest.fixture
 def dataset():
     name = "three_captioned_images"
-    DatasetCatalog.register(name, lambda: [{"image_id": image, "captions": texts} for image, texts in IMAGES.items()])
+    DatasetCatalog.register(
+        name, lambda: [{"image_id": image, "captions": texts} for image, texts in IMAGES.items()]
+    )
     yield name
     DatasetCatalog.remove(name)
 
@@ -43,11 +45,17 @@ def evaluator(pretraining_cfg, dataset, tmp_path):
 
 
 def written(cfg, text: str) -> dict:
-    return {"caption_tokens": torch.tensor(SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).encode(text))}
+    return {
+        "caption_tokens": torch.tensor(
+            SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).encode(text)
+        )
+    }
 
 
 def losses(forward, backward=(0.0, 1)) -> dict:
-    return {"losses": {"loss_forward": torch.tensor(forward), "loss_backward": torch.tensor(backward)}}
+    return {
+        "losses": {"loss_forward": torch.tensor(forward), "loss_backward": torch.tensor(backward)}
+    }
 
 
 def process(evaluator, outputs):
@@ -57,10 +65,16 @@ def process(evaluator, outputs):
 
 def test_a_loss_is_the_mean_over_all_targets_whatever_the_batches(evaluator):
     inputs = [{"image_id": image} for image in IMAGES]
-    outputs = [losses((6.0, 2.0), (1.0, 2.0)), losses((1.0, 8.0), (9.0, 2.0)), losses((5.0, 2.0), (2.0, 2.0))]
+    outputs = [
+        losses((6.0, 2.0), (1.0, 2.0)),
+        losses((1.0, 8.0), (9.0, 2.0)),
+        losses((5.0, 2.0), (2.0, 2.0)),
+    ]
     evaluator.process(inputs[:1], outputs[:1])
     evaluator.process(inputs[1:], outputs[1:])
-    assert evaluator.evaluate() == {"validation": {"loss_forward": 1.0, "loss_backward": 2.0, "loss": 3.0}}
+    assert evaluator.evaluate() == {
+        "validation": {"loss_forward": 1.0, "loss_backward": 2.0, "loss": 3.0}
+    }
 
 
 def test_an_image_seen_twice_counts_once(evaluator):
@@ -83,9 +97,13 @@ def test_a_second_evaluation_starts_afresh(evaluator):
     assert evaluator.evaluate()["validation"]["loss_forward"] == 1.0
 
 
-def test_captions_go_to_a_file_in_cocos_results_format_and_to_the_metrics(evaluator, pretraining_cfg, measured):
+def test_captions_go_to_a_file_in_cocos_results_format_and_to_the_metrics(
+    evaluator, pretraining_cfg, measured
+):
     text = {13: "green triangle", 11: "a red circle", 12: ""}
-    process(evaluator, {image: written(pretraining_cfg(), caption) for image, caption in text.items()})
+    process(
+        evaluator, {image: written(pretraining_cfg(), caption) for image, caption in text.items()}
+    )
     assert evaluator.evaluate() == {"captions": {"BLEU_4": 30.0}}
     rows = json.loads((evaluator.output_folder / "captions.json").read_text())
     assert rows == [{"image_id": image, "caption": text[image]} for image in IMAGES]
@@ -100,7 +118,10 @@ def test_losses_and_captions_stand_beside_each_other(evaluator, pretraining_cfg,
 
 def test_the_loss_is_reported_where_no_metric_can_be_had(evaluator, pretraining_cfg, monkeypatch):
     monkeypatch.setattr(captions, "caption_metrics", lambda predictions, references: {})
-    process(evaluator, dict.fromkeys(IMAGES, losses((3.0, 2.0)) | written(pretraining_cfg(), "a red circle")))
+    process(
+        evaluator,
+        dict.fromkeys(IMAGES, losses((3.0, 2.0)) | written(pretraining_cfg(), "a red circle")),
+    )
     assert evaluator.evaluate().keys() == {"validation"}
     assert (evaluator.output_folder / "captions.json").exists()
 
@@ -132,7 +153,10 @@ def test_a_model_that_gives_neither_is_an_error(evaluator):
 def _evaluate_a_part(cfg, dataset, folder) -> None:
     DatasetCatalog.register(dataset, lambda: [{"image_id": image} for image in IMAGES])
     evaluator = CaptionEvaluator(cfg, dataset, folder)
-    share = ({11: losses((6.0, 2.0)), 12: losses((1.0, 8.0))}, {13: losses((5.0, 2.0)), 11: losses((6.0, 2.0))})
+    share = (
+        {11: losses((6.0, 2.0)), 12: losses((1.0, 8.0))},
+        {13: losses((5.0, 2.0)), 11: losses((6.0, 2.0))},
+    )
     process(evaluator, share[comm.get_rank()])
     results = evaluator.evaluate()
     Path(folder, f"{comm.get_rank()}.json").write_text(json.dumps(results))
@@ -140,6 +164,8 @@ def _evaluate_a_part(cfg, dataset, folder) -> None:
 
 @pytest.mark.slow
 def test_processes_measure_their_images_together(pretraining_cfg, tmp_path):
-    launch_processes(_evaluate_a_part, pretraining_cfg(), "images_of_two_processes", str(tmp_path), processes=2)
+    launch_processes(
+        _evaluate_a_part, pretraining_cfg(), "images_of_two_processes", str(tmp_path), processes=2
+    )
     assert json.loads((tmp_path / "0.json").read_text())["validation"]["loss_forward"] == 1.0
     assert json.loads((tmp_path / "1.json").read_text()) == {}

@@ -28,10 +28,15 @@ def output(order, loss):
 def test_top1_and_top5_are_counted_over_batches(evaluator, tmp_path):
     labels = [{"image_id": k, "label": label} for k, label in enumerate((0, 4, 5, 6))]
     orders = ["abcdefg", "abcdefg", "abcdefg", "gfedcba"]
-    outputs = [output(order, loss) for order, loss in zip(orders, (1.0, 2.0, 3.0, 6.0), strict=True)]
+    outputs = [
+        output(order, loss) for order, loss in zip(orders, (1.0, 2.0, 3.0, 6.0), strict=True)
+    ]
     evaluator.process(labels[:3], outputs[:3])
     evaluator.process(labels[3:], outputs[3:])
-    assert evaluator.evaluate() == {"classification": {"top1": 50.0, "top5": 75.0}, "validation": {"loss": 3.0}}
+    assert evaluator.evaluate() == {
+        "classification": {"top1": 50.0, "top5": 75.0},
+        "validation": {"loss": 3.0},
+    }
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert written[3] == {"image_id": 3, "label": "g", "best": list("gfedc"), "loss": 6.0}
 

@@ -17,13 +17,18 @@ NAME = "pointing_test"
 STAR, CIRCLE = 7, 8
 CAPTION = "a red star left of a blue circle"
 GROUNDING = [None, STAR, STAR, None, None, None, CIRCLE, CIRCLE]
-# What is wide is cropped to its middle: the image shown to the model is columns 4 to 12 of these 16.
+# What is wide is cropped to its middle: the image shown to the model is columns 4 to 12 of these
+# 16.
 HEIGHT, WIDTH = 8, 16
 
 
 def trace(caption: str, grounding: list[int | None]) -> dict:
     words = [(word, float(number), number + 1.0) for number, word in enumerate(caption.split())]
-    return {"utterances": words, "points": np.zeros((0, 3), dtype=np.float32), "grounding": grounding}
+    return {
+        "utterances": words,
+        "points": np.zeros((0, 3), dtype=np.float32),
+        "grounding": grounding,
+    }
 
 
 def annotation(number: int, category: int, box: list[int]) -> dict:
@@ -40,14 +45,23 @@ def tokenizer(vocabulary: Path) -> SentencePieceTokenizer:
 
 @pytest.fixture
 def evaluator(vocabulary: Path, tmp_path: Path):
-    """Of a star in the upper left quarter of what the model sees, and a circle in its lower right corner."""
+    """Of a star in the upper left quarter of what the model sees, and a circle in its lower
+    right corner.
+    """
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "0.png")
     annotations = [annotation(STAR, 1, [5, 1, 3, 3]), annotation(CIRCLE, 2, [11, 7, 1, 1])]
     categories = [{"id": 1, "name": "star"}, {"id": 2, "name": "circle"}]
     images = [{"id": 1, "file_name": "0.png", "height": HEIGHT, "width": WIDTH}]
     json_file = tmp_path / "instances.json"
-    json_file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    example = {"file_name": str(tmp_path / "0.png"), "image_id": "0", "height": HEIGHT, "width": WIDTH}
+    json_file.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    example = {
+        "file_name": str(tmp_path / "0.png"),
+        "image_id": "0",
+        "height": HEIGHT,
+        "width": WIDTH,
+    }
     traces = [trace("a small star", [None, None, None]), trace(CAPTION, GROUNDING)]
     captions = ["a small star", CAPTION]
     DatasetCatalog.register(NAME, lambda: [{**example, "captions": captions, "traces": traces}])
@@ -79,9 +93,16 @@ def look(tokenizer: SentencePieceTokenizer, **cells: tuple[int, int]) -> torch.T
     return attention
 
 
-def play(evaluator: PointingGameEvaluator, caption: torch.Tensor, attention: torch.Tensor, **example: torch.Tensor):
+def play(
+    evaluator: PointingGameEvaluator,
+    caption: torch.Tensor,
+    attention: torch.Tensor,
+    **example: torch.Tensor,
+):
     evaluator.reset()
-    evaluator.process([{"image_id": "0", "caption_tokens": caption, **example}], [{"attention": attention}])
+    evaluator.process(
+        [{"image_id": "0", "caption_tokens": caption, **example}], [{"attention": attention}]
+    )
     return evaluator.evaluate()
 
 

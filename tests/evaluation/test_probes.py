@@ -28,7 +28,9 @@ def _in_this_process():
 
 def plain_average_precision(labels, scores):
     """The definition of Everingham et al. 2010, point by point."""
-    ranked = [label for _, label in sorted(zip(-scores, labels, strict=True), key=lambda pair: pair[0])]
+    ranked = [
+        label for _, label in sorted(zip(-scores, labels, strict=True), key=lambda pair: pair[0])
+    ]
     total, best = sum(ranked), [0.0] * 11
     for count in range(1, len(ranked) + 1):
         hits = sum(ranked[:count])
@@ -65,7 +67,9 @@ def test_average_precision_is_that_of_detectron2(seed):
 )
 def test_average_precision_by_hand(ranked, expected):
     scores = np.arange(len(ranked), 0, -1)
-    assert average_precision_11_points(np.array(ranked, dtype=bool), scores) == pytest.approx(expected)
+    assert average_precision_11_points(np.array(ranked, dtype=bool), scores) == pytest.approx(
+        expected
+    )
 
 
 def test_images_of_equal_score_have_no_order():
@@ -82,7 +86,9 @@ def examples(count, seed, classes=2, informative=3.0):
 
 
 def slowly(train, test, costs, folds):
-    """The protocol in VirTex's own order, over scikit-learn: every cost cross-validated, the best fitted again."""
+    """The protocol in VirTex's own order, over scikit-learn: every cost cross-validated, the
+    best fitted again.
+    """
     from sklearn.metrics import average_precision_score
     from sklearn.model_selection import cross_val_score
     from sklearn.svm import LinearSVC
@@ -91,15 +97,23 @@ def slowly(train, test, costs, folds):
     for shown, truth in zip(train.labels.T, test.labels.T, strict=True):
         target = np.where(shown == PRESENT, 1, -1)
         weights = {1: 2, -1: 1}
-        svms = [LinearSVC(C=c, class_weight=weights, loss="squared_hinge", max_iter=2000) for c in costs]
+        svms = [
+            LinearSVC(C=c, class_weight=weights, loss="squared_hinge", max_iter=2000) for c in costs
+        ]
         quality = [
-            cross_val_score(svm, train.features, target, cv=folds, scoring="average_precision").mean() for svm in svms
+            cross_val_score(
+                svm, train.features, target, cv=folds, scoring="average_precision"
+            ).mean()
+            for svm in svms
         ]
         svm = svms[int(np.argmax(quality))].fit(train.features, target)
         kept = truth != DIFFICULT
         scores = svm.decision_function(test.features[kept])
         found.append(
-            (average_precision_11_points(truth[kept] == 1, scores), average_precision_score(truth[kept], scores))
+            (
+                average_precision_11_points(truth[kept] == 1, scores),
+                average_precision_score(truth[kept], scores),
+            )
         )
     return found
 
@@ -109,9 +123,13 @@ def test_the_probe_is_the_published_protocol():
     test.labels[:5, 0] = train.labels[:5, 0] = DIFFICULT
     found = probe_classes(train, test, ["ant", "bee"])
     expected = slowly(train, test, (0.01, 0.1, 1.0, 10.0), 3)
-    assert [found["AP-ant"], found["AP-bee"]] == pytest.approx([100 * points for points, _ in expected], abs=1e-6)
+    assert [found["AP-ant"], found["AP-bee"]] == pytest.approx(
+        [100 * points for points, _ in expected], abs=1e-6
+    )
     assert found["mAP"] == pytest.approx((found["AP-ant"] + found["AP-bee"]) / 2)
-    assert found["mAP-area"] == pytest.approx(100 * np.mean([area for _, area in expected]), abs=1e-6)
+    assert found["mAP-area"] == pytest.approx(
+        100 * np.mean([area for _, area in expected]), abs=1e-6
+    )
 
 
 def test_difficult_images_are_left_out_of_the_test():
@@ -120,14 +138,18 @@ def test_difficult_images_are_left_out_of_the_test():
     spoilt.features[:10] *= -1
     spoilt.labels[:10] = DIFFICULT
     kept = Examples(test.features[10:], test.labels[10:])
-    assert probe_classes(train, spoilt, ["ant", "bee"]) == probe_classes(train, kept, ["ant", "bee"])
+    assert probe_classes(train, spoilt, ["ant", "bee"]) == probe_classes(
+        train, kept, ["ant", "bee"]
+    )
 
 
 def test_difficult_images_are_negatives_in_training():
     train, test = examples(60, 0, informative=1.0), examples(50, 1, informative=1.0)
     negative = Examples(train.features, train.labels.copy())
     train.labels[train.labels[:, 0] == ABSENT, 0] = DIFFICULT
-    assert probe_classes(train, test, ["ant", "bee"]) == probe_classes(negative, test, ["ant", "bee"])
+    assert probe_classes(train, test, ["ant", "bee"]) == probe_classes(
+        negative, test, ["ant", "bee"]
+    )
 
 
 @pytest.mark.parametrize(("positives", "said"), [(2, "2 folds choose"), (1, "the middle one")])
@@ -138,7 +160,7 @@ def test_a_class_of_fewer_images_than_folds_is_probed_with_a_warning(positives, 
     with caplog.at_level(logging.WARNING, logger="virtex_det"):
         found = probe_classes(train, test, ["ant", "bee"])
     assert 0 < found["AP-ant"] <= 100
-    assert f"'ant' there are {positives} training images of 60" in caplog.text and said in caplog.text
+    assert f"'ant' is in {positives} of 60 training images" in caplog.text and said in caplog.text
     assert "bee" not in caplog.text
 
 
@@ -187,7 +209,9 @@ def voc(tmp_path):
         entries = "<size><width>9</width><height>9</height></size>" + "".join(
             f"<object><name>{n}</name><difficult>{d}</difficult>{box}</object>" for n, d in found
         )
-        (tmp_path / "Annotations" / f"{image_id}.xml").write_text(f"<annotation>{entries}</annotation>")
+        (tmp_path / "Annotations" / f"{image_id}.xml").write_text(
+            f"<annotation>{entries}</annotation>"
+        )
     register_pascal_voc("voc_probe_test", str(tmp_path), "test", 2007, ("cat", "dog"))
     yield "voc_probe_test"
     DatasetCatalog.remove("voc_probe_test")
@@ -196,7 +220,12 @@ def voc(tmp_path):
 
 def test_only_a_class_all_of_whose_objects_are_difficult_is_difficult(voc):
     labels = {image_id: found.tolist() for image_id, found in read_voc_labels(voc).items()}
-    assert labels == {"1": [PRESENT, ABSENT], "2": [DIFFICULT, PRESENT], "3": [PRESENT, ABSENT], "4": [PRESENT, ABSENT]}
+    assert labels == {
+        "1": [PRESENT, ABSENT],
+        "2": [DIFFICULT, PRESENT],
+        "3": [PRESENT, ABSENT],
+        "4": [PRESENT, ABSENT],
+    }
 
 
 def test_a_data_set_of_another_layout_is_an_error_that_names_the_right_one():

@@ -134,7 +134,7 @@ def test_a_grey_picture_is_read(detector, photos, tmp_path):
 
 
 def test_what_it_is_can_be_seen(detector, detector_run):
-    assert repr(detector) == f"Detector(GeneralizedRCNN, 8 classes, {detector_run / 'model_final.pth'}, on cpu)"
+    assert repr(detector) == (f"Detector(GeneralizedRCNN, 8 classes, {detector_run / 'model_final.pth'}, on cpu)")
     assert detector.classes[:2] == tuple(MetadataCatalog.get("scenes_val").thing_classes[:2])
     assert detector.report.format == "detector" and not detector.report.missing
     assert detector.device == torch.device("cpu")
@@ -169,7 +169,7 @@ def test_the_config_of_another_architecture_is_refused(detector_run):
 
 def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
     monkeypatch.setattr(detector, "_model", lambda batch: [{"sem_seg": None}])
-    with pytest.raises(UserError, match="returned sem_seg, and no instances. GeneralizedRCNN is no detector"):
+    with pytest.raises(UserError, match="returned sem_seg, but no instances. GeneralizedRCNN is no detector"):
         detector(photos[0])
 
 

@@ -28,7 +28,9 @@ class Model(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.textual["output"](self.textual["transformer"]["norm1"](self.backbone(images).mean(dim=(2, 3))))
+        return self.textual["output"](
+            self.textual["transformer"]["norm1"](self.backbone(images).mean(dim=(2, 3)))
+        )
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def model() -> Model:
 
 def settings(groups: list[dict[str, Any]], model: nn.Module) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of each parameter, by name."""
-    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    found = {
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
     return {name: found[id(p)] for name, p in model.named_parameters()}
 
 
@@ -62,7 +66,11 @@ def train(model: nn.Module, optimizer: Optimizer, steps: int = 4) -> list[torch.
 
 
 def test_detectron2_keys_mean_what_they_mean_there(cfg: CfgNode, model: Model) -> None:
-    cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY_BIAS, cfg.SOLVER.WEIGHT_DECAY_NORM = 2.0, 0.5, 0.25
+    cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY_BIAS, cfg.SOLVER.WEIGHT_DECAY_NORM = (
+        2.0,
+        0.5,
+        0.25,
+    )
     theirs = build_detectron2_optimizer(cfg, model).param_groups
     assert settings(parameter_groups(cfg, model), model) == settings(theirs, model)
 
@@ -74,7 +82,9 @@ def test_the_backbone_has_a_rate_of_its_own(cfg: CfgNode, model: Model) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_the_backbone_learns_at_a_multiple_of_the_base_rate(cfg: CfgNode, model: Model, optimizer: str) -> None:
+def test_the_backbone_learns_at_a_multiple_of_the_base_rate(
+    cfg: CfgNode, model: Model, optimizer: str
+) -> None:
     cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BACKBONE_MULTIPLIER = optimizer, 0.1
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     for name, (rate, decay) in settings(build_optimizer(cfg, model).param_groups, model).items():
@@ -82,7 +92,9 @@ def test_the_backbone_learns_at_a_multiple_of_the_base_rate(cfg: CfgNode, model:
         assert decay == (0.0 if name.startswith("backbone.1.") or "norm" in name else 0.1), name
 
 
-def test_a_multiple_of_one_leaves_detectron2s_factor_of_biases_alone(cfg: CfgNode, model: Model) -> None:
+def test_a_multiple_of_one_leaves_detectron2s_factor_of_biases_alone(
+    cfg: CfgNode, model: Model
+) -> None:
     cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.BACKBONE_MULTIPLIER = 2.0, 1.0
     assert settings(parameter_groups(cfg, model), model)["backbone.0.weight"][0] == 0.01
     model.backbone[0].bias = nn.Parameter(torch.zeros(4))
@@ -105,7 +117,9 @@ def test_a_rate_of_the_backbones_own_overrules_its_multiple(cfg: CfgNode, model:
 def test_no_decay_exempts_what_it_matches_anywhere_in_the_name(cfg: CfgNode, model: Model) -> None:
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.1
     cfg.SOLVER.NO_DECAY = r"textual.*(norm.*|bias)"
-    decays = {name: decay for name, (_, decay) in settings(parameter_groups(cfg, model), model).items()}
+    decays = {
+        name: decay for name, (_, decay) in settings(parameter_groups(cfg, model), model).items()
+    }
     assert {name for name, decay in decays.items() if decay == 0.0} == {
         "textual.transformer.norm1.weight",
         "textual.transformer.norm1.bias",
@@ -126,7 +140,10 @@ def test_an_fpn_and_heads_do_not_get_the_rate_of_the_backbone(cfg: CfgNode) -> N
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[8], [16], [32], [64], [128]]
-    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.IN_FEATURES = "StandardROIHeads", ["p2", "p3", "p4", "p5"]
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.IN_FEATURES = (
+        "StandardROIHeads",
+        ["p2", "p3", "p4", "p5"],
+    )
     cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = (
         "FastRCNNConvFCHead",
         1,
@@ -135,7 +152,10 @@ def test_an_fpn_and_heads_do_not_get_the_rate_of_the_backbone(cfg: CfgNode) -> N
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.SOLVER.BACKBONE_LR = 0.2
     detector = build_model(cfg)
-    rates = {name: rate for name, (rate, _) in settings(parameter_groups(cfg, detector), detector).items()}
+    rates = {
+        name: rate
+        for name, (rate, _) in settings(parameter_groups(cfg, detector), detector).items()
+    }
     assert {name for name, rate in rates.items() if rate == 0.2} == {
         n for n in rates if n.startswith("backbone.bottom_up.")
     }
@@ -144,12 +164,23 @@ def test_an_fpn_and_heads_do_not_get_the_rate_of_the_backbone(cfg: CfgNode) -> N
 
 def test_res5_of_a_c4_head_is_the_backbone_but_its_extra_norm_is_not(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeadsExtraNorm"
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.FREEZE_AT = 16, "BN", 0
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.FREEZE_AT = (
+        16,
+        "BN",
+        0,
+    )
     cfg.SOLVER.BACKBONE_LR = 0.2
     detector = build_model(cfg)
-    rates = {name: rate for name, (rate, _) in settings(parameter_groups(cfg, detector), detector).items()}
+    rates = {
+        name: rate
+        for name, (rate, _) in settings(parameter_groups(cfg, detector), detector).items()
+    }
     assert rates["roi_heads.res5.0.conv1.weight"] == rates["backbone.stem.conv1.weight"] == 0.2
-    assert rates["roi_heads.res5.norm.weight"] == rates["roi_heads.box_predictor.cls_score.weight"] == 0.01
+    assert (
+        rates["roi_heads.res5.norm.weight"]
+        == rates["roi_heads.box_predictor.cls_score.weight"]
+        == 0.01
+    )
 
 
 def test_frozen_parameters_are_left_out(cfg: CfgNode, model: Model) -> None:
@@ -160,25 +191,33 @@ def test_frozen_parameters_are_left_out(cfg: CfgNode, model: Model) -> None:
 
 
 @pytest.mark.parametrize(("name", "rule"), [("SGD", SGD), ("AdamW", AdamW)])
-def test_a_fused_step_is_the_same_update(cfg: CfgNode, model: Model, name: str, rule: type[Optimizer]) -> None:
+def test_a_fused_step_is_the_same_update(
+    cfg: CfgNode, model: Model, name: str, rule: type[Optimizer]
+) -> None:
     cfg.SOLVER.OPTIMIZER = name
     plain = copy.deepcopy(model)
     optimizer = build_optimizer(cfg, model)
     assert type(optimizer) is rule and optimizer.defaults["fused"]
     arguments = {"momentum": cfg.SOLVER.MOMENTUM} if rule is SGD else {}
     reference = rule(parameter_groups(cfg, plain), lr=0.01, fused=False, foreach=False, **arguments)
-    torch.testing.assert_close(train(model, optimizer), train(plain, reference), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        train(model, optimizer), train(plain, reference), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_the_default_is_the_optimizer_of_detectron2(cfg: CfgNode, model: Model) -> None:
     cfg.SOLVER.NESTEROV = True
     plain = copy.deepcopy(model)
     theirs = build_detectron2_optimizer(cfg, plain)
-    torch.testing.assert_close(train(model, build_optimizer(cfg, model)), train(plain, theirs), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        train(model, build_optimizer(cfg, model)), train(plain, theirs), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_resuming_with_another_memory_layout_changes_nothing(cfg: CfgNode, model: Model, name: str) -> None:
+def test_resuming_with_another_memory_layout_changes_nothing(
+    cfg: CfgNode, model: Model, name: str
+) -> None:
     cfg.SOLVER.OPTIMIZER = name
     optimizer = build_optimizer(cfg, model)
     train(model, optimizer)
@@ -189,15 +228,21 @@ def test_resuming_with_another_memory_layout_changes_nothing(cfg: CfgNode, model
 
 
 @pytest.mark.parametrize("clip_type", ["value", "norm"])
-def test_clipping_per_parameter_is_that_of_detectron2(cfg: CfgNode, model: Model, clip_type: str) -> None:
+def test_clipping_per_parameter_is_that_of_detectron2(
+    cfg: CfgNode, model: Model, clip_type: str
+) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, clip_type
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
     plain = copy.deepcopy(model)
     theirs = build_detectron2_optimizer(cfg, plain)
-    torch.testing.assert_close(train(model, build_optimizer(cfg, model)), train(plain, theirs), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        train(model, build_optimizer(cfg, model)), train(plain, theirs), rtol=1e-5, atol=1e-6
+    )
 
 
-def test_clipping_the_full_model_bounds_the_norm_of_all_gradients_together(cfg: CfgNode, model: Model) -> None:
+def test_clipping_the_full_model_bounds_the_norm_of_all_gradients_together(
+    cfg: CfgNode, model: Model
+) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
     cfg.SOLVER.MOMENTUM = cfg.SOLVER.WEIGHT_DECAY = 0.0
@@ -215,7 +260,9 @@ def test_clipping_and_lookahead_count_each_step_once(cfg: CfgNode, model: Model)
     assert optimizer.state["lookahead"]["updates"] == 3
 
 
-def test_under_gradient_scaling_gradients_are_clipped_after_they_are_unscaled(cfg: CfgNode, model: Model) -> None:
+def test_under_gradient_scaling_gradients_are_clipped_after_they_are_unscaled(
+    cfg: CfgNode, model: Model
+) -> None:
     cfg.SOLVER.AMP.ENABLED = cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = "full_model", 1e3
     plain = copy.deepcopy(model)

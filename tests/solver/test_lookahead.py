@@ -61,7 +61,9 @@ def test_resuming_in_the_middle_of_a_cycle_changes_nothing(rule: str, tmp_path: 
     add_lookahead(before, steps=5, alpha=0.5)
     train(whole, optimizer, range(7))
     train(first, before, range(3))
-    torch.save({"model": first.state_dict(), "optimizer": before.state_dict()}, tmp_path / "checkpoint.pth")
+    torch.save(
+        {"model": first.state_dict(), "optimizer": before.state_dict()}, tmp_path / "checkpoint.pth"
+    )
 
     resumed = network(seed=1)
     after = RULES[rule](resumed.parameters())
@@ -73,7 +75,9 @@ def test_resuming_in_the_middle_of_a_cycle_changes_nothing(rule: str, tmp_path: 
     assert_equal(resumed, whole)
 
 
-def test_weights_loaded_after_the_optimizer_was_built_are_where_the_slow_ones_start(rule: str) -> None:
+def test_weights_loaded_after_the_optimizer_was_built_are_where_the_slow_ones_start(
+    rule: str,
+) -> None:
     ours, loaded = network(), network(seed=1)
     optimizer = RULES[rule](ours.parameters())
     add_lookahead(optimizer, steps=1, alpha=0.0)
@@ -107,7 +111,8 @@ def test_the_schedule_of_detectron2_drives_it(rule: str) -> None:
 def test_a_step_that_the_gradient_scaler_skips_does_not_count(rule: str) -> None:
     model = network()
     optimizer = RULES[rule](model.parameters())
-    optimizer = type(optimizer)(model.parameters(), lr=0.1)  # not fused, as our builder makes it under scaling
+    # not fused, as our builder makes it under scaling
+    optimizer = type(optimizer)(model.parameters(), lr=0.1)
     add_lookahead(optimizer, steps=2, alpha=0.5)
     scaler = torch.amp.GradScaler("cpu")
     for poison in (0.0, float("inf"), 0.0):

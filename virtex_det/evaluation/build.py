@@ -1,10 +1,15 @@
-"""Choosing the evaluator of a dataset by the ``evaluator_type`` of its metadata."""
+"""The choice of a dataset's evaluator, by the ``evaluator_type`` of its metadata."""
 
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+)
 
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets.voc import annotation_path, check_for_detectron2s_evaluator
@@ -19,7 +24,8 @@ from virtex_det.evaluation.reference import LVISEvaluator
 
 METRICS_LIBRARIES = ("hotcoco", "reference")
 
-# Detectron2's own: slower and hungrier, and the only ones for keypoints and proposals.
+# Detectron2's own evaluators: slower, with more memory, and the only ones for keypoints and
+# proposals.
 REFERENCE_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
     "coco": lambda dataset, folder: COCOEvaluator(dataset, output_dir=folder, use_fast_impl=False),
     "lvis": lambda dataset, folder: LVISEvaluator(dataset, output_dir=folder),
@@ -28,7 +34,7 @@ REFERENCE_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
 
 
 def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    """Return a detector's evaluator; a model that was pretrained on the labels of boxes has a loss alone."""
+    """Return a detector's evaluator; a model pretrained on box labels has only a loss."""
     if not is_detector(cfg):
         return CaptionEvaluator(cfg, dataset_name, output_folder)
     check_metrics_library(cfg)
@@ -43,17 +49,21 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
 
 
 def check_metrics_library(cfg: CfgNode) -> None:
-    """Refuse a TEST.METRICS_LIBRARY that nobody knows."""
+    """Refuse an unknown TEST.METRICS_LIBRARY."""
     if cfg.TEST.METRICS_LIBRARY not in METRICS_LIBRARIES:
         raise UserError(
-            f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; it can be {' or '.join(METRICS_LIBRARIES)}."
+            f"TEST.METRICS_LIBRARY is {cfg.TEST.METRICS_LIBRARY!r}; expected "
+            f"{' or '.join(METRICS_LIBRARIES)}."
         )
 
 
-def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool) -> DatasetEvaluator:
-    """Return Detectron2's own evaluator, over pycocotools or lvis, once the annotations are checked for it.
+def build_reference_evaluator(
+    dataset_name: str, output_folder: str, masks: bool
+) -> DatasetEvaluator:
+    """Check the annotations, then return Detectron2's own evaluator over pycocotools or lvis.
 
-    Unchecked, a missing field or an invalid polygon ends in a KeyError, a wrong number or a crash.
+    Without the check, a missing field or an invalid polygon ends in a KeyError, a wrong number or a
+    crash.
     """
     truth = read_truth(dataset_name, output_folder)
     if masks and isinstance(truth, GroundTruth):
@@ -62,11 +72,15 @@ def build_reference_evaluator(dataset_name: str, output_folder: str, masks: bool
         folder = MetadataCatalog.get(dataset_name).dirname
         for image in truth.images:
             check_for_detectron2s_evaluator(annotation_path(folder, image))
-    return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, output_folder)
+    return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](
+        dataset_name, output_folder
+    )
 
 
-def build_caption_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    """Return losses and captions' metrics, and where it is known which object a word names, the pointing game."""
+def build_caption_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str
+) -> DatasetEvaluator:
+    """Return the evaluator of losses and captions, with groundings of the pointing game too."""
     captions = CaptionEvaluator(cfg, dataset_name, output_folder)
     if not MetadataCatalog.get(dataset_name).get("instances_json"):
         return captions
@@ -81,30 +95,32 @@ EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
-    """Return the evaluator that a dataset's metadata asks for.
+    """Return the evaluator that a dataset's metadata names.
 
     Args:
         cfg: the run's config.
         dataset_name: a registered dataset.
-        output_folder: where predictions are written.
+        output_folder: folder for predictions.
 
     Raises:
-        UserError: when the dataset names no evaluator, or one that nobody knows. Detectron2 would run the whole
+        UserError: the dataset names no evaluator, or an unknown one. Detectron2 would run the whole
             inference and return nothing.
     """
     return EVALUATORS[evaluator_kind(dataset_name)](cfg, dataset_name, output_folder)
 
 
 def evaluator_kind(dataset_name: str) -> str:
-    """Return which of EVALUATORS a dataset's metadata asks for.
+    """Return the key in EVALUATORS that a dataset's metadata names.
 
     Raises:
-        UserError: when the dataset names no evaluator, or one that nobody knows.
+        UserError: the dataset names no evaluator, or an unknown one.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:
         raise UserError(
-            f"The dataset {dataset_name} has evaluator_type {kind!r}; known are: {', '.join(EVALUATORS)}.\n"
-            f'Set it where the dataset is registered: MetadataCatalog.get("{dataset_name}").set(evaluator_type="coco")'
+            f"The dataset {dataset_name} has evaluator_type {kind!r}; expected one of: "
+            f"{', '.join(EVALUATORS)}.\n"
+            "Set it where the dataset is registered: "
+            f'MetadataCatalog.get("{dataset_name}").set(evaluator_type="coco")'
         )
     return kind

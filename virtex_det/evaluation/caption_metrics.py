@@ -21,41 +21,45 @@ from virtex_det.data.tokenizer import strip_accents
 
 logger = logging.getLogger(__name__)
 
-# Captions of each image, tokenised: the pieces lie between single spaces.
+# Tokenised captions by image: tokens are separated by single spaces.
 Captions = dict[Any, list[str]]
 T = TypeVar("T")
 
-# A character of a script without spaces between words, and the signs on it.
+# A character of a script without spaces between words, with its combining marks.
 _WITHOUT_SPACES = re.compile(
     "["
-    "\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Japanese, Chinese
+    # Japanese, Chinese
+    "\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
     "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6"  # Thai, Lao
     "\u1000-\u102a\u1780-\u17b3"  # Burmese, Khmer
     "][\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3]*"
 )
 
-# What pycocoevalcap raises when Java fails, or answers something else than was asked.
+# What pycocoevalcap raises when Java fails, or returns something unexpected.
 _FAILURES = (OSError, ValueError, subprocess.SubprocessError)
 
-# SPICE's serialiser looks into classes that Java 17 closed; Java 8 ignores the variable that this goes into.
+# SPICE's serialiser needs classes that Java 17 closed; Java 8 ignores this variable.
 _SPICE_OPENS = " ".join(
     f"--add-opens=java.base/java.{package}=ALL-UNNAMED"
     for package in ("lang", "math", "util", "util.concurrent", "net", "text")
 )
 
 
-def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> dict[str, float]:
-    """Compare captions with references; the numbers are those of pycocoevalcap's ``COCOEvalCap``, times 100.
+def caption_metrics(
+    predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]
+) -> dict[str, float]:
+    """Compare captions with references; numbers are pycocoevalcap's ``COCOEvalCap``, times 100.
 
-    A metric that cannot be had here is left out, and the log says what it lacks. Nothing is downloaded.
+    A metric that cannot be computed here is left out, and the log says what is missing. Nothing is
+    downloaded.
 
-    Accents are taken off both sides, as vocabularies take them off what models write. Scripts without spaces between
-    words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are compared character by character. METEOR and SPICE know
-    English only.
+    Accents are removed from both sides, because vocabularies remove them from what models write.
+    Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are compared
+    character by character. METEOR and SPICE are made for English.
 
     Args:
         predictions: one caption per image id.
-        references: the captions of the same image ids, at least one each.
+        references: for each of these image ids one or more captions.
 
     Returns:
         "BLEU_1" to "BLEU_4", "METEOR", "ROUGE_L", "CIDEr" and "SPICE".
@@ -67,14 +71,20 @@ def caption_metrics(predictions: Mapping[Any, str], references: Mapping[Any, Seq
         return _metrics(predictions, references)
 
 
-def _metrics(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]) -> dict[str, float]:
+def _metrics(
+    predictions: Mapping[Any, str], references: Mapping[Any, Sequence[str]]
+) -> dict[str, float]:
     tokenised = _attempt(
-        "caption metrics", lambda: (_tokenise(references), _tokenise({i: [text] for i, text in predictions.items()}))
+        "caption metrics",
+        lambda: (_tokenise(references), _tokenise({i: [text] for i, text in predictions.items()})),
     )
     if tokenised is None:
         return {}
     if any(_WITHOUT_SPACES.search(text) for texts in references.values() for text in texts):
-        _say_once("Captions have text in a script without spaces between words: there each character counts as a word")
+        _say_once(
+            "Some captions are in a script without spaces between words: each of its characters "
+            "counts as a word"
+        )
     metrics: dict[str, float] = {}
     for names, compute in METRICS.items():
         if compute is _spice and _lacks_spice_models():
@@ -86,19 +96,23 @@ def _metrics(predictions: Mapping[Any, str], references: Mapping[Any, Sequence[s
 
 
 def missing_tools() -> str:
-    """Say what all caption metrics need and is not here, and how to get it; "" when nothing is missing."""
+    """Return what caption metrics lack here and how to install it; "" if nothing is missing."""
     if find_spec("pycocoevalcap") is None:
-        return 'pycocoevalcap is not installed. Install the pretraining extra: pip install -e ".[pretrain]"'
+        return (
+            "pycocoevalcap is not installed. Install the pretraining extra: "
+            'pip install -e ".[pretrain]"'
+        )
     if shutil.which("java") is None:
         return (
-            "their tokenizer, METEOR and SPICE run on Java, and there is no java on the PATH.\n"
-            "Install a runtime (Debian and Ubuntu: apt install default-jre-headless), and evaluate again."
+            "their tokenizer, METEOR and SPICE run on Java, but there is no java on the PATH.\n"
+            "Install a runtime (Debian and Ubuntu: apt install default-jre-headless), and "
+            "evaluate again."
         )
     return ""
 
 
 def missing_spice_models() -> list[Path]:
-    """Return the files that SPICE parses with and that are not here; pycocoevalcap does not bring them."""
+    """Return SPICE's missing parser files, which are not part of pycocoevalcap."""
     from pycocoevalcap.spice.get_stanford_models import JAR, SPICEDIR, SPICELIB
 
     files = [Path(SPICEDIR) / SPICELIB / f"{JAR}{part}.jar" for part in ("", "-models")]
@@ -109,9 +123,9 @@ def _lacks_spice_models() -> bool:
     missing = missing_spice_models()
     if missing:
         _say_once(
-            f"No SPICE: it parses with models that are not here: {' and '.join(map(str, missing))}\n"
-            "With a network, this downloads them from Stanford: python -m pycocoevalcap.spice.get_stanford_models\n"
-            "Without one, bring both files from a machine where that was done."
+            f"No SPICE: its parser's models are missing: {' and '.join(map(str, missing))}\n"
+            "To download them from Stanford: python -m pycocoevalcap.spice.get_stanford_models\n"
+            "On a machine without a network, copy both files from a machine that has them."
         )
     return bool(missing)
 
@@ -119,7 +133,9 @@ def _lacks_spice_models() -> bool:
 def _tokenise(captions: Mapping[Any, Sequence[str]]) -> Captions:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    lines = {image: [{"caption": _one_line(text)} for text in texts] for image, texts in captions.items()}
+    lines = {}
+    for image, texts in captions.items():
+        lines[image] = [{"caption": _one_line(text)} for text in texts]
     tokenised = PTBTokenizer().tokenize(lines)
     if [len(texts) for texts in lines.values()] != [len(texts) for texts in tokenised.values()]:
         raise ValueError("the tokenizer did not return a line for each caption")
@@ -127,12 +143,14 @@ def _tokenise(captions: Mapping[Any, Sequence[str]]) -> Captions:
 
 
 def _one_line(text: str) -> str:
-    """Keep a caption on its line: Java ends lines at more characters than pycocoevalcap takes out.
+    """Put a caption on one line: Java ends lines at more characters than pycocoevalcap removes.
 
-    What is not ASCII loses its accents, and gets spaces where its script has none.
+    Text that is not ASCII loses its accents, and gets spaces if its script has none.
     """
     if not text.isascii():
-        plain = unicodedata.normalize("NFC", strip_accents(text.encode("utf-8", "replace").decode()))
+        plain = unicodedata.normalize(
+            "NFC", strip_accents(text.encode("utf-8", "replace").decode())
+        )
         text = _WITHOUT_SPACES.sub(r" \g<0> ", plain)
     return " ".join(text.split())
 
@@ -153,7 +171,7 @@ def _meteor(references: Captions, predictions: Captions) -> Sequence[float]:
         scorer.meteor_p.kill()
         with contextlib.suppress(OSError):
             scorer.meteor_p.communicate()
-        if scorer.lock.locked():  # by an error; the scorer waits for it when it goes
+        if scorer.lock.locked():  # after an error; the scorer's destructor would wait for it
             scorer.lock.release()
 
 
@@ -172,7 +190,9 @@ def _cider(references: Captions, predictions: Captions) -> Sequence[float]:
 def _spice(references: Captions, predictions: Captions) -> Sequence[float]:
     from pycocoevalcap.spice.spice import Spice
 
-    with _environment("JDK_JAVA_OPTIONS", f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {_SPICE_OPENS}"):
+    with _environment(
+        "JDK_JAVA_OPTIONS", f"{os.environ.get('JDK_JAVA_OPTIONS', '')} {_SPICE_OPENS}"
+    ):
         return [Spice().compute_score(references, predictions)[0]]
 
 
@@ -186,7 +206,7 @@ METRICS: dict[tuple[str, ...], Callable[[Captions, Captions], Sequence[float]]] 
 
 
 def _attempt(what: str, compute: Callable[[], T]) -> T | None:
-    """Return what ``compute`` returns; where it fails, None, after a warning with what Java said last."""
+    """Return the result of ``compute``; if it fails, warn with Java's output and return None."""
     with tempfile.TemporaryFile() as output:
         try:
             with _output_to(output):
@@ -200,7 +220,7 @@ def _attempt(what: str, compute: Callable[[], T]) -> T | None:
 
 @contextlib.contextmanager
 def _output_to(file: IO[bytes]) -> Iterator[None]:
-    """Send what this process and its children print to a file: Java tells of its speed in the midst of the log."""
+    """Redirect the output of this process and its children to a file: Java prints a lot."""
     streams = (sys.stdout, sys.stderr)
     for stream in streams:
         stream.flush()
@@ -219,13 +239,15 @@ def _output_to(file: IO[bytes]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _java_that_ends_with_this_process() -> Iterator[None]:
-    """Put a ``java`` on the PATH that the kernel ends with this process: SPICE would work on for minutes after a kill.
+    """Put a ``java`` on the PATH that the kernel ends together with this process.
 
-    pycocoevalcap takes the first one of the PATH.
+    Otherwise SPICE would run on for minutes after a kill. pycocoevalcap takes the first ``java`` on
+    the PATH.
     """
     java = shutil.which("java")
     program = (
-        f"import os, runpy, sys; runpy.run_path({signals.__file__!r})['end_with_parent'](parent={os.getpid()}); "
+        "import os, runpy, sys; "
+        f"runpy.run_path({signals.__file__!r})['end_with_parent'](parent={os.getpid()}); "
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
     words = shlex.join([sys.executable, "-I", "-S", "-c", program, str(java)])

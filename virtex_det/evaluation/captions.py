@@ -25,18 +25,18 @@ Losses = dict[str, list[float]]
 
 
 class CaptionEvaluator(DatasetEvaluator):
-    """Mean loss per target of any pretraining model; for one that writes captions, their metrics too.
+    """Mean loss per target of any pretraining model, and caption metrics of a model that captions.
 
-    What is kept is kept by image id, so an image that a sampler gave to two processes counts once. The captions go to
-    ``captions.json`` in the output folder, in COCO's results format.
+    Results are kept by image id, so an image that a sampler gave to two processes counts once. The
+    captions go to ``captions.json`` in the output folder, in COCO's results format.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str | Path) -> None:
         """
         Args:
-            cfg: its INPUT.CAPTION.TOKENIZER reads what the model writes.
+            cfg: its INPUT.CAPTION.TOKENIZER decodes the model's tokens.
             dataset_name: a registered dataset; the captions of its dicts are the references.
-            output_folder: where ``captions.json`` goes.
+            output_folder: folder for ``captions.json``.
         """
         self.tokenizer_file = cfg.INPUT.CAPTION.TOKENIZER
         self.dataset_name = dataset_name
@@ -58,14 +58,15 @@ class CaptionEvaluator(DatasetEvaluator):
                 self.tokens[example["image_id"]] = output["caption_tokens"].tolist()
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Gather all processes' images and measure; on the main process alone.
+        """Gather the images of all processes, and compute the metrics on the main process.
 
         Returns:
-            "validation": the mean per target of each loss, and their sum "loss"; "captions": metrics in percent. Each
-            where the model gives what it takes; nothing on other processes.
+            "validation": the mean per target of each loss, and their sum "loss", where the model
+            returned losses; "captions": metrics in percent, where it returned captions. An empty
+            dict on other processes.
 
         Raises:
-            UserError: the model gave nothing that can be measured, or not for each image.
+            UserError: the model returned neither losses nor captions, or not for each image.
         """
         gathered = comm.gather((self.losses, self.tokens))
         if not comm.is_main_process():
@@ -77,10 +78,16 @@ class CaptionEvaluator(DatasetEvaluator):
         results = {}
         if losses:
             results["validation"] = mean_losses(losses.values())
-            logger.info("Validation loss on %s:\n%s", self.dataset_name, create_small_table(results["validation"]))
+            logger.info(
+                "Validation loss on %s:\n%s",
+                self.dataset_name,
+                create_small_table(results["validation"]),
+            )
         if tokens and (metrics := self._measure_captions(tokens, references)):
             results["captions"] = metrics
-            logger.info("Captions of %s, in percent:\n%s", self.dataset_name, create_small_table(metrics))
+            logger.info(
+                "Captions of %s, in percent:\n%s", self.dataset_name, create_small_table(metrics)
+            )
         return results
 
     def _references(self) -> dict[Any, list[str]]:
@@ -89,19 +96,24 @@ class CaptionEvaluator(DatasetEvaluator):
             references.setdefault(image["image_id"], []).extend(image.get("captions", ()))
         return references
 
-    def _check_whole(self, images: Mapping[Any, Any], losses: Mapping[Any, Any], tokens: Mapping[Any, Any]) -> None:
+    def _check_whole(
+        self, images: Mapping[Any, Any], losses: Mapping[Any, Any], tokens: Mapping[Any, Any]
+    ) -> None:
         if not losses and not tokens:
             raise UserError(
-                f"The model gave neither losses nor captions for {self.dataset_name}: there is nothing to evaluate.\n"
-                "Evaluate a detector on a dataset with boxes, and a pretraining model on what it was trained for."
+                f"The model returned neither losses nor captions for {self.dataset_name}: there "
+                "is nothing to evaluate.\n"
+                "Evaluate a detector on a dataset with boxes, and a pretraining model on a "
+                "dataset of its task."
             )
         for found, what in ((losses, "loss"), (tokens, "caption")):
             absent = [image for image in images if image not in found]
             if found and absent:
                 raise UserError(
-                    f"{len(absent)} of the {len(images)} images of {self.dataset_name} got no {what} from the model, "
-                    f"e.g. image {absent[0]}.\nMetrics of a part of a dataset compare with nothing: mend these images "
-                    "or take them out of the annotation file."
+                    f"The model returned no {what} for {len(absent)} of the {len(images)} images "
+                    f"of {self.dataset_name}, e.g. image {absent[0]}.\n"
+                    "Metrics of a part of a dataset are not comparable: repair these images or "
+                    "remove them from the annotation file."
                 )
 
     def _measure_captions(
@@ -110,26 +122,35 @@ class CaptionEvaluator(DatasetEvaluator):
         tokenizer = SentencePieceTokenizer(self.tokenizer_file)
         predictions = {image: tokenizer.decode(tokens[image]) for image in references}
         path = self.output_folder / "captions.json"
-        content = [{"image_id": image, "caption": caption} for image, caption in predictions.items()]
+        content = [
+            {"image_id": image, "caption": caption} for image, caption in predictions.items()
+        ]
         write_atomically(path, json.dumps(content))
         logger.info("Wrote %d captions in COCO's results format to %s", len(content), path)
         if not all(references.values()):
-            logger.warning("No caption metrics: %s has images without captions to compare with", self.dataset_name)
+            logger.warning(
+                "No caption metrics: some images of %s have no reference captions",
+                self.dataset_name,
+            )
             return {}
-        logger.info("Measuring %d captions; of COCO's 5,000 validation images this takes minutes", len(predictions))
+        logger.info(
+            "Measuring %d captions; COCO's 5,000 validation images take minutes", len(predictions)
+        )
         return caption_metrics(predictions, references)
 
 
 def mean_losses(images: Iterable[Losses]) -> dict[str, float]:
-    """Return the mean per target of each loss over all images, and the sum of these means as "loss".
+    """Return the mean per target of each loss over all images, and their sum as "loss".
 
-    A mean over targets, not over images or batches: it does not depend on how images were batched. NaN where there was
-    no target.
+    A mean over targets, unlike one over images or batches, does not depend on the batches. NaN
+    where there was no target.
     """
     totals: dict[str, tuple[float, float]] = {}
     for losses in images:
         for name, (value, targets) in losses.items():
             value_before, targets_before = totals.get(name, (0.0, 0.0))
             totals[name] = (value_before + value, targets_before + targets)
-    means = {name: value / targets if targets else math.nan for name, (value, targets) in totals.items()}
+    means = {
+        name: value / targets if targets else math.nan for name, (value, targets) in totals.items()
+    }
     return means | {"loss": sum(means.values())}

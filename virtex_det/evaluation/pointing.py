@@ -1,7 +1,8 @@
-"""The pointing game: does the attention of a word land on the object that the word names?"""
+"""The pointing game: is the attention of a word on the object that the word names?"""
 
 import contextlib
 import io
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,17 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class PointingGameEvaluator(DatasetEvaluator):
-    """Share of the words naming an object's class whose attention is largest in a cell with its centre on the object.
+    """The share of object words whose attention is largest in a cell centred on the object.
 
-    The data set has narratives with "grounding", the annotation that each word is about or None, and its metadata
-    "instances_json", where the annotations are. Of the model it takes each image's "attention" (L, rows, columns) of
-    the caption's tokens; words without any, such as those that a masked language model sees, do not count.
+    Object words are words that name the class of an annotated object. The dataset needs narratives
+    with "grounding" (for each word the annotation it is about, or None) and metadata
+    "instances_json", the annotation file. The model returns each image's "attention" (L, rows,
+    columns) of the caption's tokens; words without attention, such as the unmasked words of a
+    masked language model, do not count.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str | Path = "") -> None:
         """
         Args:
-            cfg: its INPUT.CAPTION made the tokens.
+            cfg: its INPUT.CAPTION determines the tokens.
             dataset_name: a registered dataset.
             output_folder: unused; nothing is written.
         """
@@ -52,7 +55,7 @@ class PointingGameEvaluator(DatasetEvaluator):
         self.words: dict[Any, list[tuple[float, float, float]]] = {}
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Look at where the words of a batch's captions point."""
+        """Judge the attention of the object words in a batch's captions."""
         for example, output in zip(inputs, outputs, strict=True):
             if "attention" in output:
                 self.words[example["image_id"]] = [
@@ -62,18 +65,19 @@ class PointingGameEvaluator(DatasetEvaluator):
                 ]
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Return under "pointing" the "accuracy" in percent and the number of "words"; on the main process alone.
+        """Return under "pointing" the "accuracy" in percent and the number of "words".
 
-        Besides, in percent: "chance", what cells drawn at random would reach, and "ceiling", how many words have an
-        object that covers the centre of any cell.
+        The results also have, in percent, "chance", the accuracy of random cells, and "ceiling",
+        the share of words whose object covers the centre of any cell. Other processes return an
+        empty dict.
         """
         gathered = comm.gather(self.words)
         if not comm.is_main_process():
             return {}
         images = {image: words for part in gathered for image, words in part.items()}
-        words = [word for of_image in images.values() for word in of_image]
+        words = list(itertools.chain.from_iterable(images.values()))
         if not words:
-            logger.warning("No word to point with: no caption of %s names an object", self.dataset_name)
+            logger.warning("No pointing game: no caption of %s names an object", self.dataset_name)
             return {}
         accuracy, chance, ceiling = (100 * np.mean(words, axis=0)).tolist()
         results = {"accuracy": accuracy, "chance": chance, "ceiling": ceiling, "words": len(words)}
@@ -81,7 +85,7 @@ class PointingGameEvaluator(DatasetEvaluator):
         return {"pointing": results}
 
     def _named_objects(self, example: dict[str, Any]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield the positions of a word's tokens, and the mask of the object whose class it is."""
+        """Yield the token positions of each object word, and the mask of its object."""
         caption = example["caption_tokens"]
         if "masked_labels" in example:
             caption = torch.where(example["masked_labels"] > 0, example["masked_labels"], caption)
@@ -89,14 +93,18 @@ class PointingGameEvaluator(DatasetEvaluator):
         for number, ((text, _, _), annotation) in enumerate(
             zip(trace.get("utterances", ()), trace.get("grounding", ()), strict=True)
         ):
-            tokens = [1 + token for token, utterance in enumerate(utterance_of) if utterance == number]
+            tokens = [
+                1 + token for token, utterance in enumerate(utterance_of) if utterance == number
+            ]
             if annotation is not None and tokens and text == self._class_of(annotation):
                 yield tokens, self.objects.annToMask(self.objects.anns[annotation])
 
     def _narrative_of(self, image_id: Any, caption: Tensor) -> tuple[dict[str, Any], list[int]]:
-        """Return the trace that has this caption, and the utterance of each token between its boundaries."""
+        """Return the trace of this caption, and the utterance of each of its tokens."""
         for trace in self.traces[image_id]:
-            tokens, utterance_of = encode_utterances(self.tokenizer, trace["utterances"], self.max_length)
+            tokens, utterance_of = encode_utterances(
+                self.tokenizer, trace["utterances"], self.max_length
+            )
             if tokens == caption[1:-1].tolist():
                 return trace, utterance_of
         return {}, []
@@ -106,13 +114,15 @@ class PointingGameEvaluator(DatasetEvaluator):
 
 
 def _judge(attention: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
-    """Return whether the largest cell's centre is on the mask, the share of centres that are, and whether any is."""
+    """Return whether the best cell is on the mask, the share of such cells, and if any is."""
     square = min(mask.shape)
-    rows, columns = (_centres(*sizes, square) for sizes in zip(attention.shape, mask.shape, strict=True))
+    rows, columns = (
+        _centres(*sizes, square) for sizes in zip(attention.shape, mask.shape, strict=True)
+    )
     on_mask = mask[np.ix_(rows, columns)]
     return float(on_mask.flat[attention.argmax()]), float(on_mask.mean()), float(on_mask.any())
 
 
 def _centres(cells: int, side: int, square: int) -> np.ndarray:
-    """Return the pixels of cells' centres along a side of the image, whose square in the middle they share out."""
+    """Return the pixels of cell centres along a side; cells divide the image's middle square."""
     return ((side - square) / 2 + (np.arange(cells) + 0.5) / cells * square).astype(int)

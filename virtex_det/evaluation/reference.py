@@ -1,4 +1,4 @@
-"""LVIS evaluation with the reference implementation on today's NumPy."""
+"""LVIS evaluation by the reference implementation, on current NumPy."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from detectron2 import evaluation
 
 @contextlib.contextmanager
 def numpy_float_alias() -> Iterator[None]:
-    """Lend NumPy the name ``np.float`` that the ``lvis`` package of 2020 still uses, and take it back."""
+    """Define ``np.float``, which the ``lvis`` package of 2020 uses, and remove it again."""
     had_it = "float" in vars(np)
     if not had_it:
         np.float = float  # type: ignore[attr-defined]
@@ -21,7 +21,7 @@ def numpy_float_alias() -> Iterator[None]:
 
 
 class LVISEvaluator(evaluation.LVISEvaluator):
-    """Detectron2's evaluator over ``lvis``, which breaks on NumPy 1.24 and newer without the alias."""
+    """Detectron2's evaluator over ``lvis``, with the alias it needs on NumPy 1.24 and newer."""
 
     def evaluate(self) -> dict | None:
         """Return AP, APr, APc, APf and the rest, as Detectron2 names them."""

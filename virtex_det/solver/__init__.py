@@ -1,4 +1,4 @@
-"""Optimizers and what they do around a step."""
+"""Optimizers, and their hooks around a step."""
 
 from virtex_det.solver.build import build_optimizer, parameter_groups
 from virtex_det.solver.lookahead import add_lookahead

@@ -1,4 +1,4 @@
-"""The optimizer of a config: which rule, which parameters with which rates, what happens around a step."""
+"""The optimizer of a config: update rule, parameter groups, and hooks around a step."""
 
 import re
 from collections.abc import Callable
@@ -14,20 +14,21 @@ from torch.optim import Optimizer
 from virtex_det.errors import UserError
 from virtex_det.solver.lookahead import add_lookahead, parameters_of
 
-# The ResNet, wherever a model keeps it: a C4 detector has its last stage in the head. FPN's own layers are not of it.
+# The ResNet in any model: the last stage of a C4 detector is in the head; FPN's own layers are left
+# out.
 _BACKBONE = re.compile(r"backbone\.(?!fpn_|top_block\.)|roi_heads\.res5\.\d")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """Build the optimizer of cfg.SOLVER, with gradient clipping and LookAhead where it asks for them.
+    """Build the optimizer of cfg.SOLVER, with gradient clipping and LookAhead where enabled.
 
     Args:
         cfg: a config.
         model: its parameters that require a gradient are optimized.
 
     Raises:
-        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE names nothing that exists, SOLVER.NO_DECAY is not
-            a regular expression, or SOLVER.BACKBONE_MULTIPLIER is negative.
+        UserError: SOLVER.OPTIMIZER or SOLVER.CLIP_GRADIENTS.CLIP_TYPE is unknown, SOLVER.NO_DECAY
+            is not a regular expression, or SOLVER.BACKBONE_MULTIPLIER is negative.
     """
     optimizer = _update_rule(cfg, parameter_groups(cfg, model))
     optimizer.register_load_state_dict_post_hook(_match_layout)
@@ -39,10 +40,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
-    """Group a model's parameters by learning rate and weight decay, into as few groups as there are pairs of them.
+    """Group a model's parameters by learning rate and weight decay, one group per pair of values.
 
-    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR (or
-    BACKBONE_MULTIPLIER) and NO_DECAY overrule them. NO_DECAY may match anywhere in a parameter's name.
+    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR
+    (or BACKBONE_MULTIPLIER) and NO_DECAY overrule them. NO_DECAY may match anywhere in a
+    parameter's name.
     """
     solver = cfg.SOLVER
     groups = get_default_optimizer_params(
@@ -53,12 +55,15 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if solver.BACKBONE_LR or solver.BACKBONE_MULTIPLIER != 1.0:
-        groups.append({"params": [p for name, p in named if _BACKBONE.match(name)], "lr": _backbone_rate(solver)})
+        backbone = [p for name, p in named if _BACKBONE.match(name)]
+        groups.append({"params": backbone, "lr": _backbone_rate(solver)})
     if solver.NO_DECAY:
         exempt = _compile(solver.NO_DECAY)
-        groups.append({"params": [p for name, p in named if exempt.search(name)], "weight_decay": 0.0})
+        groups.append(
+            {"params": [p for name, p in named if exempt.search(name)], "weight_decay": 0.0}
+        )
     return reduce_param_groups(groups)
 
 
@@ -73,7 +78,11 @@ def _backbone_rate(solver: CfgNode) -> float:
 
 def _update_rule(cfg: CfgNode, groups: list[dict[str, Any]]) -> Optimizer:
     solver = cfg.SOLVER
-    rule: dict[str, Any] = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "fused": _can_fuse(cfg, groups)}
+    rule: dict[str, Any] = {
+        "lr": solver.BASE_LR,
+        "weight_decay": solver.WEIGHT_DECAY,
+        "fused": _can_fuse(cfg, groups),
+    }
     if solver.OPTIMIZER == "SGD":
         return torch.optim.SGD(groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **rule)
     if solver.OPTIMIZER == "AdamW":
@@ -84,7 +93,7 @@ def _update_rule(cfg: CfgNode, groups: list[dict[str, Any]]) -> Optimizer:
 def _can_fuse(cfg: CfgNode, groups: list[dict[str, Any]]) -> bool | None:
     """Fuse on CPU and CUDA, but leave the choice to PyTorch under gradient scaling.
 
-    There a fused step is the one that unscales, so that gradients would be clipped too early.
+    A fused step unscales the gradients itself, so they would be clipped before that.
     """
     parameters = (parameter for group in groups for parameter in group["params"])
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
@@ -92,31 +101,43 @@ def _can_fuse(cfg: CfgNode, groups: list[dict[str, Any]]) -> bool | None:
 
 
 def _match_layout(optimizer: Optimizer) -> None:
-    """Lay loaded state out in memory as its parameters are.
+    """Give loaded state the memory layout of its parameters.
 
-    A fused step on CPU takes that for granted, and would mix up the values of a run resumed with channels-last memory
-    (MODEL.BF16) that began without.
+    A fused step on CPU assumes it. Without it, the values would be mixed up in a run that started
+    without channels-last memory (MODEL.BF16) and resumes with it.
     """
     for parameter in parameters_of(optimizer):
         state = optimizer.state.get(parameter, {})
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+            if (
+                isinstance(value, Tensor)
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _add_gradient_clipping(cfg: CfgNode, optimizer: Optimizer) -> None:
-    """Clip before each step: Detectron2's "value" and "norm" per parameter, or "full_model", the norm over all.
+    """Clip before each step, by Detectron2's "value", "norm" or "full_model" (norm over all).
 
-    Detectron2 clips in a subclass's step; a step that calls its parent's would run hooks, and so LookAhead, twice.
+    Detectron2 clips in a subclass's step, which calls its parent's: hooks, and with them LookAhead,
+    would run twice.
     """
     settings = cfg.SOLVER.CLIP_GRADIENTS
     clippers: dict[str, Callable[[list[Tensor]], object]] = {
         "value": lambda parameters: clip_grad_value_(parameters, settings.CLIP_VALUE),
-        "norm": lambda parameters: [clip_grad_norm_(p, settings.CLIP_VALUE, settings.NORM_TYPE) for p in parameters],
-        "full_model": lambda parameters: clip_grad_norm_(parameters, settings.CLIP_VALUE, settings.NORM_TYPE),
+        "norm": lambda parameters: [
+            clip_grad_norm_(p, settings.CLIP_VALUE, settings.NORM_TYPE) for p in parameters
+        ],
+        "full_model": lambda parameters: clip_grad_norm_(
+            parameters, settings.CLIP_VALUE, settings.NORM_TYPE
+        ),
     }
     if settings.CLIP_TYPE not in clippers:
-        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}, but must be of {list(clippers)}.")
+        raise UserError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {settings.CLIP_TYPE!r}, but must be one of "
+            f"{list(clippers)}."
+        )
 
     def clip(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         clippers[settings.CLIP_TYPE](parameters_of(optimizer))

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_STATE = "lookahead"  # PyTorch saves and restores optimizer state under names like this as it is
+_STATE = "lookahead"  # PyTorch saves and restores optimizer state under such names unchanged
 
 
 def add_lookahead(optimizer: Optimizer, steps: int, alpha: float) -> None:
-    """Let slow weights follow an optimizer's: every few updates both become the slow ones, moved a part of the way.
+    """Add LookAhead: every `steps` updates, slow weights move towards the optimizer's.
 
-    The slow weights start as the parameters are at the first update, so weights may be loaded in between. They are part
-    of the optimizer's state, so training resumes exactly.
+    Then the fast weights are set to the slow ones. The slow weights start as a copy of the
+    parameters at the first update, so weights may be loaded before it. They are part of the
+    optimizer's state, so training resumes exactly.
 
     Args:
-        optimizer: moves the fast weights; it stays the object that schedulers and gradient scalers see.
+        optimizer: updates the fast weights; schedulers and gradient scalers keep using it.
         steps: updates between two moves of the slow weights.
-        alpha: how much of the way to the fast weights the slow ones go.
+        alpha: fraction of the way to the fast weights that the slow weights move.
     """
 
     def remember(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

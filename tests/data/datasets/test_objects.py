@@ -191,7 +191,7 @@ def test_runs_go_with_bitmasks():
     ("mask", "message"),
     [
         ({"size": [4, 4], "counts": b"04"}, r"has a mask whose runs add up to 4 pixels; expected 4 x 4 = 16"),
-        ({"size": [4, 4], "counts": "~~"}, "has characters that no run has"),
+        ({"size": [4, 4], "counts": "~~"}, "has invalid characters"),
         ({"size": [4, 4], "counts": [0, 15]}, "has a mask whose runs do not add up"),
         ({"size": [4, 4], "counts": [-1, 17]}, "has a mask whose runs do not add up"),
         ({"size": [4, 4], "counts": ["0", "16"]}, "has a mask whose runs do not add up"),

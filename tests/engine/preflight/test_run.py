@@ -95,7 +95,7 @@ def test_training_sets_are_compared_with_each_other(parts, parts_cfg):
 def test_an_unknown_evaluator_is_found_before_training(parts, parts_cfg):
     cfg = parts_cfg()
     vars(MetadataCatalog.get("parts_val"))["evaluator_type"] = "cocoa"
-    with pytest.raises(UserError, match="evaluator_type 'cocoa'; known are: coco"):
+    with pytest.raises(UserError, match="evaluator_type 'cocoa'; expected one of: coco"):
         Trainer(cfg)
 
 
@@ -152,7 +152,7 @@ OF_A_FUNCTION = {
     "a class by name": (lambda entry: entry["annotations"][0].update(category_id="nut"), "has category_id 'nut'"),
     "a mask as pixels": (
         lambda entry: entry["annotations"][0].update(segmentation=np.ones((40, 60))),
-        "no annotations in COCO's form can be made of its dicts",
+        "its dicts cannot be converted to COCO's format",
     ),
 }
 

@@ -1,4 +1,6 @@
-"""COCO's and LVIS's own code for the same question, and annotations and detections to ask it about."""
+"""COCO's and LVIS's own code for the same question, and annotations and detections to ask it
+about.
+"""
 
 import contextlib
 import copy
@@ -16,13 +18,28 @@ from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.reference import numpy_float_alias
 
-COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+COCO_NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+)
 
 
 def coco_reference(content, entries, task, code=COCOeval):
     """The twelve numbers and AP by category of pycocotools, as Detectron2 calls it."""
     evaluation = run_coco(content, entries, task, (1, 10, 100), code)
-    numbers = {name: _percent(value) for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)}
+    numbers = {
+        name: _percent(value) for name, value in zip(COCO_NAMES, evaluation.stats, strict=True)
+    }
     return numbers | _by_category(evaluation.eval["precision"][:, :, :, 0, -1], content)
 
 
@@ -49,7 +66,9 @@ def lvis_reference(content, entries, task, folder, limit=300):
     path.write_text(json.dumps(content))
     with numpy_float_alias():
         truth = LVIS(str(path))
-        evaluation = LVISEval(truth, LVISResults(truth, _entries_for(task, entries), max_dets=limit), task)
+        evaluation = LVISEval(
+            truth, LVISResults(truth, _entries_for(task, entries), max_dets=limit), task
+        )
         evaluation.params.max_dets = limit
         evaluation.run()
     numbers = {name: _percent(value) for name, value in evaluation.get_results().items()}
@@ -58,14 +77,21 @@ def lvis_reference(content, entries, task, folder, limit=300):
 
 def _entries_for(task, entries):
     left_out = "bbox" if task == "segm" else "segmentation"
-    return [{name: value for name, value in entry.items() if name != left_out} for entry in copy.deepcopy(entries)]
+    return [
+        {name: value for name, value in entry.items() if name != left_out}
+        for entry in copy.deepcopy(entries)
+    ]
 
 
 def _by_category(precision, content):
     categories = sorted(content["categories"], key=lambda category: category["id"])
-    tables = {f"AP-{category['name']}": precision[:, :, place] for place, category in enumerate(categories)}
+    tables = {
+        f"AP-{category['name']}": precision[:, :, place]
+        for place, category in enumerate(categories)
+    }
     return {
-        name: _percent(table[table > -1].mean()) if (table > -1).any() else math.nan for name, table in tables.items()
+        name: _percent(table[table > -1].mean()) if (table > -1).any() else math.nan
+        for name, table in tables.items()
     }
 
 
@@ -78,9 +104,14 @@ def as_detections(entries):
     if not entries:
         return Detections.empty()
     rles = [entry["segmentation"] for entry in entries] if "segmentation" in entries[0] else None
-    ids = (np.array([entry[name] for entry in entries], np.int64) for name in ("image_id", "category_id"))
+    ids = (
+        np.array([entry[name] for entry in entries], np.int64)
+        for name in ("image_id", "category_id")
+    )
     scores = np.array([entry["score"] for entry in entries], np.float64)
-    return Detections(*ids, scores, np.array([entry["bbox"] for entry in entries], np.float64), rles)
+    return Detections(
+        *ids, scores, np.array([entry["bbox"] for entry in entries], np.float64), rles
+    )
 
 
 def ours(content, entries, task, style="coco", shown=None, **options):
@@ -98,7 +129,11 @@ def ours(content, entries, task, style="coco", shown=None, **options):
 def assert_equal_numbers(found, expected, tolerance=1e-9):
     assert set(expected) <= set(found)
     for name, value in expected.items():
-        assert math.isclose(found[name], value, abs_tol=tolerance) or math.isnan(found[name]) and math.isnan(value), (
+        assert (
+            math.isclose(found[name], value, abs_tol=tolerance)
+            or math.isnan(found[name])
+            and math.isnan(value)
+        ), (
             name,
             found[name],
             value,
@@ -112,7 +147,9 @@ def encode(mask):
 
 
 def jitter(content, seed, *, per_object=3, shift=12):
-    """Detections near the objects of an annotation file: masks and their boxes moved, some doubled, some wrong."""
+    """Detections near the objects of an annotation file: masks and their boxes moved, some
+    doubled, some wrong.
+    """
     random = np.random.default_rng(seed)
     truth = COCO()
     truth.dataset = {**copy.deepcopy(content), "info": {}}
@@ -124,14 +161,20 @@ def jitter(content, seed, *, per_object=3, shift=12):
         mask = truth.annToMask(annotation)
         reach = min(shift, 1 + min(mask.shape) // 24)
         for _ in range(random.integers(0, per_object + 1)):
-            moved = np.roll(mask, random.integers(-reach, reach + 1, 2) // random.integers(1, 5), (0, 1))
+            moved = np.roll(
+                mask, random.integers(-reach, reach + 1, 2) // random.integers(1, 5), (0, 1)
+            )
             if moved.any():
                 entries.append(
                     {
                         "image_id": annotation["image_id"],
-                        "category_id": int(random.choice([annotation["category_id"]] * 9 + categories[:1])),
+                        "category_id": int(
+                            random.choice([annotation["category_id"]] * 9 + categories[:1])
+                        ),
                         "segmentation": encode(moved),
-                        "bbox": mask_tools.toBbox(mask_tools.encode(np.asfortranarray(moved))).tolist(),
+                        "bbox": mask_tools.toBbox(
+                            mask_tools.encode(np.asfortranarray(moved))
+                        ).tolist(),
                         # Few levels, so that many are equal.
                         "score": float(random.integers(1, 40)) / 40,
                     }
@@ -140,7 +183,9 @@ def jitter(content, seed, *, per_object=3, shift=12):
 
 
 def random_content(seed, *, style="coco", images=8, categories=4, objects=12, size=48):
-    """Annotations of random rectangles: crowds, objects without area, images without objects, unordered ids."""
+    """Annotations of random rectangles: crowds, objects without area, images without objects,
+    unordered ids.
+    """
     random = np.random.default_rng(seed)
     image_ids = random.permutation(np.arange(1, 10 * images))[:images].tolist()
     category_ids = random.permutation(np.arange(0, 3 * categories))[:categories].tolist()
@@ -164,7 +209,9 @@ def random_content(seed, *, style="coco", images=8, categories=4, objects=12, si
     content = {
         "images": [{"id": image_id, "height": size, "width": size} for image_id in image_ids],
         "annotations": annotations,
-        "categories": [{"id": category_id, "name": f"class {category_id}"} for category_id in category_ids],
+        "categories": [
+            {"id": category_id, "name": f"class {category_id}"} for category_id in category_ids
+        ],
     }
     if style == "lvis":
         for image in content["images"]:

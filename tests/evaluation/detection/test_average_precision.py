@@ -31,7 +31,9 @@ TASKS = ("bbox", "segm")
 
 @pytest.fixture(scope="session")
 def coco_mini(samples):
-    content = json.loads((samples / "coco_mini" / "annotations" / "instances_val2017.json").read_text())
+    content = json.loads(
+        (samples / "coco_mini" / "annotations" / "instances_val2017.json").read_text()
+    )
     return content, jitter(content, seed=0)
 
 
@@ -70,10 +72,13 @@ def test_real_lvis_gives_lvis_numbers(lvis_100, task, tmp_path):
 def test_lvis_v1_whose_images_have_no_file_name(lvis_100, task, tmp_path):
     content, entries = copy.deepcopy(lvis_100)
     content["images"] = [
-        {name: value for name, value in image.items() if name != "file_name"} for image in content["images"][:20]
+        {name: value for name, value in image.items() if name != "file_name"}
+        for image in content["images"][:20]
     ]
     kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    content["annotations"] = [
+        entry for entry in content["annotations"] if entry["image_id"] in kept
+    ]
     entries = [entry for entry in entries if entry["image_id"] in kept]
     found = ours(content, entries, task, "lvis")
     assert_equal_numbers(found, lvis_reference(content, entries, task, tmp_path))
@@ -92,7 +97,9 @@ def test_random_crowds_ignored_and_tied_objects_without_area_as_pycocotools(seed
 def test_random_negative_and_not_exhaustive_sets_as_lvis(seed, task, tmp_path):
     content = random_content(seed, style="lvis")
     entries = jitter(content, seed, per_object=4)
-    assert_equal_numbers(ours(content, entries, task, "lvis"), lvis_reference(content, entries, task, tmp_path))
+    assert_equal_numbers(
+        ours(content, entries, task, "lvis"), lvis_reference(content, entries, task, tmp_path)
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -105,12 +112,16 @@ def test_scores_that_are_all_equal_keep_the_order_of_images_and_entries(objects,
 def test_the_order_in_which_images_come_does_not_matter(objects):
     content, entries = objects
     backwards = [image["id"] for image in content["images"]][::-1]
-    assert_equal_numbers(ours(content, entries, "segm", shown=backwards), ours(content, entries, "segm"), 0)
+    assert_equal_numbers(
+        ours(content, entries, "segm", shown=backwards), ours(content, entries, "segm"), 0
+    )
 
 
 def test_more_than_a_hundred_boxes_of_a_category(objects):
     content, entries = objects
-    image_id, category_id = (content["annotations"][0][name] for name in ("image_id", "category_id"))
+    image_id, category_id = (
+        content["annotations"][0][name] for name in ("image_id", "category_id")
+    )
     random = np.random.default_rng(0)
     entries += [
         {
@@ -142,7 +153,11 @@ def test_lvis_leaves_out_what_has_no_area_after_the_cut(task, own_masks, tmp_pat
     content = random_content(2, style="lvis", images=3, objects=6)
     entries = jitter(content, 2, per_object=60)
     for entry in entries[::3]:
-        entry |= {"segmentation": encode(np.zeros((48, 48))), "score": 1.0, "bbox": [3.0, 3.0, 0.0, 4.0]}
+        entry |= {
+            "segmentation": encode(np.zeros((48, 48))),
+            "score": 1.0,
+            "bbox": [3.0, 3.0, 0.0, 4.0],
+        }
     found = ours(content, entries, task, "lvis", own_masks=own_masks)
     assert_equal_numbers(found, lvis_reference(content, entries, task, tmp_path))
 
@@ -151,7 +166,9 @@ def test_lvis_leaves_out_what_has_no_area_after_the_cut(task, own_masks, tmp_pat
 def test_masks_of_our_own_give_the_numbers_of_others(style):
     content = random_content(4, style=style, images=4, objects=6)
     entries = jitter(content, seed=4)
-    found, expected = (ours(content, entries, "segm", style, own_masks=own) for own in (True, False))
+    found, expected = (
+        ours(content, entries, "segm", style, own_masks=own) for own in (True, False)
+    )
     assert_equal_numbers(found, expected)
 
 
@@ -174,7 +191,9 @@ def test_images_that_were_never_shown_count_as_without_detections(style):
     entries = jitter(content, 4)
     shown = [image["id"] for image in content["images"]][:3]
     entries = [entry for entry in entries if entry["image_id"] in shown]
-    assert_equal_numbers(ours(content, entries, "bbox", style, shown=shown), ours(content, entries, "bbox", style), 0)
+    assert_equal_numbers(
+        ours(content, entries, "bbox", style, shown=shown), ours(content, entries, "bbox", style), 0
+    )
 
 
 def test_categories_that_the_annotations_do_not_use_are_nan(objects):
@@ -216,8 +235,13 @@ def test_ap_at_other_numbers_of_detections_as_pycocotools(objects, task):
     numbers = ours(content, entries, task, extra_max_detections=(2, 300))
     expected = run_coco(content, entries, task, (1, 2, 10, 100, 300)).eval
     for limit, place in ((2, 1), (300, 4)):
-        precision, recall = expected["precision"][:, :, :, 0, place], expected["recall"][:, :, 0, place]
-        assert numbers[f"AP@{limit}"] == pytest.approx(100 * precision[precision > -1].mean(), abs=1e-9)
+        precision, recall = (
+            expected["precision"][:, :, :, 0, place],
+            expected["recall"][:, :, 0, place],
+        )
+        assert numbers[f"AP@{limit}"] == pytest.approx(
+            100 * precision[precision > -1].mean(), abs=1e-9
+        )
         assert numbers[f"AR@{limit}"] == pytest.approx(100 * recall[recall > -1].mean(), abs=1e-9)
     assert numbers["AP@2"] < numbers["AP"]
     assert_equal_numbers(numbers, coco_reference(content, entries, task))
@@ -228,7 +252,10 @@ def test_ap_at_other_numbers_of_detections_as_lvis(tmp_path):
     entries = jitter(content, 5)
     numbers = ours(content, entries, "segm", "lvis", extra_max_detections=(4,))
     expected = lvis_reference(content, entries, "segm", tmp_path, limit=4)
-    assert numbers["AP@4"] == pytest.approx(expected["AP"], abs=1e-9) and numbers["AP@4"] < numbers["AP"]
+    assert (
+        numbers["AP@4"] == pytest.approx(expected["AP"], abs=1e-9)
+        and numbers["AP@4"] < numbers["AP"]
+    )
     assert numbers["AR@4"] == pytest.approx(expected["AR@4"], abs=1e-9)
     assert_equal_numbers(numbers, lvis_reference(content, entries, "segm", tmp_path))
 
@@ -243,11 +270,15 @@ def test_states_of_several_processes_merge_into_the_numbers_of_one(style, task):
     states = []
     for rank in range(3):
         metric = AveragePrecision(truth, task, extra_max_detections=(5,))
-        metric.update(image_ids[rank::3], detections.take(np.isin(detections.image_ids, image_ids[rank::3])))
+        metric.update(
+            image_ids[rank::3], detections.take(np.isin(detections.image_ids, image_ids[rank::3]))
+        )
         states.append(metric.state())
     merged = AveragePrecision(truth, task, extra_max_detections=(5,))
     merged.merge_states(reversed(states))
-    assert_equal_numbers(merged.result(), ours(content, entries, task, style, extra_max_detections=(5,)), 0)
+    assert_equal_numbers(
+        merged.result(), ours(content, entries, task, style, extra_max_detections=(5,)), 0
+    )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -256,7 +287,10 @@ def test_a_detection_costs_some_tens_of_bytes(task):
     entries = jitter(content, 6, per_object=60)
     sizes = []
     for part in (entries[::4], entries):
-        metric, detections = AveragePrecision(GroundTruth(content, "coco"), task), as_detections(part)
+        metric, detections = (
+            AveragePrecision(GroundTruth(content, "coco"), task),
+            as_detections(part),
+        )
         metric.update([image["id"] for image in content["images"]], detections)
         sizes.append(len(metric.state()))
     assert (sizes[1] - sizes[0]) / (len(entries) - len(entries[::4])) < 60
@@ -268,7 +302,9 @@ def test_warnings_of_several_processes_are_counted_together(objects, caplog):
     states = []
     for image in content["images"][:2]:
         metric = AveragePrecision(truth, "bbox")
-        outside = as_detections([entries[0] | {"image_id": image["id"], "bbox": [-9.0, 0.0, 5.0, 5.0]}])
+        outside = as_detections(
+            [entries[0] | {"image_id": image["id"], "bbox": [-9.0, 0.0, 5.0, 5.0]}]
+        )
         metric.update([image["id"]], outside)
         states.append(metric.state())
     merged = AveragePrecision(truth, "bbox")
@@ -277,7 +313,11 @@ def test_warnings_of_several_processes_are_counted_together(objects, caplog):
         merged.result()
         merged.result()
     told = [record.message for record in caplog.records if "outside its image" in record.message]
-    assert len(told) == 1 and "2 x box more than 1 pixel" in told[0] and str(content["images"][0]["id"]) in told[0]
+    assert (
+        len(told) == 1
+        and "2 x box more than 1 pixel" in told[0]
+        and str(content["images"][0]["id"]) in told[0]
+    )
 
 
 def test_numbers_can_be_asked_for_in_the_middle(objects):
@@ -314,7 +354,8 @@ def test_an_object_with_id_0_counts_and_is_told_of_where_pycocotools_never_match
         "categories": [{"id": 1, "name": "thing"}],
     }
     entries = [
-        {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9 - place / 10} for place, box in enumerate(boxes)
+        {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9 - place / 10}
+        for place, box in enumerate(boxes)
     ]
     assert coco_reference(content, entries, "bbox")["AP"] < 70
     with caplog.at_level(logging.WARNING):
@@ -335,7 +376,10 @@ def test_boxes_of_negative_size_are_told_of_and_count_as_in_pycocotools(objects,
 
 def test_boxes_alone_have_no_mask_ap(objects):
     content, entries = objects
-    boxes = [{name: entry[name] for name in ("image_id", "category_id", "bbox", "score")} for entry in entries]
+    boxes = [
+        {name: entry[name] for name in ("image_id", "category_id", "bbox", "score")}
+        for entry in entries
+    ]
     with pytest.raises(UserError, match="no masks"):
         ours(content, boxes, "segm")
 
@@ -353,7 +397,9 @@ def test_images_without_annotations_cannot_be_measured(objects):
 
 
 class BoundaryReference(COCOeval):
-    """The paper's IoU: the smaller of that of masks and of their boundaries, 2 % of the diagonal wide."""
+    """The paper's IoU: the smaller of that of masks and of their boundaries, 2 % of the diagonal
+    wide.
+    """
 
     def computeIoU(self, image_id, category_id):
         masks = super().computeIoU(image_id, category_id)
@@ -361,7 +407,9 @@ class BoundaryReference(COCOeval):
             return masks
         found = sorted(self._dts[image_id, category_id], key=lambda entry: -entry["score"])
         there = self._gts[image_id, category_id]
-        boundaries = [[self.boundary(entry["segmentation"]) for entry in side] for side in (found, there)]
+        boundaries = [
+            [self.boundary(entry["segmentation"]) for entry in side] for side in (found, there)
+        ]
         is_crowd = [int(entry["iscrowd"]) for entry in there]
         return np.where(is_crowd, masks, np.minimum(masks, mask_tools.iou(*boundaries, is_crowd)))
 
@@ -397,7 +445,9 @@ def test_boundary_ap_of_several_processes_is_that_of_one(style):
         metric.update([image["id"]], detections.take(detections.image_ids == image["id"]))
         states.append(metric.state())
     merged.merge_states(states)
-    assert_equal_numbers(merged.result(), ours(content, entries, "segm", style, boundary=True), 1e-12)
+    assert_equal_numbers(
+        merged.result(), ours(content, entries, "segm", style, boundary=True), 1e-12
+    )
 
 
 def test_boundary_ap_counts_an_object_with_id_0(objects):

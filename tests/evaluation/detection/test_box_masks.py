@@ -9,7 +9,13 @@ from pycocotools import mask as mask_tools
 from torch import nn
 
 from virtex_det.engine import Trainer
-from virtex_det.evaluation.detection.box_masks import UNPASTED, UnpastedMasks, encode_box_masks, encode_masks, scale
+from virtex_det.evaluation.detection.box_masks import (
+    UNPASTED,
+    UnpastedMasks,
+    encode_box_masks,
+    encode_masks,
+    scale,
+)
 
 
 def pasted(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> list[dict]:
@@ -22,7 +28,9 @@ def encoded(masks: torch.Tensor) -> list[dict]:
     return [{"size": rle["size"], "counts": rle["counts"].decode()} for rle in rles]
 
 
-def maps_and_boxes(number: int, size: tuple[float, float], image: tuple[int, int], seed: int, map_size: int = 28):
+def maps_and_boxes(
+    number: int, size: tuple[float, float], image: tuple[int, int], seed: int, map_size: int = 28
+):
     """Blobs with ragged borders and holes, some of them beyond the image's border."""
     generator = torch.Generator().manual_seed(seed)
     height, width = image
@@ -58,7 +66,8 @@ def test_of_very_large_objects_one_pixel_in_a_million_may_round_otherwise():
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
     assert same >= 58
     differing = [
-        np.count_nonzero(mask_tools.decode(a) != mask_tools.decode(b)) for a, b in zip(ours, theirs, strict=True)
+        np.count_nonzero(mask_tools.decode(a) != mask_tools.decode(b))
+        for a, b in zip(ours, theirs, strict=True)
     ]
     assert max(differing) <= 1
 
@@ -70,7 +79,9 @@ def test_random_maps_that_change_at_every_cell():
     assert encode_box_masks(maps, boxes, 70, 100) == pasted(maps, boxes, 70, 100)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 20, 10), (-5, -5, 25, 15), (2.5, 1.5, 9.5, 6.5), (19, 9, 20, 10), (3, 4, 4, 9)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 20, 10), (-5, -5, 25, 15), (2.5, 1.5, 9.5, 6.5), (19, 9, 20, 10), (3, 4, 4, 9)]
+)
 def test_a_map_of_ones_fills_its_box_up_to_its_last_pixel(box):
     maps, boxes = torch.ones(1, 28, 28), torch.tensor([box], dtype=torch.float32)
     assert encode_box_masks(maps, boxes, 10, 20) == pasted(maps, boxes, 10, 20)
@@ -80,7 +91,9 @@ def test_a_map_of_ones_fills_its_box_up_to_its_last_pixel(box):
 def test_borders_at_the_very_centres_of_pixels_round_as_in_detectron2(map_size):
     generator = torch.Generator().manual_seed(7)
     corners = torch.randint(0, 300, (200, 2), generator=generator) + 0.5
-    boxes = torch.cat([corners, corners + torch.randint(1, 200, (200, 2), generator=generator)], dim=1)
+    boxes = torch.cat(
+        [corners, corners + torch.randint(1, 200, (200, 2), generator=generator)], dim=1
+    )
     maps = torch.ones(200, map_size, map_size)
     assert encode_box_masks(maps, boxes, 400, 400) == pasted(maps, boxes, 400, 400)
 
@@ -94,7 +107,8 @@ def test_the_threshold_itself_belongs_to_the_mask():
 
 
 @pytest.mark.parametrize(
-    "box", [(5, 5, 5, 9), (5, 5, 3, 9), (40, 40, 50, 50), (float("nan"), 0, 5, 5), (-np.inf, 0, 5, 5)]
+    "box",
+    [(5, 5, 5, 9), (5, 5, 3, 9), (40, 40, 50, 50), (float("nan"), 0, 5, 5), (-np.inf, 0, 5, 5)],
 )
 def test_a_box_without_area_or_outside_has_an_empty_mask(box):
     boxes = torch.tensor([box, (2, 2, 8, 8)], dtype=torch.float32)
@@ -133,7 +147,9 @@ EXAMPLE = {"height": 50, "width": 80}
 
 def instances(masks: bool = True) -> Instances:
     found = Instances((100, 120))
-    found.pred_boxes = Boxes(torch.tensor([[10.0, 20, 60, 90], [0, 0, 120, 100], [30, 30, 30, 40], [-5, -9, 20, 20]]))
+    found.pred_boxes = Boxes(
+        torch.tensor([[10.0, 20, 60, 90], [0, 0, 120, 100], [30, 30, 30, 40], [-5, -9, 20, 20]])
+    )
     found.scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
     if masks:
         found.pred_masks = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -151,7 +167,9 @@ def test_boxes_are_those_of_detectron2s_last_step_and_what_it_drops_is_dropped()
 def test_what_is_scaled_stays_as_it_was():
     found = instances()
     scale(found, EXAMPLE)
-    assert torch.equal(found.pred_boxes.tensor, instances().pred_boxes.tensor) and found.has("pred_masks")
+    assert torch.equal(found.pred_boxes.tensor, instances().pred_boxes.tensor) and found.has(
+        "pred_masks"
+    )
 
 
 def test_masks_may_come_as_roi_masks_or_not_at_all():
@@ -172,18 +190,28 @@ def model(detector_cfg) -> GeneralizedRCNN:
 
 
 def test_an_rcnn_finds_the_same_as_before_the_last_step(model):
-    image = {"image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), "height": 32, "width": 48}
+    image = {
+        "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8),
+        "height": 32,
+        "width": 48,
+    }
     with torch.no_grad():
         [wanted], [output] = model([image]), UnpastedMasks.of(model).eval()([image])
     found = scale(output[UNPASTED], image)
-    assert len(found) > 0 and torch.equal(found.pred_boxes.tensor, wanted["instances"].pred_boxes.tensor)
+    assert len(found) > 0 and torch.equal(
+        found.pred_boxes.tensor, wanted["instances"].pred_boxes.tensor
+    )
     assert found.box_masks.shape == (len(found), 28, 28)
 
 
 def test_in_bf16_it_runs_as_the_model_does(detector_cfg):
     cfg = detector_cfg("MODEL.BF16", True, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     model = Trainer.build_model(cfg).eval()
-    image = {"image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), "height": 64, "width": 64}
+    image = {
+        "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8),
+        "height": 64,
+        "width": 64,
+    }
     with torch.no_grad():
         [wanted], [output] = model([image]), UnpastedMasks.of(model, bf16=True)([image])
     assert torch.equal(output[UNPASTED].scores, wanted["instances"].scores)

@@ -16,6 +16,11 @@ def test_tables_are_asked_by_threshold_area_and_limit():
     precision[:, :, 1, 2, 0] = 0.5
     recall[:, :, 3, 0] = 0.25
     tables = Tables(precision, recall, [1, 100])
-    assert (tables.ap_at(100, 0.75), tables.ap_at(100, 0.5), tables.ap_at(1, 0.75), tables.ap(100)) == (100, 0, 0, 10)
+    assert (
+        tables.ap_at(100, 0.75),
+        tables.ap_at(100, 0.5),
+        tables.ap_at(1, 0.75),
+        tables.ap(100),
+    ) == (100, 0, 0, 10)
     assert (tables.ap(1, 2), tables.ap(1, 2, [1]), tables.ap(1, 2, [0])) == (25, 50, 0)
     assert (tables.ar(1, 3), tables.ar(100, 3)) == (25, 0)

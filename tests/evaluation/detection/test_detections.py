@@ -21,7 +21,10 @@ def test_entries_that_were_read_are_those_of_the_file(tmp_path, masks):
     (tmp_path / "results.json").write_text(json.dumps(entries))
     read = read_detections(tmp_path / "results.json")
     assert list(read.entries()) == list(as_detections(entries).entries()) == entries
-    assert read.image_ids.dtype == read.category_ids.dtype == np.int64 and read.scores.dtype == np.float64
+    assert (
+        read.image_ids.dtype == read.category_ids.dtype == np.int64
+        and read.scores.dtype == np.float64
+    )
 
 
 def test_an_empty_list_is_no_detections(tmp_path):
@@ -30,19 +33,26 @@ def test_an_empty_list_is_no_detections(tmp_path):
 
 
 def test_entries_without_box_get_that_of_their_mask(tmp_path):
-    entries = [{name: value for name, value in entry().items() if name != "bbox"}, entry() | {"bbox": [0, 0, 1, 1]}]
+    entries = [
+        {name: value for name, value in entry().items() if name != "bbox"},
+        entry() | {"bbox": [0, 0, 1, 1]},
+    ]
     (tmp_path / "results.json").write_text(json.dumps(entries))
     assert read_detections(tmp_path / "results.json").boxes.tolist() == [[2, 1, 5, 2], [0, 0, 1, 1]]
 
 
 def test_image_names_become_keys(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps([entry("2007_000027"), entry(4)]))
-    assert read_detections(tmp_path / "results.json", {"2007_000027": 8, 4: 4}.__getitem__).image_ids.tolist() == [8, 4]
+    assert read_detections(
+        tmp_path / "results.json", {"2007_000027": 8, 4: 4}.__getitem__
+    ).image_ids.tolist() == [8, 4]
 
 
 def test_counts_may_be_bytes():
     rle = entry()["segmentation"]
-    detections = as_detections([entry() | {"segmentation": rle | {"counts": rle["counts"].encode()}}])
+    detections = as_detections(
+        [entry() | {"segmentation": rle | {"counts": rle["counts"].encode()}}]
+    )
     assert next(detections.entries())["segmentation"] == rle
 
 
@@ -54,7 +64,12 @@ def test_detections_can_be_taken_by_place_and_by_mask():
 
 
 def test_parts_are_put_together_and_empty_ones_say_nothing_of_masks():
-    parts = [Detections.empty(), as_detections([entry(1)]), Detections.empty(masks=True), as_detections([entry(2)])]
+    parts = [
+        Detections.empty(),
+        as_detections([entry(1)]),
+        Detections.empty(masks=True),
+        as_detections([entry(2)]),
+    ]
     whole = concatenate(parts)
     assert whole.image_ids.tolist() == [1, 2] and len(whole.rles) == 2
     assert concatenate([]).rles is None and concatenate([Detections.empty(masks=True)]).rles == []
@@ -66,8 +81,8 @@ def test_parts_are_put_together_and_empty_ones_say_nothing_of_masks():
     ("text", "message"),
     [
         ("[{", "is not JSON"),
-        ('{"bbox": {"AP": 3}}', "holds no list of detections"),
-        ("[3]", "holds no list of detections"),
+        ('{"bbox": {"AP": 3}}', "is not a list of detections"),
+        ("[3]", "is not a list of detections"),
     ],
 )
 def test_a_file_of_another_kind_is_an_error(tmp_path, text, message):

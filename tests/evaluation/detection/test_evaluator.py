@@ -28,13 +28,25 @@ IMAGES = 8
 def annotations(style: str = "coco", number: int = IMAGES) -> dict:
     """Boxes with an octagon in each; every third image is empty."""
     rng = np.random.default_rng(0)
-    images = [{"id": 100 + index, "height": HEIGHT, "width": WIDTH, "file_name": ""} for index in range(number)]
+    images = [
+        {"id": 100 + index, "height": HEIGHT, "width": WIDTH, "file_name": ""}
+        for index in range(number)
+    ]
     objects = []
     for image in images:
         for _ in range(0 if image["id"] % 3 == 0 else 4):
             x, y, w, h = *rng.uniform(0, 40, 2), *rng.uniform(10, 35, 2)
             h = min(h, HEIGHT - y)
-            corners = [(0.3, 0), (0.7, 0), (1, 0.3), (1, 0.7), (0.7, 1), (0.3, 1), (0, 0.7), (0, 0.3)]
+            corners = [
+                (0.3, 0),
+                (0.7, 0),
+                (1, 0.3),
+                (1, 0.7),
+                (0.7, 1),
+                (0.3, 1),
+                (0, 0.7),
+                (0, 0.3),
+            ]
             objects.append(
                 {
                     "id": len(objects) + 1,
@@ -43,7 +55,9 @@ def annotations(style: str = "coco", number: int = IMAGES) -> dict:
                     "bbox": [x, y, w, h],
                     "area": 0.8 * w * h,
                     "iscrowd": 0,
-                    "segmentation": [[value for a, b in corners for value in (x + a * w, y + b * h)]],
+                    "segmentation": [
+                        [value for a, b in corners for value in (x + a * w, y + b * h)]
+                    ],
                 }
             )
     categories = [{"id": index, "name": f"thing {index}"} for index in CATEGORY_IDS]
@@ -52,7 +66,9 @@ def annotations(style: str = "coco", number: int = IMAGES) -> dict:
             image |= {"neg_category_ids": [7], "not_exhaustive_category_ids": [11]}
         for category, frequency in zip(categories, "rcf", strict=True):
             category |= {"frequency": frequency}
-        objects = [{name: value for name, value in entry.items() if name != "iscrowd"} for entry in objects]
+        objects = [
+            {name: value for name, value in entry.items() if name != "iscrowd"} for entry in objects
+        ]
     return {"info": {}, "images": images, "annotations": objects, "categories": categories}
 
 
@@ -66,13 +82,17 @@ def register(folder: Path, style: str = "coco", content: dict | None = None) -> 
             json_file=str(path),
             evaluator_type=style,
             thing_classes=[f"thing {index}" for index in CATEGORY_IDS],
-            thing_dataset_id_to_contiguous_id={index: place for place, index in enumerate(CATEGORY_IDS)},
+            thing_dataset_id_to_contiguous_id={
+                index: place for place, index in enumerate(CATEGORY_IDS)
+            },
         )
     return name
 
 
 def network_output(content: dict, masks: bool = True) -> list[tuple[dict, Instances]]:
-    """Dataset dicts and what a network finds at twice the image's size: near the objects, and elsewhere."""
+    """Dataset dicts and what a network finds at twice the image's size: near the objects, and
+    elsewhere.
+    """
     generator = torch.Generator().manual_seed(0)
     batches = []
     for image in content["images"]:
@@ -114,7 +134,9 @@ def run(evaluator, batches, unpasted: bool = True, only: slice = slice(None)) ->
 def agree(ours: dict, theirs: dict) -> None:
     assert ours.keys() == theirs.keys()
     for task, numbers in theirs.items():
-        assert {name: ours[task][name] for name in numbers} == pytest.approx(numbers, abs=1e-9, nan_ok=True)
+        assert {name: ours[task][name] for name in numbers} == pytest.approx(
+            numbers, abs=1e-9, nan_ok=True
+        )
 
 
 @pytest.fixture
@@ -137,7 +159,10 @@ def test_lvis_numbers_are_those_of_detectron2(tmp_path):
     batches = network_output(annotations("lvis"))
     theirs = run(LVISEvaluator(name), batches, unpasted=False)
     # Where there is nothing to find lvis says -1, which Detectron2 turns into percent.
-    theirs = {task: {k: math.nan if v == -100 else v for k, v in numbers.items()} for task, numbers in theirs.items()}
+    theirs = {
+        task: {k: math.nan if v == -100 else v for k, v in numbers.items()}
+        for task, numbers in theirs.items()
+    }
     ours = run(DetectionEvaluator(name, tmp_path / "ours"), batches)
     agree(ours, theirs)
     assert {"APr", "APc", "APf", "AP-thing 11"} <= set(ours["segm"])
@@ -147,10 +172,19 @@ def test_voc_numbers_are_those_of_detectron2_on_real_annotations(samples, tmp_pa
     folder = samples / "voc_mini" / "VOC2007"
     names = tuple(MetadataCatalog.get("voc_2007_test").thing_classes)
     metadata = MetadataCatalog.get("voc_of_this_test")
-    metadata.set(dirname=str(folder), split="test", year=2007, thing_classes=list(names), evaluator_type="pascal_voc")
+    metadata.set(
+        dirname=str(folder),
+        split="test",
+        year=2007,
+        thing_classes=list(names),
+        evaluator_type="pascal_voc",
+    )
     image_ids = (folder / "ImageSets" / "Main" / "test.txt").read_text().split()
     generator = torch.Generator().manual_seed(0)
-    theirs, ours = PascalVOCDetectionEvaluator("voc_of_this_test"), DetectionEvaluator("voc_of_this_test", tmp_path)
+    theirs, ours = (
+        PascalVOCDetectionEvaluator("voc_of_this_test"),
+        DetectionEvaluator("voc_of_this_test", tmp_path),
+    )
     theirs.reset(), ours.reset()
     for place, image_id in enumerate(image_ids):
         objects = ours.truth.objects[place]
@@ -182,10 +216,15 @@ def test_masks_that_are_pasted_already_give_the_same(wrap, coco, tmp_path):
 
 def test_the_results_file_is_the_one_that_detectron2_writes(coco, tmp_path):
     batches = network_output(annotations())
-    run(COCOEvaluator(coco, output_dir=str(tmp_path / "theirs"), use_fast_impl=False), batches, unpasted=False)
+    run(
+        COCOEvaluator(coco, output_dir=str(tmp_path / "theirs"), use_fast_impl=False),
+        batches,
+        unpasted=False,
+    )
     run(DetectionEvaluator(coco, tmp_path / "ours"), batches)
     ours, theirs = (
-        json.loads((tmp_path / who / "coco_instances_results.json").read_text()) for who in ("ours", "theirs")
+        json.loads((tmp_path / who / "coco_instances_results.json").read_text())
+        for who in ("ours", "theirs")
     )
     assert ours == theirs and len(ours) > 30
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["coco_instances_results.json"]
@@ -204,7 +243,9 @@ def test_finding_nothing_at_all_is_zero_with_a_warning(coco, tmp_path, caplog):
     assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == []
 
 
-def test_images_that_were_not_shown_count_as_without_detections_and_are_counted(coco, tmp_path, caplog):
+def test_images_that_were_not_shown_count_as_without_detections_and_are_counted(
+    coco, tmp_path, caplog
+):
     batches = network_output(annotations())
     results = run(DetectionEvaluator(coco, tmp_path), batches, only=slice(0, 5))
     assert "3 of 8 images were not shown" in caplog.text
@@ -217,7 +258,10 @@ def test_images_without_detections_may_come_without_masks(tmp_path):
     name = register(tmp_path, content=content)
     batches = network_output(content)
     empty = [*range(3), *range(60, 70)]
-    wanted = [(example, found[:0] if place in empty else found) for place, (example, found) in enumerate(batches)]
+    wanted = [
+        (example, found[:0] if place in empty else found)
+        for place, (example, found) in enumerate(batches)
+    ]
     numbers = run(DetectionEvaluator(name, tmp_path / "ours"), wanted)
     for place in empty:
         batches[place][1].remove("pred_masks")
@@ -248,7 +292,7 @@ def test_masks_that_are_not_finite_are_counted(coco, tmp_path, caplog):
     batches = network_output(annotations())
     batches[0][1].pred_masks[:2, 0, 5] = float("nan")
     run(DetectionEvaluator(coco, tmp_path), batches)
-    assert "2 masks hold NaN or infinity" in caplog.text
+    assert "2 masks have NaN or infinity" in caplog.text
 
 
 def test_more_classes_than_the_dataset_has_is_an_error(coco, tmp_path):
@@ -280,14 +324,19 @@ def test_output_without_instances_is_an_error(coco, tmp_path):
 
 
 def test_extra_limits_are_reported(coco, tmp_path):
-    results = run(DetectionEvaluator(coco, tmp_path, extra_max_detections=(1, 10)), network_output(annotations()))
+    results = run(
+        DetectionEvaluator(coco, tmp_path, extra_max_detections=(1, 10)),
+        network_output(annotations()),
+    )
     assert results["bbox"]["AP@1"] <= results["bbox"]["AP@10"] == results["bbox"]["AP"]
 
 
 def test_totals_and_categories_are_logged(coco, tmp_path, caplog):
     caplog.set_level("INFO", logger="virtex_det")
     run(DetectionEvaluator(coco, tmp_path), network_output(annotations()))
-    assert "Per-category segm AP" in caplog.text and "thing 11" in caplog.text and "APs" in caplog.text
+    assert (
+        "Per-category segm AP" in caplog.text and "thing 11" in caplog.text and "APs" in caplog.text
+    )
 
 
 def test_a_dataset_without_an_annotation_file_is_evaluated_by_its_dicts(coco, tmp_path):
@@ -298,7 +347,8 @@ def test_a_dataset_without_an_annotation_file_is_evaluated_by_its_dicts(coco, tm
     MetadataCatalog.get(name).set(evaluator_type="coco", thing_classes=["a", "b", "c"])
     ours = run(DetectionEvaluator(name, tmp_path / "ours"), batches)
     theirs = run(DetectionEvaluator(coco, tmp_path / "theirs"), batches)
-    assert ours["bbox"]["AP"] == pytest.approx(theirs["bbox"]["AP"], abs=0.5)  # areas are those of boxes there
+    # areas are those of boxes there
+    assert ours["bbox"]["AP"] == pytest.approx(theirs["bbox"]["AP"], abs=0.5)
     assert ours["bbox"]["AP-b"] == pytest.approx(theirs["bbox"]["AP-thing 7"])
 
 
@@ -339,7 +389,9 @@ def dicts_of(content: dict) -> list[dict]:
 
 def test_what_goes_over_the_network_does_not_grow_with_the_detections(coco, tmp_path, monkeypatch):
     gathered = []
-    monkeypatch.setattr(comm, "gather", lambda data: gathered.append(len(pickle.dumps(data))) or [data])
+    monkeypatch.setattr(
+        comm, "gather", lambda data: gathered.append(len(pickle.dumps(data))) or [data]
+    )
     batches = network_output(annotations())
     few = [(example, instances[:1]) for example, instances in batches]
     many = [(example, Instances.cat([instances] * 20)) for example, instances in batches]
@@ -351,7 +403,9 @@ def test_what_goes_over_the_network_does_not_grow_with_the_detections(coco, tmp_
 def _evaluate_share(folder: Path) -> None:
     """Give one of two processes two images, one of which is empty, and the other one the rest."""
     for style in ("coco", "lvis"):
-        evaluator = DetectionEvaluator(register(folder / f"data of {comm.get_rank()}", style), folder / style)
+        evaluator = DetectionEvaluator(
+            register(folder / f"data of {comm.get_rank()}", style), folder / style
+        )
         batches = network_output(annotations(style))
         results = run(evaluator, batches[:2] if comm.is_main_process() else batches[2:])
         if comm.is_main_process():
@@ -364,8 +418,13 @@ def _evaluate_share(folder: Path) -> None:
 def test_two_processes_find_exactly_what_one_does(tmp_path):
     launch_processes(_evaluate_share, tmp_path, processes=2)
     for style in ("coco", "lvis"):
-        one = run(DetectionEvaluator(register(tmp_path, style), tmp_path / "one"), network_output(annotations(style)))
+        one = run(
+            DetectionEvaluator(register(tmp_path, style), tmp_path / "one"),
+            network_output(annotations(style)),
+        )
         assert (tmp_path / f"two of {style}").read_text() == json.dumps(one)
-        files = [(tmp_path / name / "coco_instances_results.json").read_text() for name in ("one", style)]
+        files = [
+            (tmp_path / name / "coco_instances_results.json").read_text() for name in ("one", style)
+        ]
         assert json.loads(files[0]) == json.loads(files[1])
         assert not (tmp_path / style / "unmerged").exists()

@@ -25,15 +25,22 @@ def test_what_was_added_is_merged_in_its_order(tmp_path):
     assert list(read_states([part], "bbox")) == [b"state"] and part.counts == {"images": 4}
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["", '{"a":1}'], ['{"a":1}', "", '{"a":2},\n{"a":3}'], ["", ""]])
+@pytest.mark.parametrize(
+    "texts", [[], [""], ["", '{"a":1}'], ['{"a":1}', "", '{"a":2},\n{"a":3}'], ["", ""]]
+)
 def test_parts_of_several_processes_make_one_list(texts, tmp_path):
     parts = [part_of(tmp_path, f"part {place}", text) for place, text in enumerate(texts)]
     merge_entries(parts, tmp_path / "merged.json")
-    assert json.loads((tmp_path / "merged.json").read_text()) == json.loads(f"[{','.join(filter(None, texts))}]")
+    assert json.loads((tmp_path / "merged.json").read_text()) == json.loads(
+        f"[{','.join(filter(None, texts))}]"
+    )
 
 
 def test_a_task_that_one_process_did_not_meet_has_the_states_of_the_others(tmp_path):
-    parts = [part_of(tmp_path, "a", "", {"bbox": b"1"}), part_of(tmp_path, "b", "", {"bbox": b"2", "segm": b"3"})]
+    parts = [
+        part_of(tmp_path, "a", "", {"bbox": b"1"}),
+        part_of(tmp_path, "b", "", {"bbox": b"2", "segm": b"3"}),
+    ]
     assert list(read_states(parts, "bbox")) == [b"1", b"2"]
     assert list(read_states(parts, "segm")) == [b"3"]
 
@@ -61,7 +68,9 @@ def test_a_file_that_the_main_process_does_not_see_is_an_error(tmp_path):
 
 def test_a_merge_that_fails_leaves_the_last_results_file(tmp_path, monkeypatch):
     (tmp_path / "merged.json").write_text("[1]")
-    monkeypatch.setattr("shutil.copyfileobj", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(
+        "shutil.copyfileobj", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
     with pytest.raises(OSError, match="No space left"):
         merge_entries([part_of(tmp_path, "part", '{"a":1}')], tmp_path / "merged.json")
     assert (tmp_path / "merged.json").read_text() == "[1]"

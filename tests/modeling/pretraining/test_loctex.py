@@ -318,7 +318,9 @@ def test_a_backbone_without_its_last_feature_map_is_refused(build):
         "MODEL.LOCTEX.LOCALIZATION_FEATURES",
         ("res4",),
     )
-    with pytest.raises(UserError, match=r"not give res5(?s:.*)OUT_FEATURES to \['res4', 'res5'\]"):
+    with pytest.raises(
+        UserError, match=r"not return res5(?s:.*)OUT_FEATURES to \['res4', 'res5'\]"
+    ):
         build("LocTexModel", *SMALL, *only_res4)
 
 

@@ -83,7 +83,7 @@ def test_frozen_a_model_stops_beside_another_bert(folder, tmp_path):
         Model(BertTextEncoder(make_bert(tmp_path / "other", seed=1))),
     )
     other.load_state_dict(model.state_dict())
-    with pytest.raises(UserError, match=rf"another BERT than {tmp_path}/other holds"):
+    with pytest.raises(UserError, match=rf"another BERT than the one now in {tmp_path}/other"):
         other.encoder(TOKENS)
 
 
@@ -98,13 +98,13 @@ def test_thawed_it_is_a_part_of_the_model_like_any_other(folder):
 def test_weights_cut_short_are_an_error_that_names_the_folder(copy):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match=rf"BERT in {copy} cannot be read"):
+    with pytest.raises(UserError, match=rf"Cannot read the BERT in {copy}"):
         BertTextEncoder(copy)
 
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"num_hidden_layers": 3}, "16 tensors are missing"), ({"hidden_size": 32}, "cannot be read")],
+    [({"num_hidden_layers": 3}, "16 tensors are missing"), ({"hidden_size": 32}, "Cannot read")],
 )
 def test_weights_of_another_bert_than_its_config_are_an_error(copy, change, message):
     config = copy / "config.json"
@@ -120,7 +120,7 @@ def test_a_pickle_that_runs_code_is_refused(copy, tmp_path):
 
     (copy / "model.safetensors").unlink()
     torch.save({"weight": Harmful()}, copy / "pytorch_model.bin")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="Cannot read the BERT"):
         BertTextEncoder(copy)
     assert not (tmp_path / "harm").exists()
 

@@ -152,7 +152,7 @@ def test_heads_that_do_not_divide_the_width_of_the_text_are_refused_where_there_
         "feedforward_size": 8,
     }
     with pytest.raises(
-        UserError, match=r"MODEL.ICMLM.ATTENTION_HEADS is 4.* 10 numbers(?s:.*)such as 10\."
+        UserError, match=r"MODEL.ICMLM.ATTENTION_HEADS is 4.*vector, 10(?s:.*)such as 10\."
     ):
         build_fusion_head("tfm", **sizes, attention_heads=4, dropout=0.0)
     build_fusion_head("att_fc", **sizes, attention_heads=4, dropout=0.0)

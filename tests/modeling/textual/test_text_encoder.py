@@ -118,6 +118,6 @@ def test_captions_longer_than_bert_reads_are_refused(cfg, bert):
 def test_heads_that_do_not_divide_the_width_are_refused_with_ones_that_do(cfg):
     cfg.MODEL.TEXT_ENCODER.ATTENTION_HEADS = 3
     with pytest.raises(
-        UserError, match=r"MODEL.TEXT_ENCODER.ATTENTION_HEADS is 3.* 16 numbers(?s:.*)such as 16\."
+        UserError, match=r"MODEL.TEXT_ENCODER.ATTENTION_HEADS is 3.*vector, 16(?s:.*)such as 16\."
     ):
         build_text_encoder(cfg)

@@ -127,5 +127,5 @@ def test_the_head_that_a_config_describes() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
     cfg = get_cfg()
     cfg.MODEL.TEXTUAL.update({"HIDDEN_SIZE": 64, "ATTENTION_HEADS": 3})
-    with pytest.raises(UserError, match="MODEL.TEXTUAL.ATTENTION_HEADS is 3.*64 numbers"):
+    with pytest.raises(UserError, match="MODEL.TEXTUAL.ATTENTION_HEADS is 3.*vector, 64"):
         build_textual_head(cfg, visual_feature_size=12)

@@ -1,4 +1,4 @@
-"""Box and mask AP on COCO, LVIS and VOC: validated, matched as images come, merged through the disk."""
+"""Box and mask AP on COCO, LVIS and VOC: validated, matched image by image, merged on disk."""
 
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.detections import Detections

@@ -1,8 +1,9 @@
-"""AP and AR of COCO and LVIS, image by image as detections come, on ``hotcoco``.
+"""AP and AR of COCO and LVIS by ``hotcoco``, matched image by image.
 
-The numbers are those of ``pycocotools`` and ``lvis-api``. The library is used here, in ``coco_format`` and for the
-boxes of masks, and nowhere else; its version is pinned. It lacks boundary AP (Cheng et al. 2021, sec. 5: AP by the
-smaller of mask IoU and the IoU of the boundaries), which comes from ``faster-coco-eval``.
+The numbers are those of ``pycocotools`` and ``lvis-api``. The library, whose version is pinned, is
+used only here, in ``coco_format`` and for the boxes of masks. It lacks boundary AP (Cheng et al.
+2021, sec. 5: AP by the smaller of mask IoU and boundary IoU), which comes from
+``faster-coco-eval``.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.validation import Findings, check_detections
 
 TASKS = ("bbox", "segm")
-# Detections of an image that count: in COCO of each category, in LVIS of all together.
+# The number of best detections of an image that count: per category in COCO, in total in LVIS.
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
-# Images that are matched at once: few enough for memory, enough to make calls cheap.
+# Images matched per call: few enough for memory, enough to make calls cheap.
 _BATCH = 64
-_MOST_DETECTIONS = 2**31 - 1  # of an image; more have no room in an array's index
+_MOST_DETECTIONS = 2**31 - 1  # per image; an array's index holds no more
 
 
 class AveragePrecision:
-    """Box or mask AP, matched as images come: memory holds scores and matches, no boxes and no masks.
+    """Box or mask AP, matched image by image: memory holds scores and matches, but no masks.
 
-    These are some 50 bytes a detection of COCO and 10 of LVIS.
+    They take about 50 bytes per detection for COCO and 10 for LVIS.
     """
 
     def __init__(
@@ -61,21 +62,23 @@ class AveragePrecision:
     ) -> None:
         """
         Args:
-            truth: of COCO's or LVIS's style, which decides the metric.
+            truth: its style, COCO's or LVIS's, decides the metric.
             task: "bbox" or "segm".
-            max_detections: of an image that count; None for the benchmark's own, 100 or 300.
-            extra_max_detections: report ``AP@N`` and ``AR@N`` for these too.
-            boundary: report boundary AP of masks too; keeps all of them in memory.
-            own_masks: all masks come from ``box_masks``, so that their run lengths need no second look.
+            max_detections: detections of an image that count; None for the benchmark's 100 or 300.
+            extra_max_detections: report ``AP@N`` and ``AR@N`` for these numbers, too.
+            boundary: report boundary AP of masks, too; keeps all masks in memory.
+            own_masks: all masks come from ``box_masks``, so that their run lengths are known valid.
 
         Raises:
-            UserError: an unknown task, a number below 1, no annotations, masks wanted of annotations that lack or break
-                them, or boundary AP without its library.
+            UserError: an unknown task, a number below 1, no annotations, missing or invalid masks
+                for the task "segm", or boundary AP without its library.
         """
         if task not in TASKS:
-            raise UserError(f"there is no task {task!r}; there are: {', '.join(TASKS)}.")
+            raise UserError(f"there is no task {task!r}; expected one of: {', '.join(TASKS)}.")
         if not truth.has_annotations:
-            raise UserError(f"{truth.source} has images and no annotations, so there is nothing to measure.")
+            raise UserError(
+                f"{truth.source} has images but no annotations, so there is nothing to measure."
+            )
         if task == "segm":
             truth.check_masks()
         self.truth = truth
@@ -84,7 +87,8 @@ class AveragePrecision:
         self.extra = tuple(sorted(set(extra_max_detections)))
         if not all(1 <= limit <= _MOST_DETECTIONS for limit in (self.limit, *self.extra)):
             raise UserError(
-                f"max_detections {self.limit} and {list(self.extra)}: each must be from 1 to {_MOST_DETECTIONS}."
+                f"max_detections {self.limit} and {list(self.extra)}: each must be from 1 to "
+                f"{_MOST_DETECTIONS}."
             )
         self._own_masks = own_masks
         self._wants_boundary = boundary and task == "segm"
@@ -95,25 +99,27 @@ class AveragePrecision:
         self._findings = Findings()
 
     def update(self, image_ids: Sequence[int], detections: Detections) -> None:
-        """Take in images with what was found in them.
+        """Add images and their detections.
 
         Args:
-            image_ids: images that were looked at, those without detections too; each once in an evaluation.
-            detections: of these images alone.
+            image_ids: evaluated images, including those without detections; each once per
+                evaluation.
+            detections: the detections of these images.
 
         Raises:
-            UserError: bad data, in the words of ``validation``; soon after the call that brought them, or in the next
-                one that needs numbers.
+            UserError: invalid data, as ``validation`` says; raised by this call or a later one,
+                since images are matched in batches.
         """
         self._waiting.append((list(image_ids), detections))
         if sum(len(ids) for ids, _ in self._waiting) >= _BATCH:
             self._flush()
 
     def state(self) -> bytes:
-        """Return what another process needs to go on with ``merge_states``."""
+        """Return this process's part of the evaluation, for ``merge_states``."""
         self._flush()
         columns: dict[str, Any] = {
-            str(cut): np.frombuffer(matcher.to_bytes(), np.uint8) for cut, matcher in self._matchers.items()
+            str(cut): np.frombuffer(matcher.to_bytes(), np.uint8)
+            for cut, matcher in self._matchers.items()
         }
         columns["seen"] = np.array(sorted(self._seen), np.int64)
         if self._boundary:
@@ -124,10 +130,12 @@ class AveragePrecision:
         return file.getvalue()
 
     def merge_states(self, states: Iterable[bytes]) -> None:
-        """Replace what this process saw by what all processes saw, itself included if its state is given.
+        """Replace this process's state by the union of the given states.
+
+        The union includes this process only if its own state is given.
 
         Raises:
-            UserError: an image that several saw.
+            UserError: several states contain the same image.
         """
         matchers: dict[int, list[Any]] = {cut: [] for cut in self._matchers}
         self._waiting, self._seen, self._findings = [], set(), Findings()
@@ -139,16 +147,21 @@ class AveragePrecision:
                 if self._boundary:
                     self._boundary.add_bytes(columns["boundary"].tobytes())
                 for cut in matchers:
-                    matchers[cut].append(hotcoco.StreamingEval.from_bytes(columns[str(cut)].tobytes()))
-        self._matchers = {cut: hotcoco.StreamingEval.merge([self._matcher(cut), *matchers[cut]]) for cut in matchers}
+                    matchers[cut].append(
+                        hotcoco.StreamingEval.from_bytes(columns[str(cut)].tobytes())
+                    )
+        self._matchers = {
+            cut: hotcoco.StreamingEval.merge([self._matcher(cut), *matchers[cut]])
+            for cut in matchers
+        }
 
     def result(self) -> dict[str, float]:
-        """Return all numbers in percent; images that were never seen count as seen without detections.
+        """Return all numbers in percent; images that were not added count as without detections.
 
         Returns:
-            AP AP50 AP75 APs APm APl (LVIS: APr APc APf), AR1 AR10 AR100 ARs ARm ARl (LVIS: AR@300 ARs@300 ...),
-            ``AP@N`` ``AR@N`` and ``boundary-AP`` ... where asked for, and ``AP-NAME`` of each category. NaN where
-            nothing is to be found.
+            AP AP50 AP75 APs APm APl (LVIS: APr APc APf), AR1 AR10 AR100 ARs ARm ARl (LVIS: AR@300
+            ARs@300 ...), ``AP@N`` ``AR@N`` and ``boundary-AP`` ... where requested, and ``AP-NAME``
+            of each category. NaN where there is no object.
         """
         self._flush()
         self._findings.tell(f"{self.task} detections for {self.truth.source}")
@@ -159,13 +172,17 @@ class AveragePrecision:
         """Return the names of the numbers of ``result``, without an evaluation."""
         categories, limits = len(self.truth.categories), sorted({1, 10, self.limit, *self.extra})
         nothing = Tables(
-            np.zeros((10, 0, categories, 4, len(limits))), np.full((10, categories, 4, len(limits)), -1.0), limits
+            np.zeros((10, 0, categories, 4, len(limits))),
+            np.full((10, categories, 4, len(limits)), -1.0),
+            limits,
         )
         boundary = precision_numbers(nothing, self.limit) if self._boundary else {}
         of_boundary = {f"boundary-{name}": value for name, value in boundary.items()}
         return list(self._numbers(dict.fromkeys(self._matchers, nothing), of_boundary))
 
-    def _numbers(self, tables: Mapping[int, Tables], boundary: dict[str, float]) -> dict[str, float]:
+    def _numbers(
+        self, tables: Mapping[int, Tables], boundary: dict[str, float]
+    ) -> dict[str, float]:
         names = list(self.truth.category_names.values())
         if self.truth.style == "coco":
             tables = dict.fromkeys((self.limit, *self.extra), tables[max(tables)])
@@ -178,7 +195,7 @@ class AveragePrecision:
         return numbers | boundary | category_numbers(tables[self.limit], self.limit, names)
 
     def _flush(self) -> None:
-        """Look at all that waits and match it."""
+        """Check and match the waiting images."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -187,13 +204,17 @@ class AveragePrecision:
         self._see(image_ids)
         if self.task == "segm" and detections.rles is None:
             if len(detections.scores):
-                raise UserError("The detections have no masks, so that there is no mask AP; measure boxes alone.")
+                raise UserError(
+                    "The detections have no masks, so there is no mask AP; measure boxes only."
+                )
             detections = Detections.empty(masks=True)
         if self.task == "bbox":
             detections = detections._replace(rles=None)
         known = np.array(sorted(image_ids), np.int64)
         sizes, categories = self.truth.sizes_of(known), self.truth.category_ids
-        check_detections(detections, known, sizes, categories, self._findings, own_masks=self._own_masks)
+        check_detections(
+            detections, known, sizes, categories, self._findings, own_masks=self._own_masks
+        )
         if self._boundary:
             self._boundary.add(detections)
         for cut, matcher in self._matchers.items():
@@ -203,23 +224,34 @@ class AveragePrecision:
         again = self._seen.intersection(image_ids)
         unknown = [image_id for image_id in image_ids if image_id not in self.truth.images]
         if unknown:
-            raise UserError(f"image {unknown[0]} is not in {self.truth.source} ({len(unknown)} that are not).")
+            raise UserError(
+                f"image {unknown[0]} is not in {self.truth.source} ({len(unknown)} such images)."
+            )
         if again or len(set(image_ids)) < len(image_ids):
             image_id = min(again, default=next((i for i in image_ids if image_ids.count(i) > 1), 0))
-            raise UserError(f"image {image_id} was evaluated twice; its detections would count double.")
+            raise UserError(
+                f"image {image_id} was evaluated twice; its detections would count double."
+            )
         self._seen.update(image_ids)
 
-    def _match(self, matcher: Any, cut: int, image_ids: Sequence[int], detections: Detections) -> None:
-        counted = counted_detections(detections, self.truth, self.task, cut, own_masks=self._own_masks)
+    def _match(
+        self, matcher: Any, cut: int, image_ids: Sequence[int], detections: Detections
+    ) -> None:
+        counted = counted_detections(
+            detections, self.truth, self.task, cut, own_masks=self._own_masks
+        )
         candidates = box_rows(counted) if self.task == "bbox" else mask_entries(counted)
-        images, objects = images_of(self.truth, image_ids), objects_of(self.truth, image_ids, self.task)
+        images, objects = (
+            images_of(self.truth, image_ids),
+            objects_of(self.truth, image_ids, self.task),
+        )
         matcher.update(images, objects, candidates)
 
     def _new_boundary(self) -> BoundaryPrecision | None:
         return BoundaryPrecision(self.truth, self.limit) if self._wants_boundary else None
 
     def _cuts(self) -> tuple[int, ...]:
-        """Return the limits that need a matching of their own: in COCO the largest serves all."""
+        """Return the limits that need their own matching; in COCO the largest serves all."""
         limits = (self.limit, *self.extra)
         return (max(limits),) if self.truth.style == "coco" else tuple(sorted(set(limits)))
 
@@ -241,12 +273,12 @@ class AveragePrecision:
 
 
 class BoundaryPrecision:
-    """Boundary AP on ``faster-coco-eval``, which wants all masks at once: they are kept until then."""
+    """Boundary AP by ``faster-coco-eval``, which takes all masks at once at the end."""
 
     def __init__(self, truth: GroundTruth, limit: int) -> None:
         """
         Args:
-            truth: with masks.
+            truth: annotations with masks.
             limit: detections of an image that count.
 
         Raises:
@@ -258,15 +290,15 @@ class BoundaryPrecision:
         self._parts: list[Detections] = []
 
     def add(self, detections: Detections) -> None:
-        """Take in detections that were looked at."""
+        """Add checked detections."""
         self._parts.append(counted_detections(detections, self.truth, "segm", self.limit))
 
     def to_bytes(self) -> bytes:
-        """Return what another process can ``add_bytes``."""
+        """Return this process's detections, for ``add_bytes``."""
         return orjson.dumps([entry for part in self._parts for entry in part.entries()])
 
     def add_bytes(self, state: bytes) -> None:
-        """Take in what another process saw."""
+        """Add the detections of another process."""
         entries = orjson.loads(state)
         if entries:
             self._parts.append(from_entries(entries))
@@ -287,7 +319,10 @@ class BoundaryPrecision:
         evaluation.evaluate()
         evaluation.accumulate()
         tables = Tables(evaluation.eval["precision"], evaluation.eval["recall"], [self.limit])
-        return {f"boundary-{name}": value for name, value in precision_numbers(tables, self.limit).items()}
+        return {
+            f"boundary-{name}": value
+            for name, value in precision_numbers(tables, self.limit).items()
+        }
 
 
 def _library() -> ModuleType:
@@ -295,8 +330,8 @@ def _library() -> ModuleType:
         library = importlib.import_module("faster_coco_eval")
     except ModuleNotFoundError as error:
         raise UserError(
-            "Boundary AP needs the package faster-coco-eval, which is not here: pip install 'virtex_det[boundary]', or "
-            "leave TEST.BOUNDARY_AP False."
+            "Boundary AP needs the package faster-coco-eval, which is not installed: pip install "
+            "'virtex_det[boundary]', or leave TEST.BOUNDARY_AP False."
         ) from error
     logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
     return library

@@ -1,4 +1,4 @@
-"""Masks within their boxes: taken from a detector before it pastes them into the image, and encoded without pasting."""
+"""Box masks: a detector's masks before pasting, encoded as run lengths without pasting them."""
 
 import contextlib
 from typing import Any
@@ -13,27 +13,32 @@ from torch.nn.parallel import DistributedDataParallel
 
 from virtex_det.errors import UserError
 
-# A pixel belongs to a mask from this probability on, as in Detectron2.
+# A pixel belongs to a mask at this probability or above, as in Detectron2.
 THRESHOLD = 0.5
-# So many masks are worked on at once: enough to keep NumPy busy, few enough to stay in the processor's cache.
+# Masks encoded at once: enough to keep NumPy busy, few enough for the processor's cache.
 _MASKS_AT_ONCE = 64
 
 
-def encode_box_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> list[dict[str, Any]]:
-    """Encode masks that a mask head predicts inside boxes.
+def encode_box_masks(
+    probabilities: torch.Tensor, boxes: torch.Tensor, height: int, width: int
+) -> list[dict[str, Any]]:
+    """Encode the masks that a mask head predicts inside boxes.
 
-    The result is that of Detectron2's ``paste_masks_in_image`` and pycocotools' ``encode``, at a small part of their
-    cost, because no mask is drawn: down a column of pixels, bilinear interpolation is linear between two rows of the
-    map, so one division finds where it crosses the threshold, however large the object is in the image.
+    The result equals that of Detectron2's ``paste_masks_in_image`` and pycocotools' ``encode``, at
+    a fraction of the cost, because no mask is drawn. Down a column of pixels, bilinear
+    interpolation is linear between two rows of the map, so one division finds where it crosses the
+    threshold, however large the object is in the image.
 
     Args:
-        probabilities: (N, M, M) float, in 0..1; what is not finite counts as 0.
-        boxes: (N, 4) float: x0, y0, x1, y1 in pixels of the image; the mask of a box without area is empty.
-        height: of the image.
-        width: of the image.
+        probabilities: (N, M, M) float, in 0..1; NaN and infinity count as 0.
+        boxes: (N, 4) float: x0, y0, x1, y1 in image pixels; the mask of a box without area is
+            empty.
+        height: image height.
+        width: image width.
 
     Returns:
-        N compressed run-length encodings as COCO's result files hold them: {"size": [height, width], "counts": str}.
+        N compressed run-length encodings in COCO's results format: {"size": [height, width],
+        "counts": str}.
     """
     maps = np.nan_to_num(probabilities.float().cpu().numpy(), posinf=0, neginf=0)
     corners = boxes.float().cpu().numpy()
@@ -46,13 +51,15 @@ def encode_box_masks(probabilities: torch.Tensor, boxes: torch.Tensor, height: i
 
 
 def encode_instances(instances: Instances) -> list[dict[str, Any]] | None:
-    """Encode the masks of instances on the CPU: those within their boxes ("box_masks"), or those of the image's size.
+    """Encode the masks of instances on the CPU: "box_masks", or masks of the image's size.
 
     Returns:
-        A compressed run-length encoding for each instance; None where they have no masks.
+        A compressed run-length encoding for each instance; None if they have no masks.
     """
     if instances.has("box_masks"):
-        return encode_box_masks(instances.box_masks, instances.pred_boxes.tensor, *instances.image_size)
+        return encode_box_masks(
+            instances.box_masks, instances.pred_boxes.tensor, *instances.image_size
+        )
     if instances.has("pred_masks"):
         masks = instances.pred_masks
         return encode_masks(masks.tensor if isinstance(masks, BitMasks) else masks)
@@ -68,32 +75,42 @@ def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
     Returns:
         N compressed run-length encodings.
     """
-    # pycocotools wants Fortran's order: transposing where the pixels are copied anyway saves it a copy of its own.
+    # pycocotools takes Fortran order; transposing before the copy to NumPy saves it a second copy.
     columns = masks.transpose(1, 2).to(torch.uint8).contiguous().cpu().numpy()
     rles = mask_tools.encode(columns.transpose(2, 1, 0))
     return [rle | {"counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
-def _find_changes(maps: np.ndarray, boxes: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find where masks begin and end, going down one column of pixels after the other.
+def _find_changes(
+    maps: np.ndarray, boxes: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find where masks begin and end in column-major order.
 
     Returns:
-        The index of the mask and the pixel's number (x * height + y) of each change, ascending; two changes of one
-        mask at the same pixel are none.
+        For each change the index of the mask and the pixel's number (x * height + y), ascending;
+        two changes of one mask at the same pixel cancel.
     """
     owner, x = _columns(boxes, width)
-    values = _interpolate_columns(maps, _to_map(x, boxes[owner, 0], boxes[owner, 2], maps.shape[2]), owner)
+    values = _interpolate_columns(
+        maps, _to_map(x, boxes[owner, 0], boxes[owner, 2], maps.shape[2]), owner
+    )
     inside = values >= THRESHOLD
     column, row = np.nonzero(inside[:, 1:] != inside[:, :-1])
-    before, after = values[column, row].astype(np.float64), values[column, row + 1].astype(np.float64)
-    crossing = row - 1 + (THRESHOLD - before) / (after - before)  # the values begin at row -1 of the map
+    before, after = (
+        values[column, row].astype(np.float64),
+        values[column, row + 1].astype(np.float64),
+    )
+    # the values begin at row -1 of the map
+    crossing = row - 1 + (THRESHOLD - before) / (after - before)
     owner, leaving = owner[column], before >= THRESHOLD
-    y = _first_pixel(crossing, leaving, boxes[owner, 1], boxes[owner, 3], maps.shape[1]).clip(0, height)
+    y = _first_pixel(crossing, leaving, boxes[owner, 1], boxes[owner, 3], maps.shape[1]).clip(
+        0, height
+    )
     return owner, x[column] * height + y
 
 
 def _columns(boxes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mask index and x of every column of pixels whose centres may lie in a box."""
+    """Return mask index and x of every pixel column whose centres may lie in a box."""
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
     boxes = np.where(has_area[:, None], boxes, 0)
     first = np.floor(boxes[:, 0] - 0.5).clip(0, width).astype(np.int64)
@@ -104,10 +121,10 @@ def _columns(boxes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _to_map(pixels: np.ndarray, start: np.ndarray, end: np.ndarray, size: int) -> np.ndarray:
-    """Return where the centres of pixels lie among the ``size`` cells of a map from ``start`` to ``end``.
+    """Map pixel centres to positions in a map of ``size`` cells from ``start`` to ``end``.
 
-    In float32 and in the order in which Detectron2 and ``grid_sample`` compute it, so that the same pixels round the
-    same way.
+    The float32 operations are in the order of Detectron2 and ``grid_sample``, so that pixels round
+    the same way.
     """
     half = np.float32(0.5)
     scaled = (pixels.astype(np.float32) + half - start) / (end - start) * 2 - 1
@@ -115,7 +132,7 @@ def _to_map(pixels: np.ndarray, start: np.ndarray, end: np.ndarray, size: int) -
 
 
 def _interpolate_columns(maps: np.ndarray, x: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Return (columns, M + 2) values of the maps at ``x``: a row of zeros, the M rows, a row of zeros."""
+    """Return (columns, M + 2) values of the maps at ``x``, with a row of zeros at each end."""
     size = maps.shape[2]
     padded = np.zeros((len(maps), size + 2, size + 2), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = maps.transpose(0, 2, 1)
@@ -129,19 +146,24 @@ def _interpolate_columns(maps: np.ndarray, x: np.ndarray, owner: np.ndarray) -> 
 def _first_pixel(
     crossing: np.ndarray, leaving: np.ndarray, start: np.ndarray, end: np.ndarray, size: int
 ) -> np.ndarray:
-    """Return the first pixel at or behind a crossing; behind it where a mask ends, as the threshold belongs to it."""
+    """Return the first pixel at a crossing or behind it.
+
+    Where a mask ends, it is the first pixel behind: the threshold itself is part of the mask.
+    """
 
     def is_behind(pixels: np.ndarray) -> np.ndarray:
         position = _to_map(pixels, start, end, size)
         return np.where(leaving, position > crossing, position >= crossing)
 
     pixels = np.ceil((crossing + 0.5) / size * (end - start) + start - 0.5).astype(np.int64)
-    pixels -= is_behind(pixels - 1)  # what float32 rounds otherwise
+    pixels -= is_behind(pixels - 1)  # corrects float32 rounding
     return pixels + ~is_behind(pixels)
 
 
-def _count_runs(owner: np.ndarray, pixel: np.ndarray, masks: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the run lengths of all masks in one row, and how many belong to each mask."""
+def _count_runs(
+    owner: np.ndarray, pixel: np.ndarray, masks: int, pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the run lengths of all masks, concatenated, and the number of runs of each mask."""
     key = owner * (pixels + 1) + pixel
     is_first = np.diff(key, prepend=-1) != 0
     times = np.diff(np.flatnonzero(is_first), append=len(key))
@@ -158,7 +180,10 @@ def _count_runs(owner: np.ndarray, pixel: np.ndarray, masks: int, pixels: int) -
 
 
 def _compress(lengths: np.ndarray, runs: np.ndarray) -> list[str]:
-    """Write run lengths as COCO does: from the third on as differences to the last but one, in digits of 5 bits."""
+    """Encode run lengths in COCO's format, as text.
+
+    From the fourth run on, it stores the difference to the last run but one, in 5-bit digits.
+    """
     ends = np.cumsum(runs)
     place = np.arange(len(lengths)) - np.repeat(ends - runs, runs)
     rest = lengths.copy()
@@ -178,21 +203,21 @@ def _compress(lengths: np.ndarray, runs: np.ndarray) -> list[str]:
     return [text[start:end] for start, end in zip(breaks[:-1], breaks[1:], strict=True)]
 
 
-# What UnpastedMasks calls its output, so that it is not taken for what a detector returns otherwise.
+# The key of UnpastedMasks' output, which differs from a detector's usual output.
 UNPASTED = "unpasted_instances"
 
 
 class UnpastedMasks(nn.Module):
-    """A Detectron2 R-CNN without its last step: boxes stay in the pixels of its input, masks within their boxes.
+    """A Detectron2 R-CNN without its last step: boxes in pixels of its input, masks not pasted.
 
-    Pasting masks into the image and encoding them is three quarters of what Detectron2's evaluation of masks costs.
+    Pasting and encoding masks is three quarters of the cost of Detectron2's mask evaluation.
     """
 
     def __init__(self, model: GeneralizedRCNN, bf16: bool = False) -> None:
         """
         Args:
-            model: whose ``inference`` is called in place of its ``forward``.
-            bf16: under autocast, as ``MODEL.BF16`` has it in ``forward``.
+            model: its ``inference`` is called instead of ``forward``.
+            bf16: run under autocast, as ``forward`` does with ``MODEL.BF16``.
         """
         super().__init__()
         self.model = model
@@ -201,24 +226,29 @@ class UnpastedMasks(nn.Module):
 
     @staticmethod
     def of(model: nn.Module, bf16: bool = False) -> nn.Module:
-        """Wrap a Detectron2 R-CNN, without its DDP; return any other model unchanged."""
+        """Wrap a Detectron2 R-CNN, without its DDP wrapper; return any other model unchanged."""
         inner = model.module if isinstance(model, DistributedDataParallel) else model
-        if isinstance(inner, GeneralizedRCNN) and type(inner).inference is GeneralizedRCNN.inference:
+        if (
+            isinstance(inner, GeneralizedRCNN)
+            and type(inner).inference is GeneralizedRCNN.inference
+        ):
             return UnpastedMasks(inner, bf16)
         return model
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         device = self.model.device.type
-        with torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+        with (
+            torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        ):
             found = self.model.inference(batched_inputs, do_postprocess=False)
         return [{UNPASTED: instances} for instances in found]
 
 
 def instances_of(output: dict[str, Any], example: dict[str, Any]) -> Instances:
-    """Return what a detector found in one image, on the CPU, with boxes in the pixels of the image.
+    """Return a detector's instances in one image, on the CPU, with boxes in image pixels.
 
     Args:
-        output: what a model, or :class:`UnpastedMasks`, returned for the image.
+        output: the output of a model, or of :class:`UnpastedMasks`, for the image.
         example: the image's dataset dict, as for :func:`scale`.
 
     Raises:
@@ -227,16 +257,16 @@ def instances_of(output: dict[str, Any], example: dict[str, Any]) -> Instances:
     if UNPASTED in output:
         return scale(output[UNPASTED].to("cpu"), example)
     if "instances" not in output:
-        raise UserError(f"The model returned {', '.join(output) or 'nothing'}, and no instances.")
+        raise UserError(f"The model returned {', '.join(output) or 'nothing'}, but no instances.")
     return output["instances"].to("cpu")
 
 
 def scale(instances: Instances, example: dict[str, Any]) -> Instances:
-    """Bring boxes into the pixels of the image, as Detectron2's last step does, and leave masks in their boxes.
+    """Scale boxes to image pixels, as Detectron2's last step does, without pasting masks.
 
     Args:
-        instances: of one image, as :class:`UnpastedMasks` returned them.
-        example: the image's dataset dict; "height" and "width" say its size.
+        instances: the output of :class:`UnpastedMasks` for one image.
+        example: the image's dataset dict; "height" and "width" are its size.
 
     Returns:
         New instances; masks are the field "box_masks". # shape: (N, M, M)

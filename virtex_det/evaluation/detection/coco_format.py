@@ -1,5 +1,6 @@
-"""What COCO's and LVIS's libraries take, objects and detections, and their numbers from the tables that they return."""
+"""The formats of COCO's and LVIS's libraries: images, objects, detections and AP tables."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -16,19 +17,20 @@ _IMAGE_FIELDS = ("id", "height", "width", "neg_category_ids", "not_exhaustive_ca
 
 
 def images_of(truth: GroundTruth, image_ids: Iterable[int]) -> list[dict[str, Any]]:
-    """Return some images with the fields that AP depends on; a library refuses odd values in others."""
+    """Return images with only the fields that AP needs; libraries check other fields, too."""
     images = (truth.images[image_id] for image_id in image_ids)
     return [{name: image[name] for name in _IMAGE_FIELDS if name in image} for image in images]
 
 
 def objects_of(truth: GroundTruth, image_ids: Iterable[int], task: str) -> list[dict[str, Any]]:
-    """Return the objects of some images.
+    """Return the objects of some images, for a library.
 
-    Without ``ignore``, which COCO's code overwrites with ``iscrowd`` and LVIS does not have; with ids from 1 on, as 0
-    would mean "not matched" in some libraries.
+    ``ignore`` is left out: COCO's code overwrites it with ``iscrowd``, and LVIS does not have it.
+    Ids start at 1, because 0 means "not matched" in some libraries.
     """
     objects = []
-    for entry in (entry for image_id in image_ids for entry in truth.annotations_of(image_id)):
+    entries = itertools.chain.from_iterable(map(truth.annotations_of, image_ids))
+    for entry in entries:
         needed = {name: entry[name] for name in ("image_id", "category_id", "bbox", "area")}
         needed["id"] = entry["id"] + 1
         needed["iscrowd"] = int(bool(entry["iscrowd"])) if truth.style == "coco" else 0
@@ -44,8 +46,8 @@ def counted_detections(
 ) -> Detections:
     """Return the detections that count.
 
-    COCO's limit is one of each category, and is kept by the libraries. LVIS's is one of the image; after it lvis-api
-    leaves out what has no area.
+    COCO's limit is per category, and the libraries apply it. LVIS's limit is per image; after it,
+    lvis-api leaves out detections without area.
     """
     if truth.style == "coco":
         return detections
@@ -56,8 +58,15 @@ def counted_detections(
 
 
 def _have_pixels(rles: Sequence[dict[str, Any]], own_masks: bool) -> np.ndarray:
-    """Return which masks have a pixel; of our own, which have no runs of length 0, an empty one is a single run."""
-    unsure = [place for place, rle in enumerate(rles) if not own_masks or len(rle["counts"]) <= LONGEST_RUN]
+    """Return which masks have a pixel.
+
+    Our own masks have no runs of length 0, so only a mask with a single run can be empty.
+    """
+    unsure = [
+        place
+        for place, rle in enumerate(rles)
+        if not own_masks or len(rle["counts"]) <= LONGEST_RUN
+    ]
     have = np.ones(len(rles), bool)
     have[unsure] = np.array(hotcoco.mask.area([rles[place] for place in unsure]), np.int64) > 0
     return have
@@ -70,7 +79,7 @@ def box_rows(detections: Detections) -> np.ndarray:
 
 
 def mask_entries(detections: Detections) -> list[dict[str, Any]]:
-    """Return entries without boxes: small, medium and large go by the mask, as Detectron2 has it."""
+    """Return entries without boxes, so that the mask's area decides small, medium and large."""
     image_ids, category_ids, scores = (column.tolist() for column in detections[:3])
     rows = zip(image_ids, category_ids, scores, detections.rles or [], strict=True)
     with without_garbage_collection():  # whose searches go through all of the ground truth
@@ -81,7 +90,7 @@ def mask_entries(detections: Detections) -> list[dict[str, Any]]:
 
 
 def _best_of_each_image(detections: Detections, limit: int) -> Detections:
-    """Return no more than ``limit`` detections of each image: the best, and of equals the first."""
+    """Return the best ``limit`` detections of each image, the first of equals."""
     _, counts = np.unique(detections.image_ids, return_counts=True)
     if counts.max(initial=0) <= limit:
         return detections
@@ -97,13 +106,15 @@ _FREQUENCIES = ("r", "c", "f")
 
 
 class Tables(NamedTuple):
-    """Precision and recall of one evaluation; -1 where there is nothing to be found."""
+    """Precision and recall of one evaluation; -1 where there is no object."""
 
     precision: np.ndarray  # shape: (IoU thresholds, recall levels, categories, areas, limits)
     recall: np.ndarray  # shape: (IoU thresholds, categories, areas, limits)
     limits: Sequence[int]  # detections of an image that count
 
-    def ap(self, limit: int, area: int = 0, categories: Sequence[int] | slice = slice(None)) -> float:
+    def ap(
+        self, limit: int, area: int = 0, categories: Sequence[int] | slice = slice(None)
+    ) -> float:
         """Return AP over all IoU thresholds."""
         return percent(self.precision[:, :, categories, area, self.limits.index(limit)])
 
@@ -117,14 +128,18 @@ class Tables(NamedTuple):
 
 
 def percent(values: np.ndarray) -> float:
-    """Return the mean of what is not -1, in percent; NaN of nothing."""
+    """Return the mean of all values except -1, in percent; NaN if there is none."""
     values = values[values > -1]
     return 100 * float(values.mean()) if values.size else math.nan
 
 
 def precision_numbers(tables: Tables, limit: int) -> dict[str, float]:
     """Return AP, AP50, AP75 and AP by area."""
-    numbers = {"AP": tables.ap(limit), "AP50": tables.ap_at(limit, 0.5), "AP75": tables.ap_at(limit, 0.75)}
+    numbers = {
+        "AP": tables.ap(limit),
+        "AP50": tables.ap_at(limit, 0.5),
+        "AP75": tables.ap_at(limit, 0.75),
+    }
     return numbers | {f"AP{name}": tables.ap(limit, area) for name, area in AREAS.items()}
 
 
@@ -139,14 +154,14 @@ def lvis_numbers(tables: Tables, limit: int, frequencies: Sequence[str]) -> dict
     """Return LVIS's thirteen numbers.
 
     Args:
-        tables: of an evaluation with that limit.
+        tables: tables of an evaluation with that limit.
         limit: detections of an image that count.
         frequencies: "r", "c" or "f" for each category.
     """
-    members = {
-        letter: [place for place, frequency in enumerate(frequencies) if frequency == letter] for letter in _FREQUENCIES
-    }
-    rarity = {f"AP{letter}": tables.ap(limit, categories=places) for letter, places in members.items()}
+    rarity = {}
+    for letter in _FREQUENCIES:
+        places = [place for place, frequency in enumerate(frequencies) if frequency == letter]
+        rarity[f"AP{letter}"] = tables.ap(limit, categories=places)
     recalls = {f"AR@{limit}": tables.ar(limit)}
     recalls |= {f"AR{name}@{limit}": tables.ar(limit, area) for name, area in AREAS.items()}
     return precision_numbers(tables, limit) | rarity | recalls

@@ -1,5 +1,6 @@
-"""Detections as columns, and the COCO results files that they are read from and written to."""
+"""Detections as columns, and COCO results files."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,15 @@ from virtex_det.text_files import read_json
 
 
 class Detections(NamedTuple):
-    """What a detector found: arrays of one length, for a fraction of the memory of a dict per object."""
+    """Detections as arrays of one length, which take a fraction of the memory of one dict each."""
 
     image_ids: np.ndarray  # shape: (N,), int64
     category_ids: np.ndarray  # shape: (N,), int64, as in the annotation file
     scores: np.ndarray  # shape: (N,), float64
     boxes: np.ndarray  # shape: (N, 4), float64: x, y, width, height in pixels
-    rles: list[dict[str, Any]] | None = None  # masks as COCO's compressed run lengths {"size": [h, w], "counts": ...}
+    rles: list[dict[str, Any]] | None = (
+        None  # masks as COCO's compressed run lengths {"size": [h, w], "counts": ...}
+    )
 
     @classmethod
     def empty(cls, masks: bool = False) -> "Detections":
@@ -30,15 +33,19 @@ class Detections(NamedTuple):
 
     @classmethod
     def of_instances(
-        cls, instances: Instances, image_key: int, category_ids: np.ndarray, rles: list[dict[str, Any]] | None
+        cls,
+        instances: Instances,
+        image_key: int,
+        category_ids: np.ndarray,
+        rles: list[dict[str, Any]] | None,
     ) -> "Detections":
-        """Return what Detectron2 found in an image.
+        """Convert Detectron2's instances of one image.
 
         Args:
             instances: on the CPU, with pred_boxes and scores.
-            image_key: of the image.
-            category_ids: of each instance. # shape: (N,)
-            rles: their masks, None for boxes alone.
+            image_key: the image's id, as in `image_ids`.
+            category_ids: the category of each instance. # shape: (N,)
+            rles: the mask of each instance; None for boxes only.
         """
         boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
         return cls(
@@ -50,10 +57,10 @@ class Detections(NamedTuple):
         )
 
     def take(self, index: np.ndarray) -> "Detections":
-        """Return the detections at an index, in its order.
+        """Return the detections that an index selects, in its order.
 
         Args:
-            index: places or a mask of booleans. # shape: (M,) or (N,)
+            index: integer indices (M,) or a boolean mask (N,).
         """
         places = np.flatnonzero(index) if index.dtype == bool else index
         rles = None if self.rles is None else [self.rles[place] for place in places]
@@ -75,29 +82,39 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     """Return the detections of all parts.
 
     Raises:
-        UserError: some have masks and others have none.
+        UserError: only some have masks.
     """
     filled = [part for part in parts if len(part.scores)]
     if not filled:
         return Detections.empty(masks=any(part.rles is not None for part in parts))
-    image_ids, category_ids, scores, boxes = (np.concatenate(column) for column in list(zip(*filled, strict=True))[:4])
-    rles = [part.rles for part in filled if part.rles is not None]
-    if rles and len(rles) < len(filled):
-        raise UserError("Some detections have masks and others have none; expected all of them, or none.")
-    return Detections(image_ids, category_ids, scores, boxes, [rle for part in rles for rle in part] if rles else None)
+    parts_with_masks = [part.rles for part in filled if part.rles is not None]
+    if parts_with_masks and len(parts_with_masks) < len(filled):
+        raise UserError(
+            "Some detections have masks and others have none; expected masks for all, or none."
+        )
+    return Detections(
+        np.concatenate([part.image_ids for part in filled]),
+        np.concatenate([part.category_ids for part in filled]),
+        np.concatenate([part.scores for part in filled]),
+        np.concatenate([part.boxes for part in filled]),
+        list(itertools.chain.from_iterable(parts_with_masks)) if parts_with_masks else None,
+    )
 
 
-def read_detections(path: str | Path, image_key: Callable[[int | str], int] | None = None) -> Detections:
+def read_detections(
+    path: str | Path, image_key: Callable[[int | str], int] | None = None
+) -> Detections:
     """Read a COCO results file: a JSON list of entries with a box, a mask, or both.
 
-    Entries without a box get that of their mask.
+    An entry without a box gets the box of its mask.
 
     Args:
         path: the file.
-        image_key: a ground truth's, where the file names images by something else than a number, as VOC's do.
+        image_key: a ground truth's ``image_key``, for files whose image ids are not numbers, as
+            VOC's.
 
     Raises:
-        UserError: no such file, no such list, or an entry that lacks something or has something else in its place.
+        UserError: the file is missing or has no list, or an entry has a missing or invalid field.
     """
     entries = _read_entries(Path(path))
     if not entries:
@@ -112,23 +129,30 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
     entries = read_json(path, "a COCO results file, such as coco_instances_results.json")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(
-            f"{path} holds no list of detections; expected COCO's results format:\n"
+            f"{path} is not a list of detections; expected COCO's results format:\n"
             '[{"image_id": 139, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]'
         )
     return entries
 
 
-def from_entries(entries: list[dict[str, Any]], image_key: Callable[[int | str], int] | None = None) -> Detections:
-    """Return entries of a results file as columns; there has to be one.
+def from_entries(
+    entries: list[dict[str, Any]], image_key: Callable[[int | str], int] | None = None
+) -> Detections:
+    """Return the entries of a results file, one or more, as columns.
 
     Raises:
-        UserError: names the entry that lacks something or has something else in its place.
+        UserError: an entry has a missing or invalid field.
     """
     if image_key is not None:
         entries = [_with_key(entry, image_key) for entry in entries]
-    image_ids, category_ids = _column(entries, "image_id", int), _column(entries, "category_id", int)
+    image_ids, category_ids = (
+        _column(entries, "image_id", int),
+        _column(entries, "category_id", int),
+    )
     rles = _rles(entries) if any("segmentation" in entry for entry in entries) else None
-    return Detections(image_ids, category_ids, _column(entries, "score", float), _boxes(entries, rles), rles)
+    return Detections(
+        image_ids, category_ids, _column(entries, "score", float), _boxes(entries, rles), rles
+    )
 
 
 def _with_key(entry: dict[str, Any], image_key: Callable[[int | str], int]) -> dict[str, Any]:
@@ -140,14 +164,17 @@ def _with_key(entry: dict[str, Any], image_key: Callable[[int | str], int]) -> d
 
 
 def _column(entries: list[dict[str, Any]], name: str, kind: type) -> np.ndarray:
-    """Return a number of each entry; slow only once it is known that something is wrong."""
+    """Return one numeric field of all entries as a column."""
     values: list[Any] = [entry.get(name) for entry in entries]
     kinds = (int,) if kind is int else (int, float)
     for place, value in enumerate(values):
         if type(value) not in kinds or (type(value) is int and abs(value) >= 2**63):
             found = f"{name} {value!r}" if name in entries[place] else f"no {name}"
             expected = "a whole number of at most 64 bits" if kind is int else "a number"
-            raise UserError(f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected {expected}.")
+            raise UserError(
+                f"entry {place} (image {entries[place].get('image_id')}) has {found}; expected "
+                f"{expected}."
+            )
     return np.array(values, np.int64 if kind is int else np.float64)
 
 
@@ -158,11 +185,17 @@ def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> 
         if box is not None and not (
             isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
         ):
-            raise UserError(f"entry {place} has bbox {box!r:.80}; expected [x, y, width, height] in pixels.")
+            raise UserError(
+                f"entry {place} has bbox {box!r:.80}; expected [x, y, width, height] in pixels."
+            )
     if without and rles is None:
-        raise UserError(f"entry {without[0]} has neither bbox nor segmentation ({len(without)} such entries).")
+        raise UserError(
+            f"entry {without[0]} has neither bbox nor segmentation ({len(without)} such entries)."
+        )
     if without and rles is not None:
-        check_run_lengths([rles[place] for place in without], lambda place: f"entry {without[place]}")
+        check_run_lengths(
+            [rles[place] for place in without], lambda place: f"entry {without[place]}"
+        )
         of_masks = mask_tools.to_bbox([rles[place] for place in without])
         for place, box in zip(without, of_masks.tolist(), strict=True):
             boxes[place] = box
@@ -170,7 +203,7 @@ def _boxes(entries: list[dict[str, Any]], rles: list[dict[str, Any]] | None) -> 
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a number that an array can hold; NaN and infinity have an error of their own."""
+    """Return whether an array can hold a value as a number; NaN and infinity can be."""
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
@@ -179,8 +212,10 @@ def _rles(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for place, rle in enumerate(rles):
         if not is_run_lengths(rle, str):
             raise UserError(
-                f"entry {place} (image {entries[place].get('image_id')}) has segmentation {rle!r:.80}; where some have "
-                'masks, all need COCO\'s compressed run lengths {"size": [height, width], "counts": "..."}.'
+                f"entry {place} (image {entries[place].get('image_id')}) has segmentation "
+                f"{rle!r:.80}; where some have "
+                "masks, all need COCO's compressed run lengths "
+                '{"size": [height, width], "counts": "..."}.'
             )
     return rles
 

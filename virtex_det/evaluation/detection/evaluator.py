@@ -1,7 +1,8 @@
 """Box and mask AP of a detector on COCO, LVIS and VOC in three steps.
 
-``process`` matches each image with its ground truth and writes its detections to disk, in every process; ``evaluate``
-merges what the processes found; ``derive`` makes the numbers of it. Neither boxes nor masks stay in memory.
+In every process, ``process`` matches each image with its ground truth and writes its detections to
+disk. ``evaluate`` merges the results of all processes, and ``derive`` computes the numbers. Neither
+boxes nor masks stay in memory.
 """
 
 import functools
@@ -35,10 +36,10 @@ RESULTS_FILE = "coco_instances_results.json"
 
 
 class DetectionEvaluator(DatasetEvaluator):
-    """COCO's, LVIS's or VOC's numbers of any detector, for boxes and, where it finds them, masks.
+    """COCO's, LVIS's or VOC's metrics of any detector, for its boxes and, if it has them, masks.
 
-    Each image is matched with the ground truth when it comes, and its detections go to disk; the main process merges
-    the processes' states and files, and the numbers are exactly those of one process.
+    The main process merges the states and files of all processes; the numbers are exactly those of
+    one process.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class DetectionEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: registered, with ``evaluator_type`` "coco", "lvis" or "pascal_voc".
-            output_folder: receives ``coco_instances_results.json``; all processes have to see it.
-            extra_max_detections: report AP with the best so many detections of an image, too.
+            output_folder: folder for ``coco_instances_results.json``, shared by all processes.
+            extra_max_detections: report AP with these numbers of detections per image, too.
             boundary_ap: report boundary AP of masks, too.
 
         Raises:
-            UserError: the annotations cannot be used; it says which entry.
+            UserError: an annotation is invalid.
         """
         self.dataset_name = dataset_name
         self.output_folder = Path(output_folder)
@@ -67,33 +68,35 @@ class DetectionEvaluator(DatasetEvaluator):
         self.boundary_ap = boundary_ap
 
     def reset(self) -> None:
-        """Begin a new evaluation; every process has to."""
+        """Start a new evaluation; call it in every process."""
         self.metrics = {"bbox": self._new_metric("bbox")} if self.truth.has_annotations else {}
         self.counts = {"images": 0, "detections": 0, "broken masks": 0}
         self.rank_files = RankFiles(self.output_folder)
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Match the "instances" that a model returned for a batch, or what :class:`UnpastedMasks` did."""
+        """Match the output of a model, or of :class:`UnpastedMasks`, for a batch."""
         for example, output in zip(inputs, outputs, strict=True):
             try:
                 found = instances_of(output, example)
             except UserError as error:
-                advice = "Proposals and keypoints are evaluated with TEST.METRICS_LIBRARY reference."
+                advice = (
+                    "Proposals and keypoints are evaluated with TEST.METRICS_LIBRARY reference."
+                )
                 raise UserError(f"{error}\n{advice}") from error
             self._add(example["image_id"], found)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Merge what all processes found.
+        """Merge the results of all processes.
 
         Returns:
-            On the main process Detectron2's names with numbers in percent, by task "bbox" and "segm"; NaN where there
-            is nothing to find. Nothing on other processes.
+            On the main process the numbers in percent under Detectron2's names, by task "bbox" and
+            "segm"; NaN where there is no object. An empty dict on other processes.
 
         Raises:
-            UserError: the output folder is not one that the processes share.
+            UserError: the processes do not share the output folder.
         """
         states = {task: metric.state() for task, metric in self.metrics.items()}
-        self.metrics = {}  # the merge reads the states of all processes, this one among them
+        self.metrics = {}  # the merge reads the states of all processes, including this one
         parts = self.rank_files.close(states, self.counts)
         if not comm.is_main_process():
             return {}
@@ -105,7 +108,7 @@ class DetectionEvaluator(DatasetEvaluator):
         return results
 
     def derive(self, task: str, states: Iterable[bytes]) -> dict[str, float]:
-        """Return a task's numbers, in percent by name, from the states of all processes, and log them."""
+        """Compute and log a task's numbers, by name and in percent, from all processes' states."""
         metric = self._new_metric(task)
         metric.merge_states(states)
         result = metric.result()
@@ -136,30 +139,38 @@ class DetectionEvaluator(DatasetEvaluator):
 
     def _masks_count(self) -> bool:
         if self.truth.has_annotations and not self.truth.has_masks and not self.counts["images"]:
-            logger.warning("The model finds masks and %s has none: only boxes are measured", self.dataset_name)
+            logger.warning(
+                "The model predicts masks but %s has none: only boxes are measured",
+                self.dataset_name,
+            )
         return self.truth.has_annotations and self.truth.has_masks
 
     def _detections(self, image_key: int, instances: Instances) -> Detections:
         if instances.has("box_masks"):
-            self.counts["broken masks"] += int((~instances.box_masks.isfinite()).flatten(1).any(dim=1).sum())
+            self.counts["broken masks"] += int(
+                (~instances.box_masks.isfinite()).flatten(1).any(dim=1).sum()
+            )
         category_ids = self._category_ids_of(instances.pred_classes.numpy())
-        return Detections.of_instances(instances, image_key, category_ids, encode_instances(instances))
+        return Detections.of_instances(
+            instances, image_key, category_ids, encode_instances(instances)
+        )
 
     def _category_ids_of(self, classes: np.ndarray) -> np.ndarray:
         if len(classes) and classes.max() >= len(self.category_ids):
             raise UserError(
-                f"The model found class {classes.max()}, and {self.dataset_name} has {len(self.category_ids)} classes, "
-                "counted from 0.\nSet MODEL.ROI_HEADS.NUM_CLASSES to that number, and train on the same classes."
+                f"The model found class {classes.max()}, but {self.dataset_name} has "
+                f"{len(self.category_ids)} classes, counted from 0.\n"
+                "Set MODEL.ROI_HEADS.NUM_CLASSES to that number, and train on the same classes."
             )
         return self.category_ids[classes]
 
     @functools.cached_property
     def category_ids(self) -> np.ndarray:
-        """The annotation file's id of each class; known once the dataset was loaded."""
+        """The annotation file's id of each class; known once the dataset is loaded."""
         return class_ids(self.metadata)
 
     def _log_counts(self, parts: Sequence[Part]) -> None:
-        """Log how many detections there are, and warn of what makes AP lower or missing."""
+        """Log the number of detections, and warn of what makes AP lower or missing."""
         total = {name: sum(part.counts[name] for part in parts) for name in self.counts}
         logger.info(
             "Measuring %d detections on %s; results go to %s",
@@ -168,16 +179,21 @@ class DetectionEvaluator(DatasetEvaluator):
             self.output_folder,
         )
         if not self.truth.has_annotations:
-            self._warn("no annotations: there is a results file and no AP")
+            self._warn("no annotations: there is a results file but no AP")
             return
         images = len(self.truth.images)
         if total["images"] < images:
             missing = images - total["images"]
-            self._warn(f"{missing} of {images} images were not shown to the model: they count as without detections")
+            self._warn(
+                f"{missing} of {images} images were not shown to the model: they count as images "
+                "without detections"
+            )
         if not total["detections"]:
             self._warn("the model found nothing at all: every AP is 0")
         if total["broken masks"]:
-            self._warn(f"{total['broken masks']} masks hold NaN or infinity, which count as outside")
+            self._warn(
+                f"{total['broken masks']} masks have NaN or infinity, which count as background"
+            )
 
     def _warn(self, text: str) -> None:
         logger.warning("%s: %s", self.dataset_name, text)
@@ -185,13 +201,20 @@ class DetectionEvaluator(DatasetEvaluator):
 
 def _log(task: str, dataset_name: str, result: dict[str, float]) -> None:
     overall = {name: value for name, value in result.items() if not name.startswith("AP-")}
-    logger.info("Evaluation results for %s on %s:\n%s", task, dataset_name, create_small_table(overall))
+    logger.info(
+        "Evaluation results for %s on %s:\n%s", task, dataset_name, create_small_table(overall)
+    )
     cells = [
-        cell for name, value in result.items() if name.startswith("AP-") for cell in (visible(name[3:], ""), value)
+        cell
+        for name, value in result.items()
+        if name.startswith("AP-")
+        for cell in (visible(name[3:], ""), value)
     ]
     columns = min(6, len(cells))
     rows = itertools.zip_longest(*[cells[start::columns] for start in range(columns)])
     headers = ["category", "AP"] * (columns // 2)
-    names = list(range(0, columns, 2))  # which may look like numbers
-    table = tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f", numalign="left", disable_numparse=names)
+    names = list(range(0, columns, 2))  # names may look like numbers
+    table = tabulate(
+        rows, headers, tablefmt="pipe", floatfmt=".3f", numalign="left", disable_numparse=names
+    )
     logger.info("Per-category %s AP:\n%s", task, table)

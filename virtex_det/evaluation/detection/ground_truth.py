@@ -1,5 +1,6 @@
-"""The annotations that detections are compared with: checked files of COCO's and LVIS's form, and registered data."""
+"""Ground truth: checked annotation files in COCO's and LVIS's format, and registered datasets."""
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,35 +36,42 @@ _IMAGE_FIELDS = {
 }
 _CATEGORY_FIELDS = {"coco": ("id", "name"), "lvis": ("id", "name", "frequency")}
 _ADVICE = {
-    "coco": "COCO's numbers need it: area in pixels, iscrowd 0 for a single object.",
-    "lvis": "LVIS's numbers depend on it. Evaluate a file in COCO's format as coco.",
+    "coco": "COCO's metrics need it: area in pixels, iscrowd 0 for a single object.",
+    "lvis": "LVIS's metrics need it. Evaluate a file in COCO's format as coco.",
 }
 
 
 class GroundTruth:
     """Images, categories and objects of an annotation file."""
 
-    def __init__(self, content: dict[str, list[dict[str, Any]]], style: str, source: str = "ground truth") -> None:
+    def __init__(
+        self, content: dict[str, list[dict[str, Any]]], style: str, source: str = "ground truth"
+    ) -> None:
         """
         Args:
             content: ``images``, ``annotations`` and ``categories``.
             style: "coco" or "lvis".
-            source: what to call it in messages, such as its path.
+            source: its name in messages, such as its path.
 
         Raises:
-            UserError: names the entry that lacks something, that occurs twice or that points nowhere.
+            UserError: an entry lacks a field, has a duplicate id or refers to an unknown id.
         """
         self.style = style
         self.source = source
         try:
-            # Sets whose answers nobody has come without annotations, such as COCO's test-dev.
+            # Test sets with secret annotations, such as COCO's test-dev, come without them.
             self.has_annotations = not isinstance(content, dict) or "annotations" in content
             content = content if self.has_annotations else content | {"annotations": []}
             _check(content, style)
             fields = _CATEGORY_FIELDS[style]
-            categories = [{field: category[field] for field in fields} for category in content["categories"]]
+            categories = [
+                {field: category[field] for field in fields} for category in content["categories"]
+            ]
             self.categories = sorted(categories, key=lambda category: category["id"])
-            self.images = {image["id"]: image for image in sorted(content["images"], key=lambda image: image["id"])}
+            self.images = {
+                image["id"]: image
+                for image in sorted(content["images"], key=lambda image: image["id"])
+            }
             self.image_ids = np.array(list(self.images), np.int64)
             self.sizes = np.array(
                 [[image["height"], image["width"]] for image in self.images.values()], np.int64
@@ -80,10 +88,11 @@ class GroundTruth:
 
         Args:
             path: a JSON file in the format of COCO or LVIS (v0.5, v1).
-            style: "coco" or "lvis"; by default LVIS's where every category has a "frequency", else COCO's.
+            style: "coco" or "lvis"; by default LVIS's where every category has a "frequency", else
+                COCO's.
 
         Raises:
-            UserError: no such file, no such format, or data that no number can be trusted with.
+            UserError: the file is missing, has another format, or has invalid data.
         """
         path = Path(path)
         content = read_annotations(path, f"an annotation file of {style.upper() or 'COCO or LVIS'}")
@@ -92,11 +101,13 @@ class GroundTruth:
     @cached_property
     def has_masks(self) -> bool:
         """Whether every object has a mask."""
-        return all("segmentation" in entry for entries in self._annotations.values() for entry in entries)
+        return all(
+            "segmentation" in entry for entries in self._annotations.values() for entry in entries
+        )
 
     @cached_property
     def category_names(self) -> dict[int, str]:
-        """Names by id; a name that several categories have is told apart by the id."""
+        """Names by id; if several categories share a name, the id is added."""
         names = [category["name"] for category in self.categories]
         return {
             category["id"]: name if names.count(name) == 1 else f"{name} ({category['id']})"
@@ -104,21 +115,22 @@ class GroundTruth:
         }
 
     def image_key(self, image_id: int | str) -> int:
-        """Return what stands for an image in the columns of detections: its id, which may be written in plain digits.
+        """Return an image's id in the columns of detections: a number, or one in plain digits.
 
         Raises:
-            UserError: it is no number, as COCO's and LVIS's ids are.
+            UserError: the id is not a number.
         """
         key = parse_id(image_id) if isinstance(image_id, str) else int(image_id)
         if key is None:
             raise UserError(
-                f"image {image_id!r:.80} is not in {self.source}, whose images have numbers; as text expected in plain "
+                f"image {image_id!r:.80} is not in {self.source}, whose images have numbers; "
+                "expected a number or plain "
                 'digits, e.g. "12".'
             )
         return key
 
     def annotations_of(self, image_id: int) -> Sequence[dict[str, Any]]:
-        """Return the objects of an image, as the file has them."""
+        """Return the objects of an image, as in the file."""
         return self._annotations.get(image_id, ())
 
     def sizes_of(self, image_ids: np.ndarray) -> np.ndarray:
@@ -126,15 +138,21 @@ class GroundTruth:
         return self.sizes[np.searchsorted(self.image_ids, image_ids)]
 
     def check_masks(self) -> None:
-        """See that every object has a mask that a library can read.
+        """Check that every object has a valid mask.
 
         Raises:
-            UserError: names the annotation whose mask is missing or broken.
+            UserError: the mask of an annotation is missing or invalid.
         """
-        entries = [entry for entries in self._annotations.values() for entry in entries]
+        entries = list(itertools.chain.from_iterable(self._annotations.values()))
         try:
-            check_fields(entries, ("segmentation",), "annotation", "Masks cannot be measured; measure boxes alone.")
-            check_segmentations(entries, self.sizes_of(np.array([entry["image_id"] for entry in entries], np.int64)))
+            check_fields(
+                entries,
+                ("segmentation",),
+                "annotation",
+                "Masks cannot be measured; measure boxes only.",
+            )
+            image_ids = np.array([entry["image_id"] for entry in entries], np.int64)
+            check_segmentations(entries, self.sizes_of(image_ids))
         except UserError as error:
             raise UserError(f"{self.source}: {error}") from error
 
@@ -150,7 +168,9 @@ class GroundTruth:
         findings = Findings()
         check_boxes(_boxes(annotations), self.sizes_of(image_ids), name, findings)
         zero_id = np.array([entry["id"] == 0 for entry in annotations])
-        findings.note("annotation with id 0, which pycocotools never matches (here it counts)", zero_id, name)
+        findings.note(
+            "annotation with id 0, which pycocotools never matches (here it counts)", zero_id, name
+        )
         findings.tell(self.source)
         for entry in annotations:
             self._annotations.setdefault(entry["image_id"], []).append(entry)
@@ -167,12 +187,18 @@ def _style_of(content: Any) -> str:
 def _check(content: Any, style: str) -> None:
     parts = ("images", "annotations", "categories")
     if style not in _ADVICE:
-        raise UserError(f"there is no style {style!r} of annotations; there are: {', '.join(_ADVICE)}.")
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
         raise UserError(
-            f"expected lists named {', '.join(parts)}; a results file goes in the place of the predictions."
+            f"there is no style {style!r} of annotations; expected one of: {', '.join(_ADVICE)}."
         )
-    for part, fields in zip(parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True):
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(part), list) for part in parts
+    ):
+        raise UserError(
+            f"expected the lists {', '.join(parts)}; a results file is given as the predictions."
+        )
+    for part, fields in zip(
+        parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True
+    ):
         what = part.removesuffix("s") if part != "categories" else "category"
         check_fields(content[part], fields[style], what, _ADVICE[style])
         for entry in content[part]:
@@ -181,11 +207,18 @@ def _check(content: Any, style: str) -> None:
     if not content["images"] or not content["categories"]:
         raise UserError("there are no images or no categories, so there is nothing to measure.")
     for image in content["images"]:
-        if not all(type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")):
-            raise UserError(f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels.")
+        if not all(
+            type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")
+        ):
+            raise UserError(
+                f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels."
+            )
     for category in content["categories"]:
         if not is_name(category["name"]):
-            raise UserError(f"category {category['id']} has name {category['name']!r:.80}; expected text on a line.")
+            raise UserError(
+                f"category {category['id']} has name {category['name']!r:.80}; expected text on a "
+                "line."
+            )
     for entry in content["annotations"]:
         _check_annotation(entry, style)
     if style == "lvis":
@@ -198,29 +231,42 @@ def _check_annotation(entry: dict[str, Any], style: str) -> None:
     for field in ("image_id", "category_id"):
         check_id(entry[field], f"annotation {entry['id']} has {field}")
     if style == "coco" and entry["iscrowd"] not in (0, 1):
-        raise UserError(f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r}; expected 0 or 1.")
+        raise UserError(
+            f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r}; expected 0 or 1."
+        )
     if style == "lvis" and entry.get("ignore"):
-        raise UserError(f"annotation {entry['id']} has ignore set, which LVIS does not have. Remove it.")
+        raise UserError(
+            f"annotation {entry['id']} has ignore set, which LVIS does not have. Remove it."
+        )
 
 
 def _check_sets(image: dict[str, Any]) -> None:
     for field in ("neg_category_ids", "not_exhaustive_category_ids"):
         if not isinstance(image[field], list):
-            raise UserError(f"image {image['id']} has {field} {image[field]!r:.80}; expected a list of category ids.")
+            raise UserError(
+                f"image {image['id']} has {field} {image[field]!r:.80}; expected a list of "
+                "category ids."
+            )
         for value in image[field]:
             check_id(value, f"image {image['id']} has in {field}")
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:
-    """Return boxes, after a look at them and at the areas."""
+    """Check boxes and areas; return the boxes. # shape: (N, 4)"""
     for entry in annotations:
         box, area = entry["bbox"], entry["area"]
-        # NaN and infinity have an error of their own.
-        kinds = isinstance(box, list) and all(type(value) is float or is_number(value) for value in box)
+        # NaN and infinity get their own error later.
+        kinds = isinstance(box, list) and all(
+            type(value) is float or is_number(value) for value in box
+        )
         if not kinds or len(box) != 4:
-            raise UserError(f"annotation {entry['id']} has bbox {box!r:.80}; expected [x, y, width, height].")
+            raise UserError(
+                f"annotation {entry['id']} has bbox {box!r:.80}; expected [x, y, width, height]."
+            )
         if not is_number(area) or area < 0:
-            raise UserError(f"annotation {entry['id']} has area {area!r:.80}; expected a number of pixels.")
+            raise UserError(
+                f"annotation {entry['id']} has area {area!r:.80}; expected a number of pixels."
+            )
     return np.array([entry["bbox"] for entry in annotations], np.float64).reshape(-1, 4)
 
 
@@ -231,48 +277,59 @@ def read_truth(dataset_name: str, output_folder: str | Path) -> GroundTruth | VO
     """Read and check the annotations of a registered dataset.
 
     Args:
-        dataset_name: its metadata says where they are; where it names no file, one is made of the dataset's dicts.
-        output_folder: where that file goes.
+        dataset_name: its metadata names the annotation file; without one, a file is made of its
+            dicts.
+        output_folder: folder for that file.
 
     Raises:
-        UserError: the annotations cannot be used; it says which entry.
+        UserError: an annotation is invalid.
     """
     if (kept := _read.take(dataset_name)) is not None:
         return kept
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.evaluator_type == "pascal_voc":
-        return VOCGroundTruth.read(metadata.dirname, metadata.split, metadata.thing_classes, metadata.year)
+        return VOCGroundTruth.read(
+            metadata.dirname, metadata.split, metadata.thing_classes, metadata.year
+        )
     return GroundTruth.read(annotation_file(dataset_name, output_folder), metadata.evaluator_type)
 
 
 def keep_truth(dataset_name: str, truth: GroundTruth | VOCGroundTruth) -> None:
-    """Keep what was read of a dataset's annotations for the next ``read_truth``, which then reads nothing."""
+    """Keep a dataset's ground truth for the next ``read_truth``, which then reads nothing."""
     _read.keep(dataset_name, truth)
 
 
 def forget_truths() -> None:
-    """Forget all that ``keep_truth`` kept."""
+    """Forget everything that ``keep_truth`` kept."""
     _read.forget()
 
 
 def annotation_file(dataset_name: str, output_folder: str | Path) -> str:
-    """Return the path of a dataset's annotations in COCO's format, made of its dicts where there is none."""
+    """Return the path of a dataset's annotation file, made of its dicts where there is none."""
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:
         json_file = str(Path(output_folder) / f"{dataset_name}_coco_format.json")
         try:
             convert_to_coco_json(dataset_name, json_file, allow_cached=False)
-        except (TypeError, ValueError, LookupError, NotImplementedError, AssertionError, AttributeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            NotImplementedError,
+            AssertionError,
+            AttributeError,
+        ) as error:
             raise UserError(
-                f"data set {dataset_name}: no annotations in COCO's form can be made of its dicts, by which it is "
-                f"evaluated: {type(error).__name__}: {error!s:.300}\nGive each object the types of "
-                "docs/your_own_data.md, plain lists and numbers rather than NumPy's."
+                f"data set {dataset_name}: its dicts cannot be converted to COCO's format for "
+                f"evaluation: {type(error).__name__}: {error!s:.300}\n"
+                "Give each object the types in docs/your_own_data.md, plain lists and numbers "
+                "rather than NumPy's."
             ) from error
     return PathManager.get_local_path(json_file)
 
 
 def class_ids(metadata: Metadata) -> np.ndarray:
-    """Return the annotation file's id of each class of a dataset, as Detectron2's evaluators take it."""
+    """Return the annotation file's id of each class of a dataset, as Detectron2's evaluators do."""
     to_class = metadata.get("thing_dataset_id_to_contiguous_id")
     if to_class is not None:
         return np.array(sorted(to_class, key=to_class.__getitem__), dtype=np.int64)

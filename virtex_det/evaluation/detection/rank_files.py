@@ -1,4 +1,4 @@
-"""What every process found, on disk until the main process makes one file and one state of it."""
+"""The results of every rank on disk, until the main process merges them."""
 
 import shutil
 import uuid
@@ -14,7 +14,7 @@ from virtex_det.utils import replacing
 
 
 class Part(NamedTuple):
-    """The files of one process; only their paths and counts go over the network to the main process."""
+    """The files of one rank; only paths and counts go over the network to the main process."""
 
     entries: Path
     states: dict[str, Path]  # by task
@@ -22,16 +22,16 @@ class Part(NamedTuple):
 
 
 class RankFiles:
-    """A folder of its own for one evaluation, with a file per process that grows as detections come.
+    """The folder of one evaluation, with a growing file of detections per rank.
 
-    Detections are neither kept in memory nor gathered over the network, so the disk is what has to hold them: the
-    output folder must be one that all processes see.
+    Detections are neither kept in memory nor gathered over the network, so all processes must share
+    the output folder.
     """
 
     def __init__(self, output_folder: Path) -> None:
-        """Open this process's file; a collective call. What evaluations that were cut short left behind goes."""
+        """Open this rank's file (a collective call); remove folders of interrupted evaluations."""
         root = output_folder / "unmerged"
-        # The main process's name for it: a file of an earlier evaluation is never taken for one of this.
+        # The main process chooses a unique name, so that no file of an earlier evaluation is read.
         self.folder = root / comm.all_gather(uuid.uuid4().hex)[0]
         if comm.is_main_process() and root.exists():
             _remove(folder for folder in root.iterdir() if folder != self.folder)
@@ -46,17 +46,17 @@ class RankFiles:
             self.file.write(b",\n" + text if self.file.tell() else text)
 
     def close(self, states: Mapping[str, bytes], counts: Mapping[str, int]) -> list[Part]:
-        """End this process's part; a collective call.
+        """Close this rank's files, in a collective call.
 
         Args:
-            states: of its metrics, by task.
-            counts: numbers of anything.
+            states: state of each metric, by task.
+            counts: any counts, by name.
 
         Returns:
-            The parts of all processes, on the main process; nothing on others.
+            The files of all ranks on the main process; an empty list on others.
 
         Raises:
-            UserError: the main process does not see a file of another one.
+            UserError: the main process does not see the file of another rank.
         """
         self.file.close()
         paths = {task: self.folder / f"{self.name}_{task}.state" for task in states}
@@ -69,14 +69,14 @@ class RankFiles:
         return parts
 
     def remove(self) -> None:
-        """Remove all that was spooled; after it was merged, on the main process."""
+        """Remove the folder; call it on the main process after the merge."""
         _remove([self.folder])
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
 
 
 def merge_entries(parts: Iterable[Part], path: Path) -> None:
-    """Write the results file that the parts make up, whole or not at all."""
+    """Concatenate the parts' entries to one results file, atomically."""
     filled = [part.entries for part in parts if part.entries.stat().st_size]
     with replacing(path) as unfinished, unfinished.open("wb") as merged:
         merged.write(b"[")
@@ -88,7 +88,7 @@ def merge_entries(parts: Iterable[Part], path: Path) -> None:
 
 
 def read_states(parts: Iterable[Part], task: str) -> Iterator[bytes]:
-    """Yield the states of a task, one at a time."""
+    """Yield the states of a task, one by one."""
     for part in parts:
         if task in part.states:
             yield part.states[task].read_bytes()
@@ -97,8 +97,9 @@ def read_states(parts: Iterable[Part], task: str) -> Iterator[bytes]:
 def _check_is_seen(path: Path) -> None:
     if not path.exists():
         raise UserError(
-            f"{path} was written by another process of this evaluation, and the main process does not see it.\n"
-            "Detections are handed over on disk: set OUTPUT_DIR to a folder that all machines share."
+            f"{path} was written by another process of this evaluation, but the main process does "
+            "not see it.\n"
+            "Detections are passed on by disk: set OUTPUT_DIR to a folder that all machines share."
         )
 
 

@@ -1,4 +1,4 @@
-"""Evaluating a results file without the model that made it, and showing the numbers."""
+"""Evaluation of a results file, without the model, and tables of its numbers."""
 
 import logging
 import math
@@ -27,13 +27,13 @@ from virtex_det.files import as_name
 logger = logging.getLogger(__name__)
 
 _BATCH = 64
-_MANY_REPEATED = 0.01  # share of detections; a few may come of rounding
+_MANY_REPEATED = 0.01  # share of detections; rounding may cause a few
 _SECONDS_BEFORE_A_BAR = 2
 Results = dict[str, dict[str, float]]
 
 
 class Difference(NamedTuple):
-    """A number in two runs."""
+    """One number of two runs."""
 
     name: str
     ours: float
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
     @property
     def change(self) -> float:
-        """Ours less theirs; NaN where one of them has no number."""
+        """Ours minus theirs; NaN if one of them is."""
         return self.ours - self.theirs
 
 
@@ -49,16 +49,18 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Diff
     """Compare the numbers that two results of one task share.
 
     Args:
-        ours: numbers by name, as ``result()`` gives them.
-        theirs: those of the run to compare with.
+        ours: numbers by name, as ``result()`` returns them.
+        theirs: numbers of the run to compare with.
 
     Returns:
-        Totals first, in their order; then categories, the largest change for the better first and NaN last.
+        Totals first, in their order; then categories, the largest improvement first and NaN last.
     """
     rows = [Difference(name, ours[name], theirs[name]) for name in ours if name in theirs]
     totals = [row for row in rows if not row.name.startswith("AP-")]
     categories = [row for row in rows if row.name.startswith("AP-")]
-    return totals + sorted(categories, key=lambda row: (math.isnan(row.change), -row.change, row.name))
+    return totals + sorted(
+        categories, key=lambda row: (math.isnan(row.change), -row.change, row.name)
+    )
 
 
 def evaluate_detections(
@@ -71,22 +73,24 @@ def evaluate_detections(
     """Return the numbers of boxes and, where both sides have them, of masks.
 
     Args:
-        truth: what is to be found.
-        detections: of any images of the ground truth, in any order.
-        extra_max_detections: report AP with the best so many detections of an image, too.
+        truth: the ground truth.
+        detections: detections in any of its images, in any order.
+        extra_max_detections: report AP with these numbers of detections per image, too.
         boundary: report boundary AP of masks, too.
 
     Returns:
         Numbers in percent by name, by task "bbox" and "segm".
 
     Raises:
-        UserError: bad data, in the words of ``validation``.
+        UserError: invalid data, as ``validation`` says.
     """
     keys = _image_keys(truth)
-    check_known(detections.image_ids, keys, "image", lambda place: name_detection(detections, place))
+    check_known(
+        detections.image_ids, keys, "image", lambda place: name_detection(detections, place)
+    )
     _check_boxes(truth, detections)
     if not len(detections.scores):
-        logger.warning(f"There is not a single detection for {truth.source}: AP is 0.")
+        logger.warning(f"There are no detections for {truth.source}: AP is 0.")
     detections = detections.take(np.argsort(detections.image_ids, kind="stable"))
     metrics = _metrics(truth, detections, extra_max_detections, boundary)
     with tqdm(total=len(keys), unit=" images", delay=_SECONDS_BEFORE_A_BAR, leave=False) as bar:
@@ -106,10 +110,12 @@ def evaluate_file(
     extra_max_detections: Sequence[int] = (),
     boundary: bool = False,
 ) -> Results:
-    """Return what ``evaluate_detections`` does for a results file; its errors name the file."""
+    """Evaluate a results file as ``evaluate_detections`` does; errors name the file."""
     detections = read_detections(path, truth.image_key)
     try:
-        return evaluate_detections(truth, detections, extra_max_detections=extra_max_detections, boundary=boundary)
+        return evaluate_detections(
+            truth, detections, extra_max_detections=extra_max_detections, boundary=boundary
+        )
     except UserError as error:
         raise UserError(f"{path}, measured against {truth.source}: {error}") from error
 
@@ -127,15 +133,15 @@ def evaluate(
     Args:
         results: a file in COCO's results format, or its entries.
         annotations: an annotation file of COCO or LVIS, or the name of a data set.
-        style: of the annotation file, "coco" or "lvis"; by default what its content says.
-        extra_max_detections: report AP with the best so many detections of an image, too.
+        style: style of the annotation file, "coco" or "lvis"; by default its content decides.
+        extra_max_detections: report AP with these numbers of detections per image, too.
         boundary: report boundary AP of masks, too.
 
     Returns:
-        Numbers in percent by name, by task "bbox" and "segm"; NaN where there is nothing to find.
+        Numbers in percent by name, by task "bbox" and "segm"; NaN where there is no object.
 
     Raises:
-        UserError: a file cannot be read, or the detections are not of these images and categories.
+        UserError: a file cannot be read, or a detection is of an unknown image or category.
 
     Example:
         >>> evaluate("results.json", "instances_val2017.json")["bbox"]["AP"]
@@ -147,22 +153,25 @@ def evaluate(
     for place, entry in enumerate(results):
         if not isinstance(entry, dict):
             raise UserError(
-                f"entry {place} of the results is a {type(entry).__name__}; expected entries in COCO's results format, "
-                "as to_coco of a detector's detections returns them."
+                f"entry {place} of the results is a {type(entry).__name__}; expected entries in "
+                "COCO's results format, as the method to_coco of a detector's detections returns "
+                "them."
             )
     found = from_entries(results, truth.image_key) if results else Detections.empty()
     return evaluate_detections(truth, found, **options)
 
 
-def read_ground_truth(annotations: str | os.PathLike[str], style: str = "") -> GroundTruth | VOCGroundTruth:
+def read_ground_truth(
+    annotations: str | os.PathLike[str], style: str = ""
+) -> GroundTruth | VOCGroundTruth:
     """Return the annotations of a file or of a data set.
 
     Args:
-        annotations: the path of a file, or the name of a data set, which is registered where it can be.
+        annotations: the path of a file, or the name of a data set, which is registered if possible.
         style: as for ``evaluate``.
 
     Raises:
-        UserError: there is neither, or what there is cannot be used.
+        UserError: there is no such file or data set, or its annotations are invalid.
     """
     name = as_name(annotations, "The annotation file or data set")
     if name not in DatasetCatalog.list() and (Path(name).is_file() or Path(name).suffix == ".json"):
@@ -174,24 +183,25 @@ def read_ground_truth(annotations: str | os.PathLike[str], style: str = "") -> G
 
 
 def tables(ours: Results, theirs: Results | None = None) -> str:
-    """Return all numbers as text: totals, then categories; with another run's, what changed comes beside each."""
+    """Return all numbers as text, totals before categories; changes beside another run's."""
     parts = []
     for task, numbers in ours.items():
         rows = _rows(numbers, None if theirs is None else theirs.get(task))
         headers = [task, "AP"] if theirs is None else [task, "this", "other", "change"]
         for wanted, title in ((False, task), (True, f"{task}, by category")):
-            part = [
-                [visible(name.removeprefix("AP-"), ""), *values]
-                for name, *values in rows
-                if name.startswith("AP-") == wanted
-            ]
-            table = tabulate(part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f", disable_numparse=[0])
+            part = []
+            for name, *values in rows:
+                if name.startswith("AP-") == wanted:
+                    part.append([visible(name.removeprefix("AP-"), ""), *values])
+            table = tabulate(
+                part, [title, *headers[1:]], tablefmt="simple", floatfmt=".3f", disable_numparse=[0]
+            )
             parts.append(table)
     return "\n\n".join(parts)
 
 
 def _check_boxes(truth: GroundTruth | VOCGroundTruth, detections: Detections) -> None:
-    """Refuse boxes that look like fractions or corners; warn of detections that stand twice."""
+    """Refuse boxes that look like fractions or corners; warn of repeated detections."""
     places = np.searchsorted(_image_keys(truth), detections.image_ids)
     check_kind(
         Boxes(
@@ -202,13 +212,16 @@ def _check_boxes(truth: GroundTruth | VOCGroundTruth, detections: Detections) ->
             "results",
         )
     )
-    rows = np.column_stack([detections.image_ids, detections.category_ids, detections.scores, detections.boxes])
-    with np.errstate(all="ignore"):  # sums of different rows differ; to compare whole rows takes seven times as long
+    rows = np.column_stack(
+        [detections.image_ids, detections.category_ids, detections.scores, detections.boxes]
+    )
+    # Different rows have different sums; comparing whole rows takes seven times as long.
+    with np.errstate(all="ignore"):
         repeated = len(rows) - len(np.unique(rows @ np.sqrt([2, 3, 5, 7, 11, 13, 17])))
     if repeated > _MANY_REPEATED * len(rows):
         logger.warning(
-            "%d of %d detections are there twice, with image, category, score and box: of two files put together, or "
-            "of one that was written twice? All count",
+            "%d of %d detections are repeated, with the same image, category, score and box. Were "
+            "two files merged, or was one written twice? All count",
             *(repeated, len(rows)),
         )
 
@@ -224,19 +237,28 @@ def _image_keys(truth: GroundTruth | VOCGroundTruth) -> np.ndarray:
 
 
 def _metrics(
-    truth: GroundTruth | VOCGroundTruth, detections: Detections, extra: Sequence[int], boundary: bool
+    truth: GroundTruth | VOCGroundTruth,
+    detections: Detections,
+    extra: Sequence[int],
+    boundary: bool,
 ) -> dict[str, AveragePrecision | VOCAveragePrecision]:
     if isinstance(truth, VOCGroundTruth):
         if extra or boundary:
-            logger.warning("VOC has neither AP at a number of detections nor boundary AP: both are left out.")
+            logger.warning(
+                "VOC has neither AP at a number of detections nor boundary AP: both are left out."
+            )
         return {"bbox": VOCAveragePrecision(truth)}
     tasks = ["bbox"]
     if boundary and detections.rles is None:
         logger.warning("The detections have no masks, so there is no boundary AP.")
     if detections.rles is not None and not truth.has_masks:
         logger.warning(
-            f"The detections have masks, and not every object of {truth.source} has one: only boxes are measured."
+            f"The detections have masks, but not every object of {truth.source} has one: only "
+            "boxes are measured."
         )
     elif detections.rles is not None:
         tasks.append("segm")
-    return {task: AveragePrecision(truth, task, extra_max_detections=extra, boundary=boundary) for task in tasks}
+    return {
+        task: AveragePrecision(truth, task, extra_max_detections=extra, boundary=boundary)
+        for task in tasks
+    }
