@@ -1,4 +1,6 @@
-"""One small photo with annotations and captions, a vocabulary, and a way to register dataset dicts."""
+"""One small photo with annotations and captions, a vocabulary, and a way to register dataset
+dicts.
+"""
 
 import copy
 import io
@@ -15,14 +17,19 @@ from PIL import Image
 
 from virtex_det.data import train_tokenizer
 
-CAPTIONS = ["a small red star left of a large blue circle", "a café with two bright lights, one on the right"]
+CAPTIONS = [
+    "a small red star left of a large blue circle",
+    "a café with two bright lights, one on the right",
+]
 
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JPEG of 40 x 60 pixels, smooth as photos are."""
     rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((60, 40), Image.Resampling.BICUBIC)
+    image = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize(
+        (60, 40), Image.Resampling.BICUBIC
+    )
     path = tmp_path_factory.mktemp("photo") / "photo.jpg"
     image.save(path, quality=95)
     return path
@@ -38,7 +45,9 @@ def example(photo: Path) -> dict[str, Any]:
         "width": 60,
         "captions": list(CAPTIONS),
         "annotations": [
-            _annotation(0, [5.5, 4.25, 20.5, 15.75], [5.5, 4.25, 26.0, 4.25, 26.0, 20.0, 5.5, 20.0]),
+            _annotation(
+                0, [5.5, 4.25, 20.5, 15.75], [5.5, 4.25, 26.0, 4.25, 26.0, 20.0, 5.5, 20.0]
+            ),
             _annotation(2, [30, 10, 21, 23], [30, 10, 51, 10, 40, 33]),
             {**_annotation(1, [0, 0, 50, 30], [0, 0, 50, 0, 50, 30]), "iscrowd": 1},
         ],
@@ -58,7 +67,9 @@ def register() -> Iterator[Callable[..., str]]:
     """Registers dataset dicts under a name for the length of a test."""
     names: list[str] = []
 
-    def register_dicts(dicts: list[dict[str, Any]], name: str = "build_test", classes: int = 3) -> str:
+    def register_dicts(
+        dicts: list[dict[str, Any]], name: str = "build_test", classes: int = 3
+    ) -> str:
         DatasetCatalog.register(name, lambda: copy.deepcopy(dicts))
         MetadataCatalog.get(name).thing_classes = [f"class {index}" for index in range(classes)]
         names.append(name)
@@ -82,12 +93,16 @@ def _annotation(category: int, box: list[float], polygon: list[float]) -> dict[s
 
 @pytest.fixture
 def write_shard(photo: Path) -> Callable[..., Path]:
-    """Writes tar shards: ``count`` samples of the photo, whose caption and key tell shard and number.
+    """Writes tar shards: ``count`` samples of the photo, whose caption and key tell shard and
+    number.
 
-    ``changes`` gives by number what else is in a sample: a dict from suffix to bytes, None for a file to leave out.
+    ``changes`` gives by number what else is in a sample: a dict from suffix to bytes, None for a
+    file to leave out.
     """
 
-    def write(path: Path, count: int, changes: dict[int, dict[str, bytes | None]] | None = None) -> Path:
+    def write(
+        path: Path, count: int, changes: dict[int, dict[str, bytes | None]] | None = None
+    ) -> Path:
         with tarfile.open(path, "w") as tar:
             for number in range(count):
                 files = {"jpg": photo.read_bytes(), "txt": f"star {path.stem} {number}".encode()}

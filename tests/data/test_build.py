@@ -18,7 +18,11 @@ BATCH = 4
 def dicts(example):
     """Ten images; of every fifth only the crowd is annotated."""
     return [
-        {**example, "image_id": index, "annotations": example["annotations"][2 if index % 5 == 4 else 0 :]}
+        {
+            **example,
+            "image_id": index,
+            "annotations": example["annotations"][2 if index % 5 == 4 else 0 :],
+        }
         for index in range(10)
     ]
 
@@ -29,7 +33,9 @@ def cfg(dicts, register, tokenizer_file):
     cfg.merge_from_list(["SEED", 3, "MODEL.MASK_ON", True, "SOLVER.IMS_PER_BATCH", BATCH])
     cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 0, "DATALOADER.ASPECT_RATIO_GROUPING", False])
     cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (20, 30), "INPUT.MIN_SIZE_TEST", 20])
-    cfg.merge_from_list(["INPUT.CAPTION.CROP_SIZE", 16, "INPUT.CAPTION.TOKENIZER", str(tokenizer_file)])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.CROP_SIZE", 16, "INPUT.CAPTION.TOKENIZER", str(tokenizer_file)]
+    )
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = 60
     cfg.DATASETS.TRAIN = (register(dicts),)
     return cfg
@@ -57,14 +63,24 @@ def examples(cfg, start_iter=0, batches=4):
 
 
 def learned(example):
-    return example["caption_tokens"] if "caption_tokens" in example else example["instances"].gt_boxes.tensor
+    return (
+        example["caption_tokens"]
+        if "caption_tokens" in example
+        else example["instances"].gt_boxes.tensor
+    )
 
 
 def assert_same(batches, others):
     assert [len(batch) for batch in batches] == [len(batch) for batch in others]
     for batch, other in zip(batches, others, strict=True):
-        for (image_id, image, target), (other_id, other_image, other_target) in zip(batch, other, strict=True):
-            assert image_id == other_id and torch.equal(image, other_image) and torch.equal(target, other_target)
+        for (image_id, image, target), (other_id, other_image, other_target) in zip(
+            batch, other, strict=True
+        ):
+            assert (
+                image_id == other_id
+                and torch.equal(image, other_image)
+                and torch.equal(target, other_target)
+            )
 
 
 @pytest.fixture(params=["DetectionMapper", "CaptionMapper"])
@@ -95,7 +111,10 @@ def test_two_processes_together_give_the_batches_of_one(mapped_cfg, monkeypatch)
         monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
         mapped_cfg.DATALOADER.NUM_WORKERS = 2 * rank
         shares.append(examples(mapped_cfg))
-    together = [[each for pair in zip(*batches, strict=True) for each in pair] for batches in zip(*shares, strict=True)]
+    together = [
+        [each for pair in zip(*batches, strict=True) for each in pair]
+        for batches in zip(*shares, strict=True)
+    ]
     assert_same(together, alone)
 
 
@@ -123,7 +142,9 @@ def test_another_seed_gives_other_images_and_pixels(mapped_cfg):
     first = examples(mapped_cfg)
     mapped_cfg.SEED = 4
     second = examples(mapped_cfg)
-    assert [each[0] for batch in first for each in batch] != [each[0] for batch in second for each in batch]
+    assert [each[0] for batch in first for each in batch] != [
+        each[0] for batch in second for each in batch
+    ]
     assert not any(torch.equal(a[1], b[1]) for a in first[0] for b in second[0] if a[0] == b[0])
 
 
@@ -154,7 +175,9 @@ def test_a_resumed_run_loads_none_of_the_images_it_skips(cfg, monkeypatch):
     assert len(loaded) == BATCH
 
 
-def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(cfg, dicts, register, tmp_path):
+def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(
+    cfg, dicts, register, tmp_path
+):
     from PIL import Image
 
     Image.new("RGB", (40, 60)).save(tmp_path / "tall.png")
@@ -165,14 +188,23 @@ def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(cfg, dicts,
     for workers in (0, 2):
         cfg.DATALOADER.NUM_WORKERS = workers
         for batch in take(build_train_loader(cfg), 4):
-            assert len(batch) == BATCH and len({example["width"] > example["height"] for example in batch}) == 1
+            assert (
+                len(batch) == BATCH
+                and len({example["width"] > example["height"] for example in batch}) == 1
+            )
 
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("DATALOADER.ASPECT_RATIO_GROUPING", True), ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")],
+    [
+        (),
+        ("DATALOADER.ASPECT_RATIO_GROUPING", True),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+    ],
 )
-def test_images_lent_by_another_loader_give_the_same_batches_and_nothing_is_loaded(cfg, monkeypatch, options):
+def test_images_lent_by_another_loader_give_the_same_batches_and_nothing_is_loaded(
+    cfg, monkeypatch, options
+):
     cfg.merge_from_list(list(options))
     loader = build_train_loader(cfg)
     expected = examples(cfg)
@@ -190,7 +222,9 @@ def test_loaders_of_another_kind_lend_nothing(cfg):
 
 
 def test_caption_batches_have_as_many_images_as_asked_even_with_grouping_on(cfg):
-    cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
+    cfg.merge_from_list(
+        ["DATALOADER.MAPPER", "CaptionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False]
+    )
     ungrouped = ids(take(build_train_loader(cfg), 4))
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = True
     assert ids(take(build_train_loader(cfg), 4)) == ungrouped
@@ -215,7 +249,9 @@ def test_the_fraction_is_taken_of_each_set_before_empty_images_are_left_out(cfg,
     half = [entry["image_id"] for entry in load_train_dicts(cfg)]
     assert len(half) == 5
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
-    assert [entry["image_id"] for entry in load_train_dicts(cfg)] == [index for index in half if index % 5 != 4]
+    assert [entry["image_id"] for entry in load_train_dicts(cfg)] == [
+        index for index in half if index % 5 != 4
+    ]
     cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, register(dicts, "second_set"))
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert [entry["image_id"] for entry in load_train_dicts(cfg)] == half * 2
@@ -225,7 +261,9 @@ def test_rare_classes_come_more_often_under_repeat_factors(cfg, dicts, register)
     for entry in dicts[1:]:
         entry["annotations"] = entry["annotations"][:1]
     cfg.DATASETS.TRAIN = (register(dicts, "one_rare"),)
-    cfg.merge_from_list(["DATALOADER.FILTER_EMPTY_ANNOTATIONS", False, "DATALOADER.REPEAT_THRESHOLD", 1.0])
+    cfg.merge_from_list(
+        ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", False, "DATALOADER.REPEAT_THRESHOLD", 1.0]
+    )
     cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
     drawn = np.bincount(sum(ids(take(build_train_loader(cfg), 30)), []))
     assert drawn[0] > 2 * drawn[1:].max() / 1.5
@@ -236,7 +274,9 @@ def test_a_test_loader_goes_once_over_all_images_in_order(cfg):
         cfg.DATALOADER.NUM_WORKERS = workers
         loader = build_test_loader(cfg, cfg.DATASETS.TRAIN[0])
         assert len(loader) == 10 and ids(loader) == [[index] for index in range(10)]
-    assert [len(batch) for batch in build_test_loader(cfg, cfg.DATASETS.TRAIN[0], batch_size=4)] == [4, 4, 2]
+    assert [
+        len(batch) for batch in build_test_loader(cfg, cfg.DATASETS.TRAIN[0], batch_size=4)
+    ] == [4, 4, 2]
 
 
 def test_an_error_in_a_worker_reads_as_in_the_main_process(cfg, dicts, register):
@@ -245,7 +285,9 @@ def test_an_error_in_a_worker_reads_as_in_the_main_process(cfg, dicts, register)
     name = register(dicts, "absent_image")
     with pytest.raises(UserError) as error:
         take(build_test_loader(cfg, name), 1)
-    assert str(error.value).startswith("Image not found: absent.jpg") and "Traceback" not in str(error.value)
+    assert str(error.value).startswith("Image not found: absent.jpg") and "Traceback" not in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +313,9 @@ def test_no_image_left_is_an_error_that_says_why(cfg, dicts, register):
 
 
 def test_a_detector_on_images_without_annotations_is_an_error(cfg, dicts, register):
-    captions = [{key: value for key, value in entry.items() if key != "annotations"} for entry in dicts]
+    captions = [
+        {key: value for key, value in entry.items() if key != "annotations"} for entry in dicts
+    ]
     cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, register(captions, "captions_alone"))
     with pytest.raises(UserError, match="learns from boxes.*captions_alone"):
         build_train_loader(cfg)
@@ -292,7 +336,9 @@ def test_detectron2s_own_mapper_can_be_named(cfg):
 @pytest.fixture
 def caption_cfg(cfg, dicts, register):
     """The images as a set of captions, without objects."""
-    captioned = [{key: value for key, value in entry.items() if key != "annotations"} for entry in dicts]
+    captioned = [
+        {key: value for key, value in entry.items() if key != "annotations"} for entry in dicts
+    ]
     cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper"])
     cfg.DATASETS.TRAIN = (register(captioned, "captioned"),)
     return cfg
@@ -308,8 +354,20 @@ def test_a_number_of_captions_per_image_can_be_chosen(caption_cfg):
 def test_captioned_images_without_a_file_are_left_out_up_to_a_share(caption_cfg, dicts, register):
     dicts[3]["file_name"] = "/nowhere/absent.jpg"
     caption_cfg.DATASETS.TRAIN = (register(dicts, "one_absent"),)
-    caption_cfg.merge_from_list(["DATASETS.MAX_MISSING_FILES", 0.1, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
-    assert [entry["image_id"] for entry in load_train_dicts(caption_cfg)] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    caption_cfg.merge_from_list(
+        ["DATASETS.MAX_MISSING_FILES", 0.1, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False]
+    )
+    assert [entry["image_id"] for entry in load_train_dicts(caption_cfg)] == [
+        0,
+        1,
+        2,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]
     caption_cfg.DATASETS.MAX_MISSING_FILES = 0.09
     with pytest.raises(UserError, match="MAX_MISSING_FILES"):
         load_train_dicts(caption_cfg)
@@ -327,32 +385,48 @@ def broken_cfg(caption_cfg, dicts, register, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_image_gives_its_place_to_the_next_of_its_set_and_is_reported(broken_cfg, workers, tmp_path):
+def test_a_broken_image_gives_its_place_to_the_next_of_its_set_and_is_reported(
+    broken_cfg, workers, tmp_path
+):
     broken_cfg.DATALOADER.NUM_WORKERS = workers
     loader = build_train_loader(broken_cfg)
     drawn = ids(take(loader, 5))
     broken_cfg.DATASETS.TRAIN = ("captioned",)
     whole = ids(take(build_train_loader(broken_cfg), 5))
-    assert 3 in sum(whole, []) and drawn == [[4 if image == 3 else image for image in batch] for batch in whole]
+    assert 3 in sum(whole, []) and drawn == [
+        [4 if image == 3 else image for image in batch] for batch in whole
+    ]
     assert loader.report() == {"image cannot be read": [str(tmp_path / "broken.jpg")]}
 
 
 def test_training_batches_have_no_trace_of_what_was_left_out(broken_cfg):
-    assert all("left_out" not in example for batch in take(build_train_loader(broken_cfg), 5) for example in batch)
+    assert all(
+        "left_out" not in example
+        for batch in take(build_train_loader(broken_cfg), 5)
+        for example in batch
+    )
 
 
 @pytest.fixture
 def broken_detection_cfg(broken_cfg, dicts, register):
     """Image 3 of a detector's training set is damaged."""
-    broken_cfg.DATASETS.TRAIN = (register([{**entry, "annotations": []} for entry in dicts], "detection_broken"),)
-    broken_cfg.merge_from_list(["DATALOADER.MAPPER", "DetectionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False])
+    broken_cfg.DATASETS.TRAIN = (
+        register([{**entry, "annotations": []} for entry in dicts], "detection_broken"),
+    )
+    broken_cfg.merge_from_list(
+        ["DATALOADER.MAPPER", "DetectionMapper", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False]
+    )
     return broken_cfg
 
 
 @pytest.mark.parametrize("mapper", ["DetectionMapper", "DatasetMapper"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_detector_learns_on_without_a_broken_image_and_reports_it(broken_detection_cfg, mapper, workers, tmp_path):
-    broken_detection_cfg.merge_from_list(["DATALOADER.MAPPER", mapper, "DATALOADER.NUM_WORKERS", workers])
+def test_a_detector_learns_on_without_a_broken_image_and_reports_it(
+    broken_detection_cfg, mapper, workers, tmp_path
+):
+    broken_detection_cfg.merge_from_list(
+        ["DATALOADER.MAPPER", mapper, "DATALOADER.NUM_WORKERS", workers]
+    )
     loader = build_train_loader(broken_detection_cfg)
     drawn = sum(ids(take(loader, 5)), [])
     assert 4 in drawn and 3 not in drawn
@@ -367,6 +441,10 @@ def test_an_evaluation_never_goes_on_without_an_image(broken_detection_cfg, mapp
 
 
 def test_a_folder_of_broken_images_ends_the_run(broken_cfg, dicts, register):
-    broken_cfg.DATASETS.TRAIN = (register([{**dicts[3], "image_id": number} for number in range(3)], "all_broken"),)
-    with pytest.raises(UserError, match=r"(?s)100 images in a row.*broken\.jpg.*cannot be read: .*Convert it"):
+    broken_cfg.DATASETS.TRAIN = (
+        register([{**dicts[3], "image_id": number} for number in range(3)], "all_broken"),
+    )
+    with pytest.raises(
+        UserError, match=r"(?s)100 images in a row.*broken\.jpg.*cannot be read: .*Convert it"
+    ):
         take(build_train_loader(broken_cfg), 1)

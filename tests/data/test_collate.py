@@ -9,8 +9,14 @@ from virtex_det.data.collate import LARGEST_PACKED_IMAGE, UnpackingLoader, pack
 @pytest.fixture
 def example():
     instances = Instances((2, 4), gt_boxes=Boxes(torch.rand(2, 4)), gt_classes=torch.tensor([1, 2]))
-    instances.gt_masks = PolygonMasks([[np.array([0.0, 0, 4, 0, 4, 4])], [np.array([1.0, 1, 5, 1, 5, 5])]])
-    return {"image": torch.arange(24, dtype=torch.uint8).view(3, 2, 4), "instances": instances, "image_id": 3}
+    instances.gt_masks = PolygonMasks(
+        [[np.array([0.0, 0, 4, 0, 4, 4])], [np.array([1.0, 1, 5, 1, 5, 5])]]
+    )
+    return {
+        "image": torch.arange(24, dtype=torch.uint8).view(3, 2, 4),
+        "instances": instances,
+        "image_id": 3,
+    }
 
 
 def unpack(packed):
@@ -25,7 +31,9 @@ def test_a_packed_batch_comes_out_as_it_went_in(example):
     for field in ("gt_boxes", "gt_masks", "gt_classes"):
         assert str(unpacked["instances"].get(field)) == str(example["instances"].get(field))
     assert torch.equal(unpacked["instances"].gt_boxes.tensor, example["instances"].gt_boxes.tensor)
-    assert np.array_equal(unpacked["instances"].gt_masks.polygons, example["instances"].gt_masks.polygons)
+    assert np.array_equal(
+        unpacked["instances"].gt_masks.polygons, example["instances"].gt_masks.polygons
+    )
 
 
 def test_a_single_example_is_packed_too(example):

@@ -8,7 +8,9 @@ from virtex_det.errors import UserError
 
 @pytest.fixture
 def make_dicts(tmp_path):
-    """Writes so many images of 8 x 4 pixels and describes them; ``changes`` gives by number another image."""
+    """Writes so many images of 8 x 4 pixels and describes them; ``changes`` gives by number
+    another image.
+    """
 
     def make(count, changes=None):
         dicts = []
@@ -37,14 +39,21 @@ def test_all_that_headers_tell_is_said_at_once(make_dicts):
     dicts = make_dicts(6, {1: FLOATS, 2: FLOATS, 3: b"%!PS", 4: Image.new("RGB", (4, 8))})
     with pytest.raises(UserError, match=r"data set val: 4 of 6 images") as error:
         check_images("val", dicts, 0.0)
-    for part in (r"1.tif (and 1 more)", "INPUT.MAX_VALUE", "3.tif", "PostScript", "4.tif has the size (4, 8)"):
+    for part in (
+        r"1.tif (and 1 more)",
+        "INPUT.MAX_VALUE",
+        "3.tif",
+        "PostScript",
+        "4.tif has the size (4, 8)",
+    ):
         assert part in str(error.value)
 
 
 def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
     dicts = make_dicts(20, dict.fromkeys(range(20), FLOATS))
     with pytest.raises(
-        UserError, match=r"(?s)train: of 20 images to train on 20 were looked at, and 20 cannot.*INPUT\.MAX_VALUE"
+        UserError,
+        match=r"(?s)train: 20 of 20 training images were checked, and 20 cannot.*INPUT\.MAX_VALUE",
     ):
         check_some("train", dicts, 0.0)
     check_some("train", dicts, 1.0)
@@ -54,7 +63,10 @@ def test_many_images_of_another_size_than_annotated_are_said_before_training(mak
     few = make_dicts(20, {3: Image.new("RGB", (4, 8))})
     check_some("train", few, 0.0)
     many = make_dicts(20, dict.fromkeys((1, 5, 9), Image.new("RGB", (4, 8))) | {2: b"broken"})
-    with pytest.raises(UserError, match=r"(?s)20 were looked at, and 4 cannot be used.*1\.tif has the size.*2 more"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)20 training images were checked, and 4 cannot be used.*1\.tif has the size.*2 more",
+    ):
         check_some("train", many, 0.0)
 
 
@@ -68,7 +80,9 @@ CUT = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP"}
 
 @pytest.mark.parametrize("suffix", CUT)
 @pytest.mark.parametrize("share", [0.5, 0.97])
-def test_a_file_that_lacks_its_end_is_found_without_reading_the_others_whole(suffix, share, tmp_path, monkeypatch):
+def test_a_file_that_lacks_its_end_is_found_without_reading_the_others_whole(
+    suffix, share, tmp_path, monkeypatch
+):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
     dicts = []
     for number in range(3):
@@ -88,7 +102,9 @@ def test_bytes_after_the_end_are_no_damage(tmp_path):
 
 
 def test_damage_within_a_file_is_found_where_images_are_read_whole(tmp_path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "0.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(
+        tmp_path / "0.png"
+    )
     content = bytearray((tmp_path / "0.png").read_bytes())
     content[200:260] = bytes(60)
     (tmp_path / "0.png").write_bytes(content)
@@ -106,5 +122,7 @@ def test_an_orientation_that_stands_behind_the_pixels_is_heeded(tmp_path):
     start = content.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(content[start : start + 4], "big")
     last = content.index(b"IEND") - 4
-    (tmp_path / "0.png").write_bytes(content[:start] + content[end:last] + content[start:end] + content[last:])
+    (tmp_path / "0.png").write_bytes(
+        content[:start] + content[end:last] + content[start:end] + content[last:]
+    )
     check_images("val", [{"file_name": str(tmp_path / "0.png"), "width": 40, "height": 60}], 0.0)

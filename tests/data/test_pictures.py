@@ -64,7 +64,7 @@ def test_a_file_that_is_named_is_tried_whatever_it_is(photos):
 
 def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "only.txt").write_text("text")
-    with pytest.raises(UserError, match=r"holds no image.*\.jpg"):
+    with pytest.raises(UserError, match=r"has no image.*\.jpg"):
         find_images([str(tmp_path)])
 
 
@@ -87,7 +87,12 @@ def test_hidden_files_and_circles_of_links_are_no_images_to_caption(tmp_path):
 
 def test_a_file_a_pil_image_and_an_array_give_the_same_pixels(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png"), PIXELS):
+    for given in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        Image.open(tmp_path / "a.png"),
+        PIXELS,
+    ):
         assert np.array_equal(read_rgb(given), PIXELS)
 
 
@@ -103,7 +108,11 @@ def test_exif_turns_a_pil_image_as_it_turns_its_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
-    assert read_rgb(Image.open(tmp_path / "a.png")).shape == read_rgb(tmp_path / "a.png").shape == (9, 6, 3)
+    assert (
+        read_rgb(Image.open(tmp_path / "a.png")).shape
+        == read_rgb(tmp_path / "a.png").shape
+        == (9, 6, 3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["file", "pil"])
@@ -129,8 +138,16 @@ def test_an_array_that_is_a_mirrored_view_is_what_it_shows():
 @pytest.mark.parametrize(
     ("pixels", "found", "advice"),
     [
-        (PIXELS / 255, r"float64 with the shape \(6, 9, 3\)", r"white is 1.*\(255 \* picture\).round"),
-        (PIXELS.astype(np.int64), r"int64 with the shape \(6, 9, 3\)", r"\(picture\).round\(\).astype"),
+        (
+            PIXELS / 255,
+            r"float64 with the shape \(6, 9, 3\)",
+            r"white is 1.*\(255 \* picture\).round",
+        ),
+        (
+            PIXELS.astype(np.int64),
+            r"int64 with the shape \(6, 9, 3\)",
+            r"\(picture\).round\(\).astype",
+        ),
         (PIXELS.transpose(2, 0, 1), r"uint8 with the shape \(3, 6, 9\)", r"transpose\(1, 2, 0\)"),
         (PIXELS[:, :, 0], r"uint8 with the shape \(6, 9\)", r"Image.fromarray"),
         (PIXELS[:, :, :1], r"uint8 with the shape \(6, 9, 1\)", "RGB order"),
@@ -150,7 +167,9 @@ def test_another_array_is_told_what_it_is_and_how_it_becomes_a_picture(pixels, f
         read_rgb(pixels)
 
 
-@pytest.mark.parametrize(("given", "name"), [(torch.zeros(3, 4, 4), "torch.Tensor"), (None, "NoneType"), (7, "int")])
+@pytest.mark.parametrize(
+    ("given", "name"), [(torch.zeros(3, 4, 4), "torch.Tensor"), (None, "NoneType"), (7, "int")]
+)
 def test_what_is_no_picture_is_named_by_its_type(given, name):
     for read in (read_rgb, list_pictures):
         with pytest.raises(UserError, match=f"{name}; expected the path"):
@@ -197,8 +216,17 @@ def test_an_address_is_told_to_be_one():
 def test_a_list_may_mix_files_folders_images_and_arrays(photos):
     given = [photos / "b.jpg", PIXELS, Image.fromarray(PIXELS), str(photos / "deep")]
     found = list_pictures(given)
-    assert [picture_name(each) for each in found] == [str(photos / "b.jpg"), "", "", str(photos / "deep/er/c.webp")]
-    assert not is_one_picture(given) and not is_one_picture(photos) and is_one_picture(photos / "b.jpg")
+    assert [picture_name(each) for each in found] == [
+        str(photos / "b.jpg"),
+        "",
+        "",
+        str(photos / "deep/er/c.webp"),
+    ]
+    assert (
+        not is_one_picture(given)
+        and not is_one_picture(photos)
+        and is_one_picture(photos / "b.jpg")
+    )
     assert list_pictures([]) == []
 
 
@@ -225,15 +253,25 @@ def test_broken_files_are_all_known_before_any_work(photos, tmp_path):
         usable_pictures(given, 0.0, skip_broken=False)
     lines = str(error.value).splitlines()
     assert lines[0] == "3 of 7 pictures cannot be used; nothing was done:"
-    assert [line.split(": ")[0].rpartition("/")[2] for line in lines[1:4]] == ["cut.jpg", "text.png", "gone.jpg"]
-    assert "text.png: not an image" in lines[2] and "Its file is missing" in lines[3] and "skip_broken" in lines[4]
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines[1:4]] == [
+        "cut.jpg",
+        "text.png",
+        "gone.jpg",
+    ]
+    assert (
+        "text.png: not an image" in lines[2]
+        and "Its file is missing" in lines[3]
+        and "skip_broken" in lines[4]
+    )
 
 
 def test_skipped_files_are_logged_by_name(photos, caplog):
     (photos / "text.png").write_text("text")
     kept = usable_pictures(list_pictures(photos), 0.0, skip_broken=True)
     assert len(kept) == 3
-    assert [record.getMessage() for record in caplog.records] == [f"left out: {photos / 'text.png'}: not an image"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out: {photos / 'text.png'}: not an image"
+    ]
 
 
 def test_many_broken_files_stay_on_one_screen(tmp_path):
@@ -247,8 +285,12 @@ def test_reading_ahead_keeps_the_order_and_hands_over_what_is_broken(photos):
     (photos / "text.png").write_text("text")
     given = [photos / "b.jpg", photos / "text.png", *[PIXELS] * 40]
     found = list(read_ahead(given, read_rgb))
-    assert [each is original for (each, _), original in zip(found, given, strict=True)] == [True] * 42
-    assert isinstance(found[1][1], BrokenImage) and in_one_line(*found[1]) == f"{photos / 'text.png'}: not an image"
+    assert [each is original for (each, _), original in zip(found, given, strict=True)] == [
+        True
+    ] * 42
+    assert isinstance(found[1][1], BrokenImage) and in_one_line(*found[1]) == (
+        f"{photos / 'text.png'}: not an image"
+    )
     assert all(np.array_equal(pixels, PIXELS) for _, pixels in found[2:])
 
 

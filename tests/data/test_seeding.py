@@ -31,7 +31,11 @@ def test_the_three_generators_draw_different_sequences():
 
 def test_the_draws_are_pinned():
     with seeded(0, 1):
-        drawn = int(torch.randint(10**6, ())), int(np.random.randint(10**6)), random.randrange(10**6)
+        drawn = (
+            int(torch.randint(10**6, ())),
+            int(np.random.randint(10**6)),
+            random.randrange(10**6),
+        )
     assert drawn == (599648, 324271, 230887)
 
 

@@ -8,11 +8,15 @@ from virtex_det.errors import UserError
 
 def batches(*notes):
     """One batch of one example for each list of notes."""
-    return SkipCountingLoader([[{"image": 1, **({"left_out": list(found)} if found else {})}] for found in notes])
+    return SkipCountingLoader(
+        [[{"image": 1, **({"left_out": list(found)} if found else {})}] for found in notes]
+    )
 
 
 def test_notes_are_taken_off_the_examples_and_kept_by_reason():
-    loader = batches([Skipped("a.jpg", "broken")], [], [Skipped("b.jpg", "broken"), Skipped("c.jpg", "empty")])
+    loader = batches(
+        [Skipped("a.jpg", "broken")], [], [Skipped("b.jpg", "broken"), Skipped("c.jpg", "empty")]
+    )
     assert list(loader) == [[{"image": 1}]] * 3
     assert loader.report() == {"broken": ["a.jpg", "b.jpg"], "empty": ["c.jpg"]}
 
@@ -26,7 +30,12 @@ def test_a_file_is_counted_and_logged_once_however_often_it_comes(caplog):
 
 def test_the_first_of_each_reason_says_what_to_do(caplog):
     with caplog.at_level(logging.WARNING):
-        list(batches(*[[Skipped(name, "turned", "Mind EXIF.")] for name in "abc"], [Skipped("d", "cut", "Fetch it.")]))
+        list(
+            batches(
+                *[[Skipped(name, "turned", "Mind EXIF.")] for name in "abc"],
+                [Skipped("d", "cut", "Fetch it.")],
+            )
+        )
     assert caplog.text.count("Mind EXIF.") == 1 and caplog.text.count("Fetch it.") == 1
 
 
@@ -48,5 +57,5 @@ def test_nothing_left_out_gives_no_summary():
 
 def test_a_hundred_in_a_row_are_an_error_and_fewer_are_not():
     check_run([Skipped("a.jpg", "broken")] * 99)
-    with pytest.raises(UserError, match=r"100 images in a row.*lastly a\.jpg \(broken\)"):
+    with pytest.raises(UserError, match=r"100 images in a row.*last is a\.jpg \(broken\)"):
         check_run([Skipped("a.jpg", "broken")] * 100)

@@ -3,11 +3,21 @@ import math
 import pytest
 import torch
 
-from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within, render, render_batch
+from virtex_det.data.traces import (
+    Window,
+    crop_points,
+    flip_points,
+    inside,
+    points_within,
+    render,
+    render_batch,
+)
 
 
 def _within(times, starts, ends):
-    interval, point = points_within(*(torch.tensor(values, dtype=torch.float32) for values in (times, starts, ends)))
+    interval, point = points_within(
+        *(torch.tensor(values, dtype=torch.float32) for values in (times, starts, ends))
+    )
     return list(zip(interval.tolist(), point.tolist(), strict=True))
 
 
@@ -23,7 +33,9 @@ def test_intervals_may_overlap_and_share_points():
     assert _within([1, 2, 3], [0, 2], [2, 3]) == [(0, 0), (0, 1), (1, 1), (1, 2)]
 
 
-@pytest.mark.parametrize("start, end", [(3, 1), (math.inf, -math.inf), (math.nan, math.nan), (7, 8)])
+@pytest.mark.parametrize(
+    "start, end", [(3, 1), (math.inf, -math.inf), (math.nan, math.nan), (7, 8)]
+)
 def test_an_interval_that_runs_backwards_or_past_the_end_has_no_points(start, end):
     assert _within([1, 2, 3], [start], [end]) == []
 
@@ -54,12 +66,16 @@ def test_a_flip_mirrors_x_alone_and_twice_is_none():
 
 
 def test_points_beyond_any_border_are_outside_and_none_is_clamped():
-    points = torch.tensor([[0.0, 0.0], [0.999, 0.5], [1.0, 0.5], [0.5, 1.0], [-0.001, 0.5], [0.5, -1e-6]])
+    points = torch.tensor(
+        [[0.0, 0.0], [0.999, 0.5], [1.0, 0.5], [0.5, 1.0], [-0.001, 0.5], [0.5, -1e-6]]
+    )
     assert inside(points).tolist() == [True, True, False, False, False, False]
 
 
 def test_a_point_marks_its_cell_by_row_and_column():
-    mask = render(torch.tensor([[1.0, 0.9, 0.1], [1.0, 0.9, 0.12], [2.0, 0.0, 0.5]]), length=4, resolution=7)
+    mask = render(
+        torch.tensor([[1.0, 0.9, 0.1], [1.0, 0.9, 0.12], [2.0, 0.0, 0.5]]), length=4, resolution=7
+    )
     assert mask.dtype == torch.bool and mask.nonzero().tolist() == [[1, 0, 6], [2, 3, 0]]
 
 
@@ -75,6 +91,10 @@ def test_no_points_give_empty_masks():
 
 
 def test_a_batch_has_the_masks_of_its_captions():
-    points = [torch.tensor([[0.0, 0.1, 0.9]]), torch.empty(0, 3), torch.tensor([[2.0, 0.5, 0.5], [1.0, 0.0, 0.0]])]
+    points = [
+        torch.tensor([[0.0, 0.1, 0.9]]),
+        torch.empty(0, 3),
+        torch.tensor([[2.0, 0.5, 0.5], [1.0, 0.0, 0.0]]),
+    ]
     together = render_batch(points, length=3, resolution=5)
     assert torch.equal(together, torch.stack([render(each, 3, 5) for each in points]))

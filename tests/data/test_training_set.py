@@ -8,7 +8,12 @@ from detectron2.utils import comm
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
 from virtex_det.data.datasets import load_dataset, manifest_sha256
-from virtex_det.data.training_set import choose_images, describe_part, load_train_dicts, training_part
+from virtex_det.data.training_set import (
+    choose_images,
+    describe_part,
+    load_train_dicts,
+    training_part,
+)
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 
@@ -17,14 +22,18 @@ IMAGES = 40
 
 @pytest.fixture
 def dicts(example):
-    """Every image has category 0, every fourth 1, and one 2; of every fifth only a crowd is annotated."""
+    """Every image has category 0, every fourth 1, and one 2; of every fifth only a crowd is
+    annotated.
+    """
     first, second, crowd = example["annotations"]
     other = {**first, "category_id": 1}
     return [
         {
             **example,
             "image_id": k,
-            "annotations": [crowd] if k % 5 == 4 else [first, *[other] * (k % 4 == 0), *[second] * (k == 7), crowd],
+            "annotations": [crowd]
+            if k % 5 == 4
+            else [first, *[other] * (k % 4 == 0), *[second] * (k == 7), crowd],
         }
         for k in range(IMAGES)
     ]
@@ -47,7 +56,13 @@ def test_the_part_for_the_record_tells_images_manifest_and_empty_categories(cfg)
     cfg.DATASETS.TRAIN_FRACTION = 0.25
     (chosen,) = choose_images(cfg).values()
     part = training_part(cfg)
-    assert part.images == len(load_train_dicts(cfg)) == sum(image % 5 != 4 for image in ids(chosen)) < len(chosen) == 10
+    assert (
+        part.images
+        == len(load_train_dicts(cfg))
+        == sum(image % 5 != 4 for image in ids(chosen))
+        < len(chosen)
+        == 10
+    )
     assert part.manifest_sha256 == manifest_sha256(ids(chosen))
     assert part.empty_categories == (() if 7 in ids(chosen) else ("class 2",))
 
@@ -69,8 +84,10 @@ def test_a_part_without_some_categories_is_said_in_the_log_once(cfg, caplog, dic
     with caplog.at_level(logging.WARNING):
         part = training_part(cfg)
         load_train_dicts(cfg)
-    (message,) = [record.getMessage() for record in caplog.records if "no instance" in record.getMessage()]
-    assert message.startswith("11 categories have no instance among the 32 images to train on")
+    (message,) = [
+        record.getMessage() for record in caplog.records if "no instance" in record.getMessage()
+    ]
+    assert message.startswith("11 categories have no instance in the 32 training images")
     assert message.endswith(f"{', '.join(f'class {number}' for number in range(3, 13))} and 1 more")
     assert part.empty_categories == tuple(f"class {number}" for number in range(3, 14))
 
@@ -110,7 +127,9 @@ def test_a_manifest_gives_another_run_the_same_images(cfg, tmp_path):
     cfg.OUTPUT_DIR = str(tmp_path / "again")
     build_train_loader(cfg)
     assert training_part(cfg) == part
-    assert (tmp_path / "again" / "subset.json").read_text() == (tmp_path / "run" / "subset.json").read_text()
+    assert (tmp_path / "again" / "subset.json").read_text() == (
+        tmp_path / "run" / "subset.json"
+    ).read_text()
 
 
 def test_a_split_file_of_the_whole_set_leaves_a_manifest_too(cfg, tmp_path):
@@ -127,7 +146,8 @@ def test_a_stratified_part_is_another_and_has_the_rare_category_in_proportion(cf
     (stratified,) = choose_images(cfg).values()
     assert ids(stratified) != ids(plain["training_set"])
     seconds = sum(
-        any(each["category_id"] == 1 and not each["iscrowd"] for each in e["annotations"]) for e in stratified
+        any(each["category_id"] == 1 and not each["iscrowd"] for each in e["annotations"])
+        for e in stratified
     )
     assert abs(seconds - 4) <= 1
 
@@ -141,13 +161,18 @@ def test_only_the_main_process_writes_the_manifest(cfg, tmp_path, monkeypatch):
 
 
 def test_labels_are_categories(cfg, dicts, register):
-    labelled = [{"file_name": e["file_name"], "image_id": e["image_id"], "label": e["image_id"] % 3} for e in dicts]
+    labelled = [
+        {"file_name": e["file_name"], "image_id": e["image_id"], "label": e["image_id"] % 3}
+        for e in dicts
+    ]
     cfg.DATASETS.TRAIN = (register(labelled, "labelled"),)
     MetadataCatalog.get("labelled").classes = ["cat", "dog", "fox", "gnu"]
     assert training_part(cfg) == (IMAGES, manifest_sha256(range(IMAGES)), ("gnu",))
     cfg.merge_from_list(["DATASETS.TRAIN_FRACTION", 0.25, "DATASETS.SUBSET_STRATIFIED", True])
     text = describe_part(choose_images(cfg))
-    assert "labelled: 10 images\n10 instances of 3 categories" in text and text.endswith("without an instance: gnu")
+    assert "labelled: 10 images\n10 instances of 3 categories" in text and text.endswith(
+        "without an instance: gnu"
+    )
 
 
 def test_captions_have_a_part_without_categories_and_no_strata(cfg, scenes):
@@ -155,9 +180,11 @@ def test_captions_have_a_part_without_categories_and_no_strata(cfg, scenes):
     cfg.DATASETS.TRAIN_FRACTION = 0.5
     part, chosen = training_part(cfg), choose_images(cfg)
     assert part == (12, manifest_sha256(*map(ids, chosen.values())), ())
-    assert describe_part(chosen) == "scenes_train_captions: 6 images\nscenes_unlabelled_captions: 6 images"
+    assert describe_part(chosen) == (
+        "scenes_train_captions: 6 images\nscenes_unlabelled_captions: 6 images"
+    )
     cfg.DATASETS.SUBSET_STRATIFIED = True
-    with pytest.raises(UserError, match="captions are no categories"):
+    with pytest.raises(UserError, match="captions are not categories"):
         training_part(cfg)
 
 
@@ -172,7 +199,9 @@ def test_the_part_of_shards_is_the_rule_by_which_they_are_read(cfg, tmp_path, wr
     assert len({part.manifest_sha256 for part in parts}) == 3
 
 
-@pytest.mark.parametrize("key", [("DATASETS.SUBSET_FILE", "ids.txt"), ("DATASETS.SUBSET_STRATIFIED", True)])
+@pytest.mark.parametrize(
+    "key", [("DATASETS.SUBSET_FILE", "ids.txt"), ("DATASETS.SUBSET_STRATIFIED", True)]
+)
 def test_shards_take_neither_a_split_file_nor_strata(cfg, tmp_path, write_shard, key):
     write_shard(tmp_path / "0.tar", 3)
     cfg.merge_from_list(["DATASETS.TRAIN", (f"shards:{tmp_path}/*.tar",), *key])
@@ -183,14 +212,17 @@ def test_shards_take_neither_a_split_file_nor_strata(cfg, tmp_path, write_shard,
 
 def test_data_that_are_not_here_are_an_error(cfg):
     cfg.DATASETS.TRAIN = ("coco_2017_train",)
-    with pytest.raises(UserError, match="coco_2017_train is not there"):
+    with pytest.raises(UserError, match="coco_2017_train is missing"):
         training_part(cfg)
 
 
 def write_parts(cfgs, folder):
     """Write what this process trains on with each config."""
     found = [
-        [training_part(cfg), [(entry["image_id"], entry.get("captions")) for entry in load_train_dicts(cfg)]]
+        [
+            training_part(cfg),
+            [(entry["image_id"], entry.get("captions")) for entry in load_train_dicts(cfg)],
+        ]
         for cfg in cfgs
     ]
     (folder / f"{comm.get_rank()}.json").write_text(json.dumps(found))

@@ -19,7 +19,13 @@ def tokenizer(bert):
 
 
 def test_special_tokens_are_those_of_the_vocabulary(tokenizer):
-    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.sos_id, tokenizer.eos_id, tokenizer.mask_id)
+    ids = (
+        tokenizer.pad_id,
+        tokenizer.unk_id,
+        tokenizer.sos_id,
+        tokenizer.eos_id,
+        tokenizer.mask_id,
+    )
     assert ids == (0, 2, 3, 4, 5) and tokenizer.vocab_size == 22
 
 
@@ -30,7 +36,9 @@ def test_a_caption_becomes_its_word_pieces_without_boundaries(tokenizer):
 
 def test_a_caption_is_the_sum_of_its_words(tokenizer):
     caption = "A red-star  cat, of the Café."
-    assert tokenizer.encode(caption) == [piece for word in caption.split() for piece in tokenizer.encode(word)]
+    assert tokenizer.encode(caption) == [
+        piece for word in caption.split() for piece in tokenizer.encode(word)
+    ]
 
 
 def test_decoding_joins_pieces_and_leaves_out_special_tokens(tokenizer):
@@ -50,18 +58,25 @@ def test_a_tokenizer_travels_to_worker_processes(tokenizer):
 
 
 def test_its_hash_is_of_the_pieces_and_not_of_the_folder(bert, tmp_path):
-    same, other = make_bert(tmp_path / "same", seed=1), make_bert(tmp_path / "other", words=("a", "dog", "cat"))
-    assert tokenizer_sha256(str(bert)) == tokenizer_sha256(str(same)) != tokenizer_sha256(str(other))
+    same, other = (
+        make_bert(tmp_path / "same", seed=1),
+        make_bert(tmp_path / "other", words=("a", "dog", "cat")),
+    )
+    assert (
+        tokenizer_sha256(str(bert)) == tokenizer_sha256(str(same)) != tokenizer_sha256(str(other))
+    )
 
 
 @pytest.mark.parametrize("content", ["", "a\ncat\n", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n"])
 def test_a_vocabulary_that_is_not_of_berts_form_is_an_error(tmp_path, content):
     (tmp_path / "vocab.txt").write_text(content)
-    with pytest.raises(UserError, match=r"is not BERT's(?s:.*)Expected \[PAD\], with id 0"):
+    with pytest.raises(UserError, match=r"is not BERT's(?s:.*)Expected \[PAD\] with id 0"):
         WordPieceTokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("name, content", [("vocab.txt", b"\xff\xfe\x00"), ("tokenizer.json", b'{"model":')])
+@pytest.mark.parametrize(
+    "name, content", [("vocab.txt", b"\xff\xfe\x00"), ("tokenizer.json", b'{"model":')]
+)
 def test_a_broken_vocabulary_is_an_error_that_names_the_folder(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=str(tmp_path)):

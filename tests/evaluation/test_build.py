@@ -67,7 +67,7 @@ def test_keypoints_are_evaluated_by_detectron2(scenes, tmp_path):
 def test_an_unknown_library_is_an_error(scenes, tmp_path):
     cfg = get_cfg()
     cfg.TEST.METRICS_LIBRARY = "pycocotools"
-    with pytest.raises(UserError, match="'pycocotools'; it can be hotcoco or reference"):
+    with pytest.raises(UserError, match="'pycocotools'; expected hotcoco or reference"):
         build_evaluator(cfg, "scenes_val", str(tmp_path))
 
 

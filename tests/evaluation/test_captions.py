@@ -133,14 +133,14 @@ def test_captions_of_images_without_references_are_written_and_not_measured(
     output = written(pretraining_cfg(), "a red circle")
     process(evaluator, {image["image_id"]: output for image in load_dataset("scenes_val")})
     assert evaluator.evaluate() == {} and not measured
-    assert "images without captions" in caplog.text and (tmp_path / "captions.json").exists()
+    assert "have no reference captions" in caplog.text and (tmp_path / "captions.json").exists()
 
 
 @pytest.mark.parametrize("what", ["loss", "caption"])
 def test_an_image_left_out_is_an_error(what, evaluator, pretraining_cfg):
     output = losses((1.0, 1.0)) if what == "loss" else written(pretraining_cfg(), "a red circle")
     process(evaluator, {11: output, 13: output})
-    with pytest.raises(UserError, match=rf"1 of the 3 images .* got no {what} .* image 12"):
+    with pytest.raises(UserError, match=rf"returned no {what} for 1 of the 3 images .* image 12"):
         evaluator.evaluate()
 
 

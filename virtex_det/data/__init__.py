@@ -1,4 +1,4 @@
-"""Datasets, tokenizer, mappers and loaders."""
+"""Datasets, tokenizers, mappers and loaders."""
 
 from virtex_det.data.build import MAPPER_REGISTRY, build_test_loader, build_train_loader
 from virtex_det.data.images import read_picture

@@ -30,40 +30,49 @@ from virtex_det.data.seeded_dataset import (
 from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.skipped import SkipCountingLoader
-from virtex_det.data.training_set import are_shards, check_has_objects, keep_training_set, load_training_set
+from virtex_det.data.training_set import (
+    are_shards,
+    check_has_objects,
+    keep_training_set,
+    load_training_set,
+)
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
 
-# The images of each loader that is in use, packed, and those that ``lending_images`` lends.
+# The packed images of each loader in use, and those that ``lending_images`` lends.
 _images: WeakKeyDictionary[SkipCountingLoader, DatasetFromList] = WeakKeyDictionary()
 _lent: DatasetFromList | None = None
 
 MAPPER_REGISTRY = Registry("MAPPER")
-MAPPER_REGISTRY.__doc__ = "Classes that, called with (cfg, is_train), give a function from dataset dict to example."
+MAPPER_REGISTRY.__doc__ = (
+    "Classes that are called with (cfg, is_train) and return a function from dataset dict to "
+    "example."
+)
 
 
 def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SkipCountingLoader:
     """Build the endless loader of training batches that DATASETS, DATALOADER and INPUT describe.
 
-    With SEED set, batch k holds the same pixels and captions in every run of a config, whatever the number of workers
-    and of processes, which share the batch, and whether resumed or not. Unlike in Detectron2's loader the
-    sampler runs once, in this process, and not in each worker once per image of a batch: that makes a late start cheap.
+    With SEED set, batch k has the same pixels and captions in every run of a config, resumed or
+    not, with any number of workers and of processes (which share a batch). With shards this needs
+    equal numbers of workers and processes, among which the shards are divided. With
+    DATALOADER.ASPECT_RATIO_GROUPING it needs an equal number of processes, each of which groups its
+    own images.
 
-    Shards are shared out to processes and workers, so there it is so for equal numbers of these. With
-    DATALOADER.ASPECT_RATIO_GROUPING each process groups its own images, so there it is so for equal numbers of
-    processes.
+    The sampler runs once, in this process. In Detectron2's loader it runs in each worker, once per
+    image of a batch, which makes a late start slow.
 
     Args:
         cfg: the config.
-        start_iter: begin at this batch, loading none before it, to resume a run.
+        start_iter: first batch, to resume a run; earlier ones are not loaded.
 
     Returns:
-        Batches of this process's share of SOLVER.IMS_PER_BATCH. Where they are of a part of the images, OUTPUT_DIR has
-        the manifest of these as ``subset.json``.
+        Batches of this process's share of SOLVER.IMS_PER_BATCH. For a part of the images, their
+        manifest is written to ``subset.json`` in OUTPUT_DIR.
 
     Raises:
-        UserError: a dataset, mapper or sampler that does not exist, no image to train on, images without boxes for a
-            detector, or too few shards.
+        UserError: a dataset, mapper or sampler is unknown, there is no image to train on, a
+            detector gets images without boxes, or there are too few shards.
     """
     batch_size, seed = _batch_size(cfg), _seed(cfg)
     mapper = _build_mapper(cfg, is_train=True)
@@ -83,10 +92,11 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SkipCountingLoader:
 
 @contextmanager
 def lending_images(batches: object) -> Iterator[None]:
-    """Within the block ``build_train_loader`` loads nothing, but takes the images of a loader that it built before.
+    """Make ``build_train_loader`` reuse the images of an earlier loader within the block.
 
     Args:
-        batches: the loader, of a config that names the same images. Of any other the block changes nothing.
+        batches: a loader from ``build_train_loader``, for a config with the same images. With any
+            other object the block has no effect.
     """
     global _lent
     _lent = _images.get(batches) if isinstance(batches, SkipCountingLoader) else None
@@ -97,7 +107,7 @@ def lending_images(batches: object) -> Iterator[None]:
 
 
 def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[dict[str, Any]]]:
-    """Return the images to train on packed for the workers, and as they are."""
+    """Return the training images twice: packed for the workers, and as dicts."""
     dicts, manifest, _ = load_training_set(cfg)
     _check_boxes(cfg, dicts)
     if comm.is_main_process():
@@ -109,12 +119,12 @@ def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[di
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> UnpackingLoader:
-    """Build the loader that goes once over this process's part of a dataset, in order, with no augmentation.
+    """Build the loader of this process's part of a dataset: once, in order, without augmentation.
 
     Args:
         cfg: the config.
         dataset_name: a registered dataset.
-        batch_size: images per batch; one is what published inference times count.
+        batch_size: images per batch; published inference times are for 1.
 
     Returns:
         Batches of examples.
@@ -131,19 +141,27 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, batch_size: int = 1) -> U
 
 
 def _order(
-    groups: bool, dicts: Sequence[dict[str, Any]], sampler: torchdata.Sampler, batch_size: int, start_iter: int
+    groups: bool,
+    dicts: Sequence[dict[str, Any]],
+    sampler: torchdata.Sampler,
+    batch_size: int,
+    start_iter: int,
 ) -> dict[str, Any]:
-    """Return DataLoader's options for which examples make a batch."""
+    """Return DataLoader's options for the order and the batches of examples."""
     if groups:
-        return {"batch_sampler": GroupedPositionSampler(PositionSampler(sampler, 0), dicts, batch_size, start_iter)}
+        return {
+            "batch_sampler": GroupedPositionSampler(
+                PositionSampler(sampler, 0), dicts, batch_size, start_iter
+            )
+        }
     return {"sampler": PositionSampler(sampler, start_iter * batch_size), "batch_size": batch_size}
 
 
 def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
-    """Raise what ``build_train_loader`` would; what has to be loaded for that is kept for it.
+    """Raise the errors of ``build_train_loader``; data loaded here is kept for it.
 
     Returns:
-        The images to train on; empty for shards, which are read as a stream.
+        The training images; an empty list for shards, which are read as a stream.
     """
     _batch_size(cfg)
     workers = _worker_options(cfg)["num_workers"]
@@ -162,13 +180,13 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
 
 
 def reads_images(cfg: CfgNode) -> bool:
-    """Return whether the config's mapper reads image files as ``read_image`` does; one of a user's own need not."""
+    """Return whether the config's mapper reads images with ``read_image``; a user's own may not."""
     name = mapper_name(cfg)
     return name in MAPPER_REGISTRY and skips_broken_images(MAPPER_REGISTRY.get(name))
 
 
 def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
-    """Raise what the loader of ``build_test_loader`` would at its first image."""
+    """Raise the errors of ``build_test_loader``'s loader at its first image."""
     _worker_options(cfg)
     mapper = _build_mapper(cfg, is_train=False)
     with seeded(0, "check"):
@@ -176,15 +194,21 @@ def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
 
 
 def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
-    is_detector = (cfg.MODEL.META_ARCHITECTURE, mapper_name(cfg)) == ("GeneralizedRCNN", "DetectionMapper")
+    is_detector = (cfg.MODEL.META_ARCHITECTURE, mapper_name(cfg)) == (
+        "GeneralizedRCNN",
+        "DetectionMapper",
+    )
     if is_detector and not all("annotations" in example for example in dicts):
         raise UserError(
-            f"A detector learns from boxes, and DATASETS.TRAIN ({', '.join(cfg.DATASETS.TRAIN)}) has images without "
-            "annotations.\nSet it to data sets with instances, such as coco_2017_train."
+            f"A detector learns from boxes, but DATASETS.TRAIN ({', '.join(cfg.DATASETS.TRAIN)}) "
+            "has images without annotations.\n"
+            "Set it to data sets with instances, such as coco_2017_train."
         )
 
 
-def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int) -> SkipCountingLoader:
+def _shard_batches(
+    cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, start_iter: int
+) -> SkipCountingLoader:
     check_datasets(cfg.DATASETS.TRAIN)
     files = _shards(cfg)
     options = _worker_options(cfg)
@@ -196,11 +220,15 @@ def _shard_batches(cfg: CfgNode, mapper: Mapper, batch_size: int, seed: int, sta
         batch_size=batch_size,
         start_iter=start_iter,
         shuffle_size=cfg.DATALOADER.SHARD_SHUFFLE_SIZE,
-        choice=Choice(cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED),
+        choice=Choice(
+            cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.SUBSET_SEED
+        ),
         rank=comm.get_rank(),
         processes=comm.get_world_size(),
     )
-    return SkipCountingLoader(UnpackingLoader(torchdata.DataLoader(examples, batch_size=batch_size, **options)))
+    return SkipCountingLoader(
+        UnpackingLoader(torchdata.DataLoader(examples, batch_size=batch_size, **options))
+    )
 
 
 def _shards(cfg: CfgNode) -> list[str]:
@@ -211,15 +239,20 @@ def _check_enough_shards(shards: int, workers: int) -> None:
     processes = comm.get_world_size()
     if shards >= processes * max(workers, 1):
         return
-    advice = f"Set DATALOADER.NUM_WORKERS {shards // processes}" if shards >= processes else "Use fewer processes"
+    advice = (
+        f"Set DATALOADER.NUM_WORKERS {shards // processes}"
+        if shards >= processes
+        else "Use fewer processes"
+    )
     raise UserError(
-        f"DATASETS.TRAIN names {shards} shards for {processes} processes with {max(workers, 1)} workers each, and "
-        f"every worker needs one of its own.\n{advice}, or write the data into more shards."
+        f"DATASETS.TRAIN names {shards} shards for {processes} processes with {max(workers, 1)} "
+        "workers each, but every worker needs a shard of its own.\n"
+        f"{advice}, or write the data into more shards."
     )
 
 
 def _seed(cfg: CfgNode) -> int:
-    """Return SEED, or without one a random number that all processes agree on."""
+    """Return SEED, or without one a random number that all processes share."""
     return cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
 
@@ -229,8 +262,10 @@ def _build_sampler(cfg: CfgNode, dicts: Sequence[dict[str, Any]], seed: int) -> 
         return TrainingSampler(len(dicts), seed=seed)
     if not all("annotations" in example for example in dicts):
         raise UserError(
-            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats images by the categories of their objects, "
-            f"and {', '.join(cfg.DATASETS.TRAIN)} has images without annotations.\nSet it to TrainingSampler."
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats images by the "
+            f"categories of their objects, but {', '.join(cfg.DATASETS.TRAIN)} has images without "
+            "annotations.\n"
+            "Set it to TrainingSampler."
         )
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
         dicts, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
@@ -242,7 +277,8 @@ def _check_sampler(cfg: CfgNode) -> None:
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
         raise UserError(
-            f"DATALOADER.SAMPLER_TRAIN is '{name}'; expected TrainingSampler or RepeatFactorTrainingSampler.\n"
+            f"DATALOADER.SAMPLER_TRAIN is '{name}'; expected TrainingSampler or "
+            "RepeatFactorTrainingSampler.\n"
             "For a random part of a dataset set DATASETS.TRAIN_FRACTION."
         )
 
@@ -259,16 +295,20 @@ def _batch_size(cfg: CfgNode) -> int:
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if total < processes or total % processes:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {total} cannot be shared by {processes} processes; set a multiple of {processes}."
+            f"SOLVER.IMS_PER_BATCH {total} cannot be shared by {processes} processes; set a "
+            f"multiple of {processes}."
         )
     return total // processes
 
 
 def count_workers(cfg: CfgNode) -> int:
-    """Return how many workers load: no more than cores, where each one more only takes time from the others."""
+    """Return the number of workers per process, at most one per core."""
     workers = min(cfg.DATALOADER.NUM_WORKERS, _available_cores())
     if workers < 0:
-        raise UserError(f"DATALOADER.NUM_WORKERS is {workers}; set a number from 0, this process alone, on.")
+        raise UserError(
+            f"DATALOADER.NUM_WORKERS is {workers}; set a number of 0 (load in this process) or "
+            "more."
+        )
     return workers
 
 
@@ -276,9 +316,13 @@ def _worker_options(cfg: CfgNode) -> dict[str, Any]:
     workers = count_workers(cfg)
     if not workers:
         return {"num_workers": 0, "collate_fn": trivial_batch_collator}
-    return {"num_workers": workers, "collate_fn": pack, "worker_init_fn": partial(serve_parent, os.getpid())}
+    return {
+        "num_workers": workers,
+        "collate_fn": pack,
+        "worker_init_fn": partial(serve_parent, os.getpid()),
+    }
 
 
 def _available_cores() -> int:
-    """Return how many cores this process may use; containers and Slurm give fewer than the machine has."""
+    """Return the number of cores this process may use; containers and Slurm limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

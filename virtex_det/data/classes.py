@@ -1,4 +1,4 @@
-"""What a class number means to a model, a data set and a checkpoint: classes by number, name and order."""
+"""Classes of models and datasets: comparison of their number, names and order."""
 
 import logging
 import unicodedata
@@ -18,7 +18,7 @@ from virtex_det.escaping import visible
 
 logger = logging.getLogger(__name__)
 
-_OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # where a data set's metadata has the names
+_OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # metadata keys of the class names
 _DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
 _NUMBER_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -29,11 +29,11 @@ _SHOWN = 5
 
 
 class ModelClasses(NamedTuple):
-    """Where the classes of a model stand.
+    """The classes of a model.
 
     Attributes:
-        metadata: the entry of a data set's metadata that has the names.
-        key: the config key with their number; empty where the model is not one of those that we know.
+        metadata: key of the class names in a dataset's metadata.
+        key: config key of the number of classes; empty for an unknown model.
         number: its value.
     """
 
@@ -43,7 +43,7 @@ class ModelClasses(NamedTuple):
 
 
 def model_classes(cfg: CfgNode) -> ModelClasses | None:
-    """Return where the classes of a config's model stand; None for a model without classes, such as a captioner."""
+    """Return the classes of a config's model; None for a model without classes, as a captioner."""
     mapper, architecture = mapper_name(cfg), cfg.MODEL.META_ARCHITECTURE
     if mapper in ("ClassificationMapper", "MultilabelMapper"):
         metadata = _OF_IMAGES if mapper == "ClassificationMapper" else _OF_OBJECTS
@@ -54,33 +54,37 @@ def model_classes(cfg: CfgNode) -> ModelClasses | None:
 
 
 def is_detector(cfg: CfgNode) -> bool:
-    """Return whether a config's model finds objects, rather than captions or labels of whole images."""
+    """Return whether a config's model detects objects, rather than captions or image labels."""
     mapper = mapper_name(cfg)
     is_known = cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS
     return mapper in _DETECTION_MAPPERS or (is_known and mapper != "MultilabelMapper")
 
 
 def class_names(cfg: CfgNode, name: str) -> tuple[str, ...]:
-    """Return the names of a data set's classes in their order; none where the model or the data set has no classes.
+    """Return the names of a dataset's classes, in order; empty if it or the model has no classes.
 
-    Many registrations have them only once the data set is loaded, so load it before.
+    Load the dataset before: many registrations set the names only then.
     """
     classes = model_classes(cfg)
-    return tuple(map(str, MetadataCatalog.get(name).get(classes.metadata, ()) or ())) if classes else ()
+    return (
+        tuple(map(str, MetadataCatalog.get(name).get(classes.metadata, ()) or ()))
+        if classes
+        else ()
+    )
 
 
 def training_classes(cfg: CfgNode) -> tuple[str, ...]:
-    """Return the class names of DATASETS.TRAIN, which is loaded; none where they have no classes."""
+    """Return the class names of DATASETS.TRAIN, which must be loaded; empty without classes."""
     found = (class_names(cfg, name) for name in cfg.DATASETS.TRAIN if name in DatasetCatalog)
     return next(filter(None, found), ())
 
 
 def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
-    """See that a class number means the same in all data sets and that the model has as many; the sets are loaded.
+    """Check that all datasets have the same classes, and that the model has as many.
 
     Args:
-        cfg: of the model.
-        names: data sets, those to train on and those to evaluate on.
+        cfg: config of the model.
+        names: datasets for training and evaluation, which must be loaded.
 
     Raises:
         UserError: number, names or order of the classes differ.
@@ -93,13 +97,14 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         if classes and classes.key and found and len(found) != classes.number:
             what = "classifier" if "CLASSIFIER" in classes.key else "detector"
             raise UserError(
-                f"the {what} has {classes.number} classes, data set {name} has {len(found)}: {_some(found)}\n"
+                f"the {what} has {classes.number} classes, but data set {name} has {len(found)}: "
+                f"{_some(found)}\n"
                 f"Set {classes.key} {len(found)}."
             )
 
 
 def check_same_classes(cfg: CfgNode, names: Iterable[str]) -> None:
-    """See that a class number means the same in all data sets, which are loaded.
+    """Check that all datasets, which must be loaded, have the same classes.
 
     Raises:
         UserError: number, names or order of the classes differ.
@@ -111,33 +116,38 @@ def check_same_classes(cfg: CfgNode, names: Iterable[str]) -> None:
 
 
 def check_unnamed_classes(cfg: CfgNode, name: str, dicts: Sequence[Mapping]) -> None:
-    """See that the objects of a data set which names no classes have numbers that the model has.
+    """Check the class numbers of a dataset without class names against the model.
 
     Raises:
-        UserError: a number is not among them.
+        UserError: the model does not have a number.
     """
     classes = model_classes(cfg)
     if classes is None or not classes.key or class_names(cfg, name):
         return
     for entry in dicts:
-        labels = [entry["label"]] if "label" in entry else [a["category_id"] for a in entry.get("annotations", ())]
+        labels = (
+            [entry["label"]]
+            if "label" in entry
+            else [a["category_id"] for a in entry.get("annotations", ())]
+        )
         if wrong := [label for label in labels if not 0 <= label < classes.number]:
             raise UserError(
-                f"data set {name}: image {entry['image_id']} has class {wrong[0]}, counted from 0, and "
-                f"{classes.key} is {classes.number}.\nThe data set names no classes, so only numbers can be compared. "
+                f"data set {name}: image {entry['image_id']} has class {wrong[0]}, counted from "
+                f"0, but {classes.key} is {classes.number}.\n"
+                "The data set has no class names, so only numbers can be compared. "
                 f'Name them: MetadataCatalog.get("{name}").set({classes.metadata}=[...])'
             )
 
 
 def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
-    """Refuse two lists of classes that differ, showing the first differences side by side.
+    """Refuse two lists of classes that differ; the error shows the first differences in a table.
 
     Args:
-        sides: the names of the classes, by what has them.
+        sides: two lists of class names, by their owner's name.
         advice: what to do.
 
     Raises:
-        UserError: they differ in number, names or order.
+        UserError: the lists differ in number, names or order.
     """
     if len(set(map(tuple, sides.values()))) <= 1:
         return
@@ -148,21 +158,29 @@ def compare_classes(sides: Mapping[str, Sequence[str]], advice: str) -> None:
     more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     indented = "\n".join(f"  {line}" for line in table.splitlines())
     raise UserError(
-        f"{' and '.join(sides)} have different classes ({counts}), so a class number does not mean the same:\n"
-        f"{indented}{more}\n{advice}"
+        f"{' and '.join(sides)} have different classes ({counts}), so a class number has "
+        "different meanings:\n"
+        f"{indented}{more}\n"
+        f"{advice}"
     )
 
 
 def class_table(dicts: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> str:
-    """Return how many objects each class has, crowds apart, as a table; Detectron2's reads "1e3" as 1000.
+    """Return a table of the number of objects per class, without crowds.
+
+    Detectron2's own table prints a class named "1e3" as 1000.
 
     Args:
         dicts: dataset dicts with annotations.
-        classes: names, by the numbers in the annotations.
+        classes: names, in the order of the class numbers.
     """
     objects = (annotation for entry in dicts for annotation in entry["annotations"])
-    counts = Counter(annotation["category_id"] for annotation in objects if not annotation.get("iscrowd", 0))
-    cells = [cell for number, name in enumerate(classes) for cell in (visible(name, ""), counts[number])]
+    counts = Counter(
+        annotation["category_id"] for annotation in objects if not annotation.get("iscrowd", 0)
+    )
+    cells = [
+        cell for number, name in enumerate(classes) for cell in (visible(name, ""), counts[number])
+    ]
     columns = min(6, len(cells))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     rows.append(["total", sum(counts.values())])
@@ -172,8 +190,9 @@ def class_table(dicts: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> s
 
 
 _ADVICE = (
-    "A model learns numbers, counted from 0 in the order of the category ids. Give all data sets the same categories "
-    "under ids of the same order, or train and evaluate on data sets that have them."
+    "A model learns class numbers, counted from 0 in the order of the category ids. Give all data "
+    "sets the same categories with ids in the same order, or train and evaluate on data sets that "
+    "have them."
 )
 
 
@@ -185,14 +204,14 @@ def _tell_repeated(name: str, classes: Sequence[str]) -> None:
     repeated = [title for title, count in Counter(classes).items() if count > 1]
     if repeated:
         logger.warning(
-            "data set %s has several classes of one name (%s): they stay apart, but whether two data sets have them in "
-            "the same order cannot be seen. Give each class a name of its own",
+            "data set %s has several classes of one name (%s): they stay separate, but their "
+            "order in two data sets cannot be compared. Give each class its own name",
             *(name, _some(repeated)),
         )
 
 
 def _told_apart(names: Sequence[str]) -> Sequence[str]:
-    """Return names as they are, or written out where they would look alike: spaces, accents made of two characters."""
+    """Return the names, escaped if they would look alike (spaces, combining accents)."""
     return names if len(set(map(_look, names))) > 1 else [ascii(name) for name in names]
 
 

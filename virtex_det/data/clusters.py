@@ -1,4 +1,4 @@
-"""Clusters of captions (ICMLM's TP_Cluster): k-means over their vectors, and the file that keeps them."""
+"""Clusters of captions (ICMLM's TP_Cluster): k-means over their vectors, and their file."""
 
 import json
 from collections.abc import Sequence
@@ -20,10 +20,15 @@ _HOW_TO_BUILD = (
 
 @dataclass(frozen=True)
 class CaptionClusters:
-    """Each caption's cluster, and how they were made.
+    """The cluster of each caption, and how the clusters were made.
 
-    By the caption rather than by the image: a caption has one cluster wherever it stands, so that subsets of images
-    and of captions, and data sets that share image ids, need no file of their own.
+    The key is the caption, not the image: a caption has the same cluster everywhere, so subsets of
+    images or captions, and datasets that share image ids, need no file of their own.
+
+    Example:
+        >>> clusters = CaptionClusters(2, 0, "tf-idf", {"a dog": 0, "a red bus": 1})
+        >>> clusters.of("a red bus")
+        1
     """
 
     size: int  # number of clusters
@@ -32,15 +37,15 @@ class CaptionClusters:
     clusters: dict[str, int]  # caption -> cluster
 
     def write(self, path: str | Path) -> None:
-        """Write a JSON file, whole or not at all."""
+        """Write a JSON file, atomically."""
         write_atomically(path, json.dumps({"schema": _SCHEMA, **asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> "CaptionClusters":
-        """Read what ``write`` wrote.
+        """Read a file of ``write``.
 
         Raises:
-            UserError: there is no such file, it is cut short, or holds something else.
+            UserError: the file is missing, truncated or of another kind.
         """
         if not Path(path).is_file():
             raise UserError(f"Cannot read the clusters '{path}': No such file.\n{_HOW_TO_BUILD}")
@@ -48,28 +53,32 @@ class CaptionClusters:
             return _checked(read_json(path, "clusters of captions"))
         except (UserError, ValueError) as error:
             raise UserError(
-                f"{path} holds no clusters of captions, or only a part of them: {error}.\n{_HOW_TO_BUILD}"
+                f"{path} is not a complete file of caption clusters: {error}.\n{_HOW_TO_BUILD}"
             ) from error
 
     def of(self, caption: str) -> int:
         """Return a caption's cluster.
 
         Raises:
-            UserError: it was not among those clustered.
+            UserError: the caption has no cluster in this file.
         """
         if caption not in self.clusters:
-            raise UserError(f"There is no cluster for the caption {caption!r} in this file.\n{_HOW_TO_BUILD}")
+            raise UserError(
+                f"There is no cluster for the caption {caption!r} in this file.\n{_HOW_TO_BUILD}"
+            )
         return self.clusters[caption]
 
 
-def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of: str) -> CaptionClusters:
-    """Divide captions among clusters by k-means over their vectors, brought to length 1.
+def cluster(
+    captions: Sequence[str], vectors: Any, size: int, seed: int, made_of: str
+) -> CaptionClusters:
+    """Cluster captions by k-means over their normalised vectors.
 
     Args:
-        captions: different ones.
+        captions: distinct captions.
         vectors: (captions, features), dense or sparse.
         size: number of clusters.
-        seed: of where k-means starts.
+        seed: random seed of k-means.
         made_of: name of the vectors, for the file.
 
     Raises:
@@ -87,22 +96,26 @@ def cluster(captions: Sequence[str], vectors: Any, size: int, seed: int, made_of
 
 
 def check_numbers(captions: int, size: int, seed: int) -> None:
-    """Refuse what k-means cannot do; before a BERT reads all captions rather than after.
+    """Refuse invalid arguments of k-means, before a BERT has encoded all captions.
 
     Raises:
-        UserError: there are no captions, fewer of them than clusters, no cluster is asked for, or the seed is negative.
+        UserError: there are no captions, fewer captions than clusters, no clusters, or the seed is
+            negative.
     """
     if not captions:
-        raise UserError("These data sets have no captions; name ones that have, such as coco_2017_train_captions.")
+        raise UserError(
+            "These data sets have no captions; name data sets with captions, such as "
+            "coco_2017_train_captions."
+        )
     if not 1 <= size <= captions or seed < 0:
         raise UserError(
-            f"{captions} different captions cannot make {size} clusters with seed {seed}; use --size 1 to {captions}, "
-            "and --seed 0 or more."
+            f"{captions} different captions cannot make {size} clusters with seed {seed}; use "
+            f"--size 1 to {captions}, and --seed 0 or more."
         )
 
 
 def tf_idf(captions: Sequence[str]) -> Any:
-    """Return sparse vectors (captions, words), where no BERT is at hand: what words a caption has, rare ones more.
+    """Return sparse tf-idf vectors (captions, words), for use without a BERT.
 
     Raises:
         UserError: the captions have no words, or scikit-learn is not installed.
@@ -114,7 +127,9 @@ def tf_idf(captions: Sequence[str]) -> Any:
     try:
         return TfidfVectorizer(strip_accents="unicode").fit_transform(captions)
     except ValueError as error:
-        raise UserError(f"The captions cannot be told apart by their words: {error}. Check the captions.") from error
+        raise UserError(
+            f"Cannot make tf-idf vectors of these captions: {error}. Check the captions."
+        ) from error
 
 
 def _needs_scikit_learn(error: ImportError) -> UserError:
@@ -125,16 +140,22 @@ def _needs_scikit_learn(error: ImportError) -> UserError:
 
 
 def _checked(content: Any) -> CaptionClusters:
-    """Return the clusters that JSON describes; ValueError says what is wrong with it."""
+    """Return the clusters in JSON content; raise ValueError if it is invalid."""
     if not isinstance(content, dict) or content.pop("schema", None) != _SCHEMA:
         raise ValueError(f'it has no "schema": {_SCHEMA}')
     try:
         clusters = CaptionClusters(**content)
-        if not all(type(number) is int and number >= 0 for number in (clusters.size, clusters.seed)):
+        if not all(
+            type(number) is int and number >= 0 for number in (clusters.size, clusters.seed)
+        ):
             raise TypeError(f"size and seed are {clusters.size!r:.40} and {clusters.seed!r:.40}")
         if not is_name(clusters.vectors):
             raise TypeError(f"vectors are named {clusters.vectors!r:.40}")
-        wrong = [name for name in clusters.clusters.values() if type(name) is not int or not 0 <= name < clusters.size]
+        wrong = [
+            name
+            for name in clusters.clusters.values()
+            if type(name) is not int or not 0 <= name < clusters.size
+        ]
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
     if wrong:

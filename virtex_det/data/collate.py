@@ -1,4 +1,4 @@
-"""How batches of small images travel from worker processes: each as one buffer."""
+"""Collation of small images: a worker sends each batch as one buffer."""
 
 import io
 import pickle
@@ -7,22 +7,25 @@ from typing import Any
 
 import torch
 
-# Above this size of an image, in bytes, copying it costs more than sharing it.
+# Copying a larger image (bytes) costs more than sharing it.
 LARGEST_PACKED_IMAGE = 2**20
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors by value; the one that PyTorch registers opens a file descriptor for each."""
+    """Pickle tensors by value; PyTorch's own reducer opens a file descriptor for each."""
 
     def reducer_override(self, obj: Any) -> Any:
-        return (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, torch.Tensor) else NotImplemented
+        return (
+            (torch.from_numpy, (obj.numpy(),)) if isinstance(obj, torch.Tensor) else NotImplemented
+        )
 
 
 def pack(batch: Any) -> Any:
-    """Put a batch of small images into one byte tensor: the collate function of a worker.
+    """Pack a batch of small images into one byte tensor: the collate function of a worker.
 
-    PyTorch shares every tensor of a batch by its own file descriptor. With hundreds of small tensors this costs seven
-    times the copy, and goes past the open-file limit of 1024 that most machines have. Large images stay as they are.
+    PyTorch shares every tensor of a batch through its own file descriptor. With hundreds of small
+    tensors this takes seven times as long as a copy, and exceeds the usual limit of 1024 open
+    files. Batches with a large image are not packed.
 
     Args:
         batch: a list of examples, or one example; each a dict with "image".
@@ -36,7 +39,7 @@ def pack(batch: Any) -> Any:
 
 
 class UnpackingLoader:
-    """A loader's batches, unpacked in the process that trains."""
+    """A loader's batches, unpacked in the training process."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         """Wrap a loader whose workers ``pack``."""

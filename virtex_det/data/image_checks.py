@@ -1,4 +1,4 @@
-"""A look at the images of data sets before a run: what would end an evaluation, or leave nothing to train on."""
+"""Checks of a dataset's images before a run, for faults that would end it later."""
 
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
@@ -11,73 +11,92 @@ from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import inspect_image
 from virtex_det.utils import map_in_threads
 
-# So many images of a training set are looked at, and so many of them read whole.
+# Number of training images that are checked, and number of these that are read whole.
 _LOOKED_AT, _READ_WHOLE = 1000, 8
-# Of these a part may be of a kind that is not read, or of another size than annotated; more is an error.
+# Largest share of images of an unknown kind or another size than annotated.
 _SHARE_OF_A_KIND = 0.1
 _DAMAGE = ("image cannot be read", "image file is missing")
 _SHOWN = 3
-_THREADS = 8  # which wait for the disk together
+_THREADS = 8  # they mostly wait for the disk
 
 
-def check_images(name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole: int = 0) -> None:
+def check_images(
+    name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole: int = 0
+) -> None:
     """Check that all images of an evaluation set can be read and have their annotated size.
 
-    Header and end of a file take about 0.2 ms on a local disk, and do not tell damage in between.
+    The header and the end of a file take about 0.2 ms on a local disk; they do not show damage in
+    between.
 
     Args:
-        name: of the data set.
-        dicts: its dataset dicts; images within tar files are left alone.
+        name: name of the dataset.
+        dicts: its dataset dicts; images in tar files are not checked.
         max_value: as INPUT.MAX_VALUE.
-        whole: read so many images whole, the first ones.
+        whole: number of images to read whole, from the first on.
 
     Raises:
-        UserError: says how many cannot be used, and what to do about the first.
+        UserError: some images cannot be used.
     """
     files = [entry for entry in dicts if "encoded_image" not in entry]
     faults = _faults(name, files, max_value, range(whole))
     if faults:
         raise UserError(
-            f"data set {name}: {len(faults)} of {len(dicts)} images cannot be used, and the numbers of an evaluation "
-            f"without them would be others.\n{_some(faults)}"
+            f"data set {name}: {len(faults)} of {len(dicts)} images cannot be used, and without "
+            "them the metrics would not be comparable.\n"
+            f"{_some(faults)}"
         )
 
 
 def check_some(name: str, dicts: Sequence[dict[str, Any]], max_value: float) -> None:
-    """Look at some images of a training set, from its first to its last, for faults that one correction would mend.
+    """Check a sample of a training set's images for systematic faults.
 
-    Damaged files are no such fault, unless there is nothing else: training leaves them out.
+    Damaged files are no error, unless all files are damaged: training skips them.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         dicts: its dataset dicts.
         max_value: as INPUT.MAX_VALUE.
 
     Raises:
-        UserError: none can be used, or many are of pixels that are not read or of another size than annotated.
+        UserError: no image can be used, or many are of an unknown kind or not of their annotated
+            size.
     """
-    looked_at = [entry for entry in dicts[:: len(dicts) // _LOOKED_AT + 1] if "encoded_image" not in entry]
+    looked_at = [
+        entry for entry in dicts[:: len(dicts) // _LOOKED_AT + 1] if "encoded_image" not in entry
+    ]
     whole = range(0, len(looked_at), len(looked_at) // _READ_WHOLE + 1)
     faults = _faults(name, looked_at, max_value, whole)
     of_a_kind = [fault for fault in faults if fault.reason not in _DAMAGE]
-    if looked_at and (len(faults) == len(looked_at) or len(of_a_kind) > _SHARE_OF_A_KIND * len(looked_at)):
+    if looked_at and (
+        len(faults) == len(looked_at) or len(of_a_kind) > _SHARE_OF_A_KIND * len(looked_at)
+    ):
         raise UserError(
-            f"{name}: of {len(dicts)} images to train on {len(looked_at)} were looked at, and {len(faults)} cannot be "
-            f"used.\n{_some(of_a_kind or faults)}"
+            f"{name}: {len(looked_at)} of {len(dicts)} training images were checked, and "
+            f"{len(faults)} cannot be used.\n"
+            f"{_some(of_a_kind or faults)}"
         )
 
 
-def _faults(name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole: Container[int]) -> list[BrokenExample]:
-    """Return what is wrong with images, behind a progress bar; those at the places of ``whole`` are read whole."""
+def _faults(
+    name: str, dicts: Sequence[dict[str, Any]], max_value: float, whole: Container[int]
+) -> list[BrokenExample]:
+    """Return the faults of images; images at indices in ``whole`` are read whole."""
     checks = [(entry, max_value, place in whole) for place, entry in enumerate(dicts)]
     quiet = None if comm.is_main_process() else True
-    with tqdm(desc=f"images of {name}", total=len(dicts), leave=False, disable=quiet, delay=2, unit="image") as bar:
+    with tqdm(
+        desc=f"images of {name}",
+        total=len(dicts),
+        leave=False,
+        disable=quiet,
+        delay=2,
+        unit="image",
+    ) as bar:
         found = map_in_threads(lambda check: _fault(*check), checks, _THREADS, on_done=bar.update)
     return [fault for fault in found if fault]
 
 
 def _fault(entry: dict[str, Any], max_value: float, whole: bool) -> BrokenExample | None:
-    """Return what is wrong with an image; a fault of its header counts if reading it whole has one too."""
+    """Return an image's fault; a fault of its header counts only if reading it whole fails too."""
     try:
         if not whole and _has_good_header(entry, max_value):
             return None
@@ -97,12 +116,15 @@ def _has_good_header(entry: dict[str, Any], max_value: float) -> bool:
 
 
 def _some(faults: Iterable[BrokenExample]) -> str:
-    """Return the first fault of each kind, with the number of others of its kind."""
+    """Return the first fault of each kind, and the number of others of that kind."""
     by_reason: dict[str, list[BrokenExample]] = {}
     for fault in faults:
         by_reason.setdefault(fault.reason, []).append(fault)
     lines = []
     for of_reason in list(by_reason.values())[:_SHOWN]:
         first, _, advice = str(of_reason[0]).partition("\n")
-        lines += [first + (f" (and {len(of_reason) - 1} more)" if len(of_reason) > 1 else ""), advice]
+        lines += [
+            first + (f" (and {len(of_reason) - 1} more)" if len(of_reason) > 1 else ""),
+            advice,
+        ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Images of datasets: pixels from a dataset dict or a path, and their layout for the model."""
+"""Images of datasets: pixels of a dataset dict or a path, and tensors for the model."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from virtex_det.image_files import BrokenImage, load_image, stored_orientation
 
 
 class Span(NamedTuple):
-    """Where in a tar file an encoded image lies."""
+    """The place of an encoded image in a tar file."""
 
     tar_file: str
     offset: int  # in bytes
@@ -27,17 +27,17 @@ class Span(NamedTuple):
 
 
 def read_picture(path: str | os.PathLike[str], cfg: CfgNode) -> np.ndarray:
-    """Read an image file as training and evaluation read it, for Detectron2's DefaultPredictor.
+    """Read an image file as training and evaluation do, for Detectron2's DefaultPredictor.
 
     Args:
-        path: of the image.
-        cfg: of the run; INPUT.MAX_VALUE is read from it.
+        path: path of the image.
+        cfg: config of the run; only INPUT.MAX_VALUE is used.
 
     Returns:
-        (H, W, 3) uint8 in BGR order, which DefaultPredictor takes whatever INPUT.FORMAT is.
+        (H, W, 3) uint8 in BGR order, which DefaultPredictor takes for every INPUT.FORMAT.
 
     Raises:
-        BrokenImage: the image cannot be read; names the file.
+        BrokenImage: the image cannot be read.
 
     Example:
         >>> predictor(read_picture("photo.jpg", cfg))["instances"]  # doctest: +SKIP
@@ -48,11 +48,12 @@ def read_picture(path: str | os.PathLike[str], cfg: CfgNode) -> np.ndarray:
 def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.0) -> np.ndarray:
     """Read the image of a dataset dict and check it against the annotated size.
 
-    BGR comes back as RGB, what Pillow decodes to, since resizing a reversed view is slower; ``image_tensor`` reverses.
+    For BGR the result is RGB, as Pillow decodes it, because resizing a reversed view is slower;
+    ``image_tensor`` reverses it.
 
     Args:
-        example: a dataset dict with "file_name", and for an image in a tar file its "encoded_image", bytes or a Span;
-            receives "height" and "width" where it has none.
+        example: a dataset dict with "file_name", and for an image in a tar file "encoded_image",
+            bytes or a Span. "height" and "width" are added if missing.
         image_format: as Detectron2's INPUT.FORMAT.
         max_value: as INPUT.MAX_VALUE.
 
@@ -60,7 +61,7 @@ def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.
         The pixels, (H, W, C).
 
     Raises:
-        BrokenImage: the file is missing, damaged, of no kind that is read, or of another size than its annotation says.
+        BrokenImage: the file is missing, damaged, of an unknown kind, or not of its annotated size.
     """
     encoded = example.get("encoded_image")
     source = encoded.read() if isinstance(encoded, Span) else encoded
@@ -72,7 +73,7 @@ def read_image(example: dict[str, Any], image_format: str, max_value: float = 0.
 
 
 def check_size(example: dict[str, Any], source: Any, size: tuple[int, int]) -> None:
-    """Compare an image's size with what its dataset dict says, and put it there where that says nothing.
+    """Check an image's size against its dataset dict, and add it to the dict if missing.
 
     Args:
         example: the dataset dict.
@@ -80,25 +81,29 @@ def check_size(example: dict[str, Any], source: Any, size: tuple[int, int]) -> N
         size: (height, width).
 
     Raises:
-        BrokenImage: they differ; says both, and what EXIF may have to do with it.
+        BrokenImage: the sizes differ, possibly by the EXIF orientation.
     """
     annotated = (example.setdefault("height", size[0]), example.setdefault("width", size[1]))
     if annotated == size:
         return
-    advice = "The annotations are of another version of this image; use both of one release."
+    advice = (
+        "The annotations are for another version of this image; use images and annotations of one "
+        "release."
+    )
     if annotated == size[::-1]:
         advice = _swapped(source)
     raise BrokenImage(
-        f"Image {example['file_name']} has the size {size[::-1]}, and its annotation says {annotated[::-1]} "
-        f"(width, height).\n{advice}",
+        f"Image {example['file_name']} has the size {size[::-1]}, but its annotation says "
+        f"{annotated[::-1]} (width, height).\n"
+        f"{advice}",
         "not of the annotated size",
     )
 
 
 def image_tensor(image: np.ndarray, image_format: str) -> torch.Tensor:
-    """Lay an (H, W, C) image from ``read_image`` out as a contiguous (C, H, W) tensor in its format's channel order.
+    """Convert an (H, W, C) image of ``read_image`` to a contiguous (C, H, W) tensor in its format.
 
-    Torch mirrors planar memory ten times faster than NumPy copies a mirrored view, so a flip is left for it to do.
+    A mirrored view is flipped by torch, ten times faster than a copy by NumPy.
     """
     planes = image.transpose(2, 0, 1)
     if image_format == "BGR":
@@ -120,9 +125,11 @@ def _pixels(source: Any, image_format: str, max_value: float, name: str = "") ->
 def _swapped(source: Any) -> str:
     found = stored_orientation(source)
     if found < 5:
-        return "Width and height seem to have changed places in the annotation file: exchange them there."
+        return "Width and height seem to be swapped in the annotation file: swap them there."
     return (
-        f"The file's EXIF orientation ({found}) turns it by 90 degrees when it is read, as in Detectron2 and viewers.\n"
-        "Where boxes were drawn on the turned image, exchange width and height in the annotation file. Where they were "
-        "drawn on the stored pixels, remove the orientation from the file: exiftool -Orientation= FILE."
+        f"The file's EXIF orientation ({found}) rotates it by 90 degrees when it is read, as in "
+        "Detectron2 and viewers.\n"
+        "If the boxes were drawn on the rotated image, swap width and height in the annotation "
+        "file. If they were drawn on the stored pixels, remove the orientation from the file: "
+        "exiftool -Orientation= FILE."
     )

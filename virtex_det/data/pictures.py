@@ -30,16 +30,16 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _EXPECTED = (
-    "expected the path of an image file or of a folder, a PIL image, a uint8 array (height, width, 3) "
-    "in RGB order, or a list of these"
+    "expected the path of an image file or of a folder, a PIL image, a uint8 array (height, "
+    "width, 3) in RGB order, or a list of these"
 )
-_AT_ONCE = 4  # files decoded at the same time: enough to keep a model busy
+_AT_ONCE = 4  # files decoded in parallel: enough to keep a model busy
 _AHEAD = 16  # pictures read before the first of them is used
 _SHOWN = 5
 
 
 def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
-    """Return the pixels of one picture, read from a file as training and evaluation read it.
+    """Return the pixels of one picture; a file is read as in training and evaluation.
 
     Args:
         picture: the path of an image file, a PIL image, or RGB pixels (H, W, 3) of uint8.
@@ -49,8 +49,12 @@ def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        BrokenImage: the file is missing, damaged, or of pixels that have no rule; it is named.
-        UserError: an array of another type or shape, or no picture at all.
+        BrokenImage: the file is missing, damaged, or its pixels cannot be converted.
+        UserError: an array of another type or shape, or not a picture.
+
+    Example:
+        >>> read_rgb(Image.new("L", (4, 2))).shape
+        (2, 4, 3)
     """
     if isinstance(picture, np.ndarray):
         check_array(picture)
@@ -65,26 +69,26 @@ def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
 
 
 def check_array(pixels: np.ndarray) -> None:
-    """Refuse an array that is not (height, width, 3) of uint8; BGR order cannot be seen.
+    """Refuse an array that is not uint8 (height, width, 3); BGR order cannot be detected.
 
     Raises:
-        UserError: with what was found, what is expected and how to get there.
+        UserError: the array has another type or shape; the message says how to convert it.
     """
     is_image = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
     if is_image and pixels.dtype == np.uint8:
         return
     raise UserError(
-        f"The picture is an array of {pixels.dtype} with the shape {pixels.shape}; expected uint8 with the "
-        f"shape (height, width, 3), in RGB order.{_advice(pixels)}"
+        f"The picture is an array of {pixels.dtype} with the shape {pixels.shape}; expected uint8 "
+        f"with the shape (height, width, 3), in RGB order.{_advice(pixels)}"
     )
 
 
 def list_pictures(pictures: Pictures) -> list[Picture]:
-    """Return the single pictures of a list or folder, a folder's in the order of their names.
+    """Return the pictures of a list or folder, those of a folder in the order of their names.
 
     Raises:
-        UserError: there is no such folder or it holds no image; an entry is no picture; an array
-            has another type or shape. An entry of a list is named by its place.
+        UserError: a folder is missing or has no image, an entry is not a picture, or an array has
+            another type or shape.
     """
     if not isinstance(pictures, list | tuple):
         return _pictures_of(pictures)
@@ -98,27 +102,31 @@ def list_pictures(pictures: Pictures) -> list[Picture]:
 
 
 def is_one_picture(pictures: Pictures) -> bool:
-    """Return whether a single picture was handed over, rather than a list or a folder of them."""
+    """Return whether the argument is a single picture, not a list or a folder."""
     return not isinstance(pictures, list | tuple) and not _is_folder(pictures)
 
 
-def usable_pictures(pictures: Sequence[Picture], max_value: float, *, skip_broken: bool) -> list[Picture]:
-    """Look at the headers of all files, so that a broken one is known before any work is done.
+def usable_pictures(
+    pictures: Sequence[Picture], max_value: float, *, skip_broken: bool
+) -> list[Picture]:
+    """Check the headers of all files, to find broken ones before any work is done.
 
     Args:
-        pictures: from ``list_pictures``.
+        pictures: pictures from ``list_pictures``.
         max_value: as INPUT.MAX_VALUE.
-        skip_broken: leave broken files out and warn, rather than raise.
+        skip_broken: leave broken files out with a warning instead of raising an error.
 
     Raises:
-        UserError: names the broken files.
+        UserError: some files are broken.
     """
-    reasons = {place: why for place, picture in enumerate(pictures) if (why := _fault(picture, max_value))}
+    reasons = {
+        place: why for place, picture in enumerate(pictures) if (why := _fault(picture, max_value))
+    }
     if reasons and not skip_broken:
         more = [f"  and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         lines = [f"  {why}" for why in list(reasons.values())[:_SHOWN]]
         heading = f"{len(reasons)} of {len(pictures)} pictures cannot be used; nothing was done:"
-        advice = "Take them out, or set skip_broken=True, which leaves them out and says so."
+        advice = "Remove them, or set skip_broken=True to leave them out with a warning."
         raise UserError("\n".join([heading, *lines, *more, advice]))
     for why in reasons.values():
         warn_of_broken(why)
@@ -130,8 +138,10 @@ def warn_of_broken(why: str) -> None:
     logger.warning("left out: %s", why)
 
 
-def read_ahead(pictures: Iterable[Picture], read: Callable[[Picture], T]) -> Iterator[tuple[Picture, T | BrokenImage]]:
-    """Yield each picture with what ``read`` makes of it, or with its error; threads read ahead."""
+def read_ahead(
+    pictures: Iterable[Picture], read: Callable[[Picture], T]
+) -> Iterator[tuple[Picture, T | BrokenImage]]:
+    """Yield each picture with the result of ``read`` or its error; threads read ahead."""
 
     def read_or_error(picture: Picture) -> T | BrokenImage:
         try:
@@ -147,11 +157,11 @@ def read_ahead(pictures: Iterable[Picture], read: Callable[[Picture], T]) -> Ite
 def without_broken(
     found: Iterable[tuple[Picture, T | BrokenImage]], *, skip_broken: bool
 ) -> Iterator[tuple[Picture, T]]:
-    """Yield the pictures that were read, with what was made of them.
+    """Yield the pictures that could be read, with their results.
 
     Args:
-        found: each picture with what was made of it, or with its error, as from ``read_ahead``.
-        skip_broken: warn of a broken picture, rather than raise its error.
+        found: pictures with their results or errors, from ``read_ahead``.
+        skip_broken: warn of a broken picture instead of raising its error.
     """
     for picture, result in found:
         if not isinstance(result, BrokenImage):
@@ -171,7 +181,7 @@ def picture_name(picture: Picture) -> str:
 
 
 def in_one_line(picture: Picture, error: BrokenImage) -> str:
-    """Return a broken picture's name and why it cannot be used."""
+    """Return a broken picture's name and its fault."""
     name = printable(picture_name(picture)) or "a picture in memory"
     if isinstance(error.__cause__, UnidentifiedImageError):
         return f"{name}: not an image"
@@ -180,10 +190,10 @@ def in_one_line(picture: Picture, error: BrokenImage) -> str:
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders with all below them, and patterns name, each once.
+    """Return the images that files, folders (recursive) and patterns name, without repeats.
 
     Raises:
-        UserError: an argument names nothing, or a folder holds no image.
+        UserError: an argument matches nothing, or a folder has no image.
     """
     return list(dict.fromkeys(path for argument in arguments for path in _find(argument)))
 
@@ -205,7 +215,10 @@ def _find(argument: str) -> list[Path]:
 def _images_below(folder: Path) -> list[Path]:
     found = sorted(find_files(folder, IMAGE_SUFFIXES))
     if not found:
-        raise UserError(f"The folder {folder} holds no image. Looked for, in all below it: {' '.join(IMAGE_SUFFIXES)}")
+        raise UserError(
+            f"The folder {folder} has no image. Searched, with all its subfolders, for: "
+            f"{' '.join(IMAGE_SUFFIXES)}"
+        )
     return found
 
 
@@ -224,7 +237,7 @@ def _is_folder(picture: Any) -> bool:
 
 
 def _fault(picture: Picture, max_value: float) -> str:
-    """Return why a picture's file cannot be used, as far as its header tells; else ""."""
+    """Return the fault that a picture's header shows, "" for none."""
     if isinstance(picture, np.ndarray | Image.Image):
         return ""
     try:
@@ -240,11 +253,15 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise BrokenImage("The name of the picture is empty.", "its name is empty")
     check_name(path)
     if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
-        raise BrokenImage(f"There is no picture {printable(path):.500}.\nIts file is missing.", "image file is missing")
+        raise BrokenImage(
+            f"There is no picture {printable(path):.500}.
+Its file is missing.",
+            "image file is missing",
+        )
 
 
 def _advice(pixels: np.ndarray) -> str:
-    """Return how to make a picture of an array that is none."""
+    """Return how to convert an array to a picture."""
     shape, lines = pixels.shape, []
     if pixels.ndim == 4:
         lines.append("Several pictures are a list of arrays: list(pictures).")
@@ -257,7 +274,10 @@ def _advice(pixels: np.ndarray) -> str:
     if pixels.dtype != np.uint8 and pixels.size and pixels.dtype.kind in "fiu":
         low, high = pixels.min(), pixels.max()
         scale = "255 * picture" if high <= 1 else "picture"
-        lines.append(f"Its values go from {low:g} to {high:g}: if white is {'1' if high <= 1 else '255'}, it is")
+        lines.append(
+            f"Its values go from {low:g} to {high:g}: if white is {'1' if high <= 1 else '255'}, "
+            "it is"
+        )
         lines[-1] += f" ({scale}).round().astype(numpy.uint8)."
     lines.append("OpenCV's BGR becomes RGB with picture[:, :, ::-1].")
     return "\n" + "\n".join(lines)

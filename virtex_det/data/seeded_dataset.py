@@ -1,4 +1,4 @@
-"""Training examples by their position in the endless stream: the same whoever loads them, and when."""
+"""Training examples by their position in the endless stream, independent of who loads them."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,17 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class PositionSampler(torchdata.Sampler):
-    """This process's places in the stream that all processes share: (position, index of the image), from a start on.
+    """This process's (position, image index) pairs in the stream that all processes share.
 
-    Process r of N has the positions r, r + N, ..., as Detectron2's samplers deal them out. So the batches of N
-    processes are together one process's batch.
+    Process r of N has the positions r, r + N, ..., as in Detectron2's samplers. So the batches of N
+    processes together are the batch of one process.
     """
 
     def __init__(self, sampler: torchdata.Sampler, start: int) -> None:
         """
         Args:
-            sampler: this process's indices, of Detectron2.
-            start: how many of them to skip.
+            sampler: one of Detectron2's samplers, which yields this process's image indices.
+            start: number of indices to skip.
         """
         self.sampler = sampler
         self.start = start
@@ -36,19 +36,25 @@ class PositionSampler(torchdata.Sampler):
 
 
 class GroupedPositionSampler(torchdata.Sampler):
-    """This process's places in batches of one orientation, as Detectron2's AspectRatioGroupedDataset groups examples.
+    """Batches of one orientation, grouped as by Detectron2's AspectRatioGroupedDataset.
 
-    The sizes that the data set gives decide, before any image is read: so batch k is the same in a resumed run, without
-    loading what comes before it.
+    The dataset's sizes decide, before any image is read. So a resumed run has the same batch k
+    without loading the batches before it.
     """
 
-    def __init__(self, places: torchdata.Sampler, dicts: Sequence[dict[str, Any]], batch_size: int, start: int) -> None:
+    def __init__(
+        self,
+        places: torchdata.Sampler,
+        dicts: Sequence[dict[str, Any]],
+        batch_size: int,
+        start: int,
+    ) -> None:
         """
         Args:
-            places: this process's, from the first one on.
-            dicts: dataset dicts; those without "width" and "height" count as upright.
-            batch_size: of this process.
-            start: how many batches to skip.
+            places: this process's (position, image index) pairs, from the first on.
+            dicts: dataset dicts; images without "width" and "height" count as upright.
+            batch_size: images per batch of this process.
+            start: number of batches to skip.
         """
         self.places = places
         self.dicts = dicts
@@ -70,15 +76,23 @@ class GroupedPositionSampler(torchdata.Sampler):
 
 
 class SeededDataset(torchdata.Dataset):
-    """Maps (position, index) to an example, whose augmentation is drawn from (seed, position)."""
+    """Maps (position, index) to an example; (seed, position) is the seed of its augmentation.
+
+    Example:
+        >>> import torch
+        >>> draw = lambda entry: {"draw": int(torch.randint(100, ()))}
+        >>> one, other = (SeededDataset([{}], draw, seed=0) for _ in range(2))
+        >>> one[5, 0] == other[5, 0]
+        True
+    """
 
     def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Mapper, seed: int) -> None:
         """
         Args:
             dicts: dataset dicts.
-            mapper: makes examples of them. If it ``skips_broken_images``, the next image of the data set takes the
-                place of one that cannot be read.
-            seed: of all augmentation.
+            mapper: makes an example of a dict. If it ``skips_broken_images``, the next image of the
+                dataset replaces one that cannot be read.
+            seed: seed of all augmentation.
         """
         self.dicts = dicts
         self.mapper = mapper
@@ -101,10 +115,10 @@ class SeededDataset(torchdata.Dataset):
 
 
 def skips_broken_images(mapper: Mapper) -> bool:
-    """Return whether training goes on without the images that a mapper cannot read; Detectron2's mappers do not say."""
+    """Return whether a mapper lets training skip broken images; Detectron2's mappers do not."""
     return getattr(mapper, "skips_broken_images", False)
 
 
 def with_notes(example: dict[str, Any], left_out: list[Skipped]) -> dict[str, Any]:
-    """Send notes along with an example, for ``SkipCountingLoader`` to take off."""
+    """Attach notes to an example, which ``SkipCountingLoader`` removes again."""
     return {**example, LEFT_OUT: list(left_out)} if left_out else example

@@ -1,4 +1,4 @@
-"""Randomness that belongs to an example or to a step, and not to the process that happens to come to it."""
+"""Random seeds that belong to an example or to a step, not to a process."""
 
 import hashlib
 import random
@@ -13,10 +13,10 @@ from torch.utils.data import get_worker_info
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Seed torch (on the CPU), NumPy and ``random`` from a key, for the length of the block.
+    """Seed torch (on the CPU), NumPy and ``random`` from a key within the block.
 
-    Each of the three has a seed of its own: all are Mersenne Twisters, and one seed would give them one sequence.
-    Outside of a loader's worker, where others draw too, their states are put back.
+    Each of the three gets its own seed: all are Mersenne Twisters, and the same seed would give the
+    same sequence. Outside of a loader's worker their states are restored after the block.
 
     Example:
         >>> with seeded(0, "photo"):
@@ -28,7 +28,7 @@ def seeded(*key: int | str) -> Iterator[None]:
     states = None
     if get_worker_info() is None:
         states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(for_torch)  # torch.manual_seed would seed the GPUs that train, too
+    torch.default_generator.manual_seed(for_torch)  # torch.manual_seed would also seed the GPUs
     np.random.seed(for_numpy)
     random.seed(for_python)
     try:
@@ -43,9 +43,9 @@ def seeded(*key: int | str) -> Iterator[None]:
 def seed_process(*key: int | str) -> None:
     """Seed torch (on CPU and GPUs), NumPy and ``random`` of this process from a key.
 
-    Training calls it before each step with (seed, "step", iteration, rank). So a run that was killed and resumed draws
-    what one that was never killed draws: from any checkpoint, without the states of the generators of every process in
-    it, and whatever evaluation, batch norm's statistics or a user's hook have drawn in between.
+    Training calls it before each step with (seed, "step", iteration, rank). So a resumed run draws
+    the same random numbers as an uninterrupted one, from any checkpoint, without generator states
+    in it, whatever evaluation, batch norm statistics or a user's hook have drawn in between.
 
     Example:
         >>> seed_process(0, "step", 7, 0)

@@ -1,4 +1,4 @@
-"""Training examples from tar shards too large to list: read in order, shared out, and resumed where a run stopped."""
+"""The stream of training examples from tar shards, divided among workers and resumable."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from virtex_det.image_files import BrokenImage
 
 
 class Choice(NamedTuple):
-    """What of the shards to train on, as the DATASETS keys of the same names."""
+    """The part of the shards to train on, as in the DATASETS keys of the same names."""
 
     fraction: float = 1.0
     captions_per_image: int = 0
@@ -28,7 +28,7 @@ EVERYTHING = Choice()
 
 
 class _Place(NamedTuple):
-    """Where in the stream an example stands; with the seed it decides the augmentation."""
+    """An example's place in the stream; with the seed it determines the augmentation."""
 
     epoch: int
     shard: int
@@ -36,11 +36,11 @@ class _Place(NamedTuple):
 
 
 class ShardExamples(torchdata.IterableDataset):
-    """The endless stream of one process's examples, in turn from each of its workers.
+    """The endless stream of one process's examples, from each of its workers in turn.
 
-    In every epoch the shards are dealt out anew to all workers of all processes; each reads its own one by one.
-    A sample's place is taken whether or not it can be used: one without a readable image and a caption gives its place
-    to the next. So counting samples is enough to go on exactly where a run stopped.
+    In every epoch the shards are dealt out again to all workers of all processes; each worker reads
+    its shards one by one. A sample without a readable image and a caption gives its place to the
+    next, but still counts. So counting samples is enough to resume exactly where a run stopped.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class ShardExamples(torchdata.IterableDataset):
     ) -> None:
         """
         Args:
-            files: the shards.
-            mapper: makes examples of dataset dicts with captions.
-            seed: of all order and augmentation.
-            batch_size: of this process.
-            start_iter: begin at this batch of this process.
-            shuffle_size: samples of a shard from which the next one is drawn.
-            choice: what of the shards to use.
-            rank: of this process.
-            processes: how many there are.
+            files: paths of the shards.
+            mapper: makes an example of a dataset dict with captions.
+            seed: seed of the order and of all augmentation.
+            batch_size: examples per batch of this process.
+            start_iter: first batch of this process.
+            shuffle_size: samples of a shard among which the next one is drawn.
+            choice: the part of the shards to use.
+            rank: rank of this process.
+            processes: number of processes.
         """
         self.files = files
         self.mapper = mapper
@@ -82,11 +82,13 @@ class ShardExamples(torchdata.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torchdata.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        # Batches come from the workers in turn, and a new loader asks its worker 0 first: that one takes over from the
-        # worker that would have been next.
+        # Batches come from the workers in turn, and a new loader asks worker 0 first: it takes the
+        # place of the worker whose turn it was.
         turn = (self.start_iter + worker) % workers
         batches_done = (self.start_iter - turn + workers - 1) // workers
-        return self._examples(self.rank * workers + turn, self.processes * workers, batches_done * self.batch_size)
+        return self._examples(
+            self.rank * workers + turn, self.processes * workers, batches_done * self.batch_size
+        )
 
     def _examples(self, reader: int, readers: int, skip: int) -> Iterator[dict[str, Any]]:
         waiting: list[_Place] = []
@@ -125,7 +127,9 @@ class ShardExamples(torchdata.IterableDataset):
                 if skip and size <= skip:
                     skip -= size
                     continue
-                for number, sample in islice(enumerate(self._read(epoch, shard, notes)), skip, None):
+                for number, sample in islice(
+                    enumerate(self._read(epoch, shard, notes)), skip, None
+                ):
                     found += 1
                     yield _Place(epoch, shard, number), sample
                 skip = 0
@@ -133,12 +137,14 @@ class ShardExamples(torchdata.IterableDataset):
                 raise UserError(self._nothing_found())
 
     def _read(self, epoch: int, shard: int, notes: list[Skipped]) -> Iterator[dict[str, Any]]:
-        """Read a shard's samples, shuffled by the epoch, and note what is wrong with it as a whole."""
+        """Read a shard's samples, shuffled by epoch, and note the shard's own faults."""
         import webdataset
 
         tar = Shard(self.files[shard])
         samples = self._chosen(tar, notes)
-        shuffle = webdataset.shuffle(self.shuffle_size, initial=self.shuffle_size, seed=f"{self.seed}/{epoch}/{shard}")
+        shuffle = webdataset.shuffle(
+            self.shuffle_size, initial=self.shuffle_size, seed=f"{self.seed}/{epoch}/{shard}"
+        )
         yield from shuffle(samples)
 
     def _chosen(self, tar: Shard, notes: list[Skipped]) -> Iterator[dict[str, Any]]:
@@ -146,11 +152,17 @@ class ShardExamples(torchdata.IterableDataset):
         for sample in tar.samples(encoded):
             read += 1
             if self._is_chosen(sample["image_id"]):
-                yield from take_captions([sample], self.choice.captions_per_image, self.choice.subset_seed)
+                yield from take_captions(
+                    [sample], self.choice.captions_per_image, self.choice.subset_seed
+                )
         if not tar.is_whole:
             notes.append(Skipped(tar.path, f"shard {NOT_WHOLE}"))
         elif tar.declared() not in (None, read):
-            notes.append(Skipped(str(tar.stats_file), "counts another number of samples than its shard has: delete it"))
+            notes.append(
+                Skipped(
+                    str(tar.stats_file), "has another number of samples than its shard: delete it"
+                )
+            )
 
     def _is_chosen(self, key: str) -> bool:
         fraction = self.choice.fraction
@@ -164,8 +176,9 @@ class ShardExamples(torchdata.IterableDataset):
 
     def _nothing_found(self) -> str:
         return (
-            f"none of the {len(self.files)} shards under DATASETS.TRAIN has a sample to train on, as {self.files[0]}.\n"
-            f"{FORM} DATASETS.TRAIN_FRACTION has to leave some."
+            f"no shard under DATASETS.TRAIN has a sample to train on ({len(self.files)} shards, "
+            f"such as {self.files[0]}).\n"
+            f"{FORM} Or is DATASETS.TRAIN_FRACTION so small that no sample remains?"
         )
 
 

@@ -1,4 +1,4 @@
-"""What training could not use: named, counted and reported at the end, since no broken file may end a long run."""
+"""Skipped examples: a long run goes on without broken files, and reports them at the end."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,16 +9,16 @@ from virtex_det.escaping import visible
 
 logger = logging.getLogger(__name__)
 
-# Key of an example under which what was left out on the way to it comes from the loader's worker.
+# Key of an example's notes, by which the loader's worker reports what it skipped.
 LEFT_OUT = "left_out"
-# More broken files in a row than this end a run.
+# This many broken files in a row end a run.
 LONGEST_RUN = 100
 _SHOWN = 10
-_CHECK_THE_DISK = "Check the disk, and that DETECTRON2_DATASETS and the names under DATASETS are what you mean."
+_CHECK_THE_DISK = "Check the disk, DETECTRON2_DATASETS and the names under DATASETS."
 
 
 class Skipped(NamedTuple):
-    """A file, or a sample of a shard, why it was left out, and what to do."""
+    """A skipped file or sample of a shard: its name, the reason, and what to do."""
 
     name: str
     reason: str
@@ -26,10 +26,10 @@ class Skipped(NamedTuple):
 
 
 class SkipCountingLoader:
-    """A loader's batches without the notes on what was left out; these are kept, and the first ones logged."""
+    """A loader's batches without their notes on skipped files, which are counted and logged."""
 
     def __init__(self, batches: Iterable[list[dict[str, Any]]]) -> None:
-        """Wrap a loader of batches, some of whose examples have notes under ``LEFT_OUT``."""
+        """Wrap a loader of batches with notes under ``LEFT_OUT`` in some examples."""
         self.batches = batches
         self._names: dict[str, set[str]] = {}
 
@@ -41,7 +41,7 @@ class SkipCountingLoader:
             yield batch
 
     def report(self) -> dict[str, list[str]]:
-        """Return by reason the names of what this process has left out up to now, each once."""
+        """Return by reason the names of what this process has skipped so far, without repeats."""
         return {reason: sorted(names) for reason, names in self._names.items()}
 
     def _keep(self, note: Skipped) -> None:
@@ -52,13 +52,15 @@ class SkipCountingLoader:
         names.add(note.name)
         total = sum(map(len, self._names.values()))
         if total <= _SHOWN:
-            logger.warning("Left out of training: %s (%s)%s", visible(note.name, ""), note.reason, advice)
+            logger.warning(
+                "Left out of training: %s (%s)%s", visible(note.name, ""), note.reason, advice
+            )
         if total == _SHOWN:
-            logger.warning("What else is left out is counted, and reported at the end")
+            logger.warning("Further skipped files are counted, and reported at the end")
 
 
 def together(reports: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[str]]:
-    """Return by reason the names that any of several reports has, each once, in order."""
+    """Return the union of several reports: the sorted names by reason."""
     union: dict[str, set[str]] = {}
     for report in reports:
         for reason, names in report.items():
@@ -67,20 +69,29 @@ def together(reports: Iterable[Mapping[str, Iterable[str]]]) -> dict[str, list[s
 
 
 def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
-    """Return what several processes left out as a few lines, "" for nothing."""
-    lines = [
-        f"  {len(names)} x {reason}: {visible(', '.join(names[:3]), '')}{', ...' if len(names) > 3 else ''}"
-        for reason, names in together(reports).items()
-    ]
+    """Return a summary of what several processes skipped, "" for nothing."""
+    lines = []
+    for reason, names in together(reports).items():
+        shown = visible(", ".join(names[:3]), "") + (", ..." if len(names) > 3 else "")
+        lines.append(f"  {len(names)} x {reason}: {shown}")
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 
 
-def check_run(broken: list[Skipped], error: Exception | None = None, advice: str = _CHECK_THE_DISK) -> None:
-    """Refuse to go on when too many in a row could not be used; ``error`` is that of the last one, ``advice`` helps."""
+def check_run(
+    broken: list[Skipped], error: Exception | None = None, advice: str = _CHECK_THE_DISK
+) -> None:
+    """Raise an error if too many images in a row were broken.
+
+    Args:
+        broken: the broken images since the last good one.
+        error: error of the last one.
+        advice: what to check.
+    """
     if len(broken) >= LONGEST_RUN:
         last = broken[-1]
         raise UserError(
-            f"{len(broken)} images in a row cannot be used, lastly {last.name} ({last.reason}).\n"
-            f"This is more than a few broken files. {advice}"
-            + (f" What is wrong with the last one:\n{error}" if error else "")
+            f"{len(broken)} images in a row cannot be used; the last is {last.name} "
+            f"({last.reason}).\n"
+            f"These are more than a few broken files. {advice}"
+            + (f" The last one's error:\n{error}" if error else "")
         )

@@ -1,4 +1,4 @@
-"""The SentencePiece vocabulary of captions: made, read, applied."""
+"""The SentencePiece vocabulary of captions: training, reading, encoding and decoding."""
 
 import io
 import re
@@ -17,7 +17,7 @@ _SENTENCEPIECES_UNKNOWN = "\u2585"
 
 
 class SentencePieceTokenizer:
-    """Captions to token ids and back, with the ids of VirTex's published vocabulary."""
+    """Encodes captions to token ids and decodes them, with VirTex's special ids."""
 
     unk_id = 0
     pad_id = 0
@@ -26,10 +26,10 @@ class SentencePieceTokenizer:
     mask_id = 3
 
     def __init__(self, model_file: str | Path) -> None:
-        """Read a vocabulary that ``train_tokenizer`` made.
+        """Read a vocabulary of ``train_tokenizer``.
 
         Raises:
-            UserError: no such file, not a SentencePiece model, or one with other special ids.
+            UserError: the file is missing, is not a SentencePiece model, or has other special ids.
         """
         if not Path(model_file).is_file():
             raise UserError(f"Tokenizer file not found: '{model_file}'\n{_HOW_TO_BUILD}")
@@ -37,57 +37,71 @@ class SentencePieceTokenizer:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
         except (OSError, RuntimeError) as error:
-            raise UserError(f"Not a SentencePiece model: {model_file} ({error})\n{_HOW_TO_BUILD}") from error
+            raise UserError(
+                f"Not a SentencePiece model: {model_file} ({error})\n{_HOW_TO_BUILD}"
+            ) from error
         found = [self._processor.piece_to_id(symbol) for symbol in CONTROL_SYMBOLS]
         expected = [self.sos_id, self.eos_id, self.mask_id]
         if found != expected or self._processor.unk_id() != self.unk_id:
             raise UserError(
-                f"Tokenizer {model_file} has ids {found} for {', '.join(CONTROL_SYMBOLS)}; expected {expected}, "
-                f"and 0 for unknown pieces.\n{_HOW_TO_BUILD}"
+                f"Tokenizer {model_file} has ids {found} for {', '.join(CONTROL_SYMBOLS)}; "
+                f"expected {expected}, and 0 for unknown pieces.\n"
+                f"{_HOW_TO_BUILD}"
             )
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, the special ones included."""
+        """Number of tokens, including the special ones."""
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a caption, without boundaries."""
+        """Return the token ids of a caption, without boundaries."""
         return self._processor.encode(normalize_caption(text))
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of token ids; boundaries, masks and padding leave no trace."""
+        """Return the text of token ids, without boundaries, masks and padding."""
         return self._processor.decode([int(i) for i in token_ids if i != self.pad_id])
 
 
 def normalize_caption(text: str) -> str:
-    """Lower-case a caption and strip its accents, as VirTex's public code does before training and encoding."""
+    """Lower-case a caption and strip its accents, as VirTex's public code does.
+
+    Example:
+        >>> normalize_caption("A Café")
+        'a cafe'
+    """
     return strip_accents(text.lower())
 
 
 def strip_accents(text: str) -> str:
-    """Take accents and other combining characters off a text, and ligatures and other compatible forms apart."""
+    """Remove accents and other combining characters, and decompose ligatures (NFKD)."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
-def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size: int = 10000) -> None:
-    """Make a vocabulary by byte-pair encoding with VirTex's published settings (Desai and Johnson 2021, sec. 3.2).
+def train_tokenizer(
+    captions: Iterable[str], model_file: str | Path, vocab_size: int = 10000
+) -> None:
+    """Train a byte-pair vocabulary with VirTex's settings (Desai and Johnson 2021, sec. 3.2).
 
     Args:
         captions: the training captions; their order does not matter.
-        model_file: where to write, atomically.
-        vocab_size: number of pieces, the special ones included.
+        model_file: file to write, atomically.
+        vocab_size: number of tokens, including the special ones.
 
     Raises:
-        UserError: the captions cannot give a vocabulary of this size; says which size they can give.
+        UserError: the captions do not allow a vocabulary of this size.
     """
     if type(vocab_size) is not int or not len(CONTROL_SYMBOLS) + 1 < vocab_size < 2**31:
-        raise UserError(f"A vocabulary of {vocab_size} pieces cannot be; choose a number such as 10000.")
+        raise UserError(
+            f"A vocabulary cannot have {vocab_size} tokens; choose a number such as 10000."
+        )
     model = io.BytesIO()
     try:
         _sentencepiece().SentencePieceTrainer.train(
-            sentence_iterator=(part for caption in captions for part in _sentences(normalize_caption(caption))),
+            sentence_iterator=(
+                part for caption in captions for part in _sentences(normalize_caption(caption))
+            ),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -104,11 +118,12 @@ def train_tokenizer(captions: Iterable[str], model_file: str | Path, vocab_size:
 
 
 def _sentences(caption: str) -> Iterator[str]:
-    """Cut a caption at white space into parts of a length that SentencePiece does not drop without a word.
+    """Split a caption at white space into parts that are not too long for SentencePiece.
 
-    Pieces do not cross white space, so the vocabulary is that of the whole. A caption without any is cut where it must.
+    SentencePiece silently drops longer ones. Tokens do not cross white space, so the split does not
+    change the vocabulary. Text without white space is split at the limit.
     """
-    # SentencePiece drops what has the character that it keeps for unknown ones, too.
+    # SentencePiece also drops text with its own character for unknown tokens.
     rest = caption.replace(_SENTENCEPIECES_UNKNOWN, " ")
     while len(rest) > _LONGEST_SENTENCE:
         end = rest.rfind(" ", 0, _LONGEST_SENTENCE) + 1 or _LONGEST_SENTENCE
@@ -124,7 +139,7 @@ _HOW_TO_BUILD = (
 
 
 def _sentencepiece() -> ModuleType:
-    """Import SentencePiece only where captions are used: fine-tuning a detector does without it."""
+    """Import SentencePiece only for captions: fine-tuning a detector does not need it."""
     try:
         import sentencepiece
     except ModuleNotFoundError as error:
@@ -138,11 +153,17 @@ def _sentencepiece() -> ModuleType:
 def _why_training_failed(error: str, vocab_size: int) -> str:
     if largest := re.search(r"too high.*<= (\d+)", error):
         return (
-            f"Vocabulary size {vocab_size} is more than these captions can give.\n"
-            f"Use --vocab-size {largest[1]} or less (and MODEL.TEXTUAL.VOCAB_SIZE the same), or give more captions."
+            f"Vocabulary size {vocab_size} is too large for these captions.\n"
+            f"Use --vocab-size {largest[1]} or less (and MODEL.TEXTUAL.VOCAB_SIZE the same), or "
+            "give more captions."
         )
     if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
-        return f"Vocabulary size {vocab_size} cannot hold each character of these captions; use at least {smallest[1]}."
+        return (
+            f"Vocabulary size {vocab_size} is too small for the characters of these captions; use "
+            f"at least {smallest[1]}."
+        )
     if "sentences_.empty()" in error:
-        return "The captions are empty: a vocabulary needs text. Check that the dataset has captions."
-    return f"SentencePiece cannot make a vocabulary of {vocab_size} pieces: {error}"
+        return (
+            "The captions are empty: a vocabulary needs text. Check that the dataset has captions."
+        )
+    return f"SentencePiece cannot train a vocabulary of {vocab_size} tokens: {error}"

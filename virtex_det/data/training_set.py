@@ -1,6 +1,7 @@
-"""The images that a config trains on, whole data sets or a fraction, and how a record describes them."""
+"""A config's training images, whole datasets or a part, and their entry in result records."""
 
 import hashlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,18 +33,18 @@ from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Categories named in a line.
+# Categories named in a message.
 _NAMED = 10
 
 
 class TrainingPart(NamedTuple):
-    """What a result record tells of the images trained on.
+    """The entry of the training images in a result record.
 
     Attributes:
-        images: how many; 0 for shards, which are never listed whole.
-        manifest_sha256: of the ids chosen, of the whole data set too, before images without objects or without a file
-            are left out; of shards the hash of the rule.
-        empty_categories: those without an instance among the images; none where there are no categories.
+        images: number of images; 0 for shards, which are never listed.
+        manifest_sha256: hash of the chosen ids (also for whole datasets), including images without
+            objects or without a file; for shards hash of the rule that chooses samples.
+        empty_categories: categories without an instance in these images.
     """
 
     images: int
@@ -52,32 +53,33 @@ class TrainingPart(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """The images to train on, and which part of their data sets they are."""
+    """Training images, and the part of their datasets that they are."""
 
     dicts: list[dict[str, Any]]
     manifest: Manifest
     part: TrainingPart
 
 
-# By what decides it, so that a record does not load again what was loaded to train on.
+# By the settings that decide it, so that a record does not load the training images again.
 _parts: dict[tuple[Any, ...], TrainingPart] = {}
-# What was loaded to be checked and is not trained on yet; one at most, as it may be large.
+# Images loaded for a check, until training takes them; at most one set, as it may be large.
 _kept: dict[tuple[Any, ...], TrainingSet] = {}
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
-    """Load DATASETS.TRAIN: of each set the part that was asked for, of it the images with something to detect.
+    """Load the chosen part of DATASETS.TRAIN, without images that have no object to detect.
 
-    Of images with captions, DATASETS.CAPTIONS_PER_IMAGE; those without a file are left out.
+    Images without a file are left out. Captions are limited to DATASETS.CAPTIONS_PER_IMAGE.
 
     Raises:
-        UserError: no dataset named, classes that differ between datasets, too many files missing, or no image left.
+        UserError: no dataset is named, datasets have different classes, too many files are missing,
+            or no image remains.
     """
     return load_training_set(cfg).dicts
 
 
 def keep_training_set(cfg: CfgNode) -> TrainingSet:
-    """Load the images to train on and keep them for the next ``load_training_set``, which then reads nothing."""
+    """Load the training images and keep them for the next ``load_training_set``."""
     _kept.clear()
     loaded = load_training_set(cfg)
     _kept[_key(cfg)] = loaded
@@ -85,12 +87,12 @@ def keep_training_set(cfg: CfgNode) -> TrainingSet:
 
 
 def forget_training_set() -> None:
-    """Forget what ``keep_training_set`` kept."""
+    """Forget the images of ``keep_training_set``."""
     _kept.clear()
 
 
 def load_training_set(cfg: CfgNode) -> TrainingSet:
-    """Load what ``load_train_dicts`` does, with what there is to tell of it."""
+    """Load the images of ``load_train_dicts``, with their manifest and record entry."""
     names = _names(cfg)
     if (kept := _kept.pop(_key(cfg), None)) is not None:
         return kept
@@ -101,13 +103,16 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
         dicts = _with_objects(cfg, dicts)
     if not dicts:
         raise UserError(
-            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}: "
-            "the part has no image.\nRaise the fraction."
+            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION "
+            f"{cfg.DATASETS.TRAIN_FRACTION}: the part has no image.\n"
+            "Raise the fraction."
         )
     _log_classes(names[0], dicts)
     manifest = make_manifest(chosen, part_in(cfg))
     counts = count_instances(names[0], dicts)
-    part = TrainingPart(len(dicts), manifest.sha256, tuple(title for title, count in counts.items() if not count))
+    part = TrainingPart(
+        len(dicts), manifest.sha256, tuple(title for title, count in counts.items() if not count)
+    )
     if part.empty_categories and _key(cfg) not in _parts:
         _warn_of_empty(cfg, part)
     _parts[_key(cfg)] = part
@@ -115,20 +120,20 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
 
 
 def check_has_objects(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse images for a detector if none of them has an object: it would learn nothing.
+    """Refuse training images for a detector if none has an object.
 
     Raises:
-        UserError: says why there is none, and what to do.
+        UserError: no image has an object; the message says why.
     """
     if is_detector(cfg) and (reason := why_no_object(dicts)):
         raise UserError(_nothing_to_train_on(cfg, reason))
 
 
 def training_part(cfg: CfgNode) -> TrainingPart:
-    """Return what a record tells of the images trained on; they are loaded only where they have not been before.
+    """Return the record entry of the training images, loading them if necessary.
 
     Raises:
-        UserError: as ``load_train_dicts``, in particular where the data are not here.
+        UserError: as ``load_train_dicts``, for instance if the data is missing.
     """
     if are_shards(cfg):
         return TrainingPart(0, _rule_sha256(cfg), ())
@@ -137,12 +142,13 @@ def training_part(cfg: CfgNode) -> TrainingPart:
 
 
 def choose_images(cfg: CfgNode) -> dict[str, list[dict[str, Any]]]:
-    """Return by name of each of DATASETS.TRAIN the images that TRAIN_FRACTION or SUBSET_FILE asks for.
+    """Return the images that TRAIN_FRACTION or SUBSET_FILE chooses, by dataset of DATASETS.TRAIN.
 
-    It is by image id alone, the same on every rank and machine.
+    The choice depends on the image ids only, and is the same on every rank and machine.
 
     Raises:
-        UserError: a data set or the split file cannot be used, or there are no categories to stratify by.
+        UserError: a dataset or the split file is invalid, or there are no categories to stratify
+            by.
     """
     sets = {name: load_dataset(name, boxes_alone=trains_boxes_alone(cfg)) for name in _names(cfg)}
     for name, dicts in sets.items():
@@ -153,35 +159,43 @@ def choose_images(cfg: CfgNode) -> dict[str, list[dict[str, Any]]]:
 
 
 def trains_boxes_alone(cfg: CfgNode) -> bool:
-    """Return whether a config trains a detector of boxes, to which objects count whatever their polygons are."""
+    """Return whether a config trains a detector without masks, which ignores polygons."""
     return is_detector(cfg) and not cfg.MODEL.MASK_ON
 
 
 def part_in(cfg: CfgNode) -> Part:
-    """Return which part a config asks for."""
-    return Part(cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED)
+    """Return the part that a config chooses."""
+    return Part(
+        cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED
+    )
 
 
 def count_instances(name: str, dicts: list[dict[str, Any]]) -> dict[str, int]:
-    """Return how many instances, or images with the label, a data set's categories have; empty where it has none."""
+    """Return the number of instances or labelled images per category, if there are any."""
     if not dicts or instances_of(dicts[0]) is None:
         return {}
-    classes = MetadataCatalog.get(name).get("classes" if "label" in dicts[0] else "thing_classes") or ()
+    classes = (
+        MetadataCatalog.get(name).get("classes" if "label" in dicts[0] else "thing_classes") or ()
+    )
     counts = Counter(category for entry in dicts for category in instances_of(entry) or ())
     return {title: counts[number] for number, title in enumerate(classes)}
 
 
 def describe_part(chosen: dict[str, list[dict[str, Any]]]) -> str:
-    """Return as text what the images chosen of each data set hold."""
-    dicts = [entry for of_set in chosen.values() for entry in of_set]
+    """Return a description of the chosen images as text."""
+    dicts = list(itertools.chain.from_iterable(chosen.values()))
     counts = count_instances(next(iter(chosen)), dicts)
     lines = [f"{name}: {len(of_set)} images" for name, of_set in chosen.items()]
     if counts:
         empty = [title for title, count in counts.items() if not count]
         lines.append(f"{sum(counts.values())} instances of {len(counts) - len(empty)} categories:")
-        most = sorted((title for title in counts if counts[title]), key=lambda title: -counts[title])
+        most = sorted(
+            (title for title in counts if counts[title]), key=lambda title: -counts[title]
+        )
         lines += [f"{counts[title]:9}  {title}" for title in most]
-        lines.append(f"{len(empty)} categories without an instance" + (f": {_some(empty)}" if empty else ""))
+        lines.append(
+            f"{len(empty)} categories without an instance" + (f": {_some(empty)}" if empty else "")
+        )
     return "\n".join(lines)
 
 
@@ -189,19 +203,21 @@ def are_shards(cfg: CfgNode) -> bool:
     """Return whether DATASETS.TRAIN names shards.
 
     Raises:
-        UserError: it names both shards and lists, or asks of shards what needs a list.
+        UserError: it names both shards and lists, or the config needs a list for its shards.
     """
     names = cfg.DATASETS.TRAIN
     shards = [name for name in names if name.startswith(SHARDS)]
     if shards and len(shards) < len(names):
         raise UserError(
-            f"DATASETS.TRAIN names shards ({', '.join(shards)}) beside data sets that are lists of images.\n"
-            "Train on shards alone or on lists alone; write the one as the other to have both."
+            f"DATASETS.TRAIN names shards ({', '.join(shards)}) and data sets that are lists of "
+            "images.\n"
+            "Train on shards only or on lists only; convert one of them to train on both."
         )
     if shards and (cfg.DATASETS.SUBSET_FILE or cfg.DATASETS.SUBSET_STRATIFIED):
         raise UserError(
-            "DATASETS.TRAIN names shards, which are read as a stream and never listed: DATASETS.SUBSET_FILE and "
-            "SUBSET_STRATIFIED need a list.\nLeave them unset; TRAIN_FRACTION and SUBSET_SEED choose from shards."
+            "DATASETS.TRAIN names shards, which are read as a stream and never listed, but "
+            "DATASETS.SUBSET_FILE and SUBSET_STRATIFIED need a list.\n"
+            "Leave them unset; TRAIN_FRACTION and SUBSET_SEED work with shards."
         )
     return bool(shards)
 
@@ -213,7 +229,7 @@ def _names(cfg: CfgNode) -> tuple[str, ...]:
 
 
 def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the images with objects to train on, or all where FILTER_EMPTY_ANNOTATIONS is False."""
+    """Return the images with objects, or all if FILTER_EMPTY_ANNOTATIONS is False."""
     if not is_detector(cfg):
         return filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
     if _filters(cfg):
@@ -221,8 +237,9 @@ def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, A
     kept = filter_images_with_only_crowd_annotations(dicts) if _filters(cfg) else dicts
     if len(kept) < len(dicts):
         logger.info(
-            "%d of %d images have no object to train on and are left out (DATALOADER.FILTER_EMPTY_ANNOTATIONS True). "
-            "To train on them as negatives, set DATALOADER.FILTER_EMPTY_ANNOTATIONS False",
+            "%d of %d images have no object to train on and are left out "
+            "(DATALOADER.FILTER_EMPTY_ANNOTATIONS True). To train on them as negatives, set "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False",
             *(len(dicts) - len(kept), len(dicts)),
         )
     if cfg.MODEL.MASK_ON:
@@ -237,18 +254,21 @@ def _filters(cfg: CfgNode) -> bool:
 def _nothing_to_train_on(cfg: CfgNode, reason: str) -> str:
     dropped = 0 if trains_boxes_alone(cfg) else sum(map(_count_without_polygon, cfg.DATASETS.TRAIN))
     if dropped:
-        reason += f"; {dropped} are left out as their polygons have fewer than 3 points"
+        reason += f"; {dropped} are left out because their polygons have fewer than 3 points"
     is_part = cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE
-    advice = "Mend the annotations"
+    advice = "Correct the annotations"
     if is_part:
-        advice = f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or mend the annotations"
+        advice = (
+            f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or correct the "
+            "annotations"
+        )
     if dropped:
         advice += ", or train on boxes only: MODEL.MASK_ON False"
     return f"No image to train on in {', '.join(cfg.DATASETS.TRAIN)}: {reason}.\n{advice}."
 
 
 def _count_without_polygon(name: str) -> int:
-    """Return how many objects of a data set Detectron2 leaves out, by a second look at it: where nothing is left."""
+    """Return how many objects of a dataset Detectron2 leaves out, by loading it again."""
     with_masks, with_boxes = (
         sum(len(entry.get("annotations", ())) for entry in load_dataset(name, boxes_alone=alone))
         for alone in (False, True)
@@ -270,16 +290,29 @@ def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[s
 def _key(cfg: CfgNode) -> tuple[Any, ...]:
     names = _names(cfg)
     check_datasets(names)
-    # A name may be registered anew, which makes it another data set.
+    # A name that is registered again is another dataset.
     registered = tuple(DatasetCatalog[name] for name in names)
-    asked = (cfg.DATASETS.SUBSET_FILE, cfg.DATASETS.CAPTIONS_PER_IMAGE, cfg.DATASETS.MAX_MISSING_FILES)
-    return names, registered, part_in(cfg), *asked, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.MODEL.MASK_ON
+    asked = (
+        cfg.DATASETS.SUBSET_FILE,
+        cfg.DATASETS.CAPTIONS_PER_IMAGE,
+        cfg.DATASETS.MAX_MISSING_FILES,
+    )
+    return (
+        names,
+        registered,
+        part_in(cfg),
+        *asked,
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        cfg.MODEL.MASK_ON,
+    )
 
 
 def _rule_sha256(cfg: CfgNode) -> str:
-    """Return the hash of what decides which samples of shards are read."""
+    """Return the hash of the rule that chooses samples of shards."""
     check_datasets(cfg.DATASETS.TRAIN)
-    shards = sorted(Path(file).name for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards)
+    shards = sorted(
+        Path(file).name for name in cfg.DATASETS.TRAIN for file in MetadataCatalog.get(name).shards
+    )
     rule = f"is_in_fraction fraction={cfg.DATASETS.TRAIN_FRACTION} seed={cfg.DATASETS.SUBSET_SEED}"
     return hashlib.sha256("\n".join([rule, *shards]).encode()).hexdigest()
 
@@ -288,7 +321,7 @@ def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes and all("annotations" in example for example in dicts):
         logger.info(
-            "Objects of each class in the %d images to train on, crowds apart:\n%s",
+            "Objects of each class in the %d training images, without crowds:\n%s",
             len(dicts),
             class_table(dicts, classes),
         )
@@ -296,10 +329,17 @@ def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
 
 def _warn_of_empty(cfg: CfgNode, part: TrainingPart) -> None:
     logger.warning(
-        "%d categories have no instance among the %d images to train on (DATASETS.TRAIN_FRACTION %s): %s",
-        *(len(part.empty_categories), part.images, cfg.DATASETS.TRAIN_FRACTION, _some(part.empty_categories)),
+        "%d categories have no instance in the %d training images (DATASETS.TRAIN_FRACTION %s): %s",
+        *(
+            len(part.empty_categories),
+            part.images,
+            cfg.DATASETS.TRAIN_FRACTION,
+            _some(part.empty_categories),
+        ),
     )
 
 
 def _some(titles: Sequence[str]) -> str:
-    return ", ".join(titles[:_NAMED]) + (f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else "")
+    return ", ".join(titles[:_NAMED]) + (
+        f" and {len(titles) - _NAMED} more" if len(titles) > _NAMED else ""
+    )

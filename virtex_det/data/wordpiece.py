@@ -10,19 +10,20 @@ from virtex_det.errors import UserError
 
 
 class WordPieceTokenizer:
-    """Captions to BERT's token ids and back, with the methods of SentencePieceTokenizer.
+    """Encodes captions to BERT's token ids and decodes them, like SentencePieceTokenizer.
 
-    [CLS] and [SEP] are the boundaries. In BERT-base padding is 0, as in ours; the unknown piece is 100.
+    [CLS] and [SEP] are the boundaries. In BERT-base padding is 0, as in SentencePieceTokenizer, and
+    the unknown token is 100.
     """
 
     def __init__(self, source: str | Path) -> None:
         """Read the vocabulary of a BERT.
 
         Args:
-            source: its folder, or its name on Hugging Face's hub.
+            source: its folder, or its name on the Hugging Face hub.
 
         Raises:
-            UserError: there is no such BERT, it has no vocabulary, or one that is not of BERT's form.
+            UserError: there is no such BERT, or its vocabulary is missing or invalid.
         """
         folder = bert_folder(source, VOCABULARY)
         try:
@@ -32,7 +33,10 @@ class WordPieceTokenizer:
         try:
             self._tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # tokenizers raises no narrower one
-            raise UserError(f"The vocabulary in {folder} cannot be read: {error}\nBring the folder again.") from error
+            raise UserError(
+                f"Cannot read the vocabulary in {folder}: {error}\n"
+                "Download or copy the folder again."
+            ) from error
         self._check_special_tokens(folder)
         self.pad_id: int = self._tokenizer.pad_token_id
         self.unk_id: int = self._tokenizer.unk_token_id
@@ -41,32 +45,39 @@ class WordPieceTokenizer:
         self.mask_id: int = self._tokenizer.mask_token_id
 
     def _check_special_tokens(self, folder: Path) -> None:
-        # transformers adds what special tokens a vocabulary lacks behind its end, where BERT has no embedding for them.
-        lacking = self._tokenizer.convert_ids_to_tokens(range(self._tokenizer.vocab_size, len(self._tokenizer)))
+        # transformers appends missing special tokens to the vocabulary; BERT has no embedding for
+        # them.
+        lacking = self._tokenizer.convert_ids_to_tokens(
+            range(self._tokenizer.vocab_size, len(self._tokenizer))
+        )
         if lacking or self._tokenizer.pad_token_id != 0:
             raise UserError(
-                f"The vocabulary in {folder} is not BERT's: it lacks {', '.join(lacking) or 'nothing'}, and [PAD] has "
-                f"id {self._tokenizer.pad_token_id}.\nExpected [PAD], with id 0, [UNK], [CLS], [SEP] and [MASK]."
+                f"The vocabulary in {folder} is not BERT's: it lacks "
+                f"{', '.join(lacking) or 'nothing'}, and [PAD] has id "
+                f"{self._tokenizer.pad_token_id}.\n"
+                "Expected [PAD] with id 0, and [UNK], [CLS], [SEP] and [MASK]."
             )
 
     @property
     def vocab_size(self) -> int:
-        """Number of pieces, the special ones included."""
+        """Number of tokens, including the special ones."""
         return len(self._tokenizer)
 
     @property
     def sha256(self) -> str:
-        """Hash of the pieces in the order of their ids, and of whether case is dropped."""
+        """Hash of the tokens in the order of their ids, and of the lower-casing option."""
         pieces = self._tokenizer.convert_ids_to_tokens(range(self.vocab_size))
         case = f"do_lower_case {self._tokenizer.do_lower_case}"
         return hashlib.sha256("\n".join([case, *pieces]).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a caption, without boundaries; the name of a special token is text like any other."""
-        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        """Return the token ids of a caption, without boundaries; "[CLS]" is plain text."""
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of token ids; boundaries, masks, unknown pieces and padding leave no trace."""
+        """Return the text of token ids, without boundaries, masks, unknown tokens and padding."""
         return self._tokenizer.decode([int(i) for i in token_ids], skip_special_tokens=True)
 
 
@@ -82,11 +93,13 @@ def read_tokenizer(source: str) -> Tokenizer:
     Raises:
         UserError: it cannot be read.
     """
-    return SentencePieceTokenizer(source) if is_sentencepiece(source) else WordPieceTokenizer(source)
+    return (
+        SentencePieceTokenizer(source) if is_sentencepiece(source) else WordPieceTokenizer(source)
+    )
 
 
 def tokenizer_sha256(source: str) -> str:
-    """Return the hash by which files made with a tokenizer know it: of the model file, or of BERT's pieces.
+    """Return a tokenizer's hash, of its model file or of BERT's tokens, as concept sets keep it.
 
     Raises:
         UserError: it cannot be read.
@@ -98,5 +111,5 @@ def tokenizer_sha256(source: str) -> str:
 
 
 def is_sentencepiece(source: str) -> bool:
-    """Return whether a name is not that of a BERT; an empty name, a forgotten tokenizer, counts as SentencePiece."""
+    """Return whether a name is of a SentencePiece file, not of a BERT; so is an empty name."""
     return not source or source.endswith(".model") or Path(source).is_file()

@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets import check_datasets, datasets_root, load_dataset, register_builtin_datasets
+from virtex_det.data.datasets import (
+    check_datasets,
+    datasets_root,
+    load_dataset,
+    register_builtin_datasets,
+)
 from virtex_det.data.datasets.scenes import SHAPES
 
 EVALUATORS = {
@@ -33,7 +38,10 @@ EVALUATORS = {
 @pytest.fixture
 def register_at():
     """Register below another folder; the registrations of this process come back afterwards."""
-    lvis = {name: (DatasetCatalog[name], MetadataCatalog[name]) for name in ("lvis_v1_train", "lvis_v1_val")}
+    lvis = {
+        name: (DatasetCatalog[name], MetadataCatalog[name])
+        for name in ("lvis_v1_train", "lvis_v1_val")
+    }
     yield register_builtin_datasets
     register_builtin_datasets(datasets_root())
     for name, (loader, metadata) in lvis.items():
@@ -67,13 +75,17 @@ def test_the_root_is_read_as_detectron2_does(monkeypatch):
 def test_generated_scenes_load(scenes):
     dicts = load_dataset("scenes_train")
     assert len(dicts) == 12
-    assert {annotation["category_id"] for entry in dicts for annotation in entry["annotations"]} <= set(range(8))
+    assert {
+        annotation["category_id"] for entry in dicts for annotation in entry["annotations"]
+    } <= set(range(8))
     captioned = load_dataset("scenes_train_captions")
     assert [entry["file_name"] for entry in captioned] == [entry["file_name"] for entry in dicts]
 
 
 LVIS_V1 = {
-    "images": [{"id": 7, "height": 4, "width": 4, "coco_url": "http://images/val2017/000000000007.jpg"}],
+    "images": [
+        {"id": 7, "height": 4, "width": 4, "coco_url": "http://images/val2017/000000000007.jpg"}
+    ],
     "annotations": [],
     "categories": [],
 }
@@ -89,7 +101,9 @@ def _write_lvis(root, *names):
 def test_lvis_v1_is_found_under_its_other_name(register_at, tmp_path):
     _write_lvis(tmp_path, "lvis_v1.0_val.json")
     register_at(tmp_path)
-    assert load_dataset("lvis_v1_val")[0]["file_name"] == f"{tmp_path}/coco/val2017/000000000007.jpg"
+    assert (
+        load_dataset("lvis_v1_val")[0]["file_name"] == f"{tmp_path}/coco/val2017/000000000007.jpg"
+    )
     metadata = MetadataCatalog.get("lvis_v1_val")
     assert metadata.evaluator_type == "lvis" and len(metadata.thing_classes) == 1203
 
@@ -120,7 +134,9 @@ def test_real_samples_load(name, images, annotations, classes, samples, register
     assert len(MetadataCatalog.get(name).thing_classes) == classes
 
 
-@pytest.mark.parametrize(("name", "images"), [("coco_mini_train_captions", 80), ("coco_mini_val_captions", 158)])
+@pytest.mark.parametrize(
+    ("name", "images"), [("coco_mini_train_captions", 80), ("coco_mini_val_captions", 158)]
+)
 def test_real_captions_load(name, images, samples, register_at):
     register_at(samples)
     dicts = load_dataset(name)

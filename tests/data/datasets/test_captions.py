@@ -22,13 +22,28 @@ def write(tmp_path):
 
 
 def _content(captions=CAPTIONS):
-    return {"images": IMAGES, "annotations": [{"image_id": k, "caption": caption} for k, caption in captions]}
+    return {
+        "images": IMAGES,
+        "annotations": [{"image_id": k, "caption": caption} for k, caption in captions],
+    }
 
 
 def test_captions_are_grouped_by_image_in_the_order_of_ids(write):
     assert load_coco_captions(write(_content()), "images") == [
-        {"file_name": "images/1.jpg", "image_id": 1, "height": 10, "width": 20, "captions": ["a dog"]},
-        {"file_name": "images/3.jpg", "image_id": 3, "height": 30, "width": 60, "captions": ["a cat", "two cats"]},
+        {
+            "file_name": "images/1.jpg",
+            "image_id": 1,
+            "height": 10,
+            "width": 20,
+            "captions": ["a dog"],
+        },
+        {
+            "file_name": "images/3.jpg",
+            "image_id": 3,
+            "height": 30,
+            "width": 60,
+            "captions": ["a cat", "two cats"],
+        },
     ]
 
 
@@ -40,23 +55,30 @@ def test_dropped_images_without_captions_are_counted_in_the_log(write, caplog):
 
 def test_empty_captions_are_dropped_and_counted_and_images_with_no_other_too(write, caplog):
     with caplog.at_level(logging.INFO, logger="virtex_det"):
-        dicts = load_coco_captions(write(_content([(3, ""), (1, " \t"), (3, " two cats\n")])), "images")
+        dicts = load_coco_captions(
+            write(_content([(3, ""), (1, " \t"), (3, " two cats\n")])), "images"
+        )
     assert [(entry["image_id"], entry["captions"]) for entry in dicts] == [(3, ["two cats"])]
     assert "dropped 2 without captions, and 2 empty captions" in caplog.text
 
 
 def test_height_and_width_may_be_absent(write):
-    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "a dog"}],
+    }
     assert load_coco_captions(write(content), "images") == [
         {"file_name": "images/1.jpg", "image_id": 1, "captions": ["a dog"]}
     ]
 
 
 @pytest.mark.parametrize(
-    "content", [{"images": IMAGES}, {"images": IMAGES, "annotations": []}, _content([(1, "")])], ids=str
+    "content",
+    [{"images": IMAGES}, {"images": IMAGES, "annotations": []}, _content([(1, "")])],
+    ids=str,
 )
 def test_a_split_without_captions_is_an_error_that_says_so(content, write):
-    with pytest.raises(UserError, match="3 images and no captions.\n.*test2017"):
+    with pytest.raises(UserError, match="3 images but no captions.\n.*test2017"):
         load_coco_captions(write(content), "images")
 
 
@@ -102,7 +124,9 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
     ids=str,
 )
 def test_json_of_another_form_is_an_error_that_shows_the_right_one(content, write):
-    with pytest.raises(UserError, match='(?s)not of the form of COCO captions.*"images".*"caption"'):
+    with pytest.raises(
+        UserError, match='(?s)not in the format of COCO captions.*"images".*"caption"'
+    ):
         load_coco_captions(write(content), "images")
 
 
@@ -113,11 +137,21 @@ def test_captions_of_an_unlisted_image_are_an_error_that_names_it(write):
 
 @pytest.mark.parametrize(
     ("caption", "message"),
-    [(None, "caption None"), (3, "caption 3"), (["a"], r"caption \['a'\]"), ("a \ud83d dog", "lone surrogate")],
+    [
+        (None, "caption None"),
+        (3, "caption 3"),
+        (["a"], r"caption \['a'\]"),
+        ("a \ud83d dog", "lone surrogate"),
+    ],
 )
-@pytest.mark.parametrize(("number", "named"), [({"id": 77}, r"annotation 1 .*id 77"), ({}, r"annotation 1 ")])
+@pytest.mark.parametrize(
+    ("number", "named"), [({"id": 77}, r"annotation 1 .*id 77"), ({}, r"annotation 1 ")]
+)
 def test_a_caption_that_is_no_text_is_named(caption, message, number, named, write):
-    annotations = [{"image_id": 1, "caption": "a dog"}, {**number, "image_id": 1, "caption": caption}]
+    annotations = [
+        {"image_id": 1, "caption": "a dog"},
+        {**number, "image_id": 1, "caption": caption},
+    ]
     with pytest.raises(UserError, match=rf"captions\.json: {named}.*{message}"):
         load_coco_captions(write({"images": IMAGES, "annotations": annotations}), "images")
 
@@ -132,13 +166,22 @@ def test_control_characters_are_white_space(write):
     [
         ({"images": [*IMAGES, {"id": 1, "file_name": "other.jpg"}]}, "image id 1 occurs twice"),
         ({"images": [*IMAGES, {"id": "1", "file_name": "other.jpg"}]}, "image id 1 occurs twice"),
-        ({"images": [*IMAGES, {"id": None, "file_name": "other.jpg"}]}, "image 3 of the list .* has id None"),
-        ({"images": [*IMAGES, {"id": 1.0, "file_name": "other.jpg"}]}, "image 3 of the list .* has id 1.0"),
-        ({"annotations": [{"id": 5, "image_id": k, "caption": "a"} for k in (1, 2)]}, "annotation id 5 occurs twice"),
+        (
+            {"images": [*IMAGES, {"id": None, "file_name": "other.jpg"}]},
+            "image 3 of the list .* has id None",
+        ),
+        (
+            {"images": [*IMAGES, {"id": 1.0, "file_name": "other.jpg"}]},
+            "image 3 of the list .* has id 1.0",
+        ),
+        (
+            {"annotations": [{"id": 5, "image_id": k, "caption": "a"} for k in (1, 2)]},
+            "annotation id 5 occurs twice",
+        ),
         ({"annotations": [{"image_id": True, "caption": "a"}]}, "image_id True"),
         ({"annotations": [{"image_id": 1.0, "caption": "a"}]}, "image_id 1.0"),
         ({"annotations": [{"image_id": [1], "caption": "a"}]}, r"image_id \[1\]"),
-        ({"annotations": [{"image_id": "1", "caption": "a"}]}, "not among"),
+        ({"annotations": [{"image_id": "1", "caption": "a"}]}, "not in its"),
     ],
 )
 def test_ids_that_repeat_or_are_none_are_refused(content, message, write):

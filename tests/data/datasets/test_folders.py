@@ -32,7 +32,12 @@ def names(folder, suffixes=(".jpg",)):
 
 def test_what_systems_and_editors_leave_behind_is_not_found(folder):
     assert names(folder) == ["a/1.jpg", "a.b/1.jpg", "b/2.JPG"]
-    assert not any(map(is_data, (".DS_Store", "Thumbs.db", "thumbs.db", "__MACOSX", "Desktop.ini", "ehthumbs.db")))
+    assert not any(
+        map(
+            is_data,
+            (".DS_Store", "Thumbs.db", "thumbs.db", "__MACOSX", "Desktop.ini", "ehthumbs.db"),
+        )
+    )
 
 
 def test_a_folder_that_is_itself_hidden_may_be_named(folder):

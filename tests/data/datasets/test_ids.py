@@ -81,6 +81,9 @@ def test_cocos_own_minival_may_repeat_ids_of_annotations():
 
 @pytest.mark.parametrize("part", ["images", "categories"])
 def test_ids_that_are_numbers_and_text_in_one_list_are_refused_by_place(part):
-    with pytest.raises(UserError, match=rf"{'image' if part == 'images' else 'category'} 0 .*has id 1, .* 1 'b'"):
+    with pytest.raises(
+        UserError,
+        match=rf"{'image' if part == 'images' else 'category'} 0 .*has id 1, .* 1 has 'b'",
+    ):
         check_coco_ids(CONTENT | {part: [{"id": 1}, {"id": "b"}]}, "a.json")
     check_coco_ids(CONTENT | {part: [{"id": "a"}, {"id": "b"}]}, "a.json")

@@ -18,7 +18,10 @@ from virtex_det.data.datasets.instances import make_dicts, registration_of
 from virtex_det.errors import UserError
 
 NAME, REFERENCE = "test_instances_v0.5", "test_instances_reference_v0.5"
-READERS = {"coco": (register_coco_instances, load_coco_json), "lvis": (register_lvis_instances, load_lvis_json)}
+READERS = {
+    "coco": (register_coco_instances, load_coco_json),
+    "lvis": (register_lvis_instances, load_lvis_json),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,9 @@ def _clean(tmp_path, monkeypatch):
 
 
 def assert_as_detectron2(json_file, style="coco", image_root="images/"):
-    """Compare what is loaded with the standard reader's, as text as well: that shows the order of keys, and types."""
+    """Compare what is loaded with the standard reader's, as text as well: that shows the order
+    of keys, and types.
+    """
     register, load = READERS[style]
     register(NAME, {}, str(json_file), image_root)
     found, expected = load_dataset(NAME), load(str(json_file), image_root, REFERENCE)
@@ -45,11 +50,20 @@ def assert_as_detectron2(json_file, style="coco", image_root="images/"):
 
 
 def annotation(number, **changes):
-    return {"id": number, "image_id": 1, "category_id": 3, "bbox": [1, 2.5, 5, 5], "area": 25, "iscrowd": 0} | changes
+    return {
+        "id": number,
+        "image_id": 1,
+        "category_id": 3,
+        "bbox": [1, 2.5, 5, 5],
+        "area": 25,
+        "iscrowd": 0,
+    } | changes
 
 
 def coco(annotations, images=None):
-    images = images or [{"id": k, "file_name": f"{k}.jpg", "height": 20, "width": 30} for k in (2, 1)]
+    images = images or [
+        {"id": k, "file_name": f"{k}.jpg", "height": 20, "width": 30} for k in (2, 1)
+    ]
     categories = [{"id": 7, "name": "nut"}, {"id": 3, "name": "bolt"}]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -64,7 +78,9 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("file", ["instances_train2017", "instances_val2017", "person_keypoints_val2017"])
+@pytest.mark.parametrize(
+    "file", ["instances_train2017", "instances_val2017", "person_keypoints_val2017"]
+)
 def test_real_coco_loads_as_by_detectron2(samples, file):
     path = samples / f"coco_mini/annotations/{file}.json"
     dicts = assert_as_detectron2(path)
@@ -77,7 +93,9 @@ def test_real_lvis_loads_as_by_detectron2(samples):
 
 
 def test_scenes_load_as_by_detectron2(scenes):
-    assert_as_detectron2(scenes / "annotations/instances_train.json", image_root=str(scenes / "train"))
+    assert_as_detectron2(
+        scenes / "annotations/instances_train.json", image_root=str(scenes / "train")
+    )
 
 
 MASKS = (
@@ -90,7 +108,13 @@ MASKS = (
     {"segmentation": {"size": [20, 30], "counts": [100, 50, 450]}, "iscrowd": 1},
     {"segmentation": {"size": [20, 30], "counts": "T3f0"}},
 )
-OTHERS = ({}, {"keypoints": [1, 2, 2, 0, 0, 0], "num_keypoints": 1}, {"keypoints": []}, {"ignore": 0}, {"image_id": 9})
+OTHERS = (
+    {},
+    {"keypoints": [1, 2, 2, 0, 0, 0], "num_keypoints": 1},
+    {"keypoints": []},
+    {"ignore": 0},
+    {"image_id": 9},
+)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -105,7 +129,9 @@ def test_whatever_a_file_holds_loads_as_by_detectron2(write, seed):
     for entry in annotations:
         if rng.random() < 0.2:
             del entry["iscrowd"]
-    assert_as_detectron2(write(coco(annotations)), image_root=rng.choice(("images", "images/", "./a//b", "")))
+    assert_as_detectron2(
+        write(coco(annotations)), image_root=rng.choice(("images", "images/", "./a//b", ""))
+    )
 
 
 @pytest.mark.parametrize("ids", [("b", "a", "é"), (2**53, 5, 0)])
@@ -122,24 +148,35 @@ def test_images_without_annotations_load_as_by_detectron2(write):
 
 
 def test_what_was_parsed_stays_as_it_is(write):
-    content = coco([annotation(1, keypoints=[1, 2, 2]), annotation(2, **MASKS[6]), annotation(3, **MASKS[3])])
+    content = coco(
+        [annotation(1, keypoints=[1, 2, 2]), annotation(2, **MASKS[6]), annotation(3, **MASKS[3])]
+    )
     register_coco_instances(NAME, {}, str(write(content)), "images")
     before = copy.deepcopy(content)
     make_dicts(content, registration_of(NAME))
     assert content == before
 
 
-def test_objects_without_a_polygon_come_with_their_boxes_where_boxes_alone_are_asked_for(write, caplog):
-    content = coco([annotation(1, segmentation=[[1, 1, 2, 1]]), annotation(2, segmentation=[[1, 1, 2, 1, 2, 2]])])
+def test_objects_without_a_polygon_come_with_their_boxes_where_boxes_alone_are_asked_for(
+    write, caplog
+):
+    content = coco(
+        [
+            annotation(1, segmentation=[[1, 1, 2, 1]]),
+            annotation(2, segmentation=[[1, 1, 2, 1, 2, 2]]),
+        ]
+    )
     register_coco_instances(NAME, {}, str(write(content)), "images")
     assert len(load_dataset(NAME)[0]["annotations"]) == 1
-    assert "1 objects have no polygon of 3 points or more, the first annotation 1" in caplog.text
+    assert "1 objects have no polygon of 3 points or more, the first is annotation 1" in caplog.text
     first, second = load_dataset(NAME, boxes_alone=True)[0]["annotations"]
     assert "segmentation" not in first and first["category_id"] == 0 and "segmentation" in second
 
 
 def test_annotations_of_images_that_are_not_there_are_counted(write, caplog):
-    register_coco_instances(NAME, {}, str(write(coco([annotation(1), annotation(2, image_id=9)]))), "images")
+    register_coco_instances(
+        NAME, {}, str(write(coco([annotation(1), annotation(2, image_id=9)]))), "images"
+    )
     load_dataset(NAME)
     assert "1 annotations belong to no image" in caplog.text
 
@@ -160,8 +197,16 @@ def lvis_image(**changes):
     ("style", "content", "message"),
     [
         ("coco", coco([annotation(4, ignore=1)]), "annotation 4 has ignore 1"),
-        ("coco", coco([annotation(4, segmentation={"size": [1], "counts": [3]})]), "annotation 4 has segmentation"),
-        ("coco", coco([annotation(4, segmentation={"size": [3, 3], "counts": ["x"]})]), "annotation 4 has segmen"),
+        (
+            "coco",
+            coco([annotation(4, segmentation={"size": [1], "counts": [3]})]),
+            "annotation 4 has segmentation",
+        ),
+        (
+            "coco",
+            coco([annotation(4, segmentation={"size": [3, 3], "counts": ["x"]})]),
+            "annotation 4 has segmen",
+        ),
         ("coco", coco([annotation(4)]) | {"categories": []}, "has no .categories"),
         ("lvis", lvis_image(coco_url=None), "image 1 has coco_url None"),
         (

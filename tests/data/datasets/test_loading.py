@@ -5,13 +5,20 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_lvis_json, register_coco_instances, register_pascal_voc
 
-from virtex_det.data.datasets import check_datasets, check_num_classes, load_dataset, register_coco_captions
+from virtex_det.data.datasets import (
+    check_datasets,
+    check_num_classes,
+    load_dataset,
+    register_coco_captions,
+)
 from virtex_det.errors import UserError
 
 NAME = "test_loading"
 CONTENT = {
     "images": [{"id": 1, "file_name": "1.jpg", "height": 8, "width": 8}],
-    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}
+    ],
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
 }
 
@@ -54,34 +61,41 @@ def test_an_unknown_name_is_an_error_that_offers_near_ones():
 
 def test_a_missing_standard_file_says_where_it_was_looked_for_and_what_is_set(monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "/some/folder")
-    with pytest.raises(UserError, match="instances_train2017.json in .*(?s:.*)DETECTRON2_DATASETS is /some/folder"):
+    with pytest.raises(
+        UserError, match="instances_train2017.json in .*(?s:.*)DETECTRON2_DATASETS is /some/folder"
+    ):
         load_dataset("coco_2017_train")
 
 
 def test_a_missing_standard_file_says_where_to_put_it_when_nothing_is_set(monkeypatch):
     monkeypatch.delenv("DETECTRON2_DATASETS")
-    with pytest.raises(UserError, match="DETECTRON2_DATASETS is not set, so .*/datasets is searched"):
+    with pytest.raises(UserError, match="DETECTRON2_DATASETS is not set, which means .*/datasets;"):
         check_datasets(["coco_2017_train"])
 
 
 def test_a_missing_file_of_the_users_own_data_is_where_it_was_registered(register, tmp_path):
     register(None)
     with pytest.raises(
-        UserError, match=f"instances.json in {tmp_path}\nThe paths are those that .* registered with"
+        UserError,
+        match=f"instances.json in {tmp_path}\n.* was registered with these paths",
     ) as error:
         load_dataset(NAME)
     assert "DETECTRON2_DATASETS" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["coco_2017_train", "lvis_v1_train", "voc_2007_trainval", "coco_2017_train_captions"])
+@pytest.mark.parametrize(
+    "name", ["coco_2017_train", "lvis_v1_train", "voc_2007_trainval", "coco_2017_train_captions"]
+)
 def test_the_standard_datasets_are_checked_too(name):
-    with pytest.raises(UserError, match=f"data set {name} is not there"):
+    with pytest.raises(UserError, match=f"data set {name} is missing"):
         check_datasets([name])
 
 
 def test_missing_scenes_say_how_to_make_them():
     MetadataCatalog.pop(NAME, None)
-    register_coco_captions(NAME, "nowhere/captions.json", "nowhere", made_by="python tools/generate_scenes.py")
+    register_coco_captions(
+        NAME, "nowhere/captions.json", "nowhere", made_by="python tools/generate_scenes.py"
+    )
     with pytest.raises(UserError, match="Make it with: virtex-det data scenes"):
         check_datasets([NAME])
 
@@ -94,7 +108,9 @@ def test_annotations_that_are_not_json_are_an_error_that_names_the_file(content,
 
 
 @pytest.mark.parametrize(
-    "content", [[], {}, {"images": CONTENT["images"]}, {**CONTENT, "annotations": [{"id": 1}]}], ids=str
+    "content",
+    [[], {}, {"images": CONTENT["images"]}, {**CONTENT, "annotations": [{"id": 1}]}],
+    ids=str,
 )
 def test_annotations_of_another_form_are_an_error_that_names_the_file(content, register):
     path = register(content)
@@ -116,11 +132,19 @@ def test_categories_other_than_the_registered_ones_are_an_error(register):
 
 def test_an_lvis_category_out_of_range_is_an_error(tmp_path):
     image = {"id": 1, "height": 8, "width": 8, "coco_url": "http://images/val2017/1.jpg"}
-    annotation = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 4, 4], "segmentation": [[0, 0, 4, 0, 4, 4]]}
+    annotation = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 3,
+        "bbox": [0, 0, 4, 4],
+        "segmentation": [[0, 0, 4, 0, 4, 4]],
+    }
     path = tmp_path / "lvis.json"
     path.write_text(json.dumps({"images": [image], "annotations": [annotation], "categories": []}))
     DatasetCatalog.register(NAME, lambda: load_lvis_json(str(path), f"{tmp_path}/"))
-    MetadataCatalog.get(NAME).set(json_file=str(path), image_root=f"{tmp_path}/", thing_classes=["cat", "dog"])
+    MetadataCatalog.get(NAME).set(
+        json_file=str(path), image_root=f"{tmp_path}/", thing_classes=["cat", "dog"]
+    )
     with pytest.raises(UserError, match="image 1 .* category 2 .* of 2 .*lvis.json"):
         load_dataset(NAME)
 
@@ -146,7 +170,11 @@ def test_a_missing_voc_split_is_an_error_that_names_it(voc):
 
 @pytest.mark.parametrize(
     "annotation",
-    ["", "<annotation><size><height>1</height><width>1</width></size><object><name>yeti</name></object></annotation>"],
+    [
+        "",
+        "<annotation><size><height>1</height><width>1</width></size>"
+        "<object><name>yeti</name></object></annotation>",
+    ],
 )
 def test_voc_annotations_that_cannot_be_used_are_an_error(annotation, voc):
     (voc / "ImageSets/Main/train.txt").write_text("a\nb\n")
@@ -161,22 +189,27 @@ def test_a_wrong_number_of_classes_names_the_key_and_the_value():
         check_num_classes("scenes_train", 80)
 
 
-@pytest.mark.parametrize(("name", "count"), [("scenes_train", 8), ("lvis_100_val", 1230), ("scenes_train_captions", 3)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("scenes_train", 8), ("lvis_100_val", 1230), ("scenes_train_captions", 3)]
+)
 def test_the_right_number_of_classes_passes(name, count):
     check_num_classes(name, count)
 
 
 @pytest.mark.parametrize("image_id", [{}, {"image_id": None}, {"image_id": np.int64(3)}])
 def test_images_without_an_id_that_files_can_hold_are_an_error(image_id):
-    DatasetCatalog.register(NAME, lambda: [{"file_name": "1.jpg", "image_id": 1}, {"file_name": "2.jpg", **image_id}])
-    with pytest.raises(UserError, match='"image_id" of 1 of 2 images is no int or str'):
+    DatasetCatalog.register(
+        NAME, lambda: [{"file_name": "1.jpg", "image_id": 1}, {"file_name": "2.jpg", **image_id}]
+    )
+    with pytest.raises(UserError, match='"image_id" of 1 of 2 images is not an int or str'):
         load_dataset(NAME)
 
 
 def test_classes_in_the_users_script_that_are_not_the_files_are_shown_side_by_side(register):
     register(CONTENT, thing_classes=["dog", "cat"])
     with pytest.raises(
-        UserError, match=r"(?s)0 +dog +cat\n.*thing_classes, CLASSES in your script.*or without any"
+        UserError,
+        match=r"(?s)0 +dog +cat\n.*thing_classes, CLASSES in your script.*or without names",
     ) as error:
         load_dataset(NAME)
     assert "Download" not in str(error.value)
@@ -187,5 +220,5 @@ def test_what_a_function_raises_is_laid_at_its_door():
         raise KeyError("bbox")
 
     DatasetCatalog.register(NAME, broken)
-    with pytest.raises(UserError, match="KeyError: bbox\n.*function that was registered under that name"):
+    with pytest.raises(UserError, match="KeyError: bbox\n.*function registered under this name"):
         load_dataset(NAME)

@@ -24,11 +24,17 @@ def test_missing_files_are_left_out_counted_and_named(dicts, caplog):
     with caplog.at_level(logging.WARNING):
         found = leave_out_missing(dicts, "my_set", 0.2)
     assert [entry["image_id"] for entry in found] == [0, 1, 3, 4, 5, 6, 8, 9]
-    assert "my_set: 2 of 10 images (20.0%)" in caplog.text and "/0/2.jpg" in caplog.text and "/1/7.jpg" in caplog.text
+    assert (
+        "my_set: 2 of 10 images (20.0%)" in caplog.text
+        and "/0/2.jpg" in caplog.text
+        and "/1/7.jpg" in caplog.text
+    )
 
 
 def test_more_than_the_share_is_an_error_that_names_files_and_key(dicts):
-    with pytest.raises(UserError, match=r"(?s)2 of 10 .*2\.jpg.*At most 19.0%.*DATASETS.MAX_MISSING_FILES"):
+    with pytest.raises(
+        UserError, match=r"(?s)2 of 10 .*2\.jpg.*At most 19.0%.*DATASETS.MAX_MISSING_FILES"
+    ):
         leave_out_missing(dicts, "my_set", 0.19)
 
 
@@ -52,7 +58,9 @@ def test_each_folder_is_listed_once_and_no_file_is_asked_for(dicts, monkeypatch)
     import os
 
     scanned, scandir = [], os.scandir
-    monkeypatch.setattr(os, "scandir", lambda folder: scanned.append(str(folder)) or scandir(folder))
+    monkeypatch.setattr(
+        os, "scandir", lambda folder: scanned.append(str(folder)) or scandir(folder)
+    )
     find_missing(dicts)
     assert len(scanned) == len(set(scanned)) == 2
 
@@ -65,7 +73,15 @@ def test_addresses_and_images_in_tar_files_are_not_looked_for():
 
 @pytest.mark.parametrize(
     "name",
-    ["loop.jpg", "loop/a.jpg", f"{'x' * 300}/a.jpg", f"{'x' * 300}.jpg", "a\0b/c.jpg", "a\ud800/b.jpg", "0.jpg/a"],
+    [
+        "loop.jpg",
+        "loop/a.jpg",
+        f"{'x' * 300}/a.jpg",
+        f"{'x' * 300}.jpg",
+        "a\0b/c.jpg",
+        "a\ud800/b.jpg",
+        "0.jpg/a",
+    ],
 )
 def test_a_name_that_no_file_can_have_is_a_missing_file(name, dicts, tmp_path):
     folder = tmp_path / "0"

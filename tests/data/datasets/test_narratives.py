@@ -20,7 +20,9 @@ def _line(image_id="7", words=WORDS, points=POINTS, **other):
         "image_id": image_id,
         "annotator_id": 1,
         "caption": " ".join(text for text, _, _ in words),
-        "timed_caption": [{"utterance": text, "start_time": start, "end_time": end} for text, start, end in words],
+        "timed_caption": [
+            {"utterance": text, "start_time": start, "end_time": end} for text, start, end in words
+        ],
         "traces": [[{"x": x, "y": y, "t": t} for x, y, t in points]] if points else [],
         "voice_recording": "",
         **other,
@@ -41,7 +43,9 @@ def images(tmp_path):
 def load(tmp_path, images):
     def load(*lines, **options):
         path = tmp_path / "narratives.jsonl"
-        path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+        path.write_text(
+            "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
+        )
         return load_narratives(path, images, **options)
 
     return load
@@ -55,9 +59,17 @@ def test_a_narrative_becomes_a_dataset_dict(load, images):
     (entry,) = load(_line())
     (trace,) = entry.pop("traces")
     path = str(images / "000000000007.jpg")
-    assert entry == {"file_name": path, "image_id": 7, "height": 30, "width": 40, "captions": ["a star"]}
+    assert entry == {
+        "file_name": path,
+        "image_id": 7,
+        "height": 30,
+        "width": 40,
+        "captions": ["a star"],
+    }
     assert trace["utterances"] == [*WORDS]
-    assert trace["points"].dtype == np.float32 and np.array_equal(trace["points"], np.float32(POINTS))
+    assert trace["points"].dtype == np.float32 and np.array_equal(
+        trace["points"], np.float32(POINTS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +77,9 @@ def test_a_narrative_becomes_a_dataset_dict(load, images):
     [("7", "000000000007.jpg", 7), ("ADE_train_1", "ADE_train_1.png", "ADE_train_1")]
     + [("1000092795", "1000092795.jpg", "1000092795"), (7, "000000000007.jpg", 7)],
 )
-def test_an_image_is_found_by_its_name_or_by_cocos_name_for_its_number(load, image_id, name, known_as):
+def test_an_image_is_found_by_its_name_or_by_cocos_name_for_its_number(
+    load, image_id, name, known_as
+):
     (entry,) = load(_line(image_id))
     assert entry["file_name"].endswith(f"/{name}") and entry["image_id"] == known_as
 
@@ -85,15 +99,23 @@ def test_an_utterance_of_several_words_stays_one(load):
 
 def test_segments_are_joined_whatever_their_number_and_points_outside_are_kept(load):
     points = [(-0.1, 1.1, 0.1), (0.5, 0.5, 0.2), (1.05, 0.0, 0.9)]
-    segments = [[dict(zip("xyt", point, strict=True)) for point in part] for part in (points[:2], [], points[2:])]
+    segments = [
+        [dict(zip("xyt", point, strict=True)) for point in part]
+        for part in (points[:2], [], points[2:])
+    ]
     assert np.array_equal(_trace(load(_line(traces=segments)))["points"], np.float32(points))
 
 
 @pytest.mark.parametrize("traces", [[], [[]], None])
 def test_a_record_without_trace_is_kept_for_its_caption_and_counted(load, caplog, traces):
     entry = load(_line(), _line(traces=traces))[0]
-    assert entry["captions"] == ["a star", "a star"] and entry["traces"][1]["points"].shape == (0, 3)
-    assert "1 narratives without a trace" in caplog.text and "narratives.jsonl, line 2" in caplog.text
+    assert entry["captions"] == ["a star", "a star"] and entry["traces"][1]["points"].shape == (
+        0,
+        3,
+    )
+    assert (
+        "1 narratives without a trace" in caplog.text and "narratives.jsonl, line 2" in caplog.text
+    )
 
 
 def test_a_record_without_times_is_kept_for_its_caption(load):
@@ -115,7 +137,10 @@ def test_a_missing_caption_is_what_was_said(load, caption):
 def test_a_trace_without_any_word_is_left_out_and_counted(load, caplog):
     dicts = load(_line(), _line("ADE_train_1", words=()), _line(words=()))
     assert [len(entry["captions"]) for entry in dicts] == [1]
-    assert "2 narratives without a caption, left out" in caplog.text and "narratives.jsonl, line 2" in caplog.text
+    assert (
+        "2 narratives without a caption, left out" in caplog.text
+        and "narratives.jsonl, line 2" in caplog.text
+    )
 
 
 def test_points_whose_times_run_backwards_are_sorted_and_counted(load, caplog):
@@ -131,7 +156,10 @@ def test_points_whose_times_run_backwards_are_sorted_and_counted(load, caplog):
 @pytest.mark.parametrize("start, end", [(0.5, 0.1), (math.nan, 1.0)])
 def test_words_whose_time_ends_before_it_starts_are_kept_and_counted(load, caplog, start, end):
     assert len(_trace(load(_line(words=[*WORDS, ("bright", start, end)])))["utterances"]) == 3
-    assert "1 narratives with words whose time ends before it starts" in caplog.text and "line 1" in caplog.text
+    assert (
+        "1 narratives with words whose time ends before it starts" in caplog.text
+        and "line 1" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300, None])
@@ -139,7 +167,9 @@ def test_words_whose_time_ends_before_it_starts_are_kept_and_counted(load, caplo
 def test_points_that_are_not_finite_numbers_are_left_out_and_counted(load, caplog, value, where):
     broken = [0.1, 0.2, 0.3]
     broken[where] = value
-    assert np.array_equal(_trace(load(_line(points=[broken, *POINTS])))["points"], np.float32(POINTS))
+    assert np.array_equal(
+        _trace(load(_line(points=[broken, *POINTS])))["points"], np.float32(POINTS)
+    )
     assert "not finite numbers" in caplog.text and "narratives.jsonl, line 1" in caplog.text
 
 
@@ -160,7 +190,9 @@ def test_points_that_are_not_finite_numbers_are_left_out_and_counted(load, caplo
     ids=lambda line: str(line)[-60:],
 )
 def test_a_line_of_another_form_is_an_error_that_names_it(load, line):
-    with pytest.raises(UserError, match=r'(?s)narratives\.jsonl, line 2 is not a Localized.*Expected \{"image_id"'):
+    with pytest.raises(
+        UserError, match=r'(?s)narratives\.jsonl, line 2 is not a Localized.*Expected \{"image_id"'
+    ):
         load(_line(), line)
 
 
@@ -179,15 +211,27 @@ def test_bytes_that_are_no_text_are_an_error(tmp_path, images):
 def test_missing_images_are_listed_with_their_lines_and_left_out_up_to_a_share(load, caplog):
     lines = [_line(), _line("99"), _line("ADE_train_1"), _line("99"), _line("ghost")]
     assert [entry["image_id"] for entry in load(*lines, max_missing=0.5)] == [7, "ADE_train_1"]
-    for said in ("2 of 4 narrated images are not in", r"99 (", "narratives.jsonl, line 2)", "line 5)"):
+    for said in (
+        "2 of 4 narrated images are not in",
+        r"99 (",
+        "narratives.jsonl, line 2)",
+        "line 5)",
+    ):
         assert said in caplog.text
-    with pytest.raises(UserError, match=r"(?s)2 of 4 narrated images.*line 2\).*0\.49 may be missing"):
+    with pytest.raises(
+        UserError, match=r"(?s)2 of 4 narrated images.*line 2\).*0\.49 may be missing"
+    ):
         load(*lines, max_missing=0.49)
 
 
-def test_missing_images_are_left_to_the_loader_under_the_name_they_should_have(load, images, caplog):
+def test_missing_images_are_left_to_the_loader_under_the_name_they_should_have(
+    load, images, caplog
+):
     dicts = load(_line("99"), _line("ghost"))
-    assert [entry["file_name"] for entry in dicts] == [str(images / "000000000099.jpg"), str(images / "ghost.jpg")]
+    assert [entry["file_name"] for entry in dicts] == [
+        str(images / "000000000099.jpg"),
+        str(images / "ghost.jpg"),
+    ]
     assert all("height" not in entry for entry in dicts) and "2 of 2 narrated images" in caplog.text
 
 
@@ -222,19 +266,29 @@ def _write_parts(folder, count, total):
 
 
 def test_the_parts_of_a_pattern_are_read_in_order(tmp_path, images):
-    assert load_narratives(_write_parts(tmp_path, 3, 3), images)[0]["captions"] == ["part0", "part1", "part2"]
+    assert load_narratives(_write_parts(tmp_path, 3, 3), images)[0]["captions"] == [
+        "part0",
+        "part1",
+        "part2",
+    ]
 
 
 def test_a_pattern_with_parts_missing_is_an_error_but_parts_may_be_named(tmp_path, images):
     pattern = _write_parts(tmp_path, 2, 4)
-    with pytest.raises(UserError, match=f"2 of 4 parts are in {tmp_path}: narratives-00000-of-00004.jsonl"):
+    with pytest.raises(
+        UserError, match=f"2 of 4 parts are in {tmp_path}: narratives-00000-of-00004.jsonl"
+    ):
         load_narratives(pattern, images)
-    assert load_narratives([tmp_path / "narratives-00001-of-00004.jsonl"], images)[0]["captions"] == ["part1"]
+    assert load_narratives([tmp_path / "narratives-00001-of-00004.jsonl"], images)[0][
+        "captions"
+    ] == ["part1"]
 
 
 @pytest.mark.parametrize("name", ["nothing.jsonl", "nothing-*.jsonl"])
 def test_a_missing_file_says_the_folder_and_the_variable(tmp_path, images, name):
-    with pytest.raises(UserError, match=f"(?s)no nothing.*jsonl in {tmp_path}\n.*DETECTRON2_DATASETS"):
+    with pytest.raises(
+        UserError, match=f"(?s)no nothing.*jsonl in {tmp_path}\n.*DETECTRON2_DATASETS"
+    ):
         load_narratives(tmp_path / name, images)
 
 
@@ -261,7 +315,9 @@ def test_registered_narratives_are_read_only_when_used(tmp_path, images, name, j
 def test_real_narrations_are_read_whole(samples, caplog):
     folder = samples / "vidln_sample"
     with caplog.at_level(logging.INFO, logger="virtex_det"):
-        dicts = load_narratives(folder / "derived_localized_narratives.jsonl", folder / "images", max_missing=0.0)
+        dicts = load_narratives(
+            folder / "derived_localized_narratives.jsonl", folder / "images", max_missing=0.0
+        )
     traces = [trace for entry in dicts for trace in entry["traces"]]
     assert len(dicts) == 17 and len(traces) == 22
     assert sum(len(trace["points"]) for trace in traces) == 6080
@@ -271,7 +327,9 @@ def test_real_narrations_are_read_whole(samples, caplog):
 
 
 def test_two_ids_of_one_image_are_refused(load):
-    with pytest.raises(UserError, match=r"line 2: image ids '7' and '000000000007' are one image"):
+    with pytest.raises(
+        UserError, match=r"line 2: image ids '7' and '000000000007' are the same image"
+    ):
         load(_line("7"), _line("000000000007"))
 
 
@@ -301,4 +359,7 @@ def test_points_in_pixels_are_said(load, caplog):
     load(_line(points=[(-0.2, 0.5, 0.1), (1.3, 0.5, 0.2)]))
     assert "not pixels" not in caplog.text
     load(_line(points=[(320, 240, 0.1), (330, 250, 0.2)]))
-    assert "1 narratives with points far outside the image: x and y are shares of its sides, not pixels" in caplog.text
+    assert (
+        "1 narratives with points far outside the image: x and y are fractions of its sides, not "
+        "pixels" in caplog.text
+    )

@@ -52,7 +52,10 @@ def as_reversed(annotation):
 
 
 REFUSED = {
-    "no box": (without("annotations", "bbox"), "annotation 11 has no bbox; expected image_id, category_id, bbox"),
+    "no box": (
+        without("annotations", "bbox"),
+        "annotation 11 has no bbox; expected image_id, category_id, bbox",
+    ),
     "no category": (without("annotations", "category_id"), "annotation 11 has no category_id"),
     "no height": (without("images", "height"), "image 1 has no height"),
     "no file name": (without("images", "file_name"), "image 1 has no file_name"),
@@ -60,10 +63,19 @@ REFUSED = {
     "height of zero": (first("images", height=0), "image 1 has height 0"),
     "height NaN": (first("images", height=float("nan")), "image 1 has height nan"),
     "file name as number": (first("images", file_name=7), "image 1 has file_name 7; expected text"),
-    "box as one text": (first(bbox="5,5,20,15"), r"annotation 11 \(image 1\) has the box '5,5,20,15'; expected four"),
+    "box as one text": (
+        first(bbox="5,5,20,15"),
+        r"annotation 11 \(image 1\) has the box '5,5,20,15'; expected four",
+    ),
     "box of texts": (first(bbox=["5", "5", "20", "15"]), r"has the box \['5'"),
-    "all boxes of texts": (each(lambda a: a.update(bbox=["5", "5", "9", "9"])), r"annotation 11 .* has the box \['5'"),
-    "box of three": (first(bbox=[5, 5, 20]), r"has the box \[5, 5, 20\]; expected four finite numbers"),
+    "all boxes of texts": (
+        each(lambda a: a.update(bbox=["5", "5", "9", "9"])),
+        r"annotation 11 .* has the box \['5'",
+    ),
+    "box of three": (
+        first(bbox=[5, 5, 20]),
+        r"has the box \[5, 5, 20\]; expected four finite numbers",
+    ),
     "all boxes of three": (each(lambda a: a.update(bbox=[5, 5, 20])), r"has the box \[5, 5, 20\]"),
     "box of five": (first(bbox=[5, 5, 20, 1, 0]), "expected four"),
     "box null": (first(bbox=None), "has the box None"),
@@ -71,20 +83,38 @@ REFUSED = {
     "box with NaN": (first(bbox=[5, float("nan"), 20, 15]), "expected four finite numbers"),
     "box with infinity": (first(bbox=[5, 5, float("inf"), 15]), "expected four finite numbers"),
     "box nested": (first(bbox=[[5, 5, 20, 15]]), "expected four finite numbers"),
-    "corners": (each(as_corners), "all would fit as corners: they look like x1, y1"),
-    "fractions": (each(as_fractions), "40 of 40 boxes lie between 0 and 1: they look like fractions"),
+    "corners": (each(as_corners), "all would fit as corners: they look like .x1, y1"),
+    "fractions": (
+        each(as_fractions),
+        "40 of 40 boxes lie between 0 and 1: they look like fractions",
+    ),
     "all reversed": (each(as_reversed), "40 of 40 boxes have a negative width or height"),
-    "flat polygon": (first(segmentation=[5, 5, 25, 5, 25, 20]), "a flat list: put it into another pair of brackets"),
-    "mask as text": (first(segmentation="5,5,25,5"), "annotation 11 has segmentation '5,5,25,5'; expected a list"),
+    "flat polygon": (
+        first(segmentation=[5, 5, 25, 5, 25, 20]),
+        "a flat list: add another pair of brackets",
+    ),
+    "mask as text": (
+        first(segmentation="5,5,25,5"),
+        "annotation 11 has segmentation '5,5,25,5'; expected a list",
+    ),
     "mask as number": (first(segmentation=3), "annotation 11 has segmentation 3"),
-    "runs without size": (first(segmentation={"counts": [2400]}), "annotation 11 has segmentation {'counts'"),
+    "runs without size": (
+        first(segmentation={"counts": [2400]}),
+        "annotation 11 has segmentation {'counts'",
+    ),
     "crowd as text": (first(iscrowd="0"), "annotation 11 has iscrowd '0'; expected 0 or 1"),
-    "unknown category": (first(category_id=9), "annotation 11 has category_id 9, which the 2 categories"),
+    "unknown category": (
+        first(category_id=9),
+        "annotation 11 has category_id 9, which the 2 categories",
+    ),
     "category of another type": (first(category_id="1"), "annotation 11 has category_id '1'"),
-    "category without name": (without("categories", "name"), "category 1 has name None; expected text"),
+    "category without name": (
+        without("categories", "name"),
+        "category 1 has name None; expected text",
+    ),
     "ids of images as text": (
         each(lambda a: a.update(image_id=str(a["image_id"]))),
-        r"no annotation belongs to an image. The first, 11, has image_id '1', and the images have ids such as 1",
+        r"no annotation belongs to an image. The first one, 11, has image_id '1', but",
     ),
 }
 
@@ -103,7 +133,11 @@ ACCEPTED = {
     "masks of no polygon": each(lambda a: a.update(segmentation=[[]])),
     "sizes with a point": each(lambda a: a.update(bbox=[float(value) for value in a["bbox"]])),
     "one box far outside": first(bbox=[50, 30, 500, 300]),
-    "amodal boxes": each(lambda a: a.update(bbox=[a["bbox"][0], a["bbox"][1], 100, 100]) if a["id"] % 3 == 0 else None),
+    "amodal boxes": each(
+        lambda a: (
+            a.update(bbox=[a["bbox"][0], a["bbox"][1], 100, 100]) if a["id"] % 3 == 0 else None
+        )
+    ),
     "boxes of the whole image": each(lambda a: a.update(bbox=[0, 0, 60, 40])),
     "no iscrowd, no area": each(lambda a: [a.pop("iscrowd"), a.pop("area")]),
 }
@@ -114,7 +148,9 @@ def test_what_can_be_trained_on_passes(change):
     check_objects(spoilt(change), "coco", "train.json")
 
 
-@pytest.mark.parametrize(("box", "what"), [([5, 5, 0, 9], "no width or no height"), ([9, 9, -4, -4], "negative width")])
+@pytest.mark.parametrize(
+    ("box", "what"), [([5, 5, 0, 9], "no width or no height"), ([9, 9, -4, -4], "negative width")]
+)
 def test_a_single_box_that_training_leaves_out_is_said_once(box, what, caplog, request):
     large, source = copy.deepcopy(content(100)), request.node.name
     large["annotations"][3]["bbox"] = box
@@ -129,12 +165,20 @@ def test_a_single_box_that_training_leaves_out_is_said_once(box, what, caplog, r
 def dicts(mode=BoxMode.XYXY_ABS, box=(5, 5, 25, 20)):
     annotation = {"bbox": list(box), "bbox_mode": mode, "category_id": 0}
     return [
-        {"image_id": k, "file_name": f"{k}.png", "height": 40, "width": 60, "annotations": [dict(annotation)]}
+        {
+            "image_id": k,
+            "file_name": f"{k}.png",
+            "height": 40,
+            "width": 60,
+            "annotations": [dict(annotation)],
+        }
         for k in range(20)
     ]
 
 
-@pytest.mark.parametrize("box", [(5, 5, 25, 20), np.array([5, 5, 25, 20.0])], ids=["tuple", "array"])
+@pytest.mark.parametrize(
+    "box", [(5, 5, 25, 20), np.array([5, 5, 25, 20.0])], ids=["tuple", "array"]
+)
 @pytest.mark.parametrize("mode", [BoxMode.XYXY_ABS, BoxMode.XYWH_ABS])
 def test_boxes_of_a_function_pass_in_both_modes(mode, box):
     check_dicts(dicts(mode, box), "data set mine")
@@ -143,11 +187,23 @@ def test_boxes_of_a_function_pass_in_both_modes(mode, box):
 @pytest.mark.parametrize(
     ("mode", "box", "message"),
     [
-        (None, (5, 5, 25, 20), "bbox_mode None; expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS"),
-        (BoxMode.XYXY_REL, (0.1, 0.1, 0.2, 0.2), "expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS"),
-        (BoxMode.XYXY_ABS, (30, 20, 10, 10), "boxes end before they begin: reversed, or x, y, width, height"),
+        (
+            None,
+            (5, 5, 25, 20),
+            "bbox_mode None; expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS",
+        ),
+        (
+            BoxMode.XYXY_REL,
+            (0.1, 0.1, 0.2, 0.2),
+            "expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS",
+        ),
+        (
+            BoxMode.XYXY_ABS,
+            (30, 20, 10, 10),
+            "boxes end before they begin: reversed, or x, y, width, height",
+        ),
         (BoxMode.XYXY_ABS, (0.1, 0.1, 0.5, 0.5), "look like fractions"),
-        (BoxMode.XYWH_ABS, (30, 20, 50, 35), "look like x1, y1"),
+        (BoxMode.XYWH_ABS, (30, 20, 50, 35), "look like .x1, y1"),
         (BoxMode.XYWH_ABS, (5, 5, "a", 35), r"object 0 of image 0 \(0.png\) has the box"),
     ],
 )
@@ -157,22 +213,27 @@ def test_boxes_of_a_function_that_are_none_are_refused(mode, box, message):
 
 
 def with_mask(mask, **changes):
-    return [{"image_id": 3, "file_name": "3.png", "annotations": [{"segmentation": mask, **changes}]}]
+    return [
+        {"image_id": 3, "file_name": "3.png", "annotations": [{"segmentation": mask, **changes}]}
+    ]
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (None, "has no segmentation.\nFor boxes only set MODEL.MASK_ON False"),
-        ({"size": [4, 4], "counts": "abc"}, "run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask"),
+        (None, "has no segmentation.\nFor boxes only, set MODEL.MASK_ON False"),
+        (
+            {"size": [4, 4], "counts": "abc"},
+            "run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask",
+        ),
         ([[1, 2, 3, 4]], r"has the polygon \[1, 2, 3, 4\]"),
         ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]], "has the polygon"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "finite numbers"),
-        ([[1, 2, 3, 4, 5, "6"]], "finite numbers"),
-        ([[1, 2, 3, 4, 5, None]], "finite numbers"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "expected finite"),
+        ([[1, 2, 3, 4, 5, "6"]], "expected finite"),
+        ([[1, 2, 3, 4, 5, None]], "expected finite"),
         ([], "empty list of polygons"),
         ([1, 2, 3, 4, 5, 6], "flat list .* another pair of brackets"),
-        ([None], "has None in the place of a polygon"),
+        ([None], "has the polygon None"),
     ],
 )
 def test_a_mask_that_cannot_be_trained_on_names_the_image_and_the_object(mask, message):
@@ -183,19 +244,29 @@ def test_a_mask_that_cannot_be_trained_on_names_the_image_and_the_object(mask, m
 
 def test_runs_go_with_bitmasks():
     runs = mask_tools.encode(np.asfortranarray(np.eye(4, dtype=np.uint8)))
-    for mask in (runs, runs | {"counts": runs["counts"].decode()}, {"size": [4, 4], "counts": [0, 16]}):
+    for mask in (
+        runs,
+        runs | {"counts": runs["counts"].decode()},
+        {"size": [4, 4], "counts": [0, 16]},
+    ):
         check_masks(with_mask(mask), "bitmask")
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ({"size": [4, 4], "counts": b"04"}, r"has a mask whose runs add up to 4 pixels; expected 4 x 4 = 16"),
+        (
+            {"size": [4, 4], "counts": b"04"},
+            r"has a mask whose runs add up to 4 pixels; expected 4 x 4 = 16",
+        ),
         ({"size": [4, 4], "counts": "~~"}, "has invalid characters"),
         ({"size": [4, 4], "counts": [0, 15]}, "has a mask whose runs do not add up"),
         ({"size": [4, 4], "counts": [-1, 17]}, "has a mask whose runs do not add up"),
         ({"size": [4, 4], "counts": ["0", "16"]}, "has a mask whose runs do not add up"),
-        ({"size": [2, 8], "counts": [0, 16]}, r"has a mask of size \[2, 8\]; its image has another"),
+        (
+            {"size": [2, 8], "counts": [0, 16]},
+            r"has a mask of size \[2, 8\]; its image has another",
+        ),
         ({"size": [4.0, 4.0], "counts": [0, 16]}, "has the mask"),
         ({"size": [4, 4]}, "has the mask"),
     ],
@@ -210,5 +281,7 @@ def test_runs_that_are_not_those_of_the_image_are_refused_in_training(mask, mess
 
 def test_why_there_is_no_object():
     assert why_no_object([{"annotations": []}]) == "no image has an annotation"
-    assert why_no_object([{"annotations": [{"iscrowd": 1}]}]).startswith("all 1 annotations are crowds")
+    assert why_no_object([{"annotations": [{"iscrowd": 1}]}]).startswith(
+        "all 1 annotations are crowds"
+    )
     assert not why_no_object([{"annotations": [{"iscrowd": 1}, {}]}])

@@ -26,7 +26,9 @@ def folder(tmp_path):
 def write_lines(tmp_path):
     def write(*lines):
         path = tmp_path / "pairs.jsonl"
-        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        path.write_text(
+            "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+        )
         return path
 
     return write
@@ -36,7 +38,11 @@ def test_a_folder_is_searched_through_all_levels_for_images_beside_their_text(fo
     assert load_pairs(folder) == [
         {"file_name": str(folder / "b.jpg"), "image_id": "b.jpg", "captions": ["a dog", "a pet"]},
         {"file_name": str(folder / "sub/a.PNG"), "image_id": "sub/a.PNG", "captions": ["a café"]},
-        {"file_name": str(folder / "sub/c.d.webp"), "image_id": "sub/c.d.webp", "captions": ["a ring"]},
+        {
+            "file_name": str(folder / "sub/c.d.webp"),
+            "image_id": "sub/c.d.webp",
+            "captions": ["a ring"],
+        },
     ]
 
 
@@ -95,7 +101,9 @@ def test_lines_may_name_image_and_captions_by_any_of_their_names(write_lines, tm
     ids=str,
 )
 def test_a_bad_line_is_an_error_that_gives_its_number(line, write_lines):
-    with pytest.raises(UserError, match=r"pairs\.jsonl, line 2 (is not JSON|has no image with its caption)"):
+    with pytest.raises(
+        UserError, match=r"pairs\.jsonl, line 2 (is not JSON|has no image with its caption)"
+    ):
         load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, line))
 
 
@@ -106,13 +114,13 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
 
 
 def test_a_file_without_captions_is_an_error(write_lines):
-    with pytest.raises(UserError, match="1 images and no captions"):
+    with pytest.raises(UserError, match="1 images but no captions"):
         load_pairs(write_lines({"image": "a.jpg", "caption": ""}))
 
 
 def test_two_images_of_one_text_are_refused_by_name(folder):
     (folder / "b.png").touch()
-    with pytest.raises(UserError, match=r"b\.jpg and b\.png both stand beside b\.txt"):
+    with pytest.raises(UserError, match=r"b\.jpg and b\.png both belong to b\.txt"):
         load_pairs(folder)
 
 
@@ -120,12 +128,19 @@ def test_lines_end_at_line_feeds_alone(folder, write_lines, tmp_path):
     (folder / "b.txt").write_bytes("a dog\u2028in\x0ba park\x85\r\na pet".encode())
     assert load_pairs(folder)[0]["captions"] == ["a dog\u2028in a park", "a pet"]
     path = write_lines({"image": "a.jpg", "caption": "a"}).with_name("more.jsonl")
-    path.write_text('\ufeff{"image": "a.jpg", "caption": "one\u2028two"}\r\n', encoding="utf-8", newline="")
+    path.write_text(
+        '\ufeff{"image": "a.jpg", "caption": "one\u2028two"}\r\n', encoding="utf-8", newline=""
+    )
     assert load_pairs(path)[0]["captions"] == ["one\u2028two"]
 
 
 def test_what_systems_leave_behind_is_no_pair(folder, write_lines):
-    for name in ("._b.jpg", "._b.txt", ".ipynb_checkpoints/b-checkpoint.txt", ".ipynb_checkpoints/b-checkpoint.jpg"):
+    for name in (
+        "._b.jpg",
+        "._b.txt",
+        ".ipynb_checkpoints/b-checkpoint.txt",
+        ".ipynb_checkpoints/b-checkpoint.jpg",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     assert len(load_pairs(folder)) == 3
@@ -134,12 +149,18 @@ def test_what_systems_leave_behind_is_no_pair(folder, write_lines):
 @pytest.mark.parametrize("caption", ["a \ud83d dog", "\udc80"])
 def test_half_a_character_is_refused_with_its_line(caption, write_lines):
     with pytest.raises(UserError, match="line 2 has a caption with a lone surrogate"):
-        load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, {"image": "b.jpg", "caption": caption}))
+        load_pairs(
+            write_lines({"image": "a.jpg", "caption": "a"}, {"image": "b.jpg", "caption": caption})
+        )
 
 
 def test_a_line_nested_without_end_is_refused_with_its_number(write_lines):
     with pytest.raises(UserError, match=r"line 2 is not JSON.*nested too deep"):
-        load_pairs(write_lines({"image": "a.jpg", "caption": "a"}, '{"image": "b.jpg", "caption": ' + "[" * 100_000))
+        load_pairs(
+            write_lines(
+                {"image": "a.jpg", "caption": "a"}, '{"image": "b.jpg", "caption": ' + "[" * 100_000
+            )
+        )
 
 
 @pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".TIF", ".Bmp"])
@@ -161,7 +182,7 @@ def test_the_case_of_a_suffix_does_not_part_a_pair(tmp_path):
 @pytest.mark.parametrize("name", ["a.tsv", "a.json", "a.jsonl.gz"])
 def test_a_file_of_another_kind_is_answered_with_the_kinds_that_are_read(name, tmp_path):
     (tmp_path / name).write_text("a.jpg\ta star")
-    with pytest.raises(UserError, match=rf"{name} is no folder, and no \.jsonl(?s:.*)a dog"):
+    with pytest.raises(UserError, match=rf"{name} is neither a folder nor a \.jsonl(?s:.*)a dog"):
         load_pairs(tmp_path / name)
 
 
@@ -172,6 +193,8 @@ def test_the_case_of_the_suffix_of_lines_does_not_matter(tmp_path):
 
 def test_marks_that_nobody_sees_are_no_part_of_a_caption(folder):
     (folder / "unseen.jpg").touch()
-    (folder / "unseen.txt").write_text("\ufeffa cat\n\ufeffa dog \u200b\n\u200b\n\u200ca\u200db\n", encoding="utf-8")
+    (folder / "unseen.txt").write_text(
+        "\ufeffa cat\n\ufeffa dog \u200b\n\u200b\n\u200ca\u200db\n", encoding="utf-8"
+    )
     found = {entry["image_id"]: entry["captions"] for entry in load_pairs(folder)}
     assert found["unseen.jpg"] == ["a cat", "a dog", "\u200ca\u200db"]

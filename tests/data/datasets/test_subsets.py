@@ -23,14 +23,18 @@ def _ids(dicts):
 
 
 @pytest.mark.parametrize(
-    ("fraction", "count"), [(1.0, 1000), (0.1, 100), (0.01, 10), (0.0101, 11), (1e-6, 1), (1e-15, 1), (0.07, 70)]
+    ("fraction", "count"),
+    [(1.0, 1000), (0.1, 100), (0.01, 10), (0.0101, 11), (1e-6, 1), (1e-15, 1), (0.07, 70)],
 )
 def test_a_fraction_is_rounded_up(fraction, count):
     assert len(take_fraction(DICTS, fraction)) == count
 
 
 def test_smaller_fractions_lie_within_larger_ones():
-    parts = [set(_ids(take_fraction(DICTS, fraction, seed=3))) for fraction in (0.01, 0.05, 0.1, 0.5, 1.0)]
+    parts = [
+        set(_ids(take_fraction(DICTS, fraction, seed=3)))
+        for fraction in (0.01, 0.05, 0.1, 0.5, 1.0)
+    ]
     assert all(small < large for small, large in zip(parts, parts[1:], strict=False))
 
 
@@ -74,17 +78,26 @@ def test_manifests_of_different_parts_differ():
 
 def test_a_manifest_of_two_data_sets_does_not_depend_on_their_order_but_on_what_each_holds():
     assert manifest_sha256([1, 2], [3]) == manifest_sha256([3], [2, 1])
-    assert len({manifest_sha256([1, 2], [3]), manifest_sha256([1], [2, 3]), manifest_sha256([1, 2, 3])}) == 3
+    assert (
+        len(
+            {manifest_sha256([1, 2], [3]), manifest_sha256([1], [2, 3]), manifest_sha256([1, 2, 3])}
+        )
+        == 3
+    )
 
 
 def _detection_set(images=2000, categories=40):
-    """Images of a few categories each, the last categories rare, some without any; the crowds tell nothing."""
+    """Images of a few categories each, the last categories rare, some without any; the crowds
+    tell nothing.
+    """
     rng = random.Random(0)
     weights = [1 / (1 + category) ** 1.5 for category in range(categories)]
     dicts = []
     for image_id in range(images):
         found = rng.choices(range(categories), weights, k=rng.choice((0, 1, 2, 3, 6)))
-        annotations = [{"category_id": category} for category in found] + [{"category_id": 0, "iscrowd": 1}]
+        annotations = [{"category_id": category} for category in found] + [
+            {"category_id": 0, "iscrowd": 1}
+        ]
         dicts.append({"image_id": image_id, "annotations": annotations})
     return dicts
 
@@ -99,7 +112,10 @@ def _images_by_category(dicts):
 
 def _distances(fraction, seed, stratified):
     """How far each category is from its share, in images."""
-    there, taken = _images_by_category(DETECTION), take_fraction(DETECTION, fraction, seed, stratified)
+    there, taken = (
+        _images_by_category(DETECTION),
+        take_fraction(DETECTION, fraction, seed, stratified),
+    )
     found = _images_by_category(taken)
     return {category: abs(found[category] - fraction * count) for category, count in there.items()}
 
@@ -108,30 +124,46 @@ def _distances(fraction, seed, stratified):
 def test_a_stratified_part_has_of_each_category_about_its_share(fraction):
     for seed in range(3):
         distances = _distances(fraction, seed, stratified=True)
-        rarest = min(distances, key=lambda category: (_images_by_category(DETECTION)[category], category))
+        rarest = min(
+            distances, key=lambda category: (_images_by_category(DETECTION)[category], category)
+        )
         assert distances[rarest] < 1
         assert max(distances.values()) < 1 + 0.08 * fraction * len(DETECTION)
 
 
 def test_a_stratified_part_is_nearer_to_the_shares_than_another():
     def total(stratified):
-        return sum(sum(_distances(fraction, seed, stratified).values()) for fraction in FRACTIONS for seed in range(3))
+        return sum(
+            sum(_distances(fraction, seed, stratified).values())
+            for fraction in FRACTIONS
+            for seed in range(3)
+        )
 
     assert total(stratified=True) < 0.6 * total(stratified=False)
 
 
 def test_of_one_label_per_image_every_stratified_part_has_the_share_to_within_an_image():
-    labels = [{"image_id": f"{label}/{k}", "label": label} for label in range(7) for k in range(10 * label + 3)]
+    labels = [
+        {"image_id": f"{label}/{k}", "label": label}
+        for label in range(7)
+        for k in range(10 * label + 3)
+    ]
     for fraction in FRACTIONS:
-        found = Counter(entry["label"] for entry in take_fraction(labels, fraction, 1, stratified=True))
-        # Of all categories together the number of images is given, which moves the cut by an image or two.
+        found = Counter(
+            entry["label"] for entry in take_fraction(labels, fraction, 1, stratified=True)
+        )
+        # Of all categories together the number of images is given, which moves the cut by an image
+        # or two.
         assert all(abs(found[label] - fraction * (10 * label + 3)) < 2 for label in range(7))
 
 
 @pytest.mark.parametrize("stratified", [False, True])
 def test_parts_of_a_detection_set_lie_within_another(stratified):
     parts = [set(_ids(take_fraction(DETECTION, fraction, 5, stratified))) for fraction in FRACTIONS]
-    assert all(small < large for small, large in zip(parts, parts[1:], strict=False)) and len(parts[-1]) == 2000
+    assert (
+        all(small < large for small, large in zip(parts, parts[1:], strict=False))
+        and len(parts[-1]) == 2000
+    )
 
 
 def test_a_stratified_choice_depends_on_neither_the_order_of_the_file_nor_that_of_the_objects():
@@ -139,18 +171,30 @@ def test_a_stratified_choice_depends_on_neither_the_order_of_the_file_nor_that_o
         {**entry, "annotations": entry["annotations"][::-1]}
         for entry in random.Random(1).sample(DETECTION, len(DETECTION))
     ]
-    assert set(_ids(take_fraction(shuffled, 0.1, 0, True))) == set(_ids(take_fraction(DETECTION, 0.1, 0, True)))
+    assert set(_ids(take_fraction(shuffled, 0.1, 0, True))) == set(
+        _ids(take_fraction(DETECTION, 0.1, 0, True))
+    )
 
 
 def test_the_choices_never_change():
-    """Results in the world depend on them: a change of these hashes is a change of everyone's subsets."""
-    plain, stratified = (_ids(take_fraction(DETECTION, 0.1, 0, stratified)) for stratified in (False, True))
-    assert manifest_sha256(plain) == "aa2e1a57365ad126a9fb721c83c1afe213b132f895c6f952c5daf71c851b1a97"
-    assert manifest_sha256(stratified) == "a16b29e020cee1cdc3101e154d48b0c98a91f7f128bc453643450c6808326fd3"
+    """Results in the world depend on them: a change of these hashes is a change of everyone's
+    subsets.
+    """
+    plain, stratified = (
+        _ids(take_fraction(DETECTION, 0.1, 0, stratified)) for stratified in (False, True)
+    )
+    assert manifest_sha256(plain) == (
+        "aa2e1a57365ad126a9fb721c83c1afe213b132f895c6f952c5daf71c851b1a97"
+    )
+    assert manifest_sha256(stratified) == (
+        "a16b29e020cee1cdc3101e154d48b0c98a91f7f128bc453643450c6808326fd3"
+    )
 
 
 def test_another_seed_takes_another_stratified_part():
-    assert _ids(take_fraction(DETECTION, 0.1, 0, True)) != _ids(take_fraction(DETECTION, 0.1, 1, True))
+    assert _ids(take_fraction(DETECTION, 0.1, 0, True)) != _ids(
+        take_fraction(DETECTION, 0.1, 1, True)
+    )
 
 
 def test_captions_cannot_be_stratified():
@@ -189,12 +233,16 @@ def test_parts_of_scenes_lie_within_another(scenes, name, stratified):
 
 def _check_nested(dicts, stratified):
     for seed in range(2):
-        parts = [set(_ids(take_fraction(dicts, fraction, seed, stratified))) for fraction in FRACTIONS]
+        parts = [
+            set(_ids(take_fraction(dicts, fraction, seed, stratified))) for fraction in FRACTIONS
+        ]
         assert all(small <= large for small, large in zip(parts, parts[1:], strict=False))
         assert len(parts[-1]) == len(dicts) and len(parts[0]) < len(parts[5]) < len(parts[6])
 
 
-CAPTIONED = [{"image_id": k, "captions": [f"{k} {place}" for place in range(5)]} for k in range(200)]
+CAPTIONED = [
+    {"image_id": k, "captions": [f"{k} {place}" for place in range(5)]} for k in range(200)
+]
 
 
 def _captions(dicts):
@@ -215,7 +263,9 @@ def test_images_keep_captions_of_different_places():
 
 
 def test_another_seed_keeps_other_captions():
-    assert _captions(take_captions(CAPTIONED, 1, seed=0)) != _captions(take_captions(CAPTIONED, 1, seed=1))
+    assert _captions(take_captions(CAPTIONED, 1, seed=0)) != _captions(
+        take_captions(CAPTIONED, 1, seed=1)
+    )
 
 
 @pytest.mark.parametrize("count", [0, 5, 9])
@@ -229,7 +279,9 @@ def test_a_negative_number_of_captions_is_an_error():
 
 
 def test_membership_of_a_stream_is_nested_and_near_the_fraction():
-    small, large = ({key for key in range(5000) if is_in_fraction(key, part, seed=2)} for part in (0.1, 0.3))
+    small, large = (
+        {key for key in range(5000) if is_in_fraction(key, part, seed=2)} for part in (0.1, 0.3)
+    )
     assert small < large and abs(len(small) - 500) < 80 and abs(len(large) - 1500) < 130
     assert all(is_in_fraction(key, 1.0) for key in range(100))
 
@@ -240,7 +292,11 @@ def test_membership_with_a_fraction_out_of_range_is_an_error():
 
 
 def test_traces_are_taken_with_their_captions():
-    entry = {"image_id": 7, "captions": list("abcde"), "traces": [{"of": letter} for letter in "abcde"]}
+    entry = {
+        "image_id": 7,
+        "captions": list("abcde"),
+        "traces": [{"of": letter} for letter in "abcde"],
+    }
     (taken,) = take_captions([entry], 2)
     assert [trace["of"] for trace in taken["traces"]] == taken["captions"]
     assert len(taken["captions"]) == 2

@@ -19,7 +19,10 @@ def forget_datasets():
 @pytest.fixture
 def captions(tmp_path):
     (tmp_path / "images").mkdir()
-    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "a dog"}]}
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "a dog"}],
+    }
     (tmp_path / "captions.json").write_text(json.dumps(content))
     return f"captions:{tmp_path}/captions.json:{tmp_path}/images"
 
@@ -27,7 +30,9 @@ def captions(tmp_path):
 def test_a_captions_file_is_registered_under_its_name_at_first_use(captions, tmp_path):
     (entry,) = load_dataset(captions)
     assert entry["file_name"] == f"{tmp_path}/images/1.jpg" and entry["captions"] == ["a dog"]
-    assert captions in DatasetCatalog.list() and MetadataCatalog.get(captions).evaluator_type == "captions"
+    assert captions in DatasetCatalog.list() and MetadataCatalog.get(captions).evaluator_type == (
+        "captions"
+    )
     assert load_dataset(captions) == [entry]
 
 
@@ -60,7 +65,9 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["pair:/data", "Pairs:/data", "paris:/data"])
 def test_a_kind_that_is_not_known_is_answered_with_the_nearest(name):
-    with pytest.raises(UserError, match=f"'{name}'\nDid you mean:\n  pairs:FOLDER\n  pairs:FILE.jsonl"):
+    with pytest.raises(
+        UserError, match=f"'{name}'\nDid you mean:\n  pairs:FOLDER\n  pairs:FILE.jsonl"
+    ):
         check_datasets([name])
 
 

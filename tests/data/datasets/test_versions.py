@@ -28,17 +28,26 @@ def test_a_version_is_the_hash_of_the_annotation_file(scenes):
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
     assert dataset_version("scenes_train") == {"images": 12, "sha256": expected}
     captions = scenes / "annotations" / "captions_train.json"
-    assert dataset_version("scenes_train_captions")["sha256"] == hashlib.sha256(captions.read_bytes()).hexdigest()
+    assert (
+        dataset_version("scenes_train_captions")["sha256"]
+        == hashlib.sha256(captions.read_bytes()).hexdigest()
+    )
 
 
 def test_a_changed_annotation_is_another_version_under_any_name_or_place(scenes, tmp_path, forget):
     content = json.loads((scenes / "annotations" / "instances_train.json").read_text())
     for name in ("same", "changed"):
         shutil.copy(scenes / "annotations" / "instances_train.json", tmp_path / f"{name}.json")
-        register_coco_instances(f"version_{name}", {}, str(tmp_path / f"{name}.json"), str(scenes / "train"))
+        register_coco_instances(
+            f"version_{name}", {}, str(tmp_path / f"{name}.json"), str(scenes / "train")
+        )
     content["annotations"][0]["bbox"][0] += 1
     (tmp_path / "changed.json").write_text(json.dumps(content))
-    assert dataset_version("version_same") == dataset_version("scenes_train") != dataset_version("version_changed")
+    assert (
+        dataset_version("version_same")
+        == dataset_version("scenes_train")
+        != dataset_version("version_changed")
+    )
 
 
 def _write_voc(folder, ids, name="dog"):
@@ -48,8 +57,8 @@ def _write_voc(folder, ids, name="dog"):
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
     for image in ids:
         (folder / "Annotations" / f"{image}.xml").write_text(
-            f"<annotation><size><width>9</width><height>9</height></size><object><name>{name}</name>{box}</object>"
-            "</annotation>"
+            "<annotation><size><width>9</width><height>9</height></size>"
+            f"<object><name>{name}</name>{box}</object></annotation>"
         )
     return str(folder)
 
@@ -74,12 +83,16 @@ def test_a_missing_xml_is_an_error(tmp_path, forget):
     register_pascal_voc("voc_broken", folder, "train", 2007)
     remember_size("voc_broken", 2)
     (tmp_path / "voc/Annotations/000007.xml").unlink()
-    with pytest.raises(UserError, match=r"voc_broken is not whole: .*000007\.xml"):
+    with pytest.raises(UserError, match=r"voc_broken is incomplete: .*000007\.xml"):
         dataset_version("voc_broken")
 
 
 def test_a_version_of_image_folders_is_of_names_and_labels(tmp_path, photo, forget):
-    for place, folders in (("one", ("cat", "dog")), ("moved", ("cat", "dog")), ("other", ("cat", "fox"))):
+    for place, folders in (
+        ("one", ("cat", "dog")),
+        ("moved", ("cat", "dog")),
+        ("other", ("cat", "fox")),
+    ):
         for folder in folders:
             (tmp_path / place / folder).mkdir(parents=True)
             shutil.copy(photo, tmp_path / place / folder / "1.jpg")
@@ -89,13 +102,17 @@ def test_a_version_of_image_folders_is_of_names_and_labels(tmp_path, photo, forg
 
 
 def test_a_version_of_narratives_in_parts_is_of_all_parts(scenes, tmp_path, forget):
-    lines = (scenes / "annotations" / "narratives_train.jsonl").read_text().splitlines(keepends=True)
+    lines = (
+        (scenes / "annotations" / "narratives_train.jsonl").read_text().splitlines(keepends=True)
+    )
     for place in ("whole", "changed"):
         (tmp_path / place).mkdir()
         for part in (0, 1):
             text = "".join(lines[part::2]) + "\n" * (place == "changed" and part == 1)
             (tmp_path / place / f"train-0000{part}-of-00002.jsonl").write_text(text)
-        register_narratives(f"narratives_{place}", tmp_path / place / "train-*-of-*.jsonl", scenes / "train")
+        register_narratives(
+            f"narratives_{place}", tmp_path / place / "train-*-of-*.jsonl", scenes / "train"
+        )
     whole, changed = dataset_version("narratives_whole"), dataset_version("narratives_changed")
     assert whole["images"] == 12 and whole["sha256"] != changed["sha256"]
 
@@ -105,21 +122,29 @@ def test_a_version_of_shards_is_of_their_names_and_sizes(tmp_path, write_shard, 
         (tmp_path / place).mkdir()
         for number, count in enumerate(counts):
             write_shard(tmp_path / place / f"{number}.tar", count)
-    one, moved, other = (dataset_version(f"shards:{tmp_path}/{place}/*.tar") for place in ("one", "moved", "other"))
+    one, moved, other = (
+        dataset_version(f"shards:{tmp_path}/{place}/*.tar") for place in ("one", "moved", "other")
+    )
     assert one == moved and one["images"] == 0
     assert one["sha256"] != other["sha256"]
 
 
-def test_pairs_and_data_sets_of_ones_own_are_known_by_what_was_loaded(tmp_path, photo, register, example):
+def test_pairs_and_data_sets_of_ones_own_are_known_by_what_was_loaded(
+    tmp_path, photo, register, example
+):
     for place, caption in (("one", "a dog"), ("moved", "a dog"), ("other", "a cat")):
         (tmp_path / place).mkdir()
         shutil.copy(photo, tmp_path / place / "1.jpg")
         (tmp_path / place / "1.txt").write_text(caption)
-    one, moved, other = (dataset_version(f"pairs:{tmp_path}/{place}") for place in ("one", "moved", "other"))
+    one, moved, other = (
+        dataset_version(f"pairs:{tmp_path}/{place}") for place in ("one", "moved", "other")
+    )
     assert one == moved != other
     plain = dataset_version(register([example], "version_own"))
     example["annotations"][0]["bbox"][0] += 1
-    assert plain["images"] == 1 and plain != dataset_version(register([example], "version_own_changed"))
+    assert plain["images"] == 1 and plain != dataset_version(
+        register([example], "version_own_changed")
+    )
 
 
 def test_masks_as_arrays_are_hashed_to_their_last_value(register, example):
@@ -129,8 +154,12 @@ def test_masks_as_arrays_are_hashed_to_their_last_value(register, example):
     assert plain != dataset_version(register([example], "version_array_changed"))
 
 
-def test_a_version_is_read_once_per_process_and_a_known_size_is_not_loaded_again(scenes, monkeypatch, forget):
-    register_coco_instances("version_once", {}, str(scenes / "annotations/instances_val.json"), str(scenes / "val"))
+def test_a_version_is_read_once_per_process_and_a_known_size_is_not_loaded_again(
+    scenes, monkeypatch, forget
+):
+    register_coco_instances(
+        "version_once", {}, str(scenes / "annotations/instances_val.json"), str(scenes / "val")
+    )
     remember_size("version_once", len(load_dataset("version_once")))
     monkeypatch.setattr("virtex_det.data.datasets.versions.load_dataset", None)
     first = dataset_version("version_once")

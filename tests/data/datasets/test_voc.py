@@ -1,11 +1,17 @@
 import pytest
 
-from virtex_det.data.datasets.voc import check_for_detectron2s_evaluator, read_image_set, read_voc_image
+from virtex_det.data.datasets.voc import (
+    check_for_detectron2s_evaluator,
+    read_image_set,
+    read_voc_image,
+)
 from virtex_det.errors import UserError
 
 XML = (
-    "<annotation><size><width>80</width><height>60</height></size><object><name>cat</name><difficult>1</difficult>"
-    "<bndbox><xmin>5</xmin><ymin>6.5</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
+    "<annotation><size><width>80</width><height>60</height></size>"
+    "<object><name>cat</name><difficult>1</difficult>"
+    "<bndbox><xmin>5</xmin><ymin>6.5</ymin><xmax>20</xmax><ymax>21</ymax></bndbox>"
+    "</object></annotation>"
 )
 
 
@@ -24,7 +30,10 @@ def test_an_object_is_read_as_the_file_has_it(read):
     assert (image.height, image.width) == (60, 80)
     assert image.objects == (("cat", (5, 6.5, 20, 21), True),)
     assert not read(XML.replace("<difficult>1</difficult>", "")).objects[0].difficult
-    assert read(b'<?xml version="1.0" encoding="latin-1"?>' + XML.replace("cat", "k\xe4fer").encode("latin-1"))
+    assert read(
+        b'<?xml version="1.0" encoding="latin-1"?>'
+        + XML.replace("cat", "k\xe4fer").encode("latin-1")
+    )
 
 
 BROKEN = {
@@ -37,14 +46,20 @@ BROKEN = {
     "a size of text": (XML.replace("<width>80", "<width>8_0"), "width '8_0'"),
     "full-width digits": (XML.replace("<width>80", "<width>８０"), "width '８０'"),
     "no name": (XML.replace("<name>cat</name>", ""), "object 1 has no <name>"),
-    "two names": (XML.replace("<name>cat</name>", "<name>cat</name><name>dog</name>"), "object 1 has 2 <name>"),
+    "two names": (
+        XML.replace("<name>cat</name>", "<name>cat</name><name>dog</name>"),
+        "object 1 has 2 <name>",
+    ),
     "no box": (XML.replace("bndbox", "box"), "object 1 has no <bndbox>"),
     "no corner": (XML.replace("<xmax>20</xmax>", ""), r"object 1 \(cat\) has xmax ''"),
     "a corner of text": (XML.replace("<xmax>20", "<xmax>x"), r"object 1 \(cat\) has xmax 'x'"),
     "a corner with underscores": (XML.replace("<xmax>20", "<xmax>2_0"), "has xmax '2_0'"),
     "a corner of NaN": (XML.replace("<xmax>20", "<xmax>nan"), "has xmax 'nan'"),
     "an infinite corner": (XML.replace("<xmax>20", "<xmax>1e999"), "has xmax '1e999'"),
-    "a box from right to left": (XML.replace("<xmax>20", "<xmax>2"), "reversed box xmin 5, ymin 6.5, xmax 2"),
+    "a box from right to left": (
+        XML.replace("<xmax>20", "<xmax>2"),
+        "reversed box xmin 5, ymin 6.5, xmax 2",
+    ),
     "a box from bottom to top": (XML.replace("<ymax>21", "<ymax>2"), "reversed box"),
     "difficult of text": (XML.replace("<difficult>1", "<difficult>yes"), "difficult 'yes'"),
     "an object in a list": (
@@ -53,7 +68,10 @@ BROKEN = {
     ),
     "an object in capitals": (XML.replace("object>", "Object>"), "<Object> that is not read"),
     "entities": (f'<!DOCTYPE a [<!ENTITY b "b">]>{XML}', "defines XML entities"),
-    "a file from elsewhere": (f'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>{XML}', "defines XML entities"),
+    "a file from elsewhere": (
+        f'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>{XML}',
+        "defines XML entities",
+    ),
 }
 
 
@@ -105,7 +123,9 @@ def test_lines_that_do_not_name_one_image_are_refused(content, message, tmp_path
         read_image_set(write_set(tmp_path, content), "test")
 
 
-WHOLE = XML.replace("6.5", "6").replace("<difficult>", "<pose>Left</pose><truncated>0</truncated><difficult>")
+WHOLE = XML.replace("6.5", "6").replace(
+    "<difficult>", "<pose>Left</pose><truncated>0</truncated><difficult>"
+)
 
 
 @pytest.mark.parametrize(
@@ -122,5 +142,7 @@ def test_what_detectron2s_own_evaluator_needs_is_missed_before_it_runs(content, 
     (tmp_path / "1.xml").write_text(content)
     if not lacking:
         return check_for_detectron2s_evaluator(tmp_path / "1.xml")
-    with pytest.raises(UserError, match=rf"1\.xml: object 1 has no {lacking} .*\n.*METRICS_LIBRARY hotcoco"):
+    with pytest.raises(
+        UserError, match=rf"1\.xml: object 1 has no {lacking} .*\n.*METRICS_LIBRARY hotcoco"
+    ):
         check_for_detectron2s_evaluator(tmp_path / "1.xml")

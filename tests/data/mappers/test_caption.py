@@ -26,7 +26,9 @@ def cfg(tokenizer_file):
 @pytest.fixture
 def plain_cfg(cfg):
     """No crop, no jitter: what is left is the flip and the caption."""
-    cfg.merge_from_list(["INPUT.CAPTION.CROP_SCALE", (1.0, 1.0), "INPUT.CAPTION.COLOR_JITTER_PROB", 0.0])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.CROP_SCALE", (1.0, 1.0), "INPUT.CAPTION.COLOR_JITTER_PROB", 0.0]
+    )
     return cfg
 
 
@@ -62,7 +64,9 @@ def test_an_example_has_a_square_uint8_image_and_tokens_between_boundaries(cfg, 
 def test_without_flip_image_and_words_stay(plain_cfg, square):
     plain_cfg.INPUT.CAPTION.FLIP_PROB = 0.0
     mapped = CaptionMapper(plain_cfg, True)(square)
-    assert mapped["image"][:, 0, 0].tolist() == [255, 0, 0] and mapped["image"][:, 0, -1].tolist() == [0, 0, 255]
+    assert mapped["image"][:, 0, 0].tolist() == [255, 0, 0] and mapped["image"][
+        :, 0, -1
+    ].tolist() == [0, 0, 255]
     assert words(plain_cfg, mapped["caption_tokens"]) == "a star on the left"
 
 
@@ -88,7 +92,9 @@ def test_evaluation_takes_the_first_caption_and_the_centre_whatever_the_seed(cfg
     assert all(torch.equal(mapped[0]["image"], other["image"]) for other in mapped)
     assert words(cfg, mapped[0]["caption_tokens"]) == example["captions"][0]
     # 40 x 60 becomes 16 x 24, of which the middle 16 columns stay.
-    whole = np.asarray(Image.open(example["file_name"]).resize((24, 16), Image.Resampling.BILINEAR))[:, 4:20]
+    whole = np.asarray(
+        Image.open(example["file_name"]).resize((24, 16), Image.Resampling.BILINEAR)
+    )[:, 4:20]
     assert np.abs(mapped[0]["image"].permute(1, 2, 0).numpy().astype(int) - whole).max() <= 1
 
 
@@ -129,9 +135,13 @@ def test_a_torch_seed_fixes_pixels_and_words(cfg, example):
     assert not torch.equal(runs[0][0]["image"], runs[0][1]["image"])
 
 
-@pytest.mark.parametrize("key, value", [("COLOR_JITTER_PROB", 0.0), ("COLOR_JITTER", (0.0, 0.0, 0.0, 0.0))])
+@pytest.mark.parametrize(
+    "key, value", [("COLOR_JITTER_PROB", 0.0), ("COLOR_JITTER", (0.0, 0.0, 0.0, 0.0))]
+)
 def test_colour_jitter_can_be_turned_off(cfg, square, key, value):
-    cfg.merge_from_list(["INPUT.CAPTION.COLOR_JITTER_PROB", 1.0, "INPUT.CAPTION.CROP_SCALE", (1.0, 1.0)])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.COLOR_JITTER_PROB", 1.0, "INPUT.CAPTION.CROP_SCALE", (1.0, 1.0)]
+    )
     torch.manual_seed(0)
     assert set(CaptionMapper(cfg, True)(square)["image"].unique().tolist()) != {0, 255}
     cfg.merge_from_list([f"INPUT.CAPTION.{key}", value])
@@ -180,9 +190,21 @@ def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_what_to_set
 @pytest.mark.parametrize(
     ("pairs", "caption", "exchanged"),
     [
-        ([("links", "rechts")], "Links ein Hund, RECHTS eine Katze", "Rechts ein Hund, LINKS eine Katze"),
-        ([("linken", "rechten"), ("links", "rechts")], "rechts im linken Bild", "links im rechten Bild"),
-        ([("links", "rechts")], "der Linksverkehr am linken Rand", "der Linksverkehr am linken Rand"),
+        (
+            [("links", "rechts")],
+            "Links ein Hund, RECHTS eine Katze",
+            "Rechts ein Hund, LINKS eine Katze",
+        ),
+        (
+            [("linken", "rechten"), ("links", "rechts")],
+            "rechts im linken Bild",
+            "links im rechten Bild",
+        ),
+        (
+            [("links", "rechts")],
+            "der Linksverkehr am linken Rand",
+            "der Linksverkehr am linken Rand",
+        ),
         ([("gauche", "droite")], "à gauche d'un chat", "à droite d'un chat"),
         ([("лево", "право")], "Лево и ПРАВО", "Право и ЛЕВО"),
         ([("左", "右")], "一只狗在左边，猫在右边", "一只狗在右边，猫在左边"),
@@ -198,7 +220,16 @@ def test_other_languages_have_words_of_their_own_for_a_flip(pairs, caption, exch
 
 
 @pytest.mark.parametrize(
-    "pairs", ["left", [("left",)], [("left", "")], [("left", "right"), ("right", "wrong")], [("left", "LEFT")], 3, [3]]
+    "pairs",
+    [
+        "left",
+        [("left",)],
+        [("left", "")],
+        [("left", "right"), ("right", "wrong")],
+        [("left", "LEFT")],
+        3,
+        [3],
+    ],
 )
 def test_words_that_are_no_pairs_are_refused(pairs):
     with pytest.raises(UserError, match="FLIP_WORDS"):

@@ -26,7 +26,12 @@ def test_an_example_has_a_square_uint8_image_and_its_label(cfg, labelled):
     mapped = ClassificationMapper(cfg, True)(labelled)
     assert mapped["image"].shape == (3, 16, 16) and mapped["image"].dtype == torch.uint8
     assert mapped["image"].is_contiguous()
-    assert (mapped["label"], mapped["image_id"], mapped["height"], mapped["width"]) == (3, 7, 16, 16)
+    assert (mapped["label"], mapped["image_id"], mapped["height"], mapped["width"]) == (
+        3,
+        7,
+        16,
+        16,
+    )
 
 
 def test_an_image_without_a_label_has_none(cfg, example):
@@ -58,7 +63,9 @@ def test_training_flips_as_often_as_told(cfg, labelled):
         cfg.INPUT.CLASSIFICATION.FLIP_PROB = probability
         torch.manual_seed(0)
         images[probability] = ClassificationMapper(cfg, True)(labelled)["image"]
-    assert torch.equal(images[1.0], images[0.0].flip(2)) and not torch.equal(images[1.0], images[0.0])
+    assert torch.equal(images[1.0], images[0.0].flip(2)) and not torch.equal(
+        images[1.0], images[0.0]
+    )
 
 
 def test_bgr_is_the_same_image_with_its_channels_reversed(cfg, labelled):

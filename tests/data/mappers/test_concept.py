@@ -20,7 +20,9 @@ WORDS = ("cat", "dog", "red", "left", "right", "star")
 def tokenizers(tmp_path_factory):
     """One of either kind; "catfish" begins with the piece "cat" in both."""
     folder = tmp_path_factory.mktemp("tokenizers")
-    train_tokenizer(["a cat dog red left right star of on the sits"] * 20, folder / "t.model", vocab_size=60)
+    train_tokenizer(
+        ["a cat dog red left right star of on the sits"] * 20, folder / "t.model", vocab_size=60
+    )
     return {"sentencepiece": str(folder / "t.model"), "wordpiece": str(make_bert(folder / "bert"))}
 
 
@@ -45,7 +47,12 @@ def make_mapper(source):
         cfg.INPUT.CAPTION.CROP_SIZE = 16
         image_options = PretrainingMapper.from_config(cfg, is_train) | {"flip_prob": flip_prob}
         tokenizer = read_tokenizer(source)
-        return ConceptMapper(tokenizer=tokenizer, max_length=max_length, concepts=concept_set(source), **image_options)
+        return ConceptMapper(
+            tokenizer=tokenizer,
+            max_length=max_length,
+            concepts=concept_set(source),
+            **image_options,
+        )
 
     return make
 
@@ -66,7 +73,9 @@ def tags(mapped):
 
 
 def unmasked(mapped):
-    return torch.where(mapped["masked_labels"] != 0, mapped["masked_labels"], mapped["caption_tokens"]).tolist()
+    return torch.where(
+        mapped["masked_labels"] != 0, mapped["masked_labels"], mapped["caption_tokens"]
+    ).tolist()
 
 
 def test_one_concept_word_is_masked_and_all_are_tags(make_mapper, with_captions):
@@ -75,7 +84,8 @@ def test_one_concept_word_is_masked_and_all_are_tags(make_mapper, with_captions)
     [word] = masked_words(mapper, mapped)
     assert word in ("cat", "red", "star")
     assert (
-        tags(mapped) == ["cat", "red", "star"] and mapped["tags"].dtype == mapped["masked_labels"].dtype == torch.int64
+        tags(mapped) == ["cat", "red", "star"]
+        and mapped["tags"].dtype == mapped["masked_labels"].dtype == torch.int64
     )
     pieces = mapper.tokenizer.encode("the cat sits on a red star of the cat")
     assert unmasked(mapped) == [mapper.tokenizer.sos_id, *pieces, mapper.tokenizer.eos_id]
@@ -83,7 +93,10 @@ def test_one_concept_word_is_masked_and_all_are_tags(make_mapper, with_captions)
 
 def test_each_concept_word_of_a_caption_has_its_turn(make_mapper, with_captions):
     mapper = make_mapper()
-    found = [masked_words(mapper, mapper(with_captions("a cat on the dog of a star")))[0] for _ in range(60)]
+    found = [
+        masked_words(mapper, mapper(with_captions("a cat on the dog of a star")))[0]
+        for _ in range(60)
+    ]
     assert set(found) == {"cat", "dog", "star"} and min(map(found.count, set(found))) > 8
 
 
@@ -115,13 +128,19 @@ def test_an_image_without_any_concept_has_nothing_masked(make_mapper, with_capti
 
 
 def test_images_without_any_concept_are_counted_in_the_log(make_mapper, with_captions, caplog):
-    images = [with_captions("the of", "on a"), with_captions("the of", "a cat"), with_captions("a catfish")]
+    images = [
+        with_captions("the of", "on a"),
+        with_captions("the of", "a cat"),
+        with_captions("a catfish"),
+    ]
     with caplog.at_level(logging.INFO, logger="virtex_det.data.mappers.concept"):
         make_mapper().log_coverage(images)
     assert "2 of 3 images have no concept word" in caplog.text
 
 
-def test_counting_leaves_images_without_captions_to_the_error_that_names_them(make_mapper, example, caplog):
+def test_counting_leaves_images_without_captions_to_the_error_that_names_them(
+    make_mapper, example, caplog
+):
     with caplog.at_level(logging.INFO, logger="virtex_det.data.mappers.concept"):
         make_mapper().log_coverage([{**example, "captions": []}, {"file_name": "a.jpg"}])
     assert "2 of 2 images" in caplog.text
@@ -133,7 +152,9 @@ def test_what_is_cut_off_is_neither_masked_nor_a_tag(make_mapper, with_captions)
     assert masked_words(mapper, mapped) == ["cat"] and tags(mapped) == ["cat"]
 
 
-def test_a_word_cut_within_is_not_taken_for_the_concept_that_it_begins_like(make_mapper, with_captions):
+def test_a_word_cut_within_is_not_taken_for_the_concept_that_it_begins_like(
+    make_mapper, with_captions
+):
     mapper = make_mapper(max_length=5)
     mapped = mapper(with_captions("a dog catfish"))
     assert mapped["caption_tokens"][-2] == mapper.tokenizer.encode("cat")[0]
@@ -150,7 +171,9 @@ def test_a_seed_fixes_caption_and_mask(make_mapper, with_captions):
     mapper, runs = make_mapper(), []
     for _ in range(2):
         torch.manual_seed(3)
-        runs.append([mapper(with_captions("a cat on a dog", "the red star of the left")) for _ in range(8)])
+        runs.append(
+            [mapper(with_captions("a cat on a dog", "the red star of the left")) for _ in range(8)]
+        )
     for first, second in zip(*runs, strict=True):
         assert torch.equal(first["caption_tokens"], second["caption_tokens"])
         assert torch.equal(first["masked_labels"], second["masked_labels"])
@@ -161,7 +184,11 @@ def test_evaluation_masks_by_the_image_id_alone(make_mapper, with_captions):
     mapper = make_mapper(is_train=False)
     image = with_captions("the of", "a cat on a dog of a star", "a star")
     first, second = mapper(image), mapper(image)
-    assert torch.equal(first["caption_tokens"], second["caption_tokens"]) and tags(first) == ["cat", "dog", "star"]
+    assert torch.equal(first["caption_tokens"], second["caption_tokens"]) and tags(first) == [
+        "cat",
+        "dog",
+        "star",
+    ]
     others = [masked_words(mapper, mapper({**image, "image_id": index}))[0] for index in range(20)]
     assert set(others) == {"cat", "dog", "star"}
 
@@ -199,10 +226,10 @@ def test_concepts_of_another_tokenizer_are_refused(cfg, tokenizers):
     ("change", "message"),
     [
         ({"token_id": 10**6}, "'dog'.* token_id 1000000"),
-        ({"token_id": 4}, "'dog'.* token_id 4; of the tokenizer its pieces are"),
+        ({"token_id": 4}, "'dog'.* token_id 4; the tokenizer encodes it as"),
         ({"word": "Dog"}, "'Dog'.*\\n.*lower case"),
-        ({"word": "catfish"}, "'catfish'.*\\n.*one piece"),
-        ({"word": "cat", "token_id": "cat"}, "'cat'.* as another one has"),
+        ({"word": "catfish"}, "'catfish'.*\\n.*single token"),
+        ({"word": "cat", "token_id": "cat"}, "'cat'.* as another concept has"),
     ],
 )
 def test_an_entry_that_no_caption_would_match_is_refused(cfg, tokenizers, change, message):

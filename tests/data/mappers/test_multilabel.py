@@ -29,7 +29,9 @@ def test_an_image_without_objects_has_no_labels(cfg, example):
 def test_pixels_are_augmented_as_for_captions(cfg, example, tokenizer_file):
     torch.manual_seed(0)
     ours = MultilabelMapper(cfg, True)(example)["image"]
-    cfg.merge_from_list(["INPUT.CAPTION.TOKENIZER", str(tokenizer_file), "MODEL.TEXTUAL.VOCAB_SIZE", 60])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.TOKENIZER", str(tokenizer_file), "MODEL.TEXTUAL.VOCAB_SIZE", 60]
+    )
     torch.manual_seed(0)
     assert torch.equal(ours, CaptionMapper(cfg, True)(example)["image"])
 

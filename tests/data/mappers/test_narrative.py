@@ -28,7 +28,9 @@ def cfg(tokenizer_file):
 @pytest.fixture
 def plain_cfg(cfg):
     """No crop, no jitter, no flip."""
-    cfg.merge_from_list(["INPUT.CAPTION.CROP_SCALE", (1.0, 1.0), "INPUT.CAPTION.COLOR_JITTER_PROB", 0.0])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.CROP_SCALE", (1.0, 1.0), "INPUT.CAPTION.COLOR_JITTER_PROB", 0.0]
+    )
     cfg.INPUT.CAPTION.FLIP_PROB = 0.0
     return cfg
 
@@ -44,14 +46,21 @@ def narrated(tmp_path):
     def narrated(utterances, points, **other):
         Image.new("RGB", (CROP, CROP)).save(tmp_path / "square.png")
         caption = " ".join(text for text, _, _ in utterances)
-        entry = {"file_name": str(tmp_path / "square.png"), "image_id": 3, "height": CROP, "width": CROP}
+        entry = {
+            "file_name": str(tmp_path / "square.png"),
+            "image_id": 3,
+            "height": CROP,
+            "width": CROP,
+        }
         return {**entry, "captions": [caption], "traces": [_trace(utterances, points)], **other}
 
     return narrated
 
 
 def _words(cfg, tokens):
-    return SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode(torch.as_tensor(tokens).tolist())
+    return SentencePieceTokenizer(cfg.INPUT.CAPTION.TOKENIZER).decode(
+        torch.as_tensor(tokens).tolist()
+    )
 
 
 @pytest.mark.parametrize("caption", [*CAPTIONS, "Un café,  naïve & 12½ [MASK] rings…"])
@@ -74,7 +83,9 @@ def test_each_token_gets_the_points_of_its_utterance(plain_cfg, narrated):
     # The point at 0.5 s belongs to two utterances, that at 1.5 s to none.
     spans = np.split(np.arange(1, 1 + sum(counts)), np.cumsum(counts)[:-1])
     expected = [(token, *point[:2]) for token in spans[0] for point in points[:2]]
-    expected += [(token, *points[1][:2]) for token in spans[1]] + [(token, *points[3][:2]) for token in spans[2]]
+    expected += [(token, *points[1][:2]) for token in spans[1]] + [
+        (token, *points[3][:2]) for token in spans[2]
+    ]
     assert example["trace_points"].dtype == torch.float32
     assert example["trace_points"].tolist() == torch.tensor(expected, dtype=torch.float32).tolist()
 
@@ -92,7 +103,9 @@ def test_points_outside_the_image_are_dropped_and_not_clamped(plain_cfg, narrate
     assert trace_points[:, 1:].tolist() == [[0.5, 0.5]]
 
 
-def test_a_flip_mirrors_points_and_exchanges_words_without_touching_their_times(plain_cfg, narrated):
+def test_a_flip_mirrors_points_and_exchanges_words_without_touching_their_times(
+    plain_cfg, narrated
+):
     plain_cfg.INPUT.CAPTION.FLIP_PROB = 1.0
     utterances = [("a", 0.0, 0.1), ("red left", 0.1, 0.2), ("star", 0.2, 0.3)]
     example = NarrativeMapper(plain_cfg, True)(narrated(utterances, [(0.25, 0.5, 0.25)]))
@@ -108,7 +121,10 @@ def test_a_long_narrative_is_cut_with_its_points_and_keeps_both_boundaries(plain
     utterances = [("a", 0, 0), ("a", 1, 1), ("a", 2, 2)]
     entry = narrated(utterances, [(0.5, 0.5, 1), (0.5, 0.5, 2)])
     example = NarrativeMapper(plain_cfg, True)(entry)
-    assert len(example["caption_tokens"]) == 4 and example["caption_tokens"][[0, -1]].tolist() == [1, 2]
+    assert len(example["caption_tokens"]) == 4 and example["caption_tokens"][[0, -1]].tolist() == [
+        1,
+        2,
+    ]
     assert example["trace_points"].tolist() == [[2, 0.5, 0.5]]
 
 
@@ -121,7 +137,10 @@ def test_words_without_a_time_have_no_points(plain_cfg, narrated, utterances):
 
 
 def test_a_narrative_without_trace_has_no_points(plain_cfg, narrated):
-    assert NarrativeMapper(plain_cfg, True)(narrated([("a", 0, 1)], []))["trace_points"].shape == (0, 3)
+    assert NarrativeMapper(plain_cfg, True)(narrated([("a", 0, 1)], []))["trace_points"].shape == (
+        0,
+        3,
+    )
 
 
 def test_training_draws_from_all_narratives_and_evaluation_takes_the_first(plain_cfg, narrated):
@@ -130,7 +149,10 @@ def test_training_draws_from_all_narratives_and_evaluation_takes_the_first(plain
     for is_train, expected in ((True, {("a", 1), ("star", 9)}), (False, {("a", 1)})):
         mapper = NarrativeMapper(plain_cfg, is_train)
         drawn = [mapper(entry) for _ in range(20)]
-        found = {(_words(plain_cfg, e["caption_tokens"]), round(float(e["trace_points"][0, 1]) * 10)) for e in drawn}
+        found = {
+            (_words(plain_cfg, e["caption_tokens"]), round(float(e["trace_points"][0, 1]) * 10))
+            for e in drawn
+        }
         assert found == expected
 
 
@@ -148,8 +170,12 @@ def test_the_image_is_the_caption_mappers_under_the_same_seed(cfg, photo, is_tra
 
 
 @pytest.mark.parametrize("traces", [None, [], [_trace([], []), _trace([], [])]])
-def test_an_image_without_a_trace_per_caption_is_an_error_that_names_it(plain_cfg, narrated, traces):
-    with pytest.raises(UserError, match=r"square\.png has 1 captions and \d traces(?s:.*)_narratives"):
+def test_an_image_without_a_trace_per_caption_is_an_error_that_names_it(
+    plain_cfg, narrated, traces
+):
+    with pytest.raises(
+        UserError, match=r"square\.png has 1 captions and \d traces(?s:.*)_narratives"
+    ):
         NarrativeMapper(plain_cfg, True)(narrated([("a", 0, 1)], [], traces=traces))
 
 
@@ -166,7 +192,10 @@ def _brightest(image):
     """Return the centre of mass of the brightness, x and y in shares of the image."""
     weights = image[0].double()
     ticks = (torch.arange(len(weights)) + 0.5) / len(weights)
-    return torch.stack([(weights.sum(0) * ticks).sum(), (weights.sum(1) * ticks).sum()]) / weights.sum()
+    return (
+        torch.stack([(weights.sum(0) * ticks).sum(), (weights.sum(1) * ticks).sum()])
+        / weights.sum()
+    )
 
 
 @pytest.mark.parametrize("is_train", [True, False])
@@ -176,14 +205,23 @@ def test_a_point_drawn_into_the_image_lands_where_its_trace_says(cfg, tmp_path, 
     path, seen, dropped = tmp_path / "blob.png", 0, 0
     for seed in range(150):
         torch.manual_seed(seed)
-        height, width, row, column = np.random.default_rng(seed).integers([40, 40, 0, 0], [90, 90, 40, 40]).tolist()
+        height, width, row, column = (
+            np.random.default_rng(seed).integers([40, 40, 0, 0], [90, 90, 40, 40]).tolist()
+        )
         place = _blob(path, height, width, column, row)
-        entry = {"file_name": str(path), "image_id": 1, "height": height, "width": width, "captions": ["a"]}
+        entry = {
+            "file_name": str(path),
+            "image_id": 1,
+            "height": height,
+            "width": width,
+            "captions": ["a"],
+        }
         example = mapper({**entry, "traces": [_trace([("a", 0, 1)], [(*place, 0.5)])]})
         points = example["trace_points"][:, 1:].double()
         plane = example["image"][0]
         is_whole = bool(plane.any()) and not _touches_border(plane)
-        # A disc that is whole has its point; of one without its point no more than half is left, at the border.
+        # A disc that is whole has its point; of one without its point no more than half is left, at
+        # the border.
         assert len(points) == 1 or not is_whole
         dropped += not len(points)
         if is_whole:
@@ -198,18 +236,30 @@ def _touches_border(plane):
 
 
 def test_points_of_scenes_stay_on_the_named_object(scenes, vocabulary, cfg, tmp_path):
-    cfg.merge_from_list(["INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", 80])
+    cfg.merge_from_list(
+        ["INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", 80]
+    )
     cfg.INPUT.CAPTION.COLOR_JITTER_PROB = 0.0
     mapper = NarrativeMapper(cfg, True)
     coco = COCO(str(scenes / "annotations" / "instances_train.json"))
     on_object = []
-    for seed, entry in enumerate(load_narratives(scenes / "annotations/narratives_train.jsonl", scenes / "train")):
+    for seed, entry in enumerate(
+        load_narratives(scenes / "annotations/narratives_train.jsonl", scenes / "train")
+    ):
         torch.manual_seed(seed)
         trace = entry["traces"][0]
         named = next(number for number in trace["grounding"] if number)
-        words = [said for said, number in zip(trace["utterances"], trace["grounding"], strict=True) if number == named]
+        words = [
+            said
+            for said, number in zip(trace["utterances"], trace["grounding"], strict=True)
+            if number == named
+        ]
         Image.fromarray(255 * coco.annToMask(coco.anns[named])).save(tmp_path / "mask.png")
-        masked = {**entry, "file_name": str(tmp_path / "mask.png"), "traces": [{**trace, "utterances": words}]}
+        masked = {
+            **entry,
+            "file_name": str(tmp_path / "mask.png"),
+            "traces": [{**trace, "utterances": words}],
+        }
         example = mapper({**masked, "captions": ["any"]})
         columns, rows = (example["trace_points"][:, 1:] * CROP).long().unbind(1)
         on_object.append(example["image"][0, rows, columns] > 127)

@@ -407,7 +407,7 @@ def test_a_picture_under_two_ids_is_said(parts, parts_cfg, caplog):
     load_dataset("parts_train")
     assert "more than one image id" not in caplog.text
     load_dataset(parts("shared", lambda content: content["images"][1].update(file_name="1.png")))
-    assert "data set parts_shared: 1 files stand under more than one image id" in caplog.text
+    assert "data set parts_shared: 1 files have more than one image id" in caplog.text
 
 
 def test_a_config_made_in_python_is_checked_as_one_from_a_file(parts_cfg):

@@ -121,10 +121,10 @@ BROKEN = {
     "a repeated category id": (changed("categories", 1, id=7), "category id 7 occurs twice"),
     "an id that is text": (changed("annotations", 1, id="x"), "annotation has id 'x'"),
     "a negative id": (changed("annotations", 1, id=-3), "annotation has id -3"),
-    "an unknown image": (changed("annotations", 1, image_id=8), "annotation 2 names image 8"),
+    "an unknown image": (changed("annotations", 1, image_id=8), "annotation 2 has image 8"),
     "an unknown category": (
         changed("annotations", 1, category_id=8),
-        "annotation 2 names category 8",
+        "annotation 2 has category 8",
     ),
     "no area": (lacking("annotations", 1, "area"), "annotation 2 has no area"),
     "no iscrowd": (lacking("annotations", 1, "iscrowd"), "annotation 2 has no iscrowd"),

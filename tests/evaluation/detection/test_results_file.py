@@ -88,7 +88,7 @@ def test_no_detections_are_an_ap_of_0_that_is_told_of(case, caplog):
 def test_a_file_for_other_images_is_refused_before_anything_is_measured(case):
     content, entries = copy.deepcopy(case)
     entries[5]["image_id"] = 10**6
-    with pytest.raises(UserError, match="names image 1000000"):
+    with pytest.raises(UserError, match="has image 1000000"):
         evaluate_detections(GroundTruth(content, "coco"), as_detections(entries))
 
 
@@ -218,9 +218,9 @@ def test_a_data_set_is_named(scenes):
 
 def test_results_of_another_data_set_are_refused(case, written):
     _, entries = case
-    with pytest.raises(UserError, match="names image 100001, which the annotations do not have"):
+    with pytest.raises(UserError, match="has image 100001, which the annotations do not have"):
         vd.evaluate([entry | {"image_id": 100001} for entry in entries], written / "truth.json")
-    with pytest.raises(UserError, match="names category 4321, which the annotations do not have"):
+    with pytest.raises(UserError, match="has category 4321, which the annotations do not have"):
         vd.evaluate([entry | {"category_id": 4321} for entry in entries], written / "truth.json")
 
 

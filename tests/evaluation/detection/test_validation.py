@@ -80,11 +80,11 @@ BROKEN_RESULTS = {
     "a box of three numbers": (entry(bbox=[2.0, 2.0, 8.0]), r"entry 1 has bbox \[2.0, 2.0, 8.0\]"),
     "an unknown category id": (
         entry(category_id=4),
-        "names category 4, which the annotations do not have",
+        "has category 4, which the annotations do not have",
     ),
     "an unknown image id": (
         entry(image_id=7),
-        "names image 7, which the annotations do not have .2 known, 5 to 6",
+        "has image 7, which the annotations do not have .2 known, 5 to 6",
     ),
     "an image id that is no whole number": (
         entry(image_id=6.5),

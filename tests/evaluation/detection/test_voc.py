@@ -291,7 +291,7 @@ def test_scores_of_a_results_file_round_as_detectron2_writes_them(tmp_path):
 
 def test_bad_detections_are_refused(case):
     metric = VOCAveragePrecision(case.truth)
-    with pytest.raises(UserError, match="names category 3"):
+    with pytest.raises(UserError, match="has category 3"):
         metric.update(
             [0], Detections(np.zeros(1, np.int64), np.array([3]), np.ones(1), np.ones((1, 4)))
         )

@@ -1,6 +1,10 @@
-"""Data sets: the built-in scenes, captions, parts of data sets; importing this registers them with Detectron2."""
+"""Datasets: scenes, captions, parts of datasets; importing this registers the built-in ones."""
 
-from virtex_det.data.datasets.builtin import datasets_root, register_builtin_datasets, standard_names
+from virtex_det.data.datasets.builtin import (
+    datasets_root,
+    register_builtin_datasets,
+    standard_names,
+)
 from virtex_det.data.datasets.captions import load_coco_captions, register_coco_captions
 from virtex_det.data.datasets.loading import (
     STANDARD,

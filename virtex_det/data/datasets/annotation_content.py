@@ -1,4 +1,4 @@
-"""Parses an annotation file once where several steps need what it says, one after the other."""
+"""A cache of parsed annotation files, for several steps that need the same file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from typing import Any
 from virtex_det.text_files import read_json
 
 _State = tuple[int, ...]
-# By path, what was parsed within ``parsing_once``; None outside, where nothing is kept.
+# The files parsed within ``parsing_once``, by path; None outside, where nothing is kept.
 _parsed: dict[Path, tuple[_State, Any]] | None = None
 
 
 @contextmanager
 def parsing_once() -> Iterator[None]:
-    """Within the block each file is parsed once, as long as it does not change; all is forgotten at the end."""
+    """Parse each unchanged file only once within the block; forget everything at its end."""
     global _parsed
     before, _parsed = _parsed, {} if _parsed is None else _parsed
     try:
@@ -24,11 +24,11 @@ def parsing_once() -> Iterator[None]:
 
 
 def read_annotations(path: str | Path, expected: str) -> Any:
-    """Return the content of a JSON file, which the caller leaves as it is: others may get the same objects.
+    """Return the content of a JSON file; do not change it, others may get the same objects.
 
     Args:
-        path: of the file.
-        expected: what should be there, for the message.
+        path: path of the file.
+        expected: kind of file, for the error message.
 
     Raises:
         UserError: as ``read_json``.
@@ -45,6 +45,6 @@ def read_annotations(path: str | Path, expected: str) -> Any:
 def _state(path: Path) -> _State | None:
     try:
         stat = path.stat()
-    except (OSError, ValueError):  # what is wrong with it, the reader says
+    except (OSError, ValueError):  # the reader raises the error
         return None
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Loads annotation files in place of Detectron2's readers, which merge what has one id and name no file."""
+"""Readers of annotation files instead of Detectron2's, which merge equal ids and name no file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,23 +11,29 @@ from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.ids import check_coco_ids, check_unique
 from virtex_det.data.datasets.instances import make_dicts, registration_of
 from virtex_det.data.datasets.objects import check_objects
-from virtex_det.data.datasets.voc import annotation_path, check_class, image_set_file, read_image_set, read_voc_image
+from virtex_det.data.datasets.voc import (
+    annotation_path,
+    check_class,
+    image_set_file,
+    read_image_set,
+    read_voc_image,
+)
 from virtex_det.errors import UserError
 from virtex_det.text_files import starts_with_mark
 
 
 def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]] | None:
-    """Check a data set's annotation file, or all of VOC's files, and load what Detectron2's readers of JSON would.
+    """Check a dataset's annotation file, or all files of VOC, and load JSON as Detectron2 would.
 
     Args:
-        name: of a registered data set; one whose metadata names no such files passes.
+        name: name of a registered dataset; one without such files passes.
         boxes_alone: as for ``make_dicts``.
 
     Returns:
-        The dataset dicts; None where the registered function has to make them.
+        The dataset dicts; None if the registered function must make them.
 
     Raises:
-        UserError: two things have one id, an id is invalid, or a file is missing or broken.
+        UserError: an id is invalid or occurs twice, or a file is missing or broken.
     """
     if _is_voc(name):
         _check_voc_files(name)
@@ -35,7 +41,11 @@ def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, An
     metadata = MetadataCatalog.get(name)
     kind = registration.style if registration else metadata.get("evaluator_type")
     json_file = registration.json_file if registration else str(metadata.get("json_file") or "")
-    if kind not in ("coco", "lvis", None) or "://" in json_file or not (registration or json_file.endswith(".json")):
+    if (
+        kind not in ("coco", "lvis", None)
+        or "://" in json_file
+        or not (registration or json_file.endswith(".json"))
+    ):
         return None
     content = _read(json_file, is_cocos=bool(kind))
     _check(name, content, kind, json_file)
@@ -48,7 +58,8 @@ def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, An
 
 
 def _check(name: str, content: Any, kind: str | None, json_file: str) -> None:
-    # A function of the user's own may read another form, unless COCO's or LVIS's evaluation will read the file too.
+    # A user's own function may read another format, unless COCO's or LVIS's evaluation reads the
+    # file too.
     if kind or (isinstance(content, dict) and "images" in content):
         check_coco_ids(content, json_file)
     if kind == "coco" and is_read_by_detectron2(name):
@@ -58,7 +69,7 @@ def _check(name: str, content: Any, kind: str | None, json_file: str) -> None:
 
 
 def _read(json_file: str, is_cocos: bool) -> Any:
-    """Return what a file says; a file that a function of the user's own reads may be of any form."""
+    """Return a file's content; None for another format that a user's own function reads."""
     try:
         content = read_annotations(json_file, "an annotation file in COCO's form")
     except UserError:
@@ -67,41 +78,49 @@ def _read(json_file: str, is_cocos: bool) -> Any:
         return None
     if is_cocos and starts_with_mark(json_file):
         raise UserError(
-            f"{json_file} begins with a byte order mark, which pycocotools and Detectron2's reader do not take.\n"
-            f"Take it off: sed -i '1s/^\\xEF\\xBB\\xBF//' {json_file}"
+            f"{json_file} begins with a byte order mark, which pycocotools and Detectron2's "
+            "reader do not accept.\n"
+            f"Remove it: sed -i '1s/^\\xEF\\xBB\\xBF//' {json_file}"
         )
     return content
 
 
 def _check_registered_classes(name: str, content: Mapping[str, Any], json_file: str) -> None:
-    """See that a file has the classes that its data set was registered with, in the order of their ids."""
+    """Check a file's classes, in the order of their ids, against its dataset's registration."""
     registered = MetadataCatalog.get(name).get("thing_classes")
     categories = content.get("categories")
     if not registered or not categories or not all("name" in entry for entry in categories):
         return
     in_file = [
-        str(entry["name"]) for entry in sorted(categories, key=lambda entry: (str(type(entry["id"])), entry["id"]))
+        str(entry["name"])
+        for entry in sorted(categories, key=lambda entry: (str(type(entry["id"])), entry["id"]))
     ]
     try:
-        compare_classes({f"registration of {name}": [*map(str, registered)], json_file: in_file}, _REGISTER_AS_IN_FILE)
+        compare_classes(
+            {f"registration of {name}": [*map(str, registered)], json_file: in_file},
+            _REGISTER_AS_IN_FILE,
+        )
     except UserError as error:
         raise UserError(f"{json_file} cannot be used as {name}: {error}") from error
 
 
 _REGISTER_AS_IN_FILE = (
-    "Register the data set with the names of the file's categories in the order of their ids (thing_classes, CLASSES "
-    "in your script), or without any ({}): then they are read from the file."
+    "Register the data set with the names of the file's categories in the order of their ids "
+    "(thing_classes, CLASSES in your script), or without names ({}): then they are read from the "
+    "file."
 )
 
 
 def is_read_by_detectron2(name: str) -> bool:
-    """Return whether a data set was registered by a function of Detectron2, and not by one of the user's own."""
+    """Return whether a dataset's registered function is one of Detectron2's."""
     return getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2.")
 
 
 def is_users_own(name: str) -> bool:
-    """Return whether a data set was registered by a function that is neither Detectron2's nor of this package."""
-    return not getattr(DatasetCatalog[name], "__module__", "").startswith(("detectron2.", "virtex_det."))
+    """Return whether a dataset's registered function is neither Detectron2's nor this package's."""
+    return not getattr(DatasetCatalog[name], "__module__", "").startswith(
+        ("detectron2.", "virtex_det.")
+    )
 
 
 def _is_voc(name: str) -> bool:
@@ -112,24 +131,31 @@ def _is_voc(name: str) -> bool:
 
 
 def _check_voc_files(name: str) -> None:
-    """Read all of VOC's files by our own reader, a millisecond for four: Detectron2's names no file and no object."""
+    """Check all files of VOC; the errors of Detectron2's reader name neither file nor object."""
     metadata = MetadataCatalog.get(name)
     folder, split = Path(metadata.dirname), metadata.split
-    check_unique(list(metadata.thing_classes), f"data set {name}: class", "VOC's files know classes by name only.")
+    check_unique(
+        list(metadata.thing_classes),
+        f"data set {name}: class",
+        "VOC's files have class names only.",
+    )
     images = read_image_set(folder, split)
     if len(images) == 1 and is_read_by_detectron2(name):
-        raise UserError(f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more.")
+        raise UserError(
+            f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more."
+        )
     if starts_with_mark(image_set_file(folder, split)) and is_read_by_detectron2(name):
         raise UserError(
-            f"{image_set_file(folder, split)} begins with a byte order mark, which Detectron2's reader takes for part "
-            "of a name. Save it as UTF-8 without one."
+            f"{image_set_file(folder, split)} begins with a byte order mark, which Detectron2's "
+            "reader reads as part of a name. Save it as UTF-8 without one."
         )
     paths = [annotation_path(folder, image) for image in images]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(
-            f"{missing[0]} is not there, or is no regular file ({len(missing)} of {len(paths)} such), and "
-            f"{image_set_file(folder, split)} names it.\nUnpack the annotations again, or take the images off the list."
+            f"{missing[0]} is missing or is not a regular file ({len(missing)} of {len(paths)} "
+            f"such files), but {image_set_file(folder, split)} lists it.\n"
+            "Unpack the annotations again, or remove the images from the list."
         )
     try:
         for path in paths:

@@ -1,4 +1,4 @@
-"""Registers the data sets that come in a known layout below $DETECTRON2_DATASETS."""
+"""Registers datasets with a standard layout below $DETECTRON2_DATASETS."""
 
 import os
 from pathlib import Path
@@ -22,17 +22,18 @@ _GENERATE = "python tools/generate_scenes.py"
 
 
 def datasets_root() -> Path:
-    """Return $DETECTRON2_DATASETS, or "datasets", as Detectron2 reads it."""
+    """Return $DETECTRON2_DATASETS, by default "datasets", as Detectron2 does."""
     return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
 def register_builtin_datasets(root: str | Path) -> None:
-    """Register the data sets of one folder; earlier registrations of the same names give way.
+    """Register the datasets of one folder; earlier registrations of the same names are replaced.
 
-    Nothing is read. COCO, LVIS and VOC themselves are registered by Detectron2, which has no captions.
+    Nothing is read. COCO, LVIS and VOC themselves are registered by Detectron2, which has no
+    captions.
 
     Args:
-        root: folder that holds coco/, lvis/, scenes/ and so on.
+        root: folder with coco/, lvis/, scenes/ and so on.
     """
     root = Path(root)
     _register_scenes(root / "scenes")
@@ -46,10 +47,13 @@ def register_builtin_datasets(root: str | Path) -> None:
 
 
 def standard_names() -> set[str]:
-    """Return the registered names whose files lie below the root of data sets, Detectron2's among them."""
+    """Return all registered names, also Detectron2's, whose files are below the datasets' root."""
     root = datasets_root().absolute()
     files = {
-        name: metadata.get("json_file") or metadata.get("image_root") or metadata.get("dirname") or ""
+        name: metadata.get("json_file")
+        or metadata.get("image_root")
+        or metadata.get("dirname")
+        or ""
         for name in DatasetCatalog.list()
         for metadata in [MetadataCatalog.get(name)]
     }
@@ -69,31 +73,49 @@ def _register_scenes(folder: Path) -> None:
     classes = {"thing_classes": list(SHAPES), "made_by": _GENERATE}
     for split in SPLITS:
         captions = folder / "annotations" / f"captions_{split}.json"
-        register_coco_captions(_forget(f"scenes_{split}_captions"), captions, folder / split, made_by=_GENERATE)
+        register_coco_captions(
+            _forget(f"scenes_{split}_captions"), captions, folder / split, made_by=_GENERATE
+        )
     for split in ("train", "val"):
         instances = folder / "annotations" / f"instances_{split}.json"
-        register_coco_instances(_forget(f"scenes_{split}"), classes, str(instances), str(folder / split))
+        register_coco_instances(
+            _forget(f"scenes_{split}"), classes, str(instances), str(folder / split)
+        )
 
 
 def _register_coco_captions(folder: Path, prefix: str) -> None:
     for split in ("train", "val"):
         captions = folder / "annotations" / f"captions_{split}2017.json"
-        register_coco_captions(_forget(f"{prefix}_{split}_captions"), captions, folder / f"{split}2017")
+        register_coco_captions(
+            _forget(f"{prefix}_{split}_captions"), captions, folder / f"{split}2017"
+        )
 
 
 def _register_narratives(root: Path) -> None:
-    again = f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
+    again = (
+        f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
+    )
     for split in SPLITS:
         annotations = root / "scenes" / "annotations"
         objects: dict[str, Any] = (
-            {} if split == "unlabelled" else {"instances_json": str(annotations / f"instances_{split}.json")}
+            {}
+            if split == "unlabelled"
+            else {"instances_json": str(annotations / f"instances_{split}.json")}
         )
-        name, drawn = _forget(f"scenes_{split}_narratives"), annotations / f"narratives_{split}.jsonl"
+        name, drawn = (
+            _forget(f"scenes_{split}_narratives"),
+            annotations / f"narratives_{split}.jsonl",
+        )
         register_narratives(name, drawn, root / "scenes" / split, made_by=again, **objects)
-    files = {"train": "coco_train_localized_narratives-*-of-*.jsonl", "val": "coco_val_localized_narratives.jsonl"}
+    files = {
+        "train": "coco_train_localized_narratives-*-of-*.jsonl",
+        "val": "coco_val_localized_narratives.jsonl",
+    }
     for split, file in files.items():
         path = root / "localized_narratives" / file
-        register_narratives(_forget(f"coco_2017_{split}_narratives"), path, root / "coco" / f"{split}2017")
+        register_narratives(
+            _forget(f"coco_2017_{split}_narratives"), path, root / "coco" / f"{split}2017"
+        )
 
 
 def _register_coco_mini(folder: Path) -> None:
@@ -101,7 +123,9 @@ def _register_coco_mini(folder: Path) -> None:
     classes = {"thing_classes": MetadataCatalog.get("coco_2017_val").thing_classes}
     for split in ("train", "val"):
         instances = folder / "annotations" / f"instances_{split}2017.json"
-        register_coco_instances(_forget(f"coco_mini_{split}"), classes, str(instances), str(folder / f"{split}2017"))
+        register_coco_instances(
+            _forget(f"coco_mini_{split}"), classes, str(instances), str(folder / f"{split}2017")
+        )
 
 
 def _register_voc_mini(folder: Path) -> None:
@@ -114,21 +138,29 @@ def _register_voc_mini(folder: Path) -> None:
 def _register_lvis_sample(folder: Path) -> None:
     name = _forget("lvis_100_val")
     json_file = str(folder / "annotations" / "lvis_val_9_with_images.json")
-    # The folder of the split ("val2017") is appended to the root as it stands, hence the slash.
+    # Detectron2 appends the folder of the split ("val2017") without a slash.
     image_root = f"{folder}/"
-    # Without a name: Detectron2 would look for an LVIS release in it. Ids then start at 0 all the same.
+    # Without a dataset name, in which Detectron2 would look for an LVIS release. Ids still start at
+    # 0.
     DatasetCatalog.register(name, lambda: load_lvis_json(json_file, image_root))
     metadata = get_lvis_instances_meta("lvis_v0.5")
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="lvis", **metadata)
+    MetadataCatalog.get(name).set(
+        json_file=json_file, image_root=image_root, evaluator_type="lvis", **metadata
+    )
 
 
 def _register_lvis_v1_by_its_other_name(root: Path) -> None:
-    """Find LVIS v1 as lvis_v1.0_*.json where only that exists; Detectron2 looks for lvis_v1_*.json."""
+    """Register lvis_v1.0_*.json as LVIS v1 where Detectron2's lvis_v1_*.json does not exist."""
     for split in ("train", "val"):
-        usual, other = root / "lvis" / f"lvis_v1_{split}.json", root / "lvis" / f"lvis_v1.0_{split}.json"
+        usual, other = (
+            root / "lvis" / f"lvis_v1_{split}.json",
+            root / "lvis" / f"lvis_v1.0_{split}.json",
+        )
         if other.exists() and not usual.exists():
             metadata = get_lvis_instances_meta("lvis_v1")
-            register_lvis_instances(_forget(f"lvis_v1_{split}"), metadata, str(other), f"{root}/coco/")
+            register_lvis_instances(
+                _forget(f"lvis_v1_{split}"), metadata, str(other), f"{root}/coco/"
+            )
 
 
 def _register_classification(root: Path) -> None:

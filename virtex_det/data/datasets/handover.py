@@ -1,4 +1,4 @@
-"""Keeps what was loaded for a check until it is loaded again, so that nothing is read twice or kept for long."""
+"""A store of datasets loaded for a check, until their next load takes them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 class HandOver:
-    """Keeps what was made of a data set until it is taken, once; a name registered anew or a file rewritten forgets it.
+    """Keeps one value per dataset until it is taken.
+
+    If the dataset is registered again or its file changes, the value is forgotten.
 
     Example:
         >>> loaded, dicts = HandOver(), [{"image_id": 1}]
@@ -20,16 +22,16 @@ class HandOver:
         self._kept: dict[str, tuple[Any, Any]] = {}
 
     def keep(self, name: str, value: Any) -> None:
-        """Keep a value of the data set of that name."""
+        """Keep a value for the dataset of this name."""
         self._kept[name] = (_state(name), value)
 
     def take(self, name: str) -> Any:
-        """Return what is kept of the data set and forget it; None where nothing is, or the data set has changed."""
+        """Return and forget the dataset's value; None if it has none or has changed."""
         state, value = self._kept.pop(name, (None, None))
         return value if state is not None and state == _state(name) else None
 
     def look(self, name: str) -> Any:
-        """Return what is kept of the data set, and keep it; None as in ``take``."""
+        """Return the dataset's value and keep it; None as in ``take``."""
         value = self.take(name)
         if value is not None:
             self.keep(name, value)

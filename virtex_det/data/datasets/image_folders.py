@@ -1,4 +1,4 @@
-"""Data sets for classification: a folder per class as ImageNet has them, and iNaturalist's annotation files."""
+"""Classification datasets: a folder per class, as in ImageNet, and iNaturalist's annotations."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,45 +15,51 @@ from virtex_det.text_files import read_json
 
 
 def register_image_folders(name: str, root: str | Path) -> None:
-    """Register images that lie in one folder per class; nothing is read before it is used.
+    """Register a folder with one subfolder of images per class; it is read on first use.
 
     Args:
-        name: name of the data set, e.g. "imagenet_train".
-        root: holds the class folders; sorted by name they are the labels from 0 on.
+        name: name of the dataset, e.g. "imagenet_train".
+        root: folder of the class folders; sorted by name, these are the labels 0, 1, ...
     """
     DatasetCatalog.register(name, lambda: load_image_folders(name, root))
     MetadataCatalog.get(name).set(image_root=str(root), evaluator_type="classification")
 
 
 def register_inaturalist(name: str, json_file: str | Path, image_root: str | Path) -> None:
-    """Register an annotation file of iNaturalist; nothing is read before it is used.
+    """Register an annotation file of iNaturalist; it is read on first use.
 
     Args:
-        name: name of the data set, e.g. "inaturalist_2018_train".
+        name: name of the dataset, e.g. "inaturalist_2018_train".
         json_file: its annotations, e.g. "train2018.json".
-        image_root: folder that the file names in there start from.
+        image_root: folder to which the file names are relative.
     """
     DatasetCatalog.register(name, lambda: load_inaturalist(name, json_file, image_root))
-    MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root), evaluator_type="classification")
+    MetadataCatalog.get(name).set(
+        json_file=str(json_file), image_root=str(image_root), evaluator_type="classification"
+    )
 
 
 def load_image_folders(name: str, root: str | Path) -> list[dict[str, Any]]:
-    """Load file_name, image_id and label of every image, and keep the class names in the data set's metadata.
+    """Load file_name, image_id and label of every image, and set the dataset's class names.
 
-    Hidden folders and what systems leave behind (``.ipynb_checkpoints``, ``__MACOSX``) are no classes, such files no
-    images.
+    Hidden and system folders (``.ipynb_checkpoints``, ``__MACOSX``) are not classes, and such files
+    are not images.
 
     Raises:
-        UserError: there is no class folder, or one without images.
+        UserError: there is no class folder, or one is without images.
     """
     folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and is_data(path.name))
     images = {folder.name: find_files(folder, IMAGE_SUFFIXES) for folder in folders}
     empty = [title for title, files in images.items() if not files]
     if empty or not images:
-        lacking = f"no image for the classes {', '.join(empty[:10])}" if images else "no class folder"
+        lacking = (
+            f"no image for the classes {', '.join(empty[:10])}" if images else "no class folder"
+        )
         raise UserError(
-            f"data set {name}: found {lacking} in {root}; an image is one of {', '.join(IMAGE_SUFFIXES)}\n"
-            f"Expected images as {root}/CLASS/IMAGE. Unpack the class again, or remove its folder from every split."
+            f"data set {name}: found {lacking} in {root}; an image is one of "
+            f"{', '.join(IMAGE_SUFFIXES)}\n"
+            f"Expected images as {root}/CLASS/IMAGE. Unpack the class again, or remove its folder "
+            "from every split."
         )
     MetadataCatalog.get(name).classes = list(images)
     return [
@@ -63,18 +69,22 @@ def load_image_folders(name: str, root: str | Path) -> list[dict[str, Any]]:
     ]
 
 
-def load_inaturalist(name: str, json_file: str | Path, image_root: str | Path) -> list[dict[str, Any]]:
-    """Load file_name, image_id and label of every image, and keep the class names in the data set's metadata.
+def load_inaturalist(
+    name: str, json_file: str | Path, image_root: str | Path
+) -> list[dict[str, Any]]:
+    """Load file_name, image_id and label of every image, and set the dataset's class names.
 
     Raises:
-        UserError: the file is not of iNaturalist's form, or an id repeats or points nowhere.
+        UserError: the file is not in iNaturalist's format, or an id is unknown or occurs twice.
     """
     content = read_json(json_file, "annotations of iNaturalist")
     check_coco_ids(content, str(json_file))
     try:
         categories = sorted(content["categories"], key=lambda category: category["id"])
         labels = {category["id"]: label for label, category in enumerate(categories)}
-        files = {image["id"]: str(Path(image_root) / image["file_name"]) for image in content["images"]}
+        files = {
+            image["id"]: str(Path(image_root) / image["file_name"]) for image in content["images"]
+        }
         _check_names(content)
         MetadataCatalog.get(name).classes = [category["name"] for category in categories]
         return [_labelled(annotation, files, labels) for annotation in content["annotations"]]
@@ -82,32 +92,45 @@ def load_inaturalist(name: str, json_file: str | Path, image_root: str | Path) -
         raise UserError(f"{json_file} cannot be used: {error}") from error
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{json_file} cannot be used, it is not of iNaturalist's form: {type(error).__name__}: {error}\n"
-            "Expected images with id and file_name, categories with id and name, and annotations with image_id and "
-            "category_id that are among them."
+            f"{json_file} cannot be used, it is not in iNaturalist's format: "
+            f"{type(error).__name__}: {error}\n"
+            "Expected images with id and file_name, categories with id and name, and annotations "
+            "with the image_id and category_id of these."
         ) from error
 
 
 def _check_names(content: Mapping[str, Any]) -> None:
-    for what, entries, field in (("category", "categories", "name"), ("image", "images", "file_name")):
+    for what, entries, field in (
+        ("category", "categories", "name"),
+        ("image", "images", "file_name"),
+    ):
         for entry in content[entries]:
             if not is_name(entry[field]):
-                raise UserError(f"{what} {entry['id']} has {field} {entry[field]!r:.80}; expected text on a line.")
+                raise UserError(
+                    f"{what} {entry['id']} has {field} {entry[field]!r:.80}; expected text on a "
+                    "line."
+                )
 
 
-def _labelled(annotation: dict[str, Any], files: dict[Any, str], labels: dict[Any, int]) -> dict[str, Any]:
+def _labelled(
+    annotation: dict[str, Any], files: dict[Any, str], labels: dict[Any, int]
+) -> dict[str, Any]:
     """Return the dataset dict of an annotation."""
     for field in ("image_id", "category_id"):
         check_id_or_name(annotation[field], f"annotation {annotation['id']} has {field}")
     image_id = annotation["image_id"]
-    return {"file_name": files[image_id], "image_id": image_id, "label": labels[annotation["category_id"]]}
+    return {
+        "file_name": files[image_id],
+        "image_id": image_id,
+        "label": labels[annotation["category_id"]],
+    }
 
 
 def check_labels(names: Iterable[str], num_classes: int) -> None:
-    """Check that data sets for classification have the same classes, and a classifier as many.
+    """Check that classification datasets have the same classes, and that a classifier has as many.
 
     Args:
-        names: of data sets; those that are not for classification always pass.
+        names: names of datasets; those of other tasks always pass.
         num_classes: MODEL.CLASSIFIER.NUM_CLASSES.
 
     Raises:
@@ -120,7 +143,8 @@ def check_labels(names: Iterable[str], num_classes: int) -> None:
             raise UserError(_differing_classes({first: classes[first], name: found}))
     if classes and len(classes[first]) != num_classes:
         raise UserError(
-            f"the classifier has {num_classes} classes, data set {first} has {len(classes[first])}\n"
+            f"the classifier has {num_classes} classes, but data set {first} has "
+            f"{len(classes[first])}\n"
             f"Set MODEL.CLASSIFIER.NUM_CLASSES {len(classes[first])}."
         )
 
@@ -135,7 +159,12 @@ def _classes(name: str) -> list[str]:
 def _differing_classes(classes: dict[str, list[str]]) -> str:
     (first, of_first), (second, of_second) = classes.items()
     alone = {first: set(of_first) - set(of_second), second: set(of_second) - set(of_first)}
-    lines = [f"data sets {first} and {second} have different classes, so that their labels do not mean the same:"]
+    lines = [
+        f"data sets {first} and {second} have different classes, so their labels have different "
+        "meanings:"
+    ]
     for name, found in alone.items():
-        lines.append(f"  only in {name}: {len(found)} classes, e.g. {', '.join(sorted(found)[:3]) or 'none'}")
-    return "\n".join([*lines, "Complete the one, or remove the classes from the other."])
+        lines.append(
+            f"  only in {name}: {len(found)} classes, e.g. {', '.join(sorted(found)[:3]) or 'none'}"
+        )
+    return "\n".join([*lines, "Add the classes to one, or remove them from the other."])

@@ -1,6 +1,6 @@
-"""Makes the dataset dicts of Detectron2's readers of COCO and LVIS from an annotation file that was parsed and checked.
+"""Dataset dicts of COCO and LVIS, equal to Detectron2's, from a parsed and checked file.
 
-Detectron2's own readers would parse the file again by pycocotools and lvis, which takes longer than all the rest.
+Detectron2's own readers would parse the file again with pycocotools and lvis, the slowest step.
 """
 
 import inspect
@@ -27,13 +27,13 @@ _COCO_KEYS = ("iscrowd", "bbox", "keypoints", "category_id")
 
 
 class Registration(NamedTuple):
-    """What a data set was registered with by Detectron2's function for its style.
+    """The arguments of a dataset's registration by Detectron2's function for COCO or LVIS.
 
     Attributes:
         style: "coco" or "lvis".
         json_file: path of the annotations.
-        image_root: folder of the images; LVIS's reader puts the folder of the split behind it as it stands.
-        name: of the data set.
+        image_root: folder of the images; LVIS's reader appends the folder of the split as it is.
+        name: name of the dataset.
     """
 
     style: str
@@ -43,34 +43,40 @@ class Registration(NamedTuple):
 
 
 def registration_of(name: str) -> Registration | None:
-    """Return how a data set was registered; None where its function is not one that Detectron2 makes of a JSON file."""
+    """Return a dataset's registration; None if it is not Detectron2's for a JSON file."""
     function = DatasetCatalog[name]
-    style = _STYLES.get(f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}")
+    style = _STYLES.get(
+        f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    )
     given = inspect.getclosurevars(function).nonlocals if style else {}
     if style is None or given.keys() != {"json_file", "image_root", "name"}:
         return None
     return Registration(style, str(given["json_file"]), str(given["image_root"]), given["name"])
 
 
-def make_dicts(content: Content, registration: Registration, *, boxes_alone: bool = False) -> list[dict[str, Any]]:
-    """Return the dataset dicts that Detectron2's reader would, and set the metadata that it would.
+def make_dicts(
+    content: Content, registration: Registration, *, boxes_alone: bool = False
+) -> list[dict[str, Any]]:
+    """Return the dataset dicts, and set the metadata, of Detectron2's reader.
 
     Args:
-        content: what the JSON file says, which has passed ``check_coco_ids`` and ``check_objects``; it is left as it
-            is, and the dicts share its boxes and polygons.
-        registration: of the data set.
-        boxes_alone: keep objects of COCO whose polygons all have fewer than 3 points, without a mask; Detectron2
-            leaves them out, whatever is trained.
+        content: content of the JSON file after ``check_coco_ids`` and ``check_objects``. It is not
+            changed; the dicts share its boxes and polygons.
+        registration: the dataset's registration.
+        boxes_alone: keep COCO's objects without a polygon of 3 points or more, with their box only;
+            Detectron2 always leaves them out.
 
     Raises:
-        UserError: names the annotation that Detectron2's reader would stop at.
+        UserError: an annotation is invalid for Detectron2's reader.
     """
     if registration.style == "lvis":
         return _lvis_dicts(content, registration)
     return _coco_dicts(content, registration, boxes_alone)
 
 
-def _coco_dicts(content: Content, registration: Registration, boxes_alone: bool) -> list[dict[str, Any]]:
+def _coco_dicts(
+    content: Content, registration: Registration, boxes_alone: bool
+) -> list[dict[str, Any]]:
     classes = _set_classes(content, registration)
     objects = _ObjectsOfCOCO(classes, boxes_alone)
     dicts = [
@@ -85,32 +91,40 @@ def _coco_dicts(content: Content, registration: Registration, boxes_alone: bool)
     ]
     if objects.without_polygon:
         logger.warning(
-            "%s: %d objects have no polygon of 3 points or more, the first annotation %s; %s",
+            "%s: %d objects have no polygon of 3 points or more, the first is annotation %s; %s",
             *(registration.json_file, len(objects.without_polygon), objects.without_polygon[0]),
-            "they are loaded with their boxes alone" if boxes_alone else "they are left out, as by Detectron2",
+            "they are loaded with their boxes only"
+            if boxes_alone
+            else "they are left out, as by Detectron2",
         )
     return dicts
 
 
 def _set_classes(content: Content, registration: Registration) -> dict[Any, int]:
-    """Set the names of the classes and their numbers by category id in the data set's metadata, and return these."""
+    """Set the dataset's class names and numbers; return the numbers by category id."""
     categories = sorted(content.get("categories", ()), key=lambda category: category["id"])
     if not categories:
-        raise UserError(f'{registration.json_file} has no "categories"; expected a list of objects with id and name.')
+        raise UserError(
+            f'{registration.json_file} has no "categories"; '
+            "expected a list of objects with id and name."
+        )
     ids = [category["id"] for category in categories]
     metadata = MetadataCatalog.get(registration.name)
     metadata.thing_classes = [category["name"] for category in categories]
     if (ids[0] != 1 or ids[-1] != len(ids)) and "coco" not in registration.name:
         logger.warning(
-            "%s: the category ids are not 1 to %d without gaps; classes are numbered in the order of the ids",
+            "%s: the category ids are not 1 to %d without gaps; classes are numbered in the order "
+            "of the ids",
             *(registration.json_file, len(ids)),
         )
-    metadata.thing_dataset_id_to_contiguous_id = {category_id: number for number, category_id in enumerate(ids)}
+    metadata.thing_dataset_id_to_contiguous_id = {
+        category_id: number for number, category_id in enumerate(ids)
+    }
     return metadata.thing_dataset_id_to_contiguous_id
 
 
 class _ObjectsOfCOCO:
-    """Makes the objects of images, and notes the ids of those without a polygon that Detectron2 takes."""
+    """Makes the objects of images, and collects the ids of objects without a valid polygon."""
 
     def __init__(self, classes: Mapping[Any, int], boxes_alone: bool) -> None:
         self.classes = classes
@@ -133,11 +147,14 @@ class _ObjectsOfCOCO:
                     return None
         if entry.get("ignore", 0) != 0:
             raise UserError(
-                f"annotation {entry['id']} has ignore {entry['ignore']!r:.80}, which COCO does not have.\n"
-                "Take the annotation out of the file, or set iscrowd 1 where training should pass it over."
+                f"annotation {entry['id']} has ignore {entry['ignore']!r:.80}, which COCO does "
+                "not have.\n"
+                "Remove the annotation from the file, or set iscrowd 1 if training should skip it."
             )
         if keypoints := entry.get("keypoints"):
-            made["keypoints"] = [value if place % 3 == 2 else value + 0.5 for place, value in enumerate(keypoints)]
+            made["keypoints"] = [
+                value if place % 3 == 2 else value + 0.5 for place, value in enumerate(keypoints)
+            ]
         made["bbox_mode"] = BoxMode.XYWH_ABS
         made["category_id"] = self.classes[made["category_id"]]
         return made
@@ -148,7 +165,7 @@ def _with_three_points(polygons: list[list[float]]) -> list[list[float]]:
 
 
 def _encode(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return run lengths in COCO's compressed form."""
+    """Return run lengths in COCO's compressed format."""
     mask = entry["segmentation"]
     if not isinstance(mask["counts"], list):
         return mask
@@ -183,8 +200,9 @@ def _lvis_file(image: dict[str, Any], image_root: str) -> str:
     parts = str(image.get("coco_url", "")).split("/")
     if len(parts) < 2:
         raise UserError(
-            f"image {image['id']} has coco_url {image.get('coco_url')!r:.80}; expected an address that ends with the "
-            "folder of the split and the file, such as http://images.cocodataset.org/train2017/000000155379.jpg."
+            f"image {image['id']} has coco_url {image.get('coco_url')!r:.80}; expected a URL that "
+            "ends with the folder of the split and the file, such as "
+            "http://images.cocodataset.org/train2017/000000155379.jpg."
         )
     return _join(image_root + parts[-2], parts[-1])
 
@@ -193,8 +211,8 @@ def _lvis_object(entry: dict[str, Any], classes: Mapping[Any, int] | None) -> di
     mask = entry["segmentation"]
     if not isinstance(mask, list) or not mask or len(_with_three_points(mask)) < len(mask):
         raise UserError(
-            f"annotation {entry['id']} has segmentation {mask!r:.80}; expected polygons of 3 points or more, which "
-            "LVIS has for each object."
+            f"annotation {entry['id']} has segmentation {mask!r:.80}; expected polygons of 3 "
+            "points or more, as LVIS has them for each object."
         )
     category = entry["category_id"]
     return {
@@ -205,22 +223,26 @@ def _lvis_object(entry: dict[str, Any], classes: Mapping[Any, int] | None) -> di
     }
 
 
-def _by_image(content: Content, json_file: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _by_image(
+    content: Content, json_file: str
+) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Return each image with its objects, in the order of the image ids."""
     images = sorted(content.get("images", ()), key=lambda image: image["id"])
     objects: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
     others = 0
     for entry in content.get("annotations", ()):
-        of_image = objects.get(entry["image_id"])
-        if of_image is None:
-            others += 1
+        if entry["image_id"] in objects:
+            objects[entry["image_id"]].append(entry)
         else:
-            of_image.append(entry)
+            others += 1
     logger.info("Loaded %d images from %s", len(images), json_file)
     if others:
-        logger.warning("%s: %d annotations belong to no image of the file and are left out", json_file, others)
+        logger.warning(
+            "%s: %d annotations belong to no image of the file and are left out", json_file, others
+        )
     return [(image, objects[image["id"]]) for image in images]
 
 
 def _join(folder: str, file: str) -> str:
-    return os.path.join(folder, file)  # noqa: PTH118 (as Detectron2 writes it; Path would take out "./" and "//")
+    # As Detectron2 writes it; Path would remove "./" and "//".
+    return os.path.join(folder, file)  # noqa: PTH118

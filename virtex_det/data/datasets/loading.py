@@ -1,4 +1,4 @@
-"""Loads registered data sets, and says what to do when one is missing or broken."""
+"""Loading of registered datasets, with errors that say what to do if one is missing or broken."""
 
 import difflib
 import logging
@@ -11,7 +11,11 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.annotation_files import is_read_by_detectron2, is_users_own, read_instances
+from virtex_det.data.datasets.annotation_files import (
+    is_read_by_detectron2,
+    is_users_own,
+    read_instances,
+)
 from virtex_det.data.datasets.dataset_dicts import check_dataset_dicts
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
@@ -21,11 +25,11 @@ from virtex_det.utils import without_garbage_collection
 
 logger = logging.getLogger(__name__)
 
-# By whether it was loaded for its boxes alone.
+# By ``boxes_alone``.
 _loaded = {False: HandOver(), True: HandOver()}
-# Names of the data sets that lie below $DETECTRON2_DATASETS, as far as Detectron2 and we register them.
+# Names of the datasets that Detectron2 and this package register below $DETECTRON2_DATASETS.
 STANDARD: set[str] = set()
-# What Detectron2's readers raise when a file is not what they expect.
+# Errors of Detectron2's readers for an invalid file.
 _READING_ERRORS = (
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, OverflowError),
     *(RecursionError, ParseError),
@@ -33,11 +37,11 @@ _READING_ERRORS = (
 
 
 def check_datasets(names: Iterable[str]) -> None:
-    """Check before any work that data sets are registered and their files lie where they should.
+    """Check that datasets are registered and that their files exist.
 
     Args:
-        names: names in Detectron2's DatasetCatalog, its own and ours; or such as ``pairs:FOLDER``, that say where the
-            data lies and are registered here.
+        names: names in Detectron2's DatasetCatalog; or names such as ``pairs:FOLDER``, which say
+            where the data is and are registered here.
 
     Raises:
         UserError: a name is unknown, or a file or folder is missing.
@@ -56,16 +60,16 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     """Load a registered data set.
 
     Args:
-        name: name in Detectron2's DatasetCatalog, or one that says where the data lies.
-        boxes_alone: masks are not used; objects of COCO whose polygons have fewer than 3 points, which Detectron2
-            leaves out, are then loaded with their boxes.
+        name: name in Detectron2's DatasetCatalog, or a name that says where the data is.
+        boxes_alone: masks are not used; then COCO's objects without a polygon of 3 points or more,
+            which Detectron2 leaves out, are loaded with their boxes.
 
     Returns:
-        Its dataset dicts, as Detectron2 or the function registered under that name makes them.
+        Its dataset dicts, as Detectron2 or the registered function makes them.
 
     Raises:
-        UserError: it is unknown, missing, empty, not JSON, has images without an id or two of one id,
-            or its categories do not match.
+        UserError: the dataset is unknown, missing, empty or not JSON, an image id is missing or
+            occurs twice, or its categories do not match.
     """
     check_datasets([name])
     kept = _loaded[boxes_alone].take(name)
@@ -85,12 +89,16 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
         _check_function(name, dicts)
     if not dicts:
         raise UserError(f"data set {name} has no images (read from {_source(name)})")
-    wrong = [image_id for entry in dicts if not isinstance(image_id := entry.get("image_id"), int | str)]
+    wrong = [
+        image_id for entry in dicts if not isinstance(image_id := entry.get("image_id"), int | str)
+    ]
     if wrong:
         raise UserError(
-            f'data set {name}: the "image_id" of {len(wrong)} of {len(dicts)} images is no int or str, the first '
-            f"{wrong[0]!r} ({_source(name)})\nParts of a data set and evaluation go by it, and files hold it: give "
-            "each image one of its own, int(...) of NumPy's numbers."
+            f'data set {name}: the "image_id" of {len(wrong)} of {len(dicts)} images is not an '
+            "int or str, the first is "
+            f"{wrong[0]!r} ({_source(name)})\n"
+            "Evaluation and parts of data sets need it: give each image a unique one, int(...) "
+            "for NumPy's numbers."
         )
     try:
         check_unique([entry["image_id"] for entry in dicts], "image")
@@ -109,33 +117,33 @@ def _check_function(name: str, dicts: Any) -> None:
 
 
 def _tell_shared_files(name: str, dicts: list[dict[str, Any]]) -> None:
-    """Warn of a picture under several ids: the objects of one entry are then background in the other."""
+    """Warn of an image file under several ids: one entry's objects are background in the other."""
     counts = Counter(str(entry["file_name"]) for entry in dicts if entry.get("file_name"))
     shared = [file for file, count in counts.items() if count > 1]
     if shared:
         logger.warning(
-            "data set %s: %d files stand under more than one image id, e.g. %s: each entry knows its own annotations "
-            "alone. Give a file one id, which all of its annotations name",
+            "data set %s: %d files have more than one image id, e.g. %s: each entry has only its "
+            "own annotations. Give a file one id, to which all its annotations refer",
             *(name, len(shared), shared[0]),
         )
 
 
 def keep_loaded(name: str, dicts: list[dict[str, Any]], *, boxes_alone: bool = False) -> None:
-    """Keep what was loaded of a data set for its next load with the same ``boxes_alone``."""
+    """Keep a loaded dataset for its next load with the same ``boxes_alone``."""
     _loaded[boxes_alone].keep(name, dicts)
 
 
 def forget_loaded() -> None:
-    """Forget all that ``keep_loaded`` kept."""
+    """Forget everything that ``keep_loaded`` kept."""
     for loaded in _loaded.values():
         loaded.forget()
 
 
 def check_num_classes(name: str, num_classes: int) -> None:
-    """Check that a detector has as many classes as a data set.
+    """Check that a detector has as many classes as a dataset.
 
     Args:
-        name: name of a data set; one without classes (captions) always passes.
+        name: name of a dataset; one without classes (captions) always passes.
         num_classes: MODEL.ROI_HEADS.NUM_CLASSES.
 
     Raises:
@@ -144,15 +152,19 @@ def check_num_classes(name: str, num_classes: int) -> None:
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes is not None and len(classes) != num_classes:
         raise UserError(
-            f"the detector has {num_classes} classes, data set {name} has {len(classes)}\n"
+            f"the detector has {num_classes} classes, but data set {name} has {len(classes)}\n"
             f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
         )
 
 
 def _needed_paths(name: str) -> list[Path]:
-    """Return the local files and folders that the data set's metadata names."""
+    """Return the local files and folders in the dataset's metadata."""
     metadata = MetadataCatalog.get(name).as_dict()
-    paths = [metadata[key] for key in ("json_file", "image_root", "image_dir", "dirname") if metadata.get(key)]
+    paths = [
+        metadata[key]
+        for key in ("json_file", "image_root", "image_dir", "dirname")
+        if metadata.get(key)
+    ]
     paths += metadata.get("shards", ())
     if "dirname" in metadata and "split" in metadata:
         paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
@@ -166,15 +178,18 @@ def _source(name: str) -> str:
 
 def _unknown_name(name: str) -> str:
     near = difflib.get_close_matches(name, DatasetCatalog.list(), n=4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "DatasetCatalog.list() gives all names."
+    hint = (
+        f"Did you mean {' or '.join(near)}?" if near else "DatasetCatalog.list() returns all names."
+    )
     return (
-        f"there is no data set named {name!r}\n{hint} Your own data: detectron2.data.datasets.register_coco_instances; "
-        "captions: a name like pairs:FOLDER or captions:FILE.json:IMAGE_FOLDER."
+        f"there is no data set named {name!r}\n"
+        f"{hint} Your own data: detectron2.data.datasets.register_coco_instances; captions: a "
+        "name like pairs:FOLDER or captions:FILE.json:IMAGE_FOLDER."
     )
 
 
 def _missing_files(name: str, missing: list[Path]) -> str:
-    lines = [f"data set {name} is not there. Missing:"]
+    lines = [f"data set {name} is missing:"]
     lines += [f"  {path.name} in {path.parent.absolute()}{_like(path)}" for path in missing[:5]]
     if len(missing) > 5:
         lines.append(f"  and {len(missing) - 5} more")
@@ -182,15 +197,17 @@ def _missing_files(name: str, missing: list[Path]) -> str:
         return "\n".join(lines)
     if name in STANDARD:
         setting = os.environ.get("DETECTRON2_DATASETS")
-        state = f"is {setting}" if setting else f"is not set, so {Path('datasets').absolute()} is searched"
+        state = (
+            f"is {setting}" if setting else f"is not set, which means {Path('datasets').absolute()}"
+        )
         lines.append(
-            f"DETECTRON2_DATASETS {state}; data sets in a standard layout lie there: coco/, lvis/, "
-            "VOC2007/, imagenet/, inat2018/, localized_narratives/, scenes/"
+            f"DETECTRON2_DATASETS {state}; it should have the data sets of a standard layout: "
+            "coco/, lvis/, VOC2007/, imagenet/, inat2018/, localized_narratives/, scenes/"
         )
     else:
         lines.append(
-            f"The paths are those that {name} was registered with; relative ones begin at {Path.cwd()}, where the "
-            "command was started."
+            f"{name} was registered with these paths; relative ones start at {Path.cwd()}, where "
+            "the command was started."
         )
     made_by = MetadataCatalog.get(name).get("made_by")
     return "\n".join([*lines, f"Make it with: {made_by}"] if made_by else lines)
@@ -206,14 +223,21 @@ def _unreadable(name: str, error: Exception) -> str:
     # str(KeyError) is the repr of its argument.
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
     kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
-    advice = "Mend that place, or make the annotations again."
+    advice = "Correct that place, or make the annotations again."
     if not is_read_by_detectron2(name):
-        advice = "The function that was registered under that name raised it: mend it, or what it reads."
-    return f"data set {name}: {_source(name)} {kind}\n  {type(error).__name__}: {str(reason)[:600]}\n{advice}"
+        advice = (
+            "The function registered under this name raised this error: correct the function, or "
+            "its data."
+        )
+    return (
+        f"data set {name}: {_source(name)} {kind}\n"
+        f"  {type(error).__name__}: {str(reason)[:600]}\n"
+        f"{advice}"
+    )
 
 
 def _check_category_ids(name: str, dicts: list[dict[str, Any]]) -> None:
-    """Check the contiguous category ids: Detectron2's LVIS reader lets any through."""
+    """Check the contiguous category ids, which Detectron2's LVIS reader does not."""
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes is None:
         return
@@ -222,6 +246,7 @@ def _check_category_ids(name: str, dicts: list[dict[str, Any]]) -> None:
             if not 0 <= annotation["category_id"] < len(classes):
                 raise UserError(
                     f"data set {name}: image {entry['image_id']} has an annotation of category "
-                    f"{annotation['category_id']} (counted from 0) of {len(classes)} ({_source(name)})\n"
-                    "Annotations and categories must come from one release."
+                    f"{annotation['category_id']} (counted from 0) of {len(classes)} "
+                    f"({_source(name)})\n"
+                    "Annotations and categories must be from one release."
                 )

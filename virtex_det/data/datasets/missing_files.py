@@ -1,4 +1,4 @@
-"""Images that an annotation file lists and a disk does not have."""
+"""Images in an annotation file whose file is missing."""
 
 import errno
 import logging
@@ -15,16 +15,18 @@ from virtex_det.image_files import IMAGE_SUFFIXES
 logger = logging.getLogger(__name__)
 
 
-def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: float) -> list[dict[str, Any]]:
-    """Leave out images whose file is not there, and say how many and which; too many are an error.
+def leave_out_missing(
+    dicts: list[dict[str, Any]], name: str, largest_share: float
+) -> list[dict[str, Any]]:
+    """Leave out images without a file, with a warning; too many are an error.
 
     Args:
         dicts: dataset dicts.
-        name: of the data set.
-        largest_share: part of the images that may be missing, DATASETS.MAX_MISSING_FILES.
+        name: name of the dataset.
+        largest_share: fraction of the images that may be missing, DATASETS.MAX_MISSING_FILES.
 
     Raises:
-        UserError: more are missing.
+        UserError: too many files are missing.
     """
     missing = find_missing(dicts)
     if not missing:
@@ -32,23 +34,25 @@ def leave_out_missing(dicts: list[dict[str, Any]], name: str, largest_share: flo
     found = [entry for entry in dicts if str(entry.get("file_name")) not in missing]
     absent = len(dicts) - len(found)
     what = (
-        f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no file, e.g.\n"
+        f"data set {name}: {absent} of {len(dicts)} images ({absent / len(dicts):.1%}) have no "
+        "file, e.g.\n"
         f"{list_missing(missing)}"
     )
     if absent > largest_share * len(dicts):
         raise UserError(
-            f"{what}\nAt most {largest_share:.1%} may be missing (DATASETS.MAX_MISSING_FILES). Complete the download, "
-            "or check that the folder of images is the right one."
+            f"{what}\n"
+            f"At most {largest_share:.1%} may be missing (DATASETS.MAX_MISSING_FILES). Complete "
+            "the download, or check the folder of images."
         )
     logger.warning("%s\nThey are left out.", what)
     return found
 
 
 def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:
-    """Return the files of images that are not there, or are folders, pipes or broken links.
+    """Return the image files that are missing, or are folders, pipes or broken links.
 
-    Lists each folder once: asking for every file is slow on some disks. An image without a file name is
-    left to its reader.
+    Each folder is listed once: a query per file is slow on some disks. Images without a file name
+    are not checked.
     """
     folders: dict[str, set[str]] = defaultdict(set)
     for entry in dicts:
@@ -64,17 +68,23 @@ def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def list_missing(missing: set[str]) -> str:
-    """Return the first of the missing files, a line each, with what their names tell of the cause."""
+    """Return the first missing files, one per line, with hints at the cause."""
     shown = sorted(missing)[:5]
-    beside = {folder: _names(Path(folder or ".")) for folder in {file.rpartition("/")[0] for file in shown}}
+    beside = {
+        folder: _names(Path(folder or "."))
+        for folder in {file.rpartition("/")[0] for file in shown}
+    }
     lines = [f"  {file}{_similar(file, beside)}" for file in shown] + ["  ..."] * (len(missing) > 5)
     if os.sep == "/" and any("\\" in file for file in missing):
-        lines.append("Their file_name has backslashes, which separate folders only on Windows: write / instead.")
+        lines.append(
+            "Their file_name has backslashes, which separate folders only on Windows: use / "
+            "instead."
+        )
     return "\n".join(lines)
 
 
 def _similar(file: str, beside: Mapping[str, set[str]]) -> str:
-    """Return a remark on a file of the same folder whose name differs only in what is easily mistaken."""
+    """Return a hint at a file of the same folder with nearly the same name."""
     folder, _, name = file.rpartition("/")
     wanted = _plain(name)
     found = sorted(other for other in beside[folder] if _plain(other) == wanted)
@@ -82,17 +92,18 @@ def _similar(file: str, beside: Mapping[str, set[str]]) -> str:
 
 
 def _plain(name: str) -> tuple[str, str]:
-    """Return a name and the kind of its suffix, without case, spaces around it, and the form of its accents."""
+    """Return a name's stem and kind, normalised in case, surrounding spaces and accents."""
     stem, dot, suffix = unicodedata.normalize("NFKC", name).casefold().strip().rpartition(".")
     return (stem, "image") if f".{suffix}" in IMAGE_SUFFIXES else (f"{stem}{dot}{suffix}", "")
 
 
 def _names(folder: Path) -> set[str]:
-    """Return the names of the regular files in a folder; none where no folder can be of that name."""
+    """Return the names of the regular files in a folder; empty if the folder cannot exist."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if _is_file(entry)}
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte, or half a character
+    # ValueError: a null byte or a lone surrogate
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return set()
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
@@ -103,5 +114,5 @@ def _names(folder: Path) -> set[str]:
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link that leads to itself, or to where nobody may look
+    except OSError:  # a circular link, or one to a forbidden place
         return False

@@ -1,4 +1,4 @@
-"""Reads Localized Narratives (Pont-Tuset et al. 2020): spoken captions with the trace of the narrator's pointer."""
+"""Localized Narratives (Pont-Tuset et al. 2020): spoken captions with a trace of the pointer."""
 
 import logging
 import math
@@ -25,40 +25,47 @@ logger = logging.getLogger(__name__)
 
 
 _FORM = (
-    '{"image_id": "", "caption": "", "timed_caption": [{"utterance": "", "start_time": 0.0, "end_time": 0.1}, ...], '
+    '{"image_id": "", "caption": "", '
+    '"timed_caption": [{"utterance": "", "start_time": 0.0, "end_time": 0.1}, ...], '
     '"traces": [[{"x": 0.5, "y": 0.5, "t": 0.0}, ...], ...]}'
 )
 _NUMBERS = frozenset((int, float))  # and not bool
 _POINT = itemgetter("x", "y", "t")
 # Images named in a message or in the log.
 _NAMED = 10
-_FAR = 3.0  # sides of the image from its corner; pointers do leave the image, by less
+_FAR = 3.0  # image sides; pointers leave the image, but by less
 
 
 def load_narratives(
-    jsonl_files: str | Path | Sequence[str | Path], image_root: str | Path, max_missing: float | None = None
+    jsonl_files: str | Path | Sequence[str | Path],
+    image_root: str | Path,
+    max_missing: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Load narratives in the published form, JSON lines.
+    """Load narratives in the published format, JSON lines.
 
-    Text comes from the utterances where a trace is used, and from the caption elsewhere; the two may differ in
-    punctuation. What can be kept is kept, and counted in the log with the first line it occurs in: a narrative without
-    points, words whose time ends before it starts, points whose times run backwards (they are sorted). Points that are
-    not numbers and narratives without a word are left out, and counted likewise. Missing images are listed.
+    With a trace the text comes from the utterances, otherwise from the caption; the two may differ
+    in punctuation. The log counts oddities, with the first line of each. These are kept: a
+    narrative without points, words whose time ends before it starts, and points whose times run
+    backwards (they are sorted). Points that are not numbers and narratives without words are left
+    out. Missing images are listed.
 
     Args:
-        jsonl_files: one file, several, or a pattern such as "coco_train_localized_narratives-*-of-*.jsonl".
-        image_root: folder of the images, named by their ids; COCO's, by ids padded with zeros to 12 digits.
-        max_missing: share of the narrated images that may have no file; these are left out. None keeps them, for the
-            training loader to leave out as DATASETS.MAX_MISSING_FILES says.
+        jsonl_files: one file, several, or a pattern such as
+            "coco_train_localized_narratives-*-of-*.jsonl".
+        image_root: folder of the images, named by their ids; COCO's ids are padded with zeros to 12
+            digits.
+        max_missing: largest fraction of images without a file, which are left out. None keeps them;
+            then the training loader leaves them out by DATASETS.MAX_MISSING_FILES.
 
     Returns:
-        One dict per image in the order of the files: file_name, image_id (a number where it was padded), height and
-        width (where the image can be read), captions, and traces, one per caption: {"utterances": [(text, start, end),
-        ...], "points": float32 array (points, 3) of x and y in shares of the image, outside of which they may lie, and
-        seconds, ascending}. A trace of the scenes has "grounding", too.
+        One dict per image, in the order of the files: file_name, image_id (a number if it was
+        padded), height and width (if the image can be read), captions, and traces, one per caption:
+        {"utterances": [(text, start, end), ...], "points": float32 (points, 3)}. Points have x and
+        y as fractions of the image, possibly outside of it, and seconds, ascending. Traces of
+        scenes also have "grounding".
 
     Raises:
-        UserError: a file is missing, is not JSON or of another form, or too many images are missing.
+        UserError: a file is missing, not JSON or in another format, or too many images are missing.
     """
     files = _resolve(jsonl_files)
     images, remarks = _Images(Path(image_root)), _Remarks()
@@ -70,8 +77,9 @@ def load_narratives(
             found, is_there = images.find(image_id)
             if id_of_file.setdefault(found["file_name"], image_id) != image_id:
                 raise UserError(
-                    f"{place}: image ids {id_of_file[found['file_name']]!r} and {image_id!r} are one image, "
-                    f"{found['file_name']}.\nWrite its id in one way."
+                    f"{place}: image ids {id_of_file[found['file_name']]!r} and {image_id!r} are "
+                    f"the same image, {found['file_name']}.\n"
+                    "Write its id in one way."
                 )
             dicts[image_id] = {**found, "captions": [], "traces": []}
             if not is_there:
@@ -81,7 +89,9 @@ def load_narratives(
     remarks.log()
     if missing:
         _report_missing(missing, len(dicts), images.root, max_missing)
-    kept = [each for image_id, each in dicts.items() if max_missing is None or image_id not in missing]
+    kept = [
+        each for image_id, each in dicts.items() if max_missing is None or image_id not in missing
+    ]
     _add_sizes(kept)
     logger.info("Loaded %d narrated images from %s", len(kept), ", ".join(map(str, files)))
     return kept
@@ -94,20 +104,22 @@ def register_narratives(
     max_missing: float | None = None,
     **metadata: Any,
 ) -> None:
-    """Register narratives with Detectron2's catalogues; nothing is read before it is used.
+    """Register narratives with Detectron2; they are read on first use.
 
     Args:
-        name: name of the data set, e.g. "coco_2017_train_narratives".
+        name: name of the dataset, e.g. "coco_2017_train_narratives".
         jsonl_files: as for ``load_narratives``.
         image_root: folder of the images.
         max_missing: as for ``load_narratives``.
-        metadata: anything else to keep about it.
+        metadata: other entries of its metadata.
     """
     DatasetCatalog.register(name, lambda: load_narratives(jsonl_files, image_root, max_missing))
     files = [str(file) for file in _listed(jsonl_files)]
     if len(files) == 1 and not _is_pattern(files[0]):
         metadata["json_file"] = files[0]
-    MetadataCatalog.get(name).set(jsonl_files=files, image_root=str(image_root), evaluator_type="captions", **metadata)
+    MetadataCatalog.get(name).set(
+        jsonl_files=files, image_root=str(image_root), evaluator_type="captions", **metadata
+    )
 
 
 class _Narrative(NamedTuple):
@@ -118,11 +130,13 @@ class _Narrative(NamedTuple):
 
 
 class _Images:
-    """The images of a folder by their names without suffix; listed once, which a folder of a million allows."""
+    """The images of a folder, listed once, by their names without suffix."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise UserError(f"there is no folder of images {root.absolute()}\nPut the narrated images there.")
+            raise UserError(
+                f"there is no folder of images {root.absolute()}\nPut the narrated images there."
+            )
         self.root = root
         self._names: dict[str, list[str]] = {}
         for path in sorted(root.iterdir()):
@@ -130,10 +144,10 @@ class _Images:
                 self._names.setdefault(path.stem, []).append(path.name)
 
     def find(self, image_id: str) -> tuple[dict[str, Any], bool]:
-        """Return file_name and image_id, by the image's name or COCO's for its number; and whether it is there.
+        """Return file_name and image_id, by name or by COCO's padded number, and whether it exists.
 
         Raises:
-            UserError: several images have that name, with different suffixes.
+            UserError: several images have this name, with different suffixes.
         """
         known: int | str = image_id
         stem = image_id
@@ -142,13 +156,14 @@ class _Images:
         names = self._names.get(stem, [stem + IMAGE_SUFFIXES[0]])
         if len(names) > 1:
             raise UserError(
-                f"{self.root} has {' and '.join(names)}, and image {image_id!r} is one of them.\nRemove one."
+                f"{self.root} has {' and '.join(names)}, and image {image_id!r} is one of them.\n"
+                "Remove one."
             )
         return {"file_name": str(self.root / names[0]), "image_id": known}, stem in self._names
 
 
 class _Remarks:
-    """What is odd in the files but no reason to stop: how often, and where first."""
+    """Oddities of the files that are no error: how often they occur, and where first."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[Any]] = {}
@@ -164,7 +179,10 @@ class _Remarks:
 
 
 def _listed(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
-    return [Path(file) for file in ([jsonl_files] if isinstance(jsonl_files, str | Path) else jsonl_files)]
+    return [
+        Path(file)
+        for file in ([jsonl_files] if isinstance(jsonl_files, str | Path) else jsonl_files)
+    ]
 
 
 def _is_pattern(file: str | Path) -> bool:
@@ -172,7 +190,7 @@ def _is_pattern(file: str | Path) -> bool:
 
 
 def _resolve(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the files that are meant; of a pattern all parts must be there, for half a data set trains as well."""
+    """Return the files; all parts of a pattern must exist: half a dataset would train too."""
     files = []
     for file in _listed(jsonl_files):
         found = [*map(Path, find_matching(file))] if _is_pattern(file) else [file] * file.is_file()
@@ -192,12 +210,13 @@ def _check_parts(files: list[Path]) -> None:
     if parts and len(files) != int(parts[1]):
         raise UserError(
             f"{len(files)} of {int(parts[1])} parts are in {files[0].parent.absolute()}: "
-            f"{', '.join(file.name for file in files)}\nFetch the others too, or register the ones you mean by name."
+            f"{', '.join(file.name for file in files)}\n"
+            "Download the others, or register single parts by their names."
         )
 
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each line with its place, one at a time: the published files have gigabytes."""
+    """Yield each line with its place, one by one: the published files have gigabytes."""
     for place, line in read_lines(file, "a narrative a line"):
         yield place, parse_json(line, place)
 
@@ -208,32 +227,39 @@ def _narratives(files: Iterable[Path], remarks: _Remarks) -> Iterator[_Narrative
             narrative = _narrative(record, place, remarks)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{place} is not a Localized Narrative: {type(error).__name__}: {error}\nExpected {_FORM}"
+                f"{place} is not a Localized Narrative: {type(error).__name__}: {error}\n"
+                f"Expected {_FORM}"
             ) from error
         if narrative:
             yield narrative
 
 
 def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrative | None:
-    """Read a line; None, and a remark, where it has no word."""
-    # Words recur: one copy of each.
-    utterances = [
-        (sys.intern(caption_text(said["utterance"], place)), _seconds(said, "start_time"), _seconds(said, "end_time"))
-        for said in record.get("timed_caption") or ()
-    ]
+    """Read a line; None, with a remark, if it has no words."""
+    utterances = []
+    for said in record.get("timed_caption") or ():
+        word = sys.intern(caption_text(said["utterance"], place))  # words repeat: keep one copy
+        utterances.append((word, _seconds(said, "start_time"), _seconds(said, "end_time")))
     spoken = " ".join(text for text, _, _ in utterances)
     found = record.get("caption") or spoken
     if not isinstance(found, str):
-        raise TypeError(f"the caption {found!r:.80} is no text")
+        raise TypeError(f"the caption {found!r:.80} is not text")
     caption = caption_text(found, place)
     if not caption:
         remarks.add("narratives without a caption, left out", place)
         return None
     if spoken.split() != caption.split():
-        remarks.add("captions that differ from their utterances, which are used where a trace is", place)
+        remarks.add(
+            "captions that differ from their utterances, which are used where a trace is", place
+        )
     if not all(start <= end for _, start, end in utterances):
-        remarks.add("narratives with words whose time ends before it starts; these have no points", place)
-    trace = {"utterances": utterances, "points": _points(record.get("traces") or (), place, remarks)}
+        remarks.add(
+            "narratives with words whose time ends before it starts; these have no points", place
+        )
+    trace = {
+        "utterances": utterances,
+        "points": _points(record.get("traces") or (), place, remarks),
+    }
     if "grounding" in record:
         trace["grounding"] = record["grounding"]
     check_id_or_name(record["image_id"], f"{place} has image_id")
@@ -243,19 +269,24 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
 def _seconds(said: dict[str, Any], key: str) -> float:
     value = said[key]
     if type(value) not in _NUMBERS:
-        raise ValueError(f"the word {said['utterance']!r:.40} has {key} {value!r:.80}, and not a number of seconds")
+        raise ValueError(
+            f"the word {said['utterance']!r:.40} has {key} {value!r:.80}; expected a number of "
+            "seconds"
+        )
     return float(value) if math.isfinite(value) else math.nan
 
 
 def _check_numbers(values: Iterable[Any]) -> None:
-    """Refuse what NumPy would convert to a number, such as text and True; null counts as NaN."""
+    """Refuse values that NumPy would convert to a number, such as text and True; null is NaN."""
     for value in values:
         if value is not None and type(value) not in _NUMBERS:
             raise ValueError(f"a point has {value!r:.80}; expected numbers under x, y and t")
 
 
-def _points(segments: Iterable[Iterable[dict[str, float]]], place: str, remarks: _Remarks) -> np.ndarray:
-    """Return the points of all segments in the order of time; where segments begin has no meaning for words."""
+def _points(
+    segments: Iterable[Iterable[dict[str, float]]], place: str, remarks: _Remarks
+) -> np.ndarray:
+    """Return the points (points, 3) of all segments, by time."""
     values = [*chain.from_iterable(map(_POINT, chain.from_iterable(segments)))]
     if not _NUMBERS.issuperset(map(type, values)):
         _check_numbers(values)
@@ -265,39 +296,51 @@ def _points(segments: Iterable[Iterable[dict[str, float]]], place: str, remarks:
         remarks.add("narratives without a trace, kept for their captions", place)
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
-        remarks.add("narratives with points that are not finite numbers; these points are left out", place)
+        remarks.add(
+            "narratives with points that are not finite numbers; these points are left out", place
+        )
         points = points[finite]
     if len(points) and (np.abs(points[:, :2]) > _FAR).mean() > 0.5:
-        remarks.add("narratives with points far outside the image: x and y are shares of its sides, not pixels", place)
+        remarks.add(
+            "narratives with points far outside the image: x and y are fractions of its sides, "
+            "not pixels",
+            place,
+        )
     if (np.diff(points[:, 2]) < 0).any():
         remarks.add("narratives with points whose times run backwards; sorted", place)
         points = points[points[:, 2].argsort(kind="stable")]
     return points
 
 
-def _report_missing(missing: dict[str, str], total: int, image_root: Path, max_missing: float | None) -> None:
-    """Log which images are missing and where they are narrated, or raise where they are too many."""
+def _report_missing(
+    missing: dict[str, str], total: int, image_root: Path, max_missing: float | None
+) -> None:
+    """Log the missing images and their lines, or raise an error if they are too many."""
     listed = "\n".join(f"  {image_id} ({place})" for image_id, place in [*missing.items()][:_NAMED])
     more = f"\n  and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    message = f"{len(missing)} of {total} narrated images are not in {image_root.absolute()}:\n{listed}{more}"
+    message = (
+        f"{len(missing)} of {total} narrated images are not in {image_root.absolute()}:\n"
+        f"{listed}{more}"
+    )
     if len(missing) > total * (1 if max_missing is None else max_missing):
         raise UserError(
-            f"{message}\nAt most a share of {max_missing} may be missing. Complete the download, or check that the "
-            f"folder is the right one: an image is named by its id, COCO's with 12 digits, and one of "
+            f"{message}\n"
+            f"At most a fraction of {max_missing} may be missing. Complete the download, or check "
+            "the folder: an image is named by its id, COCO's with 12 digits, and one of "
             f"{' '.join(IMAGE_SUFFIXES)}."
         )
     logger.warning(message)
 
 
 def _add_sizes(dicts: list[dict[str, Any]]) -> None:
-    """Read height and width from the images' headers; threads wait for the disk together."""
+    """Read height and width from the images' headers, in threads."""
     sizes = map_in_threads(_size, [each["file_name"] for each in dicts], threads=8)
     for each, size in zip(dicts, sizes, strict=True):
         each.update(size)
 
 
 def _size(file_name: str) -> dict[str, int]:
-    """Return height and width as the image is shown; nothing of a broken image, which training leaves out."""
+    """Return the displayed height and width; empty for a broken image, which training skips."""
     try:
         height, width = inspect_image(file_name)
     except BrokenImage:

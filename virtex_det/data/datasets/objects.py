@@ -1,4 +1,4 @@
-"""Looks once at all objects of a data set: boxes that are no boxes of their image are refused or counted, by name."""
+"""Checks of a dataset's objects: invalid boxes and masks are errors or counted warnings."""
 
 import logging
 import math
@@ -17,32 +17,34 @@ from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 
 logger = logging.getLogger(__name__)
 
-# Fields that Detectron2's readers of COCO and LVIS take for granted.
+# Fields that Detectron2's readers of COCO and LVIS need.
 _IMAGE_FIELDS = {"coco": ("file_name", "height", "width"), "lvis": ("height", "width")}
 _OBJECT_FIELDS = {
     "coco": ("image_id", "category_id", "bbox"),
     "lvis": ("image_id", "category_id", "bbox", "segmentation"),
 }
-_PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02  # of its image that a box may reach outside: amodal boxes, rounding
+# allowed distance outside the image, by amodal boxes or rounding
+_PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02
 _MANY, _NEARLY_ALL = 0.02, 0.95
-_REVERSED = 0.01  # share of boxes of negative size that is no single slip any more
-# Polygons whose every number is looked at; more take seconds, and the mapper leaves out and reports a broken one.
+_REVERSED = 0.01  # share of boxes with negative size above which they are an error
+# Polygons whose numbers are checked; more take seconds, and the mapper skips and reports a broken
+# one.
 _POLYGONS = 100_000
 _LARGEST = 2**53
-_EMPTY = 1e-5  # pixels, Detectron2's own: narrower boxes are not trained on
+_EMPTY = 1e-5  # pixels; Detectron2 does not train on narrower boxes
 
 _told: set[tuple[str, str]] = set()
 
 
 class Boxes(NamedTuple):
-    """All boxes of a data set.
+    """All boxes of a dataset.
 
     Attributes:
-        values: as they stand in the data set, one per object.
-        sizes: height and width of their images, NaN where not known. # shape: (N, 2)
-        are_corners: x1, y1, x2, y2 rather than x, y, width, height. # shape: (N,)
-        name: what to call the object of a place.
-        source: where they come from.
+        values: the boxes as in the dataset, one per object.
+        sizes: height and width of their images, NaN if unknown. # shape: (N, 2)
+        are_corners: True for x1, y1, x2, y2, False for x, y, width, height. # shape: (N,)
+        name: returns the name of an object in messages, by its index.
+        source: name of the dataset in messages.
     """
 
     values: Sequence[Any] | np.ndarray
@@ -53,15 +55,15 @@ class Boxes(NamedTuple):
 
 
 def check_objects(content: Mapping[str, Any], style: str, source: str) -> None:
-    """Check the objects of an annotation file before Detectron2's reader, whose errors do not name the entry.
+    """Check the objects of an annotation file; Detectron2's reader would not name the entry.
 
     Args:
-        content: ``images``, ``annotations`` and ``categories``, whose ids were checked.
+        content: ``images``, ``annotations`` and ``categories``, with checked ids.
         style: "coco" or "lvis".
         source: path of the file.
 
     Raises:
-        UserError: names the image or annotation that lacks something or has something else in its place.
+        UserError: an image or annotation has a missing or invalid field.
     """
     try:
         _check_content(content, style, source)
@@ -80,7 +82,8 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     for entry in _without_plain_polygon(objects):
         _check_form_of_mask(entry)
     places = dict(zip(sizes, range(len(sizes)), strict=True))
-    of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)  # the last is of images that are not there
+    # the last is for unknown images
+    of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)
     image_ids = map(itemgetter("image_id"), objects)
     check_boxes(
         Boxes(
@@ -94,10 +97,10 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
 
 
 def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
-    """Look at the boxes of dataset dicts that come from no annotation file: of VOC, or of a function.
+    """Check the boxes of dataset dicts without an annotation file: of VOC, or of a user's function.
 
     Raises:
-        UserError: names the image whose box is invalid, or whose ``bbox_mode`` cannot be trained on.
+        UserError: a box or its ``bbox_mode`` is invalid.
     """
     try:
         _check_dicts(dicts, source)
@@ -106,7 +109,9 @@ def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
 
 
 def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
-    found = [(entry, number) for entry in dicts for number in range(len(entry.get("annotations") or ()))]
+    found = [
+        (entry, number) for entry in dicts for number in range(len(entry.get("annotations") or ()))
+    ]
     objects = [entry["annotations"][number] for entry, number in found]
 
     def name(place: int) -> str:
@@ -114,15 +119,27 @@ def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
         return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
 
     for place, entry in enumerate(objects):
-        if "bbox" not in entry or entry.get("bbox_mode") not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS, BoxMode.XYWHA_ABS):
+        if "bbox" not in entry or entry.get("bbox_mode") not in (
+            BoxMode.XYWH_ABS,
+            BoxMode.XYXY_ABS,
+            BoxMode.XYWHA_ABS,
+        ):
             raise UserError(
                 f"{name(place)} has bbox {entry.get('bbox')!r:.80} and bbox_mode "
-                f"{entry.get('bbox_mode')!r}; expected four numbers, and BoxMode.XYWH_ABS or XYXY_ABS."
+                f"{entry.get('bbox_mode')!r}; expected four numbers, and BoxMode.XYWH_ABS or "
+                "XYXY_ABS."
             )
         if isinstance(entry["bbox"], np.ndarray) and entry["bbox_mode"] != BoxMode.XYXY_ABS:
-            raise UserError(f"{name(place)} has a NumPy array as bbox; expected a list of numbers: bbox.tolist().")
-    upright = [place for place, entry in enumerate(objects) if entry["bbox_mode"] != BoxMode.XYWHA_ABS]
-    sizes = [[found[place][0].get(side) or np.nan for side in ("height", "width")] for place in upright]
+            raise UserError(
+                f"{name(place)} has a NumPy array as bbox; expected a list of numbers: "
+                "bbox.tolist()."
+            )
+    upright = [
+        place for place, entry in enumerate(objects) if entry["bbox_mode"] != BoxMode.XYWHA_ABS
+    ]
+    sizes = [
+        [found[place][0].get(side) or np.nan for side in ("height", "width")] for place in upright
+    ]
     check_boxes(
         Boxes(
             [objects[place]["bbox"] for place in upright],
@@ -135,10 +152,10 @@ def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
 
 
 def check_boxes(boxes: Boxes) -> None:
-    """Refuse boxes that are no numbers, of another kind than they should be, or reversed; count empty ones.
+    """Refuse boxes that are not numbers, of the wrong kind, or reversed; warn of empty ones.
 
     Raises:
-        UserError: names the first box, what was expected and what to do.
+        UserError: a box is invalid.
     """
     values = _as_numbers(boxes)
     if not len(values):
@@ -152,10 +169,10 @@ def check_boxes(boxes: Boxes) -> None:
 
 
 def check_kind(boxes: Boxes) -> None:
-    """Refuse boxes in fractions of their image, and corners that are given as width and height or the other way round.
+    """Refuse boxes in fractions of their image, and corners instead of width and height.
 
     Raises:
-        UserError: names the first box, what was expected and what to do.
+        UserError: boxes are of the wrong kind.
     """
     values = _as_numbers(boxes)
     if len(values):
@@ -164,7 +181,7 @@ def check_kind(boxes: Boxes) -> None:
 
 
 def _without_plain_polygon(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the objects to look at more closely: nearly all of a large file begin with a polygon of 3 points."""
+    """Return the objects whose mask needs a closer check: few in most files."""
     return [
         entry
         for entry in objects
@@ -195,9 +212,11 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
 
 
 def _as_plain_numbers(rows: Sequence[Any] | np.ndarray) -> np.ndarray | None:
-    """Return rows of four of Python's own finite numbers as float64, None for any others. # shape: (N, 4)"""
+    """Return rows of four finite Python numbers as float64 (N, 4), None for other values."""
     try:
-        if set(map(len, rows)) == {4} and {int, float}.issuperset(map(type, chain.from_iterable(rows))):
+        if set(map(len, rows)) == {4} and {int, float}.issuperset(
+            map(type, chain.from_iterable(rows))
+        ):
             values = np.fromiter(chain.from_iterable(rows), np.float64, 4 * len(rows))
             return values.reshape(-1, 4) if np.all(np.abs(values) < _LARGEST) else None
     except (TypeError, OverflowError):
@@ -207,34 +226,55 @@ def _as_plain_numbers(rows: Sequence[Any] | np.ndarray) -> np.ndarray | None:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return is_number and bool(-_LARGEST < value < _LARGEST)  # which NaN is not, either
+    return is_number and bool(-_LARGEST < value < _LARGEST)  # False for NaN, too
 
 
 def _check_fractions(boxes: Boxes, values: np.ndarray) -> None:
-    fractions = np.all(values >= 0, axis=1) & np.all(values <= 1, axis=1) & np.any(values > 0, axis=1)
+    fractions = (
+        np.all(values >= 0, axis=1) & np.all(values <= 1, axis=1) & np.any(values > 0, axis=1)
+    )
     if fractions.mean() > 0.5 and not (boxes.sizes <= 2).all():
         _refuse(
-            *(boxes, values, fractions, "lie between 0 and 1: they look like fractions of the image"),
-            "Multiply them by the width and height of their image.",
+            *(
+                boxes,
+                values,
+                fractions,
+                "lie between 0 and 1: they look like fractions of the image",
+            ),
+            "Multiply them by the width and the height of their image.",
         )
 
 
 def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
-    """Refuse corners that are given as width and height, and the other way round."""
+    """Refuse corners instead of width and height, and the reverse."""
     limits = boxes.sizes[:, ::-1]
     slack = np.maximum(_PIXELS_BEYOND, _SHARE_BEYOND * limits)
     plain = ~boxes.are_corners
     beyond = plain & np.any(values[:, :2] + values[:, 2:] > limits + slack, axis=1)
-    as_corners = np.all(values[:, 2:] > values[:, :2], axis=1) & np.all(values[:, 2:] <= limits + slack, axis=1)
+    as_corners = np.all(values[:, 2:] > values[:, :2], axis=1) & np.all(
+        values[:, 2:] <= limits + slack, axis=1
+    )
     if beyond.sum() > _MANY * plain.sum() and as_corners[plain].mean() >= _NEARLY_ALL:
         _refuse(
-            *(boxes, values, beyond, "reach beyond their image, and all would fit as corners: they look like x1, y1"),
-            "x2, y2. Convert them: width = x2 - x1, height = y2 - y1 (bbox_mode XYXY_ABS in data of a function).",
+            *(
+                boxes,
+                values,
+                beyond,
+                "reach beyond their image, but all would fit as corners: they look like [x1, y1, "
+                "x2, y2]",
+            ),
+            "Convert them: width = x2 - x1, height = y2 - y1 (or set bbox_mode XYXY_ABS in data "
+            "of a function).",
         )
     reversed_corners = boxes.are_corners & np.any(extent < 0, axis=1)
     if reversed_corners.sum() > 0.1 * max(boxes.are_corners.sum(), 1):
         _refuse(
-            *(boxes, values, reversed_corners, "end before they begin: reversed, or x, y, width, height"),
+            *(
+                boxes,
+                values,
+                reversed_corners,
+                "end before they begin: reversed, or x, y, width, height",
+            ),
             "Set the corners in order, or bbox_mode BoxMode.XYWH_ABS in data of a function.",
         )
 
@@ -244,19 +284,22 @@ def _check_reversed(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> Non
     if negative.mean() > _REVERSED:
         _refuse(
             *(boxes, values, negative, "have a negative width or height"),
-            "Begin each box at its upper left corner. Detectors leave such boxes out, and metrics take them as they "
-            "stand.",
+            "Start each box at its upper left corner. Training would skip such boxes, but metrics "
+            "would use them.",
         )
-    _tell(boxes, negative, "boxes have a negative width or height; training leaves them out", values)
+    _tell(
+        boxes, negative, "boxes have a negative width or height; training leaves them out", values
+    )
 
 
 def _refuse(boxes: Boxes, values: np.ndarray, wrong: np.ndarray, what: str, advice: str) -> None:
     place = int(np.flatnonzero(wrong)[0])
     height, width = boxes.sizes[place]
     raise UserError(
-        f"{int(wrong.sum())} of {len(values)} boxes {what}.\nThe first: {boxes.name(place)} has "
-        f"{values[place].tolist()} in an image of {width:g} x {height:g} pixels; expected {_form(boxes, place)} in "
-        f"pixels.\n{advice}"
+        f"{int(wrong.sum())} of {len(values)} boxes {what}.\n"
+        f"The first: {boxes.name(place)} has {values[place].tolist()} in an image of {width:g} x "
+        f"{height:g} pixels; expected {_form(boxes, place)} in pixels.\n"
+        f"{advice}"
     )
 
 
@@ -265,7 +308,7 @@ def _form(boxes: Boxes, place: int) -> str:
 
 
 def _tell(boxes: Boxes, wrong: np.ndarray, what: str, values: np.ndarray) -> None:
-    """Say once per data set how many boxes are wrong, and which is the first."""
+    """Warn once per dataset of the number of invalid boxes, with the first as an example."""
     if not wrong.any() or (boxes.source, what) in _told:
         return
     _told.add((boxes.source, what))
@@ -282,7 +325,7 @@ def _check_fields(entries: Sequence[Mapping[str, Any]], fields: Sequence[str], w
             if field not in entry:
                 raise UserError(
                     f"{what} {entry['id']} has no {field}; expected {', '.join(fields)}.\n"
-                    f"Add it, or take the {what} out of the file."
+                    f"Add it, or remove the {what} from the file."
                 )
 
 
@@ -292,12 +335,14 @@ def _image_sizes(images: Sequence[Mapping[str, Any]]) -> dict[Any, tuple[float, 
         wrong = [k for k, pair in enumerate(sides) if not all(map(_is_side, pair))]
         for place in wrong[:1]:
             raise UserError(
-                f"image {images[place]['id']} has height {sides[place][0]!r} and width {sides[place][1]!r}; expected "
-                "whole numbers of pixels."
+                f"image {images[place]['id']} has height {sides[place][0]!r} and width "
+                f"{sides[place][1]!r}; expected whole numbers of pixels."
             )
     for image in images:
         if not isinstance(image.get("file_name", ""), str):
-            raise UserError(f"image {image['id']} has file_name {image['file_name']!r:.80}; expected text.")
+            raise UserError(
+                f"image {image['id']} has file_name {image['file_name']!r:.80}; expected text."
+            )
     return {image["id"]: pair for image, pair in zip(images, sides, strict=True)}
 
 
@@ -310,39 +355,44 @@ def _check_ids(objects: Sequence[Mapping[str, Any]]) -> None:
         if not {int, str}.issuperset(map(type, map(itemgetter(field), objects))):
             wrong = next(entry for entry in objects if type(entry[field]) not in (int, str))
             raise UserError(
-                f"annotation {wrong['id']} has {field} {wrong[field]!r:.80}; expected the id of one of the file's "
-                f"{'images' if field == 'image_id' else 'categories'}."
+                f"annotation {wrong['id']} has {field} {wrong[field]!r:.80}; expected the id of "
+                f"one of the file's {'images' if field == 'image_id' else 'categories'}."
             )
 
 
 def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, Any]) -> None:
-    """Refuse a file in which no annotation belongs to an image: Detectron2's reader would warn and go on."""
+    """Refuse a file in which no annotation has a known image; Detectron2 would only warn."""
     if objects and not any(entry["image_id"] in sizes for entry in objects):
         first = objects[0]
         raise UserError(
-            f"no annotation belongs to an image. The first, {first['id']}, has image_id "
-            f"{first['image_id']!r}, and the images have ids such as {next(iter(sizes), None)!r}.\n"
+            f"no annotation belongs to an image. The first one, {first['id']}, has image_id "
+            f"{first['image_id']!r}, but the images have ids such as {next(iter(sizes), None)!r}.\n"
             "Give annotations the ids of their images, numbers as numbers and text as text."
         )
 
 
-def _check_categories(objects: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]]) -> None:
+def _check_categories(
+    objects: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]]
+) -> None:
     ids = {category["id"] for category in categories}
     if not ids:
-        return  # LVIS's are known by the release
+        return  # LVIS's are those of the release
     for entry in objects:
         if entry.get("iscrowd", 0) not in (0, 1):
-            raise UserError(f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r:.80}; expected 0 or 1.")
+            raise UserError(
+                f"annotation {entry['id']} has iscrowd {entry['iscrowd']!r:.80}; expected 0 or 1."
+            )
         if entry["category_id"] not in ids:
             raise UserError(
                 f"annotation {entry['id']} has category_id {entry['category_id']!r}, which the "
                 f"{len(ids)} categories of the file do not have.\n"
-                "Add the category, or mend the annotation."
+                "Add the category, or correct the annotation."
             )
     for category in categories:
         if not is_name(category.get("name")):
             raise UserError(
-                f"category {category['id']} has name {category.get('name')!r:.80}; expected text on a line."
+                f"category {category['id']} has name {category.get('name')!r:.80}; expected text "
+                "on a line."
             )
 
 
@@ -355,9 +405,14 @@ def _check_form_of_mask(entry: Mapping[str, Any]) -> None:
             return
     elif isinstance(mask, list) and all(isinstance(part, list) for part in mask):
         return
-    flat = " (a flat list: put it into another pair of brackets)" if isinstance(mask, list) and _is_flat(mask) else ""
+    flat = (
+        " (a flat list: add another pair of brackets)"
+        if isinstance(mask, list) and _is_flat(mask)
+        else ""
+    )
     raise UserError(
-        f"annotation {entry['id']} has segmentation {mask!r:.80}{flat}; expected a list of polygons "
+        f"annotation {entry['id']} has segmentation {mask!r:.80}{flat}; expected a list of "
+        "polygons "
         '[[x1, y1, x2, y2, ...], ...], or {"size": [height, width], "counts": ...}.'
     )
 
@@ -367,22 +422,27 @@ def _is_flat(mask: list[Any]) -> bool:
 
 
 def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
-    """Look at the masks to train on: each object has one, of the form that INPUT.MASK_FORMAT can take.
+    """Check the training masks: each object needs one in a format that INPUT.MASK_FORMAT allows.
 
     Raises:
-        UserError: names the image and the object.
+        UserError: a mask is missing or invalid.
     """
     if _are_plain_polygons(dicts):
         return
     for entry in dicts:
         for number, annotation in enumerate(entry["annotations"]):
-            if not annotation.get("iscrowd", 0) and (fault := _fault_of_mask(annotation, mask_format)):
-                raise UserError(f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) {fault}")
+            if not annotation.get("iscrowd", 0) and (
+                fault := _fault_of_mask(annotation, mask_format)
+            ):
+                raise UserError(
+                    f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) "
+                    f"{fault}"
+                )
     _check_runs(dicts)
 
 
 def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse run-length masks that are cut short or of another size: pycocotools makes some mask of any."""
+    """Refuse truncated run-length masks, and those of another size; pycocotools accepts them."""
     found = [
         (entry, number)
         for entry in dicts
@@ -397,12 +457,22 @@ def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
 
     for place, ((entry, _), mask) in enumerate(zip(found, masks, strict=True)):
         if not is_run_lengths(mask, str | bytes | list):
-            raise UserError(f'{name(place)} has the mask {mask!r:.80}; expected {{"size": [h, w], "counts": ...}}.')
-        if mask["size"] != [entry.get(side, mask["size"][axis]) for axis, side in enumerate(("height", "width"))]:
-            raise UserError(f"{name(place)} has a mask of size {mask['size']}; its image has another [height, width].")
+            raise UserError(
+                f"{name(place)} has the mask {mask!r:.80}; "
+                'expected {"size": [h, w], "counts": ...}.'
+            )
+        if mask["size"] != [
+            entry.get(side, mask["size"][axis]) for axis, side in enumerate(("height", "width"))
+        ]:
+            raise UserError(
+                f"{name(place)} has a mask of size {mask['size']}; its image has another [height, "
+                "width]."
+            )
         runs = mask["counts"]
         if isinstance(runs, list) and not _add_up(runs, mask["size"]):
-            raise UserError(f"{name(place)} has a mask whose runs do not add up to its size {mask['size']}.")
+            raise UserError(
+                f"{name(place)} has a mask whose runs do not add up to its size {mask['size']}."
+            )
     compressed = [place for place, mask in enumerate(masks) if not isinstance(mask["counts"], list)]
     check_run_lengths([masks[place] for place in compressed], lambda place: name(compressed[place]))
 
@@ -412,8 +482,13 @@ def _add_up(runs: Sequence[Any], size: Sequence[int]) -> bool:
 
 
 def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether all masks are polygons of 3 points or more, by no look in Python at single numbers."""
-    masks = [a.get("segmentation") for entry in dicts for a in entry["annotations"] if not a.get("iscrowd", 0)]
+    """Return whether all masks are polygons of 3 points or more, without a loop over numbers."""
+    masks = [
+        a.get("segmentation")
+        for entry in dicts
+        for a in entry["annotations"]
+        if not a.get("iscrowd", 0)
+    ]
     if not all(type(mask) is list and mask for mask in masks):
         return False
     polygons = [polygon for mask in masks for polygon in mask]
@@ -421,7 +496,7 @@ def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
         lengths = np.fromiter(map(len, polygons), np.int64, len(polygons))
         looked_at = polygons[:_POLYGONS]
         sums = np.fromiter(map(sum, looked_at), np.float64, len(looked_at))
-        if bool in set(map(type, chain.from_iterable(looked_at))):  # which a sum takes for 1
+        if bool in set(map(type, chain.from_iterable(looked_at))):  # a sum counts True as 1
             return False
     except (TypeError, ValueError):
         return False
@@ -431,28 +506,38 @@ def _are_plain_polygons(dicts: Sequence[Mapping[str, Any]]) -> bool:
 def _fault_of_mask(annotation: Mapping[str, Any], mask_format: str) -> str:
     mask = annotation.get("segmentation")
     if mask is None:
-        return "has no segmentation.\nFor boxes only set MODEL.MASK_ON False; with masks every object needs one."
+        return (
+            "has no segmentation.\n"
+            "For boxes only, set MODEL.MASK_ON False; with masks every object needs one."
+        )
     if not isinstance(mask, list | Mapping):
         return (
-            f"has a segmentation of type {type(mask).__name__}; expected a list of polygons, or run lengths (a dict)."
+            f"has a segmentation of type {type(mask).__name__}; expected a list of polygons, or "
+            "run lengths (a dict)."
         )
     if not isinstance(mask, list):
         is_runs = isinstance(mask, Mapping) and mask_format == "polygon"
         return "has a run-length encoded mask.\nSet INPUT.MASK_FORMAT bitmask." if is_runs else ""
     if mask and _is_flat(mask):
-        return f"has the flat list {mask!r:.80}; expected a list of polygons: put it into another pair of brackets."
+        return (
+            f"has the flat list {mask!r:.80}; expected a list of polygons: add another pair of "
+            "brackets."
+        )
     for polygon in mask:
         if not isinstance(polygon, Sequence | np.ndarray):
-            return f"has {polygon!r:.80} in the place of a polygon; expected a list of x and y."
+            return f"has the polygon {polygon!r:.80}; expected a list of x and y."
         if len(polygon) < 6 or len(polygon) % 2 or not _are_finite(polygon):
-            return f"has the polygon {polygon!r:.80}; expected x and y of 3 points or more, finite numbers."
+            return f"has the polygon {polygon!r:.80}; expected finite x and y of 3 points or more."
+    if mask:
+        return ""
     return (
-        "" if mask else "has an empty list of polygons.\nRemove the object, or train boxes only: MODEL.MASK_ON False."
+        "has an empty list of polygons.\n"
+        "Remove the object, or train boxes only: MODEL.MASK_ON False."
     )
 
 
 def _are_finite(polygon: Sequence[float] | np.ndarray) -> bool:
-    # One number that is not finite makes the sum so; nothing in Python checks millions of numbers faster.
+    # A sum is finite only if all numbers are: the fastest check of millions of numbers.
     try:
         if bool in set(map(type, polygon)):
             return False
@@ -462,7 +547,7 @@ def _are_finite(polygon: Sequence[float] | np.ndarray) -> bool:
 
 
 def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
-    """Return why nothing in these dataset dicts can be trained on; "" where something can."""
+    """Return why these dataset dicts have no object to train on; "" if there is one."""
     kinds = Counter(
         "crowd" if annotation.get("iscrowd", 0) else "object"
         for entry in dicts
@@ -471,5 +556,8 @@ def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
     if kinds["object"]:
         return ""
     if kinds["crowd"]:
-        return f"all {kinds['crowd']} annotations are crowds (iscrowd 1), which no detector is trained on"
+        return (
+            f"all {kinds['crowd']} annotations are crowds (iscrowd 1), which detectors do not "
+            "train on"
+        )
     return "no image has an annotation"

@@ -1,4 +1,4 @@
-"""Reads pairs of image and captions: a folder of images beside texts, or a file with one JSON object per line."""
+"""Pairs of image and captions: a folder of images and texts, or a file of JSON lines."""
 
 import logging
 from pathlib import Path
@@ -17,12 +17,12 @@ def load_pairs(path: str | Path) -> list[dict[str, Any]]:
     """Load pairs of image and captions.
 
     Args:
-        path: a folder, searched through all levels for images beside a ``.txt`` of their own name with one caption per
-            line; or a ``.jsonl`` with an object per line: "image" (or "file_name" or "filename"), relative to the file,
-            and "caption" or "captions".
+        path: a folder, searched recursively for images with a ``.txt`` of the same name (one
+            caption per line); or a ``.jsonl`` with an object per line: "image" (or "file_name" or
+            "filename"), relative to the file, and "caption" or "captions".
 
     Returns:
-        One dict per image that has captions, by name: file_name, image_id (its path from there) and captions.
+        One dict per captioned image, by name: file_name, image_id (its relative path) and captions.
 
     Raises:
         UserError: a line or text cannot be read, or there are no pairs.
@@ -31,17 +31,22 @@ def load_pairs(path: str | Path) -> list[dict[str, Any]]:
     is_lines = path.suffix.lower() == ".jsonl"
     if not is_lines and not path.is_dir():
         raise UserError(
-            f"{path} is no folder, and no .jsonl.\nExpected a folder of images beside texts, or a .jsonl with a line "
-            'such as {"image": "a.jpg", "caption": "a dog"} per image: write such a file from yours.'
+            f"{path} is neither a folder nor a .jsonl.\n"
+            "Expected a folder of images and texts, or a .jsonl with a line "
+            'such as {"image": "a.jpg", "caption": "a dog"} per image: '
+            "convert yours to such a file."
         )
     captions = _read_lines(path) if is_lines else _read_folder(path)
     root = path.parent if is_lines else path
-    dicts = ({"file_name": str(root / name), "image_id": name, "captions": captions[name]} for name in sorted(captions))
+    dicts = (
+        {"file_name": str(root / name), "image_id": name, "captions": captions[name]}
+        for name in sorted(captions)
+    )
     return keep_captioned(dicts, str(path))
 
 
 def captions_in(record: dict[str, Any]) -> list[str] | None:
-    """Return the captions that a JSON object has under "captions" or "caption", None if there are none of text."""
+    """Return a JSON object's "captions" or "caption"; None if they are missing or not text."""
     found = record.get("captions", record.get("caption"))
     captions = [found] if isinstance(found, str) else found
     is_text = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
@@ -49,13 +54,14 @@ def captions_in(record: dict[str, Any]) -> list[str] | None:
 
 
 def _read_folder(folder: Path) -> dict[str, list[str]]:
-    """Return captions by image, its path being relative to the folder."""
+    """Return the captions by image path, relative to the folder."""
     files = find_files(folder, (*IMAGE_SUFFIXES, ".txt"))
     texts: dict[Path, Path] = {}
     for path in files:
         if path.suffix.lower() == ".txt" and texts.setdefault(path.with_suffix(""), path) != path:
             raise UserError(
-                f"{path} and {texts[path.with_suffix('')].name} can be the caption of one image: remove one."
+                f"{path} and {texts[path.with_suffix('')].name} can be the caption of one image: "
+                "remove one."
             )
     images = [path for path in files if path.suffix.lower() != ".txt"]
     image_of: dict[Path, Path] = {}
@@ -63,7 +69,8 @@ def _read_folder(folder: Path) -> dict[str, list[str]]:
         text = texts.get(image.with_suffix(""))
         if text and image_of.setdefault(text, image) != image:
             raise UserError(
-                f"{image_of[text]} and {image.name} both stand beside {text.name}, which can be the caption of one.\n"
+                f"{image_of[text]} and {image.name} both belong to {text.name}, which can be the "
+                "caption of only one.\n"
                 "Remove or rename one of the images."
             )
     logger.info(
@@ -73,7 +80,8 @@ def _read_folder(folder: Path) -> dict[str, list[str]]:
     if not image_of:
         raise UserError(
             f"{folder} has {len(images)} images and {len(texts)} texts, but no pair of them.\n"
-            f"Expected images ({' '.join(IMAGE_SUFFIXES)}), each beside a text of its name: a.jpg and a.txt."
+            f"Expected images ({' '.join(IMAGE_SUFFIXES)}), each with a text of the same name: "
+            "a.jpg and a.txt."
         )
     return {str(image.relative_to(folder)): _captions_of(text) for text, image in image_of.items()}
 
@@ -98,6 +106,7 @@ def _read_line(line: str, place: str) -> tuple[str, list[str]]:
     if not isinstance(image, str) or not image.strip() or captions is None:
         raise UserError(
             f"{place} has no image with its caption: {line[:100]}\n"
-            'Expected {"image": "a.jpg", "caption": "a dog"} or {"image": "a.jpg", "captions": ["a dog", "a pet"]}.'
+            'Expected {"image": "a.jpg", "caption": "a dog"} '
+            'or {"image": "a.jpg", "captions": ["a dog", "a pet"]}.'
         )
     return image, [caption_text(caption, place) for caption in captions]

@@ -1,4 +1,4 @@
-"""Captioned images in WebDataset shards: tar files in which the files of a sample follow one another."""
+"""Captioned images in WebDataset shards: tar files with the files of a sample in sequence."""
 
 import logging
 import math
@@ -22,12 +22,18 @@ from virtex_det.text_files import decode_text, parse_json, read_json
 logger = logging.getLogger(__name__)
 
 NO_IMAGE = "sample without image"
-NOT_WHOLE = "cut short, damaged, or several tar files one behind the other; the whole samples of the first are used"
-FORM = f"Expected an image ({' '.join(IMAGE_SUFFIXES)}) and a txt or json of the same name (tar --sort=name)."
+NOT_WHOLE = (
+    "truncated, damaged, or several tar files concatenated; only whole samples of the first are "
+    "used"
+)
+FORM = (
+    f"Expected an image ({' '.join(IMAGE_SUFFIXES)}) and a txt or json of the same name (tar "
+    "--sort=name)."
+)
 NOT_TOGETHER = "files of one sample that do not follow one another, or two samples of one name"
 HOW_TO_MAKE = (
-    "In a shard the image and the text of a sample have one name and follow one another, and no other sample has that "
-    "name: make it with tar --sort=name."
+    "In a shard the image and the text of a sample must have the same name, unique in the shard, "
+    "and follow one another: make it with tar --sort=name."
 )
 _MOST_SHARDS = 1_000_000
 _COMPRESSED = {
@@ -38,31 +44,38 @@ _COMPRESSED = {
     "zip": b"PK\x03\x04",
 }
 
-# What to take from a file in a tar.
+# Returns the content to keep of a file in a tar.
 Contents = Callable[[tarfile.TarFile, tarfile.TarInfo], Any]
 
 
 def shard_files(pattern: str) -> list[str]:
-    """Return the tar files that a pattern names: ``{00000..00999}`` counts, ``*`` finds.
+    """Return the tar files of a pattern with ``{00000..00999}`` (counts) or ``*`` (matches).
 
     Raises:
-        UserError: it names no shards, or more than a data set can have.
+        UserError: it matches no shard, or too many.
     """
     ranges = re.findall(r"\{(\d+)\.\.(\d+)", pattern)
     if math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > _MOST_SHARDS:
-        raise UserError(f"{pattern} names more than {_MOST_SHARDS:,} tar files. Check the numbers in its braces.")
+        raise UserError(
+            f"{pattern} names more than {_MOST_SHARDS:,} tar files. Check the numbers in its "
+            "braces."
+        )
     named = _webdataset().shardlists.expand_urls(str(Path(pattern).expanduser()))
     files = [found for name in named for found in (find_matching(name) if "*" in name else [name])]
     if not files:
-        raise UserError(f"no file matches {pattern}\nExpected tar files, e.g. shards:/data/cc12m/{{00000..01242}}.tar")
+        raise UserError(
+            f"no file matches {pattern}\n"
+            f"Expected tar files, e.g. shards:/data/cc12m/{{00000..01242}}.tar"
+        )
     return files
 
 
 def load_shards(pattern: str) -> list[dict[str, Any]]:
-    """List the samples of shards, without decoding their images; what trains reads them in a stream instead.
+    """List the samples of shards without decoding their images; training reads a stream instead.
 
     Returns:
-        One dict per sample with image and caption: file_name, image_id (its key), captions, encoded_image (a Span).
+        One dict per sample with image and caption: file_name, image_id (its key), captions and
+        encoded_image (a Span).
     """
     dicts: list[dict[str, Any]] = []
     damaged: list[str] = []
@@ -81,33 +94,39 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
             logger.warning("%s is %s", file, NOT_WHOLE)
     if NOT_TOGETHER in faults:
         raise UserError(
-            f"{faults[NOT_TOGETHER][0]}: {NOT_TOGETHER} ({len(faults[NOT_TOGETHER])} samples).\n{HOW_TO_MAKE}"
+            f"{faults[NOT_TOGETHER][0]}: {NOT_TOGETHER} ({len(faults[NOT_TOGETHER])} samples).\n"
+            f"{HOW_TO_MAKE}"
         )
     if damaged and not dicts:
-        raise UserError(f"{damaged[0]} is no tar file, or cut short or damaged: it has no whole sample.\n{HOW_TO_MAKE}")
+        raise UserError(
+            f"{damaged[0]} is not a tar file, or truncated or damaged: it has no whole sample.\n"
+            f"{HOW_TO_MAKE}"
+        )
     for fault, names in faults.items():
         logger.warning("%d samples are left out: %s; the first: %s", len(names), fault, names[0])
     return keep_captioned(dicts, pattern, FORM)
 
 
 def check_shards(files: Iterable[str]) -> None:
-    """Check that those of the files which exist can be shards.
+    """Check that existing files can be shards.
 
     Raises:
-        UserError: one is compressed, or is no regular file.
+        UserError: a file is compressed, or is not a regular file.
     """
     for file in map(Path, files):
         if not file.exists():
             continue
         if not file.is_file():
-            raise UserError(f"{file} is no regular file; expected a tar file.")
+            raise UserError(f"{file} is not a regular file; expected a tar file.")
         with file.open("rb") as opened:
             start = opened.read(8)
         packed = next((name for name, magic in _COMPRESSED.items() if start.startswith(magic)), "")
         if packed:
             raise UserError(
-                f"{file} is compressed by {packed}; expected a plain tar file, in which images can be found.\n"
-                "Decompress it once, e.g. with gunzip: images are compressed already, so it hardly grows."
+                f"{file} is compressed by {packed}; expected a plain tar file, which allows "
+                "access to single images.\n"
+                "Decompress it once, e.g. with gunzip: images are compressed already, so it "
+                "hardly grows."
             )
 
 
@@ -115,7 +134,7 @@ class Shard:
     """One tar file.
 
     Attributes:
-        is_whole: whether the last reading came to the end that a tar file has, and not to damage.
+        is_whole: whether the last reading reached the regular end of the tar file.
     """
 
     def __init__(self, path: str) -> None:
@@ -123,12 +142,13 @@ class Shard:
         self.is_whole = True
 
     def samples(self, contents: Contents) -> Iterator[dict[str, Any]]:
-        """Read the samples, each as a dataset dict; "encoded_image" is absent and "captions" empty where there is none.
+        """Read the samples as dataset dicts.
 
-        A sample that cannot be used as the files say has a "fault", in words.
+        Without an image "encoded_image" is missing, without captions "captions" is empty. An
+        invalid sample has a "fault", in words.
 
         Args:
-            contents: what to take of each file; of texts their bytes.
+            contents: returns the content to keep of each file; of texts their bytes.
         """
         for group in self._groups(contents):
             suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix[1:] in group.files), "")
@@ -150,17 +170,17 @@ class Shard:
             }
 
     def count(self, keep: Callable[[str], bool] | None = None) -> int:
-        """Return the number of samples, from ``NAME_stats.json`` beside a whole shard or else from the headers.
+        """Return the number of samples, from ``NAME_stats.json`` of a whole shard or headers.
 
         Args:
-            keep: count only the samples with keys that it returns True for.
+            keep: count only samples for whose key it returns True.
         """
         if keep is None and (declared := self.declared()) is not None and self._has_end():
             return declared
         return sum(keep is None or keep(group.key) for group in self._groups(_nothing))
 
     def declared(self) -> int | None:
-        """Return how many samples img2dataset says that it wrote, None where it says nothing."""
+        """Return the number of samples that img2dataset wrote, None if unknown."""
         with suppress(UserError, KeyError, TypeError):
             successes = read_json(self.stats_file)["successes"]
             return successes if type(successes) is int and successes >= 0 else None
@@ -168,7 +188,7 @@ class Shard:
 
     @property
     def stats_file(self) -> Path:
-        """What img2dataset wrote about the shard."""
+        """The file of img2dataset's statistics of the shard."""
         return Path(self.path).with_name(f"{Path(self.path).stem}_stats.json")
 
     def _groups(self, contents: Contents) -> Iterator["_Group"]:
@@ -179,7 +199,7 @@ class Shard:
                 seen.add(group.key)
 
     def _files(self, contents: Contents) -> Iterator[tuple[str, Any]]:
-        """Yield the name and content of each file that may belong to a sample."""
+        """Yield the name and the content of each file that may belong to a sample."""
         self.is_whole = False
         with suppress(tarfile.TarError, OSError), tarfile.open(self.path, "r:") as tar:
             size, end = Path(self.path).stat().st_size, 0
@@ -198,20 +218,20 @@ class Shard:
         return False
 
     def _is_zero(self, start: int) -> bool:
-        """Return whether a block is as tar files end: zero."""
+        """Return whether a block is zero, as at the end of a tar file."""
         with Path(self.path).open("rb") as file:
             file.seek(max(0, start))
             return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
     def _is_last(self, start: int) -> bool:
-        """Return whether nothing but zeros follows a place, as behind the end of the one tar file that it ends."""
+        """Return whether only zeros follow, and no other tar file."""
         with Path(self.path).open("rb") as file:
             file.seek(start)
             return all(not any(chunk) for chunk in iter(lambda: file.read(1 << 16), b""))
 
 
 def encoded(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Take a file's bytes."""
+    """Return a file's bytes."""
     file = tar.extractfile(member)
     return file.read() if file else b""
 
@@ -235,7 +255,7 @@ class _Group(NamedTuple):
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return key and suffix as WebDataset has them: the suffix begins at the first dot of the last part."""
+    """Return WebDataset's key and suffix: the suffix begins at the first dot of the last part."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix.lower()
@@ -248,10 +268,12 @@ def _is_data(name: str) -> bool:
 def _divide(files: list[tuple[str, Any]]) -> list[_Group]:
     """Group neighbours into samples by their names up to the first dot, as WebDataset does.
 
-    Where that gives no image, and names up to the last dot give samples with image and text (``photo.v2.jpg`` beside
-    ``photo.v2.txt``), these.
+    If that gives no image, but names up to the last dot give samples with image and text
+    (``photo.v2.jpg`` and ``photo.v2.txt``), use the latter.
     """
-    plain = _group(_split_name(files[0][0])[0], [(_split_name(name)[1], content) for name, content in files])
+    plain = _group(
+        _split_name(files[0][0])[0], [(_split_name(name)[1], content) for name, content in files]
+    )
     if not _has_image(plain):
         by_stem: dict[str, list[tuple[str, Any]]] = {}
         for name, content in files:
@@ -273,11 +295,11 @@ def _has_image(group: _Group) -> bool:
 
 
 def _captions(files: dict[str, Any], place: str) -> list[str]:
-    """Return the caption of the text file, else those of the JSON file, else an empty list.
+    """Return the caption of the text file, or the captions of the JSON file, or an empty list.
 
     Raises:
-        UserError: they are not UTF-8 text.
-        ValueError: the JSON cannot be read, or has something else in their place.
+        UserError: a file is not UTF-8 text.
+        ValueError: the JSON cannot be read, or its captions are not text.
     """
     text = caption_text(decode_text(files.get("txt") or b"", place), place)
     if text or "json" not in files:
@@ -288,13 +310,17 @@ def _captions(files: dict[str, Any], place: str) -> list[str]:
     except UserError as error:
         raise ValueError("its JSON is damaged") from error
     found = captions_in(content) if isinstance(content, dict) else None
-    if found is None and isinstance(content, dict) and (content.get("captions") or content.get("caption")):
-        raise ValueError("its caption is no text, or a list that holds something else")
+    if (
+        found is None
+        and isinstance(content, dict)
+        and (content.get("captions") or content.get("caption"))
+    ):
+        raise ValueError("its caption is neither text nor a list of texts")
     return [text for caption in found or [] if (text := caption_text(caption, place))]
 
 
 def _webdataset() -> ModuleType:
-    """Import webdataset only where there are shards."""
+    """Import webdataset only for shards."""
     try:
         import webdataset
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files that name the images of a part of a data set: our manifests, lists of ids, Unbiased Teacher's index files."""
+"""Split files, which name the images of a part: manifests, lists of ids, index files."""
 
 import json
 from collections import Counter
@@ -18,14 +18,15 @@ from virtex_det.utils import write_atomically
 Dicts = list[dict[str, Any]]
 
 _FORMS = (
-    "Expected a manifest (tools/subset.py writes them), a list of image ids, one a line, or an index file in Unbiased "
-    'Teacher\'s form, {"10.0": {"1": [4464, ...]}}.'
+    "Expected a manifest (from tools/subset.py), a list of image ids, one per line, or an index "
+    "file in Unbiased "
+    'Teacher\'s format, {"10.0": {"1": [4464, ...]}}.'
 )
 _MANIFEST_KEYS = {"fraction", "seed", "stratified", "sha256", "ids"}
 
 
 class Part(NamedTuple):
-    """A part of a data set by the DATASETS keys of the same meaning."""
+    """A part of a dataset, as in the DATASETS keys of the same meaning."""
 
     fraction: float = 1.0
     seed: int = 0
@@ -40,11 +41,11 @@ class Part(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """Which images a part of one or several data sets holds.
+    """The images of a part of one or several datasets.
 
     Attributes:
-        ids: by name of the data set the image ids, sorted.
-        part: what it is called.
+        ids: sorted image ids by dataset name.
+        part: the part's fraction, seed and stratification.
     """
 
     ids: dict[str, list[int | str]]
@@ -52,22 +53,23 @@ class Manifest(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """The hash of the ids, whatever the names of the data sets."""
+        """The hash of the ids, independent of the datasets' names."""
         return manifest_sha256(*self.ids.values())
 
     def write(self, path: str | Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest, atomically."""
         content = {**self.part._asdict(), "sha256": self.sha256, "ids": self.ids}
         write_atomically(path, json.dumps(content) + "\n")
 
 
 def make_manifest(chosen: Mapping[str, Dicts], part: Part) -> Manifest:
-    """Return the manifest of the images chosen of each data set."""
-    return Manifest({name: _sorted(entry["image_id"] for entry in dicts) for name, dicts in chosen.items()}, part)
+    """Return the manifest of the chosen images of each dataset."""
+    ids = {name: _sorted(entry["image_id"] for entry in dicts) for name, dicts in chosen.items()}
+    return Manifest(ids, part)
 
 
 def part_of(path: str | Path) -> Part | None:
-    """Return the part that a manifest says it is; None where the file is of another form.
+    """Return the part that a manifest states; None for a file of another format.
 
     Raises:
         UserError: the file cannot be read.
@@ -79,59 +81,64 @@ def part_of(path: str | Path) -> Part | None:
 def take_split(path: str | Path, sets: Mapping[str, Dicts], part: Part) -> dict[str, Dicts]:
     """Take the images that a split file names.
 
-    An index file in Unbiased Teacher's form holds places in Detectron2's list of the training images, from which those
-    without annotations are already filtered; its entry is that of ``100 * part.fraction`` per cent and ``part.seed``.
+    An index file in Unbiased Teacher's format has indices into Detectron2's list of training
+    images, without images that have no annotations. The entry of ``100 * part.fraction`` percent
+    and ``part.seed`` is used.
 
     Args:
-        path: the file; its form is told by its content.
-        sets: all images of each data set to train on.
-        part: what the config calls the part, which has to be true of the file.
+        path: the file; its content determines its format.
+        sets: all images of each training dataset.
+        part: the part in the config, which must match the file.
 
     Returns:
-        The images taken of each data set, in their original order.
+        The chosen images of each dataset, in their original order.
 
     Raises:
-        UserError: the file cannot be read, names images that are not there, names one twice, or is of another part.
+        UserError: the file cannot be read, is of another part, or names an image twice or an
+            unknown image.
     """
     content = _read(Path(path))
     if _is_manifest(content):
         ids, stated = _read_manifest(path, content)
         _check_part(path, stated, part)
         ids = _by_our_names(path, ids, list(sets))
-        remade = "It is of another data set or was edited: make it again with tools/subset.py."
+        remade = "It is for another data set or was edited: make it again with tools/subset.py."
         _check_share(path, sum(map(len, ids.values())), sets, part.fraction, remade)
         return {name: _take_ids(path, ids[name], name, dicts) for name, dicts in sets.items()}
     if part.stratified:
-        raise UserError(f"{path} names the images, not their categories: set DATASETS.SUBSET_STRATIFIED False.")
+        raise UserError(
+            f"{path} does not state a stratification: set DATASETS.SUBSET_STRATIFIED False."
+        )
     if isinstance(content, dict):
         return _take_places(path, content, sets, part)
     return _take_listed(path, content, sets, part.fraction)
 
 
 def write_ids(path: str | Path, manifest: Manifest) -> None:
-    """Write the ids of a manifest one a line, with none of the rest.
+    """Write only the ids of a manifest, one per line.
 
     Raises:
-        UserError: several data sets have an id in common.
+        UserError: several datasets have an id in common.
     """
     ids = list(map(str, chain(*manifest.ids.values())))
     if len(set(ids)) < len(ids):
         raise UserError(
-            f"{', '.join(manifest.ids)} have image ids in common, which a list cannot tell apart: use a manifest."
+            f"{', '.join(manifest.ids)} have image ids in common, which a list cannot "
+            "distinguish: use a manifest."
         )
     write_atomically(path, "".join(f"{image_id}\n" for image_id in ids))
 
 
 def write_index_file(path: str | Path, sets: Mapping[str, Dicts], parts: Iterable[Part]) -> None:
-    """Write parts in Unbiased Teacher's form, which other projects read as well.
+    """Write parts in Unbiased Teacher's format, which other projects read as well.
 
-    It does not count images without annotations, and rounds down, so a part is here the first images of our ranking
-    of those with annotations: mostly the images that the other forms name, and not quite as many.
+    The format ignores images without annotations and rounds down. A part is the first images in our
+    ranking of those with annotations: mostly the images of the other formats, but slightly fewer.
 
     Args:
         path: file to write.
-        sets: all images of each data set.
-        parts: what to write, an entry each.
+        sets: all images of each dataset.
+        parts: the parts to write, one entry each.
     """
     dicts = _annotated(sets)
     entries: dict[str, dict[str, list[int]]] = {}
@@ -147,7 +154,7 @@ def _sorted(ids: Iterable[int | str]) -> list[int | str]:
 
 
 def _read(path: Path) -> Any:
-    """Return the file's JSON, or else its lines."""
+    """Return the file's JSON, or its lines."""
     if not path.exists():
         raise UserError(f"there is no split file {path} (DATASETS.SUBSET_FILE)")
     try:
@@ -156,54 +163,74 @@ def _read(path: Path) -> Any:
             return parse_json(text, str(path))
         return [line.strip() for line in split_lines(text) if line.strip()]
     except UserError as error:
-        raise UserError(f"{path} cannot be read as a split file: {error}\n{_FORMS}") from error
+        raise UserError(f"Cannot read {path} as a split file: {error}\n{_FORMS}") from error
 
 
 def _is_manifest(content: Any) -> bool:
     return isinstance(content, dict) and content.keys() >= _MANIFEST_KEYS
 
 
-def _read_manifest(path: str | Path, content: dict[str, Any]) -> tuple[dict[str, list[int | str]], Part]:
+def _read_manifest(
+    path: str | Path, content: dict[str, Any]
+) -> tuple[dict[str, list[int | str]], Part]:
     try:
         ids = {str(name): _checked_ids(path, ids) for name, ids in content["ids"].items()}
         part = Part(content["fraction"], content["seed"], content["stratified"])
-        kinds = (type(part.fraction) in (int, float), type(part.seed) is int, type(part.stratified) is bool)
+        kinds = (
+            type(part.fraction) in (int, float),
+            type(part.seed) is int,
+            type(part.stratified) is bool,
+        )
         if not all(kinds):
-            raise ValueError(f"fraction, seed and stratified are {part.fraction!r}, {part.seed!r}, {part.stratified!r}")
+            raise ValueError(
+                f"fraction, seed and stratified are {part.fraction!r}, {part.seed!r}, "
+                f"{part.stratified!r}"
+            )
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not of the form of a manifest: {error}\n{_FORMS}") from error
+        raise UserError(f"{path} is not a valid manifest: {error}\n{_FORMS}") from error
     if manifest_sha256(*ids.values()) != content["sha256"]:
         raise UserError(
-            f"{path}: its sha256 {content['sha256']} does not fit its ids, whose own is "
-            f"{manifest_sha256(*ids.values())}: it was edited by hand or damaged.\nMake it again with tools/subset.py."
+            f"{path}: its sha256 {content['sha256']} does not match its ids, with sha256 "
+            f"{manifest_sha256(*ids.values())}: it was edited or damaged.\n"
+            "Make it again with tools/subset.py."
         )
     return ids, part
 
 
 def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
-    if not isinstance(ids, list) or not all(type(image_id) is int or is_name(image_id) for image_id in ids):
-        raise UserError(f"{path} holds no list of image ids\n{_FORMS}")
+    if not isinstance(ids, list) or not all(
+        type(image_id) is int or is_name(image_id) for image_id in ids
+    ):
+        raise UserError(f"{path} has no list of image ids\n{_FORMS}")
     twice = [image_id for image_id, count in Counter(map(str, ids)).items() if count > 1]
     if twice:
-        raise UserError(f"{path} names {len(twice)} images more than once, the first {twice[0]}\nName each once.")
+        raise UserError(
+            f"{path} names {len(twice)} images more than once, the first {twice[0]}\n"
+            "Name each once."
+        )
     return ids
 
 
 def _check_part(path: str | Path, stated: Part, part: Part) -> None:
-    """Refuse a config that calls the part otherwise: records would tell of another one than was trained on."""
+    """Refuse a config with another part: records would not describe the training images."""
     if stated != part:
         raise UserError(
-            f"{path} and the config differ about the part; the config says\n  {part.options()}\n"
-            f"To train on what the file names, set\n  {stated.options()}"
+            f"{path} is of another part than the config, which has\n  {part.options()}\n"
+            f"To train on the file's images, set\n  {stated.options()}"
         )
 
 
-def _by_our_names(path: str | Path, ids: dict[str, list[int | str]], names: list[str]) -> dict[str, list[int | str]]:
-    """Return a manifest's ids by the names to train on; of a single data set, the name does not matter."""
+def _by_our_names(
+    path: str | Path, ids: dict[str, list[int | str]], names: list[str]
+) -> dict[str, list[int | str]]:
+    """Return a manifest's ids by training dataset; a single one may have another name."""
     if len(ids) == len(names) == 1:
         return dict(zip(names, ids.values(), strict=True))
     if set(ids) != set(names):
-        raise UserError(f"{path} is of {', '.join(ids)}, and DATASETS.TRAIN is {', '.join(names)}; they must be alike.")
+        raise UserError(
+            f"{path} is for {', '.join(ids)}, but DATASETS.TRAIN is {', '.join(names)}; they must "
+            "be equal."
+        )
     return ids
 
 
@@ -212,50 +239,71 @@ def _take_ids(path: str | Path, ids: list[int | str], name: str, dicts: Dicts) -
     unknown = [image_id for image_id in ids if str(image_id) not in known]
     if unknown:
         raise UserError(
-            f"{path}: {len(unknown)} of {len(ids)} ids are not those of an image of {name}, the first {unknown[0]!r} "
-            f"(an image there: {dicts[0]['image_id']!r})\nA split file goes with one release of one data set."
+            f"{path}: {len(unknown)} of {len(ids)} ids are unknown in {name}, the first is "
+            f"{unknown[0]!r} (a known id: {dicts[0]['image_id']!r})\n"
+            "A split file is for one release of one data set."
         )
     wanted = set(map(str, ids))
     return [entry for entry in dicts if str(entry["image_id"]) in wanted]
 
 
-def _take_listed(path: str | Path, content: Any, sets: Mapping[str, Dicts], fraction: float) -> dict[str, Dicts]:
+def _take_listed(
+    path: str | Path, content: Any, sets: Mapping[str, Dicts], fraction: float
+) -> dict[str, Dicts]:
     ids = _checked_ids(path, content)
     everything = list(chain(*sets.values()))
     if len(_take_ids(path, ids, ", ".join(sets), everything)) > len(ids):
-        raise UserError(f"{path} names images that several of {', '.join(sets)} have.\nWrite a manifest instead.")
-    share = f"{len(ids) / len(everything):.3g}: it is what records tell, and what schedules scale by."
-    _check_share(path, len(ids), sets, fraction, f"Set DATASETS.TRAIN_FRACTION {share}" if ids else _FORMS)
+        raise UserError(
+            f"{path} has image ids that occur in several of {', '.join(sets)}.\n"
+            "Write a manifest instead."
+        )
+    share = f"{len(ids) / len(everything):.3g}: records state it, and schedules scale with it."
+    _check_share(
+        path, len(ids), sets, fraction, f"Set DATASETS.TRAIN_FRACTION {share}" if ids else _FORMS
+    )
     wanted = set(map(str, ids))
-    return {name: [entry for entry in dicts if str(entry["image_id"]) in wanted] for name, dicts in sets.items()}
+    return {
+        name: [entry for entry in dicts if str(entry["image_id"]) in wanted]
+        for name, dicts in sets.items()
+    }
 
 
-def _check_share(path: str | Path, count: int, sets: Mapping[str, Dicts], fraction: float, advice: str) -> None:
-    """Refuse a number of images that is not the fraction of all, or of those with annotations, to within 2 %."""
+def _check_share(
+    path: str | Path, count: int, sets: Mapping[str, Dicts], fraction: float, advice: str
+) -> None:
+    """Refuse a number of images other than the fraction, of all or annotated images, within 2 %."""
     everything = list(chain(*sets.values()))
     annotated = sum(instances_of(entry) != [] for entry in everything)
     if not 0.98 * fraction * annotated - 1 <= count <= 1.02 * fraction * len(everything) + 1:
         raise UserError(
-            f"{path} names {count} of {len(everything)} images, and DATASETS.TRAIN_FRACTION is {fraction}.\n{advice}"
+            f"{path} names {count} of {len(everything)} images, but DATASETS.TRAIN_FRACTION is "
+            f"{fraction}.\n"
+            f"{advice}"
         )
 
 
-def _take_places(path: str | Path, content: dict[str, Any], sets: Mapping[str, Dicts], part: Part) -> dict[str, Dicts]:
+def _take_places(
+    path: str | Path, content: dict[str, Any], sets: Mapping[str, Dicts], part: Part
+) -> dict[str, Dicts]:
     percent, places = _find_entry(path, content, part)
     dicts = _annotated(sets)
-    if len(places) != _count(percent, dicts) or not all(0 <= place < len(dicts) for place in places):
+    if len(places) != _count(percent, dicts) or not all(
+        0 <= place < len(dicts) for place in places
+    ):
         raise UserError(
             f'{path}: its entry "{percent}" of seed {part.seed} has {len(places)} indices up to '
-            f"{max(places, default=0)}; {percent} % of the {len(dicts)} images with annotations of {', '.join(sets)} "
-            f"are {_count(percent, dicts)}.\nAn index file goes with one data set: COCO_supervision.txt with "
-            "coco_2017_train."
+            f"{max(places, default=0)}; {percent} % of the {len(dicts)} images with annotations "
+            f"of {', '.join(sets)} are {_count(percent, dicts)}.\n"
+            "An index file is for one data set: COCO_supervision.txt is for coco_2017_train."
         )
     taken = {id(dicts[place]) for place in places}
-    return {name: [entry for entry in of_set if id(entry) in taken] for name, of_set in sets.items()}
+    return {
+        name: [entry for entry in of_set if id(entry) in taken] for name, of_set in sets.items()
+    }
 
 
 def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[str, list[int]]:
-    """Return the entry's percentage, written as the file has it ("10.0"), and its places."""
+    """Return the entry's percentage, spelled as in the file ("10.0"), and its indices."""
     try:
         for percent, seeds in _distinct(path, content).items():
             if abs(float(percent) - 100 * part.fraction) < 1e-6 and str(part.seed) in seeds:
@@ -263,12 +311,15 @@ def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[
                 if any(isinstance(place, str) for place in places):
                     raise TypeError("an index is text")
                 return percent, [place for place in places if isinstance(place, int)]
-        there = "\n".join(f"  {percent} %: seeds {', '.join(seeds)}" for percent, seeds in content.items())
+        there = "\n".join(
+            f"  {percent} %: seeds {', '.join(seeds)}" for percent, seeds in content.items()
+        )
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is JSON, but no split file: {error}\n{_FORMS}") from error
+        raise UserError(f"{path} is JSON, but not a split file: {error}\n{_FORMS}") from error
     raise UserError(
-        f"{path} has no entry of {100 * part.fraction:g} % (100 times DATASETS.TRAIN_FRACTION) and seed {part.seed} "
-        f"(DATASETS.SUBSET_SEED). It has\n{there}"
+        f"{path} has no entry for {100 * part.fraction:g} % (100 times DATASETS.TRAIN_FRACTION) "
+        f"and seed {part.seed} (DATASETS.SUBSET_SEED). It has\n"
+        f"{there}"
     )
 
 
@@ -277,16 +328,17 @@ def _distinct(path: str | Path, content: dict[str, Any]) -> dict[str, Any]:
     counts = Counter(float(percent) for percent in content)
     twice = [percent for percent, count in counts.items() if count > 1]
     if twice:
-        raise UserError(f"{path} has two entries of {twice[0]:g} %: put them together, or remove one.")
+        raise UserError(f"{path} has two entries for {twice[0]:g} %: merge them, or remove one.")
     return content
 
 
 def _annotated(sets: Mapping[str, Dicts]) -> Dicts:
-    """Return the list that Detectron2 trains on."""
+    """Return the images that Detectron2 trains on."""
     dicts = list(chain(*sets.values()))
     if not all("annotations" in entry for entry in dicts):
         raise UserError(
-            f"Unbiased Teacher's index files are of images with boxes, which {', '.join(sets)} have not.\n"
+            f"Unbiased Teacher's index files are for images with boxes, which {', '.join(sets)} "
+            "do not have.\n"
             "Use a manifest or a list of ids."
         )
     return filter_images_with_only_crowd_annotations(dicts)

@@ -1,4 +1,4 @@
-"""Data sets whose name says where they lie, so that nobody has to write Python to train on their own captions."""
+"""Datasets whose name says where the data is, for training on own data without writing Python."""
 
 import difflib
 from collections.abc import Callable
@@ -18,26 +18,28 @@ SHARDS = "shards:"
 
 class _Kind(NamedTuple):
     form: str
-    register: Callable[[str, str], None]  # (name, what follows the kind)
+    register: Callable[[str, str], None]  # (name, the part after the colon)
 
 
 def register_by_name(name: str) -> None:
-    """Register a data set under its own name, if that is of a known kind, such as ``pairs:`` or ``shards:``.
+    """Register a dataset with a name of a known kind, such as ``pairs:`` or ``shards:``.
 
     Raises:
-        UserError: of a known kind but not of its form, or of a kind that is not known.
+        UserError: the kind is unknown, or the name does not have its form.
     """
     kind, colon, place = name.partition(":")
     if kind in _KINDS and place:
         _KINDS[kind].register(name, place)
     elif colon:
         nearest = difflib.get_close_matches(kind, _KINDS, n=1, cutoff=0.3) or list(_KINDS)
-        forms = "\n".join(f"  {form}" for known in nearest for form in _KINDS[known].form.split(" or "))
+        forms = "\n".join(
+            f"  {form}" for known in nearest for form in _KINDS[known].form.split(" or ")
+        )
         raise UserError(f"there is no data set named {name!r}\nDid you mean:\n{forms}")
 
 
 def is_by_name(name: str) -> bool:
-    """Return whether a name says where the data set lies."""
+    """Return whether a name says where the data is."""
     return name.partition(":")[0] in _KINDS
 
 
@@ -53,7 +55,7 @@ def _file_and_folder(name: str, place: str) -> tuple[Path, Path]:
     file, colon, images = place.rpartition(":")
     if not colon or not file or not images:
         form = _KINDS[name.partition(":")[0]].form
-        raise UserError(f"{name!r} has to name a file and a folder of images: {form}")
+        raise UserError(f"{name!r} must name a file and a folder of images: {form}")
     return Path(file).expanduser(), Path(images).expanduser()
 
 

@@ -1,4 +1,4 @@
-"""Which version of a data set this is: a hash of what its annotations say, so that results of two are never mixed."""
+"""The version of a dataset, a hash of its annotations, so that results of two are never mixed."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from virtex_det.data.datasets.loading import check_datasets, load_dataset
 from virtex_det.data.datasets.voc import annotation_path, image_set_file, read_image_set
 from virtex_det.errors import UserError
 
-# By name and registered function: a name registered anew is another data set.
+# By name and registered function: a name that is registered again is another dataset.
 _versions: dict[tuple[str, Any], dict[str, Any]] = {}
 _sizes: dict[tuple[str, Any], int] = {}
 
 
 def dataset_version(name: str) -> dict[str, Any]:
-    """Return how many images a data set has, and a hash of its annotations; read once per process.
+    """Return a dataset's number of images and the hash of its annotations, read once per process.
 
-    The hash is that of the annotation file, as ``sha256sum`` gives it. Where there are several it is the hash of what
-    ``sha256sum`` would print of them: a VOC split's list and the XML files of its images, or the parts of a set of
-    narratives. Of shards it is the names and sizes, and of the rest (folders of images) what was loaded: image ids with
-    labels, captions or objects.
+    For one annotation file it is the file's sha256. For several (a VOC split's list and XML files,
+    or the parts of narratives) it is the hash of the output of ``sha256sum``. For shards it is the
+    hash of their names and sizes. For other datasets (folders of images) it is the hash of the
+    loaded image ids with labels, captions or objects.
 
     Args:
-        name: a registered data set.
+        name: a registered dataset.
 
     Returns:
         ``{"images": number, "sha256": hexadecimal}``.
@@ -45,7 +45,7 @@ def dataset_version(name: str) -> dict[str, Any]:
 
 
 def remember_size(name: str, images: int) -> None:
-    """Note how many images a data set has, for ``dataset_version`` not to load again what was loaded to train on."""
+    """Note a dataset's number of images, so that ``dataset_version`` need not load it again."""
     _sizes[name, DatasetCatalog[name]] = images
 
 
@@ -58,7 +58,9 @@ def _sha256(name: str) -> str:
         return _sha256_of(_content(entry) for entry in load_dataset(name))
     hashes = {label: _sha256_of_file(name, path) for label, path in files.items()}
     return (
-        next(iter(hashes.values())) if len(hashes) == 1 else _sha256_of(f"{hashes[label]}  {label}" for label in hashes)
+        next(iter(hashes.values()))
+        if len(hashes) == 1
+        else _sha256_of(f"{hashes[label]}  {label}" for label in hashes)
     )
 
 
@@ -67,11 +69,15 @@ def _is_sharded(name: str) -> bool:
 
 
 def _annotation_files(name: str) -> dict[str, Path]:
-    """Return the files by their names, the same on every machine; none where annotations are not in files."""
+    """Return the annotation files by their names, which are the same on every machine."""
     metadata = MetadataCatalog.get(name)
     if metadata.get("dirname") and metadata.get("split"):
         return _voc_files(Path(metadata.dirname), metadata.split)
-    patterns = [Path(file) for file in metadata.get("jsonl_files") or [metadata.get("json_file") or ""] if file]
+    patterns = [
+        Path(file)
+        for file in metadata.get("jsonl_files") or [metadata.get("json_file") or ""]
+        if file
+    ]
     local = [pattern for pattern in patterns if "://" not in str(pattern)]
     return {path.name: path for pattern in local for path in _matching(pattern)}
 
@@ -82,13 +88,19 @@ def _matching(pattern: Path) -> list[Path]:
 
 def _voc_files(folder: Path, split: str) -> dict[str, Path]:
     images = [annotation_path(folder, image) for image in read_image_set(folder, split)]
-    return {str(path.relative_to(folder)): path for path in (image_set_file(folder, split), *images)}
+    return {
+        str(path.relative_to(folder)): path for path in (image_set_file(folder, split), *images)
+    }
 
 
 def _content(entry: dict[str, Any]) -> str:
-    told = {key: entry[key] for key in ("image_id", "label", "captions", "annotations") if key in entry}
-    # An array as text would leave its middle out.
-    return json.dumps(told, sort_keys=True, default=lambda value: getattr(value, "tolist", value.__str__)())
+    told = {
+        key: entry[key] for key in ("image_id", "label", "captions", "annotations") if key in entry
+    }
+    # The text of an array omits its middle.
+    return json.dumps(
+        told, sort_keys=True, default=lambda value: getattr(value, "tolist", value.__str__)()
+    )
 
 
 def _sha256_of(lines: Iterable[str]) -> str:
@@ -105,5 +117,7 @@ def _sha256_of_file(name: str, path: Path) -> str:
             while chunk := file.read(1 << 20):
                 total.update(chunk)
     except OSError as error:
-        raise UserError(f"data set {name} is not whole: {error}\nDownload or make the annotations again.") from error
+        raise UserError(
+            f"data set {name} is incomplete: {error}\nDownload or make the annotations again."
+        ) from error
     return total.hexdigest()

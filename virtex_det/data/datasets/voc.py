@@ -1,4 +1,4 @@
-"""Reads the image sets and XML files of data in PASCAL VOC's form, so that each mistake names its file and object."""
+"""Readers of PASCAL VOC's image sets and XML files, with errors that name file and object."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -18,12 +18,13 @@ class VOCObject(NamedTuple):
     """An annotated object."""
 
     name: str
-    box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the file: from 1 on, with the last pixel
+    # xmin, ymin, xmax, ymax as in the file: counted from 1, last pixel included
+    box: tuple[float, float, float, float]
     difficult: bool
 
 
 class VOCImage(NamedTuple):
-    """What the XML file of an image says."""
+    """The content of an image's XML file."""
 
     height: int
     width: int
@@ -31,12 +32,12 @@ class VOCImage(NamedTuple):
 
 
 def image_set_file(folder: str | Path, split: str) -> Path:
-    """Return where the names of a split's images stand."""
+    """Return the file with the names of a split's images."""
     return Path(folder) / "ImageSets" / "Main" / f"{split}.txt"
 
 
 def annotation_path(folder: str | Path, image: str) -> Path:
-    """Return where the annotations of an image are."""
+    """Return the annotation file of an image."""
     return Path(folder) / "Annotations" / f"{image}.xml"
 
 
@@ -44,11 +45,11 @@ def read_image_set(folder: str | Path, split: str) -> list[str]:
     """Read the names of a split's images.
 
     Args:
-        folder: holds ``ImageSets/Main``.
+        folder: folder with ``ImageSets/Main``.
         split: name of the image set, such as "test".
 
     Raises:
-        UserError: the file is missing or empty, names an image twice, or a line is not the name of one image.
+        UserError: the file is missing or empty, has an image twice, or a line is not an image name.
     """
     path = image_set_file(folder, split)
     lines = split_lines(read_text(path, "the names of the images, one a line"))
@@ -56,8 +57,10 @@ def read_image_set(folder: str | Path, split: str) -> list[str]:
     for number, name in names.items():
         if re.search(r"[\s#/\\]", name):
             raise UserError(
-                f"{path}, line {number} is {name!r:.80}; expected the name of one image, without suffix, spaces, # and "
-                "slashes.\nVOC's lists per class (dog_train.txt) have two columns: use the lists of all classes."
+                f"{path}, line {number} is {name!r:.80}; expected the name of one image, without "
+                "suffix, spaces, # and slashes.\n"
+                "VOC's lists per class (dog_train.txt) have two columns: use the lists of all "
+                "classes."
             )
     if not names:
         raise UserError(f"{path} is empty; expected the names of the images, one a line.")
@@ -72,7 +75,7 @@ def read_voc_image(path: Path) -> VOCImage:
     """Read the annotations of an image.
 
     Raises:
-        UserError: the file is missing or is not XML, or names the object that lacks something or has something else.
+        UserError: the file is missing or not XML, or an object has a missing or invalid element.
     """
     content = read_bytes(path, "the annotations of an image of the image set")
     if b"<!ENTITY" in content:
@@ -80,11 +83,17 @@ def read_voc_image(path: Path) -> VOCImage:
     try:
         root = ET.fromstring(content)
     except (ET.ParseError, LookupError, ValueError) as error:
-        raise UserError(f"{path} is not XML: {error}\nMake the file again, or mend that place.") from error
+        raise UserError(
+            f"{path} is not XML: {error}\nMake the file again, or correct that place."
+        ) from error
     _check_tags(path, root)
     height, width = (_side(path, root, side) for side in ("height", "width"))
     entries = root.findall("object")
-    return VOCImage(height, width, tuple(_object(path, number, entry) for number, entry in enumerate(entries, start=1)))
+    return VOCImage(
+        height,
+        width,
+        tuple(_object(path, number, entry) for number, entry in enumerate(entries, start=1)),
+    )
 
 
 def check_class(path: Path, number: int, name: str, class_names: Sequence[str]) -> None:
@@ -92,43 +101,53 @@ def check_class(path: Path, number: int, name: str, class_names: Sequence[str]) 
 
     Args:
         path: XML file.
-        number: of the object in it, from 1 on.
+        number: number of the object in the file, counted from 1.
         name: its name.
-        class_names: those that the data set is registered with.
+        class_names: classes of the dataset's registration.
     """
     if name not in class_names:
         raise UserError(
-            f"{path}: object {number} is {name!r}, which is not among the {len(class_names)} classes that the data set "
-            f"is registered with: {', '.join(class_names)[:200]}\nName it, or the class, as the other."
+            f"{path}: object {number} is {name!r}, which is not one of the {len(class_names)} "
+            f"registered classes of the data set: {', '.join(class_names)[:200]}\n"
+            "Give the object and the class the same name."
         )
 
 
 def check_for_detectron2s_evaluator(path: Path) -> None:
-    """Refuse what Detectron2's evaluator of VOC, which runs after a training, needs and an XML file lacks.
+    """Refuse an XML file without the elements that Detectron2's VOC evaluator needs.
 
     Raises:
-        UserError: names the object without pose, truncated or difficult, or whose corners are not whole numbers.
+        UserError: an object has no pose, truncated or difficult, or its corners are not whole
+            numbers.
     """
     for number, entry in enumerate(ET.fromstring(read_bytes(path)).findall("object"), start=1):
         needed = {tag: entry.findtext(tag) for tag in ("truncated", "difficult")}
         needed |= {corner: entry.findtext(f"bndbox/{corner}") for corner in CORNERS}
-        wrong = [tag for tag, text in needed.items() if not re.fullmatch(r"\s*-?[0-9]+\s*", text or "")]
+        wrong = [
+            tag for tag, text in needed.items() if not re.fullmatch(r"\s*-?[0-9]+\s*", text or "")
+        ]
         if entry.find("pose") is None:
             wrong.append("pose")
         if wrong:
             raise UserError(
-                f"{path}: object {number} has no {wrong[0]} that Detectron2's own evaluator can read (a whole number; "
-                "text for pose).\nSet TEST.METRICS_LIBRARY hotcoco, which does without, or mend the file."
+                f"{path}: object {number} has no {wrong[0]} that Detectron2's own evaluator can "
+                "read (a whole number; text for pose).\n"
+                "Set TEST.METRICS_LIBRARY hotcoco, which does not need it, or correct the file."
             )
 
 
 def _check_tags(path: Path, root: ET.Element) -> None:
-    """Refuse objects that nobody would read, for their place or the case of their letters."""
+    """Refuse <object> elements that would be ignored, by their place or their case."""
     direct = set(root.findall("object"))
     for element in root.iter():
-        if isinstance(element.tag, str) and element.tag.casefold() == "object" and element not in direct:
+        if (
+            isinstance(element.tag, str)
+            and element.tag.casefold() == "object"
+            and element not in direct
+        ):
             raise UserError(
-                f"{path} has an <{element.tag}> that is not read: expected <object>, directly in <{root.tag}>."
+                f"{path} has an <{element.tag}> that is not read: expected <object>, directly in "
+                f"<{root.tag}>."
             )
 
 
@@ -150,8 +169,9 @@ def _object(path: Path, number: int, entry: ET.Element) -> VOCObject:
     left, top, right, bottom = (_coordinate(what, entry, corner) for corner in CORNERS)
     if right < left or bottom < top:
         raise UserError(
-            f"{what} has the reversed box xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}, which nothing "
-            "can match.\nExchange its corners, or remove the object."
+            f"{what} has the reversed box xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax "
+            f"{bottom:g}, which nothing can match.\n"
+            "Swap its corners, or remove the object."
         )
     difficult = (entry.findtext("difficult", "0")).strip()
     if difficult not in ("0", "1"):

@@ -1,4 +1,4 @@
-"""From a dataset dict to an example: one mapper per kind of target, chosen by DATALOADER.MAPPER."""
+"""Mappers from a dataset dict to an example, one per kind of target (DATALOADER.MAPPER)."""
 
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.mappers.classification import ClassificationMapper

@@ -1,4 +1,4 @@
-"""Dataset dicts with captions to pretraining examples: an augmented image and one tokenised caption."""
+"""The mapper of captioning: an augmented image and one tokenised caption."""
 
 import re
 import unicodedata
@@ -15,14 +15,32 @@ from virtex_det.data.wordpiece import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
 
 LEFT_AND_RIGHT = (("left", "right"),)
-_EXPECTED_PAIRS = 'expected pairs of words, each word once, such as (("left", "right"), ("links", "rechts")).'
-# How the names of letters begin in scripts with spaces between words.
-_SPACED = ("LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "GEORGIAN", "HEBREW", "ARABIC", "DEVANAGARI", "BENGALI", "TAMIL")
+_EXPECTED_PAIRS = (
+    'expected pairs of words, each word once, such as (("left", "right"), ("links", "rechts")).'
+)
+# First words of the Unicode names of letters in scripts with spaces between words.
+_SPACED = (
+    "LATIN",
+    "GREEK",
+    "CYRILLIC",
+    "ARMENIAN",
+    "GEORGIAN",
+    "HEBREW",
+    "ARABIC",
+    "DEVANAGARI",
+    "BENGALI",
+    "TAMIL",
+)
 
 
 @MAPPER_REGISTRY.register()
 class CaptionMapper(PretrainingMapper):
-    """An augmented image and one of its captions, whose words a flip of the image changes (VirTex, sec. 3.2)."""
+    """Makes an augmented image and one of its captions; a flip swaps words (VirTex, sec. 3.2).
+
+    Example:
+        >>> mapper = CaptionMapper(cfg, is_train=True)  # doctest: +SKIP
+        >>> mapper({"file_name": "a.jpg", "image_id": 1, "captions": ["a dog"]})  # doctest: +SKIP
+    """
 
     @configurable
     def __init__(
@@ -37,11 +55,12 @@ class CaptionMapper(PretrainingMapper):
         """Make a mapper from a config, ``CaptionMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw caption and flip; else the first caption and no flip.
+            is_train: draw the caption and the flip; otherwise take the first caption and do not
+                flip.
             tokenizer: encodes captions.
             max_length: tokens per caption, boundaries included.
-            flip_words: pairs of words that change places when the image is flipped.
-            image_options: of ``PretrainingMapper``.
+            flip_words: pairs of words to swap when the image is flipped.
+            image_options: options of ``PretrainingMapper``.
         """
         super().__init__(is_train, **image_options)
         self.tokenizer = tokenizer
@@ -55,18 +74,24 @@ class CaptionMapper(PretrainingMapper):
         tokenizer = read_tokenizer(cfg.INPUT.CAPTION.TOKENIZER)
         if tokenizer.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
             raise UserError(
-                f"The tokenizer {cfg.INPUT.CAPTION.TOKENIZER} has {tokenizer.vocab_size} pieces, and the model "
-                f"{cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\nSet MODEL.TEXTUAL.VOCAB_SIZE {tokenizer.vocab_size}."
+                f"The tokenizer {cfg.INPUT.CAPTION.TOKENIZER} has {tokenizer.vocab_size} tokens, "
+                f"but the model has {cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\n"
+                f"Set MODEL.TEXTUAL.VOCAB_SIZE {tokenizer.vocab_size}."
             )
         image_options = super().from_config(cfg, is_train)
-        own_options = {"tokenizer": tokenizer, "max_length": caption.MAX_LENGTH, "flip_words": caption.FLIP_WORDS}
+        own_options = {
+            "tokenizer": tokenizer,
+            "max_length": caption.MAX_LENGTH,
+            "flip_words": caption.FLIP_WORDS,
+        }
         return {**image_options, **own_options}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            "image" (3, S, S) uint8, "caption_tokens" (L,) int64 from [SOS] to [EOS], "image_id", "height", "width".
+            "image" (3, S, S) uint8, "caption_tokens" (L,) int64 from [SOS] to [EOS], "image_id",
+            "height", "width".
 
         Raises:
             UserError: the image cannot be read or has no caption.
@@ -81,28 +106,29 @@ class CaptionMapper(PretrainingMapper):
         captions = dataset_dict.get("captions")
         if not captions:
             raise UserError(
-                f"No caption for image {dataset_dict['file_name']}; pretraining needs at least one per image.\n"
+                f"No caption for image {dataset_dict['file_name']}; pretraining needs at least "
+                "one per image.\n"
                 "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
             )
         return captions[int(torch.randint(len(captions), ()))] if self.is_train else captions[0]
 
     def _tokens(self, caption: str) -> list[int]:
-        # Text is cut, never a boundary: VirTex's public code cuts [EOS] too, and then reads long captions backward
-        # from the middle.
+        # Only text is cut, no boundary. VirTex's public code also cuts [EOS], so that its backward
+        # decoder starts in the middle of long captions.
         pieces = self.tokenizer.encode(caption)[: self.max_length - 2]
         return [self.tokenizer.sos_id, *pieces, self.tokenizer.eos_id]
 
 
 class WordExchange:
-    """Exchanges words of a caption, as a horizontal flip does to what they describe.
+    """Swaps words of a caption, such as "left" and "right", for a horizontal flip of its image.
 
-    Words are whole words, in any case, which their opposites take over; in scripts without spaces they may stand
+    Only whole words match, in any case, which is kept; in scripts without spaces words match
     anywhere.
 
     Example:
         >>> WordExchange(LEFT_AND_RIGHT)("Left of a bright light, right?")
         'Right of a bright light, left?'
-        >>> WordExchange([("linken", "rechten"), ("links", "rechts")])("Rechts im Bild eine Hand, die linke")
+        >>> WordExchange([("links", "rechts")])("Rechts im Bild eine Hand, die linke")
         'Links im Bild eine Hand, die linke'
     """
 
@@ -112,7 +138,7 @@ class WordExchange:
             pairs: as INPUT.CAPTION.FLIP_WORDS; none changes nothing.
 
         Raises:
-            UserError: something else than pairs of words, or a word that is in two of them.
+            UserError: the argument is not pairs of words, or a word is in two pairs.
         """
         are_pairs = isinstance(pairs, Sequence) and not isinstance(pairs, str)
         if not are_pairs or not all(_is_pair(pair) for pair in pairs):
@@ -120,10 +146,14 @@ class WordExchange:
         words = [_fold(word) for pair in pairs for word in pair]
         twice = [word for word, count in Counter(words).items() if count > 1]
         if twice:
-            raise UserError(f"INPUT.CAPTION.FLIP_WORDS has {twice[0]!r} twice, in {pairs!r}; {_EXPECTED_PAIRS}")
+            raise UserError(
+                f"INPUT.CAPTION.FLIP_WORDS has {twice[0]!r} twice, in {pairs!r}; {_EXPECTED_PAIRS}"
+            )
         self._opposites = {_fold(one): other for pair in pairs for one, other in (pair, pair[::-1])}
         longest_first = sorted(words, key=len, reverse=True)
-        self._words = re.compile("|".join(map(_pattern, longest_first)), re.IGNORECASE) if words else None
+        self._words = (
+            re.compile("|".join(map(_pattern, longest_first)), re.IGNORECASE) if words else None
+        )
 
     def __call__(self, caption: str) -> str:
         """Return the caption with each of the words replaced by its opposite."""
@@ -150,8 +180,11 @@ def _fold(word: str) -> str:
 
 
 def _pattern(word: str) -> str:
-    """Return a pattern of a whole word; CJK and its like are not told apart by spaces."""
-    start, end = (r"\b" if unicodedata.name(letter, "").startswith(_SPACED) else "" for letter in (word[0], word[-1]))
+    """Return a pattern of a whole word; scripts such as CJK have no spaces between words."""
+    start, end = (
+        r"\b" if unicodedata.name(letter, "").startswith(_SPACED) else ""
+        for letter in (word[0], word[-1])
+    )
     return f"{start}{re.escape(word)}{end}"
 
 

@@ -1,4 +1,4 @@
-"""Dataset dicts to examples for classification."""
+"""The mapper of image classification."""
 
 from typing import Any
 
@@ -15,23 +15,25 @@ from virtex_det.errors import UserError
 
 @MAPPER_REGISTRY.register()
 class ClassificationMapper:
-    """One square image and its label, if it has one; randomness is torch's, which the loader seeds.
+    """Makes a square image and its label, if any; randomness is torch's, which the loader seeds.
 
     Attributes:
-        skips_broken_images: training goes on without images that cannot be read.
+        skips_broken_images: training skips images that cannot be read.
     """
 
     skips_broken_images = True
 
-    gives_squares = True  # so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone
+    gives_squares = True  # so that DATALOADER.ASPECT_RATIO_GROUPING does not reorder images
 
     @configurable
-    def __init__(self, *, image_transform: v2.Transform, image_format: str, max_value: float = 0.0) -> None:
+    def __init__(
+        self, *, image_transform: v2.Transform, image_format: str, max_value: float = 0.0
+    ) -> None:
         """Make a mapper from a config, ``ClassificationMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            image_transform: from an RGB uint8 tensor (3, H, W) to (3, S, S).
-            image_format: channel order to return, "RGB" or "BGR".
+            image_transform: maps an RGB uint8 tensor (3, H, W) to (3, S, S).
+            image_format: channel order of the result, "RGB" or "BGR".
             max_value: as INPUT.MAX_VALUE.
         """
         self.image_transform = image_transform
@@ -40,9 +42,12 @@ class ClassificationMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read INPUT.FORMAT, MAX_VALUE and CLASSIFICATION, and check the data sets' classes against the model's."""
+        """Read INPUT.FORMAT, MAX_VALUE and CLASSIFICATION; check the datasets' classes."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise UserError(f"ClassificationMapper reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+            raise UserError(
+                "ClassificationMapper reads RGB or BGR images; INPUT.FORMAT is "
+                f"'{cfg.INPUT.FORMAT}'."
+            )
         names = [*(cfg.DATASETS.TRAIN if is_train else ()), *cfg.DATASETS.TEST]
         check_labels(names, cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         return {
@@ -55,17 +60,26 @@ class ClassificationMapper:
         """Turn a dataset dict into an example.
 
         Returns:
-            "image" (3, S, S) uint8, "image_id", "height", "width", and "label" where the dict has one.
+            "image" (3, S, S) uint8, "image_id", "height", "width", and "label" where the dict has
+            one.
 
         Raises:
             UserError: the image cannot be read.
         """
         pixels = np.array(read_image(dict(dataset_dict), "RGB", self.max_value))
+        # shape: (3, S, S)
         image = self.image_transform(torch.from_numpy(pixels).permute(2, 0, 1))
         if self.image_format == "BGR":
             image = image.flip(0)
-        example: dict[str, Any] = {key: dataset_dict[key] for key in ("image_id", "label") if key in dataset_dict}
-        return {**example, "image": image.contiguous(), "height": image.shape[1], "width": image.shape[2]}
+        example: dict[str, Any] = {
+            key: dataset_dict[key] for key in ("image_id", "label") if key in dataset_dict
+        }
+        return {
+            **example,
+            "image": image.contiguous(),
+            "height": image.shape[1],
+            "width": image.shape[2],
+        }
 
 
 def _build_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:

@@ -1,4 +1,4 @@
-"""Dataset dicts with captions to examples of TP_Cluster: the cluster of one caption."""
+"""The mapper of TP_Cluster: an augmented image and the cluster of one caption."""
 
 from typing import Any
 
@@ -13,16 +13,17 @@ from virtex_det.errors import UserError
 
 @MAPPER_REGISTRY.register()
 class ClusterMapper(PretrainingMapper):
-    """An augmented image, and the cluster of one of its captions as its tag (ICMLM's TP_Cluster)."""
+    """Makes an augmented image, and the cluster of one of its captions as the tag (ICMLM)."""
 
     @configurable
     def __init__(self, is_train: bool, *, clusters: CaptionClusters, **image_options: Any) -> None:
         """Make a mapper from a config, ``ClusterMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw caption and flip; else the first caption and no flip.
-            clusters: of every caption.
-            image_options: of ``PretrainingMapper``.
+            is_train: draw the caption and the flip; otherwise take the first caption and do not
+                flip.
+            clusters: clusters of all captions.
+            image_options: options of ``PretrainingMapper``.
         """
         super().__init__(is_train, **image_options)
         self.clusters = clusters
@@ -40,11 +41,13 @@ class ClusterMapper(PretrainingMapper):
             "image" (3, S, S) uint8, "tags" (1,) int64, "image_id", "height", "width".
 
         Raises:
-            UserError: the image has no caption, or one that was not clustered.
+            UserError: the image has no caption, or its caption has no cluster.
         """
         captions = dataset_dict.get("captions")
         if not captions:
-            raise UserError(f"No caption for image {dataset_dict['file_name']}: it is in no cluster.")
+            raise UserError(
+                f"No caption for image {dataset_dict['file_name']}: without one it has no cluster."
+            )
         example, _ = self.map_image(dataset_dict)
         index = int(torch.randint(len(captions), ())) if self.is_train else 0
         return {**example, "tags": torch.tensor([self.clusters.of(captions[index])])}

@@ -1,4 +1,4 @@
-"""Dataset dicts with captions to examples of ICMLM: one concept word masked, and the concepts that the caption has."""
+"""The mapper of ICMLM: a caption with a masked concept word, and the caption's concepts."""
 
 import logging
 import re
@@ -21,12 +21,13 @@ logger = logging.getLogger(__name__)
 
 @MAPPER_REGISTRY.register()
 class ConceptMapper(CaptionMapper):
-    """A caption with one concept word masked, and its concepts as tags (ICMLM).
+    """Makes a caption with one masked concept word, and its concepts as tags (ICMLM).
 
-    Our choices, where the paper is not known: one word is masked per caption, always by [MASK], each concept word of
-    it with the same chance. A caption without a concept word gives way to another one of its image; where none has
-    one, nothing is masked, and the loss skips the image. In evaluation the
-    image id decides what is masked, so that losses compare.
+    Where we do not know the paper's choice, ours is: one word per caption is masked, always by
+    [MASK], each concept word with the same probability. A caption without a concept word is
+    replaced by another caption of its image; if no caption has one, nothing is masked, and the loss
+    skips the image. In evaluation the image id determines the masked word, so that losses are
+    comparable.
     """
 
     @configurable
@@ -34,16 +35,18 @@ class ConceptMapper(CaptionMapper):
         """Make a mapper from a config, ``ConceptMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw caption, flip and word.
-            concepts: chosen with this tokenizer.
-            caption_options: of ``CaptionMapper``.
+            is_train: draw the caption, the flip and the word.
+            concepts: concepts that were chosen with this tokenizer.
+            caption_options: options of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
         concepts.require_pieces(self.tokenizer)
         self.concepts = concepts.concepts
         self._whole_words: dict[tuple[int, ...], bool] = {}
         self._index = torch.full((self.tokenizer.vocab_size,), -1)
-        self._index[[concept.token_id for concept in self.concepts]] = torch.arange(len(self.concepts))
+        self._index[[concept.token_id for concept in self.concepts]] = torch.arange(
+            len(self.concepts)
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -56,8 +59,8 @@ class ConceptMapper(CaptionMapper):
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            CaptionMapper's, with "masked_labels" (L,) int64, the true token where "caption_tokens" is [MASK] and 0
-            elsewhere; and "tags" (n,) int64, sorted: which concepts the caption has.
+            As ``CaptionMapper``, with "masked_labels" (L,) int64, the true token at [MASK] and 0
+            elsewhere; and "tags" (n,) int64, the sorted concepts of the caption.
         """
         captions = dataset_dict.get("captions") or []
         example = super().__call__({**dataset_dict, "captions": self._with_concept(captions)})
@@ -69,18 +72,23 @@ class ConceptMapper(CaptionMapper):
         return {**example, **self._mask(tokens, chosen), "tags": tags}
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
-        """Log how many images have no concept word in any caption; the masked-word loss skips them."""
+        """Log the number of images without a concept word, which the masked-word loss skips."""
         have = [any(map(self._has_concept, example.get("captions") or ())) for example in dicts]
-        logger.info("%d of %d images have no concept word in their captions", have.count(False), len(have))
+        logger.info(
+            "%d of %d images have no concept word in their captions", have.count(False), len(have)
+        )
 
     def concept_positions(self, tokens: Tensor) -> Tensor:
-        """Return where in tokens (L,) concepts stand as whole words: "cat" is none in "catfish", which it may begin.
+        """Return the positions (n,) of concepts in tokens (L,), as whole words.
 
-        The last token that fits is none either: what follows it may have been cut off.
+        The token "cat" at the start of "catfish" is not one. Nor is the last token of a full-length
+        caption: the rest of its word may have been cut.
         """
         candidates = (self._index[tokens[: self.max_length - 2]] >= 0).nonzero().flatten()
         listed = tokens.tolist()
-        whole = [self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()]
+        whole = [
+            self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()
+        ]
         return candidates[torch.tensor(whole, dtype=torch.bool)]
 
     def _with_concept(self, captions: Sequence[str]) -> list[str]:
@@ -92,9 +100,9 @@ class ConceptMapper(CaptionMapper):
         return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0
 
     def _is_whole_word(self, tokens: Sequence[int]) -> bool:
-        """Return whether a concept's token is a word by itself, given the token after it."""
+        """Return whether a concept's token is a whole word, given the token after it."""
         pair = tuple(tokens)
-        if pair not in self._whole_words:  # few pairs occur, and decoding takes longer than all else
+        if pair not in self._whole_words:  # few pairs occur, and decoding is the slowest step
             word = self.concepts[self._index[pair[0]]].word
             self._whole_words[pair] = re.findall(r"\w+", self.tokenizer.decode(pair))[:1] == [word]
         return self._whole_words[pair]

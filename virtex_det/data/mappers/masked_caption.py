@@ -1,4 +1,4 @@
-"""Dataset dicts with captions to examples for masked language modelling."""
+"""The mapper of masked language modelling."""
 
 import math
 from contextlib import nullcontext
@@ -15,23 +15,30 @@ from virtex_det.data.seeding import seeded
 
 @MAPPER_REGISTRY.register()
 class MaskedCaptionMapper(CaptionMapper):
-    """A CaptionMapper that hides a part of the tokens (VirTex's masked language modelling, after BERT).
+    """A CaptionMapper that masks tokens (VirTex's masked language modelling, after BERT).
 
-    Unlike in BERT, only what [MASK] hides is to be predicted, and not the tokens that were replaced or kept.
+    Unlike in BERT, only tokens behind [MASK] are predicted, not replaced or kept tokens.
     """
 
     @configurable
     def __init__(
-        self, is_train: bool, *, mask_proportion: float, mask_prob: float, replace_prob: float, **caption_options: Any
+        self,
+        is_train: bool,
+        *,
+        mask_proportion: float,
+        mask_prob: float,
+        replace_prob: float,
+        **caption_options: Any,
     ) -> None:
         """Make a mapper from a config, ``MaskedCaptionMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: as in ``CaptionMapper``; else the image id decides what is hidden, so that losses compare.
-            mask_proportion: share of a caption's tokens to choose, rounded up, and at least one.
-            mask_prob: part of these that becomes [MASK] and is to be predicted.
-            replace_prob: part of these that becomes another token and is not.
-            caption_options: of ``CaptionMapper``.
+            is_train: as in ``CaptionMapper``; otherwise the image id determines the masked tokens,
+                so that losses are comparable.
+            mask_proportion: fraction of a caption's tokens to choose, rounded up, at least one.
+            mask_prob: fraction of the chosen tokens that becomes [MASK] and is predicted.
+            replace_prob: fraction of the chosen tokens that becomes another token.
+            caption_options: options of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
         self.mask_proportion = mask_proportion
@@ -40,7 +47,7 @@ class MaskedCaptionMapper(CaptionMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read what ``CaptionMapper`` reads, and the masking."""
+        """Read the keys of ``CaptionMapper``, and those of the masking."""
         caption = cfg.INPUT.CAPTION
         return {
             **super().from_config(cfg, is_train),
@@ -53,8 +60,8 @@ class MaskedCaptionMapper(CaptionMapper):
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            As ``CaptionMapper``, with some of "caption_tokens" hidden, and "masked_labels" (L,) int64: the token to
-            predict where it is hidden, padding elsewhere.
+            As ``CaptionMapper``, with some "caption_tokens" masked, and "masked_labels" (L,) int64:
+            the true token at [MASK], padding elsewhere.
 
         Raises:
             UserError: the image cannot be read or has no caption.
@@ -70,7 +77,7 @@ class MaskedCaptionMapper(CaptionMapper):
         draws = torch.rand(len(chosen))
         is_masked = draws < self.mask_prob
         if len(chosen) == 1:
-            is_masked[:] = True  # a caption without anything to predict would be wasted
+            is_masked[:] = True  # otherwise nothing would be predicted in this caption
         is_replaced = ~is_masked & (draws < self.mask_prob + self.replace_prob)
 
         masked, labels = tokens.clone(), torch.full_like(tokens, self.tokenizer.pad_id)

@@ -1,4 +1,4 @@
-"""Dataset dicts with narratives to pretraining examples: image, tokens, and where the pointer was at each token."""
+"""The mapper of narratives: image, tokens, and the pointer's positions at each token."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,23 +19,24 @@ Utterance = tuple[str, float, float]
 
 @MAPPER_REGISTRY.register()
 class NarrativeMapper(CaptionMapper):
-    """A CaptionMapper whose crop and flip carry the narrator's trace along (LocTex, sec. 3).
+    """A CaptionMapper that also crops and flips the narrator's trace (LocTex, sec. 3).
 
-    LocTex's own augmentation and its alignment of word pieces are not known. Ours: VirTex's augmentation, and a word
-    piece has the time of its whole utterance.
+    We do not know LocTex's augmentation and alignment of word pieces. Ours is VirTex's
+    augmentation, and a word piece has the time of its whole utterance.
     """
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read what ``CaptionMapper`` reads."""
+        """Read the keys of ``CaptionMapper``."""
         return {**super().from_config(cfg, is_train), "image_transform": _KnownCrop(cfg, is_train)}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            As ``CaptionMapper``, and "trace_points": float32 (points, 3), position in "caption_tokens", x and y in
-            shares of "image", for each point within the time of each token. Points outside of the image are dropped.
+            As ``CaptionMapper``, and "trace_points", float32 (points, 3): for each point within the
+            time of a token, the token's position in "caption_tokens", and x and y as fractions of
+            "image". Points outside of the image are dropped.
 
         Raises:
             UserError: the image cannot be read or has no narrative.
@@ -49,23 +50,30 @@ class NarrativeMapper(CaptionMapper):
         places = crop_points(points[:, :2], self.image_transform.window)
         places = flip_points(places) if is_flipped else places
         kept = inside(places)
-        # In float32 like the points, so that a point at the very end of an utterance still belongs to it.
-        intervals = torch.tensor([(start, end) for _, start, end in utterances], dtype=torch.float32)[positions]
+        # In float32 like the points, so that a point at the very end of an utterance belongs to it.
+        times = [(start, end) for _, start, end in utterances]
+        # shape: (tokens, 2)
+        intervals = torch.tensor(times, dtype=torch.float32)[positions]
         token, point = points_within(points[kept, 2], *intervals.unbind(1))
+        # shape: (points, 3)
         trace_points = torch.cat([1 + token[:, None].float(), places[kept][point]], dim=1)
         caption_tokens = torch.tensor([self.tokenizer.sos_id, *tokens, self.tokenizer.eos_id])
         return {**example, "caption_tokens": caption_tokens, "trace_points": trace_points}
 
-    def _choose_narrative(self, dataset_dict: dict[str, Any]) -> tuple[list[Utterance], torch.Tensor]:
+    def _choose_narrative(
+        self, dataset_dict: dict[str, Any]
+    ) -> tuple[list[Utterance], torch.Tensor]:
         captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
         if not captions or not traces or len(captions) != len(traces):
             raise UserError(
-                f"Image {dataset_dict['file_name']} has {len(captions or ())} captions and {len(traces or ())} traces; "
-                "NarrativeMapper needs as many of both.\nSet DATASETS.TRAIN to a dataset with narratives, such as "
-                "coco_2017_train_narratives, or MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
+                f"Image {dataset_dict['file_name']} has {len(captions or ())} captions and "
+                f"{len(traces or ())} traces; NarrativeMapper needs equal numbers.\n"
+                "Set DATASETS.TRAIN to a dataset with narratives, such as "
+                "coco_2017_train_narratives, or MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from "
+                "captions alone."
             )
         number = int(torch.randint(len(traces), ())) if self.is_train else 0
-        # A caption that nobody timed is as one utterance at no time.
+        # A caption without times is one utterance without points.
         utterances = traces[number]["utterances"] or [(captions[number], torch.inf, -torch.inf)]
         return utterances, torch.from_numpy(traces[number]["points"])
 
@@ -73,32 +81,36 @@ class NarrativeMapper(CaptionMapper):
 def encode_utterances(
     tokenizer: Tokenizer, utterances: Sequence[Utterance], max_length: int
 ) -> tuple[list[int], list[int]]:
-    """Encode utterances word by word: the tokens are those of the whole text, since pieces do not cross white space.
+    """Encode utterances word by word; tokens equal those of the whole text.
+
+    (Tokens do not cross white space.)
 
     Args:
         tokenizer: encodes words.
-        utterances: what is said, in order.
-        max_length: tokens, boundaries included, which are not returned.
+        utterances: utterances in order.
+        max_length: tokens per caption, including the boundaries, which are not returned.
 
     Returns:
-        The tokens, and for each the position of its utterance.
+        The tokens, and for each token the index of its utterance.
     """
-    pairs = [
-        (token, position)
-        for position, (text, _, _) in enumerate(utterances)
-        for word in text.split()
-        for token in tokenizer.encode(word)
-    ][: max_length - 2]
-    return [token for token, _ in pairs], [position for _, position in pairs]
+    tokens: list[int] = []
+    positions: list[int] = []
+    for position, (text, _, _) in enumerate(utterances):
+        for word in text.split():
+            encoded = tokenizer.encode(word)
+            tokens += encoded
+            positions += [position] * len(encoded)
+    return tokens[: max_length - 2], positions[: max_length - 2]
 
 
 class _KnownCrop:
-    """The image part of INPUT.CAPTION as ``build_image_transform`` has it; remembers where it cropped.
+    """The transform of ``build_image_transform``, which remembers its crop.
 
-    Torchvision's own key points need a later release, and its flip of them is a pixel off for points between pixels.
+    Torchvision's key points need a later release, and their flip is a pixel off for points between
+    pixels.
 
     Attributes:
-        window: the part of the last image that was taken.
+        window: the crop of the last image.
     """
 
     def __init__(self, cfg: CfgNode, is_train: bool) -> None:
@@ -107,7 +119,9 @@ class _KnownCrop:
         self._is_train = is_train
         self._size = caption.CROP_SIZE
         self._crop = v2.RandomResizedCrop(caption.CROP_SIZE, scale=tuple(caption.CROP_SCALE))
-        self._jitter = v2.RandomApply([v2.ColorJitter(*caption.COLOR_JITTER)], p=caption.COLOR_JITTER_PROB)
+        self._jitter = v2.RandomApply(
+            [v2.ColorJitter(*caption.COLOR_JITTER)], p=caption.COLOR_JITTER_PROB
+        )
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         if self._is_train:

@@ -1,4 +1,4 @@
-"""What the mappers of pretraining share: VirTex's image augmentation."""
+"""The base of the pretraining mappers: VirTex's image augmentation."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from torchvision.transforms import v2
 from virtex_det.data.images import read_image
 from virtex_det.errors import UserError
 
-_LONGEST = 64  # times the shorter side; beyond it, only the middle is enlarged for a centre crop
+_LONGEST = 64  # longest side by shortest; of a longer image, a centre crop enlarges only the middle
 
 
 class PretrainingMapper:
-    """Image augmentation of VirTex (sec. 3.2): crop, flip, colour jitter. All randomness is torch's.
+    """VirTex's image augmentation (sec. 3.2): crop, flip, colour jitter. All randomness is torch's.
 
     Attributes:
-        skips_broken_images: training goes on without images that cannot be read.
-        gives_squares: so DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
+        skips_broken_images: training skips images that cannot be read.
+        gives_squares: so that DATALOADER.ASPECT_RATIO_GROUPING does not reorder images.
     """
 
     skips_broken_images = True
@@ -37,9 +37,9 @@ class PretrainingMapper:
         """
         Args:
             is_train: flip at random.
-            image_transform: from an RGB uint8 tensor (3, H, W) to (3, S, S).
-            image_format: channel order to return, "RGB" or "BGR".
-            flip_prob: how often to flip.
+            image_transform: maps an RGB uint8 tensor (3, H, W) to (3, S, S).
+            image_format: channel order of the result, "RGB" or "BGR".
+            flip_prob: probability of a flip.
             max_value: as INPUT.MAX_VALUE.
         """
         self.is_train = is_train
@@ -52,7 +52,9 @@ class PretrainingMapper:
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read INPUT.FORMAT, INPUT.MAX_VALUE and the image part of INPUT.CAPTION."""
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise UserError(f"{cls.__name__} reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'.")
+            raise UserError(
+                f"{cls.__name__} reads RGB or BGR images; INPUT.FORMAT is '{cfg.INPUT.FORMAT}'."
+            )
         return {
             "is_train": is_train,
             "image_transform": build_image_transform(cfg, is_train),
@@ -65,13 +67,14 @@ class PretrainingMapper:
         """Read and augment the image of a dataset dict.
 
         Returns:
-            An example of "image" (3, S, S) uint8, "image_id", "height" and "width"; and whether it is flipped.
+            An example of "image" (3, S, S) uint8, "image_id", "height" and "width"; and whether it
+            is flipped.
 
         Raises:
             BrokenImage: the image cannot be read.
         """
         image, is_flipped = self.augment(read_image(dict(dataset_dict), "RGB", self.max_value))
-        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING leaves the order of images alone.
+        # Square, so that DATALOADER.ASPECT_RATIO_GROUPING does not reorder images.
         size = {"height": image.shape[1], "width": image.shape[2]}
         return {"image": image, "image_id": dataset_dict["image_id"], **size}, is_flipped
 
@@ -81,7 +84,8 @@ class PretrainingMapper:
         Returns:
             (3, S, S) uint8 in this mapper's channel order; and whether it is flipped.
         """
-        # Channels stay last in memory: the crop reads a part only, and torch resizes that layout twice as fast.
+        # Channels stay last in memory, a layout that torch resizes twice as fast.
+        # shape: (3, S, S)
         image = self.image_transform(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))
         is_flipped = self.is_train and bool(torch.rand(()) < self.flip_prob)
         if is_flipped:
@@ -92,7 +96,7 @@ class PretrainingMapper:
 
 
 def _middle(image: torch.Tensor) -> torch.Tensor:
-    """Return the middle of a very long image (3, H, W): enlarged as a whole it might fill the memory."""
+    """Return the middle of a very long image (3, H, W), which might fill the memory."""
     height, width = image.shape[1:]
     longest = _LONGEST * min(height, width)
     if max(height, width) <= longest:
@@ -101,12 +105,12 @@ def _middle(image: torch.Tensor) -> torch.Tensor:
 
 
 def centre_crop(size: int) -> v2.Transform:
-    """Return what cuts an image (3, H, W) to the square in its middle, its shorter side resized to ``size`` pixels."""
+    """Return a transform that resizes the shorter side to ``size`` and crops the middle square."""
     return v2.Compose([_middle, v2.Resize(size), v2.CenterCrop(size)])
 
 
 def build_image_transform(cfg: CfgNode, is_train: bool) -> v2.Transform:
-    """Build the image part of INPUT.CAPTION: random crop and colour jitter in training, else a centre crop."""
+    """Build INPUT.CAPTION's transform: random crop and jitter, or in evaluation a centre crop."""
     caption = cfg.INPUT.CAPTION
     if not is_train:
         return centre_crop(caption.CROP_SIZE)

@@ -27,7 +27,9 @@ def _stands(side, first, second):
 
 
 def _claims(caption):
-    """Return the nouns of a caption and its claims (side, first noun, second noun); raise where it cannot be read."""
+    """Return the nouns of a caption and its claims (side, first noun, second noun); raise where
+    it cannot be read.
+    """
     nouns = re.findall(NOUN, caption)
     skeleton = re.sub(NOUN, "N", caption)
     if re.fullmatch("N( and N)*", skeleton):
@@ -45,7 +47,11 @@ def test_every_noun_and_relation_is_true(scenes):
             assert 1 <= len(nouns) <= 3
             assert all(_matching(noun, scene.instances) for noun in nouns), caption
             for side, first, second in claims:
-                pairs = [(a, b) for a in _matching(first, scene.instances) for b in _matching(second, scene.instances)]
+                pairs = [
+                    (a, b)
+                    for a in _matching(first, scene.instances)
+                    for b in _matching(second, scene.instances)
+                ]
                 assert any(_stands(side, a, b) for a, b in pairs if a is not b), caption
             relations += len(claims)
     assert relations > 200
@@ -63,17 +69,23 @@ def test_the_largest_comes_first(scenes):
         for caption in scene.captions:
             first, *others = (_matching(noun, scene.instances) for noun in _claims(caption)[0])
             largest = max(instance.area for instance in first)
-            assert all(largest >= min(instance.area for instance in other) for other in others), caption
+            assert all(largest >= min(instance.area for instance in other) for other in others), (
+                caption
+            )
 
 
 def test_captions_are_lower_case_words(scenes):
-    assert all(re.fullmatch("[a-z]+( [a-z]+)*", caption) for scene in scenes for caption in scene.captions)
+    assert all(
+        re.fullmatch("[a-z]+( [a-z]+)*", caption) for scene in scenes for caption in scene.captions
+    )
 
 
 def test_wording_varies(scenes):
     assert len({re.sub(NOUN, "N", caption) for scene in scenes for caption in scene.captions}) > 15
     # Of one shape there is one thing to say; of three there are a dozen.
-    assert all(len(set(s.captions)) >= min(len(s.captions), 4) for s in scenes if len(s.instances) == 3)
+    assert all(
+        len(set(s.captions)) >= min(len(s.captions), 4) for s in scenes if len(s.instances) == 3
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
@@ -83,7 +95,9 @@ def test_as_many_captions_as_asked_for(count):
 
 def test_two_captions_are_enough_to_mention_five_instances():
     shapes = ["circle", "square", "star", "heart", "ring"]
-    instances = tuple(Instance(s, "red", "small", 100, (15 * k, 15 * k, 10, 10)) for k, s in enumerate(shapes))
+    instances = tuple(
+        Instance(s, "red", "small", 100, (15 * k, 15 * k, 10, 10)) for k, s in enumerate(shapes)
+    )
     for seed in range(20):
         captions = " ".join(map(wording, write_captions(Rng(seed, ()), instances, 96, 2)))
         assert all(shape in captions for shape in shapes)

@@ -8,7 +8,8 @@ from virtex_det.data.datasets.scenes import SHAPES, SPLITS, draw_scene
 from virtex_det.data.datasets.scenes.drawing import DRAWN_AREA, LARGE_FROM, MEDIUM_FROM, MIN_VISIBLE
 from virtex_det.errors import UserError
 
-# Made on x86-64 Linux; another machine, NumPy or OpenCV that gives another value breaks the promise of scenes.
+# Made on x86-64 Linux; another machine, NumPy or OpenCV that gives another value breaks the promise
+# of scenes.
 PINNED = {
     ("train", 0, 96): "94804dcdfa823581afc4c1a28337b2d6ea479d00f2f2a356193833871969e226",
     ("val", 7, 96): "cd43851100e1f9702bec3a08708e52eccec9b85deee5f6f12a49ceeefe8edbb4",
@@ -17,7 +18,11 @@ PINNED = {
 
 
 def _sha256(scene):
-    content = scene.image.tobytes() + scene.masks.tobytes() + repr((scene.category_ids, scene.captions)).encode()
+    content = (
+        scene.image.tobytes()
+        + scene.masks.tobytes()
+        + repr((scene.category_ids, scene.captions)).encode()
+    )
     return hashlib.sha256(content).hexdigest()
 
 
@@ -68,7 +73,9 @@ def test_size_words_follow_visible_area(scenes):
     for scene in scenes:
         for instance in scene.instances:
             share = instance.area / scene.masks[0].size * 1_000_000
-            expected = "small" if share < MEDIUM_FROM else "medium" if share < LARGE_FROM else "large"
+            expected = (
+                "small" if share < MEDIUM_FROM else "medium" if share < LARGE_FROM else "large"
+            )
             assert instance.size == expected
 
 
@@ -102,7 +109,9 @@ def test_scenes_hold_one_to_three_instances(scenes):
 
 def test_category_ids_count_from_one(scenes):
     scene = scenes[0]
-    assert scene.category_ids == tuple(SHAPES.index(instance.shape) + 1 for instance in scene.instances)
+    assert scene.category_ids == tuple(
+        SHAPES.index(instance.shape) + 1 for instance in scene.instances
+    )
 
 
 @pytest.mark.parametrize(

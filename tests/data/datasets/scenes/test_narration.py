@@ -6,7 +6,8 @@ import pytest
 from virtex_det.data.datasets.scenes import draw_scene
 from virtex_det.data.datasets.scenes.narration import SIDE, narrate
 
-# Made on x86-64 Linux; another machine or NumPy that gives another value breaks the promise of scenes.
+# Made on x86-64 Linux; another machine or NumPy that gives another value breaks the promise of
+# scenes.
 PINNED = {
     ("train", 0): "f9b97d4d94f0360f6d60d5ab12697feeea3330cc89665960968d88b7a1152443",
     ("unlabelled", 123): "789776131410b660615c8fae31bda5272c38548dd79d8e3a2fa8c6d500c1a76f",
@@ -21,7 +22,11 @@ def scenes():
 @pytest.fixture(scope="module")
 def narrated(scenes):
     """Each scene with each of its narrations."""
-    return [(scene, said) for index, scene in enumerate(scenes) for said in narrate(scene, 0, "val", index)]
+    return [
+        (scene, said)
+        for index, scene in enumerate(scenes)
+        for said in narrate(scene, 0, "val", index)
+    ]
 
 
 @pytest.mark.parametrize("which", PINNED, ids=str)
@@ -40,7 +45,9 @@ def test_words_follow_each_other_at_about_two_and_a_half_a_second(narrated):
     speeds = []
     for _, (words, _) in narrated:
         assert all(word.start < word.end for word in words)
-        assert all(before.end <= after.start for before, after in zip(words, words[1:], strict=False))
+        assert all(
+            before.end <= after.start for before, after in zip(words, words[1:], strict=False)
+        )
         speeds.append(len(words) / (words[-1].end - words[0].start))
     assert 2.3 < 1000 * np.mean(speeds) < 2.8
 
@@ -48,7 +55,10 @@ def test_words_follow_each_other_at_about_two_and_a_half_a_second(narrated):
 def test_points_follow_each_other_at_about_thirty_a_second(narrated):
     steps = np.concatenate([np.diff(said.points[:, 2]) for _, said in narrated])
     assert steps.min() > 0 and 28 < 1000 / steps.mean() < 60
-    assert all(said.points[0, 2] == 0 and said.points[-1, 2] >= said.words[-1].end - 50 for _, said in narrated)
+    assert all(
+        said.points[0, 2] == 0 and said.points[-1, 2] >= said.words[-1].end - 50
+        for _, said in narrated
+    )
 
 
 def _on_object(scene, said, name):
@@ -86,7 +96,9 @@ def test_the_pointer_scribbles_over_the_object_and_does_not_rest(narrated):
 
 
 def test_the_pointer_sometimes_comes_from_outside_the_image_but_not_from_afar(narrated):
-    outside = [((said.points[:, :2] < 0) | (said.points[:, :2] >= SIDE)).any() for _, said in narrated]
+    outside = [
+        ((said.points[:, :2] < 0) | (said.points[:, :2] >= SIDE)).any() for _, said in narrated
+    ]
     assert 0.1 < np.mean(outside) < 0.6
     points = np.concatenate([said.points for _, said in narrated])[:, :2]
     assert points.min() > -0.1 * SIDE and points.max() < 1.1 * SIDE

@@ -7,7 +7,9 @@ from virtex_det.data.datasets.scenes.shapes import OUTLINES, UNIT
 
 def _rasterized(outline):
     canvas = np.zeros((4 * UNIT // 32, 4 * UNIT // 32), np.uint8)
-    cv2.fillPoly(canvas, [((contour + 2 * UNIT) // 32).astype(np.int32) for contour in outline], (1,))
+    cv2.fillPoly(
+        canvas, [((contour + 2 * UNIT) // 32).astype(np.int32) for contour in outline], (1,)
+    )
     return canvas
 
 
@@ -23,6 +25,9 @@ def test_every_outline_is_centered(shape):
 
 
 def test_only_the_ring_has_a_hole():
-    center = {shape: _rasterized(outline)[2 * UNIT // 32, 2 * UNIT // 32] for shape, outline in OUTLINES.items()}
+    center = {
+        shape: _rasterized(outline)[2 * UNIT // 32, 2 * UNIT // 32]
+        for shape, outline in OUTLINES.items()
+    }
     assert [shape for shape, outline in OUTLINES.items() if len(outline) > 1] == ["ring"]
     assert center["ring"] == 0 and center["circle"] == center["star"] == 1

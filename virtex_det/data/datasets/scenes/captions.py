@@ -1,4 +1,4 @@
-"""Captions of a scene from a small grammar, in which every statement is true."""
+"""Captions of a scene from a small grammar; every statement is true."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from virtex_det.data.datasets.scenes.rng import Rng
 
 
 class Instance(NamedTuple):
-    """What can be said of one shape of a scene."""
+    """One shape of a scene, as captions describe it."""
 
     shape: str
     color: str
@@ -23,18 +23,18 @@ class Instance(NamedTuple):
 
     @property
     def noun_phrase(self) -> str:
-        """The words for it, e.g. "a small red star"."""
+        """Its description, e.g. "a small red star"."""
         return f"a {self.size} {self.color} {self.shape}"
 
 
 class Phrase(NamedTuple):
-    """Some words of a caption: the name of an instance, or what stands between two names."""
+    """Some words of a caption: the name of an instance, or a link between two names."""
 
     text: str
     instance: Instance | None = None
 
 
-# What is said of a scene, in the order of speech.
+# The phrases of a caption, in order.
 Caption = tuple[Phrase, ...]
 
 
@@ -50,22 +50,24 @@ MIN_DISTANCE = 10
 MAX_MENTIONED = 3
 
 
-def write_captions(rng: Rng, instances: Sequence[Instance], image_size: int, count: int) -> tuple[Caption, ...]:
-    """Write captions that together mention every instance, as far as their number allows.
+def write_captions(
+    rng: Rng, instances: Sequence[Instance], image_size: int, count: int
+) -> tuple[Caption, ...]:
+    """Write captions that together mention every instance, if their number allows it.
 
     Args:
-        rng: the scene's stream.
-        instances: what is to be seen, one or more.
-        image_size: side of the image in pixels, the measure of distances.
-        count: captions to write.
+        rng: the scene's random stream.
+        instances: one or more instances.
+        image_size: side of the image in pixels, for distances.
+        count: number of captions.
 
     Returns:
-        Captions of lower-case words; of few instances there is less to say, and some are the same.
+        Lower-case captions; with few instances some are equal.
     """
     parts = _dealt(rng, instances, count)
     captions = [_caption(part, image_size) for part in parts]
     while len(captions) < count:
-        # A few tries not to repeat one.
+        # A few attempts to avoid a repeat.
         for _ in range(4):
             part = rng.shuffled(instances)[: rng.between(1, MAX_MENTIONED)]
             caption = _caption(part, image_size)
@@ -76,10 +78,10 @@ def write_captions(rng: Rng, instances: Sequence[Instance], image_size: int, cou
 
 
 def relation(first: Instance, second: Instance, image_size: int) -> str | None:
-    """Return where the first instance lies from the second, by the axis along which their centres are farther apart.
+    """Return the relation of two instances, along the axis on which they are farther apart.
 
     Returns:
-        The words, e.g. "left of", or None where the centres nearly coincide.
+        The relation, e.g. "left of", or None if the centres nearly coincide.
     """
     (x1, y1), (x2, y2) = first.doubled_center, second.doubled_center
     dx, dy = x1 - x2, y1 - y2
@@ -95,7 +97,7 @@ def _dealt(rng: Rng, instances: Sequence[Instance], count: int) -> list[list[Ins
     rest = rng.shuffled(instances)
     parts: list[list[Instance]] = []
     while rest and len(parts) < count:
-        # At least this many now, or the parts left could not take in the rest.
+        # With fewer now, the remaining parts could not take the rest.
         needed = -(-len(rest) // (count - len(parts)))
         number = min(max(rng.between(1, MAX_MENTIONED), needed), MAX_MENTIONED)
         parts.append(rest[:number])
@@ -104,13 +106,17 @@ def _dealt(rng: Rng, instances: Sequence[Instance], count: int) -> list[list[Ins
 
 
 def _caption(mentioned: Sequence[Instance], image_size: int) -> Caption:
-    """Say how the largest instance lies from each of the others; where it lies on no side of one, list them all."""
+    """Relate the largest instance to the others; if it has no relation to one, list them all."""
     first, *others = sorted(mentioned, key=lambda instance: -instance.area)
     sides = [side for other in others if (side := relation(first, other, image_size))]
     listed = len(sides) < len(others)
-    links = ["and"] * len(others) if listed else [*sides[:1], *(f"and {side}" for side in sides[1:])]
-    rest = [part for link, other in zip(links, others, strict=True) for part in (Phrase(link), _named(other))]
-    return (_named(first), *rest)
+    links = (
+        ["and"] * len(others) if listed else [*sides[:1], *(f"and {side}" for side in sides[1:])]
+    )
+    phrases = [_named(first)]
+    for link, other in zip(links, others, strict=True):
+        phrases += [Phrase(link), _named(other)]
+    return tuple(phrases)
 
 
 def _named(instance: Instance) -> Phrase:

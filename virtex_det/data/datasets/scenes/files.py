@@ -1,4 +1,4 @@
-"""Writes captioned scenes to disk in COCO's format, and their narrations in that of Localized Narratives."""
+"""Writes captioned scenes in COCO's format, and narrations in that of Localized Narratives."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene, check_scene_arguments, draw_scene
-from virtex_det.data.datasets.scenes.narration import SIDE, Narration, narrate
+from virtex_det.data.datasets.scenes.narration import SIDE, Narration, Word, narrate
 from virtex_det.data.datasets.scenes.shapes import SHAPES
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent, signals_held
@@ -28,16 +28,21 @@ from virtex_det.utils import sweep, unfinished_name
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "scenes.json"
-# Raise it whenever the same settings begin to give other pixels, masks, words or files.
+# Increase it whenever the same settings give other pixels, masks, words or files.
 GENERATOR_VERSION = 3
 
-# Instances are only known for splits that are labelled.
+# Only labelled splits have instances.
 _LABELLED = ("train", "val")
 _CHUNK = 50
 # Ids of the splits are this far apart, so that no two images share one.
 _MAX_IMAGES = 10_000_000
-# Exact and quick: matching buys little in a noisy image.
-_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
+# Lossless and fast: matching gains little in a noisy image.
+_PNG = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
+)
 
 
 class _Chunk(NamedTuple):
@@ -53,14 +58,14 @@ class _Chunk(NamedTuple):
 
 
 class _Narrative(NamedTuple):
-    """A line of narratives but for its last key, already as text: there are many points."""
+    """A line of narratives without its last key, already as text: there are many points."""
 
     line: str
-    grounding: list[int | None]  # position of each word's instance among the annotations of the chunk
+    grounding: list[int | None]  # index of each word's instance in the chunk's annotations
 
 
 class _Records(NamedTuple):
-    """What the files say about some scenes; ids of annotations and captions are given when all are together."""
+    """The file entries of some scenes; annotations and captions get their ids at the end."""
 
     split: str
     images: list[dict[str, Any]]
@@ -81,9 +86,9 @@ def generate_scenes(
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a data set of captioned and narrated scenes; a complete one with the same settings is kept.
+    """Write a dataset of captioned and narrated scenes; keep one with the same settings.
 
-    The folder appears only when it is whole: until then everything lies in a temporary one beside it.
+    The folder appears only when complete; until then everything is in a temporary one beside it.
 
     Args:
         root: folder to write, e.g. "datasets/scenes".
@@ -91,16 +96,16 @@ def generate_scenes(
         num_val: labelled and captioned images to evaluate on.
         num_unlabelled: images with captions only, to pretrain on.
         image_size: side of the square images in pixels.
-        captions_per_image: captions of each image.
-        seed: another seed gives other scenes; splits of one seed never share a stream.
-        num_workers: processes; None takes one per core, 0 or 1 works in this one. The result is the same.
+        captions_per_image: captions per image.
+        seed: random seed; the splits of a seed have different streams.
+        num_workers: processes; None for one per core, 0 or 1 for this one. The result is the same.
         overwrite: replace scenes with other settings.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: a setting is out of range, the folder holds other scenes or other files, or cannot be written.
+        UserError: a setting is out of range, or the folder has other content or cannot be written.
     """
     root = Path(root)
     counts = {"train": num_train, "val": num_val, "unlabelled": num_unlabelled}
@@ -113,7 +118,7 @@ def generate_scenes(
     }
     _check_counts(counts)
     if num_workers is not None and num_workers < 0:
-        raise UserError(f"{num_workers} processes were asked for; choose 0 or more.")
+        raise UserError(f"num_workers is {num_workers}; expected 0 or more processes.")
     check_scene_arguments(seed, "train", image_size, captions_per_image)
     if _is_kept(root, settings, overwrite):
         logger.info("%s already holds these scenes: kept", root)
@@ -127,14 +132,16 @@ def generate_scenes(
                 root.replace(temporary / "old")
             folder.replace(root)
     except OSError as error:
-        raise UserError(f"cannot write scenes to {root}: {error}; check free space and permissions") from error
+        raise UserError(
+            f"cannot write scenes to {root}: {error}; check free space and permissions"
+        ) from error
     logger.info("wrote %d scenes to %s", sum(counts.values()), root)
     return root
 
 
 @contextmanager
 def _folder_beside(root: Path) -> Iterator[Path]:
-    """Yield a folder that goes with the block; what killed generators of the same scenes have left goes, too."""
+    """Yield a temporary folder for the block; remove those of killed generators, too."""
     sweep(root.parent, root.name)
     temporary = unfinished_name(root)
     temporary.mkdir()
@@ -147,26 +154,28 @@ def _folder_beside(root: Path) -> Iterator[Path]:
 def _check_counts(counts: dict[str, int]) -> None:
     for split, count in counts.items():
         if not 0 <= count <= _MAX_IMAGES:
-            raise UserError(f"{count} images were asked for as {split}; choose a number from 0 to {_MAX_IMAGES}")
+            raise UserError(f"the number of {split} images is {count}; expected 0 to {_MAX_IMAGES}")
 
 
 def _is_kept(root: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Say whether the folder already holds these scenes; raise when it must not be replaced."""
+    """Return whether the folder already has these scenes; raise if it must not be replaced."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
         found = read_json(root / SETTINGS_FILE)
     except UserError:
         raise UserError(
-            f"{root} exists and holds no complete set of scenes (no readable {SETTINGS_FILE}).\n"
+            f"{root} exists but is not a complete set of scenes (no readable {SETTINGS_FILE}).\n"
             "Nothing was changed. Choose another folder, or remove this one yourself."
         ) from None
     if found == settings:
         return True
     if not overwrite:
         raise UserError(
-            f"{root} holds scenes with other settings.\n  found:     {json.dumps(found)}\n"
-            f"  asked for: {json.dumps(settings)}\nChoose another folder, or have them replaced (--overwrite)."
+            f"{root} has scenes with other settings.\n"
+            f"  found:    {json.dumps(found)}\n"
+            f"  expected: {json.dumps(settings)}\n"
+            "Choose another folder, or replace them (--overwrite)."
         )
     return False
 
@@ -189,11 +198,14 @@ def _write_all(folder: Path, settings: dict[str, Any], num_workers: int | None) 
 
 
 def _run(chunks: list[_Chunk], num_workers: int | None) -> list[_Records]:
-    """Write the chunks in this process or in several; return their records in the order of the chunks."""
+    """Write the chunks in one or several processes; return their records in order."""
     workers = min(os.cpu_count() or 1 if num_workers is None else num_workers, len(chunks))
     results: dict[int, _Records] = {}
     total = sum(chunk.stop - chunk.start for chunk in chunks)
-    with tqdm(total=total, desc="scenes", unit="image") as progress, closing(_completed(chunks, workers)) as completed:
+    with (
+        tqdm(total=total, desc="scenes", unit="image") as progress,
+        closing(_completed(chunks, workers)) as completed,
+    ):
         for number, records in completed:
             results[number] = records
             progress.update(len(records.images))
@@ -201,7 +213,7 @@ def _run(chunks: list[_Chunk], num_workers: int | None) -> list[_Records]:
 
 
 def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Records], None, None]:
-    """Yield the number and the records of each chunk as it gets done."""
+    """Yield the number and the records of each finished chunk."""
     if workers <= 1:
         yield from ((number, _write_chunk(chunk)) for number, chunk in enumerate(chunks))
         return
@@ -209,7 +221,10 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
     pool = ProcessPoolExecutor(workers, initializer=serve_parent, initargs=(os.getpid(),))
     with signals_held() as stop_if_asked, pool:
         try:
-            numbers = {pool.submit(_write_chunk_apart, chunk): number for number, chunk in enumerate(chunks)}
+            numbers = {
+                pool.submit(_write_chunk_apart, chunk): number
+                for number, chunk in enumerate(chunks)
+            }
             waiting = set(numbers)
             while waiting:
                 done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -227,24 +242,27 @@ def _completed(chunks: list[_Chunk], workers: int) -> Generator[tuple[int, _Reco
 
 def _worker_was_ended() -> UserError:
     return UserError(
-        "A process that draws scenes was ended from outside, mostly because the memory was full (`dmesg` tells).\n"
+        "A process that draws scenes was killed, probably because the memory was full (see "
+        "`dmesg`).\n"
         "Nothing was changed. Generate again with fewer processes (--workers)."
     )
 
 
 def _write_chunk_apart(chunk: _Chunk) -> None:
-    """Write a chunk, and its records into a file.
+    """Write a chunk, and its records to a file.
 
-    Through the pool's pipe they would go in pieces: after half of them the pool waits for ever if the worker is killed.
+    The pool's pipe would send them in pieces, and wait for ever if the worker is killed in between.
     """
     _records_file(chunk).write_text(json.dumps(_write_chunk(chunk)))
 
 
 def _take_records(chunk: _Chunk) -> _Records:
-    """Return the records that another process has written, and delete their file."""
+    """Return the records that another process wrote, and delete their file."""
     split, images, annotations, captions, narratives = json.loads(_records_file(chunk).read_text())
     _records_file(chunk).unlink()
-    return _Records(split, images, annotations, captions, [_Narrative(*narrative) for narrative in narratives])
+    return _Records(
+        split, images, annotations, captions, [_Narrative(*narrative) for narrative in narratives]
+    )
 
 
 def _records_file(chunk: _Chunk) -> Path:
@@ -256,43 +274,63 @@ def _write_chunk(chunk: _Chunk) -> _Records:
     records = _Records(chunk.split, [], [], [], [])
     first_id = SPLITS.index(chunk.split) * _MAX_IMAGES + 1
     for index in range(chunk.start, chunk.stop):
-        scene = draw_scene(chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image)
+        scene = draw_scene(
+            chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image
+        )
         image_id, file_name = first_id + index, f"{index:06d}.png"
         _, encoded = cv2.imencode(".png", scene.image[:, :, ::-1], _PNG)
         (chunk.folder / chunk.split / file_name).write_bytes(encoded.tobytes())
         size = chunk.image_size
-        records.images.append({"id": image_id, "file_name": file_name, "height": size, "width": size})
+        records.images.append(
+            {"id": image_id, "file_name": file_name, "height": size, "width": size}
+        )
         narrations = narrate(scene, chunk.seed, chunk.split, index)
-        records.narratives.extend(_narratives(narrations, chunk.split, index, len(records.annotations)))
+        records.narratives.extend(
+            _narratives(narrations, chunk.split, index, len(records.annotations))
+        )
         records.annotations.extend(_annotations(scene, image_id))
-        records.captions.extend({"image_id": image_id, "caption": caption} for caption in scene.captions)
+        records.captions.extend(
+            {"image_id": image_id, "caption": caption} for caption in scene.captions
+        )
     return records
 
 
 def _narratives(
     narrations: tuple[Narration, ...], split: str, index: int, first_annotation: int
 ) -> Iterator[_Narrative]:
-    """Yield each narration in the form of Localized Narratives."""
+    """Yield each narration in the format of Localized Narratives."""
     for number, (words, points) in enumerate(narrations):
         content = {
             "dataset_id": f"scenes_{split}",
             "image_id": f"{index:06d}",
             "annotator_id": number,
             "caption": " ".join(word.text for word in words),
-            "timed_caption": [
-                {"utterance": word.text, "start_time": word.start / 1000, "end_time": word.end / 1000} for word in words
+            "timed_caption": [_timed(word) for word in words],
+            "traces": [
+                [{"x": x / SIDE, "y": y / SIDE, "t": time / 1000} for x, y, time in points.tolist()]
             ],
-            "traces": [[{"x": x / SIDE, "y": y / SIDE, "t": time / 1000} for x, y, time in points.tolist()]],
             "voice_recording": "",
         }
-        grounding = [None if word.instance is None else first_annotation + word.instance for word in words]
+        grounding = [
+            None if word.instance is None else first_annotation + word.instance for word in words
+        ]
         yield _Narrative(json.dumps(content, separators=(",", ":")), grounding)
+
+
+def _timed(word: Word) -> dict[str, Any]:
+    return {
+        "utterance": word.text,
+        "start_time": word.start / 1000,
+        "end_time": word.end / 1000,
+    }
 
 
 def _annotations(scene: Scene, image_id: int) -> Iterator[dict[str, Any]]:
     """Yield the COCO annotation of each instance; masks are compressed RLE, exact to the pixel."""
     stacked = np.asfortranarray(scene.masks.transpose(1, 2, 0).astype(np.uint8))
-    for instance, category_id, rle in zip(scene.instances, scene.category_ids, coco_mask.encode(stacked), strict=True):
+    for instance, category_id, rle in zip(
+        scene.instances, scene.category_ids, coco_mask.encode(stacked), strict=True
+    ):
         yield {
             "image_id": image_id,
             "category_id": category_id,
@@ -311,16 +349,24 @@ def _write_annotations(folder: Path, split: str, parts: list[_Records]) -> None:
     contents = {"captions": {"images": images, "annotations": captions}}
     if split in _LABELLED:
         annotations = _numbered(annotation for part in parts for annotation in part.annotations)
-        categories = [{"id": 1 + k, "name": shape, "supercategory": "shape"} for k, shape in enumerate(SHAPES)]
-        contents["instances"] = {"images": images, "annotations": annotations, "categories": categories}
+        categories = [
+            {"id": 1 + k, "name": shape, "supercategory": "shape"} for k, shape in enumerate(SHAPES)
+        ]
+        contents["instances"] = {
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
     for kind, content in contents.items():
         info = {"description": "captioned scenes", "version": str(GENERATOR_VERSION)}
-        (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps({"info": info, **content}))
+        (folder / "annotations" / f"{kind}_{split}.json").write_text(
+            json.dumps({"info": info, **content})
+        )
     _write_narratives(folder / "annotations" / f"narratives_{split}.jsonl", parts)
 
 
 def _write_narratives(path: Path, parts: list[_Records]) -> None:
-    """Write the narratives of a split, each with the annotation ids of what its words name."""
+    """Write the narratives of a split, each with the annotation ids of its words."""
     first_id = 1
     with path.open("w", encoding="utf-8") as file:
         for part in parts:

@@ -1,4 +1,4 @@
-"""Narrates a scene: when each word of a caption is said, and where the narrator's pointer is meanwhile."""
+"""Narrations of a scene: the time of each word, and the trace of the narrator's pointer."""
 
 from typing import NamedTuple
 
@@ -8,25 +8,25 @@ from virtex_det.data.datasets.scenes.captions import Caption
 from virtex_det.data.datasets.scenes.drawing import SPLITS, Scene
 from virtex_det.data.datasets.scenes.rng import Rng
 
-# Length of the image's side in the units of a trace: a ten-thousandth, what is written to the file.
+# Length of the image's side in the units of a trace.
 SIDE = 10_000
 
-# Milliseconds, smallest and largest: 2.5 words and 30 points per second.
+# Smallest and largest times in milliseconds: 2.5 words and 30 points per second.
 _BEFORE_SPEECH = (200, 700)
 _WORD = (250, 450)
 _PAUSE = (0, 100)
 _BETWEEN_POINTS = (28, 38)
 _BETWEEN_TARGETS = (100, 200)
 
-# How far outside the image a pointer may start, and how far its hand shakes.
+# Largest start distance of the pointer outside the image, and largest shake.
 _BAND = 800
 _SHAKE = 60
-# Targets tried, so that the way to one stays on the shape.
+# Attempts to find a target whose path stays on the shape.
 _TARGETS_TRIED = 4
 
 
 class Word(NamedTuple):
-    """A word, its interval in milliseconds, and the position of the instance that it helps to name."""
+    """A word, its interval in milliseconds, and the index of the instance it belongs to."""
 
     text: str
     start: int
@@ -35,7 +35,7 @@ class Word(NamedTuple):
 
 
 class Narration(NamedTuple):
-    """A caption as it is spoken, and the pointer's trace."""
+    """A spoken caption, and the pointer's trace."""
 
     words: tuple[Word, ...]
     points: np.ndarray  # int64, (points, 3): x and y in units of 1 / SIDE, milliseconds
@@ -44,18 +44,19 @@ class Narration(NamedTuple):
 def narrate(scene: Scene, seed: int, split: str, index: int) -> tuple[Narration, ...]:
     """Narrate the captions of a scene, the same for the same arguments on every machine.
 
-    While an instance is named the pointer scribbles over it; in between it travels. It may start outside the image.
+    The pointer scribbles over an instance while it is named, and moves on in between. It may start
+    outside the image.
 
     Args:
-        scene: what ``draw_scene`` drew.
-        seed: the seed that it was drawn with.
+        scene: a scene of ``draw_scene``.
+        seed: seed of the scene.
         split: its split.
         index: its number within the split.
 
     Returns:
         One narration per caption.
     """
-    # A stream of its own: image and captions are those of a scene without narrations.
+    # A separate stream: narrations do not change the image and the captions.
     rng = Rng(seed, (SPLITS.index(split), index, 1))
     pixels = [np.flatnonzero(mask) for mask in scene.masks]
     return tuple(_narrate(rng, scene, pixels, caption) for caption in scene.said)
@@ -77,8 +78,10 @@ def _narrate(rng: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption)
     return Narration(tuple(words), _pointer(rng, np.array(stops)))
 
 
-def _scribble(rng: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int) -> list[tuple[int, int, int]]:
-    """Return stops (time, x, y) on a shape from the start to the end of its name."""
+def _scribble(
+    rng: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int
+) -> list[tuple[int, int, int]]:
+    """Return stops (time, x, y) on a shape while its name is said."""
     size, times = len(mask), [start]
     while times[-1] + _BETWEEN_TARGETS[1] < end:
         times.append(times[-1] + rng.between(*_BETWEEN_TARGETS))
@@ -90,12 +93,14 @@ def _scribble(rng: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: i
             if mask[(row + next_row) // 2, (column + next_column) // 2]:
                 break
         row, column = next_row, next_column
-        stops.append((time, (2 * column + 1) * SIDE // (2 * size), (2 * row + 1) * SIDE // (2 * size)))
+        stops.append(
+            (time, (2 * column + 1) * SIDE // (2 * size), (2 * row + 1) * SIDE // (2 * size))
+        )
     return stops
 
 
 def _pointer(rng: Rng, stops: np.ndarray) -> np.ndarray:
-    """Move from stop to stop in straight lines with a shaking hand; integers throughout, the same on every machine."""
+    """Move from stop to stop in straight lines with a shaking hand, in integer arithmetic."""
     shortest, longest = _BETWEEN_POINTS
     count = int(stops[-1, 0]) // shortest
     steps = shortest + rng.octets(count).astype(np.int64) % (longest - shortest + 1)
@@ -103,6 +108,8 @@ def _pointer(rng: Rng, stops: np.ndarray) -> np.ndarray:
     times = times[times < stops[-1, 0]]
     before = np.searchsorted(stops[:, 0], times, side="right") - 1
     (start, *origin), (end, *target) = stops[before].T, stops[before + 1].T
-    way = [a + (b - a) * (times - start) // (end - start) for a, b in zip(origin, target, strict=True)]
+    way = [
+        a + (b - a) * (times - start) // (end - start) for a, b in zip(origin, target, strict=True)
+    ]
     shake = rng.octets(2, len(times)).astype(np.int64) % (2 * _SHAKE + 1) - _SHAKE
     return np.stack([*(way + shake), times], axis=1)

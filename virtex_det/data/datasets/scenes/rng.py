@@ -12,12 +12,16 @@ Item = TypeVar("Item")
 class Rng:
     """Integers drawn from the raw words of one PCG64 stream.
 
-    NumPy keeps seeding and raw words fixed for good (NEP 19), but may change what the methods of ``Generator`` make of
-    them; pixels that must never change therefore come from the words alone.
+    NumPy guarantees seeding and raw words for ever (NEP 19), but may change the methods of
+    ``Generator``. Pixels must never change, so they are made from the raw words.
 
     Args:
-        seed: non-negative seed of the whole data set.
+        seed: non-negative seed of the whole dataset.
         stream: numbers that name this stream; different streams of a seed are independent.
+
+    Example:
+        >>> Rng(0, (1, 2)).below(10) == Rng(0, (1, 2)).below(10)
+        True
     """
 
     def __init__(self, seed: int, stream: tuple[int, ...]) -> None:
@@ -32,7 +36,7 @@ class Rng:
         return low + self.below(high - low + 1)
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """Return one of the items, each as likely."""
+        """Return one of the items, all equally likely."""
         return items[self.below(len(items))]
 
     def shuffled(self, items: Sequence[Item]) -> list[Item]:

@@ -6,17 +6,20 @@ import numpy as np
 UNIT = 4096
 TURN = 360
 
-# Rounded once, far from any tie: from here on geometry is integers, the same on every machine.
+# Rounded once, far from any tie; all later geometry is in integers, equal on every machine.
 COS = np.rint(UNIT * np.cos(np.deg2rad(np.arange(TURN)))).astype(np.int32)
 SIN = np.rint(UNIT * np.sin(np.deg2rad(np.arange(TURN)))).astype(np.int32)
 
-# A closed contour is an int64 array (points, 2) of x, y with y pointing down; a hole is wound the other way round.
+# A closed contour is an int64 array (points, 2) of x, y with y down; a hole has the opposite
+# orientation.
 Outline = list[np.ndarray]
 
 
 def _arc(radius: int, start: int, stop: int, step: int = 6, center_x: int = 0) -> np.ndarray:
     degrees = np.arange(start, stop + (1 if step > 0 else -1), step) % TURN
-    return np.stack([center_x + radius * COS[degrees] // UNIT, radius * SIN[degrees] // UNIT], axis=1)
+    return np.stack(
+        [center_x + radius * COS[degrees] // UNIT, radius * SIN[degrees] // UNIT], axis=1
+    )
 
 
 def _polygon(*points: tuple[int, int]) -> np.ndarray:
@@ -43,7 +46,8 @@ def _heart() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    # The inner arc runs back between the tips of the outer one: tips at 50 degrees, inner center at 0.35 radii.
+    # The inner arc runs back between the tips of the outer one: tips at 50 degrees, inner center at
+    # 0.35 radii.
     return np.concatenate([_arc(1000, 50, 310, 5), _arc(820, 290, 70, -5, center_x=350)])
 
 
@@ -57,7 +61,7 @@ def _area(outline: Outline) -> float:
 
 
 def _normalized(outline: Outline) -> Outline:
-    """Center the bounding box on the origin and scale to unit area."""
+    """Centre the bounding box at the origin and scale to unit area."""
     points = np.concatenate(outline)
     center = (points.min(axis=0) + points.max(axis=0)) // 2
     scale = UNIT / np.sqrt(_area(outline))

@@ -10,11 +10,13 @@ from virtex_det.data.datasets.scenes.shapes import COS, SIN, TURN, UNIT
 
 
 def _rotated_axes(rng: Rng, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates of every pixel along two random perpendicular axes, shape (size, size), in pixels / 16."""
+    """Return pixel coordinates (size, size) along two random perpendicular axes, in pixels / 16."""
     angle = rng.below(TURN)
     x = np.arange(size, dtype=np.int32)[None, :]
     y = np.arange(size, dtype=np.int32)[:, None]
-    return (x * COS[angle] + y * SIN[angle]) * 16 // UNIT, (y * COS[angle] - x * SIN[angle]) * 16 // UNIT
+    return (x * COS[angle] + y * SIN[angle]) * 16 // UNIT, (
+        y * COS[angle] - x * SIN[angle]
+    ) * 16 // UNIT
 
 
 def _period(rng: Rng, size: int) -> int:
@@ -31,7 +33,7 @@ def _gradient(rng: Rng, size: int) -> np.ndarray:
 def _stripes(rng: Rng, size: int) -> np.ndarray:
     along, _ = _rotated_axes(rng, size)
     phase = along * TURN // _period(rng, size)
-    # Clipping the sine steepens the edges of the stripes without making them jagged.
+    # A clipped sine has steep but smooth edges.
     return np.clip(128 + SIN[phase % TURN] // 12, 0, 255)
 
 
@@ -54,7 +56,7 @@ def _clouds(rng: Rng, size: int) -> np.ndarray:
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.int32)
 
 
-# The word that captions use for a background -> how it mixes two colours: (size, size) of 0..255.
+# The name of a background, and its mix of two colours: (size, size) of 0..255.
 BACKGROUNDS: dict[str, Callable[[Rng, int], np.ndarray]] = {
     "smooth": _gradient,
     "striped": _stripes,
@@ -65,12 +67,12 @@ BACKGROUNDS: dict[str, Callable[[Rng, int], np.ndarray]] = {
 
 
 def _muted_color(rng: Rng, gray: int) -> np.ndarray:
-    """Return a pale RGB colour around that gray, shape (3,), so that instances of every colour stand out."""
+    """Return a pale RGB colour (3,) near this gray, so that instances of every colour stand out."""
     return gray + rng.octets(3).astype(np.int32) % 49 - 24
 
 
 def draw_background(rng: Rng, kind: str, size: int) -> np.ndarray:
-    """Draw a textured background with its clutter: int32 RGB, shape (size, size, 3)."""
+    """Draw a textured background with clutter: int32 RGB (size, size, 3)."""
     gray = rng.between(72, 168)
     contrast = rng.between(26, 56) * rng.pick((-1, 1))
     first, second = _muted_color(rng, gray), _muted_color(rng, min(max(gray + contrast, 56), 184))
@@ -100,18 +102,22 @@ def _curve(rng: Rng, canvas: np.ndarray) -> None:
     angle, start = rng.below(TURN), rng.below(TURN)
     stop = start + rng.between(40, 150)
     thickness = rng.between(1, max(1, size // 48))
-    cv2.ellipse(canvas, center, axes, angle, start, stop, _clutter_color(rng), thickness, cv2.LINE_AA)
+    cv2.ellipse(
+        canvas, center, axes, angle, start, stop, _clutter_color(rng), thickness, cv2.LINE_AA
+    )
 
 
 def _blob(rng: Rng, canvas: np.ndarray) -> None:
     size = len(canvas)
     center = np.array([rng.below(size), rng.below(size)])
     angles = np.arange(0, TURN, 40)
-    radii = rng.between(size // 16, size // 8) * (90 + rng.octets(len(angles)).astype(np.int64)) // 255
+    radii = (
+        rng.between(size // 16, size // 8) * (90 + rng.octets(len(angles)).astype(np.int64)) // 255
+    )
     points = center + np.stack([radii * COS[angles], radii * SIN[angles]], axis=1) // UNIT
     stain = canvas.copy()
     cv2.fillPoly(stain, [points.astype(np.int32)], _clutter_color(rng), cv2.LINE_AA)
-    # Half transparent, so that no blob passes for a misshapen instance.
+    # Half transparent, so that no blob looks like an instance.
     canvas[:] = (canvas >> 1) + (stain >> 1)
 
 
