@@ -115,7 +115,7 @@ def test_a_file_whose_header_hides_the_damage_is_skipped_as_well(detector, photo
 
 def test_an_empty_folder_is_an_error(detector, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no image"):
+    with pytest.raises(UserError, match="empty has no image"):
         detector(tmp_path / "empty")
 
 

@@ -176,7 +176,7 @@ def test_any_error_of_a_users_function_names_the_data_set(by_function):
     cfg = by_function(lambda entry: None)
     DatasetCatalog.pop("parts_by_function")
     DatasetCatalog.register("parts_by_function", lambda: 1 / 0)
-    with pytest.raises(UserError, match="(?s)parts_by_function.*ZeroDivisionError.*The function that was registered"):
+    with pytest.raises(UserError, match="(?s)parts_by_function.*ZeroDivisionError.*The function registered"):
         Trainer(cfg)
 
 
