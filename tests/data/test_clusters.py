@@ -74,6 +74,6 @@ def test_a_file_cut_short_or_missing_is_an_error(clusters, tmp_path):
     path = tmp_path / "clusters.json"
     clusters.write(path)
     path.write_text(path.read_text()[:100])
-    for name, message in ((path, "only a part"), (tmp_path / "other.json", "No such file")):
+    for name, message in ((path, "not a complete file"), (tmp_path / "other.json", "No such file")):
         with pytest.raises(UserError, match=rf"{message}(?s:.*)build_clusters"):
             CaptionClusters.read(name)
