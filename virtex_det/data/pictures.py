@@ -200,7 +200,9 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 
 def _find(argument: str) -> list[Path]:
     if not argument:
-        raise UserError("One of the names of images is empty. For all images below this folder write a dot.")
+        raise UserError(
+            "One of the names of images is empty. For all images below this folder write a dot."
+        )
     path = Path(argument)
     if os.path.isdir(argument):  # noqa: PTH112
         return _images_below(path)
@@ -254,8 +256,7 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     check_name(path)
     if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
         raise BrokenImage(
-            f"There is no picture {printable(path):.500}.
-Its file is missing.",
+            f"There is no picture {printable(path):.500}.\nIts file is missing.",
             "image file is missing",
         )
 
