@@ -17,6 +17,9 @@ INSTALL_REQUIRES = [
     "opencv-python-headless",  # draws the scenes; Detectron2 resizes with it; headless: servers have no libGL
     "pycocotools>=2.0.2",  # run-length masks, and the COCO metrics that ours are tested against
     "hotcoco==1.3.0",  # COCO and LVIS metrics; one author, and early versions had silent errors: pinned, and tested so
+    # Groups results over seeds and pivots them into tables; imported by what makes tables, never in training. From
+    # 2.2.2 on it works with NumPy 2.
+    "pandas>=2.2.2",
     "scipy>=1.9",  # paired tests in the tables of comparisons
     "orjson>=3.8",  # result files of millions of detections: written ten times as fast as by json
     "safetensors",  # weights files that cannot hold code

@@ -103,6 +103,13 @@ def test_what_works_with_trained_models_is_imported_when_it_is_first_used():
     assert done.stdout.splitlines() == ["[]", "[]", "[] True", "False"], done.stderr
 
 
+def test_training_does_not_import_pandas_which_only_tables_need():
+    done = run_python("import sys, virtex_det.engine, virtex_det.benchmark; print('pandas' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
+    done = run_python("import sys, virtex_det.benchmark.tables; print('pandas' in sys.modules)")
+    assert done.stdout.strip() == "True", done.stderr
+
+
 def test_importing_the_package_registers_its_backbones():
     done = run_python(
         "import virtex_det\n"

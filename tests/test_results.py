@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import read_comparison
-from virtex_det.benchmark.page import render_page
-from virtex_det.benchmark.rows import rows
-from virtex_det.benchmark.tables import render_markdown
+from virtex_det.benchmark.report import render_page
+from virtex_det.benchmark.statistics import summarize
+from virtex_det.benchmark.tables import mean, render_markdown
 from virtex_det.experiments import read_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,11 +29,11 @@ def test_the_page_of_results_is_what_its_records_give(monkeypatch):
 
 def test_the_pointing_game_on_the_page_is_what_its_records_give():
     page = (ROOT / "docs" / "icmlm_loctex.md").read_text()
-    found = rows(read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")})
-    assert [row.seeds for row in found] == [3, 3, 3]
-    for row in found:
-        test = row.tests["game"]
-        assert f"| {row.start} | {row.spreads['game']} | {f'{test.difference:+.1f} (p' if test else '|'}" in page
+    found = summarize(read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")})
+    assert list(found["seeds"]) == [3, 3, 3]
+    for row in found.reset_index().itertuples():
+        test = f"{row.difference:+.1f} (p" if row.pairs else "|"
+        assert f"| {row.start} | {mean(row).text} | {test}" in page
 
 
 def test_the_figures_in_the_readme_are_those_of_the_records():

@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 import virtex_det.utils
 from virtex_det.errors import UserError
 from virtex_det.signals import Stopped, stop_at_once
-from virtex_det.utils import map_in_threads, render_markdown, replacing, sweep, unfinished_name, write_atomically
+from virtex_det.utils import fill_template, map_in_threads, replacing, sweep, unfinished_name, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -72,9 +72,9 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
 def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):
     template = tmp_path / "page.md.j2"
     template.write_text("# {{ title }}\n")
-    assert render_markdown(template, title="a < b") == "# a < b\n"
+    assert fill_template(template, title="a < b") == "# a < b\n"
     with pytest.raises(UndefinedError, match="title"):
-        render_markdown(template)
+        fill_template(template)
 
 
 def test_half_a_surrogate_is_written_as_its_escape(tmp_path):

@@ -74,8 +74,14 @@ def in_html(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
+class Markdown(str):
+    """Text that is Markdown already, such as a link: ``in_markdown`` leaves it as it is."""
+
+
 def in_markdown(text: str) -> str:
     """Return a text for a cell, a heading or a line of a list in Markdown, all on one line."""
+    if isinstance(text, Markdown):
+        return text
     line = _MARKDOWN.sub(lambda match: "".join(f"\\{character}" for character in match[0]), visible(text, ""))
     if match := _MARKDOWN_BEGINNING.match(line):
         last = match.end() - 1

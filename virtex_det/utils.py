@@ -148,7 +148,7 @@ def map_in_threads(
     return results
 
 
-def render_markdown(template: Path, **values: Any) -> str:
+def fill_template(template: Path, **values: Any) -> str:
     """Return the page that a Jinja template makes of values; a value that it asks for and does not get is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

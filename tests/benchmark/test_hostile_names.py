@@ -14,8 +14,7 @@ from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare
 from tests.test_escaping import BLOCKS, NAMES, is_seen
 from virtex_det.benchmark.comparison import Comparison, read_comparison
-from virtex_det.benchmark.page import write_page
-from virtex_det.benchmark.report import write_report
+from virtex_det.benchmark.report import write_page, write_report
 from virtex_det.benchmark.tables import render_csv, render_latex, render_markdown
 from virtex_det.errors import UserError
 

@@ -1,11 +1,24 @@
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
+from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare, mixed
-from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.tables import render_csv, render_latex, render_markdown
+from virtex_det.benchmark import tables
+from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.conditions import Cost
+from virtex_det.benchmark.tables import (
+    Value,
+    category_tables,
+    cost_table,
+    details_table,
+    published_table,
+    render_csv,
+    render_latex,
+    render_markdown,
+)
 
 TWO = {
     ("random", 0.1): (4.0, 6.0),
@@ -55,8 +68,9 @@ def test_differences_come_with_the_paired_test(make_record):
     assert "two-sided paired t-test over 2 seeds at most" in text
 
 
-def test_a_cell_that_was_not_run_is_a_dash(make_record):
+def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_record):
     text = render_markdown(compare(make_record, {cell: v for cell, v in TWO.items() if cell != ("captions", 0.1)}))
+    assert "| random | 5.0 ± 1.4 | 21.0 ± 1.4 |" in text
     assert "| captions | – | **31.5 ± 2.1** |" in text and "| captions | – | +10.5 (p 0.03) |" in text
 
 
@@ -126,3 +140,108 @@ def test_protocols_of_one_recipe_are_told_apart_by_their_names(make_record):
 
 def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):
     assert r"| a\|b |" in render_markdown(compare(make_record, {("a|b", 0.1): (4.0,)}))
+
+
+def test_one_seed_has_no_deviation_and_the_note_claims_none(make_record):
+    text = render_markdown(compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}))
+    assert "\nMean over 1 seed.\n" in text and "±" not in text and "| captions | +1.0 |" in text
+
+
+def test_a_metric_that_no_run_of_a_protocol_has_is_a_line_of_dashes(make_record):
+    both = mixed(make_record, TWO, ("a", "b")).records
+    records = {c: replace(r, metrics={"bbox": {"AP": 1.0}}) if c.protocol == "b" else r for c, r in both.items()}
+    masks = render_markdown(Comparison("", "random", records, mix=True), {"Mask AP": ("segm", "AP")})
+    assert "| a | random | 2.5 ± 0.7 | 10.5 ± 0.7 |" in masks and "| b | random | – | – |" in masks
+
+
+def test_a_cell_without_a_number_is_empty_in_csv(make_record):
+    line = render_csv(compare(make_record, {("random", 0.1): (4.0,)}), {"Box AP": ("bbox", "AP")}).splitlines()[1]
+    assert line == "scenes-segm,random,0.1,1,4.0,,,,measured,"
+
+
+def texts(table) -> list[list[str]]:
+    return [[value.text for value in row] for row in table.rows]
+
+
+@pytest.fixture
+def comparison(tmp_path, make_record) -> Comparison:
+    return make_example(tmp_path, make_record).comparison
+
+
+def test_details_carry_seeds_and_the_test_against_the_baseline(comparison):
+    table = details_table(comparison, "bbox")
+    assert table.columns == ["labels", "start", "seeds", "AP", "AP50", "ΔAP", "p"]
+    random, captions, *_ = texts(table)
+    assert random == ["10 %", "random", "2", "11.0 ± 0.7", "22.0 ± 1.4", "–", "–"]
+    assert captions[:5] == ["10 %", "captions", "2", "21.0 ± 0.7", "42.0 ± 1.4"] and captions[-2:] == ["+10.0", "–"]
+    assert table.rows[1][-2] == Value("+10.0", pytest.approx(10.0)) and table.rows[0][-1].number is None
+
+
+def test_details_without_a_baseline_have_no_test(comparison):
+    assert details_table(replace(comparison, baseline=""), "bbox").columns[-1] == "AP50"
+
+
+def test_details_leave_out_metrics_that_no_run_has(comparison):
+    assert "AP50" not in details_table(comparison, "segm").columns
+
+
+def test_details_of_mixed_protocols_say_so_and_have_no_best(make_record):
+    plain = compare(make_record, TWO).records
+    records = {c: replace(r, protocol="other") if c.seed else r for c, r in plain.items()}
+    table = details_table(Comparison("", "random", records, mix=True), "bbox")
+    assert "Several protocols" in table.notes[0]
+    assert not any(value.is_best for row in table.rows for value in row)
+
+
+def test_published_numbers_of_a_protocol_have_a_table_with_their_source():
+    table = published_table(["coco-segm-1x"])
+    assert table.columns == [
+        "start",
+        *(f"{t} {m}" for t in ("Box", "Mask") for m in ("AP", "AP50", "AP75")),
+        "source",
+        "how sure",
+    ]
+    assert texts(table)[0][:3] == ["random", "31.0", "49.5"] and texts(table)[0][-1] == "READ"
+    assert texts(table)[2][2] == "–" and "; differs: mmdetection's own" in texts(table)[2][-2]
+    assert published_table(["scenes-segm"]) is None
+
+
+def test_categories_are_means_over_seeds_at_the_largest_fraction(comparison):
+    box, mask = category_tables(comparison)
+    assert (box.title, mask.title) == ("Box AP", "Mask AP")
+    assert box.columns == ["category", "random", "captions"] and box.notes == [
+        "With 100 % of the labels, mean over seeds."
+    ]
+    assert texts(box) == [["square", "15.5", "25.5"], ["ring <1>", "16.5", "26.5"]]
+
+
+def test_a_category_that_one_start_has_not_found_is_zero_there(comparison):
+    records = dict(comparison.records)
+    for cell in [cell for cell in records if cell.start == "random"]:
+        records[cell] = replace(records[cell], metrics={"bbox": {"AP": 1.0, "AP-square": None}})
+    box = category_tables(Comparison("", "random", records))[0]
+    assert texts(box)[0] == ["square", "0.0", "25.5"]
+
+
+def test_of_many_categories_those_are_kept_in_which_the_starts_differ_most(make_record, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_CATEGORIES", 1)
+    reached = {"random": {"AP-a": 1.0, "AP-b": 5.0}, "captions": {"AP-a": 2.0, "AP-b": 9.0}}
+    records = {
+        Cell(start, "scenes", 1.0, 0): replace(make_record(), metrics={"bbox": {"AP": 1.0} | table})
+        for start, table in reached.items()
+    }
+    (table,) = category_tables(Comparison("", "random", records))
+    assert texts(table) == [["b", "5.0", "9.0"]]
+    assert table.title == "Box AP: the 1 categories in which the starts differ most, of 2"
+
+
+def test_without_categories_there_is_no_table(make_record):
+    assert category_tables(Comparison("", "", {Cell("random", "scenes", 1.0, 0): make_record()})) == []
+
+
+def test_costs_in_words_sort_by_seconds():
+    costs = {"random": Cost(0.0, 0, 30.0), "captions": Cost(600.0, 3, 30.0), "zoo": Cost(None, 1, None)}
+    random, captions, zoo = cost_table(costs).rows
+    assert random[1:] == [Value("none", 0.0), Value("30 s", 30.0)]
+    assert captions[1] == Value("10.0 min, 3 times", 600.0)
+    assert zoo[1:] == [Value("not known"), Value("not known")]

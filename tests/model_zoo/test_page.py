@@ -52,9 +52,15 @@ def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(resul
     assert rows_of(page.render(results)) == [
         f"| random | `coco-segm-1x` | coco_2017_val | 1% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
         f"| random | `coco-segm-1x` | coco_2017_val | 100% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
-        f"| captions | `coco-segm-1x` | coco_2017_val | 1% | 2 | 31.0 ± 1.4 | - | {link} |",
-        f"| captions | `coco-segm-1x` | coco_2017_val | 100% | 2 | 31.0 ± 1.4 | - | {link} |",
+        f"| captions | `coco-segm-1x` | coco_2017_val | 1% | 2 | 31.0 ± 1.4 | 0.0 ± 0.0 | {link} |",
+        f"| captions | `coco-segm-1x` | coco_2017_val | 100% | 2 | 31.0 ± 1.4 | 0.0 ± 0.0 | {link} |",
     ]
+
+
+def test_a_metric_that_no_run_of_a_file_has_is_a_dash(results, make_record):
+    records = {Cell("random", "1x", 0.1, 0): make_record(mask_ap=None)}
+    Comparison("boxes", "", records).write_records(results / "starts.jsonl")
+    assert [row.split(" | ")[-3:-1] for row in rows_of(page.render(results))] == [["10.0", "-"]]
 
 
 def test_protocols_have_rows_of_their_own(results, make_record):

@@ -22,7 +22,7 @@ class Cell(NamedTuple):
     seed: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Comparison:
     """What the runs of a matrix measured.
 
@@ -31,9 +31,16 @@ class Comparison:
         baseline: the start that the others are compared with; "" for none.
         records: by cell.
         mix: take records of several protocols.
+        starts: in the order of the matrix.
+        protocols: by the names that the matrix gives them, in its order.
+        fractions: of the labels, ascending.
+        seeds: ascending.
+        recipes: the protocol identifiers in the records; they show departures.
+        is_of_one_protocol: by its name and by its identifier.
 
     Raises:
-        UserError: the records are of several versions of a data set, or of several protocols and ``mix`` is False.
+        UserError: the records are of several versions of a data set, or of several protocols and
+            ``mix`` is False.
     """
 
     title: str
@@ -42,8 +49,14 @@ class Comparison:
     mix: bool = False
 
     def __post_init__(self) -> None:
+        self.starts = list(dict.fromkeys(cell.start for cell in self.records))
+        self.protocols = list(dict.fromkeys(cell.protocol for cell in self.records))
+        self.fractions = sorted({cell.fraction for cell in self.records})
+        self.seeds = sorted({cell.seed for cell in self.records})
+        self.recipes = list(dict.fromkeys(record.protocol for record in self.records.values()))
+        self.is_of_one_protocol = len(self.protocols) == len(self.recipes) == 1
         _check_versions(self.records)
-        if len(self.recipes()) > 1 and not self.mix:
+        if len(self.recipes) > 1 and not self.mix:
             examples = {record.protocol: cell for cell, record in self.records.items()}
             raise UserError(
                 f"These records are of {len(examples)} protocols, whose numbers do not compare:\n"
@@ -51,34 +64,10 @@ class Comparison:
                 + "\nTo see them in one table, which then says so: --mix-protocols."
             )
 
-    @property
-    def starts(self) -> list[str]:
-        """The starts, in the order of the matrix."""
-        return list(dict.fromkeys(cell.start for cell in self.records))
-
-    @property
-    def protocols(self) -> list[str]:
-        """The protocols by the names that the matrix gives them."""
-        return list(dict.fromkeys(cell.protocol for cell in self.records))
-
-    @property
-    def fractions(self) -> list[float]:
-        """The fractions of the labels, ascending."""
-        return sorted({cell.fraction for cell in self.records})
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, ascending."""
-        return sorted({cell.seed for cell in self.records})
-
-    def runs(self, start: str, protocol: str, fraction: float) -> dict[int, ResultRecord]:
-        """Return the records that differ in their seed alone, by seed."""
-        of_row = (start, protocol, fraction)
-        return {c.seed: record for c, record in self.records.items() if (c.start, c.protocol, c.fraction) == of_row}
-
-    def recipes(self, protocol: str | None = None) -> list[str]:
-        """Return the identifiers of the recipes behind all records, or behind a protocol's; they show departures."""
-        return list(dict.fromkeys(r.protocol for c, r in self.records.items() if protocol in (None, c.protocol)))
+    def of_protocol(self, protocol: str) -> "Comparison":
+        """Return the part of the comparison under one protocol, by its name in the matrix."""
+        records = {c: record for c, record in self.records.items() if c.protocol == protocol}
+        return Comparison(self.title, self.baseline, records, self.mix)
 
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
@@ -144,5 +133,25 @@ def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
             )
 
 
+def share(fraction: float) -> str:
+    """Return a fraction of the labels in words: three digits at most.
+
+    Example:
+        >>> share(0.1), share(0.0234)
+        ('10 %', '2.34 %')
+    """
+    return f"{100 * fraction:.3g} %"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    Example:
+        >>> count(1, "seed"), count(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _words(cell: Cell) -> str:
-    return f"{cell.start}, {cell.protocol}, {100 * cell.fraction:.3g} % of the labels, seed {cell.seed}"
+    return f"{cell.start}, {cell.protocol}, {share(cell.fraction)} of the labels, seed {cell.seed}"

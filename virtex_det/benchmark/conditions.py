@@ -2,31 +2,30 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.records import ResultRecord
-from virtex_det.benchmark.rows import share
+import pandas as pd
 
-Records = Mapping[Cell, ResultRecord]
+from virtex_det.benchmark.comparison import Comparison, share
+
+MAX_NAMES = 20  # of empty categories in one sentence
 
 
 def conditions(comparison: Comparison) -> list[str]:
     """Return what a reader must know before believing a difference between two rows."""
-    records = comparison.records
-    return [
-        *_evaluation(records),
-        *_protocol(records),
-        *_labels(records),
-        *_seeds(records),
-        *_compute(records),
-        *_weights(records),
-        *_empty_categories(records),
-        *_surroundings(records),
-    ]
+    rows = []
+    for cell, record in comparison.records.items():
+        machine = record.hardware.get("gpu") or record.hardware.get("cpu") or "unknown"
+        evaluated = (record.dataset, record.dataset_version.get("images"))
+        weights = (record.weights.get("path", ""), record.weights.get("sha256", ""))
+        labels = (record.manifest_sha256, record.empty_categories)
+        rows.append([*cell, record.protocol, evaluated, *labels, *weights, record.code_revision, machine])
+    columns = ["start", "protocol", "fraction", "seed", "recipe", "evaluated", "manifest", "empty"]
+    runs = pd.DataFrame(rows, columns=[*columns, "weights", "weights_sha256", "code", "machine"], dtype=object)
+    sections = (_evaluation, _protocol, _labels, _seeds, _compute, _weights, _empty_categories, _surroundings)
+    return [sentence for section in sections for sentence in section(runs)]
 
 
 def logged_seconds(run_folder: str | Path) -> float | None:
@@ -72,19 +71,17 @@ class Cost(NamedTuple):
 
 def costs(comparison: Comparison) -> dict[str, Cost]:
     """Return by start what it cost: pretraining from the log beside its weights, fine-tuning from the records."""
-    by_start = defaultdict(list)
-    for cell, record in comparison.records.items():
-        by_start[cell.start].append(record)
-    return {start: _cost(records) for start, records in by_start.items()}
+    found = {}
+    for start in comparison.starts:
+        records = [record for cell, record in comparison.records.items() if cell.start == start]
+        paths = {record.weights.get("path", "") for record in records} - {""}
+        pretraining = [logged_seconds(Path(path).parent) for path in paths] or [0.0]
+        finetuning = [record.training_seconds for record in records]
+        found[start] = Cost(_mean(pretraining), len(paths), _mean(finetuning))
+    return found
 
 
-def _cost(records: Sequence[ResultRecord]) -> Cost:
-    paths = {record.weights.get("path", "") for record in records} - {""}
-    pretraining = [logged_seconds(Path(path).parent) for path in paths] or [0.0]
-    return Cost(_mean(pretraining), len(paths), _mean([record.training_seconds for record in records]))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if len(known) == len(values) else None
 
@@ -101,16 +98,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _evaluation(records: Records) -> list[str]:
-    found = {(record.dataset, record.dataset_version.get("images")) for record in records.values()}
-    sets = " and ".join(f"{dataset} ({images} images)" for dataset, images in sorted(found, key=str))
-    if len(found) > 1:
-        return [f"Not equal: what the runs are evaluated on, {sets}."]
-    return [f"Equal: what all runs are evaluated on, {sets}, in the same version."]
+def _evaluation(runs: pd.DataFrame) -> list[str]:
+    sets = [f"{dataset} ({images} images)" for dataset, images in sorted(set(runs["evaluated"]), key=str)]
+    if len(sets) > 1:
+        return [f"Not equal: what the runs are evaluated on, {' and '.join(sets)}."]
+    return [f"Equal: what all runs are evaluated on, {sets[0]}, in the same version."]
 
 
-def _protocol(records: Records) -> list[str]:
-    ids = sorted({record.protocol for record in records.values()})
+def _protocol(runs: pd.DataFrame) -> list[str]:
+    ids = sorted(runs["recipe"].unique())
     if len(ids) > 1:
         return [f"Not equal: the protocol. Numbers of {', '.join(ids)} are not to be compared with each other."]
     return [
@@ -119,31 +115,29 @@ def _protocol(records: Records) -> list[str]:
     ]
 
 
-def _labels(records: Records) -> list[str]:
-    manifests = defaultdict(set)
-    for cell, record in records.items():
-        manifests[cell.protocol, cell.fraction, cell.seed].add(record.manifest_sha256)
-    if any("" in found for found in manifests.values()):
+def _labels(runs: pd.DataFrame) -> list[str]:
+    if (runs["manifest"] == "").any():
         return ["Not known: whether all starts saw the same labelled images; some records do not say."]
-    if odd := [key for key, found in manifests.items() if len(found) > 1]:
+    manifests = runs.groupby(["protocol", "fraction", "seed"], sort=False)["manifest"].nunique()
+    if odd := list(manifests[manifests > 1].index):
         where = ", ".join(f"{share(fraction)} seed {seed}" for _, fraction, seed in odd)
         return [f"Not equal: the labelled images, at {where}: the starts were trained on different ones."]
     return ["Equal: the labelled images of each part and seed; the hash of their ids is the same in every start."]
 
 
-def _seeds(records: Records) -> list[str]:
-    groups = _seeds_of_rows(records)
-    seeds = sorted({seed for found in groups.values() for seed in found})
+def _seeds(runs: pd.DataFrame) -> list[str]:
+    seeds = sorted(runs["seed"].unique())
     said = f"Seeds: {', '.join(map(str, seeds))}. One draws the labelled images, the new layers and the order of images"
     sentences = [f"{said}; it is shared by all starts."]
-    if short := [row for row, found in groups.items() if len(found) < len(seeds)]:
+    numbers = runs.groupby(["start", "protocol", "fraction"], sort=False).size()
+    if short := list(numbers[numbers < len(seeds)].index):
         named = ", ".join(f"{start} at {share(fraction)}" for start, _, fraction in short)
         sentences.append(f"Not equal: the number of seeds. Fewer than {len(seeds)} have: {named}.")
     return sentences
 
 
-def _compute(records: Records) -> list[str]:
-    if not any(record.weights.get("path") for record in records.values()):
+def _compute(runs: pd.DataFrame) -> list[str]:
+    if not runs["weights"].any():
         return []
     return [
         "Not equal: total compute. A pretrained start has had its pretraining on top of the same fine-tune. With "
@@ -151,54 +145,36 @@ def _compute(records: Records) -> list[str]:
     ]
 
 
-def _weights(records: Records) -> list[str]:
+def _weights(runs: pd.DataFrame) -> list[str]:
     """Say whether the spread over seeds has pretraining in it, and which start is several in truth."""
-    found: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for cell, record in records.items():
-        if sha256 := record.weights.get("sha256"):
-            found[cell.start][cell.seed].add(sha256)
     said = defaultdict(list)
-    for start, by_seed in found.items():
-        if any(len(of_seed) > 1 for of_seed in by_seed.values()):
+    for start, found in runs[runs["weights_sha256"] != ""].groupby("start", sort=False):
+        of_seed = found.groupby("seed")["weights_sha256"].nunique()
+        if of_seed.max() > 1:
             said["Not equal: the weights of {}. Runs of one seed began from several files."].append(start)
-        elif len(set.union(*by_seed.values())) < len(by_seed):
+        elif found["weights_sha256"].nunique() < len(of_seed):
             said["One set of weights serves several seeds of {}: the spread has no pretraining in it."].append(start)
-        elif len(by_seed) > 1:
+        elif len(of_seed) > 1:
             said["Each seed of {} has weights of its own: the spread has pretraining in it."].append(start)
     return [sentence.format(", ".join(starts)) for sentence, starts in said.items()]
 
 
-def _empty_categories(records: Records) -> list[str]:
-    seeds = defaultdict(set)
-    for cell, record in records.items():
-        if record.empty_categories:
-            seeds[cell.fraction, record.empty_categories].add(cell.seed)
-    return [
-        f"Without a single labelled instance at {share(fraction)}, seed {', '.join(map(str, sorted(found)))}: "
-        f"{_shortened(categories)}. The mean over categories counts what was reached there."
-        for (fraction, categories), found in sorted(seeds.items())
-    ]
-
-
-def _shortened(names: tuple[str, ...], most: int = 20) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _surroundings(records: Records) -> list[str]:
+def _empty_categories(runs: pd.DataFrame) -> list[str]:
     sentences = []
-    revisions = sorted({record.code_revision for record in records.values()})
-    if len(revisions) > 1:
-        sentences.append(f"Not equal: the code. Revisions: {', '.join(revisions)}.")
-    processors = [record.hardware.get("gpu") or record.hardware.get("cpu") for record in records.values()]
-    machines = sorted({processor or "unknown" for processor in processors})
-    if len(machines) > 1:
-        sentences.append(f"Not equal: the machine, so times are not to be compared: {', '.join(machines)}.")
+    for (fraction, names), found in runs[runs["empty"].astype(bool)].groupby(["fraction", "empty"]):
+        seeds = ", ".join(map(str, sorted(found["seed"].unique())))
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        sentences.append(
+            f"Without a single labelled instance at {share(fraction)}, seed {seeds}: "
+            f"{', '.join(names[:MAX_NAMES])}{more}. The mean over categories counts what was reached there."
+        )
     return sentences
 
 
-def _seeds_of_rows(records: Records) -> dict[tuple[str, str, float], set[int]]:
-    groups = defaultdict(set)
-    for cell in records:
-        groups[cell.start, cell.protocol, cell.fraction].add(cell.seed)
-    return groups
+def _surroundings(runs: pd.DataFrame) -> list[str]:
+    sentences = []
+    if len(revisions := sorted(runs["code"].unique())) > 1:
+        sentences.append(f"Not equal: the code. Revisions: {', '.join(revisions)}.")
+    if len(machines := sorted(runs["machine"].unique())) > 1:
+        sentences.append(f"Not equal: the machine, so times are not to be compared: {', '.join(machines)}.")
+    return sentences

@@ -1,16 +1,21 @@
 """Curves of a comparison: a metric against the part of the labels and against the time of training."""
 
+import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.rows import METRICS, Metrics, Row, rows, share
+from virtex_det.benchmark.comparison import Comparison, share
+from virtex_det.benchmark.statistics import METRICS, Metrics, summarize
+from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
+from virtex_det.utils import replacing
 
 BASELINE = "#8c8c8c"
 # Okabe and Ito's colours without their yellow, told apart by the colour-blind too; then tones of the same.
@@ -67,8 +72,8 @@ def plot_time(
         for line in lines:
             before = (pretraining or {}).get(line.start)
             label = line.label if pretraining is None or before is not None else f"{line.label} (without pretraining)"
-            timed = [point for point in line.points if point.seconds is not None]
-            x = [((before or 0.0) + (point.seconds or 0.0)) / 60 for point in timed]
+            timed = [point for point in line.points if not math.isnan(point.seconds)]
+            x = [((before or 0.0) + point.seconds) / 60 for point in timed]
             _draw(axes, line._replace(points=timed, label=label), x)
             if line is best:
                 for point, minutes in zip(timed, x, strict=True):
@@ -82,10 +87,10 @@ def plot_time(
 
 
 class Point(NamedTuple):
-    """A metric with one part of the labels, over seeds."""
+    """A metric with one part of the labels, over seeds; NaN for a time that is not known."""
 
     fraction: float
-    seconds: float | None
+    seconds: float
     mean: float
     deviation: float
 
@@ -99,16 +104,29 @@ class Line(NamedTuple):
     points: list[Point]
 
 
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the file's suffix; the same figure gives the same bytes.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    if path.suffix not in dates:
+        raise UserError(f"Pictures are written as {', '.join(dates)}, and {path} ends on none of these.")
+    with replacing(path) as unfinished, rc_context({"svg.hashsalt": "virtex_det"}):
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=150, metadata=dates[path.suffix])
+
+
 def _figure(
     comparison: Comparison, titles: Sequence[str], metrics: Metrics
 ) -> tuple[Figure, list[tuple[Axes, list[Line]]]]:
     figure = Figure(figsize=(SIZE[0] * len(titles), SIZE[1]), layout="constrained")
     axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    found = rows(comparison, {title: metrics[title] for title in titles})
+    summary = summarize(comparison, {title: metrics[title] for title in titles})
     for axis, title in zip(axes, titles, strict=True):
         axis.set_ylabel(in_plot(title))
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, [(axis, _lines(comparison, found, title)) for axis, title in zip(axes, titles, strict=True)]
+    return figure, [(axis, _lines(comparison, summary.loc[title])) for axis, title in zip(axes, titles, strict=True)]
 
 
 def _finished(figure: Figure) -> Figure:
@@ -118,33 +136,20 @@ def _finished(figure: Figure) -> Figure:
     return figure
 
 
-def _lines(comparison: Comparison, found: Sequence[Row], title: str) -> list[Line]:
+def _lines(comparison: Comparison, part: pd.DataFrame) -> list[Line]:
     colours = start_colours(comparison)
-    lines: dict[tuple[str, str], list[Point]] = {}
-    for row in found:
-        if spread := row.spreads[title]:
-            point = Point(row.fraction, _seconds(comparison, row), spread.mean, spread.deviation or 0.0)
-            lines.setdefault((row.start, row.protocol), []).append(point)
-    return [
-        Line(
-            start,
-            f"{start}, {protocol}" if len(comparison.protocols) > 1 else start,
-            {
-                "color": colours[start],
-                "marker": MARKERS[comparison.starts.index(start) % len(MARKERS)],
-                "linestyle": STYLES[comparison.protocols.index(protocol) % len(STYLES)],
-            },
-            points,
-        )
-        for (start, protocol), points in lines.items()
-    ]
-
-
-def _seconds(comparison: Comparison, row: Row) -> float | None:
-    """Return the mean time of the runs behind a row; None where one does not know its own."""
-    times = [record.training_seconds for record in comparison.runs(row.start, row.protocol, row.fraction).values()]
-    known = [time for time in times if time is not None]
-    return fmean(known) if len(known) == len(times) else None
+    lines = []
+    known = part.dropna(subset="mean").fillna({"deviation": 0.0})
+    for (protocol, start), found in known.groupby(["protocol", "start"], sort=False, observed=True):
+        columns = (found.index.get_level_values("fraction"), *(found[name] for name in Point._fields[1:]))
+        style = {
+            "color": colours[start],
+            "marker": MARKERS[comparison.starts.index(start) % len(MARKERS)],
+            "linestyle": STYLES[comparison.protocols.index(protocol) % len(STYLES)],
+        }
+        label = f"{start}, {protocol}" if len(comparison.protocols) > 1 else start
+        lines.append(Line(start, label, style, list(map(Point, *columns))))
+    return lines
 
 
 def _draw(axes: Axes, line: Line, x: list[float]) -> None:

@@ -1,6 +1,7 @@
 """Numbers that others published, by the protocol they were measured under; nothing here is ours or from memory."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,10 @@ class PublishedResult:
     source: str
     how_sure: str
     differs: str = ""
+
+    def metric(self, task: str, name: str) -> float:
+        """Return a number, NaN where the source has none."""
+        return self.metrics.get(task, {}).get(name, math.nan)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a comparison: tables that sort, curves, pictures, what was equal, commands."""
+"""The pages of a comparison: one in Markdown, and one in HTML that holds its curves and pictures."""
 
 import base64
 import io
@@ -6,21 +6,78 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.comparison import Cell, Comparison, count, share
 from virtex_det.benchmark.conditions import conditions, costs
 from virtex_det.benchmark.pictures import MAX_STARTS, SCORE_THRESHOLD, Run, detections_file, draw_strips
-from virtex_det.benchmark.plots import SIZE, plot_fractions, plot_time, start_colours
+from virtex_det.benchmark.plots import SIZE, plot_fractions, plot_time, save_figure, start_colours
 from virtex_det.benchmark.records import ResultRecord, read_records
-from virtex_det.benchmark.report_tables import category_tables, cost_table, result_tables, tasks_of
-from virtex_det.benchmark.rows import METRICS, TASKS, share
-from virtex_det.benchmark.statistics import spread
-from virtex_det.escaping import in_html, in_plot
-from virtex_det.utils import write_atomically
+from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, summarize, tasks_of
+from virtex_det.benchmark.tables import (
+    WORDS,
+    category_tables,
+    cost_table,
+    details_table,
+    means_table,
+    published_table,
+    render_markdown,
+)
+from virtex_det.escaping import in_code, in_html, in_plot
+from virtex_det.files import refuse_special_target
+from virtex_det.utils import fill_template, write_atomically
+
+
+def render_page(
+    comparison: Comparison,
+    cards: Mapping[str, Mapping[str, str]],
+    commands: Sequence[str],
+    *,
+    picture: str,
+    metrics: Metrics = METRICS,
+) -> str:
+    """Return the page in Markdown; the same records give the same text.
+
+    Args:
+        comparison: what was measured.
+        cards: of its protocols, by name.
+        commands: shell lines that repeat it.
+        picture: name of the file of curves.
+        metrics: to show.
+    """
+    return fill_template(
+        Path(__file__).with_name("page.md.j2"),
+        title=comparison.title,
+        tables=render_markdown(comparison, metrics, heading="##").strip(),
+        metrics=" and ".join(metrics),
+        picture=quote(picture),
+        cards=cards,
+        conditions=conditions(comparison),
+        commands=in_code(commands),
+    )
+
+
+def write_page(
+    path: Path,
+    comparison: Comparison,
+    cards: Mapping[str, Mapping[str, str]],
+    commands: Sequence[str],
+    metrics: Metrics = METRICS,
+) -> list[Path]:
+    """Write the page in Markdown, and its curves beside it.
+
+    Returns:
+        The files, the page last.
+    """
+    refuse_special_target(path)
+    picture = path.with_suffix(".svg")
+    save_figure(plot_fractions(comparison, metrics=metrics), picture)
+    write_atomically(path, render_page(comparison, cards, commands, picture=picture.name, metrics=metrics))
+    return [picture, path]
 
 
 def write_report(
@@ -34,7 +91,7 @@ def write_report(
     commands: Mapping[str, Sequence[str]],
     notes: Sequence[str] = (),
 ) -> None:
-    """Write the page.
+    """Write the page in HTML.
 
     Args:
         page: HTML file to write.
@@ -53,7 +110,8 @@ def write_report(
         comparison=comparison,
         lead=_lead(comparison),
         colours=start_colours(comparison),
-        results=[result_tables(comparison, protocol) for protocol in comparison.protocols],
+        words=WORDS,
+        results=[_results(comparison.of_protocol(protocol)) for protocol in comparison.protocols],
         curves=_curves(comparison, {start: cost.pretraining for start, cost in spent.items()}),
         histories=_histories(comparison, folders),
         categories=category_tables(comparison),
@@ -81,14 +139,12 @@ def draw_history(
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     for start, found in records.items():
-        by_iteration = defaultdict(list)
-        for record in found:
-            by_iteration[record.iteration or 0].append(record.metrics.get(task, {}).get("AP") or 0.0)
-        points = {iteration: spread(by_iteration[iteration]) for iteration in sorted(by_iteration)}
-        mean = np.array([point.mean for point in points.values()])
-        deviation = np.array([point.deviation or 0.0 for point in points.values()])
-        axes.plot([*points], mean, marker="o", markersize=4, color=colours[start], label=in_plot(start))
-        axes.fill_between([*points], mean - deviation, mean + deviation, color=colours[start], alpha=0.15, linewidth=0)
+        iterations = [record.iteration or 0 for record in found]
+        values = pd.Series([record.metrics.get(task, {}).get("AP") or 0.0 for record in found])
+        points = values.groupby(iterations).agg(["mean", "std"]).fillna(0.0)
+        low, high = points["mean"] - points["std"], points["mean"] + points["std"]
+        axes.plot(points.index, points["mean"], marker="o", markersize=4, color=colours[start], label=in_plot(start))
+        axes.fill_between(points.index, low, high, color=colours[start], alpha=0.15, linewidth=0)
     axes.set(title=in_plot(title), xlabel="fine-tuning iteration", ylabel=f"{TASKS[task]} AP", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="x-small")
@@ -107,13 +163,23 @@ def _lead(comparison: Comparison) -> str:
     data = _joined(f"{record.dataset}, {record.dataset_version['images']} images" for record in records)
     fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
     return (
-        f"The same detector from {_count(len(comparison.starts), 'start')}, fine-tuned on {fractions} of the labels "
-        f"with {_count(len(comparison.seeds), 'seed')}; evaluated on {data}. Protocol {_joined(comparison.recipes())}."
+        f"The same detector from {count(len(comparison.starts), 'start')}, fine-tuned on {fractions} of the labels "
+        f"with {count(len(comparison.seeds), 'seed')}; evaluated on {data}. Protocol {_joined(comparison.recipes)}."
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _results(part: Comparison) -> dict[str, Any]:
+    """Return the tables of one protocol: AP by start and fraction, every metric by row, what others published."""
+    titles = {f"{TASKS[task]} AP": (task, "AP") for task in tasks_of(part)}
+    summary = summarize(part, titles)
+    several = len(part.fractions) > 1
+    return {
+        "name": part.protocols[0],
+        "recipes": part.recipes,
+        "means": [means_table(part, summary.loc[title], title) for title in titles] if several else [],
+        "details": [details_table(part, task) for task in tasks_of(part)],
+        "published": published_table(part.recipes),
+    }
 
 
 def _joined(words: Iterable[str]) -> str:

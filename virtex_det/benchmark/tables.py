@@ -1,64 +1,167 @@
-"""The tables of a comparison in Markdown, CSV and LaTeX, with published numbers beside ours."""
+"""The tables of a comparison: one model, and a writer each for Markdown, LaTeX and CSV; HTML is the template's."""
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from virtex_det.benchmark.comparison import Comparison
+import pandas as pd
+
+from virtex_det.benchmark.comparison import Comparison, count, share
+from virtex_det.benchmark.conditions import Cost, duration
 from virtex_det.benchmark.published import PublishedResult, published_for
-from virtex_det.benchmark.rows import METRICS, Metrics, Row, reached, rows, share
-from virtex_det.benchmark.statistics import PairedTest, Spread
+from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reached, summarize, tidy
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
-NOTHING = "–"
+WORDS = ("protocol", "start", "category", "source", "how sure")  # columns of words; the others hold numbers
+DETAILS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+MAX_CATEGORIES = 100
 
 
-class Grid(NamedTuple):
-    """A table on its way to a format.
+class Value(NamedTuple):
+    """What a cell says, the number it is sorted by (None goes last), and whether it is the best on equal labels."""
 
-    Attributes:
-        title: above it.
-        head: of its columns.
-        lines: its cells.
-        bold: (line, column) of the best mean of each column among our own rows.
-        notes: below it.
-    """
+    text: str = "–"
+    number: float | None = None
+    is_best: bool = False
+
+
+class Table(NamedTuple):
+    """A table on its way to a format, with a title above it and notes below."""
 
     title: str
-    head: list[str]
-    lines: list[list[str]]
-    bold: set[tuple[int, int]]
-    notes: list[str]
+    columns: list[str]
+    rows: list[list[Value]]
+    notes: Sequence[str] = ()
 
 
-def render_markdown(comparison: Comparison, metrics: Metrics = METRICS) -> str:
-    """Return a table per metric, a line per start and a column per part of the labels, and one of the differences."""
-    return "\n".join(map(_markdown, grids(comparison, metrics)))
+def number(value: float, form: str) -> Value:
+    """Return a number as a cell, NaN as an empty one."""
+    return Value() if math.isnan(value) else Value(format(value, form), value)
+
+
+def mean(cell: Any, is_best: bool = False, most: int = 0) -> Value:
+    """Return a mean, its deviation, and the number of seeds where that is not ``most``, the number in most cells."""
+    if math.isnan(cell.mean):
+        return Value()
+    deviation = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.1f}"
+    seeds = f" ({count(int(cell.seeds), 'seed')})" if most not in (0, cell.seeds) else ""
+    return Value(f"{cell.mean:.1f}{deviation}{seeds}", cell.mean, bool(is_best))
+
+
+def result_tables(comparison: Comparison, metrics: Metrics = METRICS) -> list[Table]:
+    """Return a table per metric, a row per start and a column per fraction of the labels, and their differences."""
+    summary = summarize(comparison, metrics)
+    means = [
+        _with_published(means_table(comparison, summary.loc[title], title), comparison, metric)
+        for title, metric in metrics.items()
+    ]
+    compared = [title for title in metrics if summary.loc[title, "pairs"].any()]
+    return means + [_differences_table(comparison, summary.loc[title], title) for title in compared]
+
+
+def means_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
+    """Return a metric's means over seeds, and where the others reach what the baseline has with all labels.
+
+    Args:
+        comparison: what was measured.
+        part: of its summary, the rows of the metric.
+        title: of the metric.
+    """
+    most = int(part["seeds"].max())
+    rows = []
+    for first, cells in _lines(comparison, part):
+        rows.append([*first, *(mean(cell, comparison.is_of_one_protocol and cell.best, most) for cell in cells)])
+    notes = [MIXED] if len(comparison.recipes) > 1 else []
+    notes.append(f"Mean{' ± sample standard deviation' * (most > 1)} over {count(most, 'seed')}.")
+    for protocol, means in part["mean"].groupby("protocol", sort=False, observed=True):
+        where = f" under {protocol}" if len(comparison.protocols) > 1 else ""
+        notes.append(reached(means.droplevel("protocol"), comparison.baseline, f"{title}{where}"))
+    return Table(f"{title} by part of the labels", _columns(comparison), rows, [note for note in notes if note])
+
+
+def details_table(comparison: Comparison, task: str) -> Table:
+    """Return every metric of a task with a row per fraction and start, and the paired test of AP."""
+    summary = summarize(comparison, {name: (task, name) for name in DETAILS})
+    names = list(summary["mean"].dropna().index.unique("title"))
+    tested = ["ΔAP", "p"] if comparison.baseline else []
+    rows = []
+    for (fraction, start), cells in summary.groupby(["fraction", "start"], observed=True):
+        of_name = {cell.Index[0]: cell for cell in cells.itertuples()}
+        row = [Value(share(fraction), fraction), Value(start), number(cells["seeds"].iloc[0], "d")]
+        row += [mean(of_name[name], comparison.is_of_one_protocol and of_name[name].best) for name in names]
+        if tested:
+            row += [number(of_name["AP"].difference, "+.1f"), _p_value(of_name["AP"].p)]
+        rows.append(row)
+    notes = [MIXED] if len(comparison.recipes) > 1 else []
+    return Table(f"{TASKS[task]} metrics", ["labels", "start", "seeds", *names, *tested], rows, notes)
+
+
+def category_tables(comparison: Comparison) -> list[Table]:
+    """Return AP by category under each start, at the largest fraction of the first protocol.
+
+    Of many categories those are kept in which the starts differ most.
+    """
+    protocol, fraction = comparison.protocols[0], comparison.fractions[-1]
+    where = f"{share(fraction)} of the labels" + (f", {protocol}" if len(comparison.protocols) > 1 else "")
+    frame = tidy(comparison.of_protocol(protocol)).dropna(subset="value")
+    frame = frame[(frame["fraction"] == fraction) & frame["metric"].str.startswith("AP-")]
+    tables = []
+    for task, of_task in frame.groupby("task", sort=False):
+        groups = of_task.groupby(["metric", "start"], sort=False, observed=True)
+        means = groups["value"].agg(fmean).unstack("start", sort=False)
+        widest = (means.max(axis=1) - means.min(axis=1)).nlargest(MAX_CATEGORIES)
+        shown = means[means.index.isin(widest.index)]
+        rows = [
+            [Value(name.removeprefix("AP-")), *(number(value, ".1f") for value in values)]
+            for name, values in zip(shown.index, shown.to_numpy(), strict=True)
+        ]
+        title = f"{TASKS[task]} AP"
+        if len(shown) < len(means):
+            title += f": the {len(shown)} categories in which the starts differ most, of {len(means)}"
+        tables.append(Table(title, ["category", *shown.columns], rows, [f"With {where}, mean over seeds."]))
+    return tables
+
+
+def cost_table(costs: Mapping[str, Cost]) -> Table:
+    """Return by start what pretraining and a fine-tune took."""
+    rows = []
+    for start, cost in costs.items():
+        times = f", {cost.times} times" if cost.times > 1 else ""
+        pretraining = _time(cost.pretraining, times) if cost.times else Value("none", 0.0)
+        rows.append([Value(start), pretraining, _time(cost.finetuning)])
+    return Table("", ["start", "pretraining", "fine-tuning, per run"], rows)
+
+
+def published_table(recipes: Sequence[str]) -> Table | None:
+    """Return what others published under protocols, None where there is nothing."""
+    results = [result for recipe in recipes for result in published_for(recipe)]
+    names = [(task, name) for task in TASKS for name in DETAILS]
+    names = [each for each in names if any(not math.isnan(result.metric(*each)) for result in results)]
+    rows = []
+    for result in results:
+        numbers = [number(result.metric(*each), ".1f") for each in names]
+        rows.append([Value(result.start), *numbers, Value(_source(result)), Value(result.how_sure)])
+    columns = ["start", *(f"{TASKS[task]} {name}" for task, name in names), "source", "how sure"]
+    return Table("Published under this protocol, by others", columns, rows) if rows else None
+
+
+def render_markdown(comparison: Comparison, metrics: Metrics = METRICS, heading: str = "###") -> str:
+    """Return the tables of a comparison in Markdown."""
+    return "\n".join(to_markdown(table, heading) for table in result_tables(comparison, metrics))
 
 
 def render_latex(comparison: Comparison, metrics: Metrics = METRICS) -> str:
     """Return the same tables for LaTeX; they need the package booktabs."""
-    return "\n".join(map(_latex, grids(comparison, metrics)))
+    return "\n".join(to_latex(table) for table in result_tables(comparison, metrics))
 
 
 def render_csv(comparison: Comparison, metrics: Metrics = METRICS) -> str:
-    """Return a line per protocol, start and part of the labels, and per published result, with all digits."""
-    file = io.StringIO()
-    lines = csv.writer(file, lineterminator="\n")
-    columns = [f"{title} {what}" for title in metrics for what in ("mean", "deviation", "difference", "p")]
-    lines.writerow(map(in_csv, ["protocol", "start", "fraction", "seeds", *columns, "source", "how sure"]))
-    for row in rows(comparison, metrics):
-        values = [value for title in metrics for value in _values(row.spreads[title], row.tests[title])]
-        cells = [_protocol(comparison, row), row.start, row.fraction, row.seeds, *values, "measured", ""]
-        lines.writerow(map(in_csv, cells))
-    for recipe in comparison.recipes():
-        for result in published_for(recipe):
-            numbers = [word for metric in metrics.values() for word in (_published(result, metric), "", "", "")]
-            source = "; ".join(filter(None, (result.source, result.differs)))
-            lines.writerow(map(in_csv, [recipe, result.start, 1.0, "", *numbers, source, result.how_sure]))
-    return file.getvalue()
+    """Return a line per protocol, start and fraction of the labels, and per published result, with all digits."""
+    return to_csv(_csv_table(comparison, metrics))
 
 
 FORMATS: dict[str, Callable[[Comparison, Metrics], str]] = {
@@ -68,168 +171,137 @@ FORMATS: dict[str, Callable[[Comparison, Metrics], str]] = {
 }
 
 
-def grids(comparison: Comparison, metrics: Metrics = METRICS) -> list[Grid]:
-    """Return the tables of a comparison, whatever they are to be written in."""
-    found = rows(comparison, metrics)
-    of_means = [_means(comparison, found, title, metric) for title, metric in metrics.items()]
-    tested = [title for title in metrics if any(row.tests[title] for row in found)]
-    return [*of_means, *(_differences(comparison, found, title) for title in tested)]
+def to_markdown(table: Table, heading: str = "###") -> str:
+    """Write a table with its title and notes in Markdown."""
+    notes = "  \n".join(map(in_markdown, table.notes))
+    return "\n".join([f"{heading} {in_markdown(table.title)}", "", markdown_grid(table), "", notes, ""])
 
 
-def _means(comparison: Comparison, found: Sequence[Row], title: str, metric: tuple[str, str]) -> Grid:
-    lines = _lines(comparison, found)
-    most = max(row.seeds for row in found)
-    table = [
-        [*head, *(_mean(by_fraction.get(f), title, most) for f in comparison.fractions)] for head, by_fraction in lines
-    ]
-    others, sources = _published_lines(comparison, metric)
-    head = _head(comparison)
-    if others and 1.0 not in comparison.fractions:
-        head.append(share(1.0))
-        table = [[*line, ""] for line in table]
-    seeds = f"Mean{' ± sample standard deviation' * (most > 1)} over {_count(most, 'seed')}."
-    reach = [reached(comparison, protocol, title, metric) for protocol in comparison.protocols]
-    mixed = [MIXED] if len(comparison.recipes()) > 1 else []
-    notes = [*mixed, seeds, *filter(None, reach), *sources]
-    return Grid(f"{title} by part of the labels", head, [*table, *others], _best(comparison, lines, title), notes)
+def markdown_grid(table: Table) -> str:
+    """Write a table's columns and rows in Markdown, without padding, which would change every line with one cell."""
+    lines = [map(in_markdown, table.columns), ["---"] * len(table.columns)]
+    for row in table.rows:
+        lines.append([f"**{value.text}**" if value.is_best else in_markdown(value.text) for value in row])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _differences(comparison: Comparison, found: Sequence[Row], title: str) -> Grid:
-    lines = [(head, by_fraction) for head, by_fraction in _lines(comparison, found) if head[-1] != comparison.baseline]
-    table = [
-        [*head, *(_difference(by_fraction.get(f), title) for f in comparison.fractions)] for head, by_fraction in lines
-    ]
-    pairs = max(test.pairs for row in found if (test := row.tests[title]))
-    note = f"p: two-sided paired t-test over {_count(pairs, 'seed')} at most; not corrected for the number of tests."
-    return Grid(f"{title}, difference from {comparison.baseline}", _head(comparison), table, set(), [note])
+def to_latex(table: Table) -> str:
+    """Write a table with its title and notes, as comments, in LaTeX."""
+    lines = []
+    for row in table.rows:
+        cells = [rf"\textbf{{{in_latex(value.text)}}}" if value.is_best else in_latex(value.text) for value in row]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join(
+        [
+            rf"% {visible(table.title, '')}. Needs \usepackage{{booktabs}}.",
+            rf"\begin{{tabular}}{{{''.join('l' if column in WORDS else 'r' for column in table.columns)}}}",
+            r"\toprule",
+            " & ".join(map(in_latex, table.columns)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {visible(note, '')}" for note in table.notes),
+            "",
+        ]
+    )
 
 
-def _lines(comparison: Comparison, found: Sequence[Row]) -> list[tuple[list[str], dict[float, Row]]]:
-    """Return the first cells of each line and its rows by fraction; a protocol has a cell where there are several."""
-    lines: dict[tuple[str, str], dict[float, Row]] = {}
-    for row in found:
-        lines.setdefault((row.protocol, row.start), {})[row.fraction] = row
-    return [(_first_cells(comparison, by_fraction, start), by_fraction) for (_, start), by_fraction in lines.items()]
+def to_csv(table: Table) -> str:
+    """Write a table's columns and rows as CSV, numbers with all digits."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(in_csv, table.columns))
+    for row in table.rows:
+        texts = ["" if value == Value() else in_csv(value.text) for value in row]
+        writer.writerow(text if value.number is None else value.number for text, value in zip(texts, row, strict=True))
+    return file.getvalue()
 
 
-def _first_cells(comparison: Comparison, by_fraction: dict[float, Row], start: str) -> list[str]:
-    protocols = dict.fromkeys(_protocol(comparison, row) for row in by_fraction.values())
-    return [" / ".join(protocols), start] if _are_several(comparison) else [start]
+def _csv_table(comparison: Comparison, metrics: Metrics) -> Table:
+    whats = ["mean", "deviation", "difference", "p"]
+    columns = ["protocol", "start", "fraction", "seeds"]
+    columns += [f"{title} {what}" for title in metrics for what in whats] + ["source", "how sure"]
+    rows = []
+    for (protocol, start, fraction), cells in summarize(comparison, metrics).groupby(
+        ROW[1:], sort=False, observed=True
+    ):
+        values = [Value(_protocol(comparison, protocol, cells)), Value(start), number(fraction, "g")]
+        values += [number(value, "g") for value in (cells["seeds"].iloc[0], *cells[whats].to_numpy().ravel())]
+        rows.append([*values, Value("measured"), Value("")])
+    for recipe in comparison.recipes:
+        for result in published_for(recipe):
+            values = [Value(recipe), Value(result.start), number(1.0, "g"), Value()]
+            for task, name in metrics.values():
+                values += [number(result.metric(task, name), "g"), Value(), Value(), Value()]
+            source = "; ".join(filter(None, (result.source, result.differs)))
+            rows.append([*values, Value(source), Value(result.how_sure)])
+    return Table("", columns, rows)
 
 
-def _are_several(comparison: Comparison) -> bool:
-    return len(comparison.recipes()) > 1 or len(comparison.protocols) > 1
+def _with_published(table: Table, comparison: Comparison, metric: tuple[str, str]) -> Table:
+    """Add a row per published result, its number in the column of all labels, and notes on where each was read."""
+    rows, sources = [], []
+    for recipe in comparison.recipes:
+        for result in published_for(recipe):
+            if math.isnan(value := result.metric(*metric)):
+                continue
+            if (source := _source(result)) not in sources:
+                sources.append(source)
+            start = Value(f"{result.start}, published [{sources.index(source) + 1}]")
+            first = [start] if comparison.is_of_one_protocol else [Value(recipe), start]
+            few = [Value("") for fraction in comparison.fractions if fraction < 1]
+            rows.append([*first, *few, number(value, "")])
+    ours, columns = table.rows, table.columns
+    if rows and 1.0 not in comparison.fractions:
+        ours, columns = [[*row, Value("")] for row in ours], [*columns, share(1.0)]
+    notes = [f"[{place}] {source}" for place, source in enumerate(sources, start=1)]
+    return Table(table.title, columns, ours + rows, [*table.notes, *notes])
 
 
-def _protocol(comparison: Comparison, row: Row) -> str:
-    """Return the identifier of a row's recipe, with the matrix's name for it where several names have the same."""
-    return row.recipe if len(comparison.protocols) <= len(comparison.recipes()) else f"{row.protocol}: {row.recipe}"
+def _differences_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
+    others = part[part.index.get_level_values("start") != comparison.baseline]
+    rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, others)]
+    pairs = count(int(part["pairs"].max()), "seed")
+    note = f"p: two-sided paired t-test over {pairs} at most; not corrected for the number of tests."
+    return Table(f"{title}, difference from {comparison.baseline}", _columns(comparison), rows, [note])
 
 
-def _head(comparison: Comparison) -> list[str]:
-    first = ["protocol", "start"] if _are_several(comparison) else ["start"]
+def _lines(comparison: Comparison, part: pd.DataFrame) -> Iterator[tuple[list[Value], Iterator[Any]]]:
+    """Yield the first cells of each line and its rows of the summary by fraction; NaN where it was not run."""
+    for (protocol, start), line in part.groupby(["protocol", "start"], sort=False, observed=True):
+        first = [] if comparison.is_of_one_protocol else [Value(_protocol(comparison, protocol, line))]
+        by_fraction = line.droplevel(["protocol", "start"]).reindex(comparison.fractions)
+        yield [*first, Value(start)], by_fraction.itertuples()
+
+
+def _columns(comparison: Comparison) -> list[str]:
+    first = ["start"] if comparison.is_of_one_protocol else ["protocol", "start"]
     return first + [share(fraction) for fraction in comparison.fractions]
 
 
-def _best(
-    comparison: Comparison, lines: Sequence[tuple[list[str], dict[float, Row]]], title: str
-) -> set[tuple[int, int]]:
-    """Return the places of the best means; there is no best one among several protocols, or of one start."""
-    if _are_several(comparison) or len(lines) < 2:
-        return set()
-    best = set()
-    for column, fraction in enumerate(comparison.fractions, start=1):
-        spreads = [
-            by_fraction[fraction].spreads[title] if fraction in by_fraction else None for _, by_fraction in lines
-        ]
-        means = [spread.mean if spread else float("-inf") for spread in spreads]
-        best |= {(line, column) for line, mean in enumerate(means) if mean == max(means) and spreads[line]}
-    return best
+def _protocol(comparison: Comparison, protocol: str, line: pd.DataFrame) -> str:
+    """Return the recipe of rows of the summary, with the matrix's name for it where several names have the same."""
+    recipes = " / ".join(line["recipe"].unique())
+    return recipes if len(comparison.protocols) <= len(comparison.recipes) else f"{protocol}: {recipes}"
 
 
-def _mean(row: Row | None, title: str, most: int) -> str:
-    spread = row.spreads[title] if row else None
-    if spread is None:
-        return NOTHING
-    return str(spread) if spread.runs == most else f"{spread} ({_count(spread.runs, 'seed')})"
+def _difference(cell: Any) -> Value:
+    if math.isnan(cell.difference):
+        return Value()
+    digits = 2 if cell.p >= 0.01 else 3
+    p = " (p < 0.001)" if cell.p < 0.001 else "" if math.isnan(cell.p) else f" (p {cell.p:.{digits}f})"
+    return Value(f"{cell.difference:+.1f}{p}", cell.difference)
 
 
-def _difference(row: Row | None, title: str) -> str:
-    test = row.tests[title] if row else None
-    if test is None:
-        return NOTHING
-    return f"{test.difference:+.1f}{_p(test.p_value)}"
+def _p_value(p: float) -> Value:
+    return Value("< 0.0001", p) if p < 1e-4 else number(p, ".2g")
 
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return " (p < 0.001)" if value < 0.001 else f" (p {value:.{2 if value >= 0.01 else 3}f})"
-
-
-def _published_lines(comparison: Comparison, metric: tuple[str, str]) -> tuple[list[list[str]], list[str]]:
-    """Return a line per published result, its number in the column of all labels, and where each was read."""
-    results = [(recipe, r) for recipe in comparison.recipes() for r in published_for(recipe) if _published(r, metric)]
-    sources = list(dict.fromkeys(_source(result) for _, result in results))
-    empty = [""] * len([fraction for fraction in comparison.fractions if fraction < 1])
-    lines = []
-    for recipe, result in results:
-        start = f"{result.start}, published [{sources.index(_source(result)) + 1}]"
-        first = [recipe, start] if _are_several(comparison) else [start]
-        lines.append([*first, *empty, str(_published(result, metric))])
-    return lines, [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+def _time(seconds: float | None, more: str = "") -> Value:
+    return Value("not known") if seconds is None else Value(duration(seconds) + more, seconds)
 
 
 def _source(result: PublishedResult) -> str:
     differs = f"; differs: {result.differs}" if result.differs else ""
     return f"{result.source} (how sure: {result.how_sure}){differs}"
-
-
-def _published(result: PublishedResult, metric: tuple[str, str]) -> float | str:
-    task, name = metric
-    return result.metrics.get(task, {}).get(name, "")
-
-
-def _values(spread: Spread | None, test: PairedTest | None) -> list[float | None]:
-    of_spread = [None, None] if spread is None else [spread.mean, spread.deviation]
-    return [*of_spread, *([None, None] if test is None else [test.difference, test.p_value])]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _markdown(grid: Grid) -> str:
-    lines = [
-        [f"**{cell}**" if (line, column) in grid.bold else in_markdown(cell) for column, cell in enumerate(cells)]
-        for line, cells in enumerate(grid.lines)
-    ]
-    head = [*map(in_markdown, grid.head)]
-    table = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines]]
-    notes = "  \n".join(map(in_markdown, grid.notes))
-    return "\n".join([f"### {in_markdown(grid.title)}", "", *table, "", notes, ""])
-
-
-def _latex(grid: Grid) -> str:
-    lines = [
-        [
-            rf"\textbf{{{in_latex(cell)}}}" if (line, column) in grid.bold else in_latex(cell)
-            for column, cell in enumerate(cells)
-        ]
-        for line, cells in enumerate(grid.lines)
-    ]
-    left = 1 + ("protocol" in grid.head)
-    return "\n".join(
-        [
-            rf"% {visible(grid.title, '')}. Needs \usepackage{{booktabs}}.",
-            rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.head) - left)}}}",
-            r"\toprule",
-            " & ".join(map(in_latex, grid.head)) + r" \\",
-            r"\midrule",
-            *(" & ".join(cells) + r" \\" for cells in lines),
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(f"% {visible(note, '')}" for note in grid.notes),
-            "",
-        ]
-    )

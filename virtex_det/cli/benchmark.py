@@ -14,9 +14,9 @@ from pathlib import Path
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.conditions import costs
-from virtex_det.benchmark.page import save_figure, write_page
-from virtex_det.benchmark.plots import plot_fractions, plot_time
-from virtex_det.benchmark.rows import find_metrics
+from virtex_det.benchmark.plots import plot_fractions, plot_time, save_figure
+from virtex_det.benchmark.report import write_page
+from virtex_det.benchmark.statistics import find_metrics
 from virtex_det.benchmark.tables import FORMATS, render_markdown
 from virtex_det.cli.parsers import command_parser
 from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix

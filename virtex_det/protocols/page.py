@@ -8,14 +8,14 @@ from virtex_det.config.files import packaged_config
 from virtex_det.protocols.card import protocol_card
 from virtex_det.protocols.catalog import protocols
 from virtex_det.protocols.matching import FREE, SHOWN
-from virtex_det.utils import render_markdown
+from virtex_det.utils import fill_template
 
 PAGE = Path("docs/protocols.md")  # in a clone
 
 
 def render() -> str:
     """Return the page: how ids come about, what repeats and what does not, and each protocol with published numbers."""
-    return render_markdown(
+    return fill_template(
         Path(__file__).with_name("page.md.j2"),
         protocols=protocols().values(),
         cards={name: protocol_card(load_config(str(packaged_config(p.config)), [])) for name, p in protocols().items()},

@@ -4,8 +4,8 @@ import pytest
 
 from tests.benchmark.matrices import compare
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.page import render_page, save_figure, write_page
-from virtex_det.benchmark.plots import plot_fractions
+from virtex_det.benchmark.plots import plot_fractions, save_figure
+from virtex_det.benchmark.report import render_page, write_page
 from virtex_det.benchmark.tables import render_markdown
 from virtex_det.errors import UserError
 
