@@ -43,7 +43,7 @@ from virtex_det.engine.performance import tune_process
 from virtex_det.errors import UserError
 
 CONFIG = "detectron2/coco_segm_default_init_2x.yaml"
-STOCK, SAME_RESULTS, BF16 = "detectron2", "virtex_det", "virtex_det, MODEL.BF16"
+STOCK, SAME_RESULTS, BF16 = "detectron2", "virtex_det", "virtex_det, bfloat16"
 TUNED = " + allocator"
 JOBS = ("training step", "inference")
 OBJECTS, CANDIDATES = 7, 400
@@ -136,7 +136,7 @@ def prepare(args: argparse.Namespace) -> Task:
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
         raise UserError(f"{args.config_file} is of a {cfg.MODEL.META_ARCHITECTURE}, but must be of a GeneralizedRCNN.")
     cfg.defrost()
-    cfg.SOLVER.BASE_LR, cfg.SOLVER.BACKBONE_LR = 1e-9, 0.0
+    cfg.SOLVER.BASE_LR = 1e-9
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     batch = [synthetic_example(cfg, args.image_size, seed) for seed in range(args.batch)]
     task = Task(cfg, calibrated_weights(cfg, batch), batch, args.threads)
@@ -241,7 +241,7 @@ def _build(name: str, cfg: CfgNode) -> tuple[nn.Module, Optimizer]:
         model = build_model(cfg)
         return model, detectron2.solver.build_optimizer(cfg, model)
     cfg = cfg.clone()
-    cfg.MODEL.BF16 = name.startswith(BF16)
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = name.startswith(BF16), "bfloat16"
     model = Trainer.build_model(cfg)
     return model, Trainer.build_optimizer(cfg, model)
 

@@ -125,7 +125,6 @@ def _config(args: argparse.Namespace, folder: Path) -> CfgNode:
     cfg.INPUT.MIN_SIZE_TRAIN = (args.short_edge,)
     cfg.INPUT.MASK_FORMAT = args.mask_format
     cfg.INPUT.CAPTION.TOKENIZER = str(folder / "tokenizer.model")
-    cfg.MODEL.TEXTUAL.VOCAB_SIZE = VOCAB_SIZE
     return cfg
 
 

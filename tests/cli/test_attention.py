@@ -20,7 +20,7 @@ def visualize(*arguments, cwd):
 def config(scenes, vocabulary, tmp_path):
     """The config file of a tiny LocTex model with weights."""
     weights = tmp_path / "weights.pth"
-    small = ("MODEL.LOCTEX.EMBED_SIZE", 16, "MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16)
+    small = ("MODEL.LOCTEX.EMBED_SIZE", 16)
     options = (*TINY_PRETRAINING, *small, "INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", weights)
     cfg = load_config(str(ROOT / "configs/pretrain/scenes_loctex.yaml"), list(map(str, options)))
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)

@@ -20,7 +20,7 @@ def end(function, capsys):
 
 
 def test_a_training_that_diverges_says_when_at_which_rate_and_what_helps(pretraining_cfg, capsys):
-    cfg = pretraining_cfg("SOLVER.BASE_LR", 1e30, "SOLVER.BACKBONE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
+    cfg = pretraining_cfg("SOLVER.BASE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
     trainer = Trainer(cfg)
     trainer.checkpointer.save("model_0000000")
     message = end(trainer.train, capsys)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.earlier_config import earlier_config
 from virtex_det.engine import argument_parser, load_config, setup
 from virtex_det.engine.run_folder import read_start
 from virtex_det.errors import UserError
@@ -299,9 +300,27 @@ def test_a_run_with_several_checkpoints_of_which_none_is_the_last_does_not_begin
     setup(arguments("--resume", *run))
 
 
-def test_amp_on_a_cpu_is_switched_off_in_the_config_that_is_kept(tmp_path):
+def test_amp_on_a_cpu_is_bfloat16_in_the_config_that_is_kept(tmp_path):
     cfg = setup(arguments("OUTPUT_DIR", tmp_path, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True))
-    assert not cfg.SOLVER.AMP.ENABLED and not load_config(str(tmp_path / "config.yaml"), []).SOLVER.AMP.ENABLED
+    kept = load_config(str(tmp_path / "config.yaml"), [])
+    assert cfg.SOLVER.AMP == kept.SOLVER.AMP == {"ENABLED": True, "DTYPE": "bfloat16"}
+
+
+def test_an_evaluation_in_another_precision_than_the_runs_is_refused(run):
+    setup(arguments("--resume", "--eval-only", *run, "SOLVER.AMP.ENABLED", True))  # of training alone
+    bfloat16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
+    with pytest.raises(UserError, match="SOLVER.AMP.ENABLED False, and the config has True"):
+        setup(arguments("--resume", "--eval-only", *run, *bfloat16))
+
+
+@pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
+@pytest.mark.parametrize(("old", "new"), [("SOLVER.BACKBONE_LR", "SOLVER.BACKBONE_MULTIPLIER"), ("MODEL.BF16", "AMP")])
+def test_a_run_that_began_with_old_names_goes_on(run, mode, old, new):
+    path = run[1] / "config.yaml"
+    path.write_text(earlier_config(load_config(str(path), [])))
+    assert setup(arguments(*mode, *run)).SOLVER.BACKBONE_MULTIPLIER == 1
+    with pytest.raises(UserError, match=rf"began with(?s:.*){new}"):
+        setup(arguments("--resume", *run, old, {"SOLVER.BACKBONE_LR": 0.5, "MODEL.BF16": True}[old]))
 
 
 def test_a_run_goes_on_for_longer_but_is_evaluated_under_its_own_schedule(run):
@@ -422,7 +441,8 @@ def test_the_tokenizer_of_a_start_without_a_checkpoint_binds_nobody(tokenizer, t
     assert setup(pretraining(*words, better)).INPUT.CAPTION.TOKENIZER == str(better)
     assert (tmp_path / "run" / "vocabulary.model").read_bytes() == better.read_bytes()
     missing = str(tmp_path / "missing.model")
-    assert setup(pretraining(*words, missing)).INPUT.CAPTION.TOKENIZER == missing
+    with pytest.raises(UserError, match=f"Tokenizer file not found: '{missing}'"):
+        setup(pretraining(*words, missing))
 
 
 def test_a_task_of_virtex_takes_no_vocabulary_of_bert(tmp_path):
@@ -462,9 +482,10 @@ def test_a_new_run_does_not_take_up_a_tokenizer_that_lies_in_its_folder(tokenize
     assert (tmp_path / "run" / "vocabulary.model").read_bytes() == tokenizer.read_bytes()
 
 
-def test_datasets_may_be_named_by_where_they_lie(tmp_path, scenes):
+def test_datasets_may_be_named_by_where_they_lie(tmp_path, scenes, tokenizer):
     name = f"captions:{scenes}/annotations/captions_val.json:{scenes}/val"
-    cfg = setup(pretraining("OUTPUT_DIR", tmp_path / "run", "DATASETS.TRAIN", f"('{name}',)"))
+    words = ("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", tokenizer)
+    cfg = setup(pretraining(*words, "DATASETS.TRAIN", f"('{name}',)"))
     assert cfg.DATASETS.TRAIN == (name,)
 
 

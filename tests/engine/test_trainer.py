@@ -21,6 +21,8 @@ from virtex_det.engine import Trainer
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 
+BF16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
+
 
 def train(cfg, resume: bool = False) -> Trainer:
     trainer = Trainer(cfg)
@@ -192,7 +194,7 @@ def test_numbers_and_results_file_are_those_of_detectron2s_own_evaluation(found,
 def test_in_bf16_boxes_and_scores_are_those_of_the_models_own_forward(found, tmp_path):
     content = []
     for library in ("hotcoco", "reference"):
-        found("MODEL.BF16", True, "TEST.METRICS_LIBRARY", library, "OUTPUT_DIR", tmp_path / library)
+        found(*BF16, "TEST.METRICS_LIBRARY", library, "OUTPUT_DIR", tmp_path / library)
         rows = json.loads((tmp_path / library / "inference/scenes_val/coco_instances_results.json").read_text())
         content.append([(row["score"], row["bbox"]) for row in rows])
     assert content[0] == content[1]
@@ -308,10 +310,21 @@ def test_convolutions_on_the_cpu_keep_channels_last(detector_cfg):
 
 
 def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
-    cfg = detector_cfg("MODEL.BF16", True)
+    cfg = detector_cfg(*BF16)
     train(cfg)
     assert read_records(cfg.OUTPUT_DIR)
     assert all(value.dtype != torch.bfloat16 for value in final_weights(cfg).values())
+
+
+def test_mixed_precision_on_a_cpu_is_bfloat16(detector_cfg, tmp_path):
+    losses = []
+    for number, options in enumerate([("SOLVER.AMP.ENABLED", True), BF16, ()]):
+        cfg = detector_cfg(*options, "MODEL.DEVICE", "cpu", "DATASETS.TEST", "()", "OUTPUT_DIR", tmp_path / str(number))
+        seed_all_rng(0)
+        trainer = train(cfg)
+        losses.append(logged(cfg)[-1]["total_loss"])
+    assert trainer.cfg.SOLVER.AMP.DTYPE == "float16"
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):

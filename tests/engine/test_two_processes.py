@@ -16,7 +16,7 @@ STEPS = 20
 # Norms that see the whole batch, no dropout, and the published rule: SGD, LookAhead, clipping, warm-up, cosine.
 EXACT = (
     *("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.TEXTUAL.DROPOUT", 0.0, "SOLVER.MAX_ITER", STEPS),
-    *("SOLVER.IMS_PER_BATCH", 4, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.05, "SOLVER.BACKBONE_LR", 0.05),
+    *("SOLVER.IMS_PER_BATCH", 4, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.05),
     *("SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 1000),
 )
 

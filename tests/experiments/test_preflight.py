@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.earlier_config import earlier_config
 from virtex_det.data.datasets import annotation_content
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
@@ -92,6 +94,24 @@ def test_a_config_of_an_earlier_version_is_compared_in_what_it_has(tmp_path):
     text = (run.folder / "config.yaml").read_text().replace("  CAPTIONS_PER_IMAGE: 0\n", "")
     (run.folder / "config.yaml").write_text(text + "PROTOCOL: scenes-segm\n")
     check_folders([run])
+
+
+def test_old_names_in_a_config_of_an_earlier_version_are_read_as_the_new_ones(tmp_path):
+    run = written(tmp_path / "run")
+    cfg = load_config(str(DETECTOR), list(OPTIONS))
+    (run.folder / "config.yaml").write_text(earlier_config(cfg) + "PROTOCOL: scenes-segm\n")
+    check_folders([run])
+    (run.folder / "config.yaml").write_text(earlier_config(cfg, bf16=True))
+    with pytest.raises(UserError, match=r"(?s)another config.*SOLVER.AMP.ENABLED: True there, False in the matrix"):
+        check_folders([run])
+
+
+def test_mixed_precision_on_this_machine_is_compared_as_it_was_trained(tmp_path):
+    mixed = ("SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu")
+    run = written(tmp_path / "run", *mixed, "SOLVER.AMP.DTYPE", "bfloat16")
+    check_folders([dataclasses.replace(run, options=(*OPTIONS, *mixed))])
+    with pytest.raises(UserError, match="SOLVER.AMP.ENABLED: True there"):
+        check_folders([run])
 
 
 @pytest.mark.parametrize("damage", ["", "SOLVER: {", "- a list"], ids=["empty", "half", "list"])

@@ -21,7 +21,6 @@ from virtex_det.inference.attention import AttentionDrawer, Narration, with_capt
 from virtex_det.inference.attention_sheets import Sheets, write_sheets
 
 SIDE = 64
-TINY_TEXT = ("MODEL.TEXT_ENCODER.HIDDEN_SIZE", 16, "MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE", 32)
 CONCEPTS = ("red", "small", "large", "ring", "circle", "square")
 
 
@@ -31,7 +30,7 @@ def make_cfg(scenes, vocabulary, tmp_path):
 
     def make(config, *options):
         paths = ["INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", tmp_path / f"{config}.pth"]
-        options = [*TINY_PRETRAINING, *TINY_TEXT, *paths, *options]
+        options = [*TINY_PRETRAINING, *paths, *options]
         cfg = load_config(str(ROOT / f"configs/pretrain/{config}.yaml"), list(map(str, options)))
         torch.manual_seed(0)
         torch.save({"model": Trainer.build_model(cfg).state_dict()}, cfg.MODEL.WEIGHTS)
@@ -268,7 +267,7 @@ def test_a_bert_reads_whole_words_too(make_cfg, picture, tmp_path):
     dog = Concept("dog", "noun", 1, *tokenizer.encode("dog"))
     ConceptSet(tokenizer_sha256(bert), ("noun",), (dog,)).write(tmp_path / "bert.json")
     options = ("MODEL.TEXT_ENCODER.WEIGHTS", bert, "INPUT.CAPTION.TOKENIZER", bert, "MODEL.ICMLM.ATTENTION_HEADS", 2)
-    options += ("MODEL.TEXTUAL.VOCAB_SIZE", tokenizer.vocab_size, "INPUT.CAPTION.CONCEPTS", tmp_path / "bert.json")
+    options += ("INPUT.CAPTION.CONCEPTS", tmp_path / "bert.json")
     drawer = AttentionDrawer(make_cfg("scenes_icmlm_tfm", *options))
     [word] = drawn(drawer, picture, "a catfish, a dog").words
     assert word.text == "dog" and len(word.guesses) == 5

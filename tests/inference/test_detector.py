@@ -43,7 +43,7 @@ def same(ours, theirs):
         {},
         {"INPUT.MIN_SIZE_TEST": 100, "INPUT.MAX_SIZE_TEST": 120, "INPUT.FAST_RESIZE": True},
         {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675]},
-        {"MODEL.BF16": True},
+        {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"},
         {"MODEL.MASK_ON": False},
     ],
     ids=["plain", "fast resize", "BGR", "bf16", "boxes alone"],

@@ -29,7 +29,7 @@ def test_training_builds_what_the_builder_builds(detector_cfg):
 
 
 def test_shapes_alone_have_the_names_and_shapes_of_the_model(detector_cfg):
-    cfg = override(detector_cfg(), {"MODEL.BF16": True, "MODEL.GATHER_ROI_ALIGN": True})
+    cfg = override(detector_cfg(), {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"})
     shapes, model = build_shapes(cfg).state_dict(), build_model(cfg).state_dict()
     assert {name: value.shape for name, value in shapes.items()} == {
         n: v.shape for n, v in model.items()

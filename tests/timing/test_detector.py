@@ -38,7 +38,7 @@ def test_all_detectors_do_the_same_work(tmp_path: Path, norm: str) -> None:
 @pytest.mark.slow
 def test_detectors_run_in_processes_of_their_own(tmp_path: Path) -> None:
     figures, table = run(tmp_path, allocator=True)
-    names = ["detectron2", "virtex_det", "virtex_det + allocator", "virtex_det, MODEL.BF16 + allocator"]
+    names = ["detectron2", "virtex_det", "virtex_det + allocator", "virtex_det, bfloat16 + allocator"]
     assert [row["detector"] for row in figures["costs"]] == 2 * names
     assert all(row["detector"] in table and row["CPU s"] > 0 and row["page faults"] >= 0 for row in figures["costs"])
 

@@ -12,6 +12,8 @@ from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGIST
 from virtex_det.config.contradictions import CHANNELS, contradictions
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.nodes import leaves
+from virtex_det.config.precision import DTYPES
+from virtex_det.config.renames import OLD_NAMES, advice
 from virtex_det.config.rules import (
     LARGEST,
     Rule,
@@ -115,7 +117,8 @@ RULES: dict[str, Rule] = {
     "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": whole(0),
     "MODEL.PANOPTIC_FPN.COMBINE.*_THRESH": SHARE,
     # Text.
-    "MODEL.*.VOCAB_SIZE": whole(5),  # four special tokens and one piece
+    # Four special tokens and one piece.
+    "MODEL.TEXTUAL.VOCAB_SIZE": either(whole(5), exactly(0, "what the tokenizer has")),
     "MODEL.*.NUM_LAYERS": whole(1, MOST_LAYERS),
     "MODEL.*.HIDDEN_SIZE": WIDTH,
     "MODEL.*.ATTENTION_HEADS": whole(1),
@@ -169,7 +172,8 @@ RULES: dict[str, Rule] = {
     "SOLVER.LR_SCHEDULER_NAME": one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
     "SOLVER.BASE_LR*": NOT_NEGATIVE,
-    "SOLVER.BACKBONE_*": NOT_NEGATIVE,
+    "SOLVER.BACKBONE_MULTIPLIER": NOT_NEGATIVE,
+    "SOLVER.AMP.DTYPE": one_of(*DTYPES),
     "SOLVER.MOMENTUM": number(0, below=1),
     "SOLVER.WEIGHT_DECAY_BIAS": either(NOT_NEGATIVE, exactly(None, "the same as WEIGHT_DECAY")),
     "SOLVER.WEIGHT_DECAY*": NOT_NEGATIVE,
@@ -216,7 +220,7 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         UserError: naming every such key, what it is, what it must be, its default and the nearest names.
     """
-    faults = [*_missing_keys(cfg)] or [*_wrong_values(cfg)] or [*contradictions(cfg)]
+    faults = [*_old_names(cfg), *_missing_keys(cfg)] or [*_wrong_values(cfg)] or [*contradictions(cfg)]
     if faults:
         more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise UserError("\n".join(faults[:_SHOWN]) + more)
@@ -225,6 +229,12 @@ def check_config(cfg: CfgNode) -> None:
 @cache
 def _defaults() -> dict[str, Any]:
     return dict(leaves(get_cfg()))
+
+
+def _old_names(cfg: CfgNode) -> Iterator[str]:
+    for key, _ in leaves(cfg):
+        if key in OLD_NAMES:
+            yield advice(key)
 
 
 def _missing_keys(cfg: CfgNode) -> Iterator[str]:

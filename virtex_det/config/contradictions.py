@@ -102,13 +102,12 @@ def _schedule(cfg: CfgNode) -> Iterator[str]:
 
 
 def _text(cfg: CfgNode) -> Iterator[str]:
-    for section in ("TEXTUAL", "TEXT_ENCODER"):
-        width, heads = cfg.MODEL[section].HIDDEN_SIZE, cfg.MODEL[section].ATTENTION_HEADS
-        if width % heads:
-            yield (
-                f"MODEL.{section}.HIDDEN_SIZE {width} cannot be shared by MODEL.{section}.ATTENTION_HEADS {heads}; "
-                f"set a multiple of {heads}."
-            )
+    width, heads = cfg.MODEL.TEXTUAL.HIDDEN_SIZE, cfg.MODEL.TEXTUAL.ATTENTION_HEADS
+    if width % heads:
+        yield (
+            f"MODEL.TEXTUAL.HIDDEN_SIZE {width} cannot be shared by MODEL.TEXTUAL.ATTENTION_HEADS {heads}; "
+            f"set a multiple of {heads}."
+        )
     caption = cfg.INPUT.CAPTION
     if caption.MASK_PROB + caption.REPLACE_PROB > 1:
         yield (

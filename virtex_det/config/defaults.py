@@ -3,6 +3,8 @@
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from virtex_det.config.renames import register_old_names
+
 
 def add_virtex_det_config(cfg: CN) -> None:
     """Add virtex_det's keys to a Detectron2 config, in place; Detectron2's own keys keep their defaults."""
@@ -10,8 +12,11 @@ def add_virtex_det_config(cfg: CN) -> None:
     _add_textual_keys(cfg)
     _add_method_keys(cfg)
     _add_data_keys(cfg)
+    _add_image_keys(cfg)
+    _add_caption_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
+    register_old_names(cfg)
 
 
 def get_cfg() -> CN:
@@ -27,8 +32,6 @@ def get_cfg() -> CN:
 
 
 def _add_model_keys(cfg: CN) -> None:
-    # bf16 autocast with channels-last memory: faster on CPUs with bf16 and on GPUs. Changes results in the third digit.
-    cfg.MODEL.BF16 = False
     # ROIAlign as one gather on CPU instead of torchvision's loop: faster in training, equal up to float32 rounding.
     cfg.MODEL.GATHER_ROI_ALIGN = True
     # Accept a weights file that fills only a part of the backbone. The load report still lists what is missing.
@@ -56,10 +59,11 @@ def _add_model_keys(cfg: CN) -> None:
 
 
 def _add_textual_keys(cfg: CN) -> None:
-    # Transformer decoder over the image grid (VirTex, sec. 3).
+    # The transformer that reads or writes captions: the decoder over the image grid (VirTex, sec. 3),
+    # or the text encoder of ICMLM and LocTex where it is no pretrained BERT.
     cfg.MODEL.TEXTUAL = CN()
-    # Pieces of the vocabulary; must equal that of INPUT.CAPTION.TOKENIZER.
-    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 10000
+    # Pieces of the vocabulary; 0 takes those of INPUT.CAPTION.TOKENIZER, which another number must not contradict.
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 0
     cfg.MODEL.TEXTUAL.NUM_LAYERS = 1
     cfg.MODEL.TEXTUAL.HIDDEN_SIZE = 1024
     cfg.MODEL.TEXTUAL.ATTENTION_HEADS = 16
@@ -82,17 +86,10 @@ def _add_textual_keys(cfg: CN) -> None:
     # Encoder of the captions' tokens (ICMLM, LocTex).
     cfg.MODEL.TEXT_ENCODER = CN()
     # Folder or hub name of a pretrained BERT, such as "google-bert/bert-base-uncased"; INPUT.CAPTION.TOKENIZER is then
-    # the same. Empty: a transformer that starts from random weights, of the sizes below.
+    # the same. Empty: a transformer that starts from random weights, of the sizes in MODEL.TEXTUAL.
     cfg.MODEL.TEXT_ENCODER.WEIGHTS = ""
     # Keep the pretrained BERT as it is (ICMLM); it is then in no checkpoint and is read anew from WEIGHTS.
     cfg.MODEL.TEXT_ENCODER.FREEZE = True
-    cfg.MODEL.TEXT_ENCODER.NUM_LAYERS = 4
-    cfg.MODEL.TEXT_ENCODER.HIDDEN_SIZE = 1024
-    cfg.MODEL.TEXT_ENCODER.ATTENTION_HEADS = 16
-    cfg.MODEL.TEXT_ENCODER.FEEDFORWARD_SIZE = 4096
-    cfg.MODEL.TEXT_ENCODER.DROPOUT = 0.1
-    cfg.MODEL.TEXT_ENCODER.NORM_FIRST = False
-    cfg.MODEL.TEXT_ENCODER.INIT_STD = 0.02
 
 
 def _add_method_keys(cfg: CN) -> None:
@@ -152,6 +149,8 @@ def _add_data_keys(cfg: CN) -> None:
     # Samples from which the next one of a tar shard is drawn.
     cfg.DATALOADER.SHARD_SHUFFLE_SIZE = 1000
 
+
+def _add_image_keys(cfg: CN) -> None:
     # Resize images with torch's uint8 antialiased kernel instead of Pillow's: an image is loaded about twice as fast;
     # 0.1 % of the pixel values differ by 1, very few by 2.
     cfg.INPUT.FAST_RESIZE = False
@@ -159,6 +158,15 @@ def _add_data_keys(cfg: CN) -> None:
     # largest of 16 bits, and then images of 32 bits, whose white nothing tells, are refused. docs/images.md has it all.
     cfg.INPUT.MAX_VALUE = 0.0
 
+    # Images of classification: training crop in pixels and its share of the image, shortest side before the test crop.
+    cfg.INPUT.CLASSIFICATION = CN()
+    cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224
+    cfg.INPUT.CLASSIFICATION.CROP_SCALE = (0.08, 1.0)
+    cfg.INPUT.CLASSIFICATION.RESIZE = 256
+    cfg.INPUT.CLASSIFICATION.FLIP_PROB = 0.5
+
+
+def _add_caption_keys(cfg: CN) -> None:
     # Image and caption augmentation of pretraining (VirTex, sec. 3.2 and its public code).
     cfg.INPUT.CAPTION = CN()
     # SentencePiece model file (*.model), made by tools/build_vocabulary.py; or the folder or hub name of a BERT, whose
@@ -186,13 +194,6 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.INPUT.CAPTION.MASK_PROB = 0.85
     cfg.INPUT.CAPTION.REPLACE_PROB = 0.10
 
-    # Images of classification: training crop in pixels and its share of the image, shortest side before the test crop.
-    cfg.INPUT.CLASSIFICATION = CN()
-    cfg.INPUT.CLASSIFICATION.CROP_SIZE = 224
-    cfg.INPUT.CLASSIFICATION.CROP_SCALE = (0.08, 1.0)
-    cfg.INPUT.CLASSIFICATION.RESIZE = 256
-    cfg.INPUT.CLASSIFICATION.FLIP_PROB = 0.5
-
 
 def _add_solver_keys(cfg: CN) -> None:
     # Save a checkpoint when a signal ends the run: Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1, which Slurm sends on request;
@@ -205,9 +206,12 @@ def _add_solver_keys(cfg: CN) -> None:
     # DATASETS.TRAIN_FRACTION that MAX_ITER, STEPS and WARMUP_ITERS are meant for: at another one they are scaled in
     # proportion, so that the epochs stay. 0: they stand as they are, whatever the fraction.
     cfg.SOLVER.REFERENCE_FRACTION = 0.0
-    # Learning rate of the backbone; 0 means BASE_LR times BACKBONE_MULTIPLIER. Schedules scale all alike.
-    cfg.SOLVER.BACKBONE_LR = 0.0
+    # Learning rate of the backbone, as a multiple of BASE_LR. Schedules scale all alike.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Numbers that mixed precision (AMP.ENABLED) computes with. "float16": Detectron2's AMP, in training alone, on CUDA;
+    # on a CPU training takes bfloat16. "bfloat16": in training and evaluation, with channels-last memory; faster where
+    # the processor has bf16. Results change in the third digit.
+    cfg.SOLVER.AMP.DTYPE = "float16"
     # Regular expression: parameters whose name matches get no weight decay. Empty matches none.
     cfg.SOLVER.NO_DECAY = ""
     # LookAhead (Zhang et al. 2019): every STEPS updates the weights go back by 1 - ALPHA towards where they started.

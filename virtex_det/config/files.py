@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from virtex_det.config.nodes import leaves
+from virtex_det.config.renames import forget, superseded, without_effect
 from virtex_det.errors import UserError
 from virtex_det.yaml_files import read_yaml, shortened
 
@@ -80,9 +82,17 @@ def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dic
     _check_keys(content, path)
     merged: dict[str, Any] = {}
     for base in _bases(content, path):
-        _merge(_read_config(base, (*above, real), left), merged, base)
-    _merge({key: value for key, value in content.items() if key != "_BASE_"}, merged, path)
+        _lay_over(merged, _read_config(base, (*above, real), left), base)
+    own = {key: value for key, value in content.items() if key != "_BASE_"}
+    forget(own, without_effect(dict(leaves(own)), str(path)))
+    _lay_over(merged, own, path)
     return merged
+
+
+def _lay_over(lower: dict[str, Any], upper: dict[str, Any], path: Path) -> None:
+    """Merge keys into those below them; what stands there under an old name is replaced by the new one, too."""
+    forget(lower, superseded(dict(leaves(upper))))
+    _merge(upper, lower, path)
 
 
 def _check_keys(content: dict[Any, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ _DETECTRON2 = {
     "SOLVER.IMS_PER_BATCH": "images per step, of all processes together",
     "SOLVER.BASE_LR": "learning rate; it belongs to IMS_PER_BATCH: half the batch, half the rate",
     "SOLVER.MAX_ITER": "steps of training; SOLVER.STEPS and WARMUP_ITERS go with it",
+    "SOLVER.AMP.ENABLED": "mixed precision, on CPUs in bf16; the log says what it does",
     "MODEL.ROI_HEADS.NUM_CLASSES": "classes of a detector; that of the data",
     "INPUT.MASK_FORMAT": "polygon or bitmask (run-length encoded)",
     "TEST.EVAL_PERIOD": "steps between evaluations; 0: only at the end",
@@ -22,10 +23,10 @@ _DETECTRON2 = {
 }
 # Ours: their meaning stands above them in defaults.py.
 _OURS = (
-    *("MODEL.FOLLOW_WEIGHTS", "MODEL.WEIGHTS_FORMAT", "MODEL.ALLOW_PARTIAL_WEIGHTS", "MODEL.BF16"),
+    *("MODEL.FOLLOW_WEIGHTS", "MODEL.WEIGHTS_FORMAT", "MODEL.ALLOW_PARTIAL_WEIGHTS", "SOLVER.AMP.DTYPE"),
     *("DATASETS.TRAIN_FRACTION", "DATASETS.SUBSET_SEED", "DATASETS.SUBSET_FILE", "DATALOADER.MAPPER"),
-    *("SOLVER.OPTIMIZER", "SOLVER.BACKBONE_LR", "SOLVER.NO_DECAY", "SOLVER.REFERENCE_FRACTION"),
-    *("INPUT.CAPTION.TOKENIZER", "INPUT.FAST_RESIZE", "MODEL.TEXTUAL.VOCAB_SIZE", "TEST.METRICS_LIBRARY"),
+    *("SOLVER.OPTIMIZER", "SOLVER.BACKBONE_MULTIPLIER", "SOLVER.NO_DECAY", "SOLVER.REFERENCE_FRACTION"),
+    *("INPUT.CAPTION.TOKENIZER", "INPUT.FAST_RESIZE", "TEST.METRICS_LIBRARY"),
 )
 _WIDTH = 118
 

@@ -17,6 +17,7 @@ from virtex_det.config.device import check_device, default_device, device_of_fil
 from virtex_det.config.files import find_config, read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
+from virtex_det.config.renames import OLD_NAMES, admit_old_names, forget, replace_old_names, superseded, without_effect
 from virtex_det.errors import UserError
 from virtex_det.files import as_name
 from virtex_det.yaml_files import shortened
@@ -34,7 +35,7 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
     YAML is read safely: tags that would run code are refused. A whole number will do where a key holds a fraction.
     The schedule is scaled to DATASETS.TRAIN_FRACTION where SOLVER.REFERENCE_FRACTION says that it is for another.
     The mapper is named where it is left to the model. A device that a file names, but that is not here, gives way to
-    the one that is.
+    the one that is. Old names of keys are read as the new ones (see ``config/renames.py``).
 
     Args:
         config_file: "" for the defaults alone.
@@ -51,6 +52,7 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
     config_file = as_name(config_file, "The config file")
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
+    admit_old_names(cfg)
     if config_file:
         _merge_file(cfg, config_file)
         cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
@@ -69,11 +71,13 @@ def override(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     """
     cfg = cfg.clone()
     cfg.defrost()
+    admit_old_names(cfg)
     return _finish(cfg, overrides)
 
 
 def _finish(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     _merge_options(cfg, overrides)
+    replace_old_names(cfg)
     _expand_home(cfg)
     check_config(cfg)
     check_device(cfg.MODEL.DEVICE)
@@ -165,8 +169,12 @@ def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
 
 
 def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
-    defaults = dict(leaves(cfg))
-    for key, value in override_pairs(overrides):
+    defaults, pairs = dict(leaves(cfg)), override_pairs(overrides)
+    forget(cfg, superseded(dict(pairs)))
+    idle = without_effect(dict(pairs), "one command or call")
+    for key, value in pairs:
+        if key in idle:
+            continue
         if not (_holds(cfg, key) or cfg.key_is_deprecated(key) or cfg.key_is_renamed(key)):
             raise UserError(f"{_no_such_key(key, cfg)}\nIt was set as {_as_set(key, value)}.")
         if isinstance(value, Mapping) and key not in defaults:
@@ -176,7 +184,10 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
         if is_whole and isinstance(defaults.get(key), float):
             value = float(value)  # yacs takes a whole number for another type
         try:
-            cfg.merge_from_list([key, value])
+            if key in OLD_NAMES:  # which merge_from_list refuses
+                cfg.merge_from_other_cfg(_nested(key, value))
+            else:
+                cfg.merge_from_list([key, value])
         except _DOES_NOT_FIT as error:
             raise UserError(f"{_explain(error, cfg)}\nIt was set as {_as_set(key, value)}.") from error
 
@@ -197,6 +208,13 @@ def _as_set(key: str, value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _nested(key: str, value: Any) -> CfgNode:
+    """Return a config that holds one key."""
+    for name in reversed(key.split(".")):
+        value = CfgNode({name: value})
+    return value
 
 
 def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
@@ -285,7 +303,7 @@ def _no_such_key(key: str, cfg: CfgNode) -> str:
 
 
 def _nearest(key: str, cfg: CfgNode) -> str:
-    known = {name.lower(): name for name in _keys(cfg)}
+    known = {name.lower(): name for name in _keys(cfg) if name not in OLD_NAMES}
     similar = difflib.get_close_matches(key[:_SHOWN].lower(), list(known), n=3, cutoff=0.5)
     return f" The nearest: {', '.join(known[name] for name in similar)}" if similar else ""
 

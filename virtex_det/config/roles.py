@@ -10,7 +10,7 @@ from functools import cache
 from detectron2.config import CfgNode
 
 from virtex_det.config.defaults import get_cfg
-from virtex_det.config.mappers import mapper_name
+from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.config.nodes import leaves
 
 
@@ -24,7 +24,7 @@ class Role(Enum):
     SCHEDULE = "how long is trained, in its protocol's id; applied on resume, and the records say where"
     EVALUATION = "how a model is measured, in its protocol's id; applied on resume"
     REPORT = "what is measured besides, and when; applied on resume"
-    FILE = "a file that the run keeps a copy of: its content decides, not its place"
+    FILE = "a file that the run keeps a copy of, or what stands in it: its content decides, not its place"
     MACHINE = "where and how fast it runs: results are the same up to rounding"
 
 
@@ -42,7 +42,7 @@ ROLES: dict[str, Role] = {
     # The kind of model and of examples.
     **dict.fromkeys(("MODEL.META_ARCHITECTURE", "DATALOADER.MAPPER"), Role.KIND),
     # Our part of the recipe.
-    **dict.fromkeys(("MODEL.BF16", "MODEL.CAPTION_RESNET", "MODEL.CLASSIFIER"), Role.RECIPE),
+    **dict.fromkeys(("MODEL.CAPTION_RESNET", "MODEL.CLASSIFIER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.ICMLM", "MODEL.TAG_PREDICTION", "MODEL.LOCTEX"), Role.RECIPE),
     **dict.fromkeys(("DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"), Role.RECIPE),
@@ -50,7 +50,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("INPUT.CAPTION", "INPUT.CLASSIFICATION"), Role.RECIPE),
     "DATALOADER.SHARD_SHUFFLE_SIZE": Role.RECIPE,
     **dict.fromkeys(("SOLVER.OPTIMIZER", "SOLVER.NO_DECAY", "SOLVER.LOOKAHEAD"), Role.RECIPE),
-    **dict.fromkeys(("SOLVER.BACKBONE_LR", "SOLVER.BACKBONE_MULTIPLIER"), Role.RECIPE),
+    **dict.fromkeys(("SOLVER.BACKBONE_MULTIPLIER", "SOLVER.AMP.DTYPE"), Role.RECIPE),
     "TEST.PRECISE_BN": Role.RECIPE,  # its averages are in the checkpoint
     # The run and its start.
     **dict.fromkeys(("SEED", "MODEL.WEIGHTS"), Role.RUN),
@@ -75,6 +75,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("TEST.BOUNDARY_AP", "TEST.EXPECTED_RESULTS"), Role.REPORT),
     # Files and the machine.
     **dict.fromkeys(FILES, Role.FILE),
+    "MODEL.TEXTUAL.VOCAB_SIZE": Role.FILE,  # the tokenizer's
     **dict.fromkeys(("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "GLOBAL"), Role.MACHINE),
     **dict.fromkeys(("MODEL.DEVICE", "MODEL.GATHER_ROI_ALIGN", "DATALOADER.NUM_WORKERS"), Role.MACHINE),
     **dict.fromkeys(("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINT_ON_SIGNAL"), Role.MACHINE),
@@ -96,6 +97,7 @@ OF_MATRIX = {
 
 _DETECTORS = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS", "PanopticFPN", "SemanticSegmentor")
 _NO_CAPTIONS = ("DetectionMapper", "ClassificationMapper")
+_NO_TOKENS = (*_NO_CAPTIONS, "DatasetMapper", "MultilabelMapper", "ClusterMapper")
 
 
 def _is_pretraining(cfg: CfgNode) -> bool:
@@ -104,6 +106,13 @@ def _is_pretraining(cfg: CfgNode) -> bool:
 
 def _reads_captions(cfg: CfgNode) -> bool:
     return mapper_name(cfg) not in _NO_CAPTIONS
+
+
+def reads_tokenizer(cfg: CfgNode) -> bool:
+    """Say whether a config's model learns from tokens of captions; one whose mapper is not ours, if it names some."""
+    mapper = mapper_name(cfg)
+    is_named = mapper in OURS or cfg.INPUT.CAPTION.TOKENIZER
+    return bool(is_named) and mapper not in _NO_TOKENS and _is_pretraining(cfg)
 
 
 # By prefix: whether a config's model and data read the keys below it. Keys that are not here are always read.

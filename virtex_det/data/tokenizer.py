@@ -154,8 +154,7 @@ def _why_training_failed(error: str, vocab_size: int) -> str:
     if largest := re.search(r"too high.*<= (\d+)", error):
         return (
             f"Vocabulary size {vocab_size} is too large for these captions.\n"
-            f"Use --vocab-size {largest[1]} or less (and MODEL.TEXTUAL.VOCAB_SIZE the same), or "
-            "give more captions."
+            f"Use --vocab-size {largest[1]} or less, or give more captions."
         )
     if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", error):
         return (

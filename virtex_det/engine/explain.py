@@ -129,7 +129,7 @@ def _lost_worker(error: BaseException) -> str:
 def _wrong_index(error: BaseException) -> str:
     return (
         f"The GPU met an index that is out of range: {_first_lines(error, 1)}\n"
-        "Mostly a class or a token is beyond the model's NUM_CLASSES or VOCAB_SIZE. MODEL.DEVICE cpu shows where."
+        "Mostly a class or a token is beyond the model's NUM_CLASSES or vocabulary. MODEL.DEVICE cpu shows where."
     )
 
 

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import leaves, load_config, plain_leaves, with_options
+from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of
 from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
@@ -87,7 +88,9 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     if not began and not only_evaluates and path.with_name(LAST_CHECKPOINT).exists():
         raise UserError(f"{path}, the config that the run began with, is missing.\n{_PUT_BACK}")
     if only_evaluates:
-        cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS")
+        # A model is evaluated in the precision that it was trained to be: bfloat16 is not of training alone.
+        kept = [] if computes_in_bfloat16(cfg) == _computed_in_bfloat16(began) else ["SOLVER.AMP"]
+        cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS", but=kept)
     now = plain_leaves(cfg)
     other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key, began[key])]
     if other:
@@ -138,10 +141,21 @@ def keep_config(cfg: CfgNode) -> None:
     write_atomically(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
 
 
-def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str) -> CfgNode:
+def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str, but: Sequence[str] = ()) -> CfgNode:
     """Return the config with the values that the run began with, of keys below one of the prefixes."""
-    chosen = [key for key, _ in leaves(cfg) if key in began and f"{key}.".startswith(tuple(f"{p}." for p in prefixes))]
-    return with_options(cfg, [word for key in chosen for word in (key, began[key])])
+    options = []
+    for key, _ in leaves(cfg):
+        if key in began and _is_below(key, prefixes) and not _is_below(key, but):
+            options += [key, began[key]]
+    return with_options(cfg, options)
+
+
+def _is_below(key: str, prefixes: Sequence[str]) -> bool:
+    return f"{key}.".startswith(tuple(f"{prefix}." for prefix in prefixes))
+
+
+def _computed_in_bfloat16(began: Mapping[str, Any]) -> bool:
+    return bool(began.get("SOLVER.AMP.ENABLED")) and began.get("SOLVER.AMP.DTYPE") == "bfloat16"
 
 
 def _stays(cfg: CfgNode, key: str, began: Any) -> bool:

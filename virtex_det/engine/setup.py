@@ -17,6 +17,7 @@ from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, adopt_last
 from virtex_det.config import load_config
 from virtex_det.config.help import key_help
+from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
 from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
@@ -73,15 +74,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = follow_kept_files(cfg, resume=goes_on)
     if args.resume:
         cfg = follow_seed(cfg)
-    if not args.eval_only:
-        cfg = as_trained(cfg)
+    check_tokenizer(cfg)
+    cfg = with_vocabulary_size(cfg) if args.eval_only else as_trained(cfg)
     if args.resume:
         cfg = follow_run(cfg, only_evaluates=args.eval_only)
     if goes_on and not args.eval_only:
         check_records(cfg)
     check_schedule(cfg)
     check_devices(cfg)
-    check_tokenizer(cfg)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")

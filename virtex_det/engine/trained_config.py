@@ -8,21 +8,24 @@ from detectron2.utils import comm
 
 from virtex_det.config import with_options
 from virtex_det.config.mappers import mapper_name
+from virtex_det.config.precision import scales_losses
+from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 def as_trained(cfg: CfgNode) -> CfgNode:
-    """Return the config for these processes, with a seed and a mapper, and without what this machine cannot do.
+    """Return the config for these processes: with a seed, a mapper, the tokenizer's size, a precision of this machine.
 
     Args:
         cfg: stays as it is. One that was returned from here is returned as it is.
 
     Raises:
-        UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes.
+        UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes, or the tokenizer cannot be read or has
+            another size than the config says.
     """
-    return _with_seed(_without_amp(_with_mapper(_scaled(cfg))))
+    return _with_seed(with_vocabulary_size(on_this_machine(_with_mapper(_scaled(cfg)))))
 
 
 def _scaled(cfg: CfgNode) -> CfgNode:
@@ -40,12 +43,12 @@ def _with_mapper(cfg: CfgNode) -> CfgNode:
     return cfg if cfg.DATALOADER.MAPPER else with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
 
 
-def _without_amp(cfg: CfgNode) -> CfgNode:
-    """Switch AMP off on CPUs: it has an effect on GPUs only, and a record must not name what had none."""
-    if not cfg.SOLVER.AMP.ENABLED or cfg.MODEL.DEVICE != "cpu":
+def on_this_machine(cfg: CfgNode) -> CfgNode:
+    """Return the config with bfloat16 where float16 cannot train: Detectron2 scales losses on CUDA only."""
+    if not scales_losses(cfg) or cfg.MODEL.DEVICE.startswith("cuda"):
         return cfg
-    logger.warning("SOLVER.AMP.ENABLED is set to False: AMP needs a GPU. For bf16 on a CPU set MODEL.BF16 True.")
-    return with_options(cfg, ["SOLVER.AMP.ENABLED", "False"])
+    logger.info("SOLVER.AMP.DTYPE is set to bfloat16: training in float16 needs a CUDA GPU")
+    return with_options(cfg, ["SOLVER.AMP.DTYPE", "bfloat16"])
 
 
 def _with_seed(cfg: CfgNode) -> CfgNode:

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.config import with_options
+from virtex_det.config.precision import computes_in_bfloat16, scales_losses
 from virtex_det.data.build import build_test_loader, build_train_loader, lending_images
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
@@ -98,7 +99,7 @@ class Trainer(DefaultTrainer):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # train() brings the data: only then is it known at which iteration the sampler has to begin.
-        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        trainer = AMPTrainer if scales_losses(cfg) else SimpleTrainer
         self.step_trainer = trainer(distribute(model), (), optimizer)
         self.checkpointer = TransferCheckpointer(
             model,
@@ -320,7 +321,7 @@ class Trainer(DefaultTrainer):
         # What a model draws when it is evaluated depends on the seed alone, as where captions are sampled.
         seed_process(cfg.SEED, "evaluation", comm.get_rank())
         if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
-            model = UnpastedMasks.of(model, cfg.MODEL.BF16)
+            model = UnpastedMasks.of(model, computes_in_bfloat16(cfg))
         return super().test(cfg, model, evaluators)
 
     def _check(self) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.reading import file_sha256
-from virtex_det.config import load_config, plain_leaves
+from virtex_det.config import get_cfg, load_config, override, plain_leaves
+from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
 from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.run_folder import read_start
+from virtex_det.engine.trained_config import on_this_machine
 from virtex_det.errors import UserError
 from virtex_det.experiments.runs import Run
 from virtex_det.model_zoo.cache import cache_path
@@ -142,22 +144,30 @@ def _settings(run: Run) -> dict[str, Any]:
     own = {
         key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
     }
-    return _of_cell(_shared_config(run)) | own
+    return _of_cell(on_this_machine(_shared_config(run))) | own
 
 
 def _settings_of_file(path: Path) -> dict[str, Any]:
     try:
-        return _of_cell(read_yaml(path))
+        content = _of_cell(read_yaml(path), *OLD_NAMES)
+        return content if OLD_NAMES.keys().isdisjoint(content) else _under_new_names(content)
     except (UserError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
         ) from error
 
 
-def _of_cell(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that two runs of one cell share."""
-    keys = _keys_of_cell()
+def _of_cell(content: Mapping[str, Any], *others: str) -> dict[str, Any]:
+    """Return the values that two runs of one cell share, and those of other keys."""
+    keys = _keys_of_cell().union(others)
     return {key: value for key, value in plain_leaves(content).items() if key in keys}
+
+
+def _under_new_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config of an earlier version under today's names."""
+    renamed = [new for news in OLD_NAMES.values() for new in news]
+    now = plain_leaves(override(get_cfg(), {**content, "MODEL.DEVICE": "cpu"}))  # whatever is here
+    return {key: now[key] for key in {*content, *renamed} if key in now}
 
 
 @cache

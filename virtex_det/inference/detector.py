@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from virtex_det.config import Overrides
+from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.data.images import image_tensor
 from virtex_det.data.pictures import (
     Picture,
@@ -90,7 +91,7 @@ class Detector:
         self.classes = self.predictor.classes
         self.report = self.predictor.report
         self.device = torch.device(self.cfg.MODEL.DEVICE)
-        self._model = UnpastedMasks.of(self.predictor.model, self.cfg.MODEL.BF16)
+        self._model = UnpastedMasks.of(self.predictor.model, computes_in_bfloat16(self.cfg))
         logger.info("%r", self)
 
     @overload

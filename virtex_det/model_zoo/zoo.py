@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Of the vocabulary that all published pretraining models share; no file of weights holds it.
+_PUBLISHED_PIECES = 10000
+
 
 def get_config_file(name: str, task: str = "detection") -> str:
     """Return the path of the config that goes with the weights of a name.
@@ -44,8 +47,11 @@ def get_config(name: str, trained: bool = False, task: str = "detection") -> Cfg
         The config, not frozen, as Detectron2's model zoo returns it.
     """
     record = find(name)
-    weights = {"MODEL.WEIGHTS": PREFIX + record.name} if trained else {}
-    cfg = load_config(get_config_file(name, task), record.network | weights)
+    keys: dict[str, object] = {"MODEL.TEXTUAL.VOCAB_SIZE": _PUBLISHED_PIECES} if task == "pretraining" else {}
+    keys |= record.network
+    if trained:
+        keys["MODEL.WEIGHTS"] = PREFIX + record.name
+    cfg = load_config(get_config_file(name, task), keys)
     cfg.defrost()
     return cfg
 

@@ -1,13 +1,18 @@
 """The one builder of models: for training, evaluation, prediction and the model zoo."""
 
+import logging
+
 import torch
 from detectron2 import modeling
 from detectron2.config import CfgNode
 from torch import nn
 
+from virtex_det.config.precision import computes_in_bfloat16, precision_in_words
 from virtex_det.modeling.bf16 import use_bf16
 from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
+
+logger = logging.getLogger(__name__)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -29,6 +34,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         model.to(memory_format=torch.channels_last)
     if cfg.MODEL.GATHER_ROI_ALIGN:
         use_gather_roi_align(model)
-    if cfg.MODEL.BF16:
+    if computes_in_bfloat16(cfg):
         use_bf16(model)
+    if cfg.SOLVER.AMP.ENABLED:
+        logger.info(precision_in_words(cfg))
     return model

@@ -113,7 +113,7 @@ def _schedule(cfg: CfgNode, protocol: Protocol | None) -> str:
 
 def _learning_rate(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
-    backbone = solver.BACKBONE_LR or solver.BASE_LR * solver.BACKBONE_MULTIPLIER
+    backbone = solver.BASE_LR * solver.BACKBONE_MULTIPLIER
     words = [
         f"{solver.BASE_LR:g}",
         f"backbone {backbone:g}" if backbone != solver.BASE_LR else "",
@@ -121,7 +121,7 @@ def _learning_rate(cfg: CfgNode) -> str:
         f"weight decay {solver.WEIGHT_DECAY:g}, of norms {solver.WEIGHT_DECAY_NORM:g}",
         f"gradients clipped at {solver.CLIP_GRADIENTS.CLIP_VALUE:g}" if solver.CLIP_GRADIENTS.ENABLED else "",
         "LookAhead" if solver.LOOKAHEAD.ENABLED else "",
-        "mixed precision" if solver.AMP.ENABLED or cfg.MODEL.BF16 else "",
+        "mixed precision" if solver.AMP.ENABLED else "",
     ]
     return ", ".join(filter(None, words))
 

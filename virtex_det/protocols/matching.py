@@ -11,6 +11,7 @@ from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
 from virtex_det.config.files import packaged_config
 from virtex_det.config.mappers import mapper_name
+from virtex_det.config.renames import BF16
 from virtex_det.config.roles import IN_PROTOCOL, Role, is_read, keys_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import Protocol, protocols
@@ -110,8 +111,16 @@ def _read_settings(cfg: CfgNode) -> Settings:
 
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
-    values = plain_leaves(cfg) | {"DATALOADER.MAPPER": mapper_name(cfg)}
+    values = _under_old_names(plain_leaves(cfg)) | {"DATALOADER.MAPPER": mapper_name(cfg)}
     return {key: _floats(value) if key in floats else value for key, value in values.items() if key not in FREE}
+
+
+def _under_old_names(values: Settings) -> Settings:
+    """Return what a config sets with bfloat16 as MODEL.BF16, its name when the first records got their ids."""
+    dtype = values.pop("SOLVER.AMP.DTYPE")
+    values[BF16] = values["SOLVER.AMP.ENABLED"] and dtype == "bfloat16"
+    values["SOLVER.AMP.ENABLED"] = values["SOLVER.AMP.ENABLED"] and not values[BF16]
+    return values
 
 
 @cache

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
+from virtex_det.config.precision import scales_losses
 from virtex_det.errors import UserError
 from virtex_det.solver.lookahead import add_lookahead, parameters_of
 
@@ -42,9 +43,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     """Group a model's parameters by learning rate and weight decay, one group per pair of values.
 
-    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR); BACKBONE_LR
-    (or BACKBONE_MULTIPLIER) and NO_DECAY overrule them. NO_DECAY may match anywhere in a
-    parameter's name.
+    Detectron2's keys come first (WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR);
+    BACKBONE_MULTIPLIER and NO_DECAY overrule them. NO_DECAY may match anywhere in a parameter's
+    name.
     """
     solver = cfg.SOLVER
     groups = get_default_optimizer_params(
@@ -56,7 +57,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if solver.BACKBONE_LR or solver.BACKBONE_MULTIPLIER != 1.0:
+    if solver.BACKBONE_MULTIPLIER != 1.0:
         backbone = [p for name, p in named if _BACKBONE.match(name)]
         groups.append({"params": backbone, "lr": _backbone_rate(solver)})
     if solver.NO_DECAY:
@@ -73,7 +74,7 @@ def _backbone_rate(solver: CfgNode) -> float:
             f"SOLVER.BACKBONE_MULTIPLIER is {solver.BACKBONE_MULTIPLIER}, but must be 0 or more. "
             "At 1 the backbone learns at SOLVER.BASE_LR."
         )
-    return solver.BACKBONE_LR or solver.BASE_LR * solver.BACKBONE_MULTIPLIER
+    return solver.BASE_LR * solver.BACKBONE_MULTIPLIER
 
 
 def _update_rule(cfg: CfgNode, groups: list[dict[str, Any]]) -> Optimizer:
@@ -97,14 +98,14 @@ def _can_fuse(cfg: CfgNode, groups: list[dict[str, Any]]) -> bool | None:
     """
     parameters = (parameter for group in groups for parameter in group["params"])
     fits = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    return True if fits and not cfg.SOLVER.AMP.ENABLED else None
+    return True if fits and not scales_losses(cfg) else None
 
 
 def _match_layout(optimizer: Optimizer) -> None:
     """Give loaded state the memory layout of its parameters.
 
     A fused step on CPU assumes it. Without it, the values would be mixed up in a run that started
-    without channels-last memory (MODEL.BF16) and resumes with it.
+    without channels-last memory and resumes with it.
     """
     for parameter in parameters_of(optimizer):
         state = optimizer.state.get(parameter, {})

@@ -181,9 +181,9 @@ def test_left_and_right_change_places_as_whole_words_in_their_case(caption, exch
     assert exchange_left_and_right(exchanged) == caption
 
 
-def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_what_to_set(cfg):
+def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_both(cfg):
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = 61
-    with pytest.raises(UserError, match="MODEL.TEXTUAL.VOCAB_SIZE 60"):
+    with pytest.raises(UserError, match=r"MODEL.TEXTUAL.VOCAB_SIZE is 61, .*\.model has 60 tokens"):
         CaptionMapper(cfg)
 
 

@@ -205,7 +205,8 @@ def test_an_rcnn_finds_the_same_as_before_the_last_step(model):
 
 
 def test_in_bf16_it_runs_as_the_model_does(detector_cfg):
-    cfg = detector_cfg("MODEL.BF16", True, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    bf16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
+    cfg = detector_cfg(*bf16, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     model = Trainer.build_model(cfg).eval()
     image = {
         "image": torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8),

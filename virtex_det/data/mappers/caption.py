@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.mappers.pretraining import PretrainingMapper
+from virtex_det.data.vocabulary import check_vocabulary_size
 from virtex_det.data.wordpiece import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
 
@@ -72,12 +73,7 @@ class CaptionMapper(PretrainingMapper):
         """Read INPUT.FORMAT and INPUT.CAPTION."""
         caption = cfg.INPUT.CAPTION
         tokenizer = read_tokenizer(cfg.INPUT.CAPTION.TOKENIZER)
-        if tokenizer.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
-            raise UserError(
-                f"The tokenizer {cfg.INPUT.CAPTION.TOKENIZER} has {tokenizer.vocab_size} tokens, "
-                f"but the model has {cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\n"
-                f"Set MODEL.TEXTUAL.VOCAB_SIZE {tokenizer.vocab_size}."
-            )
+        check_vocabulary_size(cfg, tokenizer.vocab_size)
         image_options = super().from_config(cfg, is_train)
         own_options = {
             "tokenizer": tokenizer,

@@ -217,7 +217,7 @@ class UnpastedMasks(nn.Module):
         """
         Args:
             model: its ``inference`` is called instead of ``forward``.
-            bf16: run under autocast, as ``forward`` does with ``MODEL.BF16``.
+            bf16: run under autocast, as ``forward`` does with ``SOLVER.AMP.DTYPE`` bfloat16.
         """
         super().__init__()
         self.model = model

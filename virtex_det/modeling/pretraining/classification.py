@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 
+from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.pretraining.label_sets import (
     LabelSetLoss,
@@ -86,7 +87,7 @@ class TokenClassificationModel(LabelSetModel):
     @classmethod
     def num_labels(cls, cfg: CfgNode) -> int:
         """Return the size of the vocabulary."""
-        return cfg.MODEL.TEXTUAL.VOCAB_SIZE
+        return vocabulary_size(cfg)
 
 
 @META_ARCH_REGISTRY.register()

@@ -8,6 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor
 from torch.nn import functional as F
 
+from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.pretraining.label_sets import (
@@ -98,7 +99,8 @@ class ICMLMModel(ImageModel):
         """Return the arguments of the constructor.
 
         Raises:
-            UserError: a value in MODEL.ICMLM or MODEL.TEXT_ENCODER is invalid.
+            UserError: a value in MODEL.ICMLM or MODEL.TEXT_ENCODER is invalid, or the tokenizer
+                cannot be read.
         """
         common = super().from_config(cfg)
         channels = common["backbone"].output_shape()["res5"].channels
@@ -112,7 +114,7 @@ class ICMLMModel(ImageModel):
             options.HEAD,
             visual_feature_size=channels,
             text_size=text_encoder.output_size,
-            vocab_size=cfg.MODEL.TEXTUAL.VOCAB_SIZE,
+            vocab_size=vocabulary_size(cfg),
             num_layers=options.NUM_LAYERS,
             attention_heads=options.ATTENTION_HEADS,
             feedforward_size=options.FEEDFORWARD_SIZE,

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 from virtex_det.modeling.textual.transformer_head import TransformerDecoderTextualHead
@@ -49,7 +50,7 @@ def build_caption_decoder(
     if decoding.METHOD == "none":
         return None
     if decoding.METHOD == "beam_search":
-        _check_beam_size(decoding.BEAM_SIZE, cfg.MODEL.TEXTUAL.VOCAB_SIZE)
+        _check_beam_size(decoding.BEAM_SIZE, vocabulary_size(cfg))
         return partial(beam_search, beam_size=decoding.BEAM_SIZE, **settings)
     if decoding.METHOD == "nucleus_sampling":
         _check_nucleus_size(decoding.NUCLEUS_SIZE)

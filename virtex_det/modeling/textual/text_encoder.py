@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
 from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.bert import BertTextEncoder
@@ -91,38 +92,39 @@ TextEncoder = TransformerTextEncoder | BertTextEncoder
 
 
 def build_text_encoder(cfg: CfgNode) -> TextEncoder:
-    """Build the encoder of MODEL.TEXT_ENCODER: the BERT it names, else a random transformer.
+    """Build the BERT of MODEL.TEXT_ENCODER, else a random transformer of MODEL.TEXTUAL's sizes.
 
     Raises:
         UserError: the BERT cannot be read, or its vocabulary or its longest caption contradicts the
-            config; or the transformer's heads do not divide its width.
+            config; the transformer's heads do not divide its width; or the tokenizer cannot be
+            read.
     """
-    options = cfg.MODEL.TEXT_ENCODER
-    if options.WEIGHTS:
-        encoder = BertTextEncoder(options.WEIGHTS, frozen=options.FREEZE)
+    bert, textual = cfg.MODEL.TEXT_ENCODER, cfg.MODEL.TEXTUAL
+    if bert.WEIGHTS:
+        encoder = BertTextEncoder(bert.WEIGHTS, frozen=bert.FREEZE)
         _check_fits(cfg, encoder)
         return encoder
-    check_heads("MODEL.TEXT_ENCODER.ATTENTION_HEADS", options.ATTENTION_HEADS, options.HIDDEN_SIZE)
+    check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
     return TransformerTextEncoder(
-        vocab_size=cfg.MODEL.TEXTUAL.VOCAB_SIZE,
-        hidden_size=options.HIDDEN_SIZE,
-        num_layers=options.NUM_LAYERS,
-        attention_heads=options.ATTENTION_HEADS,
-        feedforward_size=options.FEEDFORWARD_SIZE,
-        dropout=options.DROPOUT,
-        norm_first=options.NORM_FIRST,
-        init_std=options.INIT_STD,
+        vocab_size=vocabulary_size(cfg),
+        hidden_size=textual.HIDDEN_SIZE,
+        num_layers=textual.NUM_LAYERS,
+        attention_heads=textual.ATTENTION_HEADS,
+        feedforward_size=textual.FEEDFORWARD_SIZE,
+        dropout=textual.DROPOUT,
+        norm_first=textual.NORM_FIRST,
+        init_std=textual.INIT_STD,
         max_length=cfg.INPUT.CAPTION.MAX_LENGTH,
     )
 
 
 def _check_fits(cfg: CfgNode, encoder: BertTextEncoder) -> None:
-    if encoder.vocab_size != cfg.MODEL.TEXTUAL.VOCAB_SIZE:
+    pieces = vocabulary_size(cfg)
+    if encoder.vocab_size != pieces:
         raise UserError(
-            f"The BERT {encoder.source} has {encoder.vocab_size} tokens, but "
-            f"MODEL.TEXTUAL.VOCAB_SIZE is {cfg.MODEL.TEXTUAL.VOCAB_SIZE}.\n"
-            f"A BERT needs its own vocabulary: set INPUT.CAPTION.TOKENIZER {encoder.source} "
-            f"MODEL.TEXTUAL.VOCAB_SIZE {encoder.vocab_size}."
+            f"The BERT {encoder.source} has {encoder.vocab_size} tokens, but the vocabulary of the "
+            f"captions, INPUT.CAPTION.TOKENIZER {cfg.INPUT.CAPTION.TOKENIZER!r}, has {pieces}.\n"
+            f"A BERT needs its own vocabulary: set INPUT.CAPTION.TOKENIZER {encoder.source}."
         )
     if encoder.max_length < cfg.INPUT.CAPTION.MAX_LENGTH:
         raise UserError(

@@ -4,6 +4,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
 
@@ -118,13 +119,13 @@ def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDec
     """Build the head of MODEL.TEXTUAL for an image grid with `visual_feature_size` channels.
 
     Raises:
-        UserError: the attention heads do not divide the width.
+        UserError: the attention heads do not divide the width, or the tokenizer cannot be read.
     """
     textual = cfg.MODEL.TEXTUAL
     check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
     return TransformerDecoderTextualHead(
         visual_feature_size=visual_feature_size,
-        vocab_size=textual.VOCAB_SIZE,
+        vocab_size=vocabulary_size(cfg),
         hidden_size=textual.HIDDEN_SIZE,
         num_layers=textual.NUM_LAYERS,
         attention_heads=textual.ATTENTION_HEADS,

@@ -1,0 +1,35 @@
+"""What SOLVER.AMP, the one switch of mixed precision, does on which device.
+
+In float16 training steps are computed as Detectron2 has it, by autocast with scaled losses, and
+evaluation in float32. That needs CUDA; training elsewhere takes bfloat16. In bfloat16, which needs
+no scaling, the model computes by autocast in training and in evaluation.
+"""
+
+from detectron2.config import CfgNode
+
+DTYPES = ("float16", "bfloat16")
+
+
+def computes_in_bfloat16(cfg: CfgNode) -> bool:
+    """Say whether the model computes in bfloat16, in training and in evaluation."""
+    return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.DTYPE == "bfloat16"
+
+
+def scales_losses(cfg: CfgNode) -> bool:
+    """Say whether training steps compute in float16, which needs scaled losses."""
+    return cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.DTYPE == "float16"
+
+
+def precision_in_words(cfg: CfgNode) -> str:
+    """Return what SOLVER.AMP does on MODEL.DEVICE, as a sentence for the log."""
+    device = cfg.MODEL.DEVICE
+    if not cfg.SOLVER.AMP.ENABLED:
+        return f"Precision on {device}: float32"
+    if computes_in_bfloat16(cfg):
+        return f"Mixed precision on {device}: bfloat16 in training and evaluation; weights stay float32"
+    if device.startswith("cuda"):
+        return f"Mixed precision on {device}: float16 with scaled losses in training, float32 in evaluation"
+    return (
+        f"Precision on {device}: float32 in evaluation; float16 is for training on CUDA GPUs. For evaluation in mixed "
+        "precision set SOLVER.AMP.DTYPE bfloat16"
+    )
