@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from virtex_det.benchmark.comparison import Cell, Comparison, count, read_comparison, share
+from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.errors import UserError
 
 
@@ -28,16 +28,6 @@ def test_starts_stay_in_order_and_fractions_and_seeds_ascend(make_record):
     comparison = Comparison("", "", {cell: make_record() for cell in cells})
     assert comparison.starts == ["b", "a"]
     assert (comparison.fractions, comparison.seeds) == ([0.1, 1.0], [0, 1])
-
-
-def test_the_part_of_one_protocol_is_a_comparison_too(records):
-    two = {
-        **records,
-        Cell("captions", "other", 0.1, 0): dataclasses.replace(next(iter(records.values())), protocol="b"),
-    }
-    part = Comparison("Title", "captions", two, mix=True).of_protocol("other")
-    assert (part.title, part.baseline, part.starts, part.recipes) == ("Title", "captions", ["captions"], ["b"])
-    assert part.is_of_one_protocol
 
 
 def test_two_versions_of_the_evaluation_set_are_refused_even_when_mixing(records):
@@ -123,8 +113,3 @@ def test_small_parts_of_the_labels_are_not_rounded_to_none(make_record):
     records = {Cell("a", "p", 0.001, seed): make_record() for seed in (0, 1)}
     with pytest.raises(UserError, match="a, p, 0.1 % of the labels"):
         Comparison("", "", changed(records, 1, protocol="other"))
-
-
-def test_parts_of_the_labels_and_numbers_of_things_in_words():
-    assert [share(fraction) for fraction in (0.005, 0.1, 1.0)] == ["0.5 %", "10 %", "100 %"]
-    assert [count(number, "seed") for number in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import conditions, costs, duration, logged_seconds
+from virtex_det.benchmark.conditions import Cost, conditions, cost_table, costs, duration, logged_seconds
+from virtex_det.benchmark.tables import Value
 
 
 @pytest.fixture
@@ -143,3 +144,11 @@ def test_training_time_passes_over_lines_that_are_not_whole(odd, tmp_path):
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (540, "9.0 min"), (9000, "2.5 h")])
 def test_a_duration_has_the_unit_that_suits_it(seconds, words):
     assert duration(seconds) == words
+
+
+def test_costs_in_words_sort_by_seconds():
+    costs = {"random": Cost(0.0, 0, 30.0), "captions": Cost(600.0, 3, 30.0), "zoo": Cost(None, 1, None)}
+    random, captions, zoo = cost_table(costs).rows
+    assert random[1:] == [Value("none", 0.0), Value("30 s", 30.0)]
+    assert captions[1] == Value("10.0 min, 3 times", 600.0)
+    assert zoo[1:] == [Value("not known"), Value("not known")]

@@ -5,7 +5,7 @@ import pytest
 
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import find_metrics, paired_test, reached, summarize, tidy
+from virtex_det.benchmark.statistics import find_metrics, paired_test, reached, share, summarize, tidy
 from virtex_det.errors import UserError
 
 BOX = {"Box AP": ("bbox", "AP")}
@@ -180,3 +180,7 @@ def test_differences_that_are_all_the_same_have_no_p_value(theirs):
 def test_values_without_a_partner_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         paired_test([1.0, 2.0], [1.0])
+
+
+def test_parts_of_the_labels_in_words():
+    assert [share(fraction) for fraction in (0.005, 0.1, 1.0)] == ["0.5 %", "10 %", "100 %"]

@@ -8,11 +8,9 @@ from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import Cost
 from virtex_det.benchmark.tables import (
     Value,
     category_tables,
-    cost_table,
     details_table,
     published_table,
     render_csv,
@@ -237,11 +235,3 @@ def test_of_many_categories_those_are_kept_in_which_the_starts_differ_most(make_
 
 def test_without_categories_there_is_no_table(make_record):
     assert category_tables(Comparison("", "", {Cell("random", "scenes", 1.0, 0): make_record()})) == []
-
-
-def test_costs_in_words_sort_by_seconds():
-    costs = {"random": Cost(0.0, 0, 30.0), "captions": Cost(600.0, 3, 30.0), "zoo": Cost(None, 1, None)}
-    random, captions, zoo = cost_table(costs).rows
-    assert random[1:] == [Value("none", 0.0), Value("30 s", 30.0)]
-    assert captions[1] == Value("10.0 min, 3 times", 600.0)
-    assert zoo[1:] == [Value("not known"), Value("not known")]

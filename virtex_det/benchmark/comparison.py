@@ -64,11 +64,6 @@ class Comparison:
                 + "\nTo see them in one table, which then says so: --mix-protocols."
             )
 
-    def of_protocol(self, protocol: str) -> "Comparison":
-        """Return the part of the comparison under one protocol, by its name in the matrix."""
-        records = {c: record for c, record in self.records.items() if c.protocol == protocol}
-        return Comparison(self.title, self.baseline, records, self.mix)
-
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
         lines = [{"cell": cell._asdict(), "record": dataclasses.asdict(r)} for cell, r in self.records.items()]
@@ -133,25 +128,5 @@ def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
             )
 
 
-def share(fraction: float) -> str:
-    """Return a fraction of the labels in words: three digits at most.
-
-    Example:
-        >>> share(0.1), share(0.0234)
-        ('10 %', '2.34 %')
-    """
-    return f"{100 * fraction:.3g} %"
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words.
-
-    Example:
-        >>> count(1, "seed"), count(3, "seed")
-        ('1 seed', '3 seeds')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _words(cell: Cell) -> str:
-    return f"{cell.start}, {cell.protocol}, {share(cell.fraction)} of the labels, seed {cell.seed}"
+    return f"{cell.start}, {cell.protocol}, {100 * cell.fraction:.3g} % of the labels, seed {cell.seed}"

@@ -2,13 +2,16 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
 
-from virtex_det.benchmark.comparison import Comparison, share
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.statistics import share
+from virtex_det.benchmark.tables import Table, Value
 
 MAX_NAMES = 20  # of empty categories in one sentence
 
@@ -86,6 +89,16 @@ def _mean(values: list[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
+def cost_table(costs: Mapping[str, Cost]) -> Table:
+    """Return by start what pretraining and a fine-tune took."""
+    rows = []
+    for start, cost in costs.items():
+        times = f", {cost.times} times" if cost.times > 1 else ""
+        pretraining = _time(cost.pretraining, times) if cost.times else Value("none", 0.0)
+        rows.append([Value(start), pretraining, _time(cost.finetuning)])
+    return Table("", ["start", "pretraining", "fine-tuning, per run"], rows)
+
+
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
@@ -96,6 +109,10 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _time(seconds: float | None, more: str = "") -> Value:
+    return Value("not known") if seconds is None else Value(duration(seconds) + more, seconds)
 
 
 def _evaluation(runs: pd.DataFrame) -> list[str]:

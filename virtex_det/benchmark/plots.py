@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from virtex_det.benchmark.comparison import Comparison, share
-from virtex_det.benchmark.statistics import METRICS, Metrics, summarize
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.statistics import METRICS, Metrics, share, summarize
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
 from virtex_det.utils import replacing

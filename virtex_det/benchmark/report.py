@@ -12,21 +12,13 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from virtex_det.benchmark.comparison import Cell, Comparison, count, share
-from virtex_det.benchmark.conditions import conditions, costs
+from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.conditions import conditions, cost_table, costs
 from virtex_det.benchmark.pictures import MAX_STARTS, SCORE_THRESHOLD, Run, detections_file, draw_strips
 from virtex_det.benchmark.plots import SIZE, plot_fractions, plot_time, save_figure, start_colours
 from virtex_det.benchmark.records import ResultRecord, read_records
-from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, summarize, tasks_of
-from virtex_det.benchmark.tables import (
-    WORDS,
-    category_tables,
-    cost_table,
-    details_table,
-    means_table,
-    published_table,
-    render_markdown,
-)
+from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, share, tasks_of
+from virtex_det.benchmark.tables import WORDS, category_tables, count, protocol_tables, render_markdown
 from virtex_det.escaping import in_code, in_html, in_plot
 from virtex_det.files import refuse_special_target
 from virtex_det.utils import fill_template, write_atomically
@@ -103,7 +95,11 @@ def write_report(
         commands: shell lines by what they make, a row of the table for example.
         notes: sentences on what was equal and what was not that the records cannot know.
     """
+    results = [protocol_tables(comparison, protocol) for protocol in comparison.protocols]
+    categories = category_tables(comparison)
+    sentences = [*conditions(comparison), *notes]
     spent = costs(comparison)
+    cost_rows = cost_table(spent)
     loader = jinja2.PackageLoader("virtex_det.benchmark", ".")
     template = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     html = template.get_template("report.html.j2").render(
@@ -111,14 +107,14 @@ def write_report(
         lead=_lead(comparison),
         colours=start_colours(comparison),
         words=WORDS,
-        results=[_results(comparison.of_protocol(protocol)) for protocol in comparison.protocols],
+        results=results,
         curves=_curves(comparison, {start: cost.pretraining for start, cost in spent.items()}),
         histories=_histories(comparison, folders),
-        categories=category_tables(comparison),
+        categories=categories,
         pictures=_pictures(comparison, folders, annotations, image_root),
         cards=cards,
-        conditions=[*conditions(comparison), *notes],
-        costs=cost_table(spent),
+        conditions=sentences,
+        costs=cost_rows,
         commands=commands,
         facts=_facts(list(comparison.records.values())),
     )
@@ -166,20 +162,6 @@ def _lead(comparison: Comparison) -> str:
         f"The same detector from {count(len(comparison.starts), 'start')}, fine-tuned on {fractions} of the labels "
         f"with {count(len(comparison.seeds), 'seed')}; evaluated on {data}. Protocol {_joined(comparison.recipes)}."
     )
-
-
-def _results(part: Comparison) -> dict[str, Any]:
-    """Return the tables of one protocol: AP by start and fraction, every metric by row, what others published."""
-    titles = {f"{TASKS[task]} AP": (task, "AP") for task in tasks_of(part)}
-    summary = summarize(part, titles)
-    several = len(part.fractions) > 1
-    return {
-        "name": part.protocols[0],
-        "recipes": part.recipes,
-        "means": [means_table(part, summary.loc[title], title) for title in titles] if several else [],
-        "details": [details_table(part, task) for task in tasks_of(part)],
-        "published": published_table(part.recipes),
-    }
 
 
 def _joined(words: Iterable[str]) -> str:

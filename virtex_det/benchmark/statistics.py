@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
-from virtex_det.benchmark.comparison import Cell, Comparison, share
+from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.errors import UserError
 
 Metrics = Mapping[str, tuple[str, str]]  # title -> task and metric, as records nest them
@@ -162,6 +162,16 @@ def reached(means: pd.Series, baseline: str, title: str, where: str = "") -> str
         f"With all labels, {baseline} has {goal:.1f} {title}{where}. Part of the labels with which the others have as "
         f"much, interpolated: {enough}."
     )
+
+
+def share(fraction: float) -> str:
+    """Return a fraction of the labels in words: three digits at most.
+
+    Example:
+        >>> share(0.1), share(0.0234)
+        ('10 %', '2.34 %')
+    """
+    return f"{100 * fraction:.3g} %"
 
 
 def _deviation(values: pd.Series) -> float:

@@ -1,18 +1,18 @@
-"""The tables of a comparison: one model, and a writer each for Markdown, LaTeX and CSV; HTML is the template's."""
+"""The tables of a comparison: one model, and a writer each for Markdown, LaTeX and CSV; report.html.j2 writes HTML."""
 
 import csv
+import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from virtex_det.benchmark.comparison import Comparison, count, share
-from virtex_det.benchmark.conditions import Cost, duration
+from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
-from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reached, summarize, tidy
+from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reached, share, summarize, tidy
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
@@ -63,6 +63,22 @@ def result_tables(comparison: Comparison, metrics: Metrics = METRICS) -> list[Ta
     return means + [_differences_table(comparison, summary.loc[title], title) for title in compared]
 
 
+def protocol_tables(comparison: Comparison, protocol: str) -> dict[str, Any]:
+    """Return the tables of one protocol: AP by start and fraction, every metric by row, what others published."""
+    records = {cell: record for cell, record in comparison.records.items() if cell.protocol == protocol}
+    part = dataclasses.replace(comparison, records=records)
+    summary = summarize(part)
+    titles = list(summary.index.unique("title"))
+    several = len(part.fractions) > 1
+    return {
+        "name": protocol,
+        "recipes": part.recipes,
+        "means": [means_table(part, summary.loc[title], title) for title in titles if several],
+        "details": [details_table(part, METRICS[title][0]) for title in titles],
+        "published": published_table(part.recipes),
+    }
+
+
 def means_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
     """Return a metric's means over seeds, and where the others reach what the baseline has with all labels.
 
@@ -107,8 +123,9 @@ def category_tables(comparison: Comparison) -> list[Table]:
     """
     protocol, fraction = comparison.protocols[0], comparison.fractions[-1]
     where = f"{share(fraction)} of the labels" + (f", {protocol}" if len(comparison.protocols) > 1 else "")
-    frame = tidy(comparison.of_protocol(protocol)).dropna(subset="value")
-    frame = frame[(frame["fraction"] == fraction) & frame["metric"].str.startswith("AP-")]
+    frame = tidy(comparison).dropna(subset="value")
+    frame = frame[(frame["protocol"] == protocol) & (frame["fraction"] == fraction)]
+    frame = frame[frame["metric"].str.startswith("AP-")]
     tables = []
     for task, of_task in frame.groupby("task", sort=False):
         groups = of_task.groupby(["metric", "start"], sort=False, observed=True)
@@ -124,16 +141,6 @@ def category_tables(comparison: Comparison) -> list[Table]:
             title += f": the {len(shown)} categories in which the starts differ most, of {len(means)}"
         tables.append(Table(title, ["category", *shown.columns], rows, [f"With {where}, mean over seeds."]))
     return tables
-
-
-def cost_table(costs: Mapping[str, Cost]) -> Table:
-    """Return by start what pretraining and a fine-tune took."""
-    rows = []
-    for start, cost in costs.items():
-        times = f", {cost.times} times" if cost.times > 1 else ""
-        pretraining = _time(cost.pretraining, times) if cost.times else Value("none", 0.0)
-        rows.append([Value(start), pretraining, _time(cost.finetuning)])
-    return Table("", ["start", "pretraining", "fine-tuning, per run"], rows)
 
 
 def published_table(recipes: Sequence[str]) -> Table | None:
@@ -218,14 +225,23 @@ def to_csv(table: Table) -> str:
     return file.getvalue()
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    Example:
+        >>> count(1, "seed"), count(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _csv_table(comparison: Comparison, metrics: Metrics) -> Table:
     whats = ["mean", "deviation", "difference", "p"]
     columns = ["protocol", "start", "fraction", "seeds"]
     columns += [f"{title} {what}" for title in metrics for what in whats] + ["source", "how sure"]
     rows = []
-    for (protocol, start, fraction), cells in summarize(comparison, metrics).groupby(
-        ROW[1:], sort=False, observed=True
-    ):
+    groups = summarize(comparison, metrics).groupby(ROW[1:], sort=False, observed=True)
+    for (protocol, start, fraction), cells in groups:
         values = [Value(_protocol(comparison, protocol, cells)), Value(start), number(fraction, "g")]
         values += [number(value, "g") for value in (cells["seeds"].iloc[0], *cells[whats].to_numpy().ravel())]
         rows.append([*values, Value("measured"), Value("")])
@@ -296,10 +312,6 @@ def _difference(cell: Any) -> Value:
 
 def _p_value(p: float) -> Value:
     return Value("< 0.0001", p) if p < 1e-4 else number(p, ".2g")
-
-
-def _time(seconds: float | None, more: str = "") -> Value:
-    return Value("not known") if seconds is None else Value(duration(seconds) + more, seconds)
 
 
 def _source(result: PublishedResult) -> str:

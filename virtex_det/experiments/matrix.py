@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison, share
+from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
 from virtex_det.benchmark.report import write_report
+from virtex_det.benchmark.statistics import share
 from virtex_det.config.files import CONFIGS
 from virtex_det.config.roles import OF_MATRIX
 from virtex_det.errors import UserError
