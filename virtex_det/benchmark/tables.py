@@ -16,7 +16,15 @@ from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reache
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
-WORDS = ("protocol", "start", "category", "source", "how sure")  # columns of words; the others hold numbers
+# Columns of words; the others hold numbers.
+WORDS = (
+    "protocol",
+    "start",
+    "published start",
+    "category",
+    "source",
+    "how sure",
+)
 DETAILS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 MAX_CATEGORIES = 100
 
@@ -151,8 +159,9 @@ def published_table(recipes: Sequence[str]) -> Table | None:
     rows = []
     for result in results:
         numbers = [number(result.metric(*each), ".1f") for each in names]
-        rows.append([Value(result.start), *numbers, Value(_source(result)), Value(result.how_sure)])
-    columns = ["start", *(f"{TASKS[task]} {name}" for task, name in names), "source", "how sure"]
+        source = "; differs: ".join(filter(None, (result.source, result.differs)))
+        rows.append([Value(result.start), *numbers, Value(source), Value(result.how_sure)])
+    columns = ["published start", *(f"{TASKS[task]} {name}" for task, name in names), "source", "how sure"]
     return Table("Published under this protocol, by others", columns, rows) if rows else None
 
 
