@@ -7,18 +7,22 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
-# Loose bounds; a pin says what breaks. Detectron2 is not here: PyPI has no wheel of it for every Python and platform,
-# and the one you built yourself is as good. tools/install_detectron2.py brings it where it is missing.
+# Loose bounds; a pin says what breaks. Detectron2 is not here: PyPI has no wheel of it for every
+# Python and platform, and the one you built yourself is as good. tools/install_detectron2.py brings
+# it where it is missing.
 INSTALL_REQUIRES = [
     "torch>=2.4",  # the first with a fused SGD on the CPU
-    "torchvision>=0.19",  # ROIAlign and NMS for the detectors, image transforms for pretraining; goes with torch 2.4
+    # ROIAlign and NMS for the detectors, image transforms for pretraining; goes with torch 2.4
+    "torchvision>=0.19",
     "numpy",  # masks, boxes and images outside the model
     "Pillow",  # reads images, as Detectron2's loader does
-    "opencv-python-headless",  # draws the scenes; Detectron2 resizes with it; headless: servers have no libGL
+    # draws the scenes; Detectron2 resizes with it; headless: servers have no libGL
+    "opencv-python-headless",
     "pycocotools>=2.0.2",  # run-length masks, and the COCO metrics that ours are tested against
-    "hotcoco==1.3.0",  # COCO and LVIS metrics; one author, and early versions had silent errors: pinned, and tested so
-    # Groups results over seeds and pivots them into tables; imported by what makes tables, never in training. From
-    # 2.2.2 on it works with NumPy 2.
+    # COCO and LVIS metrics; one author, and early versions had silent errors: pinned, and tested so
+    "hotcoco==1.3.0",
+    # Groups results over seeds and pivots them into tables; imported by what makes tables, never in
+    # training. From 2.2.2 on it works with NumPy 2.
     "pandas>=2.2.2",
     "scipy>=1.9",  # paired tests in the tables of comparisons
     "orjson>=3.8",  # result files of millions of detections: written ten times as fast as by json
@@ -29,10 +33,11 @@ INSTALL_REQUIRES = [
     "filelock>=3.4",  # one download when many processes ask; torch needs it too
     "PyYAML>=5.1",  # configs and catalogues, read with safe_load
     "Jinja2",  # the page that a comparison makes, MODEL_ZOO.md; torch needs it too
-    # What Detectron2 imports; they stand here because it is installed without its own list of dependencies, which
-    # asks for numpy<2 although it runs with NumPy 2.
+    # What Detectron2 imports; they stand here because it is installed without its own list of
+    # dependencies, which asks for numpy<2 although it runs with NumPy 2.
     "setuptools<81",  # it imports pkg_resources, which later releases no longer have
-    "fvcore>=0.1.5,<0.1.6",  # checkpoints, schedules, configs; the line that Detectron2 was written for
+    # checkpoints, schedules, configs; the line that Detectron2 was written for
+    "fvcore>=0.1.5,<0.1.6",
     "iopath>=0.1.7,<0.2",  # path handlers, likewise
     "yacs>=0.1.8",  # its config node
     "omegaconf>=2.1,<2.4",  # its lazy configs, imported with every config; its own bound
@@ -47,15 +52,19 @@ INSTALL_REQUIRES = [
 EXTRAS_REQUIRE = {
     "pretrain": [
         "sentencepiece",  # the vocabulary of captions
-        "transformers>=5",  # pretrained BERT and its word pieces; from 5 on its BertTokenizer is the fast one
+        # pretrained BERT and its word pieces; from 5 on its BertTokenizer is the fast one
+        "transformers>=5",
         "huggingface_hub",  # finds a BERT by its name; transformers needs it too
-        # Parts of speech: pure Python, its English model comes in the wheel (spaCy's and NLTK's are not on PyPI under
-        # their own names), LGPL. On COCO captions it agrees with spaCy's small model on 97.0 % of the words, TextBlob's
-        # tagger on 95.7 % (it takes most bears, sinks and stop signs for verbs); 2,500 captions a second.
+        # Parts of speech: pure Python, its English model comes in the wheel (spaCy's and NLTK's are
+        # not on PyPI under their own names), LGPL. On COCO captions it agrees with spaCy's small
+        # model on 97.0 % of the words, TextBlob's tagger on 95.7 % (it takes most bears, sinks and
+        # stop signs for verbs); 2,500 captions a second.
         "HanTa>=1.2",
         "webdataset>=1.0",  # captions of the web's size, in tar shards
-        "scikit-learn>=1.3",  # linear SVMs on frozen features; the first to solve them in the faster of two ways
-        "pycocoevalcap",  # BLEU, METEOR, ROUGE-L, CIDEr and SPICE as everyone reports them; runs on Java
+        # linear SVMs on frozen features; the first to solve them in the faster of two ways
+        "scikit-learn>=1.3",
+        # BLEU, METEOR, ROUGE-L, CIDEr and SPICE as everyone reports them; runs on Java
+        "pycocoevalcap",
     ],
     "boundary": [
         "faster-coco-eval==1.8.0",  # boundary AP; its other numbers are not used
@@ -78,7 +87,7 @@ EXTRAS_REQUIRE = {
 
 
 def version() -> str:
-    """Return the version that virtex_det/__init__.py states, without importing it: that needs torch."""
+    """Return the version in virtex_det/__init__.py without importing it, which needs torch."""
     text = (HERE / "virtex_det" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if found is None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The commands of virtex_det: their names, what each does, and ``virtex-det``, which starts them.
 
-It lies beside the package: importing that takes seconds and needs Detectron2, and neither ``virtex-det -h`` nor
-``virtex-det install-detectron2`` may.
+It lies beside the package: importing that takes seconds and needs Detectron2, and neither
+``virtex-det -h`` nor ``virtex-det install-detectron2`` may.
 """
 
 import difflib
@@ -36,21 +36,50 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command("train", "train_net", "train", "train or evaluate: caption pretraining, and detectors on what it gives"),
+    Command(
+        "train",
+        "train_net",
+        "train",
+        "train or evaluate: caption pretraining, and detectors on what it gives",
+    ),
     Command("evaluate", "evaluate", "evaluate", "evaluate a file of detections without a model"),
     Command("caption", "caption", "caption", "caption images with a trained captioning model"),
-    Command("attention", "visualize_attention", "attention", "draw where a trained model looks for words"),
+    Command(
+        "attention",
+        "visualize_attention",
+        "attention",
+        "draw where a trained model looks for words",
+    ),
     Command("probe", "probe", "probe", "measure what a backbone has learned, without a detector"),
-    Command("benchmark", "benchmark", "benchmark", "compare what detectors reach from several starts"),
+    Command(
+        "benchmark", "benchmark", "benchmark", "compare what detectors reach from several starts"
+    ),
     Command("zoo", "model_zoo", "zoo", "list, describe, download and verify published weights"),
-    Command("convert", "convert_weights", "convert", "write weights in the form that other code reads"),
-    Command("data scenes", "generate_scenes", "scenes", "write the built-in data: shapes, masks, captions"),
+    Command(
+        "convert", "convert_weights", "convert", "write weights in the form that other code reads"
+    ),
+    Command(
+        "data scenes",
+        "generate_scenes",
+        "scenes",
+        "write the built-in data: shapes, masks, captions",
+    ),
     Command("data vocabulary", "build_vocabulary", "vocabulary", "make a vocabulary from captions"),
     Command("data concepts", "build_concepts", "concepts", "choose the words that ICMLM masks"),
     Command("data clusters", "build_clusters", "clusters", "divide captions into clusters"),
-    Command("data subset", "subset", "subset", "show a part of a data set, and write which images it takes"),
+    Command(
+        "data subset",
+        "subset",
+        "subset",
+        "show a part of a data set, and write which images it takes",
+    ),
     Command("demo", "demo", "demo", "captions in, AP out, on built-in data"),
-    Command(INSTALLER, "install_detectron2", "install_detectron2", "install Detectron2 where it is missing"),
+    Command(
+        INSTALLER,
+        "install_detectron2",
+        "install_detectron2",
+        "install Detectron2 where it is missing",
+    ),
 )
 
 _EPILOG = f"""
@@ -94,14 +123,18 @@ def choose(words: Sequence[str]) -> tuple[Command, list[str]]:
     if not asked:
         print(overview(group), file=sys.stderr)
         sys.exit(2)
-    nearest = difflib.get_close_matches(name, [command.name for command in COMMANDS], n=1, cutoff=0.4)
+    nearest = difflib.get_close_matches(
+        name, [command.name for command in COMMANDS], n=1, cutoff=0.4
+    )
     hint = f" Did you mean {PROGRAM} {nearest[0]}?" if nearest else ""
-    print(f"{PROGRAM}: there is no command {name}.{hint} All commands: {PROGRAM} -h", file=sys.stderr)
+    print(
+        f"{PROGRAM}: there is no command {name}.{hint} All commands: {PROGRAM} -h", file=sys.stderr
+    )
     sys.exit(2)
 
 
 def overview(group: str = "") -> str:
-    """Return all commands with a sentence each; of a group those whose names begin with its word."""
+    """Return all commands with a sentence each; of a group, those that begin with its word."""
     shown = [command for command in COMMANDS if not group or command.name.startswith(f"{group} ")]
     width = max(len(command.name) for command in shown)
     lines = [f"usage: {PROGRAM} {f'{group} ' if group else ''}COMMAND [arguments]", ""]
@@ -112,8 +145,8 @@ def overview(group: str = "") -> str:
 def as_called(text: str) -> str:
     """Return a text that names the commands as this process can be started.
 
-    Texts name the scripts of a clone, ``python tools/train_net.py``. That stays in a process that such a script has
-    started; everywhere else it becomes ``virtex-det train``.
+    Texts name the scripts of a clone, ``python tools/train_net.py``. That stays in a process that
+    such a script has started; everywhere else it becomes ``virtex-det train``.
     """
     if Path(next(iter(sys.argv), "")).parent.name == "tools":
         return text
@@ -122,7 +155,7 @@ def as_called(text: str) -> str:
 
 
 def own_command(script: str, *arguments: str) -> list[str]:
-    """Return a command line that does, by this Python and this installation, what ``tools/SCRIPT.py`` does.
+    """Return the command line that does the same as ``tools/SCRIPT.py``, here.
 
     Args:
         script: of ``COMMANDS``.
@@ -133,7 +166,7 @@ def own_command(script: str, *arguments: str) -> list[str]:
 
 
 def _run_installer() -> None:
-    """Run the one command that works without Detectron2: by its path, since its package needs Detectron2."""
+    """Run the only command that works without Detectron2, by its path."""
     package = importlib.util.find_spec("virtex_det")
     assert package is not None and package.submodule_search_locations
     path = Path(package.submodule_search_locations[0]) / "cli" / "install_detectron2.py"

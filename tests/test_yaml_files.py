@@ -44,7 +44,7 @@ HOSTILE = {
     "an unknown tag": (b"a: !x 1\n", "plain YAML"),
     "bad base64": (b"a: !!binary x\n", "plain YAML"),
     "a list as a key": (b"? [1, 2]\n: 1\n", "plain YAML"),
-    "a key twice": (b"A:\n  B: 1\n  B: 2\n", "line 3: 'B' stands twice"),
+    "a key twice": (b"A:\n  B: 1\n  B: 2\n", "line 3: 'B' occurs twice"),
     "two documents": (b"a: 1\n---\nb: 2\n", "plain YAML"),
     "bytes": (bytes(range(256)), "plain YAML"),
     "zeros": (bytes(1000), "plain YAML"),

@@ -1,8 +1,8 @@
 """Caption-pretrained ResNets in Detectron2: pretrain, load, fine-tune, evaluate.
 
-Importing the package registers its backbones, models and datasets with Detectron2. It takes in none of the text stack:
-that comes with the ``[pretrain]`` extra, at the moment a pretraining config asks for it. What works with trained models
-is imported when it is first used.
+Importing the package registers its backbones, models and datasets with Detectron2. The text stack
+(extra ``[pretrain]``) is imported only for a pretraining config, and the classes for trained models
+on first use.
 """
 
 from importlib import import_module

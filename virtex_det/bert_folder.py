@@ -1,4 +1,4 @@
-"""The folder of a pretrained BERT: a local one, or one that Hugging Face's hub brings."""
+"""The folder of a pretrained BERT: a local one, or one from the Hugging Face hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,25 +9,36 @@ VOCABULARY = ("vocab.txt", "tokenizer.json")
 CONFIG = ("config.json",)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
-# BERT is on the hub for four frameworks; this is one of them, without pickles.
-_WANTED = ["config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.index.json"]
+# The hub has BERT for four frameworks; these are the files of one of them, without pickles.
+_WANTED = [
+    "config.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "*.safetensors",
+    "*.index.json",
+]
 
 
 def bert_folder(source: str | Path, *required: Sequence[str]) -> Path:
-    """Return a local folder that holds what is required of a pretrained BERT.
+    """Return a local folder with the required files of a pretrained BERT.
 
-    transformers itself takes a folder without vocabulary for a vocabulary of five words, and one without config.json
-    for BERT-base.
+    transformers would read a folder without a vocabulary as a vocabulary of five words, and one
+    without config.json as BERT-base.
 
     Args:
         source: a folder, or a name on the hub such as "google-bert/bert-base-uncased".
-        required: for each thing, the names that it may have.
+        required: the alternative names of each required file.
 
     Raises:
-        UserError: no such folder and nothing on the hub, or something is missing there; says what.
+        UserError: there is no such folder or hub name, or a file is missing.
     """
     folder = Path(source) if source and Path(source).is_dir() else _from_hub(str(source))
-    missing = [" or ".join(names) for names in required if not any((folder / name).is_file() for name in names)]
+    missing = [
+        " or ".join(names)
+        for names in required
+        if not any((folder / name).is_file() for name in names)
+    ]
     if missing:
         there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise UserError(
@@ -39,7 +50,7 @@ def bert_folder(source: str | Path, *required: Sequence[str]) -> Path:
 
 
 def needs_transformers(error: ImportError) -> UserError:
-    """Return the error that says how to get what reads a BERT: fine-tuning a detector does without it."""
+    """Return the error that says how to install transformers, which only a BERT needs."""
     return UserError(
         f"A pretrained BERT needs transformers, which cannot be imported here: {error}\n"
         'Install the pretraining extra: pip install -e ".[pretrain]"'
@@ -54,9 +65,11 @@ def _from_hub(name: str) -> Path:
         raise needs_transformers(error) from error
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_WANTED))
-    except (OSError, HFValidationError) as error:  # also what the network's errors are
+    except (OSError, HFValidationError) as error:  # network errors are OSErrors, too
         raise UserError(
-            f"There is no folder {name!r}, and the hub gives no BERT of that name: {str(error).splitlines()[0]}\n"
-            "Give the folder of a BERT, with vocab.txt, config.json and model.safetensors, or a name on the hub such "
-            "as google-bert/bert-base-uncased (a machine without network: bring the folder there)."
+            f"There is no folder {name!r}, and no BERT of this name on the hub: "
+            f"{str(error).splitlines()[0]}\n"
+            "Give the folder of a BERT, with vocab.txt, config.json and model.safetensors, or a "
+            "name on the hub such as google-bert/bert-base-uncased (on a machine without a "
+            "network, copy the folder there)."
         ) from error

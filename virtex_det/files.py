@@ -1,4 +1,4 @@
-"""Opens files that a user names: regular files only, because opening a pipe or a device may hang or do something."""
+"""Opening of users' files, only regular ones: pipes and devices may hang or have effects."""
 
 import os
 import stat
@@ -28,7 +28,9 @@ def as_name(value: object, what: str) -> str:
     """
     name = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(name, str):
-        raise UserError(f"{what} is given as a {type(value).__name__}; expected its name, a text or a path.")
+        raise UserError(
+            f"{what} is given as a {type(value).__name__}; expected its name, a text or a path."
+        )
     return name
 
 
@@ -36,15 +38,19 @@ def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading bytes.
 
     Raises:
-        UserError: it is a folder, a pipe, a socket or a device; it is not there, or may not be read.
+        UserError: it is a folder, a pipe, a socket or a device, is missing, or may not be read.
     """
     try:
         refuse_special(path, Path(path).stat())
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe put there meanwhile must not block
+        # so that a pipe put there meanwhile does not block
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise UserError(f"{path!s:.500} is not there.") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name, or a lone surrogate
-        raise UserError(f"{path!s:.500} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    # ValueError: a null byte or a lone surrogate in the name
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path!s:.500} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from error
     try:
         refuse_special(path, os.fstat(handle))
         return os.fdopen(handle, "rb")
@@ -58,7 +64,7 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
 
     Args:
         path: its name.
-        status: what ``os.stat`` says about it.
+        status: result of ``os.stat``.
 
     Raises:
         UserError: it is a folder, a pipe, a socket or a device.
@@ -69,10 +75,11 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
 
 
 def refuse_special_target(path: Path) -> None:
-    """Refuse to put a file in the place of what is not a regular file.
+    """Refuse to replace anything but a regular file.
 
     Raises:
-        UserError: there is a folder, a pipe, a socket or a device, such as /dev/stdout, or no file can have the name.
+        UserError: the path is a folder, a pipe, a socket or a device, such as /dev/stdout, or an
+            invalid name.
     """
     try:
         refuse_special(path, path.stat())
@@ -87,10 +94,10 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
 
     Args:
         path: its name.
-        max_bytes: the most that a file of its kind may have.
+        max_bytes: largest size of such a file.
 
     Raises:
-        UserError: as of ``open_regular``, or it has more bytes.
+        UserError: as for ``open_regular``, or the file is larger.
     """
     with open_regular(path) as file:
         try:
@@ -98,5 +105,8 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(content) > max_bytes:
-        raise UserError(f"{path} has more than {max_bytes:,} bytes, the most that is read of a file of its kind.")
+        raise UserError(
+            f"{path} has more than {max_bytes:,} bytes, the most that is read of a file of its "
+            "kind."
+        )
     return content

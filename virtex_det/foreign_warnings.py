@@ -1,4 +1,4 @@
-"""Silences what other packages warn of at every start and no user can change: these messages, and no others."""
+"""Silences specific warnings of other packages that users see at every start but cannot fix."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class _Warning(NamedTuple):
-    """A warning of Python's ``warnings``: the beginning of its text, its kind, and the module that it names."""
+    """A warning of Python's ``warnings``: start of its text, category and module."""
 
     text: str
     kind: type[Warning]
@@ -25,27 +25,39 @@ WARNINGS = (
     # Detectron2's anchors.
     _Warning(r"torch\.meshgrid: in an upcoming release", UserWarning, r"torch\.functional"),
     # Detectron2 copies the masks in the next step; nothing writes to them.
-    _Warning(r"The given NumPy array is not writable", UserWarning, r"detectron2\.data\.detection_utils"),
+    _Warning(
+        r"The given NumPy array is not writable", UserWarning, r"detectron2\.data\.detection_utils"
+    ),
     # Detectron2's AMPTrainer.
     _Warning(r".*torch\.cuda\.amp\.(autocast|GradScaler)", FutureWarning, r"detectron2\."),
-    # With AMP the first steps are left out until the scale fits; the schedule goes on.
-    _Warning(r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning, r"torch\.optim\.lr_scheduler"),
+    # With AMP the first steps are skipped until the scale fits; the schedule continues.
+    _Warning(
+        r"Detected call of `lr_scheduler\.step\(\)` before",
+        UserWarning,
+        r"torch\.optim\.lr_scheduler",
+    ),
     # Pillow warns of images of half the size that it refuses.
     _Warning(r"Image size .* could be decompression bomb", RuntimeWarning, r"PIL\."),
-    # What damaged EXIF or tags keep Pillow from reading is an error here; the rest does not touch the pixels.
-    _Warning(r"(Corrupt|Possibly corrupt) EXIF|Metadata Warning, tag|Truncated File Read", UserWarning, r"PIL\."),
+    # Damaged EXIF or tags that affect the pixels are an error here; the rest is harmless.
+    _Warning(
+        r"(Corrupt|Possibly corrupt) EXIF|Metadata Warning, tag|Truncated File Read",
+        UserWarning,
+        r"PIL\.",
+    ),
     # Channels-last weights under DDP.
     _Warning(r"Grad strides do not match bucket view strides", UserWarning, r"torch\.autograd"),
 )
 # Lines of PyTorch's own log, by logger.
 LOG_LINES = {
-    "torch.utils.cpp_extension": r"No CUDA runtime is found",  # Detectron2 asks for it when it lists the environment
-    "torch.fx._symbolic_trace": r"is_fx_tracing will return true",  # Detectron2's wrappers of layers
+    # Detectron2 asks for it when it lists the environment
+    "torch.utils.cpp_extension": r"No CUDA runtime is found",
+    # Detectron2's wrappers of layers
+    "torch.fx._symbolic_trace": r"is_fx_tracing will return true",
 }
 
 
 def silence_foreign_warnings() -> None:
-    """Silence them in this process and in those that it forks; others import the package and so come here too."""
+    """Silence them in this process and its forks; other processes import the package themselves."""
     for text, kind, module in WARNINGS:
         warnings.filterwarnings("ignore", message=text, category=kind, module=module)
     for name, text in LOG_LINES.items():

@@ -1,4 +1,4 @@
-"""The one reader of image files: which are read, and what is said of those that are not."""
+"""The reader of image files: supported formats, and errors for all others."""
 
 import io
 import os
@@ -18,16 +18,30 @@ from virtex_det.pixel_rules import NoRule, check_channels, check_depth, check_wh
 
 Source = str | os.PathLike[str] | bytes
 
-# What people train on, and nothing that starts another program, as EPS starts ghostscript. JPEG includes phones' MPO.
+# Common formats, without those that start another program, as EPS starts ghostscript. JPEG includes
+# phones' MPO.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM, JPEG 2000 and AVIF"
 
-# How their files are called, where a folder or a tar file is searched for images; the commonest first.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+# Suffixes by which folders and tar files are searched for images, the most common first.
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".avif",
+)
 
-_HEAD = 4096  # bytes that tell a file's kind and depth
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # two letters at least: one is a drive of Windows
-# How formats end, with some bytes to spare for what programs add.
+_HEAD = 4096  # bytes that show a file's kind and depth
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # at least two letters: one letter is a Windows drive
+# Last bytes of formats; some more are searched, because programs append bytes.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND", "GIF": b";"}
 _TAIL = 64
 
@@ -44,47 +58,51 @@ _TURNS = {
 
 
 class BrokenImage(BrokenExample):
-    """An image that cannot be used; ``reason`` says why in a few words, its message what to do."""
+    """An image that cannot be used; ``reason`` says why, and the message what to do."""
 
     def __init__(self, message: str, reason: str = "image cannot be read") -> None:
         super().__init__(message, reason)
 
 
 def load_image(source: Source, max_value: float = 0.0, name: str = "") -> Image.Image:
-    """Read an image whole, turned upright by its EXIF orientation, with 8 bits per channel.
+    """Read a whole image, upright by its EXIF orientation, with 8 bits per channel.
 
-    8-bit images keep their mode (grey, RGB, alpha, palette, CMYK ...), of which Pillow's ``convert`` makes RGB as
-    Detectron2 does. What becomes of others is in ``virtex_det.pixel_rules``.
+    8-bit images keep their mode (grey, RGB, alpha, palette, CMYK ...); Pillow's ``convert`` makes
+    RGB of it, as in Detectron2. The rules for other images are in ``virtex_det.pixel_rules``.
 
     Args:
         source: a path, or the encoded image itself.
-        max_value: the value that becomes 255 in grey images of more than 8 bits, as INPUT.MAX_VALUE.
-        name: what errors call an encoded image.
+        max_value: the value that becomes 255 in grey images of more than 8 bits, as
+            INPUT.MAX_VALUE.
+        name: name of an encoded image in errors.
 
     Raises:
-        BrokenImage: the file is missing, damaged, of another format, or of pixels that have no rule; it is named.
+        BrokenImage: the file is missing, damaged, of another format, or no rule converts its
+            pixels.
     """
     with _opened(source, name) as (image, head):
         return _upright(image, head, max_value)
 
 
 def take_image(image: Image.Image, max_value: float = 0.0) -> Image.Image:
-    """Return an image that Pillow holds by the rules of ``load_image``, as far as it still knows its file.
+    """Return a PIL image by the rules of ``load_image``, as far as it still knows its file.
 
     Args:
-        image: of any mode; it may be opened and not loaded yet.
+        image: image of any mode, loaded or only opened.
         max_value: as for ``load_image``.
 
     Raises:
-        BrokenImage: it is damaged, or of pixels that have no rule.
+        BrokenImage: the image is damaged, or no rule converts its pixels.
     """
     if not (image.width and image.height):
-        raise BrokenImage(f"The PIL image has no pixels: it is {image.width} x {image.height}.", "no pixels")
+        raise BrokenImage(
+            f"The PIL image has no pixels: it is {image.width} x {image.height}.", "no pixels"
+        )
     try:
         return _upright(image, bytes(_HEAD), max_value)
     except NoRule as error:
         raise BrokenImage(f"The PIL image cannot be used.\n{error}", error.reason) from None
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damage when it loads
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's errors for damage
         raise BrokenImage(f"The PIL image cannot be read.\nPillow says: {error}") from error
 
 
@@ -97,10 +115,10 @@ def _upright(image: Image.Image, head: bytes, max_value: float) -> Image.Image:
 
 
 def check_eight_bits(source: Source) -> None:
-    """Check by its header that an image is one that every reader reads alike: of 8 bits per channel.
+    """Check by its header that an image has 8 bits per channel, which all readers read alike.
 
     Raises:
-        BrokenImage: it is of another depth, or as ``load_image``, as far as the header tells.
+        BrokenImage: it has another depth, or as ``load_image``, as far as the header shows.
     """
     with _opened(source, "") as (image, head):
         check_channels(image)
@@ -108,21 +126,21 @@ def check_eight_bits(source: Source) -> None:
 
 
 def inspect_image(source: Source, max_value: float = 0.0, name: str = "") -> tuple[int, int]:
-    """Return (height, width) of an image as it is shown, from its header where that says it and its end is there.
+    """Return an image's displayed (height, width), from its header if the file's end is present.
 
     Args:
         source: a path, or the encoded image itself.
         max_value: as INPUT.MAX_VALUE.
-        name: what errors call an encoded image.
+        name: name of an encoded image in errors.
 
     Raises:
-        BrokenImage: as ``load_image``, as far as the header tells.
+        BrokenImage: as ``load_image``, as far as the header shows.
     """
     with _opened(source, name) as (image, head):
         check_channels(image)
         check_white(image, max_value)
         if _ends_early(image, head):
-            image.load()  # which says whether that does harm
+            image.load()  # raises an error if pixels are missing
         if image.format == "TIFF":
             image.load()  # when Pillow turns a TIFF itself
         width, height = image.size
@@ -130,7 +148,7 @@ def inspect_image(source: Source, max_value: float = 0.0, name: str = "") -> tup
 
 
 def stored_orientation(source: Source) -> int:
-    """Return the EXIF orientation of an image file; 1, upright, where there is none to read."""
+    """Return the EXIF orientation of an image file; 1 (upright) if it has none."""
     try:
         with _opened(source, "") as (image, _):
             return orientation(image)
@@ -139,35 +157,40 @@ def stored_orientation(source: Source) -> int:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return an image's EXIF orientation, 1 to 8; 1, upright, where there is none to read."""
+    """Return an image's EXIF orientation, 1 to 8; 1 (upright) if it has none."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF raises almost anything, and leaves the pixels whole
+    except Exception:  # damaged EXIF raises almost anything, but does not affect the pixels
         return 1
     return found if found in _TURNS else 1
 
 
 def check_name(file_name: Any) -> None:
-    """Refuse what is no path, addresses above all, before anything is opened.
+    """Refuse file names that are not paths, in particular URLs.
 
     Raises:
-        BrokenImage: it is neither text nor a path, or begins with a scheme such as ``http://``.
+        BrokenImage: the name is neither text nor a path, or begins with a scheme such as
+            ``http://``.
     """
     if not isinstance(file_name, str | os.PathLike):
-        raise BrokenImage(f"The file name of an image is {file_name!r}; a path is expected.", "file name is no path")
+        raise BrokenImage(
+            f"The file name of an image is {file_name!r}; a path is expected.",
+            "file name is no path",
+        )
     if _ADDRESS.match(os.fspath(file_name)):
         raise BrokenImage(
             f"Image is an address: {file_name}\n"
-            "Images are read from disk and never fetched. Download it, and let file_name be its path.",
+            "Images are read from disk and never fetched. Download it, and let file_name be its "
+            "path.",
             "image is an address",
         )
 
 
 @contextmanager
 def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
-    """Open an image beside the first bytes of its file; what the block raises comes out as BrokenImage."""
+    """Open an image, with the first bytes of its file; errors of the block become BrokenImage."""
     name = name or ("an encoded image" if isinstance(source, bytes) else str(source))
-    shown = visible(name, "")  # on one line: what follows it is advice
+    shown = visible(name, "")  # on one line: advice follows it
     head = b""
     try:
         with _file(source) as file:
@@ -182,26 +205,33 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
     except UserError as error:  # of opening the file
         raise _not_opened(name, error) from error
     except UnidentifiedImageError as error:
-        raise BrokenImage(f"Image cannot be read: {shown}\n{not_read(head, _FORMATS_IN_WORDS)}") from error
+        raise BrokenImage(
+            f"Image cannot be read: {shown}\n{not_read(head, _FORMATS_IN_WORDS)}"
+        ) from error
     except Image.DecompressionBombError as error:
         raise BrokenImage(
-            f"Image is too large: {shown}\nPillow says: {error}\nCut it into tiles, or make it smaller.",
+            f"Image is too large: {shown}\n"
+            f"Pillow says: {error}\n"
+            "Cut it into tiles, or make it smaller.",
             "image is too large",
         ) from error
     except ValueError as error:
         if "text" not in str(error).lower():
             raise _damaged(shown, error, head) from error
         raise BrokenImage(
-            f"Image cannot be read: {shown}\nPillow says: {error}\nA text of that length stands beside its pixels: "
-            "remove it, for example with exiftool -all= FILE.",
+            f"Image cannot be read: {shown}\n"
+            f"Pillow says: {error}\n"
+            "A text of that length stands beside its pixels: remove it, for example with exiftool "
+            "-all= FILE.",
             "image with too long a text",
         ) from error
-    except Exception as error:  # for damage Pillow raises OSError, SyntaxError, struct.error ... as the format has it
+    # for damage Pillow raises OSError, SyntaxError, struct.error ..., by format
+    except Exception as error:
         raise _damaged(shown, error, head) from error
 
 
 def _ends_early(image: Image.Image, head: bytes) -> bool:
-    """Return whether a JPEG, PNG, GIF, WebP or BMP is without its end; the pixels may be whole all the same."""
+    """Return whether a JPEG, PNG, GIF, WebP or BMP lacks its end; all pixels may be there."""
     file: Any = image.fp  # type: ignore[attr-defined]  # of an opened file
     place = file.tell()
     size = file.seek(0, os.SEEK_END)
@@ -229,10 +259,13 @@ def _formats() -> tuple[str, ...]:
 
 
 def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:
-    advice = "The file is damaged or cut short: fetch it again, or remove it from the annotation file."
+    advice = (
+        "The file is damaged or truncated: fetch it again, or remove it from the annotation file."
+    )
     if variety := variety_of_jpeg(head):
         advice = (
-            f"It is {variety}, which Pillow does not read: save it as a JPEG of 8 bits that is not lossless, or PNG."
+            f"It is {variety}, which Pillow does not read: save it as a JPEG of 8 bits that is "
+            "not lossless, or PNG."
         )
     return BrokenImage(f"Image cannot be read: {shown}\nPillow says: {error}\n{advice}")
 
@@ -240,13 +273,22 @@ def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:
 def _not_opened(name: str, error: UserError) -> BrokenImage:
     shown = visible(name, "")
     if not isinstance(error.__cause__, FileNotFoundError):
-        return BrokenImage(f"Image cannot be opened: {shown}\n{error}", "image is no file that can be opened")
+        return BrokenImage(
+            f"Image cannot be opened: {shown}\n{error}", "image is no file that can be opened"
+        )
     advice = (
-        "The annotation file lists it. Check that the download is complete, and that the folder of images is the right "
-        "one: the one that the data set is registered with, below DETECTRON2_DATASETS for those of Detectron2."
+        "The annotation file lists it. Check that the download is complete, and that the folder "
+        "of images is the right one: the one that the data set is registered with, below "
+        "DETECTRON2_DATASETS for those of Detectron2."
     )
     if _ADDRESS.search(name):
-        advice = "Its name holds an address, and images are never fetched: download it, and let file_name be its path."
+        advice = (
+            "Its name holds an address, and images are never fetched: download it, and let "
+            "file_name be its path."
+        )
     elif "\\" in name:
-        advice = 'The name has backslashes, which separate folders only on Windows. Write "/" in the annotation file.'
+        advice = (
+            "The name has backslashes, which separate folders only on Windows. "
+            'Write "/" in the annotation file.'
+        )
     return BrokenImage(f"Image not found: {shown}\n{advice}", "image file is missing")

@@ -1,6 +1,6 @@
-"""Says what a file is that cannot be read as an image, by its first bytes, and what to do about it."""
+"""Identifies files that are not readable images by their first bytes, and says what to do."""
 
-# Files that people have among their images.
+# Other files that are found among images.
 _FOREIGN = {
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
@@ -20,7 +20,7 @@ _FOREIGN = {
     b"\xff\x0a": "JPEG XL",
     b"II\xbc\x01": "JPEG XR",
 }
-# Further ones, that begin with zeros or a length: by the place of what tells them.
+# Files that begin with zeros or a length: (offset, bytes, kind).
 _FOREIGN_AT = (
     (0, b"\0\0\1\0", "an icon"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -34,7 +34,7 @@ _FOREIGN_AT = (
     (128, b"DICM", "DICOM"),
 )
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# What a file of a format that is read claims to be.
+# The format that a damaged file claims to be.
 _CLAIMS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -50,28 +50,32 @@ _CLAIMS = {
     b"P6": "PPM/PGM",
     b"PF": "a colour float map of PPM's kind",
 }
-# Second bytes of the markers that begin a JPEG's frame; the lossless ones, JPEG-LS among them, are not decoded.
+# Second bytes of the markers that begin a JPEG's frame; lossless ones (JPEG-LS too) are not
+# decoded.
 _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC5, 0xC6, 0xC9, 0xCA, 0xCD, 0xCE, *_LOSSLESS)
 
 
 def not_read(head: bytes, formats: str) -> str:
-    """Return a sentence on what a file is that Pillow does not know, and one on what to do.
+    """Return what a file is that Pillow cannot identify, and what to do.
 
     Args:
-        head: its first bytes, some thousand of them.
-        formats: those that are read, in words.
+        head: its first few thousand bytes.
+        formats: the readable formats, in words.
     """
     if not head:
         return "The file is empty: fetch it again, or remove it from the annotation file."
     if head.startswith(_TIFF):
         return (
-            "It is a TIFF of a kind that is not read, or a damaged one: not of 1, 3 or 4 channels, or not of integers "
-            "up to 16 bits, 32-bit integers or 32-bit floats.\nSave it as a grey or RGB image of 8 or 16 bits, or "
-            "fetch it again."
+            "It is a TIFF of a kind that is not read, or a damaged one: not of 1, 3 or 4 "
+            "channels, or not of integers up to 16 bits, 32-bit integers or 32-bit floats.\n"
+            "Save it as a grey or RGB image of 8 or 16 bits, or fetch it again."
         )
     what = _variety(head) or "It begins like no image: damaged, or something else."
-    return f"{what} Read are {formats}.\nConvert it, fetch it again, or remove it from the annotation file."
+    return (
+        f"{what} Read are {formats}.\n"
+        "Convert it, fetch it again, or remove it from the annotation file."
+    )
 
 
 def _variety(head: bytes) -> str:
@@ -83,18 +87,26 @@ def _variety(head: bytes) -> str:
     if kind:
         return f"It is {kind}."
     claim = next((claim for magic, claim in _CLAIMS.items() if head.startswith(magic)), "")
-    return f"It begins as {claim}: damaged, of no size, or of a variety that is not read." if claim else ""
+    return (
+        f"It begins as {claim}: damaged, of no size, or of a variety that is not read."
+        if claim
+        else ""
+    )
 
 
 def variety_of_jpeg(head: bytes) -> str:
-    """Return what is special about a JPEG that Pillow does not decode, such as "a lossless JPEG"; "" for any other.
+    """Return the variety of a JPEG that Pillow does not decode, such as "a lossless JPEG"; else "".
 
     Args:
         head: the file's first bytes.
     """
     place = 2
     while head.startswith(b"\xff\xd8\xff") and place + 4 < len(head) and head[place] == 0xFF:
-        marker, length, bits = head[place + 1], int.from_bytes(head[place + 2 : place + 4], "big"), head[place + 4]
+        marker, length, bits = (
+            head[place + 1],
+            int.from_bytes(head[place + 2 : place + 4], "big"),
+            head[place + 4],
+        )
         if marker in _LOSSLESS:
             return "a lossless JPEG"
         if marker in _FRAMES:

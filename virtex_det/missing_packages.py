@@ -1,4 +1,4 @@
-"""One line that says what to install where a package is missing; every other failed import keeps its traceback."""
+"""A one-line error for a missing package; other failed imports keep their traceback."""
 
 import sys
 from types import TracebackType
@@ -21,11 +21,11 @@ class MissingPackage(ImportError):
 
 
 def explain_missing(error: ModuleNotFoundError) -> ImportError:
-    """Return what to raise for a module that was not found.
+    """Return the error to raise for a module that was not found.
 
-    That is a MissingPackage, of which nothing but its message is shown where nobody catches it, when the whole package
-    is missing. When it is a module of a package that is there, or one of ours, the installation is broken or there is
-    a bug: the error itself, with its traceback.
+    For a missing package it is a MissingPackage; if nobody catches it, only its message is shown.
+    If the package is there but lacks the module, or the module is ours, the installation is broken
+    or there is a bug: then it is the error itself, with its traceback.
     """
     name = error.name or ""
     if not name or "." in name or name == "virtex_det":
@@ -34,7 +34,8 @@ def explain_missing(error: ModuleNotFoundError) -> ImportError:
     command = as_called(_COMMANDS.get(name, _OURS))
     needed = _NAMES.get(name, name)
     return MissingPackage(
-        f"virtex_det needs {needed}, which cannot be imported here ({error}); install it with: {command}"
+        f"virtex_det needs {needed}, which cannot be imported here ({error}); install it with: "
+        f"{command}"
     )
 
 

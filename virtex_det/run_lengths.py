@@ -47,7 +47,9 @@ def _counted_from(start: int, name: Callable[[int], str]) -> Callable[[int], str
 
 def _check_chunk(rles: Sequence[Mapping[str, Any]], name: Callable[[int], str]) -> None:
     texts = [
-        rle["counts"].encode(errors="surrogatepass") if isinstance(rle["counts"], str) else rle["counts"]
+        rle["counts"].encode(errors="surrogatepass")
+        if isinstance(rle["counts"], str)
+        else rle["counts"]
         for rle in rles
     ]
     runs, firsts = _decode(texts, name)
@@ -80,7 +82,9 @@ def _decode(texts: list[bytes], name: Callable[[int], str]) -> tuple[np.ndarray,
     digits[0] += 1
     digits[1:] -= ends[:-1]
     if digits.max() > LONGEST_RUN:
-        _refuse(np.maximum.reduceat(digits, firsts) > LONGEST_RUN, "a run longer than any image", name)
+        _refuse(
+            np.maximum.reduceat(digits, firsts) > LONGEST_RUN, "a run longer than any image", name
+        )
     return _undo_differences(_numbers(characters, ends, digits), firsts), firsts
 
 
@@ -105,7 +109,9 @@ def _undo_differences(numbers: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         sums = np.cumsum(numbers[parity::2])
         is_at_first = firsts % 2 == parity
         base = np.where(is_at_first, firsts, before) // 2
-        begun = np.where(is_at_first | (firsts > 0), sums[np.minimum(base, len(sums) - 1)] if len(sums) else 0, 0)
+        begun = np.where(
+            is_at_first | (firsts > 0), sums[np.minimum(base, len(sums) - 1)] if len(sums) else 0, 0
+        )
         counts = (ends - parity + 1) // 2 - (firsts - parity + 1) // 2
         runs[parity::2] = sums - np.repeat(begun, counts)
     runs[firsts] = numbers[firsts]
@@ -115,5 +121,6 @@ def _undo_differences(numbers: np.ndarray, firsts: np.ndarray) -> np.ndarray:
 def _refuse(wrong: np.ndarray, what: str, name: Callable[[int], str]) -> None:
     for place in np.flatnonzero(wrong)[:1]:
         raise UserError(
-            f"{name(place)} has {what}; expected compressed run lengths as pycocotools.mask.encode makes them."
+            f"{name(place)} has {what}; expected compressed run lengths as "
+            "pycocotools.mask.encode makes them."
         )

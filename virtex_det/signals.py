@@ -1,4 +1,4 @@
-"""Ending when asked to: signals become an exception, at once or at the next place that can stop, and no child stays."""
+"""Signals as exceptions, at once or at the next place that can stop, without orphaned children."""
 
 import ctypes
 import multiprocessing
@@ -14,9 +14,10 @@ from types import FrameType
 
 from virtex_det_commands import PROGRAM
 
-# What a user, a shell, Slurm before it preempts, and a terminal that closes send.
+# Signals of a user, a shell, Slurm before preemption, and a closing terminal.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-_SAME = 1.0  # seconds within which a second signal repeats the first: a launcher passes on what a terminal sent to all
+# seconds within which a second signal is a repeat: a launcher forwards a terminal's signal
+_SAME = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -24,34 +25,36 @@ class Stopped(KeyboardInterrupt):
     """A signal asked this process to end.
 
     Attributes:
-        number: of the signal.
-        message: what becomes of the work, on one line; "" where nobody has said it yet.
+        number: number of the signal.
+        message: what happens to the work, on one line; "" if not set yet.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
         """Keep the signal, with the message."""
-        super().__init__(f"interrupted by {signal.Signals(number).name}; {message or 'what was saved stays'}")
+        super().__init__(
+            f"interrupted by {signal.Signals(number).name}; {message or 'what was saved stays'}"
+        )
         self.number = number
         self.message = message
 
     @property
     def exit_code(self) -> int:
-        """Return what a shell gives for a process that a signal ended."""
+        """The shell's exit code for a process ended by this signal."""
         return 128 + self.number
 
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
-    """Let signals raise ``Stopped`` wherever this process is."""
+    """Raise ``Stopped`` in the block as soon as a signal comes."""
     with handling(_raise):
         yield
 
 
 class StopLater:
-    """A context in which signals are kept until the work has come to a place where it can stop.
+    """Holds signals until the work reaches a place where it can stop.
 
     Attributes:
-        number: of the signal that came, 0 for none.
+        number: number of the signal that came, 0 for none.
     """
 
     def __init__(self, notice: str) -> None:
@@ -63,13 +66,13 @@ class StopLater:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keep the signals that come; a second Ctrl-C, a second or more after the first, ends at once."""
+        """Hold signals in the block; a second Ctrl-C, at least a second later, ends at once."""
         with handling(self._note):
             yield
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal end the block, or what has come before it."""
+        """Raise ``Stopped`` for a signal in the block, or for one that came before it."""
         if self.number:
             raise Stopped(self.number)
         self._waits = False
@@ -82,16 +85,17 @@ class StopLater:
         is_second = bool(self.number) and time.monotonic() - self._since > _SAME
         if not self.number:
             self.number, self._since = number, time.monotonic()
-            os.write(2, f"\n{signal.Signals(number).name}: {self._notice}\n".encode())  # print cannot be entered twice
+            # print cannot be entered twice
+            os.write(2, f"\n{signal.Signals(number).name}: {self._notice}\n".encode())
         if not self._waits or (is_second and number == signal.SIGINT):
             raise Stopped(number)
 
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have a handler called for the signals, but for those that the process was started to ignore, as by nohup.
+    """Set a handler for the signals, except those that are ignored from the start, as by nohup.
 
-    Only a main thread can; in others nothing changes.
+    Only the main thread can set handlers; in other threads nothing changes.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -107,13 +111,13 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextmanager
 def signals_held() -> Iterator[Callable[[], None]]:
-    """Keep signals while a block works with threads or processes.
+    """Hold signals while a block works with threads or processes.
 
-    One that raised within a lock of theirs would leave it locked, and the end would wait for it for ever.
+    An exception within one of their locks would leave it locked, and the end would wait for ever.
 
     Yields:
-        What the block calls between two pieces of work: it raises ``Stopped`` if a signal came. One that comes after
-        the last call is handled when the block has ended.
+        A function to call between two pieces of work, which raises ``Stopped`` if a signal came. A
+        signal after the last call is handled after the block.
     """
     came: list[int] = []
 
@@ -124,33 +128,35 @@ def signals_held() -> Iterator[Callable[[], None]]:
     with handling(lambda number, frame: came.append(number)):
         yield stop_if_asked
     if came:
-        signal.raise_signal(came[0])  # to whoever handles it outside
+        signal.raise_signal(came[0])  # for the outer handler
 
 
 def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
-    """Have this process get a signal when the one that started it ends in any way; on Linux alone.
+    """Send this process a signal when its parent ends in any way (Linux only).
 
     Args:
-        number: of the signal.
-        parent: number of the process that started this one, where it may have ended before the call.
+        number: number of the signal.
+        parent: process id of the parent, which may have ended before the call.
     """
     parent = parent or os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it ended before the call
+        if os.getppid() != parent:  # the parent ended before the call
             os.kill(os.getpid(), number)
 
 
 def serve_parent(parent: int, *_: object) -> None:
-    """Prepare a process that works for its parent: the parent alone decides when it ends.
+    """Prepare a worker process, so that only its parent decides when it ends.
 
-    What a terminal or Slurm sends to all processes of a job must not end a loader's worker while the parent still
-    saves. After a SIGTERM, which a parent that is done sends too, it waits ten seconds.
+    Signals to all processes of a job, from a terminal or Slurm, must not end a loader's worker
+    while the parent still saves. After a SIGTERM, which a finished parent sends too, it ends in ten
+    seconds.
 
     Args:
-        parent: number of the process that it works for, which may have been killed before this call.
+        parent: process id of the parent, which may have been killed before this call.
     """
-    has_server = multiprocessing.get_start_method() == "forkserver"  # a process between the two, which ends with it
+    # a process between the two, which ends with the parent
+    has_server = multiprocessing.get_start_method() == "forkserver"
     end_with_parent(parent=None if has_server else parent)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -159,10 +165,12 @@ def serve_parent(parent: int, *_: object) -> None:
 
 
 def command(*more: str) -> str:
-    """Return the command line of this process, with further words where they are not there yet."""
+    """Return the command line of this process, with additional words that it does not have yet."""
     script, *words = sys.argv
     is_script = not script.startswith(f"{PROGRAM} ")
-    launcher = ["torchrun ..."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"] if is_script else []
+    launcher = (
+        ["torchrun ..."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"] if is_script else []
+    )
     words = [word for word in more if word not in words] + words
     return " ".join([*launcher, shlex.quote(script) if is_script else script, shlex.join(words)])
 

@@ -1,4 +1,4 @@
-"""Reads text and JSON that users bring by one rule: a regular file, UTF-8 with or without a byte order mark."""
+"""Readers of users' text and JSON: regular files in UTF-8, with or without a byte order mark."""
 
 import codecs
 import json
@@ -18,7 +18,7 @@ from virtex_det.utils import without_garbage_collection
 
 logger = logging.getLogger(__name__)
 
-_LARGE = 50 * 10**6  # bytes that take about a second
+_LARGE = 50 * 10**6  # bytes, read in about a second
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -39,11 +39,11 @@ def read_bytes(path: str | Path, expected: str = "a file") -> bytes:
     """Return a file's content.
 
     Args:
-        path: the file. A pipe or device is refused: reading it may never end.
-        expected: what should be there, for the message.
+        path: a file; pipes and devices are refused, because reading may never end.
+        expected: kind of file, for the error message.
 
     Raises:
-        UserError: there is no such file, or it cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     with _opened(path, expected) as file:
         try:
@@ -51,7 +51,9 @@ def read_bytes(path: str | Path, expected: str = "a file") -> bytes:
                 logger.info("Reading %s (%d MB)", path, size // 10**6)
             return file.read()
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}.") from error
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}); expected {expected}."
+            ) from error
 
 
 def _opened(path: str | Path, expected: str) -> BinaryIO:
@@ -62,7 +64,7 @@ def _opened(path: str | Path, expected: str) -> BinaryIO:
 
 
 def starts_with_mark(path: str | Path) -> bool:
-    """Return whether a file begins with UTF-8's byte order mark, which readers of other packages do not take."""
+    """Return whether a file begins with UTF-8's byte order mark, which some readers refuse."""
     with open_regular(path) as file:
         return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
@@ -72,10 +74,10 @@ def decode_text(content: bytes, place: str) -> str:
 
     Args:
         content: encoded text.
-        place: what to call it in a message, such as a file or its line.
+        place: its name in messages, such as a file or a line of it.
 
     Raises:
-        UserError: it is of another encoding, or has NUL characters.
+        UserError: the text has another encoding, or NUL characters.
     """
     for magic, program in _COMPRESSED.items():
         if content.startswith(magic):
@@ -86,14 +88,18 @@ def decode_text(content: bytes, place: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{place} is not UTF-8 text: {error.reason} at byte {error.start}.\n{_CONVERT}") from error
+        raise UserError(
+            f"{place} is not UTF-8 text: {error.reason} at byte {error.start}.\n{_CONVERT}"
+        ) from error
     if "\0" in text:
-        raise UserError(f"{place} is not UTF-8 text: it has NUL characters (UTF-16, or binary?).\n{_CONVERT}")
+        raise UserError(
+            f"{place} is not UTF-8 text: it has NUL characters (UTF-16, or binary?).\n{_CONVERT}"
+        )
     return text
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Return the lines of a text; they end with \n or \r\n alone, or all with \r; U+2028 and its like are text.
+    r"""Return the lines of a text, which end with \n or \r\n, or all with \r; U+2028 is text.
 
     Example:
         >>> split_lines("a\u2028b\r\nc\n")
@@ -113,7 +119,7 @@ def read_text(path: str | Path, expected: str = "a text file") -> str:
 
 
 def read_lines(path: str | Path, expected: str = "a text file") -> Iterator[tuple[str, str]]:
-    """Yield each line that is not blank with its place, "FILE, line N"; one at a time, for files of gigabytes.
+    """Yield each line that is not blank with its place, "FILE, line N", one by one.
 
     Raises:
         UserError: as ``read_bytes`` and ``decode_text``.
@@ -135,24 +141,25 @@ def read_json(path: str | Path, expected: str = "a JSON file") -> Any:
 
 
 def parse_json(content: bytes | str, place: str) -> Any:
-    """Return what JSON says.
+    """Return the content of JSON.
 
-    NaN, infinity and lone surrogates, which JSON does not have, are read, so that later checks can name the entry.
+    NaN, infinity and lone surrogates, which JSON does not allow, are read, so that later checks can
+    name the entry.
 
     Args:
         content: the JSON.
-        place: what to call it in a message.
+        place: its name in messages.
 
     Raises:
-        UserError: it is not JSON, nested too deep, or an object has two entries of one name.
+        UserError: it is not JSON, is nested too deep, or an object has two entries of one name.
     """
-    encoded = (content if isinstance(content, bytes) else content.encode(errors="surrogatepass")).removeprefix(
-        codecs.BOM_UTF8
-    )
+    encoded = (
+        content if isinstance(content, bytes) else content.encode(errors="surrogatepass")
+    ).removeprefix(codecs.BOM_UTF8)
     try:
         with without_garbage_collection():
             found = orjson.loads(encoded)
-            # A name is always followed by a colon: as many colons as names, and no name has been there twice.
+            # A colon follows every name: with as many colons as names, no name occurs twice.
             is_unique = _count_names(found) == _count_colons(encoded)
     except orjson.JSONDecodeError:
         return _parse_slowly(encoded, place)
@@ -160,35 +167,43 @@ def parse_json(content: bytes | str, place: str) -> Any:
 
 
 def _count_colons(encoded: bytes) -> int:
-    """Return how many colons follow a quotation mark; more than names where a text holds such a pair."""
+    """Return how many colons follow a quotation mark; too many if a text has such a pair."""
     return encoded.count(b'":') + len(re.findall(rb'"\s+:', encoded))
 
 
 def _parse_slowly(encoded: bytes, place: str) -> Any:
-    """Parse with Python's own parser, which allows more than orjson and looks at each name."""
+    """Parse with Python's parser, which allows more than orjson, and check each name."""
     try:
         return json.loads(decode_text(encoded, "it"), object_pairs_hook=_unique_names)
     except RecursionError as error:
-        raise UserError(f"{place} is not JSON that can be read: its lists are nested too deep.") from error
+        raise UserError(f"{place} is not JSON: its lists are nested too deep.") from error
     except (UserError, ValueError) as error:
-        raise UserError(f"{place} is not JSON: {error}\nMake the file again, or mend that place.") from error
+        raise UserError(
+            f"{place} is not JSON: {error}\nMake the file again, or correct that place."
+        ) from error
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"an object has {name!r} twice, {str(found[name])[:80]!r} and {str(value)[:80]!r}")
+            raise ValueError(
+                f"an object has {name!r} twice, {str(found[name])[:80]!r} and {str(value)[:80]!r}"
+            )
         found[name] = value
     return found
 
 
 def _count_names(content: Any) -> int:
-    """Return how many names all objects have; too few where a list begins with a number, which costs time only."""
+    """Return how many names all objects have; too few for lists that begin with a number."""
     count, level = 0, [content]
     while level:
         objects = [value for value in level if type(value) is dict]
-        lists = [value for value in level if type(value) is list and value and type(value[0]) in (dict, list)]
+        lists = [
+            value
+            for value in level
+            if type(value) is list and value and type(value[0]) in (dict, list)
+        ]
         count += sum(map(len, objects))
         inner = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
         level = [value for value in inner if type(value) is dict or type(value) is list]

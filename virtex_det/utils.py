@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, work shared out among threads, and Markdown pages from templates."""
+"""Atomic writes, work in threads, and Markdown pages from templates."""
 
 import gc
 import hashlib
@@ -20,13 +20,13 @@ from virtex_det.signals import signals_held
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Of a neighbour in which a file or folder grows: of the machine and process that write it, and one of its own.
+# Temporary name of an unfinished file or folder: with the machine and the process that write it.
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w+\.part")
 
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Keep Python from looking for garbage, which costs as much as the rest where millions of objects are made."""
+    """Switch garbage collection off, which would double the time to create millions of objects."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -37,10 +37,10 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary neighbour, so that a reader never meets half a file.
+    """Write ``text`` to ``path`` through a temporary file, so that no reader sees half a file.
 
-    Half a surrogate, which no file can hold, is written as its escape.
-    Processes may write the same file at the same time: the last one stays.
+    Lone surrogates, which a file cannot contain, are escaped. If several processes write the same
+    file, the last one wins.
     """
     with replacing(Path(path)) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -48,12 +48,12 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a neighbour to write to; it takes the place of ``path`` when the block ends well, else it goes.
+    """Yield a temporary path to write to, which replaces ``path`` if the block succeeds.
 
-    What a killed process has left of the same file goes as well.
+    It is deleted if the block fails, as are unfinished files of killed processes.
 
     Raises:
-        UserError: ``path`` is a folder, a pipe or a device such as /dev/stdout, which a file must not replace.
+        UserError: ``path`` is a folder, a pipe or a device such as /dev/stdout.
     """
     refuse_special_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,22 +67,22 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a write says that the disk is full, but not of which file
+            error.filename = str(path)  # an error of a full disk does not name the file
         raise
 
 
 def unfinished_name(path: Path) -> Path:
-    """Return a name beside ``path``, of this process alone, under which it can grow until it is whole."""
+    """Return a temporary name beside ``path``, unique to this process."""
     own = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name[:150]}.{own}.part")
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Delete what processes of this machine that are gone have left unfinished in a folder.
+    """Delete unfinished files in a folder whose processes on this machine have ended.
 
     Args:
-        folder: in which, not below which.
-        name: of the file or folder that was to be; "" for all.
+        folder: folder to clean, without its subfolders.
+        name: final name of the file or folder; "" for all.
     """
     for path in folder.glob(".*.part"):
         match = _UNFINISHED.fullmatch(path.name)
@@ -119,15 +119,15 @@ def map_in_threads(
     threads: int | None = None,
     on_done: Callable[[], object] = lambda: None,
 ) -> list[Result]:
-    """Call a function for each item in several threads; return the results in the order of the items.
+    """Call a function for each item in threads; return the results in the order of the items.
 
-    A signal or an error ends the work after the calls that have begun.
+    A signal or an error ends the work after the running calls.
 
     Args:
-        function: mostly waits for the disk.
-        items: its arguments.
-        threads: how many; None for as many as ThreadPoolExecutor takes.
-        on_done: called after each item, as the update of a progress bar.
+        function: called for each item; it should mostly wait for the disk.
+        items: arguments of the function.
+        threads: number of threads; None for ThreadPoolExecutor's default.
+        on_done: called after each item, e.g. to update a progress bar.
     """
     results = []
     with signals_held() as stop_if_asked, ThreadPoolExecutor(threads) as pool:
@@ -149,7 +149,7 @@ def map_in_threads(
 
 
 def fill_template(template: Path, **values: Any) -> str:
-    """Return the page that a Jinja template makes of values; a value that it asks for and does not get is an error."""
+    """Render a Jinja template to Markdown; a missing value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from virtex_det.escaping import in_markdown

@@ -1,4 +1,4 @@
-"""YAML from users, read within bounds: plain values only, and each key once."""
+"""Reading of users' YAML within bounds: plain values only, and each key once."""
 
 from pathlib import Path
 from typing import Any
@@ -9,33 +9,47 @@ from virtex_det.errors import UserError
 from virtex_det.files import read_regular
 
 MAX_BYTES = 4 << 20
-MAX_VALUES = 200_000  # an alias counts as all that it repeats
+MAX_VALUES = 200_000  # an alias counts as all values that it repeats
 MAX_DEPTH = 50
-# What PyYAML raises; LookupError and TypeError for tags on values that do not suit them, such as !!bool x.
-_UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError, LookupError)
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times as fast, where PyYAML has it
+# PyYAML's errors; LookupError and TypeError for tags on invalid values, such as !!bool x.
+_UNREADABLE = (
+    yaml.YAMLError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times faster, if PyYAML has it
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
-    """Makes plain values alone: what looks like a day is text, and numbers have at most 64 bits.
+    """Makes plain values only: dates are text, and numbers have at most 64 bits.
 
-    Larger ones cannot be used and may be too long to print.
+    Larger numbers cannot be used and may be too long to print.
     """
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"
+        ]
         for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         number: int = self.construct_yaml_int(node)
         if number.bit_length() > 64:
-            raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "a whole number of more than 64 bits", node.start_mark
+            )
         return number
 
     def refuse(self, node: yaml.Node) -> None:
         kind = node.tag.rpartition(":")[2]
-        raise yaml.constructor.ConstructorError(None, None, f"!!{kind} makes no plain value", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, f"!!{kind} makes no plain value", node.start_mark
+        )
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
@@ -47,20 +61,21 @@ def read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file as plain values.
 
     Raises:
-        UserError: it is not a regular file, or not plain YAML within MAX_BYTES, MAX_VALUES and MAX_DEPTH.
+        UserError: it is not a regular file, or not plain YAML within MAX_BYTES, MAX_VALUES and
+            MAX_DEPTH.
     """
     return parse_yaml(read_regular(path, MAX_BYTES), str(path))
 
 
 def parse_yaml(content: str | bytes, where: str) -> Any:
-    """Return the plain values of a YAML text; no tag makes an object, and no key stands twice in a mapping.
+    """Return the plain values of a YAML text, without objects and without repeated keys.
 
     Args:
-        content: the text, at most MAX_BYTES of it.
-        where: what the text is, for messages.
+        content: the text, at most MAX_BYTES.
+        where: name of the text in messages.
 
     Raises:
-        UserError: it is something else.
+        UserError: the text is not plain YAML.
     """
     try:
         _check_size(content)
@@ -71,9 +86,10 @@ def parse_yaml(content: str | bytes, where: str) -> Any:
 
 
 def _check_size(content: str | bytes) -> None:
-    """Refuse what would grow without end when it is walked: depth, and aliases that repeat aliases."""
+    """Refuse too deep nesting, and aliases of aliases, which would grow without end."""
     sizes: dict[str, tuple[int, int]] = {}  # of an anchor: values and depth of what it names
-    opened: list[tuple[str | None, int, int]] = [(None, 0, 0)]  # anchor, values and depth so far of what is open
+    # anchor, values and depth so far of what is open
+    opened: list[tuple[str | None, int, int]] = [(None, 0, 0)]
     for event in yaml.parse(content, Loader=_SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, 1, 1))
@@ -113,17 +129,19 @@ def _construct(content: str | bytes) -> Any:
 
 
 def _refuse_repeated_keys(loader: Any, node: yaml.Node, done: set[int]) -> None:
-    """Refuse a key that stands twice in a mapping; plain YAML keeps the last one in silence."""
+    """Refuse a key that occurs twice in a mapping; PyYAML silently keeps the last one."""
     if id(node) in done or isinstance(node, yaml.ScalarNode):
         return
     done.add(id(node))
-    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, item) for item in node.value]
+    pairs = (
+        node.value if isinstance(node, yaml.MappingNode) else [(None, item) for item in node.value]
+    )
     seen: set[Any] = set()
     for key, value in pairs:
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             name = loader.construct_object(key)
             if name in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: {shortened(name)} stands twice")
+                raise ValueError(f"line {key.start_mark.line + 1}: {shortened(name)} occurs twice")
             seen.add(name)
         _refuse_repeated_keys(loader, value, done)
 
@@ -132,11 +150,14 @@ def _in_one_screen(error: Exception) -> str:
     text = str(error).replace('in "<byte string>", ', "").replace('in "<unicode string>", ', "")
     lines = [line[:200] for line in text.splitlines()[:8]]
     if "cannot start any token" in text:
-        lines.append("Lines are indented by spaces, never by tabs, and text that begins with @, ` or % needs quotes.")
+        lines.append(
+            "Lines are indented by spaces, never by tabs, and text that begins with @, ` or % "
+            "needs quotes."
+        )
     return "\n".join(lines) or type(error).__name__
 
 
 def shortened(value: Any) -> str:
-    """Return a value as Python writes it, cut to what a message has room for."""
+    """Return a value's repr, shortened for a message."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."

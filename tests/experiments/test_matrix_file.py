@@ -47,7 +47,7 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
     [
         ("fractions:", "fraction:", "no key fraction; the nearest: fractions"),
         ("seed: 1", "seeds: 1", "no key seeds; the nearest: seed"),
-        ("  captions:", '  random init: ""\n  captions:', "random init' stands twice"),
+        ("  captions:", '  random init: ""\n  captions:', "random init' occurs twice"),
         ("[0, 3]", "[0, 0]", "seeds, or one of them twice"),
         ("baseline: random init", "baseline: captoins", "the nearest: captions"),
         ("[0, 3]", '"03"', "seeds is '03', and has to be a list"),
@@ -58,7 +58,7 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
         ("[0.1, 1]", "'1'", "fractions is '1', and has to be a list"),
         ("output: runs", "output: ''", "output is empty"),
         ("title: Two starts", "title:", "title is empty"),
-        ("  random init:", '  "": ""\n  "": a.pth\n  random init:', "'' stands twice"),
+        ("  random init:", '  "": ""\n  "": a.pth\n  random init:', "'' occurs twice"),
     ],
 )
 def test_a_slip_is_named_with_what_was_meant(tmp_path, here, there, message):

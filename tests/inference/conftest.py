@@ -49,7 +49,8 @@ def tiny_zoo(tmp_path, monkeypatch):
     from virtex_det import model_zoo
 
     tiny = [
-        dataclasses.replace(record, network=TINY) if record.name == ZOO_NAME else record for record in catalog.catalog()
+        dataclasses.replace(record, network=TINY) if record.name == ZOO_NAME else record
+        for record in catalog.catalog()
     ]
     monkeypatch.setattr(catalog, "catalog", lambda: tuple(tiny))
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))

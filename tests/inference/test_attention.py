@@ -47,17 +47,24 @@ def loctex(make_cfg):
 @pytest.fixture
 def concepts(vocabulary, tmp_path):
     tokenizer = read_tokenizer(str(vocabulary))
-    # The word as it is at the start of a caption is its one piece, or its first one: a set is allowed no other.
+    # The word as it is at the start of a caption is its one piece, or its first one: a set is
+    # allowed no other.
     pieces = {word: tokenizer.encode(word) for word in CONCEPTS}
-    found = [Concept(word, "noun", 1, *tokens) for word, tokens in pieces.items() if len(tokens) == 1]
+    found = [
+        Concept(word, "noun", 1, *tokens) for word, tokens in pieces.items() if len(tokens) == 1
+    ]
     assert len(found) > 2
-    ConceptSet(tokenizer_sha256(str(vocabulary)), ("noun",), tuple(found)).write(tmp_path / "concepts.json")
+    ConceptSet(tokenizer_sha256(str(vocabulary)), ("noun",), tuple(found)).write(
+        tmp_path / "concepts.json"
+    )
     return [concept.word for concept in found]
 
 
 @pytest.fixture(params=["scenes_icmlm_tfm", "scenes_icmlm_att_fc"])
 def icmlm(request, make_cfg, concepts, tmp_path):
-    return AttentionDrawer(make_cfg(request.param, "INPUT.CAPTION.CONCEPTS", tmp_path / "concepts.json"))
+    return AttentionDrawer(
+        make_cfg(request.param, "INPUT.CAPTION.CONCEPTS", tmp_path / "concepts.json")
+    )
 
 
 @pytest.fixture
@@ -84,7 +91,9 @@ def looks(drawer, path, caption):
     image = drawer.mapper.map_image({"file_name": str(path), "image_id": 0})[0]["image"]
     bounded = torch.tensor([tokenizer.sos_id, *tokens, tokenizer.eos_id])
     with torch.no_grad():
-        found = list(drawer.look(image, bounded, Narration(words, tokens, word_of, torch.zeros(0, 3))))
+        found = list(
+            drawer.look(image, bounded, Narration(words, tokens, word_of, torch.zeros(0, 3)))
+        )
     return image, bounded, found
 
 
@@ -108,15 +117,25 @@ def test_a_words_attention_is_the_mean_over_its_pieces(loctex, picture):
 
 def test_plain_contrastive_models_are_drawn_too(make_cfg, picture):
     drawer = AttentionDrawer(make_cfg("scenes_contrastive", "MODEL.LOCTEX.EMBED_SIZE", 16))
-    assert [word.text for word in drawn(drawer, picture, "a red ring").words] == ["a", "red", "ring"]
+    assert [word.text for word in drawn(drawer, picture, "a red ring").words] == [
+        "a",
+        "red",
+        "ring",
+    ]
 
 
 def test_each_concept_is_masked_in_turn_and_all_else_is_seen(icmlm, concepts, picture):
     caption = f"a {concepts[0]} {concepts[1]} and a {concepts[0]}, too"
     image, tokens, found = looks(icmlm, picture, caption)
-    assert [(look.text, look.word) for look in found] == [(concepts[0], 1), (concepts[1], 2), (concepts[0], 5)]
+    assert [(look.text, look.word) for look in found] == [
+        (concepts[0], 1),
+        (concepts[1], 2),
+        (concepts[0], 5),
+    ]
     tokenizer = icmlm.mapper.tokenizer
-    positions = [p for p, token in enumerate(tokens.tolist()) if tokenizer.decode([token]) in concepts[:2]]
+    positions = [
+        p for p, token in enumerate(tokens.tolist()) if tokenizer.decode([token]) in concepts[:2]
+    ]
     for position, look in zip(positions, found, strict=True):
         masked, labels = tokens.clone(), torch.zeros_like(tokens)
         masked[position], labels[position] = tokenizer.mask_id, tokens[position]
@@ -125,7 +144,9 @@ def test_each_concept_is_masked_in_turn_and_all_else_is_seen(icmlm, concepts, pi
         torch.testing.assert_close(look.attention, output["attention"][position])
         true = [guess.probability for guess in look.guesses if guess.is_right]
         if true:
-            assert true[0] == pytest.approx(float(torch.exp(-output["losses"]["loss_masked_concept"][0])), rel=1e-4)
+            assert true[0] == pytest.approx(
+                float(torch.exp(-output["losses"]["loss_masked_concept"][0])), rel=1e-4
+            )
 
 
 def test_guesses_are_the_five_most_probable_and_the_right_one_is_marked(icmlm, concepts, picture):
@@ -164,13 +185,26 @@ def test_a_words_picture_has_the_points_of_its_time_alone(loctex, tmp_path):
     said = [("a", 0.0, 0.9), ("red ring", 1.0, 2.0), ("too", 3.0, 3.0)]
     points = [[0.25, 0.25, 0.5], [0.75, 0.75, 1.5], [1.05, 0.75, 1.7]]
     trace = {"utterances": said, "points": np.array(points, np.float32)}
-    image = {"file_name": str(tmp_path / "white.png"), "image_id": 0, "captions": ["a red ring too"], "traces": [trace]}
+    image = {
+        "file_name": str(tmp_path / "white.png"),
+        "image_id": 0,
+        "captions": ["a red ring too"],
+        "traces": [trace],
+    }
     sheet = loctex.draw([image]).drawn[0]
-    assert [(word.text, word.points) for word in sheet.words] == [("a", 1), ("red", 1), ("ring", 1), ("too", 0)]
+    assert [(word.text, word.points) for word in sheet.words] == [
+        ("a", 1),
+        ("red", 1),
+        ("ring", 1),
+        ("too", 0),
+    ]
 
     def places(jpeg):
         dark = np.argwhere(opened(jpeg).min(axis=2) < 128)
-        return {(int(row > len(opened(jpeg)) / 2), int(column > len(opened(jpeg)) / 2)) for row, column in dark}
+        return {
+            (int(row > len(opened(jpeg)) / 2), int(column > len(opened(jpeg)) / 2))
+            for row, column in dark
+        }
 
     assert [places(word.trace) for word in sheet.words] == [{(0, 0)}, {(1, 1)}, {(1, 1)}, set()]
     assert places(sheet.picture) == {(0, 0), (1, 1)}
@@ -180,9 +214,15 @@ def test_the_trace_lies_on_the_crop_that_the_model_sees(loctex, tmp_path):
     wide = Image.new("RGB", (2 * SIDE, SIDE), "white")
     wide.save(tmp_path / "wide.png")
     trace = {"utterances": [("ring", 0.0, 1.0)], "points": np.array([[0.3, 0.5, 0.5]], np.float32)}
-    image = {"file_name": str(tmp_path / "wide.png"), "image_id": 0, "captions": ["ring"], "traces": [trace]}
+    image = {
+        "file_name": str(tmp_path / "wide.png"),
+        "image_id": 0,
+        "captions": ["ring"],
+        "traces": [trace],
+    }
     dark = np.argwhere(opened(loctex.draw([image]).drawn[0].picture).min(axis=2) < 128)
-    assert abs(dark.mean(axis=0) / 200 - [0.5, 0.1]).max() < 0.02  # the middle half: 0.3 is a tenth of it
+    # the middle half: 0.3 is a tenth of it
+    assert abs(dark.mean(axis=0) / 200 - [0.5, 0.1]).max() < 0.02
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
@@ -203,7 +243,9 @@ def test_words_that_the_model_does_not_read_are_counted(make_cfg, picture):
 
 def test_broken_images_are_skipped_and_counted(loctex, picture, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    sheets = loctex.draw(with_captions([tmp_path / "broken.jpg", picture, tmp_path / "gone.jpg"], "a ring"))
+    sheets = loctex.draw(
+        with_captions([tmp_path / "broken.jpg", picture, tmp_path / "gone.jpg"], "a ring")
+    )
     assert [sheet.file_name for sheet in sheets.drawn] == [str(picture)]
     assert [reason.split(": ")[0] for reason in sheets.skipped] == [
         str(tmp_path / n) for n in ("broken.jpg", "gone.jpg")
@@ -214,7 +256,10 @@ def test_captions_come_from_the_text_beside_an_image_or_are_given(tmp_path):
     (tmp_path / "a.txt").write_text("\ufeff\n  a dog \nanother\n", encoding="utf-8")
     [found] = with_captions([tmp_path / "a.jpg"])
     assert found["captions"] == ["a dog"]
-    assert [image["captions"] for image in with_captions([tmp_path / "a.jpg", tmp_path / "b.jpg"], "a cat")] == [
+    assert [
+        image["captions"]
+        for image in with_captions([tmp_path / "a.jpg", tmp_path / "b.jpg"], "a cat")
+    ] == [
         ["a cat"],
         ["a cat"],
     ]
@@ -223,7 +268,9 @@ def test_captions_come_from_the_text_beside_an_image_or_are_given(tmp_path):
 def test_images_without_a_caption_are_an_error_that_says_where_to_write_it(tmp_path):
     (tmp_path / "a.txt").write_text("a dog")
     (tmp_path / "b.txt").write_text(" \n")
-    with pytest.raises(UserError, match=r"no caption for .*b\.jpg and 1 more.*\n.*--caption TEXT.*b\.txt"):
+    with pytest.raises(
+        UserError, match=r"no caption for .*b\.jpg and 1 more.*\n.*--caption TEXT.*b\.txt"
+    ):
         with_captions([tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")])
     with pytest.raises(UserError, match="no caption"):
         with_captions([tmp_path / "b.jpg"], "  ")
@@ -241,7 +288,9 @@ def test_a_dataset_without_captions_is_an_error(loctex):
 
 
 def test_models_without_such_attention_are_refused_before_anything_is_read(pretraining_cfg):
-    with pytest.raises(UserError, match=r"captioning model \(BicaptioningModel\).* needs a LocTexModel"):
+    with pytest.raises(
+        UserError, match=r"captioning model \(BicaptioningModel\).* needs a LocTexModel"
+    ):
         AttentionDrawer(pretraining_cfg("MODEL.WEIGHTS", "/gone.pth"))
 
 
@@ -255,7 +304,11 @@ def test_no_weights_is_an_error(make_cfg):
 
 def test_pictures_on_the_page_are_at_most_200_pixels_wide(loctex, narrated):
     for sheet in loctex.draw(narrated[:2]).drawn:
-        jpegs = [sheet.picture, *(word.attention for word in sheet.words), *(word.trace for word in sheet.words)]
+        jpegs = [
+            sheet.picture,
+            *(word.attention for word in sheet.words),
+            *(word.trace for word in sheet.words),
+        ]
         assert all(max(opened(jpeg).shape) <= 200 for jpeg in jpegs)
 
 
@@ -266,8 +319,8 @@ def test_a_bert_reads_whole_words_too(make_cfg, picture, tmp_path):
     tokenizer = read_tokenizer(bert)
     dog = Concept("dog", "noun", 1, *tokenizer.encode("dog"))
     ConceptSet(tokenizer_sha256(bert), ("noun",), (dog,)).write(tmp_path / "bert.json")
-    options = ("MODEL.TEXT_ENCODER.WEIGHTS", bert, "INPUT.CAPTION.TOKENIZER", bert, "MODEL.ICMLM.ATTENTION_HEADS", 2)
-    options += ("INPUT.CAPTION.CONCEPTS", tmp_path / "bert.json")
+    options = ("MODEL.TEXT_ENCODER.WEIGHTS", bert, "INPUT.CAPTION.TOKENIZER", bert)
+    options += ("MODEL.ICMLM.ATTENTION_HEADS", 2, "INPUT.CAPTION.CONCEPTS", tmp_path / "bert.json")
     drawer = AttentionDrawer(make_cfg("scenes_icmlm_tfm", *options))
     [word] = drawn(drawer, picture, "a catfish, a dog").words
     assert word.text == "dog" and len(word.guesses) == 5

@@ -34,7 +34,9 @@ def test_heat_is_brightest_in_the_middle_of_the_cell_attended_to_and_fades_betwe
     heat = draw_heat(GREY, attention).sum(axis=2).astype(int)
     assert abs(np.argwhere(heat == heat.max()).mean(axis=0) - [23.5, 39.5]).max() < 1
     across = heat[24, 24:40]  # from the middle of one cell to that of the next
-    assert (np.diff(across) >= 0).all() and across[0] < across[8] < across[-1] and len(set(across)) > 8
+    assert (
+        (np.diff(across) >= 0).all() and across[0] < across[8] < across[-1] and len(set(across)) > 8
+    )
     assert heat[0, 0] <= heat.min() + 1 and heat[60, 60] <= heat.min() + 1
 
 
@@ -58,7 +60,8 @@ def test_points_are_joined_but_not_across_a_pause():
 def test_a_trace_changes_colour_with_time_and_not_the_picture_below():
     points = np.array([[0.25, 0.5, 0.0], [0.75, 0.5, 5.0]])
     traced = draw_trace(GREY, points, (0, 5)).astype(int)
-    assert traced[31, 15, 1] > traced[31, 15, 0] and traced[31, 47, 0] > traced[31, 47, 1]  # cyan, magenta
+    # cyan, magenta
+    assert traced[31, 15, 1] > traced[31, 15, 0] and traced[31, 47, 0] > traced[31, 47, 1]
     assert traced.sum(axis=2).min() < 200  # a dark edge, on any ground
     assert (GREY == 128).all()
 
@@ -72,13 +75,24 @@ def a_sheet(**changes):
     jpeg = io.BytesIO()
     Image.new("RGB", (140, 140), "red").save(jpeg, "JPEG")
     word = WordPicture(
-        "<dog>", jpeg.getvalue(), 0.25, jpeg.getvalue(), 3, (Guess("<cat>", 0.5, False), Guess("dog", 0.1, True))
+        "<dog>",
+        jpeg.getvalue(),
+        0.25,
+        jpeg.getvalue(),
+        3,
+        (Guess("<cat>", 0.5, False), Guess("dog", 0.1, True)),
     )
-    return Sheet("f/<a>.jpg", "a <dog> & cat", jpeg.getvalue(), True, (word,) * 5, 2)._replace(**changes)
+    return Sheet("f/<a>.jpg", "a <dog> & cat", jpeg.getvalue(), True, (word,) * 5, 2)._replace(
+        **changes
+    )
 
 
 def test_the_page_is_one_file_of_small_pictures_words_reasons_and_facts_as_text(tmp_path):
-    page = write_sheets(tmp_path / "new" / "folder", Sheets([a_sheet()], ["x.png: <broken>"]), {"Model": "LocTexModel"})
+    page = write_sheets(
+        tmp_path / "new" / "folder",
+        Sheets([a_sheet()], ["x.png: <broken>"]),
+        {"Model": "LocTexModel"},
+    )
     html = page.read_text()
     for part in (
         "f/&lt;a&gt;.jpg",
@@ -95,7 +109,9 @@ def test_the_page_is_one_file_of_small_pictures_words_reasons_and_facts_as_text(
     ):
         assert html.count(part) == 5
     sources = re.findall(r'src="([^"]*)"', html)
-    assert len(sources) == 11 and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert len(sources) == 11 and all(
+        source.startswith("data:image/jpeg;base64,") for source in sources
+    )
     assert "<dog>" not in html and "http" not in html
 
 
@@ -121,14 +137,20 @@ def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path, monkeypatch)
     monkeypatch.setattr(pages, "describe_hardware", lambda: {})
     with pytest.raises(KeyError):
         write_sheets(tmp_path, Sheets([], ["a"]), {})
-    assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["attention.html"]
+    assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == [
+        "attention.html"
+    ]
 
 
 @pytest.mark.parametrize("name", [*NAMES.values(), "日" * 200, "../../x.jpg", ".."])
-def test_whatever_an_image_is_called_its_sheet_lies_in_the_folder_and_its_page_is_text(name, tmp_path):
+def test_whatever_an_image_is_called_its_sheet_lies_in_the_folder_and_its_page_is_text(
+    name, tmp_path
+):
     sheet = a_sheet(file_name=name, caption=name, words=())
     page = write_sheets(tmp_path / "sheets", Sheets([sheet], [name]), {"Model": name})
     assert len(list((tmp_path / "sheets").iterdir())) == 2 and len(list(tmp_path.iterdir())) == 1
     html = page.read_text()
     assert is_seen(html) and not re.search("<(script|b|i|svg|a)[ />]", html)
-    assert all(source.startswith("data:image/jpeg") for source in re.findall(r"<img src=\"([^\"]*)", html))
+    assert all(
+        source.startswith("data:image/jpeg") for source in re.findall(r"<img src=\"([^\"]*)", html)
+    )

@@ -11,7 +11,13 @@ from tests.inference.conftest import ZOO_NAME
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
 from virtex_det.inference import pages
-from virtex_det.inference.captioning import Caption, Captioner, Captions, split_overrides, write_captions
+from virtex_det.inference.captioning import (
+    Caption,
+    Captioner,
+    Captions,
+    split_overrides,
+    write_captions,
+)
 
 
 def picture(path, size=(40, 30), mode="RGB", **options):
@@ -45,7 +51,9 @@ def test_overrides_begin_at_the_first_config_key_that_is_no_file(photos, monkeyp
 
 def test_a_run_folder_is_whole_wherever_it_lies(run, photos):
     captions = Captioner(run).caption(find_images([str(photos)]), batch_size=2)
-    assert [image.file_name for image in captions.captioned] == [str(path) for path in find_images([str(photos)])]
+    assert [image.file_name for image in captions.captioned] == [
+        str(path) for path in find_images([str(photos)])
+    ]
     assert all(image.log_probability < 0 for image in captions.captioned) and captions.skipped == []
 
 
@@ -69,7 +77,9 @@ def test_broken_files_are_listed_and_skipped(run, photos):
     whole = (photos / "b.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "empty.png").touch()
-    captions = Captioner(run).caption([*find_images([str(photos)]), photos / "notes.txt"], batch_size=2)
+    captions = Captioner(run).caption(
+        [*find_images([str(photos)]), photos / "notes.txt"], batch_size=2
+    )
     assert len(captions.captioned) == 3
     assert [reason.split(": ")[0] for reason in captions.skipped] == [
         str(photos / name) for name in ("cut.jpg", "empty.png", "notes.txt")
@@ -129,10 +139,17 @@ def test_a_model_that_writes_nothing_is_an_error(run):
 
 
 def test_the_page_holds_pictures_captions_reasons_and_facts_as_text(tmp_path):
-    captions = Captions([Caption("<a>.jpg", "a <b> & c", -2.5, "data:image/jpeg;base64,AA==")], ["x.png: <broken>"])
+    captions = Captions(
+        [Caption("<a>.jpg", "a <b> & c", -2.5, "data:image/jpeg;base64,AA==")], ["x.png: <broken>"]
+    )
     page = write_captions(tmp_path / "new" / "folder", captions, {"Model": "CaptioningModel"})
     html = page.read_text()
-    for part in ("data:image/jpeg;base64,AA==", "a &lt;b&gt; &amp; c", "-2.50", "x.png: &lt;broken&gt;"):
+    for part in (
+        "data:image/jpeg;base64,AA==",
+        "a &lt;b&gt; &amp; c",
+        "-2.50",
+        "x.png: &lt;broken&gt;",
+    ):
         assert part in html
     assert "<dd>CaptioningModel</dd>" in html and "http" not in html
     assert json.loads((page.parent / "captions.json").read_text()) == [
@@ -161,8 +178,12 @@ def test_single_pictures_lists_and_folders_have_the_captions_of_the_page(run, ph
     for found in (captioner(photos), captioner(find_images([str(photos)]))):
         assert [caption.text for caption in found] == [caption.text for caption in page]
     one = captioner(photos / "b.jpg")
-    assert isinstance(one, Caption) and str(one) == one.text and one.file_name == str(photos / "b.jpg")
-    assert one.log_probability == pytest.approx(captioner(Image.open(photos / "b.jpg")).log_probability, abs=1e-4)
+    assert (
+        isinstance(one, Caption) and str(one) == one.text and one.file_name == str(photos / "b.jpg")
+    )
+    assert one.log_probability == pytest.approx(
+        captioner(Image.open(photos / "b.jpg")).log_probability, abs=1e-4
+    )
     assert not one.thumbnail and page[0].thumbnail
 
 
@@ -187,6 +208,8 @@ def test_published_weights_caption_with_the_vocabulary_that_is_named(tiny_zoo, v
 
 def test_published_weights_without_a_vocabulary_are_not_fetched(tiny_zoo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="Tokenizer file not found: 'datasets/vocab/coco_10k.model'"):
+    with pytest.raises(
+        UserError, match="Tokenizer file not found: 'datasets/vocab/coco_10k.model'"
+    ):
         Captioner(f"virtex://{ZOO_NAME}")
     assert not (tmp_path / "cache").exists()

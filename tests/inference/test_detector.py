@@ -28,7 +28,9 @@ def photos(scenes):
 
 def category_ids(dataset):
     metadata = MetadataCatalog.get(dataset)
-    return dict(zip(metadata.thing_classes, sorted(metadata.thing_dataset_id_to_contiguous_id), strict=True))
+    return dict(
+        zip(metadata.thing_classes, sorted(metadata.thing_dataset_id_to_contiguous_id), strict=True)
+    )
 
 
 def same(ours, theirs):
@@ -53,7 +55,9 @@ def test_detections_are_those_of_the_evaluation_to_the_digit(options, detector_c
     cfg = override(detector_cfg("OUTPUT_DIR", tmp_path / "run"), options)
     run = write_run(cfg, tmp_path / "run")
     results = evaluate(override(cfg, {"MODEL.WEIGHTS": run / "model_final.pth"}))
-    written = json.loads((run / "inference" / "scenes_val" / "coco_instances_results.json").read_text())
+    written = json.loads(
+        (run / "inference" / "scenes_val" / "coco_instances_results.json").read_text()
+    )
     detector, ids = vd.Detector(run), category_ids("scenes_val")
     found = [
         entry
@@ -63,7 +67,9 @@ def test_detections_are_those_of_the_evaluation_to_the_digit(options, detector_c
     assert found == written and len(found) > 40
     assert ("segmentation" in found[0]) == cfg.MODEL.MASK_ON
     again = vd.evaluate(found, MetadataCatalog.get("scenes_val").json_file)
-    assert {task: again[task]["AP"] for task in again} == {task: results[task]["AP"] for task in results}
+    assert {task: again[task]["AP"] for task in again} == {
+        task: results[task]["AP"] for task in results
+    }
 
 
 def test_a_file_its_pixels_and_its_image_give_the_same(detector, photos):
@@ -91,18 +97,24 @@ def test_a_stream_works_on_nothing_before_it_is_asked(detector, photos):
         next(stream)
 
 
-def test_a_broken_file_in_a_list_is_named_first_and_may_be_left_out(detector, photos, tmp_path, caplog):
+def test_a_broken_file_in_a_list_is_named_first_and_may_be_left_out(
+    detector, photos, tmp_path, caplog
+):
     broken = tmp_path / "cut.png"
     broken.write_bytes(photos[0].read_bytes()[:300])
     given = [photos[0], broken, photos[1]]
-    with pytest.raises(UserError, match=r"(?s)1 of 3 pictures cannot be used; nothing was done:.*cut\.png"):
+    with pytest.raises(
+        UserError, match=r"(?s)1 of 3 pictures cannot be used; nothing was done:.*cut\.png"
+    ):
         detector(given)
     found = detector(given, skip_broken=True)
     assert [each.file_name for each in found] == [str(photos[0]), str(photos[1])]
     assert f"left out: {broken}" in caplog.text
 
 
-def test_a_file_whose_header_hides_the_damage_is_skipped_as_well(detector, photos, tmp_path, caplog):
+def test_a_file_whose_header_hides_the_damage_is_skipped_as_well(
+    detector, photos, tmp_path, caplog
+):
     whole = bytearray(photos[0].read_bytes())
     middle = whole.index(b"IDAT") + 12
     whole[middle : middle + 40] = bytes(40)
@@ -134,7 +146,9 @@ def test_a_grey_picture_is_read(detector, photos, tmp_path):
 
 
 def test_what_it_is_can_be_seen(detector, detector_run):
-    assert repr(detector) == (f"Detector(GeneralizedRCNN, 8 classes, {detector_run / 'model_final.pth'}, on cpu)")
+    assert repr(detector) == (
+        f"Detector(GeneralizedRCNN, 8 classes, {detector_run / 'model_final.pth'}, on cpu)"
+    )
     assert detector.classes[:2] == tuple(MetadataCatalog.get("scenes_val").thing_classes[:2])
     assert detector.report.format == "detector" and not detector.report.missing
     assert detector.device == torch.device("cpu")
@@ -169,7 +183,10 @@ def test_the_config_of_another_architecture_is_refused(detector_run):
 
 def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
     monkeypatch.setattr(detector, "_model", lambda batch: [{"sem_seg": None}])
-    with pytest.raises(UserError, match="returned sem_seg, but no instances. GeneralizedRCNN is no detector"):
+    with pytest.raises(
+        UserError,
+        match="returned sem_seg, but no instances. GeneralizedRCNN is not an object detector",
+    ):
         detector(photos[0])
 
 

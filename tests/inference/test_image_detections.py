@@ -54,7 +54,11 @@ def test_columns_have_their_shapes_and_types(detections):
 def test_an_index_takes_some_with_their_masks(detections, index, places):
     part = detections[index]
     assert part.boxes.tolist() == [BOXES[place] for place in places] and len(part) == len(places)
-    assert np.array_equal(part.masks, masks()[places]) and part.masks.shape == (len(places), HEIGHT, WIDTH)
+    assert np.array_equal(part.masks, masks()[places]) and part.masks.shape == (
+        len(places),
+        HEIGHT,
+        WIDTH,
+    )
     assert part.file_name == "photo.jpg" and part.class_names == ("dog", "cat")
     assert len(detections) == 3
 
@@ -66,7 +70,9 @@ def test_an_index_beyond_the_end_is_an_error(detections):
 
 def test_instances_have_masks_and_whatever_else_was_found(detections):
     instances = detections.instances
-    assert torch.equal(instances.pred_masks, torch.from_numpy(masks())) and instances.depth.tolist() == [1, 2, 3]
+    assert torch.equal(
+        instances.pred_masks, torch.from_numpy(masks())
+    ) and instances.depth.tolist() == [1, 2, 3]
     assert instances.pred_boxes.tensor.tolist() == BOXES and instances.image_size == (HEIGHT, WIDTH)
     assert not detections[[]].instances.pred_masks.numel()
 
@@ -84,29 +90,37 @@ def test_unknown_names_are_numbers(detections):
 @pytest.mark.parametrize("ids", [{"dog": 18, "cat": 17}, [18, 17], (18, 17), np.array([18, 17])])
 def test_coco_entries_have_the_ids_of_the_annotation_file(detections, ids):
     first, *_, last = detections.to_coco("a", ids)
-    assert first["category_id"] == 17 and first["image_id"] == "a" and first["bbox"] == [0, 0, 10, 10]
+    assert (
+        first["category_id"] == 17 and first["image_id"] == "a" and first["bbox"] == [0, 0, 10, 10]
+    )
     assert last["bbox"] == [20.5, 1.25, 9.5, 18.5] and last["score"] == pytest.approx(0.3)
     assert mask_tools.decode(first["segmentation"]).sum() == 100
 
 
 @pytest.mark.parametrize("ids", [{"dog": 18}, [18]])
 def test_a_class_without_an_id_is_named(detections, ids):
-    with pytest.raises(UserError, match="have none for the class"):
+    with pytest.raises(UserError, match="no category id for the class"):
         detections.to_coco(1, ids)
 
 
 def test_a_drawing_is_the_same_at_each_call_and_shows_each_object(detections):
     plain = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     drawn = np.asarray(detections.draw(plain))
-    assert drawn.shape == plain.shape and np.array_equal(drawn, np.asarray(detections.draw(Image.fromarray(plain))))
+    assert drawn.shape == plain.shape and np.array_equal(
+        drawn, np.asarray(detections.draw(Image.fromarray(plain)))
+    )
     assert (drawn != 128).any() and np.array_equal(np.asarray(detections[[]].draw(plain)), plain)
 
 
 def test_a_drawing_needs_the_picture_that_was_looked_at(detections):
-    with pytest.raises(UserError, match="The picture is 5 x 4 pixels; the detections are of one with 30 x 20"):
+    with pytest.raises(
+        UserError, match="The picture is 5 x 4 pixels; the detections are of one with 30 x 20"
+    ):
         detections.draw(np.zeros((4, 5, 3), np.uint8))
     nameless = ImageDetections(detections.instances)
-    with pytest.raises(UserError, match=r"without a file; hand it over: detections.draw\(picture\)"):
+    with pytest.raises(
+        UserError, match=r"without a file; pass the picture: detections.draw\(picture\)"
+    ):
         nameless.draw()
 
 

@@ -15,7 +15,9 @@ from virtex_det.inference import Predictor
 @pytest.fixture
 def whole(detector_cfg, tmp_path):
     """The config of a detector, with a file that fills it."""
-    cfg = detector_cfg("MODEL.WEIGHTS", tmp_path / "whole.pth", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    cfg = detector_cfg(
+        "MODEL.WEIGHTS", tmp_path / "whole.pth", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0
+    )
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "whole.pth")
     return cfg
 
@@ -25,14 +27,17 @@ def test_a_whole_file_predicts_what_detectron2s_predictor_predicts(whole):
     ours, theirs = Predictor(whole)(image)["instances"], DefaultPredictor(whole)(image)["instances"]
     assert len(ours) == len(theirs) > 0
     torch.testing.assert_close(ours.scores, theirs.scores)
-    torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        ours.pred_boxes.tensor, theirs.pred_boxes.tensor, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_a_file_without_heads_predicts_nothing(whole):
     content = torch.load(whole.MODEL.WEIGHTS, weights_only=True)["model"]
     backbone = {name: value for name, value in content.items() if name.startswith("backbone.")}
     torch.save({"model": backbone}, whole.MODEL.WEIGHTS)
-    DetectionCheckpointer(Trainer.build_model(whole)).load(whole.MODEL.WEIGHTS)  # loads what there is, and logs
+    # loads what there is, and logs
+    DetectionCheckpointer(Trainer.build_model(whole)).load(whole.MODEL.WEIGHTS)
     with pytest.raises(UserError, match="does not fill the whole model"):
         Predictor(whole)
 
@@ -70,5 +75,7 @@ def test_a_classes_file_that_is_not_the_checkpoints_is_noticed(whole, content, c
 
 def test_another_number_of_names_than_the_model_has_classes_is_an_error(whole):
     with_classes(whole, ["bolt", "nut"])
-    with pytest.raises(UserError, match="2 classes .bolt, nut., and MODEL.ROI_HEADS.NUM_CLASSES is"):
+    with pytest.raises(
+        UserError, match="2 classes .bolt, nut., but MODEL.ROI_HEADS.NUM_CLASSES is"
+    ):
         Predictor(whole)

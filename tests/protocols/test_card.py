@@ -10,18 +10,26 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def card(name, *options):
-    return protocol_card(load_config(str(ROOT / "configs" / f"{name}.yaml"), [str(option) for option in options]))
+    return protocol_card(
+        load_config(str(ROOT / "configs" / f"{name}.yaml"), [str(option) for option in options])
+    )
 
 
 def test_the_card_of_virtexs_coco_protocol():
     found = card("detectron2/coco_segm_default_init_2x")
     assert found["detector"] == "Mask R-CNN FPN, ResNet-50"
     assert found["heads"] == "box 2 fc, norm none; mask 4 conv, norm none"
-    assert found["norm"].startswith("backbone SyncBN, FPN SyncBN; nothing frozen; statistics renewed over 200 batches")
-    assert found["schedule"].startswith("180,000 iterations, about 24 epochs, rate times 0.1 at 120,000 and 160,000")
+    assert found["norm"].startswith(
+        "backbone SyncBN, FPN SyncBN; nothing frozen; statistics renewed over 200 batches"
+    )
+    assert found["schedule"].startswith(
+        "180,000 iterations, about 24 epochs, rate times 0.1 at 120,000 and 160,000"
+    )
     assert found["batch"] == "16 images"
     assert found["learning rate"].startswith("0.02, SGD with momentum 0.9, weight decay 0.0001")
-    assert found["sizes"].startswith("training: short side 640 to 800 px in 6 sizes, long side at most 1333; test: 800")
+    assert found["sizes"].startswith(
+        "training: short side 640 to 800 px in 6 sizes, long side at most 1333; test: 800"
+    )
     assert found["metric"].startswith("COCO AP")
     assert "118,287 training" in found["data"]
     assert "VirTex" in found["paper"] and "sec. 4.2" in found["paper"]
@@ -30,7 +38,9 @@ def test_the_card_of_virtexs_coco_protocol():
 
 def test_what_the_protocols_of_one_name_differ_in_is_on_their_cards():
     assert "stem to res2 frozen" in card("detectron2/coco_segm_d2_default_1x")["norm"]
-    assert card("detectron2/coco_segm_4conv1fc_1x")["heads"].startswith("box 4 conv, 1 fc, norm SyncBN; mask 4 conv")
+    assert card("detectron2/coco_segm_4conv1fc_1x")["heads"].startswith(
+        "box 4 conv, 1 fc, norm SyncBN; mask 4 conv"
+    )
     assert "weight decay 2.5e-05" in card("detectron2/coco_segm_soco_1x")["learning rate"]
     assert card("detectron2/coco_segm_vissl_1x")["learning rate"].startswith("0.001,")
     assert "warm-up over 100" in card("detectron2/coco_segm_vissl_1x")["schedule"]
@@ -53,7 +63,9 @@ def test_a_part_of_the_labels_has_more_epochs_and_is_said():
 
 
 def test_a_departure_is_in_the_words_and_listed():
-    found = card("detectron2/coco_segm_default_init_2x", "SOLVER.BASE_LR", 0.01, "MODEL.RESNETS.DEPTH", 101)
+    found = card(
+        "detectron2/coco_segm_default_init_2x", "SOLVER.BASE_LR", 0.01, "MODEL.RESNETS.DEPTH", 101
+    )
     assert found["learning rate"].startswith("0.01,")
     assert found["detector"].endswith("ResNet-101")
     assert found["departs"] == "MODEL.RESNETS.DEPTH 101, SOLVER.BASE_LR 0.01"
@@ -87,10 +99,24 @@ def test_every_protocol_has_a_card_of_its_own_in_one_line_per_heading(protocol):
 
 def test_no_two_protocols_have_the_same_words():
     words = [
-        tuple(value for key, value in protocol_card(load_config(str(ROOT / p.config), [])).items() if key in DECIDING)
+        tuple(
+            value
+            for key, value in protocol_card(load_config(str(ROOT / p.config), [])).items()
+            if key in DECIDING
+        )
         for p in protocols().values()
     ]
     assert len(set(words)) == len(words)
 
 
-DECIDING = {"detector", "heads", "norm", "schedule", "batch", "learning rate", "sizes", "metric", "data"}
+DECIDING = {
+    "detector",
+    "heads",
+    "norm",
+    "schedule",
+    "batch",
+    "learning rate",
+    "sizes",
+    "metric",
+    "data",
+}

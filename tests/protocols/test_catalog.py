@@ -8,7 +8,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What the facts about published protocols ask for, by id.
 PUBLISHED = {
-    *("coco-segm-2x", "coco-segm-1x", "coco-segm-1x-d2-default", "coco-segm-1x-4conv1fc", "coco-segm-1x-soco"),
+    *(
+        "coco-segm-2x",
+        "coco-segm-1x",
+        "coco-segm-1x-d2-default",
+        "coco-segm-1x-4conv1fc",
+        "coco-segm-1x-soco",
+    ),
     *("coco-segm-1x-vissl", "coco-segm-2x-C4", "coco-segm-1x-C4", "coco-segm-clip-1x"),
     *("lvis-segm-2x", "lvis-segm-2x-frozen-bn", "voc-det-24k"),
     *("imagenet-linear", "inat18-finetune", "voc07-linear-svm"),

@@ -19,6 +19,12 @@ def test_every_protocol_key_and_published_number_is_on_the_page():
     assert all(f"`{key}`" in text for key in FREE)
     for result in published():
         section = text.partition(f"\n## {result.protocol}\n")[2].partition("\n## ")[0]
-        rows = [line for line in section.splitlines() if line.startswith(f"| {in_markdown(result.start)} | ")]
+        rows = [
+            line
+            for line in section.splitlines()
+            if line.startswith(f"| {in_markdown(result.start)} | ")
+        ]
         row = next(line for line in rows if f"| {in_markdown(result.source)} |" in line)
-        assert all(f" {value:.1f}" in row for table in result.metrics.values() for value in table.values())
+        assert all(
+            f" {value:.1f}" in row for table in result.metrics.values() for value in table.values()
+        )

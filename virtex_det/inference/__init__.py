@@ -1,4 +1,4 @@
-"""Trained models on pictures: detections, captions and attention, and the pages that show them."""
+"""Inference with trained models: detections, captions and attention, and their pages."""
 
 from virtex_det.inference.captioning import Caption, Captioner
 from virtex_det.inference.detector import Detector

@@ -1,4 +1,4 @@
-"""Where a trained model looks for the words of a caption, and where the narrator pointed."""
+"""The attention of a trained model to the words of a caption, beside the narrator's trace."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,31 +40,31 @@ GUESSES = 5
 
 
 class Look(NamedTuple):
-    """Where a model looks for a word."""
+    """The attention of a model to a word."""
 
     text: str
-    word: int  # its position in the caption
-    attention: Tensor  # (rows, columns), of sum 1
+    word: int  # its index in the caption
+    attention: Tensor  # (rows, columns), with sum 1
     guesses: tuple[Guess, ...] = ()
 
 
 class Narration(NamedTuple):
-    """A caption as the model reads it, and where the pointer was."""
+    """A caption as the model reads it, and the pointer's trace."""
 
     words: list[Utterance]  # one word each
     tokens: list[int]  # without boundaries
-    word_of: list[int]  # position of each token's word
-    points: Tensor  # float32 (points, 3): x and y in shares of the model's image, seconds
+    word_of: list[int]  # index of each token's word
+    points: Tensor  # float32 (points, 3): x and y as fractions of the model's image, seconds
 
 
 class EveryWord:
-    """LocTex: the attention of each word, which is the mean over its word pieces."""
+    """LocTex: the attention of each word, the mean over its word pieces."""
 
     def __init__(self, cfg: CfgNode, model: LocTexModel) -> None:
         """
         Args:
             cfg: unused.
-            model: in evaluation.
+            model: in evaluation mode.
         """
         self.model = model
 
@@ -73,8 +73,8 @@ class EveryWord:
 
         Args:
             image: (3, S, S).
-            caption: (L,) the narration's tokens with their boundaries.
-            narration: what is said.
+            caption: (L,), the narration's tokens with boundaries.
+            narration: the caption's words and trace.
         """
         attention = self.model([{"image": image, "caption_tokens": caption}])[0]["attention"][1:-1]
         word_of = torch.tensor(narration.word_of)
@@ -83,29 +83,33 @@ class EveryWord:
 
 
 class EveryConcept:
-    """ICMLM: each concept word of the caption masked in turn, with what the model takes it for (as in its Fig. 1)."""
+    """ICMLM: each concept word masked in turn, with the model's guesses (as in its Fig. 1)."""
 
     def __init__(self, cfg: CfgNode, model: ICMLMModel) -> None:
         """
         Args:
-            cfg: its INPUT.CAPTION.CONCEPTS says which words are masked.
-            model: in evaluation.
+            cfg: its INPUT.CAPTION.CONCEPTS are the words to mask.
+            model: in evaluation mode.
         """
         self.model = model
         self.mapper = ConceptMapper(cfg, is_train=False)
 
     def __call__(self, image: Tensor, caption: Tensor, narration: Narration) -> Iterator[Look]:
-        """Yield a look per concept word; arguments as of ``EveryWord``."""
+        """Yield a look per concept word; arguments as in ``EveryWord``."""
         positions = self.mapper.concept_positions(caption)
         if not len(positions):
             return
         attention, probabilities = self._masked_in_turn(image, caption, positions)
         for position, cells, row in zip(positions.tolist(), attention, probabilities, strict=True):
             true = int(caption[position])
-            yield Look(self._word(true), narration.word_of[position - 1], cells, self._guesses(row, true))
+            yield Look(
+                self._word(true), narration.word_of[position - 1], cells, self._guesses(row, true)
+            )
 
-    def _masked_in_turn(self, image: Tensor, caption: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return attention (positions, rows, columns) and probabilities (positions, vocabulary) of masked tokens."""
+    def _masked_in_turn(
+        self, image: Tensor, caption: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return attention (positions, rows, columns) and probabilities (positions, vocabulary)."""
         turns = torch.arange(len(positions))
         captions = caption.repeat(len(positions), 1)
         captions[turns, positions] = self.mapper.tokenizer.mask_id
@@ -120,7 +124,9 @@ class EveryConcept:
     def _guesses(self, probabilities: Tensor, true: int) -> tuple[Guess, ...]:
         best = probabilities.topk(min(GUESSES, len(probabilities)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return tuple(Guess(self._word(token), probability, token == true) for token, probability in pairs)
+        return tuple(
+            Guess(self._word(token), probability, token == true) for token, probability in pairs
+        )
 
     def _word(self, token: int) -> str:
         return self.mapper.tokenizer.decode([token]) or "(no word)"
@@ -130,7 +136,7 @@ _WAYS_TO_LOOK = {"LocTexModel": EveryWord, "ICMLMModel": EveryConcept}
 
 
 class AttentionDrawer:
-    """A trained LocTexModel or ICMLMModel with all that it takes to draw its attention to captioned images.
+    """A trained LocTexModel or ICMLMModel, ready to draw its attention over captioned images.
 
     Example:
         >>> drawer = AttentionDrawer("output/loctex")
@@ -145,7 +151,8 @@ class AttentionDrawer:
             overrides: config keys to set.
 
         Raises:
-            UserError: the source is neither, is another model, or its weights or vocabulary do not fit.
+            UserError: the source is invalid or another model, or its weights or vocabulary do not
+                match.
         """
         self.cfg = cfg = trained_config(source, overrides=overrides, task=ATTENTION)
         self.mapper = NarrativeMapper(cfg, is_train=False)
@@ -154,10 +161,10 @@ class AttentionDrawer:
         self.look = _WAYS_TO_LOOK[cfg.MODEL.META_ARCHITECTURE](cfg, self.model)
 
     def draw(self, dicts: Sequence[dict[str, Any]]) -> Sheets:
-        """Draw a sheet per image behind a progress bar, with its first caption; a broken image is skipped.
+        """Draw a sheet per image, with its first caption; skip broken images.
 
         Args:
-            dicts: dataset dicts with "captions", and "traces" where there are any.
+            dicts: dataset dicts with "captions", and with "traces" for narratives.
         """
         sheets = Sheets([], [])
         for dataset_dict in tqdm(dicts, unit="image", desc="drawing attention"):
@@ -168,13 +175,14 @@ class AttentionDrawer:
         return sheets
 
     def describe(self) -> dict[str, str]:
-        """Say which model looked and how."""
+        """Return the model, its weights and its preprocessing, for a page."""
         report, caption = self.report, self.cfg.INPUT.CAPTION
         return {
             "Model": self.cfg.MODEL.META_ARCHITECTURE,
             "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
             "Vocabulary": f"{caption.TOKENIZER}, {self.mapper.tokenizer.vocab_size} pieces",
-            "Images": f"shorter side resized to {caption.CROP_SIZE} px, square centre crop, which the pictures show",
+            "Images": f"shorter side resized to {caption.CROP_SIZE} px, square centre crop, which "
+            "the pictures show",
         }
 
     @torch.no_grad()
@@ -196,16 +204,20 @@ class AttentionDrawer:
         )
 
     def _narration(self, dataset_dict: dict[str, Any]) -> Narration:
-        """Return the first caption word by word, and its points in the image that the mapper took last."""
+        """Return the first caption word by word, and its points in the mapper's last image."""
         captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
         if not captions:
             raise UserError(
-                f"There is no caption for {printable(dataset_dict['file_name'])}. Name a dataset with captions or "
-                "narratives, such as coco_2017_val_captions."
+                f"There is no caption for {printable(dataset_dict['file_name'])}. Name a dataset "
+                "with captions or narratives, such as coco_2017_val_captions."
             )
-        trace: dict[str, Any] = traces[0] if traces else {"utterances": [], "points": np.zeros((0, 3), np.float32)}
+        trace: dict[str, Any] = (
+            traces[0] if traces else {"utterances": [], "points": np.zeros((0, 3), np.float32)}
+        )
         utterances = trace["utterances"] or [(captions[0], torch.inf, -torch.inf)]
-        words = [(word, start, end) for text, start, end in utterances for word in text.split()]
+        words: list[Utterance] = []
+        for text, start, end in utterances:
+            words += [(word, start, end) for word in text.split()]
         tokens, word_of = encode_utterances(self.mapper.tokenizer, words, self.mapper.max_length)
         points = torch.from_numpy(trace["points"])
         places = crop_points(points[:, :2], self.mapper.image_transform.window)
@@ -216,19 +228,23 @@ class _Pictures:
     """Draws over one image."""
 
     def __init__(self, pixels: np.ndarray, narration: Narration) -> None:
-        """Takes the model's image, (S, S, 3) RGB."""
+        """Take the model's image, (S, S, 3) RGB."""
         self.large, self.small = (resized(pixels, side) for side in (PICTURE_SIDE, WORD_SIDE))
         self.points = narration.points.numpy()
         self.has_trace = len(self.points) > 0
-        intervals = torch.tensor([(start, end) for _, start, end in narration.words], dtype=torch.float32)
-        self._word, self._point = points_within(narration.points[:, 2].contiguous(), *intervals.view(-1, 2).unbind(1))
+        intervals = torch.tensor(
+            [(start, end) for _, start, end in narration.words], dtype=torch.float32
+        )
+        self._word, self._point = points_within(
+            narration.points[:, 2].contiguous(), *intervals.view(-1, 2).unbind(1)
+        )
 
     def whole(self) -> bytes:
         """Draw the image with the whole trace."""
         return encode_jpeg(self._trace(self.large, np.arange(len(self.points))))
 
     def word(self, look: Look) -> WordPicture:
-        """Draw where the model looks for a word, and where the pointer was."""
+        """Draw the attention to a word, and the pointer's trace."""
         of_word = self._point[self._word == look.word].numpy()
         attention = look.attention.numpy()
         return WordPicture(
@@ -246,25 +262,30 @@ class _Pictures:
 
 
 def with_captions(paths: Sequence[Path], caption: str = "") -> list[dict[str, Any]]:
-    """Return dataset dicts of image files, with this caption or the first line of the text beside each.
+    """Return dataset dicts of image files, with this caption or the first line of their text files.
 
     Raises:
-        UserError: an image has no caption; the models whose attention is drawn write none.
+        UserError: an image has no caption; models with attention do not write captions.
     """
     captions = [caption.strip() or _caption_beside(path) for path in paths]
     without = [path for path, found in zip(paths, captions, strict=True) if not found]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise UserError(
-            f"There is no caption for {printable(without[0])}{more}, and this model writes none.\n"
-            f"Give one with --caption TEXT, or write it to {printable(without[0].with_suffix('.txt').name)} beside it."
+            f"There is no caption for {printable(without[0])}{more}, and this model does not "
+            "write captions.\n"
+            "Give one with --caption TEXT, or write it to "
+            f"{printable(without[0].with_suffix('.txt').name)} beside it."
         )
     pairs = enumerate(zip(paths, captions, strict=True))
-    return [{"file_name": str(path), "image_id": number, "captions": [found]} for number, (path, found) in pairs]
+    return [
+        {"file_name": str(path), "image_id": number, "captions": [found]}
+        for number, (path, found) in pairs
+    ]
 
 
 def _caption_beside(path: Path) -> str:
-    """Return the first line with words of the text beside an image, "" where there is none."""
+    """Return the first line that is not blank in the text file beside an image, "" if none."""
     text = path.with_suffix(".txt")
     lines = split_lines(read_text(text)) if text.is_file() else []
     return next((line.strip() for line in lines if line.strip()), "")

@@ -15,19 +15,19 @@ from virtex_det.escaping import visible
 from virtex_det.inference.pages import data_uri, write_page
 from virtex_det.utils import replacing
 
-PICTURE_SIDE = 200  # pixels of the whole picture
-WORD_SIDE = 140  # and of a word's
+PICTURE_SIDE = 200  # side of the whole picture in pixels
+WORD_SIDE = 140  # side of a word's picture
 
 _HEAT = matplotlib.colormaps["inferno"]
 _TIME = matplotlib.colormaps["cool"]
-# Seconds without a point: the pointer was away, and no line is drawn.
+# After this many seconds without a point no line is drawn.
 _PAUSE = 0.5
 _COLUMNS, _GAP, _LINE = 6, 12, 16  # of a sheet; the last two in pixels
 _BLUE = "#1f6fb2"
 
 
 class Guess(NamedTuple):
-    """A word that the model puts in the place of a masked one."""
+    """A word that the model predicts for a masked one."""
 
     word: str
     probability: float
@@ -39,9 +39,9 @@ class WordPicture(NamedTuple):
 
     text: str
     attention: bytes
-    peak: float  # largest share that a cell has of the attention
+    peak: float  # attention of the best cell
     trace: bytes | None  # the pointer while the word is said; None without a trace
-    points: int  # that lie in the picture
+    points: int  # number of points in the picture
     guesses: tuple[Guess, ...]
 
 
@@ -50,28 +50,28 @@ class Sheet(NamedTuple):
 
     file_name: str
     caption: str
-    picture: bytes  # JPEG, with the whole trace where there is one
+    picture: bytes  # JPEG, with the whole trace if there is one
     has_trace: bool
     words: tuple[WordPicture, ...]
-    cut: int  # words at the end that the model does not read
+    cut: int  # number of words at the end that the model does not read
 
 
 class Sheets(NamedTuple):
-    """What became of a list of images."""
+    """The results for a list of images."""
 
     drawn: list[Sheet]
-    skipped: list[str]  # why, with the file's name
+    skipped: list[str]  # file name and reason
 
 
 def draw_heat(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Lay attention over a picture, from dark at none to bright at its largest value, bilinear between cells.
+    """Draw attention over a picture, from dark (none) to bright (largest), bilinear between cells.
 
     Args:
         pixels: (S, S, 3) uint8 RGB.
-        attention: (rows, columns), some of it positive.
+        attention: (rows, columns), not all zero.
 
     Returns:
-        Of the shape and type of ``pixels``.
+        An array of the shape and dtype of ``pixels``.
     """
     side = pixels.shape[0]
     heat = cv2.resize(attention / attention.max(), (side, side), interpolation=cv2.INTER_LINEAR)
@@ -80,30 +80,33 @@ def draw_heat(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
 
 
 def draw_trace(pixels: np.ndarray, points: np.ndarray, span: tuple[float, float]) -> np.ndarray:
-    """Draw a pointer's way over a picture, its colour from cyan to magenta with time; no line crosses a pause.
+    """Draw a pointer's trace over a picture, from cyan to magenta with time; pauses have no line.
 
     Args:
-        pixels: (S, S, 3) uint8 RGB.
-        points: (points, 3), x and y in shares of the picture, seconds, ascending.
+        pixels: (S, S, 3) uint8 RGB; not changed.
+        points: (points, 3): x and y as fractions of the picture, and seconds, ascending.
         span: seconds of the first and the last colour.
 
     Returns:
-        Of the shape and type of ``pixels``, which stay as they are.
+        An array of the shape and dtype of ``pixels``.
     """
     canvas, times = np.ascontiguousarray(pixels).copy(), points[:, 2]
-    # OpenCV has the centre of the first pixel at 0, and with shift 4 sixteenths of a pixel; it cuts what is outside.
+    # In OpenCV the centre of the first pixel is 0; with shift 4 units are sixteenths of a pixel. It
+    # clips lines to the image.
     places = ((points[:, :2].clip(-1, 2) * canvas.shape[0] - 0.5) * 16).round().astype(int)
     goes_on = np.diff(times, prepend=-np.inf) <= _PAUSE
     starts = np.where(goes_on[:, None], np.roll(places, 1, axis=0), places)
     colours = 255 * _TIME((times - span[0]) / max(span[1] - span[0], 1e-6))[:, :3]
-    for thickness, shade in ((4, 0), (2, 1)):  # a dark line below, which is seen on any ground
-        for start, end, colour in zip(starts.tolist(), places.tolist(), (shade * colours).tolist(), strict=True):
+    for thickness, shade in ((4, 0), (2, 1)):  # a dark line below, visible on any background
+        for start, end, colour in zip(
+            starts.tolist(), places.tolist(), (shade * colours).tolist(), strict=True
+        ):
             cv2.line(canvas, start, end, colour, thickness, cv2.LINE_AA, 4)
     return canvas
 
 
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return (side, side, 3) of (S, S, 3) uint8 RGB."""
+    """Resize (S, S, 3) uint8 RGB to (side, side, 3)."""
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -111,8 +114,8 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
     """Write a PNG per sheet and the self-contained page ``attention.html``.
 
     Args:
-        folder: made where it is not there.
-        sheets: what to show.
+        folder: output folder, created if missing.
+        sheets: the sheets to show.
         facts: rows of the "what was run" list, by name.
 
     Returns:
@@ -127,18 +130,23 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
 
 
 def _file_name(name: str) -> str:
-    """Return the last part of a path, short enough for a file's name and without what would act in a terminal."""
+    """Return the last part of a path as a short file name without control characters."""
     return visible(Path(name).stem, "").encode(errors="replace")[:100].decode(errors="ignore")
 
 
 def compose(sheet: Sheet) -> Image.Image:
-    """Put a sheet's pictures and words into one picture."""
+    """Combine a sheet's pictures and words into one picture."""
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 12)
-    cell = (WORD_SIDE * (2 if sheet.has_trace else 1) + _GAP, WORD_SIDE + _GAP + _LINE * (2 + _most_guesses(sheet)))
+    cell = (
+        WORD_SIDE * (2 if sheet.has_trace else 1) + _GAP,
+        WORD_SIDE + _GAP + _LINE * (2 + _most_guesses(sheet)),
+    )
     columns = _COLUMNS // (2 if sheet.has_trace else 1)
     rows = [sheet.words[start : start + columns] for start in range(0, len(sheet.words), columns)]
     width = columns * cell[0] + _GAP
-    caption = "\n".join(textwrap.wrap(visible(sheet.caption), (width - PICTURE_SIDE - 3 * _GAP) // 7, max_lines=12))
+    caption = "\n".join(
+        textwrap.wrap(visible(sheet.caption), (width - PICTURE_SIDE - 3 * _GAP) // 7, max_lines=12)
+    )
     canvas = Image.new("RGB", (width, PICTURE_SIDE + 2 * _GAP + len(rows) * cell[1]), "white")
     pen = ImageDraw.Draw(canvas)
     canvas.paste(_opened(sheet.picture), (_GAP, _GAP))
@@ -159,13 +167,17 @@ def _most_guesses(sheet: Sheet) -> int:
 
 
 def _label(word: WordPicture) -> list[tuple[str, str]]:
-    """Return lines below a word's pictures, with their colours."""
+    """Return the lines below a word's pictures, with their colours."""
     pointer = f", {word.points} points" if word.trace else ""
     guesses = [
         (f"{guess.probability:.0%} {visible(guess.word, '')}", _BLUE if guess.is_right else "black")
         for guess in word.guesses
     ]
-    return [(visible(word.text, "")[:24], "black"), (f"peak {word.peak:.1%}{pointer}", "grey"), *guesses]
+    return [
+        (visible(word.text, "")[:24], "black"),
+        (f"peak {word.peak:.1%}{pointer}", "grey"),
+        *guesses,
+    ]
 
 
 def _opened(jpeg: bytes) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Captions of any pictures by a trained model: as text, as JSON, as a page."""
+"""Captions of pictures by a trained model, as text, JSON or a page."""
 
 import json
 import os
@@ -43,11 +43,11 @@ _SECONDS_BEFORE_A_BAR = 2
 
 
 class Caption(NamedTuple):
-    """What a model wrote about a picture; as text it is what was written."""
+    """A model's caption of a picture; ``str`` gives its text."""
 
-    file_name: str  # of the picture, "" where it had none
+    file_name: str  # "" for a picture without a file
     text: str
-    log_probability: float  # of the caption, its end included
+    log_probability: float  # of the caption, including its end
     thumbnail: str = ""  # data URI, for the page
 
     def __str__(self) -> str:
@@ -55,26 +55,26 @@ class Caption(NamedTuple):
 
 
 class Captions(NamedTuple):
-    """What became of a list of images."""
+    """The results for a list of images."""
 
     captioned: list[Caption]
-    skipped: list[str]  # why, with the file's name
+    skipped: list[str]  # file name and reason
 
 
 class _Prepared(NamedTuple):
-    """A picture as the model takes it."""
+    """A picture as the model's input."""
 
     image: Tensor  # (3, S, S) uint8, channels in the model's order
     thumbnail: str = ""
 
 
 class Captioner:
-    """A trained captioning model with all that it takes to go from pictures to text.
+    """A trained captioning model: pictures in, captions out.
 
     Attributes:
         cfg: the config of the model.
         report: the LoadReport of its weights.
-        device: where it runs.
+        device: device of the model.
 
     Example:
         >>> captioner = Captioner("output/pretrain")
@@ -96,14 +96,14 @@ class Captioner:
             source: the folder of a run; a name such as ``virtex://bicaptioning_R_50_L1_H2048``; a
                 weights file, which needs its config unless it lies in the folder of its run; or a
                 config with MODEL.WEIGHTS.
-            config: of a weights file.
+            config: config of a weights file.
             overrides: config keys to set. Published weights come without their vocabulary:
                 {"INPUT.CAPTION.TOKENIZER": "coco_10k.model"}.
-            device: such as "cuda:1"; by default the GPU, or the CPU where there is none.
+            device: such as "cuda:1"; by default the GPU, or the CPU if there is none.
 
         Raises:
-            UserError: the source is none of these, is a model that writes no captions, or its
-                weights or vocabulary do not fit.
+            UserError: the source is invalid or not a captioning model, or its weights or vocabulary
+                do not match.
         """
         self.cfg = cfg = trained_config(source, config, overrides, task=CAPTIONS, device=device)
         _check_decoding(cfg)
@@ -114,13 +114,17 @@ class Captioner:
         self.device = torch.device(cfg.MODEL.DEVICE)
 
     @overload
-    def __call__(self, pictures: Image.Image | np.ndarray, *, skip_broken: bool = False) -> Caption: ...
+    def __call__(
+        self, pictures: Image.Image | np.ndarray, *, skip_broken: bool = False
+    ) -> Caption: ...
     @overload
-    def __call__(self, pictures: Sequence[Picture], *, skip_broken: bool = False) -> list[Caption]: ...
+    def __call__(
+        self, pictures: Sequence[Picture], *, skip_broken: bool = False
+    ) -> list[Caption]: ...
     @overload
     def __call__(self, pictures: str | os.PathLike[str], *, skip_broken: bool = False) -> Any: ...
     def __call__(self, pictures: Pictures, *, skip_broken: bool = False) -> Caption | list[Caption]:
-        """Caption one picture, or each of a list or folder behind a progress bar.
+        """Caption one picture, or each picture of a list or folder.
 
         Args:
             pictures: as for ``Detector``.
@@ -130,12 +134,16 @@ class Captioner:
             The caption of one picture; a list of them for a list or folder, in its order.
 
         Raises:
-            UserError: there is no such picture, it cannot be read, or an array is not as expected.
+            UserError: a picture is missing or cannot be read, or an array has another shape or
+                dtype.
         """
         if is_one_picture(pictures):
-            [caption] = self._write_captions([(pictures, self._prepare(pictures))])  # type: ignore[arg-type, list-item]
+            picture: Any = pictures
+            [caption] = self._write_captions([(picture, self._prepare(picture))])
             return caption
-        listed = usable_pictures(list_pictures(pictures), self.cfg.INPUT.MAX_VALUE, skip_broken=skip_broken)
+        listed = usable_pictures(
+            list_pictures(pictures), self.cfg.INPUT.MAX_VALUE, skip_broken=skip_broken
+        )
         found = self.stream(listed, skip_broken=skip_broken)
         return list(tqdm(found, total=len(listed), unit="picture", delay=_SECONDS_BEFORE_A_BAR))
 
@@ -144,18 +152,17 @@ class Captioner:
 
         Args:
             pictures: as for a call.
-            skip_broken: leave out and log files that cannot be read; otherwise the first of them
-                raises.
+            skip_broken: skip and log files that cannot be read, instead of raising an error.
 
         Raises:
-            UserError: as a call, when the broken picture is reached.
+            UserError: as for a call, when the broken picture is reached.
         """
         found = self._in_batches(list_pictures(pictures), self._prepare, BATCH_SIZE)
         for _, caption in without_broken(found, skip_broken=skip_broken):
             yield caption
 
     def caption(self, paths: Sequence[Path], batch_size: int = BATCH_SIZE) -> Captions:
-        """Caption image files for a page, behind a progress bar; what is no image, or a broken one, is listed."""
+        """Caption image files for a page; list those that are broken or not images."""
         result = Captions([], [])
         found = self._in_batches(paths, self._prepare_with_thumbnail, batch_size)
         for path, caption in tqdm(found, total=len(paths), unit="image", desc="captioning"):
@@ -166,7 +173,7 @@ class Captioner:
         return result
 
     def describe(self) -> dict[str, str]:
-        """Say which model wrote and how."""
+        """Return the model, its weights, its decoding and its preprocessing, for a page."""
         decoding = self.cfg.MODEL.TEXTUAL.DECODING
         how = {
             "beam_search": f"beam search, {decoding.BEAM_SIZE} beams",
@@ -179,11 +186,15 @@ class Captioner:
             "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
             "Vocabulary": f"{self.cfg.INPUT.CAPTION.TOKENIZER}, {self.tokenizer.vocab_size} pieces",
             "Decoding": how.get(decoding.METHOD, decoding.METHOD) + start,
-            "Images": f"shorter side resized to {self.cfg.INPUT.CAPTION.CROP_SIZE} px, square centre crop",
+            "Images": f"shorter side resized to {self.cfg.INPUT.CAPTION.CROP_SIZE} px, square "
+            "centre crop",
         }
 
     def __repr__(self) -> str:
-        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE}, {self.cfg.MODEL.WEIGHTS}, on {self.device})"
+        return (
+            f"Captioner({self.cfg.MODEL.META_ARCHITECTURE}, {self.cfg.MODEL.WEIGHTS}, on "
+            f"{self.device})"
+        )
 
     def _prepare(self, picture: Picture) -> _Prepared:
         return _Prepared(self.mapper.augment(read_rgb(picture, self.cfg.INPUT.MAX_VALUE))[0])
@@ -195,10 +206,12 @@ class Captioner:
     def _in_batches(
         self, pictures: Iterable[Picture], prepare: Callable[[Picture], _Prepared], batch_size: int
     ) -> Iterator[tuple[Picture, Caption | BrokenImage]]:
-        """Yield each picture with its caption, or with why it cannot be read."""
+        """Yield each picture with its caption, or with its error."""
         waiting = read_ahead(pictures, prepare)
         while batch := list(islice(waiting, batch_size)):
-            readable = [(picture, found) for picture, found in batch if isinstance(found, _Prepared)]
+            readable = [
+                (picture, found) for picture, found in batch if isinstance(found, _Prepared)
+            ]
             captions = iter(self._write_captions(readable))
             for picture, found in batch:
                 yield picture, found if isinstance(found, BrokenImage) else next(captions)
@@ -220,7 +233,7 @@ class Captioner:
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part images from the ``KEY VALUE`` pairs after them, which begin at a key that is no file."""
+    """Split images from the ``KEY VALUE`` pairs after them, which begin at a key, not a file."""
     known = get_cfg()
     for index, argument in enumerate(arguments):
         if argument.partition(".")[0] in known and not Path(argument).exists():
@@ -232,8 +245,8 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
     """Write ``captions.json`` and the self-contained page ``captions.html``.
 
     Args:
-        folder: made where it is not there.
-        captions: what to show.
+        folder: output folder, created if missing.
+        captions: the captions to show.
         facts: rows of the "what was run" list, by name.
 
     Returns:
@@ -255,7 +268,8 @@ def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]
 def _check_decoding(cfg: CfgNode) -> None:
     if cfg.MODEL.TEXTUAL.DECODING.METHOD == "none":
         raise UserError(
-            f"{cfg.MODEL.META_ARCHITECTURE} with MODEL.TEXTUAL.DECODING.METHOD 'none' writes no captions.\n"
+            f"{cfg.MODEL.META_ARCHITECTURE} with MODEL.TEXTUAL.DECODING.METHOD 'none' writes no "
+            "captions.\n"
             "Set it to beam_search or nucleus_sampling."
         )
 

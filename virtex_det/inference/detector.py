@@ -39,24 +39,23 @@ _SECONDS_BEFORE_A_BAR = 2
 
 
 class _Prepared(NamedTuple):
-    """A picture as the model takes it."""
+    """A picture as the model's input."""
 
     image: Tensor  # (3, h, w) uint8, resized, channels in the model's order
     size: tuple[int, int]  # height and width of the picture
 
 
 class Detector:
-    """A trained detector with all that it takes to go from pictures to objects.
+    """A trained detector: pictures in, objects out.
 
-    What it finds in a picture is, to the last digit, what ``--eval-only`` finds in it: the same
-    reader, resize, model and masks, one picture at a time.
+    Its detections equal those of ``--eval-only`` to the last digit: the same reader, resize, model
+    and masks, one picture at a time.
 
     Attributes:
         cfg: the config of the model.
-        classes: the names of its classes by number, as it was trained on them; empty where nothing
-            tells them.
+        classes: the names of its classes by number, from training; empty if unknown.
         report: the LoadReport of its weights.
-        device: where it runs.
+        device: device of the model.
         predictor: the same model as Detectron2's DefaultPredictor, which takes BGR arrays.
 
     Example:
@@ -78,15 +77,17 @@ class Detector:
         Args:
             source: the folder of a run; a weights file, which needs its config unless it lies in
                 the folder of its run; or a config with MODEL.WEIGHTS.
-            config: of a weights file.
+            config: config of a weights file.
             overrides: config keys to set, such as {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.5}.
-            device: such as "cuda:1"; by default the GPU, or the CPU where there is none.
+            device: such as "cuda:1"; by default the GPU, or the CPU if there is none.
 
         Raises:
-            UserError: the source is none of these, is no detector, or its weights leave a part of
-                the model at random.
+            UserError: the source is invalid or not a detector, or its weights leave a part of the
+                model at random init.
         """
-        self.predictor = Predictor(trained_config(source, config, overrides, task=DETECTION, device=device))
+        self.predictor = Predictor(
+            trained_config(source, config, overrides, task=DETECTION, device=device)
+        )
         self.cfg = self.predictor.cfg
         self.classes = self.predictor.classes
         self.report = self.predictor.report
@@ -95,30 +96,39 @@ class Detector:
         logger.info("%r", self)
 
     @overload
-    def __call__(self, pictures: Image.Image | np.ndarray, *, skip_broken: bool = False) -> ImageDetections: ...
+    def __call__(
+        self, pictures: Image.Image | np.ndarray, *, skip_broken: bool = False
+    ) -> ImageDetections: ...
     @overload
-    def __call__(self, pictures: Sequence[Picture], *, skip_broken: bool = False) -> list[ImageDetections]: ...
+    def __call__(
+        self, pictures: Sequence[Picture], *, skip_broken: bool = False
+    ) -> list[ImageDetections]: ...
     @overload
     def __call__(self, pictures: str | os.PathLike[str], *, skip_broken: bool = False) -> Any: ...
-    def __call__(self, pictures: Pictures, *, skip_broken: bool = False) -> ImageDetections | list[ImageDetections]:
-        """Find the objects in one picture, or in each of a list or folder behind a progress bar.
+    def __call__(
+        self, pictures: Pictures, *, skip_broken: bool = False
+    ) -> ImageDetections | list[ImageDetections]:
+        """Detect the objects in one picture, or in each picture of a list or folder.
 
         Args:
-            pictures: the path of an image file, a PIL image, RGB pixels (H, W, 3) of uint8; a list
-                of these; or the path of a folder, all images below which are taken in the order of
-                their names.
-            skip_broken: of a list or folder, leave out the files that cannot be read and log their
-                names; otherwise they are an error before the first picture is worked on.
+            pictures: the path of an image file, a PIL image, or uint8 RGB pixels (H, W, 3); a list
+                of these; or the path of a folder, whose images (recursive) are taken in the order
+                of their names.
+            skip_broken: in a list or folder, skip and log the files that cannot be read; otherwise
+                they are an error before the first detection.
 
         Returns:
             The detections of one picture; a list of them for a list or folder, in its order.
 
         Raises:
-            UserError: there is no such picture, it cannot be read, or an array is not as expected.
+            UserError: a picture is missing or cannot be read, or an array has another shape or
+                dtype.
         """
         if is_one_picture(pictures):
             return self._detect(pictures, self._prepare(pictures))  # type: ignore[arg-type]
-        listed = usable_pictures(list_pictures(pictures), self.cfg.INPUT.MAX_VALUE, skip_broken=skip_broken)
+        listed = usable_pictures(
+            list_pictures(pictures), self.cfg.INPUT.MAX_VALUE, skip_broken=skip_broken
+        )
         found = self.stream(listed, skip_broken=skip_broken)
         return list(tqdm(found, total=len(listed), unit="picture", delay=_SECONDS_BEFORE_A_BAR))
 
@@ -127,11 +137,10 @@ class Detector:
 
         Args:
             pictures: as for a call.
-            skip_broken: leave out and log files that cannot be read; otherwise the first of them
-                raises.
+            skip_broken: skip and log files that cannot be read, instead of raising an error.
 
         Raises:
-            UserError: as a call, when the broken picture is reached.
+            UserError: as for a call, when the broken picture is reached.
         """
         found = read_ahead(list_pictures(pictures), self._prepare)
         for picture, prepared in without_broken(found, skip_broken=skip_broken):
@@ -154,7 +163,9 @@ class Detector:
         try:
             instances = instances_of(self._model([example])[0], example)
         except UserError as error:
-            raise UserError(f"{error} {self.cfg.MODEL.META_ARCHITECTURE} is no detector of objects.") from error
+            raise UserError(
+                f"{error} {self.cfg.MODEL.META_ARCHITECTURE} is not an object detector."
+            ) from error
         rles = encode_instances(instances)
         for masks in ("box_masks", "pred_masks"):
             if instances.has(masks):

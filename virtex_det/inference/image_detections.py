@@ -1,4 +1,4 @@
-"""What a detector found in one picture, as plain arrays."""
+"""The detections in one picture, as plain arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,15 +22,13 @@ _SHOWN = 5
 class ImageDetections:
     """The objects that a detector found in one picture, the best first.
 
-    An index, a slice or a mask of booleans takes some of them: ``detections[detections.scores >
-    0.5]``.
+    An index, a slice or a boolean mask selects some: ``detections[detections.scores > 0.5]``.
 
     Attributes:
-        file_name: of the picture, "" where it had none.
-        class_names: of all classes that the detector knows, by number; empty where they are not
-            known.
-        rles: masks as COCO's compressed run lengths, a small part of the memory of ``masks``; None
-            where the model finds boxes alone.
+        file_name: "" for a picture without a file.
+        class_names: names of all classes of the detector, by number; empty if unknown.
+        rles: masks as COCO's compressed run lengths, a fraction of the memory of ``masks``; None
+            for a model without masks.
 
     Example:
         >>> detections = detector("photo.jpg")
@@ -47,11 +45,11 @@ class ImageDetections:
     ) -> None:
         """
         Args:
-            instances: on the CPU, with pred_boxes, scores, pred_classes and whatever else the model
-                finds, but masks.
-            class_names: of all classes by number.
+            instances: on the CPU, with pred_boxes, scores, pred_classes and other fields of the
+                model, without masks.
+            class_names: names of all classes, by number.
             rles: a mask for each instance, or None.
-            file_name: of the picture.
+            file_name: file name of the picture.
         """
         self._instances = instances
         self.class_names = tuple(class_names)
@@ -65,7 +63,7 @@ class ImageDetections:
 
     @property
     def scores(self) -> np.ndarray:
-        """How sure the detector is, from 0 to 1, in descending order. # shape: (N,), float32"""
+        """Confidence from 0 to 1, in descending order. # shape: (N,), float32"""
         return np.asarray(self._instances.scores)
 
     @property
@@ -75,13 +73,15 @@ class ImageDetections:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The class name of each object; its number as text where the names are not known."""
+        """The class name of each object; its number as text if names are unknown."""
         numbers = self.classes.tolist()
-        return tuple(self.class_names[number] if self.class_names else str(number) for number in numbers)
+        return tuple(
+            self.class_names[number] if self.class_names else str(number) for number in numbers
+        )
 
     @property
     def masks(self) -> np.ndarray | None:
-        """Masks in the picture's size, drawn at each call; None without. # shape: (N, H, W), bool"""
+        """Masks of the picture's size, decoded at each call, or None. # shape: (N, H, W), bool"""
         if self.rles is None:
             return None
         if not self.rles:
@@ -96,30 +96,35 @@ class ImageDetections:
 
     @property
     def instances(self) -> Instances:
-        """Detectron2's Instances, on the CPU, with pred_masks (N, H, W) where there are masks."""
+        """Detectron2's Instances, on the CPU, with pred_masks (N, H, W) if there are masks."""
         found = Instances(self.image_size, **self._instances.get_fields())
         if self.rles is not None:
             found.pred_masks = torch.from_numpy(self.masks)
         return found
 
-    def to_coco(self, image_id: int | str, category_ids: Mapping[str, int] | Sequence[int]) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | str, category_ids: Mapping[str, int] | Sequence[int]
+    ) -> list[dict[str, Any]]:
         """Return the entries of a COCO results file, as an evaluation writes them.
 
         Args:
-            image_id: of the picture in the annotation file.
-            category_ids: the id of each class there, by name or in the order of the class numbers.
+            image_id: id of the picture in the annotation file.
+            category_ids: the category id of each class, by name or in the order of the classes.
 
         Raises:
-            UserError: a class that was found has no id.
+            UserError: the class of a detection has no id.
         """
-        keys: Sequence[Any] = self.names if isinstance(category_ids, Mapping) else self.classes.tolist()
+        keys: Sequence[Any] = (
+            self.names if isinstance(category_ids, Mapping) else self.classes.tolist()
+        )
         ids_of: Any = category_ids
         try:
             ids = [ids_of[key] for key in keys]
         except (LookupError, TypeError) as error:
             raise UserError(
-                f"The category ids have none for the class {error}.\nGive the id of every class, by name "
-                f"({{'person': 1, ...}}) or in the order of the classes: {', '.join(self.class_names):.200}"
+                f"There is no category id for the class {error}.\n"
+                f"Give the id of every class, by name ({{'person': 1, ...}}) or in the order of "
+                f"the classes: {', '.join(self.class_names):.200}"
             ) from error
         columns = Detections.of_instances(self._instances, 0, np.array(ids, np.int64), self.rles)
         return [entry | {"image_id": image_id} for entry in columns.entries()]
@@ -128,24 +133,29 @@ class ImageDetections:
         """Return the picture with boxes, masks, names and scores; a class has one colour.
 
         Args:
-            picture: as it was given to the detector; None for the file that was.
+            picture: the picture that was given to the detector; None to read its file again.
 
         Raises:
-            UserError: there was no file, it cannot be read, or the picture has another size.
+            UserError: there is no file, it cannot be read, or the picture has another size.
         """
         if picture is None and not self.file_name:
-            raise UserError("The detections are of a picture without a file; hand it over: detections.draw(picture).")
+            raise UserError(
+                "The detections are of a picture without a file; pass the picture: "
+                "detections.draw(picture)."
+            )
         pixels = read_rgb(self.file_name if picture is None else picture)
         if pixels.shape[:2] != self.image_size:
             raise UserError(
-                f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are of one with "
-                f"{self.image_size[1]} x {self.image_size[0]}."
+                f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are "
+                f"of one with {self.image_size[1]} x {self.image_size[0]}."
             )
         colours = colormap(rgb=True, maximum=1)
         canvas = Visualizer(pixels, Metadata()).overlay_instances(
             boxes=self.boxes,
             masks=self.rles,
-            labels=[f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)],
+            labels=[
+                f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)
+            ],
             assigned_colors=[colours[number % len(colours)] for number in self.classes],
         )
         return Image.fromarray(canvas.get_image())
@@ -153,13 +163,20 @@ class ImageDetections:
     def __getitem__(self, index: Any) -> "ImageDetections":
         places = np.atleast_1d(np.arange(len(self))[index])
         rles = None if self.rles is None else [self.rles[place] for place in places]
-        return ImageDetections(self._instances[torch.from_numpy(places)], self.class_names, rles, self.file_name)
+        return ImageDetections(
+            self._instances[torch.from_numpy(places)], self.class_names, rles, self.file_name
+        )
 
     def __len__(self) -> int:
         return len(self._instances)
 
     def __repr__(self) -> str:
-        best = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)][:_SHOWN]
+        best = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)][
+            :_SHOWN
+        ]
         more = ["..."] if len(self) > _SHOWN else []
         name = f"{self.file_name}: " if self.file_name else ""
-        return f"ImageDetections({name}{len(self)} found{': ' if best else ''}{', '.join(best + more)})"
+        return (
+            f"ImageDetections({name}{len(self)} "
+            f"found{': ' if best else ''}{', '.join(best + more)})"
+        )

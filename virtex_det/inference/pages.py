@@ -1,4 +1,4 @@
-"""What the pages of pictures share: how they are rendered, their pictures, and what they say of the machine."""
+"""Rendering of pages with pictures, with the code revision and the hardware."""
 
 import base64
 import io
@@ -15,16 +15,18 @@ from virtex_det.utils import write_atomically
 
 
 def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) -> Path:
-    """Render a template of this folder, with code and hardware among the facts, and write it atomically.
+    """Render a template of this folder with code and hardware as facts; write it atomically.
 
     Args:
-        path: of the page.
+        path: path of the page.
         template: file name.
         facts: rows of the "what was run" list, by name.
-        values: what else the template shows.
+        values: other values of the template.
     """
     hardware = describe_hardware()
-    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (f", {hardware['gpu']}" if "gpu" in hardware else "")
+    processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (
+        f", {hardware['gpu']}" if "gpu" in hardware else ""
+    )
     loader = jinja2.PackageLoader("virtex_det.inference", ".")
     environment = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     facts = facts | {"Code": code_revision(), "Hardware": processors}
@@ -40,5 +42,5 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def data_uri(jpeg: bytes) -> str:
-    """Return a JPEG file as an address that holds it, so that a page needs no other file."""
+    """Return a JPEG file as a data URI, so that a page needs no other file."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,4 +1,4 @@
-"""Prediction on single images, as Detectron2's DefaultPredictor does it, by a model that is whole."""
+"""Detectron2's DefaultPredictor with weights that must fill the whole model."""
 
 import logging
 from collections.abc import Sequence
@@ -18,15 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 class Predictor(DefaultPredictor):
-    """A DefaultPredictor whose weights fill the whole model, heads included.
+    """A DefaultPredictor whose weights fill the whole model, including the heads.
 
-    DefaultPredictor itself loads what fits and only logs the rest: from a file without heads it predicts with random
-    ones. Everything else is its own: the image is (H, W, 3) uint8 in BGR order, the answer one dict.
+    DefaultPredictor itself loads the tensors that fit and only logs the others: with a file without
+    heads it predicts with random heads. Otherwise it is the same: the input is (H, W, 3) uint8 in
+    BGR order, the output a dict.
 
     Attributes:
         report: the LoadReport of the weights.
-        classes: the names of the classes by number, as the run was trained on them; of a file that does not say, those
-            of the first data set in DATASETS.TEST; none where that is not known, either.
+        classes: the names of the classes by number, from training; if the file has none, those of
+            the first dataset in DATASETS.TEST; empty if that is unknown, too.
         metadata: for Detectron2's Visualizer, with these names.
 
     A Detector has one as ``detector.predictor``.
@@ -39,16 +40,22 @@ class Predictor(DefaultPredictor):
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
-            cfg: of a detector; MODEL.WEIGHTS names its trained weights.
+            cfg: config of a detector; MODEL.WEIGHTS names its trained weights.
 
         Raises:
-            UserError: there are no weights, they leave a part of the model randomly initialised, or the model has
-                another number of classes than there are names.
+            UserError: there are no weights, they leave a part of the model at random init, or the
+                number of classes differs from the number of names.
         """
         if not cfg.MODEL.WEIGHTS:
-            raise UserError("MODEL.WEIGHTS is empty: prediction needs a trained model. Name a run's model_final.pth.")
+            raise UserError(
+                "MODEL.WEIGHTS is empty: prediction needs a trained model. Name a run's "
+                "model_final.pth."
+            )
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise UserError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, but prediction takes RGB and BGR models only.")
+            raise UserError(
+                f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, but prediction takes RGB and BGR models "
+                "only."
+            )
         self.cfg = follow_weights(cfg).clone()
         self.model, self.report, _ = load_trained(self.cfg, self.cfg.MODEL.WEIGHTS)
         self.model.eval()
@@ -60,20 +67,26 @@ class Predictor(DefaultPredictor):
 
 
 def _metadata(cfg: CfgNode, trained: Sequence[str]) -> Metadata:
-    """Return the metadata of the first data set in DATASETS.TEST; with the names of the run where it has others."""
+    """Return the first test dataset's metadata, or the run's own classes if they differ."""
     name = next(iter(cfg.DATASETS.TEST), "")
     known = class_names(cfg, name) if name else ()
     if trained and known and known != tuple(trained):
-        logger.warning("%s has other classes than the model was trained on; the model's names are used", name)
+        logger.warning(
+            "%s has other classes than the model's training data; the model's class names are used",
+            name,
+        )
     if name and (not trained or known == tuple(trained)):
         return MetadataCatalog.get(name)
-    return Metadata(name="classes of the run", **({"thing_classes": list(trained)} if trained else {}))
+    return Metadata(
+        name="classes of the run", **({"thing_classes": list(trained)} if trained else {})
+    )
 
 
 def _check_number(cfg: CfgNode, names: Sequence[str]) -> None:
     classes = model_classes(cfg)
     if names and classes and classes.key and len(names) != classes.number:
         raise UserError(
-            f"{cfg.MODEL.WEIGHTS} is of a model with {len(names)} classes ({', '.join(names):.200}), and "
-            f"{classes.key} is {classes.number}.\nLoad the config of the run that the weights are of."
+            f"{cfg.MODEL.WEIGHTS} is from a model with {len(names)} classes "
+            f"({', '.join(names):.200}), but {classes.key} is {classes.number}.\n"
+            "Load the config of the weights' own run."
         )

@@ -1,4 +1,4 @@
-"""From a run folder, a weights file or a name of the model zoo to the config of a trained model, for one task."""
+"""The config of a trained model, from a run folder, a weights file or a model zoo name."""
 
 import os
 from pathlib import Path
@@ -22,10 +22,10 @@ Source: TypeAlias = str | os.PathLike[str] | CfgNode
 
 
 class Task(NamedTuple):
-    """What a trained model is wanted for."""
+    """The task of a trained model."""
 
-    name: str  # of what it has to be
-    function: str  # that does it
+    name: str  # kind of model
+    function: str  # class or tool for this task
 
 
 DETECTION = Task("a detector", "virtex_det.Detector")
@@ -49,26 +49,24 @@ def trained_config(
     task: Task,
     device: str | None = None,
 ) -> CfgNode:
-    """Return the config of a trained model with MODEL.WEIGHTS that fill it, if it fits the task.
+    """Return the config of a trained model, with its MODEL.WEIGHTS, if it is a model of the task.
 
     Args:
-        source: a run folder; a weights file, with its config, or without one in the folder of its
-            run; a name such as ``virtex://bicaptioning_R_50_L1_H2048``; or a config with
-            MODEL.WEIGHTS.
-        config: of a weights file.
-        overrides: of config keys; they come last.
-        task: what the model is for.
-        device: as MODEL.DEVICE; by default the GPU, or the CPU where there is none.
+        source: a run folder; a weights file, with its config unless it is in the folder of its run;
+            a name such as ``virtex://bicaptioning_R_50_L1_H2048``; or a config with MODEL.WEIGHTS.
+        config: config of a weights file.
+        overrides: config keys to set; they are applied last.
+        task: the task that the model must have.
+        device: as MODEL.DEVICE; by default the GPU, or the CPU if there is none.
 
     Raises:
-        UserError: the source is none of these, has no trained weights, or is a model for something
-            else.
+        UserError: the source is invalid, has no trained weights, or is a model of another task.
     """
     keys = dict(override_pairs(overrides)) | ({"MODEL.DEVICE": device} if device else {})
     if isinstance(source, CfgNode):
         cfg = override(source, keys)
     elif not isinstance(source, str | os.PathLike) or not str(source):
-        raise UserError(f"{task.function} is given {source!r}; expected {_expected()}.")
+        raise UserError(f"{task.function} was given {source!r}; expected {_expected()}.")
     elif str(source).startswith(PREFIX):
         cfg = _of_zoo(str(source), keys, task)
     elif config is not None:
@@ -76,28 +74,33 @@ def trained_config(
     else:
         cfg = _of_run(str(source), keys, task)
     if not cfg.MODEL.WEIGHTS:
-        raise UserError(f"MODEL.WEIGHTS is empty: {task.function} needs a trained model. Name its weights or its run.")
+        raise UserError(
+            f"MODEL.WEIGHTS is empty: {task.function} needs a trained model. Name its weights or "
+            "its run."
+        )
     _check_task(cfg, task, source)
     return follow_weights(cfg)
 
 
 def run_config(run_folder: str | os.PathLike[str], overrides: Overrides = ()) -> CfgNode:
-    """Return the config of a run, with the last weights and the vocabulary of its folder.
+    """Return the config of a run, with the last weights and the vocabulary in its folder.
 
-    Paths are those of the folder as it lies now, so that a run which was moved, or of which
-    ``config.yaml``, ``vocabulary.model`` and ``model_final.pth`` were kept, serves as it is.
+    Paths are those of the folder now, so a run may be moved; ``config.yaml``, ``vocabulary.model``
+    and ``model_final.pth`` are enough.
 
     Args:
-        run_folder: where ``train_net.py`` wrote.
-        overrides: of config keys; they come last.
+        run_folder: OUTPUT_DIR of a run.
+        overrides: config keys to set; they are applied last.
 
     Raises:
-        UserError: the folder is not that of a run, or has no trained weights.
+        UserError: the folder is not a run folder, or has no trained weights.
     """
     folder = Path(run_folder)
     check_run_files(folder)
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} is no run folder: it has no {CONFIG}. Name the OUTPUT_DIR of a run.")
+        raise UserError(
+            f"{folder} is not a run folder: it has no {CONFIG}. Name the OUTPUT_DIR of a run."
+        )
     check_whole(folder / CONFIG)
     keys = dict(override_pairs(overrides))
     own = {key: str(path) for key, path in kept_files(folder).items()}
@@ -111,7 +114,7 @@ def _expected() -> str:
 
 
 def _of_run(name: str, keys: dict, task: Task) -> CfgNode:
-    """Return the config of a run folder, or of a checkpoint that lies in one."""
+    """Return the config of a run folder, or of a checkpoint in one."""
     path = Path(name)
     if path.is_dir():
         return run_config(path, keys)
@@ -121,15 +124,20 @@ def _of_run(name: str, keys: dict, task: Task) -> CfgNode:
         beside = f", and has no {CONFIG} beside it" if path.is_file() else ""
         raise UserError(
             f"{name} is a file without a config{beside}.\n"
-            f"Name the config that it was trained with: {task.function}({name!r}, 'config.yaml')."
+            f"Name its training config: {task.function}({name!r}, 'config.yaml')."
         )
     hint = f" The model zoo has {PREFIX + name}." if name in list_models() else ""
-    raise UserError(f"There is no run folder or weights file {name}.{hint}\n{task.function} takes {_expected()}.")
+    raise UserError(
+        f"There is no run folder or weights file {name}.{hint}\n"
+        f"{task.function} takes {_expected()}."
+    )
 
 
 def _of_file(path: str, config: str | os.PathLike[str] | CfgNode, keys: dict) -> CfgNode:
     if (Path(path) / CONFIG).is_file():
-        raise UserError(f"{path} is a run folder, which has a config of its own. Leave out {config}, or name a file.")
+        raise UserError(
+            f"{path} is a run folder, which has its own config. Leave out {config}, or name a file."
+        )
     keys = {"MODEL.WEIGHTS": path} | keys
     return override(config, keys) if isinstance(config, CfgNode) else load_config(config, keys)
 
@@ -137,32 +145,39 @@ def _of_file(path: str, config: str | os.PathLike[str] | CfgNode, keys: dict) ->
 def _of_zoo(source: str, keys: dict, task: Task) -> CfgNode:
     record = find(source.removeprefix(PREFIX))
     if task is DETECTION or not record.pretraining_config:
-        held = "a pretraining model" if record.pretraining_config else "of use by its backbone alone"
+        held = "a pretraining model" if record.pretraining_config else "a backbone only"
         lines = [
-            f"{source} is {held} ({record.family}: {record.pretraining}), and {task.function} needs {task.name}.",
-            f"virtex_det.load_backbone({source!r}) gives its features.",
+            f"{source} is {held} ({record.family}: {record.pretraining}), but {task.function} "
+            f"needs {task.name}.",
+            f"virtex_det.load_backbone({source!r}) returns its features.",
         ]
         if task is DETECTION:
-            lines.append(f"To make a detector: tools/train_net.py with MODEL.WEIGHTS {source}; then name its run.")
+            lines.append(
+                f"To make a detector: tools/train_net.py with MODEL.WEIGHTS {source}; then name "
+                "its run."
+            )
         raise UserError("\n".join(lines))
     return override(get_config(record.name, trained=True, task="pretraining"), keys)
 
 
 def _check_task(cfg: CfgNode, task: Task, source: Source) -> None:
-    """Refuse a model that is known to be for something else."""
+    """Refuse a model of another known task."""
     found = _task_of(cfg)
     if found is None or found is task:
         return
     name = cfg.MODEL.WEIGHTS if isinstance(source, CfgNode) else source
-    lines = [f"{name} is {found.name} ({cfg.MODEL.META_ARCHITECTURE}), and {task.function} needs {task.name}."]
+    lines = [
+        f"{name} is {found.name} ({cfg.MODEL.META_ARCHITECTURE}), but {task.function} needs "
+        f"{task.name}."
+    ]
     if found.function:
-        lines.append(f"{found.function} takes it.")
-    lines.append("virtex_det.load_backbone gives its features.")
+        lines.append(f"Use {found.function}.")
+    lines.append("virtex_det.load_backbone returns its features.")
     raise UserError("\n".join(lines))
 
 
 def _task_of(cfg: CfgNode) -> Task | None:
-    """Return what a config's model is for; None for one that we do not know."""
+    """Return the task of a config's model; None if unknown."""
     name = cfg.MODEL.META_ARCHITECTURE
     if name in _TASKS:
         return _TASKS[name]

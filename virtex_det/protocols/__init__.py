@@ -1,4 +1,4 @@
-"""Protocols: the published recipes, which one a config follows, and how each reads in words."""
+"""Protocols: the published recipes, the match of a config to one, and their description."""
 
 from virtex_det.protocols.card import protocol_card
 from virtex_det.protocols.catalog import Protocol, protocols

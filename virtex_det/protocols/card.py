@@ -1,4 +1,4 @@
-"""What a config does, in words: the card of a protocol, or of a run, beside its numbers."""
+"""Protocol cards: a config's recipe in words, shown beside its numbers."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ FROZEN = ("nothing frozen", "stem frozen", *(f"stem to res{stage} frozen" for st
 
 
 def protocol_card(cfg: CfgNode) -> dict[str, str]:
-    """Describe what decides a run's numbers, derived from its config; paper and section are the nearest protocol's.
+    """Describe the recipe of a config; paper and section are those of the nearest protocol.
 
     Args:
         cfg: the full config.
 
     Returns:
-        Words by heading, in the order to show them; "departs" only where the config is not the protocol's.
+        Text by heading, in display order; "departs" only if the config differs from the protocol.
     """
     protocol, departures = nearest_protocol(cfg)
     is_detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
@@ -33,7 +33,9 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
         "batch": f"{cfg.SOLVER.IMS_PER_BATCH} images" if is_trained else "",
         "learning rate": _learning_rate(cfg) if is_trained else "",
         "sizes": _sizes(cfg),
-        "metric": "; ".join(dict.fromkeys(_metric(dataset, is_detector) for dataset in cfg.DATASETS.TEST)),
+        "metric": "; ".join(
+            dict.fromkeys(_metric(dataset, is_detector) for dataset in cfg.DATASETS.TEST)
+        ),
         "data": _data(cfg, protocol),
         "paper": ": ".join(filter(None, (protocol.paper, protocol.section))) if protocol else "",
         "notes": protocol.notes if protocol else "",
@@ -44,13 +46,19 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
 
 def _architecture(cfg: CfgNode) -> str:
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        known = {"ImageClassifier": "linear SVMs on frozen features" if _is_svm_probe(cfg) else "linear classifier"}
+        known = {
+            "ImageClassifier": "linear SVMs on frozen features"
+            if _is_svm_probe(cfg)
+            else "linear classifier"
+        }
         return known.get(cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.META_ARCHITECTURE)
-    return f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN {'FPN' if _has_pyramid(cfg) else 'C4'}"
+    return (
+        f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN {'FPN' if _has_pyramid(cfg) else 'C4'}"
+    )
 
 
 def _is_svm_probe(cfg: CfgNode) -> bool:
-    """Say whether the config is of tools/probe.py: a classifier, on VOC, which no training of it can read."""
+    """Return whether the config is for tools/probe.py: a classifier evaluated on VOC."""
     kinds = {_evaluator_type(dataset) for dataset in cfg.DATASETS.TEST}
     return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and kinds == {"pascal_voc"}
 
@@ -90,8 +98,15 @@ def _heads(cfg: CfgNode) -> str:
 def _norm(cfg: CfgNode) -> str:
     pyramid = f", FPN {cfg.MODEL.FPN.NORM or 'none'}" if _has_pyramid(cfg) else ""
     precise = cfg.TEST.PRECISE_BN
-    statistics = f"; statistics renewed over {precise.NUM_ITER} batches before evaluation" if precise.ENABLED else ""
-    return f"backbone {cfg.MODEL.RESNETS.NORM}{pyramid}; {FROZEN[cfg.MODEL.BACKBONE.FREEZE_AT]}{statistics}"
+    statistics = (
+        f"; statistics renewed over {precise.NUM_ITER} batches before evaluation"
+        if precise.ENABLED
+        else ""
+    )
+    return (
+        f"backbone {cfg.MODEL.RESNETS.NORM}{pyramid}; "
+        f"{FROZEN[cfg.MODEL.BACKBONE.FREEZE_AT]}{statistics}"
+    )
 
 
 def _schedule(cfg: CfgNode, protocol: Protocol | None) -> str:
@@ -102,11 +117,17 @@ def _schedule(cfg: CfgNode, protocol: Protocol | None) -> str:
         # Detectron2 ignores steps from the last iteration on.
         steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
         fall = (
-            f"rate times {solver.GAMMA:g} at {_listed([f'{step:,}' for step in steps])}" if steps else "constant rate"
+            f"rate times {solver.GAMMA:g} at {_listed([f'{step:,}' for step in steps])}"
+            if steps
+            else "constant rate"
         )
     words = [f"{solver.MAX_ITER:,} iterations", fall, f"warm-up over {solver.WARMUP_ITERS:,}"]
     if protocol and protocol.train_images and _is_data_of(cfg, protocol):
-        epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / (protocol.train_images * cfg.DATASETS.TRAIN_FRACTION)
+        epochs = (
+            solver.MAX_ITER
+            * solver.IMS_PER_BATCH
+            / (protocol.train_images * cfg.DATASETS.TRAIN_FRACTION)
+        )
         words.insert(1, f"about {epochs:,.0f} epochs")
     return ", ".join(words)
 
@@ -117,9 +138,12 @@ def _learning_rate(cfg: CfgNode) -> str:
     words = [
         f"{solver.BASE_LR:g}",
         f"backbone {backbone:g}" if backbone != solver.BASE_LR else "",
-        solver.OPTIMIZER + (f" with momentum {solver.MOMENTUM:g}" if solver.OPTIMIZER == "SGD" else ""),
+        solver.OPTIMIZER
+        + (f" with momentum {solver.MOMENTUM:g}" if solver.OPTIMIZER == "SGD" else ""),
         f"weight decay {solver.WEIGHT_DECAY:g}, of norms {solver.WEIGHT_DECAY_NORM:g}",
-        f"gradients clipped at {solver.CLIP_GRADIENTS.CLIP_VALUE:g}" if solver.CLIP_GRADIENTS.ENABLED else "",
+        f"gradients clipped at {solver.CLIP_GRADIENTS.CLIP_VALUE:g}"
+        if solver.CLIP_GRADIENTS.ENABLED
+        else "",
         "LookAhead" if solver.LOOKAHEAD.ENABLED else "",
         "mixed precision" if solver.AMP.ENABLED else "",
     ]
@@ -134,17 +158,27 @@ def _sizes(cfg: CfgNode) -> str:
         return f"crops of {cfg.INPUT.CAPTION.CROP_SIZE} px"
     given = cfg.INPUT
     short = sorted(given.MIN_SIZE_TRAIN)
-    between = f"{short[0]} to {short[-1]} px in {len(short)} sizes" if len(short) > 1 else f"{short[0]} px"
+    between = (
+        f"{short[0]} to {short[-1]} px in {len(short)} sizes"
+        if len(short) > 1
+        else f"{short[0]} px"
+    )
     training = f"training: short side {between}, long side at most {given.MAX_SIZE_TRAIN}"
     return f"{training}; test: {given.MIN_SIZE_TEST}, at most {given.MAX_SIZE_TEST}"
 
 
 def _metric(dataset: str, is_detector: bool) -> str:
-    """Return what the evaluator of a dataset computes; a dataset that is not registered here tells nothing."""
+    """Return the metric of a dataset's evaluator, "" for a dataset that is not registered."""
     kind = _evaluator_type(dataset)
     if kind == "pascal_voc":
-        curve = "11-point" if MetadataCatalog.get(dataset).get("year") == 2007 else "area under the curve"
-        return f"VOC AP, {curve}" + (", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images")
+        curve = (
+            "11-point"
+            if MetadataCatalog.get(dataset).get("year") == 2007
+            else "area under the curve"
+        )
+        return f"VOC AP, {curve}" + (
+            ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
+        )
     words = {
         "coco": "COCO AP, mean over IoU .50 to .95",
         "lvis": "LVIS AP, mean over IoU .50 to .95; APr, APc, APf",
@@ -155,7 +189,11 @@ def _metric(dataset: str, is_detector: bool) -> str:
 
 
 def _evaluator_type(dataset: str) -> str:
-    return MetadataCatalog.get(dataset).get("evaluator_type", "") if dataset in MetadataCatalog.list() else ""
+    return (
+        MetadataCatalog.get(dataset).get("evaluator_type", "")
+        if dataset in MetadataCatalog.list()
+        else ""
+    )
 
 
 def _data(cfg: CfgNode, protocol: Protocol | None) -> str:
@@ -166,7 +204,7 @@ def _data(cfg: CfgNode, protocol: Protocol | None) -> str:
 
 
 def _is_data_of(cfg: CfgNode, protocol: Protocol) -> bool:
-    """Say whether a config, whose nearest protocol this is, has its data."""
+    """Return whether a config has the datasets of this protocol, its nearest one."""
     return not {"DATASETS.TRAIN", "DATASETS.TEST"} & nearest_protocol(cfg)[1].keys()
 
 

@@ -1,4 +1,4 @@
-"""Protocols: the recipes under which published numbers were measured, each with the config that follows it."""
+"""The catalogue of protocols: recipes of published numbers, each with its config."""
 
 import dataclasses
 from functools import cache
@@ -18,9 +18,11 @@ class Protocol:
         paper: where it comes from; "this package" for our own.
         section: of the paper, or the public file that it was read in.
         config: the config of the package that follows it.
-        settings: what that config sets, as eight digits of a hash: a config edited since is another protocol.
+        settings: what that config sets, as eight digits of a hash: a config edited since is another
+            protocol.
         dataset_version: the data in words.
-        train_images: images of the whole training set, for epochs; None where it depends on how the set was made.
+        train_images: images of the whole training set, for epochs; None where it depends on how the
+            set was made.
         notes: what else one has to know before comparing.
     """
 

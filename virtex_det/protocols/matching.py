@@ -1,4 +1,4 @@
-"""Which protocol a config follows and where it departs from it: told by its values, never by a name typed by hand."""
+"""The protocol that a config follows, and its departures, by the config's values alone."""
 
 import json
 import logging
@@ -16,28 +16,29 @@ from virtex_det.config.roles import IN_PROTOCOL, Role, is_read, keys_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import Protocol, protocols
 
-SHOWN = 3  # departures that an id spells out
+SHOWN = 3  # departures written out in an id
 
-# What a run may set without leaving its protocol.
+# Keys that a run may set without a departure from its protocol.
 FREE = frozenset(keys_of(*(role for role in Role if role not in IN_PROTOCOL)))
 
-# A config that shares neither with any protocol is of another kind altogether: of pretraining.
+# A config that shares neither with any protocol is of another kind: pretraining.
 KINDS = keys_of(Role.KIND)
 
 Settings = dict[str, Any]
 
 
 def protocol_id(cfg: CfgNode) -> str:
-    """Return the id of the protocol that a config follows, with what it departs in.
+    """Return the id of the protocol that a config follows, with its departures.
 
     Args:
         cfg: the full config of a run.
 
     Returns:
-        The id of the protocol of the same settings, or of the nearest, followed by ``+KEY=VALUE`` for each departure in
-        alphabetical order; beyond three by their number and a hash of all. ``+scaled-schedule`` marks a schedule in
-        proportion to the part of the data: with the same part, the protocol's own is another recipe. "" for
-        pretraining, which has no protocol.
+        The id of the nearest protocol, followed by ``+KEY=VALUE`` for each departure in
+        alphabetical order; of more than three, the rest is replaced by their number and a hash of
+        all. ``+scaled-schedule`` marks a schedule scaled with the fraction of the data, which is
+        another recipe than the protocol's schedule on that fraction. "" for pretraining, which has
+        no protocol.
     """
     protocol, departures = nearest_protocol(cfg)
     if protocol is None:
@@ -52,7 +53,7 @@ def protocol_id(cfg: CfgNode) -> str:
 
 
 def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
-    """Return the protocol that a config shares most settings with, and the config's values of all others."""
+    """Return the protocol with the fewest different settings, and the config's values of these."""
     ours = _read_settings(cfg)
     alike = {
         name: _departures(ours, theirs)
@@ -66,18 +67,21 @@ def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
 
 
 def settings_digits(cfg: CfgNode) -> str:
-    """Return eight digits of a hash over what a config sets, apart from keys that every run may set."""
+    """Return eight digits of a hash of a config's settings, without keys that any run may set."""
     return _digits(_departures(_read_settings(cfg), _settings(get_cfg())))
 
 
 @cache
 def _protocol_settings(fraction: float) -> dict[str, Settings]:
-    """Return the settings of each protocol, its schedule scaled to a fraction of the data unless that is 0."""
+    """Return each protocol's settings; a fraction other than 0 scales their schedules."""
     found = {}
     for name, cfg in _protocol_configs().items():
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.DATASETS.TRAIN_FRACTION, cfg.SOLVER.REFERENCE_FRACTION = fraction or 1.0, 1.0 if fraction else 0.0
+        cfg.DATASETS.TRAIN_FRACTION, cfg.SOLVER.REFERENCE_FRACTION = (
+            fraction or 1.0,
+            1.0 if fraction else 0.0,
+        )
         scale_schedule(cfg)
         found[name] = _settings(cfg)
     return found
@@ -85,16 +89,20 @@ def _protocol_settings(fraction: float) -> dict[str, Settings]:
 
 @cache
 def _protocol_configs() -> dict[str, CfgNode]:
-    """Load the config of each protocol; one that is not here, or was edited since, stands for no protocol."""
+    """Load each protocol's config; without one that is missing or was edited."""
     found = {}
     for name, protocol in protocols().items():
         try:
             cfg = load_config(str(packaged_config(protocol.config)), [])
-            fault = "" if settings_digits(cfg) == protocol.settings else f"{protocol.config} has been edited."
+            fault = (
+                ""
+                if settings_digits(cfg) == protocol.settings
+                else f"{protocol.config} has been edited."
+            )
         except UserError as error:
             fault = str(error)
         if fault:
-            logging.getLogger(__name__).warning(f"No run is given the protocol {name}: {fault}")
+            logging.getLogger(__name__).warning(f"The protocol {name} is not used: {fault}")
         else:
             found[name] = cfg
     return found
@@ -105,14 +113,18 @@ def _departures(ours: Settings, theirs: Settings) -> Settings:
 
 
 def _read_settings(cfg: CfgNode) -> Settings:
-    """Return what a config sets of the keys that its model and data read: no other changes what it gives."""
+    """Return a config's settings of the keys that its model and data read."""
     return {key: value for key, value in _settings(cfg).items() if is_read(cfg, key)}
 
 
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
     values = _under_old_names(plain_leaves(cfg)) | {"DATALOADER.MAPPER": mapper_name(cfg)}
-    return {key: _floats(value) if key in floats else value for key, value in values.items() if key not in FREE}
+    return {
+        key: _floats(value) if key in floats else value
+        for key, value in values.items()
+        if key not in FREE
+    }
 
 
 def _under_old_names(values: Settings) -> Settings:
@@ -126,19 +138,21 @@ def _under_old_names(values: Settings) -> Settings:
 @cache
 def _lists_of_floats() -> set[str]:
     return {
-        key for key, value in plain_leaves(get_cfg()).items() if isinstance(value, list) and "." in json.dumps(value)
+        key
+        for key, value in plain_leaves(get_cfg()).items()
+        if isinstance(value, list) and "." in json.dumps(value)
     }
 
 
 def _floats(value: Any) -> Any:
-    """Make floats of the whole numbers in a list, so that (1, 1) is (1.0, 1.0)."""
+    """Convert the integers in a list to floats, so that (1, 1) equals (1.0, 1.0)."""
     if isinstance(value, list):
         return list(map(_floats, value))
     return float(value) if type(value) is int else value
 
 
 def _word(value: Any) -> str:
-    """Return a value as it may stand in an id: without spaces, a list of one as its one."""
+    """Return a value as text for an id: without spaces, a list of one as its element."""
     if isinstance(value, list):
         words = ",".join(map(_word, value))
         return words if len(value) == 1 else f"({words})"

@@ -1,4 +1,4 @@
-"""docs/protocols.md, made from the protocols, their configs and what is published under them, and from nothing else."""
+"""docs/protocols.md, generated from the protocols, their configs and published numbers only."""
 
 from pathlib import Path
 
@@ -14,11 +14,14 @@ PAGE = Path("docs/protocols.md")  # in a clone
 
 
 def render() -> str:
-    """Return the page: how ids come about, what repeats and what does not, and each protocol with published numbers."""
+    """Return the page: how ids are made, what is reproducible, and all protocols."""
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
         protocols=protocols().values(),
-        cards={name: protocol_card(load_config(str(packaged_config(p.config)), [])) for name, p in protocols().items()},
+        cards={
+            name: protocol_card(load_config(str(packaged_config(p.config)), []))
+            for name, p in protocols().items()
+        },
         published={name: [_row(result) for result in published_for(name)] for name in protocols()},
         free=sorted(FREE),
         shown=SHOWN,
@@ -28,6 +31,13 @@ def render() -> str:
 def _row(result: PublishedResult) -> dict[str, str]:
     titles = {"bbox": "box ", "segm": "mask ", "svm": "", "classification": ""}
     numbers = [
-        f"{titles[task]}{name} {value:.1f}" for task, table in result.metrics.items() for name, value in table.items()
+        f"{titles[task]}{name} {value:.1f}"
+        for task, table in result.metrics.items()
+        for name, value in table.items()
     ]
-    return {"start": result.start, "numbers": ", ".join(numbers), "source": result.source, "differs": result.differs}
+    return {
+        "start": result.start,
+        "numbers": ", ".join(numbers),
+        "source": result.source,
+        "differs": result.differs,
+    }
