@@ -128,7 +128,7 @@ def _settings(cfg: CfgNode) -> Settings:
 
 
 def _under_old_names(values: Settings) -> Settings:
-    """Return what a config sets with bfloat16 as MODEL.BF16, its name when the first records got their ids."""
+    """Return the settings with bfloat16 as MODEL.BF16, its name when the first ids were made."""
     dtype = values.pop("SOLVER.AMP.DTYPE")
     values[BF16] = values["SOLVER.AMP.ENABLED"] and dtype == "bfloat16"
     values["SOLVER.AMP.ENABLED"] = values["SOLVER.AMP.ENABLED"] and not values[BF16]
