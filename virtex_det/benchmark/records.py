@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
@@ -146,40 +147,28 @@ def record_from(content: Any, where: str) -> ResultRecord:
     fields = {name: content[name] for name in names - {"sha256"}}
     if _fingerprint(fields) != content["sha256"]:
         raise UserError(f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again.")
-    if odd := [name for name, value in fields.items() if not _is_of(name, value)]:
-        raise UserError(f"{where}: {odd[0]} is {json.dumps(fields[odd[0]])[:200]}, which no evaluation writes.")
+    for name, kind in get_type_hints(ResultRecord).items():
+        if name in fields and not _fits(fields[name], kind):
+            raise UserError(f"{where}: {name} is {json.dumps(fields[name])[:200]}, which no evaluation writes.")
+    for found in (fields["dataset_version"], *fields["train_versions"].values()):
+        if "images" not in found or not isinstance(found.get("sha256"), str):
+            raise UserError(f"{where}: a data set has the version {json.dumps(found)[:200]}. Evaluate again.")
     tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
     return ResultRecord(**fields | tuples)
 
 
-def _is_of(field: str, value: Any) -> bool:
-    """Say whether a value, decoded from JSON, is of the kind that a field of a record has."""
-    if field in ("train_datasets", "empty_categories"):
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if field in ("weights", "evaluated", "versions"):
-        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    if field == "metrics":
-        return isinstance(value, dict) and all(
-            isinstance(table, dict) and all(number is None or _is_number(number) for number in table.values())
-            for table in value.values()
-        )
-    if field == "dataset_version":
-        return isinstance(value, dict) and "images" in value and isinstance(value.get("sha256"), str)
-    if field == "train_versions":
-        return isinstance(value, dict) and all(_is_of("dataset_version", item) for item in value.values())
-    if field == "hardware":
-        return isinstance(value, dict)
-    if field in ("subset_seed", "seed", "schema"):
-        return type(value) is int
-    if field in ("train_images", "iteration"):
-        return value is None or type(value) is int
-    if field in ("train_fraction", "wall_seconds", "training_seconds"):
-        return _is_number(value) or (value is None and field == "training_seconds")
-    return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _fits(value: Any, kind: Any) -> bool:
+    """Say whether a value that was decoded from JSON is of the kind that a field of a record declares."""
+    parts = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
+    if kind is float:
+        return type(value) in (int, float)
+    return kind is Any or type(value) is kind
 
 
 def _append_line(path: Path, line: str) -> None:

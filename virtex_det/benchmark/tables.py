@@ -16,15 +16,7 @@ from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reache
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
-# Columns of words; the others hold numbers.
-WORDS = (
-    "protocol",
-    "start",
-    "published start",
-    "category",
-    "source",
-    "how sure",
-)
+WORDS = ("protocol", "start", "published start", "category", "source", "how sure")  # columns without numbers
 DETAILS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 MAX_CATEGORIES = 100
 
