@@ -43,6 +43,7 @@ COMMANDS = (
         "train or evaluate: caption pretraining, and detectors on what it gives",
     ),
     Command("evaluate", "evaluate", "evaluate", "evaluate a file of detections without a model"),
+    Command("predict", "predict", "predict", "find objects in pictures with a trained detector"),
     Command("caption", "caption", "caption", "caption images with a trained captioning model"),
     Command(
         "attention",

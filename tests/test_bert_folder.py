@@ -61,5 +61,5 @@ def test_a_hub_out_of_reach_is_one_line_and_what_to_do(monkeypatch):
 @pytest.mark.parametrize("reader", [WordPieceTokenizer, BertTextEncoder])
 def test_without_transformers_the_error_names_the_extra(whole, monkeypatch, reader):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
+    with pytest.raises(UserError, match=r'pip install "virtex_det\[pretrain\]"'):
         reader(whole)

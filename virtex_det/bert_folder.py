@@ -53,7 +53,7 @@ def needs_transformers(error: ImportError) -> UserError:
     """Return the error that says how to install transformers, which only a BERT needs."""
     return UserError(
         f"A pretrained BERT needs transformers, which cannot be imported here: {error}\n"
-        'Install the pretraining extra: pip install -e ".[pretrain]"'
+        'Install the pretraining extra: pip install "virtex_det[pretrain]"'
     )
 
 

@@ -55,7 +55,7 @@ def test_they_survive_their_file(clusters, tmp_path):
 
 
 def test_a_caption_that_was_not_clustered_is_an_error(clusters):
-    with pytest.raises(UserError, match="'a green box'(?s:.*)build_clusters"):
+    with pytest.raises(UserError, match="'a green box'(?s:.*)virtex-det data clusters"):
         clusters.of("a green box")
 
 
@@ -75,5 +75,5 @@ def test_a_file_cut_short_or_missing_is_an_error(clusters, tmp_path):
     clusters.write(path)
     path.write_text(path.read_text()[:100])
     for name, message in ((path, "not a complete file"), (tmp_path / "other.json", "No such file")):
-        with pytest.raises(UserError, match=rf"{message}(?s:.*)build_clusters"):
+        with pytest.raises(UserError, match=rf"{message}(?s:.*)virtex-det data clusters"):
             CaptionClusters.read(name)

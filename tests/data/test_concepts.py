@@ -154,7 +154,7 @@ def test_a_file_of_another_form_is_an_error(concepts, tmp_path, change):
 @pytest.mark.parametrize("name", ["", "missing.json"])
 def test_a_missing_file_is_an_error_that_names_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf"'{name}'(?s:.*)build_concepts"):
+    with pytest.raises(UserError, match=rf"'{name}'(?s:.*)virtex-det data concepts"):
         ConceptSet.read(name)
 
 
@@ -166,7 +166,7 @@ def test_another_tokenizer_is_refused(concepts):
 
 def test_without_the_tagger_the_error_names_the_extra(tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
+    with pytest.raises(UserError, match=r'pip install "virtex_det\[pretrain\]"'):
         build_concepts(CAPTIONS, tokenizer, "abc")
 
 

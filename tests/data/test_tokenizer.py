@@ -127,7 +127,7 @@ def test_importing_the_package_takes_in_no_sentencepiece():
 
 def test_without_sentencepiece_the_error_names_the_extra(monkeypatch, tokenizer_file):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
+    with pytest.raises(UserError, match=r'pip install "virtex_det\[pretrain\]"'):
         SentencePieceTokenizer(tokenizer_file)
 
 

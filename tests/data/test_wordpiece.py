@@ -87,7 +87,7 @@ def test_a_file_is_read_as_sentencepiece_and_a_folder_as_a_bert(tokenizer_file, 
     assert isinstance(read_tokenizer(str(tokenizer_file)), SentencePieceTokenizer)
     assert isinstance(read_tokenizer(str(bert)), WordPieceTokenizer)
     for missing in ("", str(tmp_path / "missing.model")):
-        with pytest.raises(UserError, match="build_vocabulary"):
+        with pytest.raises(UserError, match="virtex-det data vocabulary"):
             read_tokenizer(missing)
 
 

@@ -135,7 +135,7 @@ def tf_idf(captions: Sequence[str]) -> Any:
 def _needs_scikit_learn(error: ImportError) -> UserError:
     return UserError(
         f"Clusters need scikit-learn, which cannot be imported here: {error}\n"
-        'Install the pretraining extra: pip install -e ".[pretrain]"'
+        'Install the pretraining extra: pip install "virtex_det[pretrain]"'
     )
 
 

@@ -194,7 +194,7 @@ def _tagger() -> Callable[[list[str]], list[str]]:
     except ModuleNotFoundError as error:
         raise UserError(
             "Concept sets need the part-of-speech tagger HanTa, which is not installed here.\n"
-            'Install the pretraining extra: pip install -e ".[pretrain]"'
+            'Install the pretraining extra: pip install "virtex_det[pretrain]"'
         ) from error
     tagger = HanoverTagger("morphmodel_en.pgz")
     return lambda words: [_part_of_speech(tag) for tag in tagger.tag_sent(words, taglevel=0)]

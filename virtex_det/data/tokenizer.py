@@ -145,7 +145,7 @@ def _sentencepiece() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(
             "Captions need SentencePiece, which is not installed here.\n"
-            'Install the pretraining extra: pip install -e ".[pretrain]"'
+            'Install the pretraining extra: pip install "virtex_det[pretrain]"'
         ) from error
     return sentencepiece
 

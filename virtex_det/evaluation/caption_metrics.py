@@ -100,7 +100,7 @@ def missing_tools() -> str:
     if find_spec("pycocoevalcap") is None:
         return (
             "pycocoevalcap is not installed. Install the pretraining extra: "
-            'pip install -e ".[pretrain]"'
+            'pip install "virtex_det[pretrain]"'
         )
     if shutil.which("java") is None:
         return (

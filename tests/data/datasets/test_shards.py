@@ -168,7 +168,7 @@ def test_a_pattern_counts_with_braces_and_finds_with_a_star(tmp_path):
 
 def test_without_webdataset_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[pretrain\]"'):
+    with pytest.raises(UserError, match=r'pip install "virtex_det\[pretrain\]"'):
         shard_files("/data/0.tar")
 
 

@@ -326,6 +326,6 @@ def _webdataset() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(
             "Shards need webdataset, which is not installed here.\n"
-            'Install the pretraining extra: pip install -e ".[pretrain]"'
+            'Install the pretraining extra: pip install "virtex_det[pretrain]"'
         ) from error
     return webdataset

@@ -1,0 +1,121 @@
+"""Detections as files: what an evaluation would write, under ids that an annotation file or nobody gives."""
+
+import json
+
+import pytest
+from PIL import Image
+
+import virtex_det as vd
+from virtex_det.errors import UserError
+from virtex_det.inference.detection_files import Ids, ids_of_file, own_ids, write_detections
+
+
+@pytest.fixture
+def detector(detector_run):
+    return vd.Detector(detector_run)
+
+
+@pytest.fixture
+def photos(scenes):
+    return sorted((scenes / "val").glob("*.png"))
+
+
+@pytest.fixture
+def annotations(scenes):
+    return scenes / "annotations" / "instances_val.json"
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_the_results_file_is_what_the_detector_finds(detector, photos, annotations, tmp_path):
+    ids = ids_of_file(detector, photos, annotations)
+    written = write_detections(tmp_path, detector, photos, ids, draw=False)
+    expected = []
+    for number, found in zip(ids.images, detector(photos), strict=True):
+        expected += found.to_coco(number, ids.categories)
+    assert read(tmp_path / "detections.json") == json.loads(json.dumps(expected))
+    assert written == (len(photos), len(expected), 0) and not (tmp_path / "pictures").exists()
+    assert vd.evaluate(tmp_path / "detections.json", annotations)["bbox"]["AP"] >= 0
+
+
+def test_ids_are_those_of_the_annotation_file(detector, photos, annotations):
+    content = read(annotations)
+    ids = ids_of_file(detector, photos[::-1], annotations)
+    of_file = {image["file_name"]: image["id"] for image in content["images"]}
+    assert list(ids.images) == [of_file[path.name] for path in photos[::-1]]
+    assert {*zip(detector.classes, ids.categories, strict=True)} == {
+        (category["name"], category["id"]) for category in content["categories"]
+    }
+
+
+def test_the_longest_name_that_a_path_ends_in_counts(detector, tmp_path, annotations):
+    content = read(annotations) | {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "val/a.jpg"}],
+        "annotations": [],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    paths = [tmp_path / "val" / "a.jpg", tmp_path / "other" / "a.jpg"]
+    assert list(ids_of_file(detector, paths, tmp_path / "truth.json").images) == [2, 1]
+
+
+def test_lvis_names_an_image_by_its_address(detector, tmp_path, annotations):
+    images = [{"id": 5, "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg"}]
+    (tmp_path / "lvis.json").write_text(json.dumps(read(annotations) | {"images": images, "annotations": []}))
+    paths = [tmp_path / "val2017" / "000000000139.jpg"]
+    assert list(ids_of_file(detector, paths, tmp_path / "lvis.json").images) == [5]
+
+
+def test_a_picture_that_the_file_does_not_name_is_refused(detector, tmp_path, annotations):
+    with pytest.raises(UserError, match=r"1 of 1 pictures are not in .*instances_val.json, e.g. .*holiday.jpg"):
+        ids_of_file(detector, [tmp_path / "holiday.jpg"], annotations)
+
+
+def test_classes_that_the_file_does_not_name_are_refused(detector, photos, tmp_path, annotations):
+    content = read(annotations) | {"categories": [{"id": 1, "name": "dog"}], "annotations": []}
+    (tmp_path / "dogs.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"no category {detector.classes[0]} in .*dogs.json, which has dog"):
+        ids_of_file(detector, photos, tmp_path / "dogs.json")
+
+
+def test_own_ids_are_written_beside_the_detections(detector, photos, tmp_path):
+    write_detections(tmp_path, detector, photos[:2], own_ids(detector, photos[:2]), threshold=0.0)
+    beside = read(tmp_path / "images.json")
+    assert [image["id"] for image in beside["images"]] == [1, 2]
+    with Image.open(photos[1]) as picture:
+        size = {"width": picture.width, "height": picture.height}
+    assert beside["images"][1] == {"id": 2, "file_name": str(photos[1]), **size}
+    assert [category["name"] for category in beside["categories"]] == list(detector.classes)
+    found = {entry["category_id"] for entry in read(tmp_path / "detections.json")}
+    assert found <= {category["id"] for category in beside["categories"]}
+    drawn = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in drawn] == [f"{n:06d}_{path.stem}.jpg" for n, path in enumerate(photos[:2], 1)]
+    with Image.open(drawn[1]) as picture:
+        assert picture.format == "JPEG"
+
+
+@pytest.mark.parametrize("threshold", [0.1, 1.0])
+def test_the_threshold_is_the_least_score(threshold, detector, photos, tmp_path):
+    [found] = detector(photos[:1])
+    threshold = float(found.scores.max()) if threshold == 0.1 else threshold
+    write_detections(tmp_path, detector, photos[:1], Ids([7], range(1, 9)), threshold=threshold, draw=False)
+    scores = [entry["score"] for entry in read(tmp_path / "detections.json")]
+    assert len(scores) == int((found.scores >= threshold).sum()) and all(score >= threshold for score in scores)
+
+
+def test_what_cannot_be_read_is_left_out_and_counted(detector, photos, tmp_path, caplog):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    paths = [broken, photos[0]]
+    assert write_detections(tmp_path / "out", detector, paths, own_ids(detector, paths), draw=False).skipped == 1
+    assert [image["id"] for image in read(tmp_path / "out" / "images.json")["images"]] == [2]
+    assert "broken.jpg" in caplog.text
+
+
+def test_files_none_of_which_can_be_read_leave_nothing(detector, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match="None of the 1 files"):
+        write_detections(tmp_path / "out", detector, [broken], own_ids(detector, [broken]))
+    assert not list((tmp_path / "out").iterdir())
