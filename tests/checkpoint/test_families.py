@@ -50,7 +50,7 @@ def test_a_layout_that_fits_a_second_family_means_the_same_there(name, monkeypat
     content = LAYOUTS[name].content(network(LAYOUTS[name].original))
     first = recognise(content, name)
     others = tuple(entry for entry in FORMATS if entry.name != first.format.name)
-    monkeypatch.setattr("virtex_det.checkpoint.recognition.FORMATS", others)
+    monkeypatch.setattr("virtex_det.checkpoint.families.FORMATS", others)
     try:
         second = recognise(content, name)
     except UserError:

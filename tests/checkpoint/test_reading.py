@@ -15,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from virtex_det.checkpoint.reading import file_sha256, local_path, read_file
+from virtex_det.checkpoint.hashing import file_sha256
+from virtex_det.checkpoint.locating import local_path
+from virtex_det.checkpoint.reading import read_file
 from virtex_det.errors import UserError
 
 

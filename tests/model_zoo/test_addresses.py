@@ -3,7 +3,7 @@
 import pytest
 
 from tests.model_zoo.conftest import OTHER, PAYLOAD
-from virtex_det.checkpoint.reading import local_path
+from virtex_det.checkpoint.locating import local_path
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import record_of
 

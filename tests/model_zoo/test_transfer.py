@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from tests.in_a_child import message_of
 from tests.model_zoo.conftest import OTHER, PAYLOAD, answer
-from virtex_det.checkpoint.reading import local_path
+from virtex_det.checkpoint.locating import local_path
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import transfer
 from virtex_det.model_zoo.catalog import Record, record_of

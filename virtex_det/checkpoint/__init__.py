@@ -3,10 +3,11 @@
 The road of a load, from a path to a filled model; each step hands a value to the next and is not returned to::
 
     checkpointer, loading    the doors: TransferCheckpointer.load, load_weights
-    sources                  path or address -> file on disk, its stamps and hash -> Source
-      shards                   of a folder or an index, its files
+    sources                  the one opener, for every caller -> Source
+      locating                 path or address -> file on disk; of a folder or an index, its files
+      hashing                  its hash, in a thread beside all that follows
       reading                  file -> content: tensors in plain containers; each file is parsed once
-        torch_files              what torch.save and TorchScript write, safetensors by its own library
+        torch_files              what torch.save and TorchScript write (safetensors: its own library)
         pickle_limits            ... what their pickle asks for, looked at before it is read
         unpickling               ... tensors and arrays, no code
         plain_values             ... and nothing else
@@ -30,8 +31,9 @@ from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.checkpointer import TransferCheckpointer, classes_in
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.formats import FORMATS, Format
+from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.loading import load_weights
-from virtex_det.checkpoint.reading import file_sha256, read_file
+from virtex_det.checkpoint.reading import read_file
 from virtex_det.checkpoint.recognition import recognise
 from virtex_det.checkpoint.report import LoadReport, Mismatch
 

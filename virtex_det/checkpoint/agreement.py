@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.formats import Format, Pixels
 from virtex_det.checkpoint.inside import own_pixels
 from virtex_det.checkpoint.last import find_last
-from virtex_det.checkpoint.sources import locate, open_weights, read_content
+from virtex_det.checkpoint.sources import named_in, open_file, open_weights
 from virtex_det.checkpoint.weights import Weights
 from virtex_det.errors import UserError
 
@@ -49,11 +49,12 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
     path, is_own = _start(cfg, resume)
     if not cfg.MODEL.FOLLOW_WEIGHTS or not path:
         return cfg
-    if pixels := own_pixels(read_content(locate(path))):
+    opened = open_file(path)
+    if pixels := own_pixels(opened.content):
         return _with_pixels(cfg, pixels)
     try:
-        entry = open_weights(path, None if is_own else cfg).weights.format
-    except UserError as error:  # the file itself was read just now
+        entry = opened.weights(*(("", "") if is_own else named_in(cfg))).format
+    except UserError as error:
         raise _no_pixels(path, str(error).partition("\n")[0]) from error
     if not entry.pixels:
         raise _no_pixels(path, f"{path} is of format {entry.name}")

@@ -14,11 +14,11 @@ from torch import nn
 
 from virtex_det.checkpoint.agreement import network_facts
 from virtex_det.checkpoint.formats import Pixels
+from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, find_last, name_last, other_checkpoints
 from virtex_det.checkpoint.loading import fill
-from virtex_det.checkpoint.reading import file_sha256, read_file
 from virtex_det.checkpoint.report import RANDOM_INIT, LoadReport
-from virtex_det.checkpoint.sources import Digest, open_for, read_sha256, stamps_of
+from virtex_det.checkpoint.sources import open_file, open_for
 from virtex_det.checkpoint.weights import Required, own_weights
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
@@ -121,16 +121,14 @@ class TransferCheckpointer(DetectionCheckpointer):
         """
         path = self.get_checkpoint_file()
         try:
-            stamps = stamps_of(Path(path))
-            digest = Digest(Path(path))
-            content = read_file(path, mmap=False)
+            opened = open_file(path, mmap=False, hashed=True)
+            content = opened.content
             absent = {"model", *self.checkpointables} - set(content if isinstance(content, Mapping) else ())
             if absent:
                 raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
             self._check_tokenizer(content, path)
-            self.report = fill(self.model, own_weights(content), path, require="model")._replace(
-                sha256=read_sha256(Path(path), stamps, digest)
-            )
+            report = fill(self.model, own_weights(content), path, require="model")
+            self.report = report._replace(sha256=opened.sha256())
             rest = self._restore(content, list(self.checkpointables), path)
             self.classes = classes_in(content)
         except UserError as error:

@@ -1,21 +1,18 @@
-"""Bytes on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
+"""Files on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
 
-import hashlib
-import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
-from detectron2.checkpoint.catalog import ModelCatalog
-from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
 from virtex_det.checkpoint import unpickling
+from virtex_det.checkpoint.locating import is_index, tensors_by_shard
 from virtex_det.checkpoint.pickle_limits import Refused
 from virtex_det.checkpoint.plain_values import plain
 from virtex_det.checkpoint.torch_files import LEGACY_MAGIC, Mapped, read_archive, read_legacy, refuse_more
@@ -35,42 +32,16 @@ _PACKED = {
     b"ustar": "tar",
 }
 _LFS_MAGIC = b"version https://git-lfs"
-_PIECE = 4 << 20  # bytes; large, so that a thread that hashes seldom waits for the interpreter
 _FETCH_AGAIN = "delete it and fetch it again"
 
 
-def local_path(path: str) -> Path:
-    """Return where the file of a path or an address lies on disk.
-
-    What lies at an http address is downloaded and looked at as the zoo's files are, with Detectron2's own weights
-    among them; other addresses are those of Detectron2's path handlers.
+def read_content(file: Path, *, mmap: bool = True) -> Any:
+    """Read a file as `read_file` does, or all files of a sharded model as one.
 
     Raises:
-        UserError: when it cannot be fetched.
+        UserError: one cannot be read, or is not there, or does not have what the index says.
     """
-    try:
-        if url := _http_address(path):
-            # requests and its companions, only where something is fetched
-            from virtex_det.model_zoo.download import fetch_address
-
-            return fetch_address(url)
-        return Path(PathManager.get_local_path(str(Path(path).expanduser()) if path.startswith("~") else path))
-    except UserError:
-        raise
-    except Exception as error:  # each of the handlers raises what the library behind it does
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local file."
-        ) from error
-
-
-def _http_address(path: str) -> str:
-    """Return the address behind a path, also behind Detectron2's two names for its files; "" for other paths."""
-    if path.startswith("detectron2://"):
-        return f"https://dl.fbaipublicfiles.com/detectron2/{path.removeprefix('detectron2://')}"
-    if path.startswith("catalog://"):
-        return str(ModelCatalog.get(path.removeprefix("catalog://")))
-    return path if path.lower().startswith(("http://", "https://")) else ""
+    return _read_shards(file, mmap=mmap) if is_index(file) else read_file(file, mmap=mmap)
 
 
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
@@ -116,13 +87,20 @@ def not_weights(beginning: bytes) -> str:
     return _what_else(beginning)
 
 
-def file_sha256(path: str | Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read piece by piece."""
-    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
-    with open_regular(path) as file:
-        while length := cast(io.BufferedReader, file).readinto(piece):
-            digest.update(piece[:length])
-    return digest.hexdigest()
+def _read_shards(index: Path, *, mmap: bool = True) -> dict[str, torch.Tensor]:
+    """Read all tensors that an index names, each from the file that it says."""
+    tensors: dict[str, torch.Tensor] = {}
+    for shard, names in tensors_by_shard(index).items():
+        file = index.with_name(shard)
+        if not file.is_file():
+            raise UserError(f"{index} names {shard}, which is not beside it: fetch that file too.")
+        content = read_file(file, mmap=mmap)
+        for name in names:
+            value = content.get(name) if isinstance(content, Mapping) else None
+            if not isinstance(value, torch.Tensor):
+                raise UserError(f"{index} says that {name} lies in {shard}, and it does not: fetch both again.")
+            tensors[name] = value
+    return tensors
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -136,12 +114,6 @@ def _opened(path: Path) -> BinaryIO:
         hint = f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
         raise UserError(f"No weights file at {path}: {hint}.")
     return open_regular(path)
-
-
-def stamp(path: str | Path) -> tuple[int, ...]:
-    """Return what tells a file from another that takes its name, and from itself once it is written to."""
-    status = Path(path).stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -38,9 +38,8 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
         UserError: there is no network of a known family, or not of the one named; or there are several, and nothing
             says which is meant; or there is no family of that name.
     """
-    entries = entries_of(family)
-    places = _places(content, path)
     layers = backbone_names(like)
+    places = _places(content, path)
     is_resnet = not like or any(layer.startswith("res2.") for layer in layers.values())
     networks = find_networks(places) if is_resnet else find_like(places, layers.values())
     if len(networks) > _MOST_NETWORKS:
@@ -49,7 +48,7 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
             "to load in a file of its own."
         )
     if is_resnet:
-        named = Named(bool(family), prefix)
+        entries, named = entries_of(family), Named(bool(family), prefix)
         found = [each for network in networks if (each := as_known(network, entries, named))]
     else:
         found = [found_like(network, layers.values()) for network in networks]

@@ -273,6 +273,25 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
         self._may_encode = length_of(file)
+        self._storages: dict[str, dict[tuple[torch.dtype, int], Storage]] = {}
+
+    @property
+    def storages(self) -> dict[str, list[Storage]]:
+        """Those that tensors are parts of, by their names in the file; a name that is told in two ways has two."""
+        return {key: list(of_key.values()) for key, of_key in self._storages.items()}
+
+    def persistent_load(self, saved: Any) -> Any:
+        """Return the storage that a tensor names, or the class of a module."""
+        if saved[0] == "module":
+            return saved[1]
+        word, kind, key, _, count, *views = saved
+        is_known = word == "storage" and isinstance(kind, StorageType) and type(key) is str
+        if not is_known or type(count) is not int or not 0 <= count < 1 << 63:
+            raise ValueError("a storage is described in an unknown way")
+        if views and views[0] is not None:
+            raise Refused("was written by a PyTorch before 0.4, with views of storages.")
+        of_key = self._storages.setdefault(key, {})
+        return of_key.setdefault((kind.dtype, count), Storage(kind.dtype, count))
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what a name stands for; nothing is imported."""
@@ -307,11 +326,25 @@ class Unpickler(pickle.Unpickler):
 
 
 def load(file: BinaryIO) -> Any:
-    """Unpickle the next object of a file, after a look at what it asks for.
+    """Unpickle the next object of a file that needs no more than its pickle, after a look at what it asks for.
+
+    Raises:
+        Refused: it asks for too much.
+        Exception: of any kind, for bytes that are no pickle.
+    """
+    content, storages = load_with_storages(file)
+    if storages:
+        raise ValueError("the numbers of its tensors are missing")
+    return content
+
+
+def load_with_storages(file: BinaryIO) -> tuple[Any, dict[str, list[Storage]]]:
+    """Unpickle the next object of a file, and return the storages that still need their bytes, by name.
 
     Raises:
         Refused: it asks for too much.
         Exception: of any kind, for bytes that are no pickle.
     """
     check_pickle(file)
-    return Unpickler(file).load()
+    unpickler = Unpickler(file)
+    return unpickler.load(), unpickler.storages

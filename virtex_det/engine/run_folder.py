@@ -11,8 +11,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
-from virtex_det.checkpoint.reading import file_sha256
 from virtex_det.config import leaves, load_config, plain_leaves, with_options
 from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.config import get_cfg, load_config, override, plain_leaves
 from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from virtex_det.checkpoint.reading import file_sha256, read_file
+from virtex_det.checkpoint.hashing import file_sha256
+from virtex_det.checkpoint.reading import read_file
 from virtex_det.errors import UserError
 from virtex_det.files import read_regular
 from virtex_det.model_zoo.catalog import Record

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from iopath.common.file_io import get_cache_dir
 
-from virtex_det.checkpoint.reading import file_sha256
+from virtex_det.checkpoint.hashing import file_sha256, remember_sha256
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 from virtex_det.model_zoo.cache import cache_path, check, difference, not_whole, notes_of, recall, remember
@@ -38,7 +38,7 @@ def fetch(record: Record) -> Path:
         with _alone(path):
             if not _is_there(path):
                 _download(record, path)
-    check(record, path)
+    remember_sha256(path, check(record, path))
     return path
 
 

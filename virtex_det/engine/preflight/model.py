@@ -12,7 +12,9 @@ from virtex_det.checkpoint import classes_in, recognise
 from virtex_det.checkpoint.agreement import network_facts
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.loading import compare, fill
-from virtex_det.checkpoint.sources import locate, open_for, read_content
+from virtex_det.checkpoint.locating import locate
+from virtex_det.checkpoint.reading import read_content
+from virtex_det.checkpoint.sources import open_for
 from virtex_det.checkpoint.weights import Required
 from virtex_det.data.seeding import seeded
 from virtex_det.engine.explain import MODEL_KEYS, building
