@@ -1,4 +1,4 @@
-"""What every key of a config must be, Detectron2's keys too: a wrong value is named before anything is built."""
+"""The rules for the values of all config keys, Detectron2's too; checked before anything is built."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase

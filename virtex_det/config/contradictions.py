@@ -1,4 +1,4 @@
-"""What two keys of a config have to agree on, each of them right by itself."""
+"""Contradictions between two config keys that are each valid by themselves."""
 
 from collections.abc import Iterator, Sequence
 
@@ -143,7 +143,7 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
 
 
 def _features(cfg: CfgNode) -> Iterator[str]:
-    """Look for feature maps that are read, but that the backbone does not give."""
+    """Find feature maps that a head reads but the backbone does not return."""
     model, given = cfg.MODEL, _given_features(cfg)
     if not given:
         return

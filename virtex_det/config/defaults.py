@@ -34,17 +34,17 @@ def get_cfg() -> CN:
 def _add_model_keys(cfg: CN) -> None:
     # ROIAlign as one gather on CPU instead of torchvision's loop: faster in training, equal up to float32 rounding.
     cfg.MODEL.GATHER_ROI_ALIGN = True
-    # Accept a weights file that fills only a part of the backbone. The load report still lists what is missing.
+    # Accept a weights file that fills only a part of the backbone. The load report lists what is missing.
     cfg.MODEL.ALLOW_PARTIAL_WEIGHTS = False
-    # Family of MODEL.WEIGHTS, where its content would be taken for another; empty recognises it by content.
+    # Family of MODEL.WEIGHTS if its content is misrecognised; empty to recognise it by content.
     cfg.MODEL.WEIGHTS_FORMAT = ""
-    # Where the network begins in MODEL.WEIGHTS, such as "encoder_q." or "state_dict.model.backbone.", for a file with
-    # several networks; "." is the top level; empty takes the only one that there is.
+    # Prefix of the network in MODEL.WEIGHTS, such as "encoder_q." or "state_dict.model.backbone.", for a file with
+    # several networks; "." is the top level; empty for a file with one network.
     cfg.MODEL.WEIGHTS_PREFIX = ""
-    # Let INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD be those that the weights were trained with, whatever they are set to.
+    # Use the INPUT.FORMAT, PIXEL_MEAN and PIXEL_STD that the weights were trained with, whatever is set.
     cfg.MODEL.FOLLOW_WEIGHTS = False
 
-    # What MODEL.RESNETS cannot say about build_caption_resnet_backbone; depth, width and norm are read from there.
+    # Options of build_caption_resnet_backbone beyond MODEL.RESNETS, which has depth, width and norm.
     cfg.MODEL.CAPTION_RESNET = CN()
     # Start the last norm of each residual branch at zero (Goyal et al. 2017, sec. 5.1); VirTex pretrains with it.
     cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL = False
@@ -54,7 +54,7 @@ def _add_model_keys(cfg: CN) -> None:
     # "conv": strided convolutions, as in Detectron2. "avg_shortcut": an average pool halves the shortcut (ResNet-D).
     # "clip": average pools after the 3x3 convolution and in the shortcut; no convolution of a block has a stride.
     cfg.MODEL.CAPTION_RESNET.DOWNSAMPLE = "conv"
-    # Blocks of res2 to res5, instead of what DEPTH says: (4, 6, 10, 6) for CLIP's RN50x4.
+    # Blocks of res2 to res5, instead of those of DEPTH: (4, 6, 10, 6) for CLIP's RN50x4.
     cfg.MODEL.CAPTION_RESNET.BLOCKS = ()
 
 
@@ -74,7 +74,7 @@ def _add_textual_keys(cfg: CN) -> None:
     # Standard deviation of the initial weights. BERT's and VirTex's 0.02 suits widths of 512 and more; in a decoder far
     # narrower it leaves so little of the image in the sum that learning from it starts late. 1 / sqrt(width) serves.
     cfg.MODEL.TEXTUAL.INIT_STD = 0.02
-    # How captions are written in evaluation: "beam_search", "nucleus_sampling" (Holtzman et al. 2020) or "none".
+    # Decoding of captions in evaluation: "beam_search", "nucleus_sampling" (Holtzman et al. 2020) or "none".
     cfg.MODEL.TEXTUAL.DECODING = CN()
     cfg.MODEL.TEXTUAL.DECODING.METHOD = "beam_search"
     cfg.MODEL.TEXTUAL.DECODING.BEAM_SIZE = 5
@@ -83,7 +83,7 @@ def _add_textual_keys(cfg: CN) -> None:
     # VirTex's public code writes its captions.
     cfg.MODEL.TEXTUAL.DECODING.KEEP_START = True
 
-    # Encoder of the captions' tokens (ICMLM, LocTex).
+    # Text encoder of captions (ICMLM, LocTex).
     cfg.MODEL.TEXT_ENCODER = CN()
     # Folder or hub name of a pretrained BERT, such as "google-bert/bert-base-uncased"; INPUT.CAPTION.TOKENIZER is then
     # the same. Empty: a transformer that starts from random weights, of the sizes in MODEL.TEXTUAL.
@@ -93,7 +93,7 @@ def _add_textual_keys(cfg: CN) -> None:
 
 
 def _add_method_keys(cfg: CN) -> None:
-    # Image-conditioned masked language modelling (ICMLM). The paper's sizes are not known to us; these are our choice.
+    # Image-conditioned masked language modelling (ICMLM). We do not know the paper's sizes; these are ours.
     cfg.MODEL.ICMLM = CN()
     # "tfm": a transformer encoder over image cells and caption tokens. "att_fc": the masked token attends over the
     # cells, then fully connected layers.
@@ -103,16 +103,16 @@ def _add_method_keys(cfg: CN) -> None:
     cfg.MODEL.ICMLM.ATTENTION_HEADS = 12
     cfg.MODEL.ICMLM.FEEDFORWARD_SIZE = 3072
     cfg.MODEL.ICMLM.DROPOUT = 0.1
-    # Weight of the tag-prediction loss; 0 leaves it out.
+    # Weight of the tag-prediction loss; 0 for none.
     cfg.MODEL.ICMLM.TAG_WEIGHT = 0.0
 
-    # Tag prediction (TP_Postag, TP_Cluster): how many tags there are; 0 reads it from INPUT.CAPTION.CONCEPTS or from
+    # Tag prediction (TP_Postag, TP_Cluster): number of tags; 0 to read it from INPUT.CAPTION.CONCEPTS or from
     # CLUSTERS. Loss, of ICMLM's tags too: "softmax" against equal shares of the tags present, or "sigmoid".
     cfg.MODEL.TAG_PREDICTION = CN()
     cfg.MODEL.TAG_PREDICTION.NUM_TAGS = 0
     cfg.MODEL.TAG_PREDICTION.LOSS = "softmax"
 
-    # Contrastive learning with localisation by mouse traces (LocTex). What the paper's values are is not known to us.
+    # Contrastive learning with localisation by mouse traces (LocTex). We do not know the paper's values.
     cfg.MODEL.LOCTEX = CN()
     # Width of the common space of images and captions, and of cells and tokens.
     cfg.MODEL.LOCTEX.EMBED_SIZE = 1024
@@ -128,25 +128,25 @@ def _add_method_keys(cfg: CN) -> None:
 
 
 def _add_data_keys(cfg: CN) -> None:
-    # Part of each training set to use, by image id: nested between fractions, the same on every rank and machine.
+    # Fraction of each training set to use, by image id: nested, and the same on every rank and machine.
     cfg.DATASETS.TRAIN_FRACTION = 1.0
-    # Which part: another seed draws another one.
+    # Seed of the choice: another seed takes another part.
     cfg.DATASETS.SUBSET_SEED = 0
-    # Take of each category the same share, as nearly as whole images allow; for sets with boxes or labels.
+    # Take the same fraction of every category, as nearly as whole images allow; needs boxes or labels.
     cfg.DATASETS.SUBSET_STRATIFIED = False
     # Split file that names the images instead: a manifest or id list of tools/subset.py, or an index file in Unbiased
     # Teacher's form, of which TRAIN_FRACTION and SUBSET_SEED choose the entry.
     cfg.DATASETS.SUBSET_FILE = ""
-    # Captions of each image to train on, chosen by SUBSET_SEED like the images; 0 for all of them.
+    # Captions per image to train on, chosen by SUBSET_SEED like the images; 0 for all.
     cfg.DATASETS.CAPTIONS_PER_IMAGE = 0
-    # Share of a training set's image files that may be missing; these images are left out, and counted in the log.
+    # Largest fraction of missing image files in a training set; these images are skipped and counted in the log.
     cfg.DATASETS.MAX_MISSING_FILES = 0.01
 
     # Mapper that turns a dataset dict into a training example; empty takes the one that the meta-architecture names.
     cfg.DATALOADER.MAPPER = ""
-    # Images per batch and process in evaluation. Published inference times of detectors are those of 1.
+    # Images per batch and process in evaluation. Published inference times of detectors are for 1.
     cfg.DATALOADER.TEST_BATCH_SIZE = 1
-    # Samples from which the next one of a tar shard is drawn.
+    # Samples of a tar shard among which the next one is drawn.
     cfg.DATALOADER.SHARD_SHUFFLE_SIZE = 1000
 
 
@@ -154,8 +154,8 @@ def _add_image_keys(cfg: CN) -> None:
     # Resize images with torch's uint8 antialiased kernel instead of Pillow's: an image is loaded about twice as fast;
     # 0.1 % of the pixel values differ by 1, very few by 2.
     cfg.INPUT.FAST_RESIZE = False
-    # Value that is white in grey images of more than 8 bits, such as 4095 for 12-bit data and 1.0 for floats; 0 for the
-    # largest of 16 bits, and then images of 32 bits, whose white nothing tells, are refused. docs/images.md has it all.
+    # White in grey images of more than 8 bits, such as 4095 for 12-bit data and 1.0 for floats; 0 for the
+    # largest 16-bit value, which refuses 32-bit images, whose white is unknown. See docs/images.md.
     cfg.INPUT.MAX_VALUE = 0.0
 
     # Images of classification: training crop in pixels and its share of the image, shortest side before the test crop.
@@ -212,7 +212,7 @@ def _add_solver_keys(cfg: CN) -> None:
     # on a CPU training takes bfloat16. "bfloat16": in training and evaluation, with channels-last memory; faster where
     # the processor has bf16. Results change in the third digit.
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # Regular expression: parameters whose name matches get no weight decay. Empty matches none.
+    # Regular expression of names of parameters without weight decay. Empty matches none.
     cfg.SOLVER.NO_DECAY = ""
     # LookAhead (Zhang et al. 2019): every STEPS updates the weights go back by 1 - ALPHA towards where they started.
     cfg.SOLVER.LOOKAHEAD = CN()
@@ -225,7 +225,7 @@ def _add_test_keys(cfg: CN) -> None:
     # Computes COCO's and LVIS's numbers: "hotcoco", or "reference" for pycocotools and lvis through Detectron2's own
     # evaluators: the same numbers, slower and with more memory.
     cfg.TEST.METRICS_LIBRARY = "hotcoco"
-    # Report AP with the best so many detections of an image too, such as (1, 10, 300).
+    # Report AP with these numbers of detections per image, too, such as (1, 10, 300).
     cfg.TEST.EXTRA_MAX_DETECTIONS = ()
     # Report boundary AP of masks too (Cheng et al. 2021).
     cfg.TEST.BOUNDARY_AP = False

@@ -1,4 +1,4 @@
-"""Which device a config can run on here."""
+"""The device that a config can run on here."""
 
 import logging
 
@@ -16,7 +16,7 @@ def default_device() -> str:
 
 
 def device_of_file(named: str, config_file: str) -> str:
-    """Return the device that a config file names or, where this machine has none such, its default one.
+    """Return the device of a config file or, if this machine does not have it, the default device.
 
     A run on a GPU writes ``cuda`` into its config; evaluating it on a laptop is no mistake.
 

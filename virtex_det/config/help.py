@@ -1,4 +1,4 @@
-"""The keys that a command's ``-h`` names, each with its meaning in one line."""
+"""The main config keys in a command's ``-h``, each with its meaning in one line."""
 
 import inspect
 import re

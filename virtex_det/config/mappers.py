@@ -1,4 +1,4 @@
-"""Which mapper makes a model's examples: that which DATALOADER.MAPPER names, or that which the model's class takes."""
+"""The mapper of a config: DATALOADER.MAPPER, or the default of the model's class."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ def mapper_name(cfg: CfgNode) -> str:
 
 
 def name_mapper(cfg: CfgNode) -> None:
-    """Write the name of the mapper into a config that leaves it to the model, so that its file and records have it."""
+    """Write the default mapper's name into a config without one, for its file and records."""
     cfg.DATALOADER.MAPPER = mapper_name(cfg)
 
 

@@ -1,4 +1,4 @@
-"""What SOLVER.AMP, the one switch of mixed precision, does on which device.
+"""SOLVER.AMP, the one switch of mixed precision, and its effect on each device.
 
 In float16 training steps are computed as Detectron2 has it, by autocast with scaled losses, and
 evaluation in float32. That needs CUDA; training elsewhere takes bfloat16. In bfloat16, which needs

@@ -1,4 +1,4 @@
-"""What the value of a config key can be: numbers in a range, known names, lists of such."""
+"""Rules for values of config keys: numbers in a range, known names, lists of these."""
 
 import difflib
 import math
@@ -80,7 +80,7 @@ def several(each: Rule, low: int = 0, high: int | None = None) -> Rule:
 
 
 def either(first: Rule, second: Rule) -> Rule:
-    """What obeys one of two rules."""
+    """A value that obeys one of two rules."""
     return Rule(f"{first.expected}, or {second.expected}", lambda value: first.holds(value) or second.holds(value))
 
 

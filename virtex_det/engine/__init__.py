@@ -1,4 +1,4 @@
-"""Running things: the trainer, evaluation, processes and run folders."""
+"""Training and evaluation runs: the trainer, processes and run folders."""
 
 from virtex_det.config import load_config
 from virtex_det.engine.evaluate import evaluate, load_trained

@@ -21,7 +21,7 @@ from virtex_det.errors import UserError
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Evaluate a trained model on ``DATASETS.TEST``; needs no training data and no optimizer.
 
-    In the folder of a training run, that run's config and load report stay as they are; only a record is added.
+    In the folder of a training run, its config and load report do not change; only a record is added.
 
     Args:
         cfg: the full config. ``MODEL.WEIGHTS`` names a file that fills the whole model.
@@ -62,7 +62,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
 
 
 def _training_state(rest: Mapping[str, Any], weights: str) -> Mapping[str, Any]:
-    """Return what a file tells of the training behind its model; {} where it does not tell."""
+    """Return what a file says of its model's training; {} if it says nothing."""
     try:
         check_training_state({"iteration": rest.get("iteration", 0)})
         return check_training_state(rest.get("trainer", {}))

@@ -1,4 +1,4 @@
-"""One screen for what building, reading and training can raise, in the words of whoever can mend it."""
+"""Errors of building, reading and training as short messages that say what to do."""
 
 import errno
 import os
@@ -15,24 +15,24 @@ from torch.optim import Optimizer
 
 from virtex_det.errors import UserError
 
-# Set to anything, it makes every command show the traceback of what it ends with.
+# If set, every command shows the traceback of its error.
 TRACEBACK = "VIRTEX_DET_TRACEBACK"
-# What decides a model more than all other keys.
+# The keys that determine a model most.
 MODEL_KEYS = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME")
-# A place that takes no file: no permission, no room, a file where a folder has to be, or the other way round.
+# No file can be written: no permission, no space, a file instead of a folder, or the reverse.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP}
 _REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE, errno.EBUSY, errno.ENOTEMPTY}
-_VIRTUAL = ("/proc", "/sys", "/dev")  # folders of the kernel, which call a file that they do not take a missing one
-# What gloo, NCCL and the store of a group of processes say where another process has ended.
+_VIRTUAL = ("/proc", "/sys", "/dev")  # kernel folders, which report a refused file as missing
+# Messages of gloo, NCCL and the process group's store after another process has ended.
 _PEER_ENDED = (
     r"connection (reset|closed) by peer|remote process exited|remote server shutdown|NCCL communicator was aborted|"
     "application timeout caused pair closure|TCPStore.*broken pipe|broken pipe.*TCPStore"
 )
-_LINES, _COLUMNS = 6, 300  # of a foreign message that are shown
+_LINES, _COLUMNS = 6, 300  # lines shown of a foreign message
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Return the message for an error that a user can mend, None for one that only we can."""
+    """Return the message for an error that a user can correct, None for other errors."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
@@ -49,7 +49,7 @@ def explain(error: BaseException | None) -> str | None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Say whether an error is the end of another process of the run, as this process meets it."""
+    """Return whether an error is the effect of another process's end."""
     return isinstance(error, RuntimeError) and bool(re.search(_PEER_ENDED, str(error), re.IGNORECASE))
 
 
@@ -190,7 +190,7 @@ def _first_lines(error: BaseException, lines: int = _LINES) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the line of code that an error comes from, for one that says nothing, such as an assertion's."""
+    """Return the line of code of an error without a message, such as an assertion."""
     frames = traceback.extract_tb(error.__traceback__)
     return (
         f"{frames[-1].line} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else type(error).__name__
@@ -198,7 +198,7 @@ def _place(error: BaseException) -> str:
 
 
 def _keep_traceback(error: BaseException, folder: str) -> str:
-    """Write an error's traceback into a run's log, where there is one, and say where it can be read."""
+    """Write an error's traceback to the run's log, if there is one, and return where to read it."""
     log = Path(folder) / "log.txt"
     if not folder or not log.is_file():
         return f"{TRACEBACK}=1 before the command shows the traceback."
@@ -208,5 +208,5 @@ def _keep_traceback(error: BaseException, folder: str) -> str:
 
 
 def wants_traceback() -> bool:
-    """Say whether whoever started the command wants to see tracebacks."""
+    """Return whether the user wants tracebacks."""
     return bool(os.environ.get(TRACEBACK))

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class PreciseBN(hooks.PreciseBN):
-    """True averages for batch norm before everything that is kept: each checkpoint and each evaluation.
+    """Precise batch norm statistics before each checkpoint and each evaluation.
 
     Detectron2's hook runs at one period only, so that checkpoints between evaluations hold moving averages, and leaves
     each rank with the statistics of its own images (Detectron2 issues 5398 and 5409). Here the ranks are pooled.
@@ -61,7 +61,7 @@ class PreciseBN(hooks.PreciseBN):
         self.undone = False
 
     def before_train(self) -> None:
-        """Compute the averages that a signal has left undone, and complete the checkpoint."""
+        """Compute averages that a signal interrupted, and complete the checkpoint."""
         if self.undone:
             trainer = self.trainer
             trainer.iter = trainer.storage.iter = trainer.start_iter - 1
@@ -108,14 +108,14 @@ class PreciseBN(hooks.PreciseBN):
 
 
 class _Interrupted(Exception):
-    """A signal has asked a process to end."""
+    """A signal asked a process to end."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's, which writes model_final.pth also where a kill came between it and the last step's checkpoint."""
+    """Detectron2's hook, which also writes model_final.pth if a kill came just before it."""
 
     def before_train(self) -> None:
         super().before_train()
@@ -127,9 +127,9 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 
 class _AfterCheckpoint(HookBase):
-    """A hook that comes after the checkpoint of its step, so that a kill in between can leave it undone.
+    """A hook that runs after the checkpoint of its step, and which a kill in between can prevent.
 
-    A resumed run ends the step of its checkpoint once more, for these hooks; they do only what was left undone.
+    A resumed run repeats the end of its checkpoint's step for these hooks; they do only what is missing.
     """
 
     def before_train(self) -> None:
@@ -140,12 +140,12 @@ class _AfterCheckpoint(HookBase):
             self.after_step()
 
     def is_complete(self) -> bool:
-        """Say whether training has come to its end, and was not ended by a signal or an error."""
+        """Return whether training is complete, not ended by a signal or an error."""
         return self.trainer.iter >= self.trainer.max_iter and not self.trainer.stop.number
 
 
 class EvalHook(_AfterCheckpoint, hooks.EvalHook):
-    """Detectron2's, which evaluates what a kill has left undone, and nothing when a signal or an error ends the run."""
+    """Detectron2's hook, which makes up for evaluations lost by a kill, and skips them after an error."""
 
     def after_train(self) -> None:
         if self.is_complete():
@@ -153,10 +153,10 @@ class EvalHook(_AfterCheckpoint, hooks.EvalHook):
 
 
 class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
-    """Detectron2's writer, but metrics.json goes on at the resumed checkpoint."""
+    """Detectron2's writer; metrics.json continues at the resumed checkpoint."""
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
-        """Have the writers write every ``period`` iterations."""
+        """Write every ``period`` iterations."""
         super().__init__(list(writers), period)
         self.writers = writers
 
@@ -175,14 +175,14 @@ class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
 
 
 class Numbers(HookBase):
-    """Collects, for the checkpoint, what the model of each process remembers outside its tensors.
+    """Collects for checkpoints the state that each process's model keeps outside its tensors.
 
     Attributes:
         of_all: what has changed since the model was built, by process.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Look at a model that has just been built; not in DDP."""
+        """Note the state of a new model, which is not in DDP yet."""
         self.model = model
         self.built = numbers_of(model)
         self.of_all: list[Values] = []
@@ -201,7 +201,7 @@ class Numbers(HookBase):
 
 
 class StopOnSignal(HookBase):
-    """Ends training between two steps, in all processes after the same one, when a signal has asked any of them to."""
+    """Ends training in all processes after the same step when a signal asked any of them to end."""
 
     def after_step(self) -> None:
         if number := signal_to_any(self.trainer):
@@ -209,7 +209,7 @@ class StopOnSignal(HookBase):
 
 
 def signal_to_any(trainer: "Trainer") -> int:
-    """Return the signal that has asked any process to end, 0 for none; a collective call."""
+    """Return the signal that asked any process to end, 0 for none; a collective call."""
     return max(comm.all_gather(trainer.stop.number))
 
 
@@ -229,7 +229,7 @@ def end_together(trainer: "Trainer", number: int, is_saved: bool = True) -> NoRe
 
 
 class BrokenImages(HookBase):
-    """Logs at the end of training what its loader left out, of all processes, and keeps it in the run folder."""
+    """Logs and saves at the end of training what the loaders of all processes skipped."""
 
     def __init__(self, run_folder: str | Path) -> None:
         self.run_folder = run_folder

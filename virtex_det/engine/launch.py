@@ -1,4 +1,4 @@
-"""Starting a command on one process or many, and ending it on one screen when the user can mend what went wrong."""
+"""Start of a command in one or many processes; a user's mistake ends it with a short message."""
 
 import argparse
 import atexit
@@ -47,12 +47,12 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     if logging.lastResort and not logging.lastResort.filters:  # writes warnings where no log was set up
         logging.lastResort.addFilter(VisibleText())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may have characters that a terminal cannot show
     try:
         with stop_at_once():
             function(*args)
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it ends
         sys.exit(1)
     except Stopped as stopped:
@@ -72,7 +72,7 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
 
 
 def _check_machines(args: argparse.Namespace, gpus: int) -> None:
-    """Refuse numbers of processes and machines that cannot be: some would wait without end for the others."""
+    """Refuse invalid numbers of processes and machines, with which some would wait for ever."""
     if args.num_gpus < 0 or args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines} and --machine-rank "
@@ -108,7 +108,7 @@ def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespa
 
 
 def _resumable(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """Call ``main(args)``; tell how to go on with a training that a signal ends before it has begun."""
+    """Call ``main(args)``; if a signal ends it before training starts, say how to resume."""
     try:
         main(args)
     except Stopped as stopped:
@@ -202,7 +202,7 @@ def _join_environment(main: Callable[[argparse.Namespace], object], args: argpar
 
 
 def _in_group(function: Callable[..., object], *args: object) -> None:
-    """Call ``function(*args)`` in a process of a group, and leave the group together with the others."""
+    """Call ``function(*args)`` in a process of a group, and leave the group with the others."""
     try:
         function(*args)
         comm.synchronize()  # one that tears its group down while another still works can end in an abort
@@ -220,7 +220,7 @@ def _in_group(function: Callable[..., object], *args: object) -> None:
 
 
 def _let_the_other_speak() -> None:
-    """Give the launcher time to see which process ended first: its words and its code are those of the run."""
+    """Wait until the launcher has seen which process ended first: its message and code are the run's."""
     try:
         time.sleep(20)
     except Stopped:
@@ -254,7 +254,7 @@ def _await_idle_threads(checks: int = 3, timeout: float = 5.0) -> None:
 
 
 def _is_another_thread_running() -> bool:
-    """Return whether Linux says so of any thread; elsewhere nothing is known, and the answer is no."""
+    """Return whether any thread is awake, on Linux; False elsewhere, where it is unknown."""
     for stat in Path("/proc/self/task").glob("*/stat"):
         try:
             state = stat.read_text().rpartition(") ")[2][:1]

@@ -1,4 +1,4 @@
-"""One process at a time trains into a folder."""
+"""The lock of a run folder: only one process at a time may train into it."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from typing import IO
 from virtex_det.errors import UserError
 
 LOCK = ".lock"
-# Names in the environment of a run the folder that whoever started the run keeps locked for it.
+# Environment variable with the folder that the run's parent process keeps locked for it.
 LOCKED = "VIRTEX_DET_LOCKED"
-# Seconds that a lock is waited for: the loader's processes of a run that was just killed hold it a moment longer.
+# Seconds to wait for a lock: loader processes of a killed run hold it a moment longer.
 PATIENCE = 5.0
 
 _kept: list[IO[str]] = []
@@ -42,13 +42,13 @@ def keep_locked(folder: Path) -> None:
 
 
 def _is_lock_of(file: IO[str], folder: Path) -> bool:
-    """Say whether an open file is a folder's lock; the folder may have been renamed since."""
+    """Return whether an open file is a folder's lock; the folder may have been renamed."""
     path = folder / LOCK
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _take(file: IO[str]) -> bool:
-    """Lock a file unless it is locked; say whether it is this process's now."""
+    """Lock a file if it is not locked; return whether this process has the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

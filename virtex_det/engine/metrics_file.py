@@ -1,4 +1,4 @@
-"""metrics.json: the same lines whether a run was killed and resumed or not, but for its times."""
+"""metrics.json: a resumed run has the same lines as an uninterrupted one, except for times."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from virtex_det.utils import write_atomically
 
-WINDOW = 20  # iterations over which what is logged is smoothed
+WINDOW = 20  # iterations over which logged values are smoothed
 
 # By name of a scalar: whether it is smoothed, and its last values with their iterations.
 Recent = dict[str, dict[str, Any]]
@@ -56,7 +56,7 @@ class MetricsWriter(EventWriter):
 
 
 def recent(storage: EventStorage) -> Recent:
-    """Return what a storage's next lines depend on, as plain values for a checkpoint."""
+    """Return the state on which a storage's next lines depend, as plain values for a checkpoint."""
     found = {}
     for name, smooth in storage.smoothing_hints().items():
         values = storage.history(name).values()[-storage.count_samples(name, WINDOW) if smooth else -1 :]
@@ -65,14 +65,14 @@ def recent(storage: EventStorage) -> Recent:
 
 
 def restore(storage: EventStorage, values: Recent) -> None:
-    """Put what ``recent`` returned into a storage."""
+    """Restore the result of ``recent`` in a storage."""
     for name, scalar in values.items():
         for value, iteration in scalar["values"]:
             storage.put_scalar(name, value, smoothing_hint=scalar["smooth"], cur_iter=iteration)
 
 
 def _iteration(line: str) -> float:
-    """Return the iteration of a line, infinity for one that is not whole."""
+    """Return the iteration of a line, infinity for an incomplete line."""
     try:
         return int(json.loads(line)["iteration"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

@@ -16,7 +16,7 @@ def numbers_of(model: nn.Module) -> Values:
 
 
 def changed_numbers(model: nn.Module, before: Values) -> Values:
-    """Return the numbers that are not what they were ``before``."""
+    """Return the numbers that differ from those ``before``."""
     found = {}
     for name, numbers in numbers_of(model).items():
         changed = {key: value for key, value in numbers.items() if before.get(name, {}).get(key) != value}
@@ -26,7 +26,7 @@ def changed_numbers(model: nn.Module, before: Values) -> Values:
 
 
 def set_numbers(model: nn.Module, values: Values) -> None:
-    """Set what ``changed_numbers`` returned."""
+    """Set the numbers of ``changed_numbers``."""
     modules = dict(model.named_modules())
     for name, numbers in values.items():
         for key, value in numbers.items():

@@ -1,4 +1,4 @@
-"""What a run began with besides its config: data, weights and number of processes. A resumed run must have the same."""
+"""The origin of a run besides its config: data, weights, number of processes; resuming needs the same."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from virtex_det.errors import UserError
 
 Origin = dict[str, Any]  # plain values, for a checkpoint
 
-_START = "start"  # what the run's weights were before its first step
+_START = "start"  # the run's weights before its first step
 
 _WHY = {
     "processes": "batch norm, and what each process draws, depend on their number. Start as many",
@@ -43,7 +43,7 @@ def follow_origin(cfg: CfgNode, began: Origin) -> Origin:
 
 
 def schedule_of(cfg: CfgNode) -> dict[str, Any]:
-    """Return what a resumed run may change of its schedule."""
+    """Return the schedule keys that a resumed run may change."""
     return {"MAX_ITER": cfg.SOLVER.MAX_ITER, "STEPS": list(cfg.SOLVER.STEPS)}
 
 

@@ -1,4 +1,4 @@
-"""Process settings that make CPU runs faster and leave every result as it is."""
+"""Process settings that make CPU runs faster without changing results."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of mallopt(3)
 
 
 def tune_process() -> bool:
-    """Keep freed memory in the process instead of handing it back to the system at every step.
+    """Keep freed memory in the process instead of returning it to the system at every step.
 
     A training step frees and allocates the same large activations again and again; by default glibc maps and unmaps
     each of them, and every page is zeroed anew. Costs some memory, as what was once needed is held on to.

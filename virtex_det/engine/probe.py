@@ -1,4 +1,4 @@
-"""Probing what a pretraining learned: its backbone, built as the weights say, under a classifier."""
+"""Probes of pretrained backbones: the backbone of a weights file with a classifier on top."""
 
 import argparse
 import time
@@ -23,7 +23,7 @@ from virtex_det.modeling import ImageClassifier
 
 
 def follow_backbone(args: argparse.Namespace) -> argparse.Namespace:
-    """Add what the weights say of their network to the overrides of a command line, where it wins.
+    """Add the network of the weights to a command line's overrides, which take precedence.
 
     Raises:
         UserError: config or weights cannot be read.

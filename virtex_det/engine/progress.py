@@ -1,4 +1,4 @@
-"""Lines in the log that say how far long work has come, from its first step on and as time passes."""
+"""Progress of long work in the log."""
 
 import datetime
 import logging
@@ -11,11 +11,11 @@ from detectron2.engine import HookBase
 logger = logging.getLogger(__name__)
 
 FIRST, BETWEEN = 3.0, 20.0  # seconds until the first line of slow work, and from one line to the next
-_DETECTRON2_EVALUATES = 10  # batches after which inference_on_dataset speaks for itself, every five seconds
+_DETECTRON2_EVALUATES = 10  # batches after which inference_on_dataset logs its own progress, every five seconds
 
 
 class Progress:
-    """Logs how much of some work is done and how long the rest will take; nothing where it is done at once.
+    """Logs the progress of some work and the remaining time; nothing for short work.
 
     Example:
         >>> progress = Progress("precise batch norm", total=200)

@@ -1,4 +1,4 @@
-"""The record that every evaluation leaves in the run folder."""
+"""The result record that every evaluation writes to the run folder."""
 
 import math
 from collections.abc import Sequence
@@ -132,7 +132,7 @@ def _results(record: ResultRecord) -> dict[str, dict[str, float]]:
 
 
 def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
-    """Return what the record says of the training data; evaluation has to do without where they are not there."""
+    """Return the record's entry of the training data; empty if the data is missing in evaluation."""
     try:
         part = training_part(cfg)
         versions = {name: dataset_version(name) for name in cfg.DATASETS.TRAIN}
@@ -158,7 +158,7 @@ def _part_of(origin: Origin) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN, which stands for a category without instances, or for a time that is not known."""
+    """Replace NaN (a category without instances, an unknown time), which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what it keeps, and what a run may not change when it goes on."""
+"""The run folder: its files, and what a resumed run may not change."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def check_run_files(run_folder: str | Path) -> None:
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:
-    """Return the config with the seed that the run in OUTPUT_DIR drew, where the config has none."""
+    """Return the config with the seed of the run in OUTPUT_DIR, if the config has none."""
     began = read_run_config(cfg.OUTPUT_DIR)
     return with_options(cfg, ["SEED", began["SEED"]]) if cfg.SEED < 0 and "SEED" in began else cfg
 
@@ -142,7 +142,7 @@ def keep_config(cfg: CfgNode) -> None:
 
 
 def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str, but: Sequence[str] = ()) -> CfgNode:
-    """Return the config with the values that the run began with, of keys below one of the prefixes."""
+    """Return the config with the run's own values of all keys below one of the prefixes."""
     options = []
     for key, _ in leaves(cfg):
         if key in began and _is_below(key, prefixes) and not _is_below(key, but):
@@ -159,14 +159,14 @@ def _computed_in_bfloat16(began: Mapping[str, Any]) -> bool:
 
 
 def _stays(cfg: CfgNode, key: str, began: Any) -> bool:
-    """Say whether a value other than the one that the run began with is refused."""
+    """Return whether a value other than the run's own is refused."""
     if key == "MODEL.WEIGHTS" and _are_same_weights(cfg):
         return False
     return role_of(key) in FIXED and is_read(cfg, key)
 
 
 def _are_same_weights(cfg: CfgNode) -> bool:
-    """Return whether MODEL.WEIGHTS is another name of the file that the run started from."""
+    """Return whether MODEL.WEIGHTS is another name of the file from which the run started."""
     path, report = Path(cfg.MODEL.WEIGHTS), read_start(cfg.OUTPUT_DIR)
     return path.is_file() and file_sha256(path) == report.get("sha256")
 
@@ -217,13 +217,13 @@ def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
 
 
 def kept_files(run_folder: str | Path) -> dict[str, Path]:
-    """Return which of a run's own files its folder holds, by config key."""
+    """Return the run's own files in its folder, by config key."""
     paths = {key: Path(run_folder) / name for key, name in FILES.items()}
     return {key: path for key, path in paths.items() if path.is_file()}
 
 
 def keep_files(cfg: CfgNode) -> None:
-    """Copy the tokenizer and its like into the run folder, so that the run is whole wherever it is moved."""
+    """Copy the tokenizer and similar files into the run folder, so that the run can be moved."""
     for key, name in FILES.items():
         named = Path(reduce(getattr, key.split("."), cfg))
         if named.is_file():
@@ -232,7 +232,7 @@ def keep_files(cfg: CfgNode) -> None:
 
 
 def keep_classes(run_folder: str | Path, classes: Sequence[str]) -> None:
-    """Write the names of the classes that a run is trained on, in the order of their numbers."""
+    """Write the class names of the run's training data, in the order of their numbers."""
     write_atomically(Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n")
 
 
@@ -254,7 +254,7 @@ def keep_left_out(run_folder: str | Path, left_out: Mapping[str, Sequence[str]],
 
 
 def _read_left_out(path: Path) -> dict[str, list[str]]:
-    """Return the images of an earlier part of a run; none where the file is damaged, which must end no training."""
+    """Return the skipped images of the run's earlier part; none if the file is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {str(reason): [str(name) for name in names] for reason, names in content.items()}

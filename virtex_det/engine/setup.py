@@ -1,4 +1,4 @@
-"""From command line to a frozen config, a prepared run folder, a logger and a seed."""
+"""Setup of a run: frozen config from the command line, run folder, logger and seed."""
 
 import argparse
 import logging
@@ -70,7 +70,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         adopt_last(cfg.OUTPUT_DIR)
     cfg = follow_weights(cfg, resume=args.resume)
     goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
-    if goes_on or args.eval_only:  # what a start that failed has kept binds nobody
+    if goes_on or args.eval_only:  # files of a failed start are replaced
         cfg = follow_kept_files(cfg, resume=goes_on)
     if args.resume:
         cfg = follow_seed(cfg)
@@ -111,7 +111,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)
     begins = not (goes_on or args.eval_only)
-    if comm.is_main_process() and (begins or not is_run):  # a run that goes on keeps its own until it trains
+    if comm.is_main_process() and (begins or not is_run):  # a resumed run keeps its own until it trains
         keep_config(cfg)
         write_atomically(run_folder / "environment.txt", collect_env_info())
         keep_files(cfg)

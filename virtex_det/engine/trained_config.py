@@ -1,4 +1,4 @@
-"""From a config to the one that is trained, so that the run folder and every record hold what happened."""
+"""The config that is really trained, as the run folder and every record have it."""
 
 import logging
 
@@ -44,7 +44,7 @@ def _with_mapper(cfg: CfgNode) -> CfgNode:
 
 
 def on_this_machine(cfg: CfgNode) -> CfgNode:
-    """Return the config with bfloat16 where float16 cannot train: Detectron2 scales losses on CUDA only."""
+    """Return the config with bfloat16 if float16 cannot train: Detectron2 scales losses on CUDA only."""
     if not scales_losses(cfg) or cfg.MODEL.DEVICE.startswith("cuda"):
         return cfg
     logger.info("SOLVER.AMP.DTYPE is set to bfloat16: training in float16 needs a CUDA GPU")
@@ -52,5 +52,5 @@ def on_this_machine(cfg: CfgNode) -> CfgNode:
 
 
 def _with_seed(cfg: CfgNode) -> CfgNode:
-    """Let all processes draw a seed together where there is none, so that the run can be resumed and done again."""
+    """Draw a common seed if there is none, so that the run can be resumed and repeated."""
     return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", str(comm.shared_random_seed())])

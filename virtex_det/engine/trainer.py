@@ -98,7 +98,7 @@ class Trainer(DefaultTrainer):
         with building("optimizer", cfg, "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME", "SOLVER.STEPS"):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        # train() brings the data: only then is it known at which iteration the sampler has to begin.
+        # train() loads the data: only then is the sampler's first iteration known.
         trainer = AMPTrainer if scales_losses(cfg) else SimpleTrainer
         self.step_trainer = trainer(distribute(model), (), optimizer)
         self.checkpointer = TransferCheckpointer(
@@ -129,7 +129,7 @@ class Trainer(DefaultTrainer):
             verify_results(self.cfg, self.results)
         return self.results
 
-    # DefaultTrainer looks for these in a place of its own.
+    # DefaultTrainer reads these from its own attributes.
     @property
     def model(self) -> nn.Module:
         """The model in training, wrapped by DDP when there are several processes."""
@@ -149,10 +149,10 @@ class Trainer(DefaultTrainer):
         started = time.perf_counter()
         self.step_trainer.iter = self.iter
         try:
-            # The first step meets what the parts make of each other, which none of them could know.
+            # Parts that do not fit together fail in the first step.
             is_first = self.iter == self.start_iter
             first = building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER") if is_first else nullcontext()
-            # TorchScript, as in RetinaNet's focal loss, takes other kernels from its third call on.
+            # TorchScript, as in RetinaNet's focal loss, uses other kernels from its third call on.
             with first, torch.jit.optimized_execution(False):
                 self.step_trainer.run_step()
         except FloatingPointError as error:
@@ -188,7 +188,7 @@ class Trainer(DefaultTrainer):
         super().before_train()
 
     def after_train(self) -> None:
-        self.iter: int = min(self.iter, self.max_iter)  # past it where a complete run is resumed
+        self.iter: int = min(self.iter, self.max_iter)  # beyond it if a complete run is resumed
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class Trainer(DefaultTrainer):
             )
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
-        # Checkpoints of earlier versions have less.
+        # Checkpoints of earlier versions have fewer entries.
         self.training_seconds = state_dict.get("training_seconds", math.nan)
         self.recent = state_dict.get("recent", {})
         self.origin = state_dict.get("origin", {})
@@ -246,7 +246,7 @@ class Trainer(DefaultTrainer):
         on_main = comm.is_main_process()
         numbers = Numbers(self.checkpointer.model)
         found = [
-            hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume has its time, too
+            hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume also has a time
             hooks.LRScheduler(),
             self._build_precise_bn(numbers) if cfg.TEST.PRECISE_BN.ENABLED else None,
             numbers,
@@ -325,7 +325,7 @@ class Trainer(DefaultTrainer):
         return super().test(cfg, model, evaluators)
 
     def _check(self) -> None:
-        """Find what would end the run; of a subclass, only as far as it loads and evaluates as this class does."""
+        """Run the pre-flight checks; for a subclass only those of methods that it does not override."""
 
         def is_own(method: str) -> bool:
             return getattr(type(self), method).__func__ is getattr(Trainer, method).__func__
@@ -339,7 +339,7 @@ class Trainer(DefaultTrainer):
             )
 
     def _keep_classes(self) -> None:
-        """Keep the names of the classes with the run, and refuse to resume it with others; the data are loaded."""
+        """Save the class names with the run, and refuse to resume it with others; the data is loaded."""
         classes = training_classes(self.cfg)
         if classes and self.checkpointer.classes:
             sides = {"the checkpoint": self.checkpointer.classes, "DATASETS.TRAIN": classes}
@@ -414,7 +414,7 @@ class SeededSteps:
             yield batch
 
     def report(self) -> dict[str, list[str]]:
-        """Return what the loader has left out."""
+        """Return what the loader skipped."""
         return self.loader.report()  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the training behind it, looked at before it is used: a damaged file says anything."""
+"""Checks of the training state in a checkpoint before it is used: a damaged file may say anything."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Processes of a run that watch each other: one that is stopped or lost is named, and not waited for without end."""
+"""Mutual watch of a run's processes: a stopped or lost one is named, and ends the run."""
 
 import contextlib
 import logging
@@ -48,15 +48,15 @@ def watching_each_other(minutes: float) -> Iterator[None]:
     watchdog.start()
     try:
         yield
-        comm.synchronize()  # one that has ended well must not seem to be lost
+        comm.synchronize()  # a process that ended well must not seem lost
     finally:
         watchdog.over.set()
 
 
 class _Watchdog(threading.Thread):
-    """Sends every other process a datagram now and then, and looks whether theirs come.
+    """Sends every other process a datagram now and then, and checks that theirs arrive.
 
-    Only a process that was heard before can fall silent: where a network lets no datagrams through, nobody is accused.
+    Only a process that was heard before can count as lost: a network may block all datagrams.
     """
 
     def __init__(self, limit: float) -> None:
@@ -91,7 +91,7 @@ class _Watchdog(threading.Thread):
         self.socket.close()
 
     def _listen(self, heard: dict[int, float]) -> None:
-        """Note for a period which processes send something."""
+        """Receive datagrams for a period, and note their senders."""
         end = time.monotonic() + self.period
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs as processes of this machine, its cores and GPUs shared out among them."""
+"""Runs as processes on this machine, which share its cores and GPUs."""
 
 import dataclasses
 import functools
@@ -72,7 +72,7 @@ class LocalJob:
         return f"killed by signal {-status}" if status < 0 else f"exit status {status}" if status else ""
 
     def let_go(self) -> None:
-        """Have the run save and end."""
+        """Ask the run to save and end."""
         if self.is_running():
             print(f"Process {self.process.pid} saves and ends", file=sys.stderr)
             self.process.terminate()

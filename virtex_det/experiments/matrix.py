@@ -1,4 +1,4 @@
-"""A matrix of starts by protocols by fractions of the labels by seeds: pretrained where need be, fine-tuned alike."""
+"""A matrix of starts, protocols, fractions of labels and seeds, with the pretraining it needs."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""Reading a matrix from YAML: every mistake is one screen that says what was meant, before anything runs."""
+"""Reading of a matrix from YAML; a mistake is a short error before anything runs."""
 
 import difflib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What can be wrong with the runs of a matrix before any of them begins."""
+"""Pre-flight checks of a matrix: faults of any run are found before the first one starts."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def check_weights(starts: Mapping[str, str]) -> None:
 
 
 def check_sources(runs: Iterable[Run]) -> None:
-    """Look at each run before any begins, as each will itself: keys, vocabulary, weights, data, evaluation.
+    """Check each run before any starts, as it will itself: keys, vocabulary, weights, data, evaluation.
 
     Weights that are still to be fetched are looked at when they are there, by the run itself.
 
@@ -121,7 +121,7 @@ def check_folders(runs: Iterable[Run]) -> None:
 
 
 def _check_start(run: Run) -> None:
-    """Refuse a run that started from weights which have been made anew since."""
+    """Refuse a run whose starting weights have been made again since."""
     weights, start = run.after.folder / "model_final.pth" if run.after else None, read_start(run.folder)
     if not weights or not weights.exists() or not start:
         return

@@ -1,4 +1,4 @@
-"""Training runs as processes of their own: several at once, behind one progress bar, skipped when complete."""
+"""Training runs as separate processes: several in parallel, with one progress bar; complete runs are skipped."""
 
 import dataclasses
 import json
@@ -89,7 +89,7 @@ class Run:
         return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
 
     def doing(self) -> str:
-        """Return what the run does other than training, from the end of its log; "" if it trains or logs nothing."""
+        """Return the run's current phase from the end of its log; "" for training or an empty log."""
         path = self.folder / LOG
         if not path.exists():
             return ""
@@ -113,17 +113,17 @@ class Job(Protocol):
         """Return whether the run is at work or waits in a queue."""
 
     def failure(self) -> str:
-        """Return what went wrong with a job that has ended, "" where nothing did."""
+        """Return the fault of an ended job, "" for none."""
 
     def let_go(self) -> None:
-        """Ask a job to end, where it cannot go on by itself; return at once."""
+        """Ask a job to end; return at once."""
 
     def await_end(self) -> None:
         """Wait for a job that was asked to end."""
 
 
 class Launcher(Protocol):
-    """Where runs are worked on, and how many at once."""
+    """Where runs are executed, and how many in parallel."""
 
     at_once: int
 

@@ -1,4 +1,4 @@
-"""A trained backbone by itself, with the pixels that it was trained to see."""
+"""A trained backbone, with the pixel format of its training."""
 
 import logging
 import os
@@ -59,7 +59,7 @@ class PretrainedBackbone(nn.Module):
         self._max_value = cfg.INPUT.MAX_VALUE
 
     def transform(self, picture: Picture, size: int | None = None) -> Tensor:
-        """Return a picture as the network takes it: channels in its order, normalised.
+        """Return a picture as the network's input: channels in its order, normalised.
 
         Args:
             picture: path, PIL image, or RGB pixels (H, W, 3) of uint8.
@@ -103,7 +103,7 @@ class PretrainedBackbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         device: torch.device = self.network.stem.conv1.weight.device
         return device
 

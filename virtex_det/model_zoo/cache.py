@@ -1,4 +1,4 @@
-"""Where fetched files lie, and whether they still are what was fetched."""
+"""The cache of downloaded files, and checks that they have not changed."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 def cache_path(record: Record) -> Path:
-    """Return where the file of a record lies once it is fetched."""
+    """Return the path of a record's file in the cache."""
     return cache_folder() / record.file_name
 
 
@@ -87,7 +87,7 @@ def not_whole(path: Path) -> str:
 
 
 def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str:
-    """Return how a file differs from what it has to be; empty where it does not."""
+    """Return how a file differs from its record; empty if it does not."""
     if record.size is not None and size != record.size:
         return f"has {size:,} bytes, and the catalogue says {record.size:,}"
     if record.sha256 is not None and not digest.startswith(record.sha256):
@@ -114,5 +114,5 @@ def remember(path: Path, file: Path, digest: str) -> None:
 
 
 def notes_of(path: Path) -> Path:
-    """Return where it is noted what was fetched to ``path``."""
+    """Return the path of the notes on the file in ``path``."""
     return path.with_name(f"{path.name}.sha256.json")

@@ -63,7 +63,7 @@ class Record:
 
     @property
     def file_name(self) -> str:
-        """What its file is called in the cache and on a mirror."""
+        """The name of its file in the cache and on a mirror."""
         path = PurePosixPath(urlsplit(self.urls[0]).path if self.urls else "")
         suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ".pth"
         if not is_address(self.name):

@@ -1,4 +1,4 @@
-"""``virtex://NAME`` wherever Detectron2 takes a path."""
+"""``virtex://NAME`` as a path in Detectron2."""
 
 from pathlib import Path
 from typing import IO, Any
