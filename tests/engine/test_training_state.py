@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from virtex_det.engine.training_state import check_training_state
+from virtex_det.engine.training_state import check_optimizer, check_training_state
 
 SOUND = {
     "iteration": 3,
@@ -41,3 +42,32 @@ ODD = {
 def test_a_value_that_no_trainer_writes_is_named(name, value):
     with pytest.raises(ValueError, match=f"its '{name}'"):
         check_training_state(SOUND | {name: value})
+
+
+def stepped(kind, **options):
+    """Return an optimizer that has done a step."""
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = kind([weight], lr=0.1, **options)
+    weight.sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(("kind", "options"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})])
+def test_an_optimizer_that_lost_its_state_or_has_that_of_another_model_is_refused(kind, options):
+    optimizer = stepped(kind, **options)
+    check_optimizer(optimizer)
+    [state] = optimizer.state.values()
+    name = next(name for name, value in state.items() if value.numel() > 1)
+    state[name] = torch.zeros(3)
+    with pytest.raises(ValueError, match=rf"a {name} of shape \(3,\), and a parameter of \(2, 3\)"):
+        check_optimizer(optimizer)
+    optimizer.state.clear()
+    with pytest.raises(ValueError, match="state is empty"):
+        check_optimizer(optimizer)
+
+
+def test_an_optimizer_without_momentum_keeps_no_state():
+    optimizer = stepped(torch.optim.SGD)
+    optimizer.state.clear()
+    check_optimizer(optimizer)

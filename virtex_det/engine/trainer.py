@@ -46,7 +46,7 @@ from virtex_det.engine.progress import EvaluationBatches, FirstSteps
 from virtex_det.engine.results import cut_records, recorded_results, write_records
 from virtex_det.engine.run_folder import keep_classes, keep_config
 from virtex_det.engine.trained_config import as_trained
-from virtex_det.engine.training_state import check_training_state
+from virtex_det.engine.training_state import check_optimizer, check_training_state
 from virtex_det.engine.watchdog import watching_each_other
 from virtex_det.errors import UserError
 from virtex_det.evaluation import build_evaluator
@@ -217,6 +217,7 @@ class Trainer(DefaultTrainer):
             )
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
+        check_optimizer(self.optimizer)
         # Checkpoints of earlier versions have fewer entries.
         self.training_seconds = state_dict.get("training_seconds", math.nan)
         self.recent = state_dict.get("recent", {})

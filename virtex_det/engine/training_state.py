@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.utils.events import EventStorage
+from torch.optim import Optimizer
 
 from virtex_det.engine.metrics_file import restore
 
@@ -44,3 +46,25 @@ def check_training_state(state: Any) -> Mapping[str, Any]:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"its 'recent' is {state['recent']!r:.80}") from error
     return state
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """See that an optimizer whose state was restored after at least one step has one, of the parameters' shapes.
+
+    PyTorch takes a state that is empty or of other shapes, and goes on without momentum or fails at a later step.
+
+    Args:
+        optimizer: one that keeps a state, as AdamW, and SGD with momentum, do.
+
+    Raises:
+        ValueError: says what is missing, or of which shape it is.
+    """
+    keeps_state = any(group.get("momentum", 1) for group in optimizer.param_groups)
+    states = [(parameter, state) for parameter, state in optimizer.state.items() if isinstance(parameter, torch.Tensor)]
+    if keeps_state and not states:  # what stands under a name is LookAhead's
+        raise ValueError("the optimizer's state is empty, and it has done steps")
+    for parameter, state in states:
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, and a parameter of {tuple(parameter.shape)}"
+                raise ValueError(f"the optimizer's state has a {name} of shape {shapes}")
