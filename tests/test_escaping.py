@@ -14,7 +14,9 @@ from virtex_det.escaping import (
     in_latex,
     in_markdown,
     in_plot,
+    log_visibly,
     on_one_screen,
+    say,
     visible,
 )
 
@@ -90,6 +92,16 @@ def test_a_message_fits_on_one_screen(text):
 def test_a_message_of_common_length_stays_as_it_is():
     message = "Cannot read /data/a file.jpg\n" + "\n".join(f"  class {number}: nut" for number in range(30))
     assert on_one_screen(message) == message
+
+
+@each
+def test_what_a_command_says_and_logs_does_not_act_on_the_terminal(name, capsys, monkeypatch):
+    say(f"{NAMES[name]}: a caption")
+    assert is_seen(capsys.readouterr().out)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    log_visibly()
+    logging.getLogger("virtex_det").warning("no %s", NAMES[name])
+    assert is_seen(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("logger", ["virtex_det.data", "detectron2.data"])

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 # Invisible characters with an effect: control characters, lone surrogates, line and paragraph
 # separators, and formatting characters that change the text direction or belong to no script.
@@ -48,6 +48,18 @@ def visible(text: str, keep: str = "\n\t") -> str:
         'a\\tb\\x1b[1m'
     """
     return _SUSPECTS.sub(lambda match: match[0] if match[0] in keep else _as_escape(match[0]), text)
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print a text, ``visible``: names of files, captions and classes in it must not act on the terminal."""
+    print(visible(str(text)), file=file, flush=True)
+
+
+def log_visibly(level: int = logging.WARNING, form: str = "%(levelname)s: %(message)s") -> None:
+    """Let a command that trains nothing write its log, ``visible``, to the terminal."""
+    logging.basicConfig(level=level, format=form)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(VisibleText())
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -20,6 +20,7 @@ from virtex_det.config import load_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
+from virtex_det.escaping import say
 from virtex_det.inference.attention import AttentionDrawer, with_captions
 from virtex_det.inference.attention_sheets import write_sheets
 from virtex_det.inference.captioning import split_overrides
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawer = AttentionDrawer(source, overrides)
     sheets = drawer.draw(dicts)
     for reason in sheets.skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        say(f"skipped: {reason}", file=sys.stderr)
     if not sheets.drawn:
         raise UserError(f"None of the {len(sheets.skipped)} images can be drawn; the reasons stand above.")
     page = write_sheets(options.output, sheets, drawer.describe())
-    print(f"\n{len(sheets.drawn)} drawn, {len(sheets.skipped)} skipped. Open this page:\n{page}")
+    say(f"\n{len(sheets.drawn)} drawn, {len(sheets.skipped)} skipped. Open this page:\n{page}")
 
 
 def _captioned_images(names: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:

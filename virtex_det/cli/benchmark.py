@@ -19,6 +19,7 @@ from virtex_det.benchmark.report import write_page
 from virtex_det.benchmark.statistics import find_metrics
 from virtex_det.benchmark.tables import FORMATS, render_markdown
 from virtex_det.cli.parsers import command_parser
+from virtex_det.escaping import say
 from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import Launcher
@@ -64,7 +65,7 @@ def table(options: argparse.Namespace) -> None:
         comparison.write_records(options.write_records)
     if options.page:
         commands = [as_called(f"python tools/benchmark.py run {options.matrix}"), options.command]
-        print("written:", *write_page(options.page, comparison, matrix.cards(), commands, metrics))
+        say(" ".join(map(str, ("written:", *write_page(options.page, comparison, matrix.cards(), commands, metrics)))))
     else:
         print(FORMATS[options.format](comparison, metrics))
 
@@ -80,19 +81,19 @@ def plot(options: argparse.Namespace) -> None:
         known = {start: cost.pretraining for start, cost in costs(comparison).items() if cost.pretraining is not None}
         figure = plot_time(comparison, metrics=metrics, pretraining=known if options.count_pretraining else None)
     save_figure(figure, options.output)
-    print(f"written: {options.output}")
+    say(f"written: {options.output}")
 
 
 def write_html(options: argparse.Namespace) -> None:
     """Write the HTML page."""
     report(read_matrix(options.matrix), options.output, mix=options.mix_protocols)
-    print(f"written: {options.output}")
+    say(f"written: {options.output}")
 
 
 def protocols(options: argparse.Namespace) -> None:
     """Write the page of the protocols."""
     write_atomically(PAGE, render())
-    print(f"written: {PAGE}")
+    say(f"written: {PAGE}")
 
 
 def _comparison(matrix: Matrix, options: argparse.Namespace) -> Comparison:

@@ -17,6 +17,7 @@ from virtex_det.cli.parsers import command_parser, positive
 from virtex_det.config import load_config
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
+from virtex_det.escaping import say
 from virtex_det.inference.captioning import Captioner, split_overrides, write_captions
 from virtex_det.inference.trained import CAPTIONS, trained_config
 
@@ -32,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captioner = Captioner(cfg)
     captions = captioner.caption(images, options.batch_size)
     for image in captions.captioned:
-        print(f"{image.file_name}: {image.text}")
+        say(f"{image.file_name}: {image.text}")
     for reason in captions.skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        say(f"skipped: {reason}", file=sys.stderr)
     if not captions.captioned:
         raise UserError(f"None of the {len(images)} files can be read as an image; the reasons stand above.")
     page = write_captions(options.output, captions, captioner.describe())
-    print(f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}")
+    say(f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}")
 
 
 def _parser() -> argparse.ArgumentParser:

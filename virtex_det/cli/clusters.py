@@ -14,6 +14,7 @@ from virtex_det.cli.parsers import command_parser
 from virtex_det.data.clusters import check_numbers, cluster, tf_idf
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.wordpiece import WordPieceTokenizer
+from virtex_det.escaping import say
 from virtex_det.modeling.textual.bert import BertTextEncoder, sentence_vectors
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     clusters = cluster(captions, vectors, options.size, options.seed, made_of)
     clusters.write(options.output)
-    print(f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}")
+    say(f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}")
 
 
 def _bert_vectors(captions: list[str], options: argparse.Namespace) -> Any:

@@ -11,6 +11,7 @@ from virtex_det.cli.parsers import command_parser
 from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.escaping import say
 
 SHOWN = 12
 
@@ -24,17 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captions = [caption for image in images for caption in image.get("captions", [])]
     concepts = build_concepts(captions, tokenizer, sha256, options.parts_of_speech, options.size)
     concepts.write(options.output)
-    print(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")
+    say(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")
     for part in options.parts_of_speech:
         _print_part(concepts, part)
     if len(concepts.concepts) < options.size:
-        print(f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for")
+        say(f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for")
 
 
 def _print_part(concepts: ConceptSet, part: str) -> None:
     found = [concept for concept in concepts.concepts if concept.part_of_speech == part]
     most_frequent = ", ".join(f"{concept.word} {concept.count}" for concept in found[:SHOWN])
-    print(f"{part:10} {len(found):6}  {most_frequent}")
+    say(f"{part:10} {len(found):6}  {most_frequent}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,14 +13,15 @@ from typing import get_args
 from virtex_det.checkpoint import convert
 from virtex_det.checkpoint.conversion import Naming
 from virtex_det.cli.parsers import command_parser
+from virtex_det.escaping import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert the file that the command line names."""
     options = _parser().parse_args(arguments)
     report = convert(options.source, options.target, family=options.format, prefix=options.prefix, to=options.to)
-    print(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
-    print(report.table())
+    say(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
+    say(report.table())
 
 
 def _parser() -> argparse.ArgumentParser:

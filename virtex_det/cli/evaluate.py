@@ -10,12 +10,12 @@ Prints all numbers in percent and the AP of each category; with --compare what c
 
 import argparse
 import json
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from virtex_det.cli.parsers import command_parser
+from virtex_det.escaping import log_visibly, say
 from virtex_det.evaluation.detection.results_file import Results, differences, evaluate_file, read_ground_truth, tables
 from virtex_det.utils import write_atomically
 
@@ -23,17 +23,17 @@ from virtex_det.utils import write_atomically
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate the files that the command line names."""
     options = _parse(arguments)
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    log_visibly()
     truth = read_ground_truth(options.annotations or options.dataset, options.style or "")
     ours, *others = (
         evaluate_file(truth, path, extra_max_detections=options.max_detections, boundary=options.boundary)
         for path in filter(None, (options.predictions, options.compare))
     )
     theirs = others[0] if others else None
-    print(tables(ours, theirs))
+    say(tables(ours, theirs))
     if options.json:
         write_atomically(options.json, json.dumps(_without_nan(ours, theirs), indent=1))
-        print(f"\nwritten: {options.json}")
+        say(f"\nwritten: {options.json}")
 
 
 def _without_nan(ours: Results, theirs: Results | None) -> dict[str, dict]:

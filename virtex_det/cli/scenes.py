@@ -13,12 +13,13 @@ from pathlib import Path
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.datasets import datasets_root, generate_scenes
+from virtex_det.escaping import log_visibly
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generate scenes as the command line says."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_visibly(logging.INFO, "%(message)s")
     generate_scenes(
         options.output,
         num_train=options.train,

@@ -20,6 +20,7 @@ from virtex_det.cli.parsers import command_parser
 from virtex_det.data.datasets import load_dataset, make_manifest
 from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
 from virtex_det.data.training_set import choose_images, describe_part, part_in
+from virtex_det.escaping import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,18 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
     chosen = choose_images(cfg)
     manifest = make_manifest(chosen, part_in(cfg))
-    print(describe_part(chosen))
-    print(f"sha256 {manifest.sha256}")
+    say(describe_part(chosen))
+    say(f"sha256 {manifest.sha256}")
     if options.output:
         manifest.write(options.output) if options.format == "manifest" else write_ids(options.output, manifest)
-        print(f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it")
+        say(f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it")
 
 
 def _write_index_file(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]) -> None:
     if options.split or not options.output:
         parser.error("unbiased-teacher is written of a fraction, not of --split, and needs --output")
     write_index_file(options.output, {name: load_dataset(name) for name in options.dataset}, parts)
-    print(f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it")
+    say(f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it")
 
 
 def _config(options: argparse.Namespace, part: Part) -> CfgNode:

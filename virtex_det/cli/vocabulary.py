@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data import train_tokenizer
 from virtex_det.data.datasets import load_dataset
+from virtex_det.escaping import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = [example for name in options.dataset for example in load_dataset(name)]
     captions = [caption for example in examples for caption in example.get("captions", [])]
     train_tokenizer(captions, options.output, options.vocab_size)
-    print(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
+    say(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
 
 
 def _parser() -> argparse.ArgumentParser:

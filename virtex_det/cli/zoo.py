@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.errors import UserError
+from virtex_det.escaping import say
 from virtex_det.model_zoo import list_models
 from virtex_det.model_zoo.cache import cache_folder, cache_path, check
 from virtex_det.model_zoo.catalog import Record, catalog, find, is_address, record_of
@@ -42,7 +43,7 @@ def list_records(options: argparse.Namespace) -> None:
     elif records:
         print(tabulate([_row(record) for record in records], headers="keys", disable_numparse=True))
         more = as_called("python tools/model_zoo.py info NAME")
-        print(f"\n{len(records)} weights; the cache is {cache_folder()}. More of one: {more}")
+        say(f"\n{len(records)} weights; the cache is {cache_folder()}. More of one: {more}")
     else:
         raise UserError(f"No weights match {options.filter!r}. All: python tools/model_zoo.py list")
 
@@ -56,7 +57,7 @@ def info(options: argparse.Namespace) -> None:
         return
     for field, value in facts.items():
         for line in _lines(value):
-            print(f"{field:<14}{line}")
+            say(f"{field:<14}{line}")
             field = ""
 
 
@@ -75,7 +76,7 @@ def verify(options: argparse.Namespace) -> None:
     rows = [_verified(record) for record in records]
     _print_rows(rows, options.json)
     if not rows:
-        print(f"the cache {cache_folder()} holds none of them", file=sys.stderr)
+        say(f"the cache {cache_folder()} holds none of them", file=sys.stderr)
     if bad := [row["name"] for row in rows if row["state"] != "as it should be"]:
         raise UserError(f"{len(bad)} of {len(rows)} files are not as they should be: {', '.join(bad)}")
 
@@ -83,7 +84,7 @@ def verify(options: argparse.Namespace) -> None:
 def write_page(options: argparse.Namespace) -> None:
     """Write MODEL_ZOO.md anew."""
     write_atomically(PAGE, render())
-    print(PAGE)
+    say(PAGE)
 
 
 def _named(name: str) -> Record:

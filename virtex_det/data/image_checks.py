@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from virtex_det.data.images import check_size, read_image
 from virtex_det.errors import BrokenExample, UserError
+from virtex_det.escaping import visible
 from virtex_det.image_files import inspect_image
 from virtex_det.utils import map_in_threads
 
@@ -84,7 +85,7 @@ def _faults(
     checks = [(entry, max_value, place in whole) for place, entry in enumerate(dicts)]
     quiet = None if comm.is_main_process() else True
     with tqdm(
-        desc=f"images of {name}",
+        desc=f"images of {visible(name, '')}",
         total=len(dicts),
         leave=False,
         disable=quiet,

@@ -18,6 +18,7 @@ from virtex_det.data import build_test_loader
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
+from virtex_det.escaping import visible
 from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_voc_labels
 from virtex_det.modeling import ImageClassifier
 
@@ -75,7 +76,7 @@ def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) ->
     loader = build_test_loader(cfg, dataset_name, batch_size=cfg.DATALOADER.TEST_BATCH_SIZE)
     features: list[np.ndarray] = []
     found: list[np.ndarray] = []
-    for batch in tqdm(loader, desc=dataset_name, unit="batch"):
+    for batch in tqdm(loader, desc=visible(dataset_name, ""), unit="batch"):
         features.append(F.normalize(model.image_features(batch)).cpu().numpy())
         found += [labels[example["image_id"]] for example in batch]
     return Examples(np.concatenate(features), np.stack(found))

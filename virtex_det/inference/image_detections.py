@@ -14,6 +14,7 @@ from pycocotools import mask as mask_tools
 
 from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
+from virtex_det.escaping import in_plot, visible
 from virtex_det.evaluation.detection.detections import Detections
 
 _SHOWN = 5
@@ -154,7 +155,8 @@ class ImageDetections:
             boxes=self.boxes,
             masks=self.rles,
             labels=[
-                f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)
+                f"{in_plot(name)} {score:.0%}"
+                for name, score in zip(self.names, self.scores, strict=True)
             ],
             assigned_colors=[colours[number % len(colours)] for number in self.classes],
         )
@@ -171,11 +173,10 @@ class ImageDetections:
         return len(self._instances)
 
     def __repr__(self) -> str:
-        best = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)][
-            :_SHOWN
-        ]
+        names = [visible(name, "") for name in self.names[:_SHOWN]]
+        best = [f"{name} {score:.2f}" for name, score in zip(names, self.scores[:_SHOWN], strict=True)]
         more = ["..."] if len(self) > _SHOWN else []
-        name = f"{self.file_name}: " if self.file_name else ""
+        name = f"{visible(self.file_name, '')}: " if self.file_name else ""
         return (
             f"ImageDetections({name}{len(self)} "
             f"found{': ' if best else ''}{', '.join(best + more)})"

@@ -18,6 +18,7 @@ from virtex_det.data.training_set import are_shards, forget_training_set, trains
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
 from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
+from virtex_det.escaping import visible
 from virtex_det.evaluation.build import evaluator_kind
 from virtex_det.evaluation.detection.ground_truth import forget_truths
 
@@ -136,5 +137,5 @@ def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
     """Do the steps behind a progress bar, on the main process of a terminal."""
     with tqdm(steps, leave=False, disable=None if comm.is_main_process() else True, unit="check") as bar:
         for title, step in bar:
-            bar.set_description(f"looking at {title}", refresh=True)
+            bar.set_description(f"looking at {visible(title, '')}", refresh=True)
             step()
