@@ -61,4 +61,4 @@ def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, c
 def test_a_batch_that_is_no_number_of_images_is_said_to_be_so(size, capsys):
     with pytest.raises(SystemExit):
         main(["--run", "output", "photo.jpg", "--batch-size", size])
-    assert f"'{size}' is no whole number of 1 or more" in capsys.readouterr().err
+    assert f"'{size}' is no whole number from 1" in capsys.readouterr().err

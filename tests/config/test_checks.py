@@ -168,6 +168,7 @@ OTHERS = (
     ("TEST.KEYPOINT_OKS_SIGMAS", [0.0]),
     ("TEST.DETECTIONS_PER_IMAGE", -2),
     ("OUTPUT_DIR", "a\0b"),
+    ("OUTPUT_DIR", "s3://bucket/run"),
     ("OUTPUT_DIR", None),
     ("MODEL.WEIGHTS", None),
     ("GLOBAL.HACK", float("inf")),

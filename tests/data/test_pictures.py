@@ -68,6 +68,15 @@ def test_an_empty_folder_is_an_error(tmp_path):
         find_images([str(tmp_path)])
 
 
+@pytest.mark.parametrize("target", ["nowhere.jpg", "link.jpg"])
+def test_a_link_to_nothing_is_an_error(target, tmp_path):
+    (tmp_path / "link.jpg").symlink_to(target)
+    with pytest.raises(UserError, match="link.jpg is a link to nothing"):
+        find_images([str(tmp_path / "link.jpg")])
+    with pytest.raises(UserError, match="link.jpg is a link to nothing"):
+        find_images([str(tmp_path / "l*.jpg")])
+
+
 @pytest.mark.parametrize("name", ["nowhere.jpg", "*.jpg"])
 def test_a_name_of_nothing_is_an_error(name, tmp_path):
     with pytest.raises(UserError, match="no image, folder or pattern"):

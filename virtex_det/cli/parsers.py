@@ -2,6 +2,7 @@
 
 import argparse
 
+from virtex_det.config.rules import LARGEST
 from virtex_det_commands import as_called
 
 
@@ -15,11 +16,11 @@ def command_parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """Return the whole number above 0 that an argument states.
+    """Return the whole number above 0, and of at most 31 bits, that an argument states.
 
     Raises:
         ArgumentTypeError: it states none.
     """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= LARGEST):
+        raise argparse.ArgumentTypeError(f"{text[:50]!r} is no whole number from 1 to {LARGEST}")
     return int(text)

@@ -14,7 +14,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import command_parser, positive
 from virtex_det.config.help import key_help
 from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
 from virtex_det.engine.probe import follow_backbone, probe_voc07
@@ -78,6 +78,7 @@ def _costs(text: str) -> tuple[float, ...]:
 
 
 def _folds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
+    number = positive(text)
+    if number < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 2 or more")
-    return int(text)
+    return number

@@ -207,7 +207,7 @@ RULES: dict[str, Rule] = {
     "TEST.PRECISE_BN.NUM_ITER": whole(1),
     "SEED": Rule(f"a whole number up to {_LARGEST_SEED}; -1 draws one", whole(-(2**63), _LARGEST_SEED).holds),
     "VIS_PERIOD": whole(0),
-    "OUTPUT_DIR": Rule("the name of a folder", line().holds),
+    "OUTPUT_DIR": Rule("the name of a folder, not an address", lambda name: line().holds(name) and "://" not in name),
 }
 
 

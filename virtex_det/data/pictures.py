@@ -208,9 +208,11 @@ def _find(argument: str) -> list[Path]:
         return _images_below(path)
     if os.path.exists(argument):  # noqa: PTH110
         return [path]
+    if os.path.lexists(argument):  # a pattern would name it for ever
+        raise UserError(f"{printable(argument):.500} is a link to nothing.")
     found = [file for name in find_matching(argument) for file in _find(name)]
     if not found:
-        raise UserError(f"There is no image, folder or pattern {argument!r}.")
+        raise UserError(f"There is no image, folder or pattern {argument!r:.500}.")
     return found
 
 
