@@ -14,6 +14,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_VIRTUAL = ("/dev/", "/proc/", "/sys/")  # folders of the kernel
 
 
 def as_name(value: object, what: str) -> str:
@@ -77,16 +78,45 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
 def refuse_special_target(path: Path) -> None:
     """Refuse to replace anything but a regular file.
 
+    In the kernel's folders nothing is replaced: /dev/stdout may lead to a regular file, and is a link of the system.
+
     Raises:
         UserError: the path is a folder, a pipe, a socket or a device, such as /dev/stdout, or an
             invalid name.
     """
     try:
+        folder = f"{os.path.realpath(path.parent)}/"
+        if folder.startswith(_VIRTUAL) and not folder.startswith("/dev/shm/"):
+            raise UserError(f"{path!s:.500} lies in a folder of the system. Name a regular file.")
         refuse_special(path, path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return
     except ValueError as error:
         raise UserError(f"{path!s:.500} cannot be the name of a file: {error}.") from error
+    except OSError as error:
+        raise UserError(f"{path!s:.500} cannot be written: {error.strerror}.") from error
+
+
+def check_output(output: str | Path | None, *inputs: object) -> None:
+    """Refuse, before any work, a name to which a command cannot write, or that of a file that it reads.
+
+    Args:
+        output: name of the file; None or "" for none.
+        inputs: names of files, or of something else, such as a data set or an address.
+
+    Raises:
+        UserError: it is no place for a file, or one of the inputs, by this name or another.
+    """
+    if not output:
+        return
+    refuse_special_target(Path(output))
+    if not os.path.exists(output):  # noqa: PTH110  (Path's raises for a name that is too long)
+        return
+    for name in inputs:
+        if not isinstance(name, str | os.PathLike) or not os.path.isfile(name):  # noqa: PTH113
+            continue
+        if os.path.samefile(output, name):  # noqa: PTH121
+            raise UserError(f"{output!s:.500} is what is read, and would be overwritten. Name another file to write.")
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:

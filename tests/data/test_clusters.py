@@ -35,7 +35,7 @@ def test_more_clusters_than_captions_are_refused_with_the_most_there_can_be():
         cluster(CAPTIONS, tf_idf(CAPTIONS), size=5, seed=0, made_of="tf-idf")
 
 
-@pytest.mark.parametrize(("size", "seed"), [(0, 0), (-1, 0), (2, -1)])
+@pytest.mark.parametrize(("size", "seed"), [(0, 0), (-1, 0), (2, -1), (2, 2**32)])
 def test_numbers_that_k_means_cannot_take_are_refused(size, seed):
     with pytest.raises(
         UserError, match=f"make {size} clusters with seed {seed}; use --size 1 to 4"

@@ -24,6 +24,7 @@ from virtex_det.experiments import Matrix, measured, read_matrix, recorded, repo
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import Launcher
 from virtex_det.experiments.slurm import Resources, SlurmLauncher
+from virtex_det.files import check_output
 from virtex_det.protocols.page import PAGE, render
 from virtex_det.utils import write_atomically
 from virtex_det_commands import as_called
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(words)
     options.command = as_called(f"python tools/benchmark.py {shlex.join(words)}")
+    for name in ("output", "page", "write_records"):
+        check_output(getattr(options, name, None), options.matrix if hasattr(options, "matrix") else None)
     options.action(options)
 
 

@@ -15,12 +15,14 @@ from virtex_det.data.clusters import check_numbers, cluster, tf_idf
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.wordpiece import WordPieceTokenizer
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 from virtex_det.modeling.textual.bert import BertTextEncoder, sentence_vectors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Cluster the captions that the command line names."""
     options = _parser().parse_args(arguments)
+    check_output(options.output)
     images = [image for name in options.dataset for image in load_dataset(name)]
     captions = sorted({caption for image in images for caption in image.get("captions", [])})
     check_numbers(len(captions), options.size, options.seed)

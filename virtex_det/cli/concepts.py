@@ -12,6 +12,7 @@ from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 
 SHOWN = 12
 
@@ -19,6 +20,7 @@ SHOWN = 12
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the concept set that the command line describes."""
     options = _parser().parse_args(arguments)
+    check_output(options.output, options.tokenizer)
     tokenizer = read_tokenizer(options.tokenizer)
     sha256 = tokenizer_sha256(options.tokenizer)
     images = [image for name in options.dataset for image in load_dataset(name)]

@@ -14,11 +14,13 @@ from virtex_det.checkpoint import convert
 from virtex_det.checkpoint.conversion import Naming
 from virtex_det.cli.parsers import command_parser
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert the file that the command line names."""
     options = _parser().parse_args(arguments)
+    check_output(options.target, options.source)
     report = convert(options.source, options.target, family=options.format, prefix=options.prefix, to=options.to)
     say(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
     say(report.table())

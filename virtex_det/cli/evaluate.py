@@ -17,6 +17,7 @@ from pathlib import Path
 from virtex_det.cli.parsers import command_parser
 from virtex_det.escaping import log_visibly, say
 from virtex_det.evaluation.detection.results_file import Results, differences, evaluate_file, read_ground_truth, tables
+from virtex_det.files import check_output
 from virtex_det.utils import write_atomically
 
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate the files that the command line names."""
     options = _parse(arguments)
     log_visibly()
+    check_output(options.json, options.predictions, options.compare, options.annotations)
     truth = read_ground_truth(options.annotations or options.dataset, options.style or "")
     ours, *others = (
         evaluate_file(truth, path, extra_max_detections=options.max_detections, boundary=options.boundary)

@@ -21,12 +21,14 @@ from virtex_det.data.datasets import load_dataset, make_manifest
 from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
 from virtex_det.data.training_set import choose_images, describe_part, part_in
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Show or write the part that the command line describes."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    check_output(options.output, options.split)
     if options.split and not options.fraction and (stated := part_of(options.split)):
         parts = [stated]
     else:

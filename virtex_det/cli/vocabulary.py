@@ -11,11 +11,13 @@ from virtex_det.cli.parsers import command_parser
 from virtex_det.data import train_tokenizer
 from virtex_det.data.datasets import load_dataset
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the vocabulary that the command line names."""
     options = _parser().parse_args(arguments)
+    check_output(options.output)
     examples = [example for name in options.dataset for example in load_dataset(name)]
     captions = [caption for example in examples for caption in example.get("captions", [])]
     train_tokenizer(captions, options.output, options.vocab_size)

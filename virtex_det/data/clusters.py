@@ -100,17 +100,17 @@ def check_numbers(captions: int, size: int, seed: int) -> None:
 
     Raises:
         UserError: there are no captions, fewer captions than clusters, no clusters, or the seed is
-            negative.
+            negative or of more than 32 bits.
     """
     if not captions:
         raise UserError(
             "These data sets have no captions; name data sets with captions, such as "
             "coco_2017_train_captions."
         )
-    if not 1 <= size <= captions or seed < 0:
+    if not 1 <= size <= captions or not 0 <= seed < 2**32:
         raise UserError(
             f"{captions} different captions cannot make {size} clusters with seed {seed}; use "
-            f"--size 1 to {captions}, and --seed 0 or more."
+            f"--size 1 to {captions}, and --seed 0 to 4294967295."
         )
 
 
