@@ -51,7 +51,7 @@ def visible(text: str, keep: str = "\n\t") -> str:
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print a text, ``visible``: names of files, captions and classes in it must not act on the terminal."""
+    """Print a text, ``visible``: names and captions in it must not act on the terminal."""
     print(visible(str(text)), file=file, flush=True)
 
 

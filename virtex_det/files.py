@@ -78,7 +78,8 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
 def refuse_special_target(path: Path) -> None:
     """Refuse to replace anything but a regular file.
 
-    In the kernel's folders nothing is replaced: /dev/stdout may lead to a regular file, and is a link of the system.
+    In the kernel's folders nothing is replaced: /dev/stdout, which may lead to a regular file, is a
+    link of the system.
 
     Raises:
         UserError: the path is a folder, a pipe, a socket or a device, such as /dev/stdout, or an
@@ -98,7 +99,7 @@ def refuse_special_target(path: Path) -> None:
 
 
 def check_output(output: str | Path | None, *inputs: object) -> None:
-    """Refuse, before any work, a name to which a command cannot write, or that of a file that it reads.
+    """Refuse, before any work, a name that cannot be written, or that of a file that is read.
 
     Args:
         output: name of the file; None or "" for none.
@@ -116,7 +117,9 @@ def check_output(output: str | Path | None, *inputs: object) -> None:
         if not isinstance(name, str | os.PathLike) or not os.path.isfile(name):  # noqa: PTH113
             continue
         if os.path.samefile(output, name):  # noqa: PTH121
-            raise UserError(f"{output!s:.500} is what is read, and would be overwritten. Name another file to write.")
+            raise UserError(
+                f"{output!s:.500} is what is read, and would be overwritten. Name another."
+            )
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:

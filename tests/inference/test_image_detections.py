@@ -130,9 +130,21 @@ def test_it_says_the_best_of_what_was_found(detections):
 
 
 @pytest.mark.parametrize(
-    "name", [r"$\frac{1}{$", "a$b", "_hidden", "two\nlines", "\x1b[31mred", "\u202eabc", "\ud800", "x" * 5000]
+    "name",
+    [
+        r"$\frac{1}{$",
+        "a$b",
+        "_hidden",
+        "two\nlines",
+        "\x1b[31mred",
+        "\u202eabc",
+        "\ud800",
+        "x" * 5000,
+    ],
 )
 def test_class_names_are_drawn_and_shown_as_text(detections, name):
-    found = ImageDetections(detections.instances, (name, name), detections.rles, "\x1b]0;title\x07.jpg")
+    found = ImageDetections(
+        detections.instances, (name, name), detections.rles, "\x1b]0;title\x07.jpg"
+    )
     assert found.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).size[0] > 0
     assert not set(repr(found)) & set("\x1b\x07\n\u202e\ud800")

@@ -174,7 +174,9 @@ class ImageDetections:
 
     def __repr__(self) -> str:
         names = [visible(name, "") for name in self.names[:_SHOWN]]
-        best = [f"{name} {score:.2f}" for name, score in zip(names, self.scores[:_SHOWN], strict=True)]
+        best = [
+            f"{name} {score:.2f}" for name, score in zip(names, self.scores[:_SHOWN], strict=True)
+        ]
         more = ["..."] if len(self) > _SHOWN else []
         name = f"{visible(self.file_name, '')}: " if self.file_name else ""
         return (
