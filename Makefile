@@ -58,10 +58,10 @@ $(STAMP):
 
 # The first Python of a version that virtex_det supports makes the environment.
 define make_venv
-for python in $(PYTHON) python3.12 python3.11 python3.10; do \
-	if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1; then \
+for python in $(PYTHON) python3.13 python3.12 python3.11 python3.10; do \
+	if $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then \
 		echo "$(VENV): made with $$($$python --version)"; exec $$python -m venv $(VENV); fi; \
 	done; \
-	echo "virtex_det needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	echo "virtex_det needs Python 3.10 to 3.13, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
 	"install one of them, or say where it is: make setup PYTHON=/path/to/python3.12" >&2; exit 1
 endef

@@ -1,15 +1,13 @@
-"""What virtex_det needs, and why; building it needs neither torch nor Detectron2."""
+"""What virtex_det needs, and why; all else stands in pyproject.toml.
 
-import re
-from pathlib import Path
+Building it needs neither torch nor Detectron2.
+"""
 
-from setuptools import find_packages, setup
-
-HERE = Path(__file__).resolve().parent
+from setuptools import setup
 
 # Loose bounds; a pin says what breaks. Detectron2 is not here: PyPI has no wheel of it for every
-# Python and platform, and the one you built yourself is as good. tools/install_detectron2.py brings
-# it where it is missing.
+# Python and platform, and the one you built yourself is as good. `virtex-det
+# install-detectron2` brings it where it is missing.
 INSTALL_REQUIRES = [
     "torch>=2.4",  # the first with a fused SGD on the CPU
     # ROIAlign and NMS for the detectors, image transforms for pretraining; goes with torch 2.4
@@ -74,6 +72,7 @@ EXTRAS_REQUIRE = {
     ],
     "dev": [
         "pytest",
+        "build",  # makes the wheel
         "pytest-xdist",  # tests on several cores
         "timm",  # tests compare our deep-stem ResNets with its own
         "open_clip_torch",  # and our CLIP ResNets with its own
@@ -86,25 +85,4 @@ EXTRAS_REQUIRE = {
 }
 
 
-def version() -> str:
-    """Return the version in virtex_det/__init__.py without importing it, which needs torch."""
-    text = (HERE / "virtex_det" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError('virtex_det/__init__.py has no line of the form: __version__ = "0.1.0"')
-    return found.group(1)
-
-
-setup(
-    name="virtex_det",
-    version=version(),
-    description="Caption-pretrained ResNets in Detectron2: pretrain, load, fine-tune, evaluate",
-    license="Apache-2.0",
-    packages=find_packages(include=["virtex_det", "virtex_det.*"]),
-    py_modules=["virtex_det_commands"],
-    entry_points={"console_scripts": ["virtex-det = virtex_det_commands:main"]},
-    package_data={"virtex_det": ["**/*.yaml", "**/*.j2"]},
-    python_requires=">=3.10,<3.13",
-    install_requires=INSTALL_REQUIRES,
-    extras_require=EXTRAS_REQUIRE,
-)
+setup(install_requires=INSTALL_REQUIRES, extras_require=EXTRAS_REQUIRE)

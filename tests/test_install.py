@@ -118,5 +118,5 @@ def test_a_python_that_is_too_new_is_named_and_leaves_nothing(tmp_path):
     (programs / "python3").chmod(0o755)
     done = make_setup(tmp_path, PATH=str(programs))
     assert done.returncode != 0
-    assert "needs Python 3.10, 3.11 or 3.12, and python3 is Python 3.14.0" in done.stderr
+    assert "needs Python 3.10 to 3.13, and python3 is Python 3.14.0" in done.stderr
     assert not (tmp_path / "venv").exists()

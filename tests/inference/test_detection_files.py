@@ -1,6 +1,4 @@
-"""Detections as files: what an evaluation would write, under ids that an annotation file or
-nobody gives.
-"""
+"""Detections as files: what an evaluation would write, with the ids of a file or own ones."""
 
 import json
 
@@ -64,26 +62,23 @@ def test_the_longest_name_that_a_path_ends_in_counts(detector, tmp_path, annotat
 
 def test_lvis_names_an_image_by_its_address(detector, tmp_path, annotations):
     images = [{"id": 5, "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg"}]
-    (tmp_path / "lvis.json").write_text(
-        json.dumps(read(annotations) | {"images": images, "annotations": []})
-    )
+    content = read(annotations) | {"images": images, "annotations": []}
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
     paths = [tmp_path / "val2017" / "000000000139.jpg"]
     assert list(ids_of_file(detector, paths, tmp_path / "lvis.json").images) == [5]
 
 
 def test_a_picture_that_the_file_does_not_name_is_refused(detector, tmp_path, annotations):
-    with pytest.raises(
-        UserError, match=r"1 of 1 pictures are not in .*instances_val.json, e.g. .*holiday.jpg"
-    ):
+    message = r"1 of 1 pictures are not in .*instances_val.json, e.g. .*holiday.jpg"
+    with pytest.raises(UserError, match=message):
         ids_of_file(detector, [tmp_path / "holiday.jpg"], annotations)
 
 
 def test_classes_that_the_file_does_not_name_are_refused(detector, photos, tmp_path, annotations):
     content = read(annotations) | {"categories": [{"id": 1, "name": "dog"}], "annotations": []}
     (tmp_path / "dogs.json").write_text(json.dumps(content))
-    with pytest.raises(
-        UserError, match=rf"no category {detector.classes[0]} in .*dogs.json, which has dog"
-    ):
+    message = rf"no category {detector.classes[0]} in .*dogs.json, which has dog"
+    with pytest.raises(UserError, match=message):
         ids_of_file(detector, photos, tmp_path / "dogs.json")
 
 
@@ -98,9 +93,8 @@ def test_own_ids_are_written_beside_the_detections(detector, photos, tmp_path):
     found = {entry["category_id"] for entry in read(tmp_path / "detections.json")}
     assert found <= {category["id"] for category in beside["categories"]}
     drawn = sorted((tmp_path / "pictures").iterdir())
-    assert [path.name for path in drawn] == [
-        f"{n:06d}_{path.stem}.jpg" for n, path in enumerate(photos[:2], 1)
-    ]
+    names = [f"{number:06d}_{path.stem}.jpg" for number, path in enumerate(photos[:2], 1)]
+    assert [path.name for path in drawn] == names
     with Image.open(drawn[1]) as picture:
         assert picture.format == "JPEG"
 
@@ -109,25 +103,19 @@ def test_own_ids_are_written_beside_the_detections(detector, photos, tmp_path):
 def test_the_threshold_is_the_least_score(threshold, detector, photos, tmp_path):
     [found] = detector(photos[:1])
     threshold = float(found.scores.max()) if threshold == 0.1 else threshold
-    write_detections(
-        tmp_path, detector, photos[:1], Ids([7], range(1, 9)), threshold=threshold, draw=False
-    )
+    ids = Ids([7], range(1, 9))
+    write_detections(tmp_path, detector, photos[:1], ids, threshold=threshold, draw=False)
     scores = [entry["score"] for entry in read(tmp_path / "detections.json")]
-    assert len(scores) == int((found.scores >= threshold).sum()) and all(
-        score >= threshold for score in scores
-    )
+    assert len(scores) == int((found.scores >= threshold).sum())
+    assert all(score >= threshold for score in scores)
 
 
 def test_what_cannot_be_read_is_left_out_and_counted(detector, photos, tmp_path, caplog):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     paths = [broken, photos[0]]
-    assert (
-        write_detections(
-            tmp_path / "out", detector, paths, own_ids(detector, paths), draw=False
-        ).skipped
-        == 1
-    )
+    ids = own_ids(detector, paths)
+    assert write_detections(tmp_path / "out", detector, paths, ids, draw=False).skipped == 1
     assert [image["id"] for image in read(tmp_path / "out" / "images.json")["images"]] == [2]
     assert "broken.jpg" in caplog.text
 

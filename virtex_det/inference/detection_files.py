@@ -1,4 +1,4 @@
-"""Detections in many pictures as files: COCO's results, and the pictures with boxes drawn."""
+"""What a detector finds in many pictures, as files: COCO's results, and the pictures drawn upon."""
 
 import json
 import re
@@ -43,23 +43,21 @@ class Written(NamedTuple):
 
 
 def own_ids(detector: Detector, paths: Sequence[Path]) -> Ids:
-    """Return ids without an annotation file: pictures 1, 2, 3 ..., and the categories of the data set.
+    """Return ids for pictures that no annotation file names: 1, 2, 3 and so on.
 
-    Where the detector's data set is not registered here, class 0 has the id 1, class 1 the id 2,
-    and so on.
+    Categories have the ids of the detector's data set; where that is not registered here, class 0
+    has the id 1, class 1 the id 2, and so on.
     """
-    numbers: Mapping[int, int] = detector.predictor.metadata.get(
-        "thing_dataset_id_to_contiguous_id", {}
-    )
+    metadata = detector.predictor.metadata
+    numbers: Mapping[int, int] = metadata.get("thing_dataset_id_to_contiguous_id", {})
     of_class = {number: category for category, number in numbers.items()}
-    categories = [
-        of_class.get(number, number + 1) for number in range(_number_of_classes(detector))
-    ]
+    count = _number_of_classes(detector)
+    categories = [of_class.get(number, number + 1) for number in range(count)]
     return Ids(range(1, len(paths) + 1), categories)
 
 
 def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
-    """Return the ids of pictures and categories in an annotation file of COCO or LVIS.
+    """Return the ids of pictures and categories in an annotation file of COCO's or LVIS's form.
 
     A picture is found by the end of its path, a class by its name.
 
@@ -73,27 +71,20 @@ def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Pa
     strange = [path for path, number in zip(paths, found, strict=True) if number is None]
     if strange:
         raise UserError(
-            f"{len(strange)} of {len(paths)} pictures are not in {annotations}, e.g. "
-            f"{strange[0]}.\n"
-            "Its images have names such as " + ", ".join(list(images)[:3]) + "."
+            f"{len(strange)} of {len(paths)} pictures are not in {annotations}, "
+            f"e.g. {strange[0]}.\nIts images have names such as {', '.join(list(images)[:3])}."
         )
     categories = {str(entry.get("name")): entry["id"] for entry in content.get("categories", [])}
     unknown = [name for name in detector.classes if name not in categories]
     if unknown or not detector.classes:
-        what = (
-            f"no category {unknown[0]}"
-            if unknown
-            else "no names: the weights do not say their classes"
-        )
+        what = f"no category {unknown[0]}" if unknown else "no names, so none of theirs"
         raise UserError(
-            f"The classes of the detector have {what} in {annotations}, which has "
-            f"{', '.join(categories):.200}.\n"
+            f"The classes of the detector have {what} in {annotations}, "
+            f"which has {', '.join(categories):.200}.\n"
             "Leave --annotations out: the ids are then written beside the detections."
         )
-    return Ids(
-        [number for number in found if number is not None],
-        [categories[name] for name in detector.classes],
-    )
+    image_ids = [number for number in found if number is not None]
+    return Ids(image_ids, [categories[name] for name in detector.classes])
 
 
 def write_detections(
@@ -105,19 +96,19 @@ def write_detections(
     threshold: float | None = None,
     draw: bool = True,
 ) -> Written:
-    """Write the detections in image files; files that cannot be read are logged.
+    """Write what a detector finds in image files, behind a progress bar.
 
     ``detections.json`` is a results file in COCO's form. ``images.json`` says which images and
     categories its ids mean, as the annotation files of COCO do. ``pictures/`` has each picture with
-    its detections. All are written whole or not at all, and picture by picture, so that memory does
-    not grow with their number.
+    its detections. Each file is written whole or not at all. Work goes picture by picture, so
+    memory does not grow with their number. Files that cannot be read are logged.
 
     Args:
         folder: made where it is not there.
         detector: finds.
         paths: of the pictures.
         ids: of pictures and classes.
-        threshold: least score of what is written and drawn; None writes all and draws from
+        threshold: least score of what is written and drawn; None writes all, and draws from
             DRAWN_FROM on.
         draw: write ``pictures/``.
 
@@ -128,10 +119,7 @@ def write_detections(
     numbers = {str(path): number for number, path in enumerate(paths)}
     images: list[dict[str, Any]] = []
     detections = 0
-    with (
-        replacing(folder / DETECTIONS) as unfinished,
-        unfinished.open("w", encoding="utf-8") as file,
-    ):
+    with replacing(folder / DETECTIONS) as part, part.open("w", encoding="utf-8") as file:
         writer = _ListWriter(file)
         stream = detector.stream(list(paths), skip_broken=True)
         for found in tqdm(stream, total=len(paths), unit="picture", desc="detecting"):
@@ -152,9 +140,8 @@ def write_detections(
     names = detector.classes or [str(number) for number in range(len(ids.categories))]
     named = zip(ids.categories, names, strict=True)
     categories = [{"id": number, "name": name} for number, name in named]
-    write_atomically(
-        folder / IMAGES, json.dumps({"images": images, "categories": categories}, indent=1)
-    )
+    meaning = {"images": images, "categories": categories}
+    write_atomically(folder / IMAGES, json.dumps(meaning, indent=1))
     return Written(len(images), detections, len(paths) - len(images))
 
 
@@ -201,7 +188,7 @@ def _file_name(entry: Mapping[str, Any]) -> str:
 
 
 def _id_of(path: Path, images: Mapping[str, int | str]) -> int | str | None:
-    """Return the id of the image whose name ends the path, the longest first; None if none."""
+    """Return the id of the image with the longest name that the path ends in; None without one."""
     parts = path.absolute().parts
     for length in range(len(parts), 0, -1):
         name = "/".join(parts[-length:])
