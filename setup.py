@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
     "pandas>=2.2.2",
     "scipy>=1.9",  # paired tests in the tables of comparisons
     "orjson>=3.8",  # result files of millions of detections: written ten times as fast as by json
+    "msgspec>=0.18",  # annotation files: checks types while it decodes, as fast as orjson alone
+    "typing_extensions>=4.2",  # typed dicts with optional names in Python 3.10; torch needs it too
     "safetensors",  # weights files that cannot hold code
     "tqdm",  # progress bars
     "requests>=2.27",  # downloads of the model zoo, through the proxies of the environment

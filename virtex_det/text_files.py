@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 
 from virtex_det.errors import UserError
@@ -19,6 +20,7 @@ from virtex_det.utils import without_garbage_collection
 logger = logging.getLogger(__name__)
 
 _LARGE = 50 * 10**6  # bytes, read in about a second
+_BLOCK = 2**20  # bytes, which fit a processor's cache
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -160,15 +162,22 @@ def parse_json(content: bytes | str, place: str) -> Any:
         with without_garbage_collection():
             found = orjson.loads(encoded)
             # A colon follows every name: with as many colons as names, no name occurs twice.
-            is_unique = _count_names(found) == _count_colons(encoded)
+            is_unique = count_names(found) == count_colons(encoded)
     except orjson.JSONDecodeError:
         return _parse_slowly(encoded, place)
     return found if is_unique else _parse_slowly(encoded, place)
 
 
-def _count_colons(encoded: bytes) -> int:
+def count_colons(encoded: bytes) -> int:
     """Return how many colons follow a quotation mark; too many if a text has such a pair."""
-    return encoded.count(b'":') + len(re.findall(rb'"\s+:', encoded))
+    found, values = 0, np.frombuffer(encoded, np.uint8)
+    for start in range(0, len(values), _BLOCK):
+        places = np.flatnonzero(values[start : start + _BLOCK] == ord(":")) + start
+        before = values[places - 1]
+        if (before <= ord(" ")).any():
+            return encoded.count(b'":') + len(re.findall(rb'"\s+:', encoded))
+        found += int(np.count_nonzero(before == ord('"')))
+    return found
 
 
 def _parse_slowly(encoded: bytes, place: str) -> Any:
@@ -194,7 +203,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _count_names(content: Any) -> int:
+def count_names(content: Any) -> int:
     """Return how many names all objects have; too few for lists that begin with a number."""
     count, level = 0, [content]
     while level:

@@ -12,7 +12,7 @@ from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
 from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
 from virtex_det.experiments.runs import Run
-from virtex_det.text_files import read_json
+from virtex_det.text_files import read_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
@@ -166,7 +166,7 @@ def test_data_that_cannot_be_evaluated_are_found_before_any_run_begins(tmp_path,
 def test_runs_in_order_pass_and_parse_each_annotation_file_once(tmp_path, scenes, monkeypatch):
     parsed = []
     monkeypatch.setattr(
-        annotation_content, "read_json", lambda path, what: parsed.append(path.name) or read_json(path, what)
+        annotation_content, "read_bytes", lambda path, what: parsed.append(path.name) or read_bytes(path, what)
     )
     runs = [Run(tmp_path / f, DETECTOR, ("DATASETS.TRAIN_FRACTION", f), 150) for f in ("0.5", "1.0")]
     check_sources(runs)

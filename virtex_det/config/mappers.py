@@ -12,6 +12,7 @@ OURS = (
     *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
 )
 _OF_DETECTORS = ("DetectionMapper", "DatasetMapper")
+_OF_PIXEL_CLASSES = ("PanopticFPN", "SemanticSegmentor")
 
 
 def mapper_name(cfg: CfgNode) -> str:
@@ -46,4 +47,6 @@ def _mappers_of(cfg: CfgNode) -> tuple[str, ...]:
     if hasattr(architecture, "mapper"):
         return (architecture.mapper,)
     is_detectron2s = getattr(architecture, "__module__", "").startswith("detectron2.")
+    if is_detectron2s and (cfg.MODEL.KEYPOINT_ON or name in _OF_PIXEL_CLASSES):
+        return ("DatasetMapper",)
     return _OF_DETECTORS if is_detectron2s else ()

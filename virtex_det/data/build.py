@@ -19,6 +19,7 @@ from fvcore.common.registry import Registry
 from virtex_det.config.mappers import mapper_name
 from virtex_det.data.collate import UnpackingLoader, pack
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
+from virtex_det.data.datasets.missing_files import refuse_addresses
 from virtex_det.data.image_checks import check_some
 from virtex_det.data.seeded_dataset import (
     GroupedPositionSampler,
@@ -175,6 +176,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     _check_boxes(cfg, dicts)
     check_has_objects(cfg, dicts)
     if reads_images(cfg):
+        refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     return dicts
 

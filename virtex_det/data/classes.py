@@ -18,7 +18,8 @@ from virtex_det.escaping import visible
 
 logger = logging.getLogger(__name__)
 
-_OF_OBJECTS, _OF_IMAGES = "thing_classes", "classes"  # metadata keys of the class names
+# Metadata keys of the class names.
+_OF_OBJECTS, _OF_IMAGES, _OF_PIXELS = "thing_classes", "classes", "stuff_classes"
 _DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
 _NUMBER_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -48,13 +49,17 @@ def model_classes(cfg: CfgNode) -> ModelClasses | None:
     if mapper in ("ClassificationMapper", "MultilabelMapper"):
         metadata = _OF_IMAGES if mapper == "ClassificationMapper" else _OF_OBJECTS
         return _with_number(cfg, metadata, "MODEL.CLASSIFIER.NUM_CLASSES")
+    if architecture == "SemanticSegmentor":
+        return _with_number(cfg, _OF_PIXELS, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
     if architecture in _NUMBER_KEYS:
         return _with_number(cfg, _OF_OBJECTS, _NUMBER_KEYS[architecture])
     return ModelClasses(_OF_OBJECTS) if mapper in _DETECTION_MAPPERS else None
 
 
 def is_detector(cfg: CfgNode) -> bool:
-    """Return whether a config's model detects objects, rather than captions or image labels."""
+    """Return whether a config's model detects objects, not captions, labels or pixel classes."""
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        return False
     mapper = mapper_name(cfg)
     is_known = cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS
     return mapper in _DETECTION_MAPPERS or (is_known and mapper != "MultilabelMapper")
@@ -95,7 +100,9 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         found = class_names(cfg, name)
         _tell_repeated(name, found)
         if classes and classes.key and found and len(found) != classes.number:
-            what = "classifier" if "CLASSIFIER" in classes.key else "detector"
+            what = {"CLASSIFIER": "classifier", "SEM_SEG_HEAD": "semantic head"}.get(
+                classes.key.split(".")[1], "detector"
+            )
             raise UserError(
                 f"the {what} has {classes.number} classes, but data set {name} has {len(found)}: "
                 f"{_some(found)}\n"
@@ -122,7 +129,12 @@ def check_unnamed_classes(cfg: CfgNode, name: str, dicts: Sequence[Mapping]) -> 
         UserError: the model does not have a number.
     """
     classes = model_classes(cfg)
-    if classes is None or not classes.key or class_names(cfg, name):
+    if (
+        classes is None
+        or not classes.key
+        or classes.metadata == _OF_PIXELS
+        or class_names(cfg, name)
+    ):
         return
     for entry in dicts:
         labels = (

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
 
 from virtex_det.data.classes import check_same_classes, class_table, is_detector
 from virtex_det.data.datasets import (
@@ -244,6 +247,24 @@ def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, A
         )
     if cfg.MODEL.MASK_ON:
         check_masks(kept, cfg.INPUT.MASK_FORMAT)
+    return _with_keypoints(cfg, kept) if cfg.MODEL.KEYPOINT_ON else kept
+
+
+def _with_keypoints(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out images with fewer visible keypoints than MIN_KEYPOINTS_PER_IMAGE, as Detectron2.
+
+    If no image has any, all stay, and a later check names the reason.
+    """
+    fewest = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    kept = filter_images_with_few_keypoints(dicts, fewest) if fewest > 0 else dicts
+    if not kept:
+        return dicts
+    if len(kept) < len(dicts):
+        logger.info(
+            "%d of %d images have fewer than %d visible keypoints and are left out "
+            "(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)",
+            *(len(dicts) - len(kept), len(dicts), fewest),
+        )
     return kept
 
 
@@ -292,19 +313,16 @@ def _key(cfg: CfgNode) -> tuple[Any, ...]:
     check_datasets(names)
     # A name that is registered again is another dataset.
     registered = tuple(DatasetCatalog[name] for name in names)
+    head = cfg.MODEL.ROI_KEYPOINT_HEAD
     asked = (
         cfg.DATASETS.SUBSET_FILE,
         cfg.DATASETS.CAPTIONS_PER_IMAGE,
         cfg.DATASETS.MAX_MISSING_FILES,
-    )
-    return (
-        names,
-        registered,
-        part_in(cfg),
-        *asked,
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         cfg.MODEL.MASK_ON,
+        head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
     )
+    return names, registered, part_in(cfg), *asked
 
 
 def _rule_sha256(cfg: CfgNode) -> str:

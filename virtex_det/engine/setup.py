@@ -20,7 +20,7 @@ from virtex_det.config.help import key_help
 from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
-from virtex_det.engine.preflight import check_data, check_devices, check_schedule, check_tokenizer
+from virtex_det.engine.preflight import check_data, check_schedule, check_settings, check_tokenizer
 from virtex_det.engine.results import check_records
 from virtex_det.engine.run_folder import (
     RUN_MARKERS,
@@ -80,8 +80,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = follow_run(cfg, only_evaluates=args.eval_only)
     if goes_on and not args.eval_only:
         check_records(cfg)
-    check_schedule(cfg)
-    check_devices(cfg)
+    if not args.eval_only:
+        check_schedule(cfg)
+    check_settings(cfg, trains=not args.eval_only)
     check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")

@@ -1,6 +1,6 @@
 """The choice of a dataset's evaluator, by the ``evaluator_type`` of its metadata."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -25,12 +25,21 @@ from virtex_det.evaluation.reference import LVISEvaluator
 METRICS_LIBRARIES = ("hotcoco", "reference")
 
 # Detectron2's own evaluators: slower, with more memory, and the only ones for keypoints and
-# proposals.
-REFERENCE_EVALUATORS: dict[str, Callable[[str, str], DatasetEvaluator]] = {
-    "coco": lambda dataset, folder: COCOEvaluator(dataset, output_dir=folder, use_fast_impl=False),
-    "lvis": lambda dataset, folder: LVISEvaluator(dataset, output_dir=folder),
-    "pascal_voc": lambda dataset, folder: PascalVOCDetectionEvaluator(dataset),
+# proposals. The numbers are the sigmas of keypoints.
+REFERENCE_EVALUATORS: dict[str, Callable[[str, str, Sequence[float]], DatasetEvaluator]] = {
+    "coco": lambda dataset, folder, sigmas: COCOEvaluator(
+        dataset, output_dir=folder, use_fast_impl=False, kpt_oks_sigmas=tuple(sigmas)
+    ),
+    "lvis": lambda dataset, folder, sigmas: LVISEvaluator(dataset, output_dir=folder),
+    "pascal_voc": lambda dataset, folder, sigmas: PascalVOCDetectionEvaluator(dataset),
 }
+_OF_PIXELS = (
+    "sem_seg",
+    "coco_panoptic_seg",
+    "ade20k_panoptic_seg",
+    "cityscapes_sem_seg",
+    "cityscapes_instance",
+)
 
 
 def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
@@ -39,7 +48,10 @@ def build_box_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> 
         return CaptionEvaluator(cfg, dataset_name, output_folder)
     check_metrics_library(cfg)
     if cfg.TEST.METRICS_LIBRARY == "reference" or cfg.MODEL.KEYPOINT_ON:
-        return build_reference_evaluator(dataset_name, output_folder, masks=cfg.MODEL.MASK_ON)
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS if cfg.MODEL.KEYPOINT_ON else ()
+        return build_reference_evaluator(
+            dataset_name, output_folder, masks=cfg.MODEL.MASK_ON, sigmas=sigmas
+        )
     return DetectionEvaluator(
         dataset_name,
         output_folder,
@@ -58,12 +70,18 @@ def check_metrics_library(cfg: CfgNode) -> None:
 
 
 def build_reference_evaluator(
-    dataset_name: str, output_folder: str, masks: bool
+    dataset_name: str, output_folder: str, masks: bool, sigmas: Sequence[float] = ()
 ) -> DatasetEvaluator:
     """Check the annotations, then return Detectron2's own evaluator over pycocotools or lvis.
 
     Without the check, a missing field or an invalid polygon ends in a KeyError, a wrong number or a
     crash.
+
+    Args:
+        dataset_name: a registered dataset.
+        output_folder: the folder for predictions.
+        masks: the model predicts masks.
+        sigmas: of its keypoints, as TEST.KEYPOINT_OKS_SIGMAS; empty for COCO's 17.
     """
     truth = read_truth(dataset_name, output_folder)
     if masks and isinstance(truth, GroundTruth):
@@ -72,9 +90,8 @@ def build_reference_evaluator(
         folder = MetadataCatalog.get(dataset_name).dirname
         for image in truth.images:
             check_for_detectron2s_evaluator(annotation_path(folder, image))
-    return REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](
-        dataset_name, output_folder
-    )
+    build = REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type]
+    return build(dataset_name, output_folder, sigmas)
 
 
 def build_caption_evaluator(
@@ -116,6 +133,13 @@ def evaluator_kind(dataset_name: str) -> str:
         UserError: the dataset names no evaluator, or an unknown one.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind in _OF_PIXELS:
+        raise UserError(
+            f"The dataset {dataset_name} has evaluator_type {kind!r}, and neither semantic nor "
+            f"panoptic segmentation is evaluated here; expected one of: {', '.join(EVALUATORS)}.\n"
+            "Set DATASETS.TEST (), or let build_evaluator of a subclass of Trainer return "
+            "Detectron2's own evaluator."
+        )
     if kind not in EVALUATORS:
         raise UserError(
             f"The dataset {dataset_name} has evaluator_type {kind!r}; expected one of: "

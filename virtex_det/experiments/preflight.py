@@ -12,7 +12,7 @@ from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.config import get_cfg, load_config, override, plain_leaves
 from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
-from virtex_det.engine.preflight import check_data, check_schedule, check_successor, check_tokenizer, check_trainings
+from virtex_det.engine.preflight import check_data, check_schedule, check_settings, check_successor, check_trainings
 from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.run_folder import read_start
 from virtex_det.engine.trained_config import on_this_machine
@@ -68,7 +68,7 @@ def check_sources(runs: Iterable[Run]) -> None:
     configs = list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
     for cfg in configs:
         check_schedule(cfg)
-        check_tokenizer(cfg)
+        check_settings(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     for cfg, weights, before in _starts(runs):
         if before is not None:

@@ -29,8 +29,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
     if cfg.MODEL.DEVICE == "meta":
         return model
     freeze_last_stage(cfg, model)
-    if cfg.MODEL.DEVICE == "cpu":
+    if cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.KEYPOINT_ON:
         # CPU convolutions are fastest in this layout; results are the same up to rounding.
+        # The loss of Detectron2's keypoint head fails with it.
         model.to(memory_format=torch.channels_last)
     if cfg.MODEL.GATHER_ROI_ALIGN:
         use_gather_roi_align(model)

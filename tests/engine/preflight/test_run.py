@@ -14,7 +14,7 @@ from virtex_det.data.datasets import annotation_content, load_dataset
 from virtex_det.engine import Trainer, evaluate, read_classes
 from virtex_det.engine.preflight import check_training
 from virtex_det.errors import UserError
-from virtex_det.text_files import read_json
+from virtex_det.text_files import read_bytes
 
 OTHER_WAY_ROUND = [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}]
 
@@ -309,7 +309,7 @@ def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_
 
 def test_an_evaluation_parses_its_annotations_once(trained, monkeypatch):
     parsed = []
-    monkeypatch.setattr(annotation_content, "read_json", lambda *args: parsed.append(args[0]) or read_json(*args))
+    monkeypatch.setattr(annotation_content, "read_bytes", lambda *args: parsed.append(args[0]) or read_bytes(*args))
     evaluate(trained, resume=True)
     assert parsed == [Path(MetadataCatalog.get("parts_val").json_file)]
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from virtex_det.text_files import read_json
+from virtex_det.data.datasets.typed_annotations import decode_annotations
+from virtex_det.text_files import parse_json, read_bytes
 
 _State = tuple[int, ...]
 # The files parsed within ``parsing_once``, by path; None outside, where nothing is kept.
@@ -30,16 +31,25 @@ def read_annotations(path: str | Path, expected: str) -> Any:
         path: path of the file.
         expected: kind of file, for the error message.
 
+    Returns:
+        The content of the JSON, a ``TypedContent`` where its annotations are valid.
+
     Raises:
         UserError: as ``read_json``.
     """
     path = Path(path)
     state = None if _parsed is None else _state(path)
     if _parsed is None or state is None:
-        return read_json(path, expected)
+        return _read(path, expected)
     if path not in _parsed or _parsed[path][0] != state:
-        _parsed[path] = state, read_json(path, expected)
+        _parsed[path] = state, _read(path, expected)
     return _parsed[path][1]
+
+
+def _read(path: Path, expected: str) -> Any:
+    encoded = read_bytes(path, expected)
+    content = decode_annotations(encoded)
+    return parse_json(encoded, str(path)) if content is None else content
 
 
 def _state(path: Path) -> _State | None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from virtex_det.data.datasets.typed_annotations import TypedContent
 from virtex_det.errors import UserError
 
 # COCO's code stores ids as floats, which cannot distinguish larger ones.
@@ -86,6 +87,8 @@ def check_coco_ids(content: Any, source: str) -> None:
             f"{', '.join(_LISTS)}."
         )
     for name, what in _LISTS.items():
+        if name == "annotations" and isinstance(content, TypedContent):
+            continue
         entries = content.get(name, [])
         if not isinstance(entries, list):
             raise UserError(

@@ -179,7 +179,7 @@ def _encode(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lvis_dicts(content: Content, registration: Registration) -> list[dict[str, Any]]:
-    metadata = get_lvis_instances_meta(registration.name)
+    metadata = _lvis_metadata(registration.name)
     MetadataCatalog.get(registration.name).set(**metadata)
     classes = metadata.get("thing_dataset_id_to_contiguous_id")
     return [
@@ -194,6 +194,17 @@ def _lvis_dicts(content: Content, registration: Registration) -> list[dict[str, 
         }
         for image, annotations in _by_image(content, registration.json_file)
     ]
+
+
+def _lvis_metadata(name: str) -> dict[str, Any]:
+    try:
+        return get_lvis_instances_meta(name)
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"data set {name} was registered as LVIS's, and Detectron2 knows the classes of LVIS's "
+            "releases alone, by v0.5 or v1 in the name.\nRegister data with classes of your own by "
+            "register_coco_instances; each image then needs a file_name."
+        ) from error
 
 
 def _lvis_file(image: dict[str, Any], image_root: str) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _loaded = {False: HandOver(), True: HandOver()}
 # Names of the datasets that Detectron2 and this package register below $DETECTRON2_DATASETS.
 STANDARD: set[str] = set()
+_ADDRESS = re.compile(r"(https?|ftps?)://", re.IGNORECASE)
 # Errors of Detectron2's readers for an invalid file.
 _READING_ERRORS = (
     *(ValueError, LookupError, TypeError, AttributeError, AssertionError, OSError, OverflowError),
@@ -44,13 +46,14 @@ def check_datasets(names: Iterable[str]) -> None:
             where the data is and are registered here.
 
     Raises:
-        UserError: a name is unknown, or a file or folder is missing.
+        UserError: a name is unknown, a file or folder is missing, or one is named by an address.
     """
     for name in names:
         if name not in DatasetCatalog.list():
             register_by_name(name)
         if name not in DatasetCatalog.list():
             raise UserError(_unknown_name(name))
+        _refuse_addresses(name)
         missing = [path for path in _needed_paths(name) if not path.exists()]
         if missing:
             raise UserError(_missing_files(name, missing))
@@ -76,7 +79,7 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     if kept is not None:
         return kept
     try:
-        with without_garbage_collection():
+        with without_garbage_collection(long_lived=True):
             dicts = read_instances(name, boxes_alone=boxes_alone)
             dicts = DatasetCatalog.get(name) if dicts is None else dicts
     except UserError:
@@ -155,6 +158,16 @@ def check_num_classes(name: str, num_classes: int) -> None:
             f"the detector has {num_classes} classes, but data set {name} has {len(classes)}\n"
             f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
         )
+
+
+def _refuse_addresses(name: str) -> None:
+    metadata = MetadataCatalog.get(name).as_dict()
+    for key in ("json_file", "image_root", "image_dir", "dirname"):
+        if _ADDRESS.match(str(metadata.get(key, ""))):
+            raise UserError(
+                f"data set {name}: its {key} is the address {metadata[key]}, and data are never "
+                "fetched.\nDownload them, and register the data set with the path on your disk."
+            )
 
 
 def _needed_paths(name: str) -> list[Path]:

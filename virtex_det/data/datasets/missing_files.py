@@ -5,7 +5,7 @@ import logging
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,22 @@ def leave_out_missing(
         )
     logger.warning("%s\nThey are left out.", what)
     return found
+
+
+def refuse_addresses(dicts: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuse images that are named by an address rather than a path.
+
+    Raises:
+        UserError: names the first.
+    """
+    for key in ("file_name", "sem_seg_file_name"):
+        addresses = [file for entry in dicts if "://" in (file := str(entry.get(key, "")))]
+        if addresses and "encoded_image" not in dicts[0]:
+            raise UserError(
+                f"data set {name}: the {key} of {len(addresses)} of {len(dicts)} images is an "
+                f"address, e.g. {addresses[0]}\nImages are read from disk and never fetched: "
+                f"download them, and let {key} be a path."
+            )
 
 
 def find_missing(dicts: Iterable[dict[str, Any]]) -> set[str]:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from virtex_det.data.datasets.ids import is_name
+from virtex_det.data.datasets.typed_annotations import TypedContent
 from virtex_det.errors import UserError
 from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 
@@ -73,21 +74,28 @@ def check_objects(content: Mapping[str, Any], style: str, source: str) -> None:
 
 def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     images, objects = content.get("images", ()), content.get("annotations", ())
+    columns = content.columns if isinstance(content, TypedContent) else None
     _check_fields(images, _IMAGE_FIELDS[style], "image")
-    _check_fields(objects, _OBJECT_FIELDS[style], "annotation")
+    if columns is None or (style == "lvis" and not columns.have_masks):
+        _check_fields(objects, _OBJECT_FIELDS[style], "annotation")
     sizes = _image_sizes(images)
-    _check_ids(objects)
+    if columns is None:
+        _check_ids(objects)
     _check_image_ids(objects, sizes)
-    _check_categories(objects, content.get("categories", ()))
-    for entry in _without_plain_polygon(objects):
-        _check_form_of_mask(entry)
+    categories = content.get("categories", ())
+    if columns is None and categories:  # LVIS's may be known by the release
+        _check_crowds_and_categories(objects, {category["id"] for category in categories})
+    _check_category_names(categories)
+    if columns is None:
+        for entry in _without_plain_polygon(objects):
+            _check_form_of_mask(entry)
     places = dict(zip(sizes, range(len(sizes)), strict=True))
     # the last is for unknown images
     of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)
-    image_ids = map(itemgetter("image_id"), objects)
+    image_ids = columns.image_ids.tolist() if columns else [entry["image_id"] for entry in objects]
     check_boxes(
         Boxes(
-            [entry["bbox"] for entry in objects],
+            columns.boxes if columns else [entry["bbox"] for entry in objects],
             of_images[np.fromiter(map(places.get, image_ids, repeat(-1)), np.int64, len(objects))],
             np.zeros(len(objects), bool),
             lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
@@ -371,12 +379,9 @@ def _check_image_ids(objects: Sequence[Mapping[str, Any]], sizes: Mapping[Any, A
         )
 
 
-def _check_categories(
-    objects: Sequence[Mapping[str, Any]], categories: Sequence[Mapping[str, Any]]
+def _check_crowds_and_categories(
+    objects: Sequence[Mapping[str, Any]], ids: Collection[Any]
 ) -> None:
-    ids = {category["id"] for category in categories}
-    if not ids:
-        return  # LVIS's are those of the release
     for entry in objects:
         if entry.get("iscrowd", 0) not in (0, 1):
             raise UserError(
@@ -388,6 +393,9 @@ def _check_categories(
                 f"{len(ids)} categories of the file do not have.\n"
                 "Add the category, or correct the annotation."
             )
+
+
+def _check_category_names(categories: Sequence[Mapping[str, Any]]) -> None:
     for category in categories:
         if not is_name(category.get("name")):
             raise UserError(

@@ -2,13 +2,20 @@
 
 from virtex_det.engine.preflight.model import check_successor, check_weights
 from virtex_det.engine.preflight.run import check_evaluation, check_training, check_trainings
-from virtex_det.engine.preflight.settings import check_data, check_devices, check_schedule, check_tokenizer
+from virtex_det.engine.preflight.settings import (
+    check_data,
+    check_devices,
+    check_schedule,
+    check_settings,
+    check_tokenizer,
+)
 
 __all__ = [
     "check_data",
     "check_devices",
     "check_evaluation",
     "check_schedule",
+    "check_settings",
     "check_successor",
     "check_tokenizer",
     "check_training",

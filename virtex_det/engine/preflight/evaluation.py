@@ -13,7 +13,7 @@ from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import find_missing, load_dataset
 from virtex_det.data.datasets.annotation_files import is_users_own
 from virtex_det.data.datasets.dataset_dicts import check_sizes
-from virtex_det.data.datasets.missing_files import list_missing
+from virtex_det.data.datasets.missing_files import list_missing, refuse_addresses
 from virtex_det.data.datasets.objects import check_dicts
 from virtex_det.data.image_checks import check_images
 from virtex_det.engine.preflight.expected import check_expected_names
@@ -21,9 +21,12 @@ from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.ground_truth import GroundTruth, class_ids, keep_truth, read_truth
+from virtex_det.evaluation.detection.validation import is_number
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 
 logger = logging.getLogger(__name__)
+
+_KEYPOINTS_OF_COCO = 17
 
 Truth = GroundTruth | VOCGroundTruth
 
@@ -44,6 +47,8 @@ def check_test_set(cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep:
         UserError: a picture is missing or cannot be read, or the annotations cannot be used for the metrics.
     """
     dicts = load_dataset(name)
+    if reads_images(cfg):
+        refuse_addresses(dicts, name)
     _check_pictures(name, dicts)
     if reads_images(cfg):
         # One in ten of the images that training reads: of COCO's 5000 none is left out.
@@ -67,6 +72,12 @@ def _check_pictures(name: str, dicts: Sequence[dict[str, Any]]) -> None:
 def _check_evaluator(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep: bool) -> None:
     kind = evaluator_kind(name)
     finds_objects = is_detector(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        raise UserError(
+            f"SemanticSegmentor finds a class for each pixel, which is not evaluated here, and DATASETS.TEST names "
+            f"{name}.\nSet DATASETS.TEST (), or let build_evaluator of a subclass of Trainer return "
+            "detectron2.evaluation.SemSegEvaluator."
+        )
     if finds_objects and kind not in REFERENCE_EVALUATORS:
         raise UserError(
             f"{cfg.MODEL.META_ARCHITECTURE} finds objects, and data set {name} is evaluated as {kind}: the evaluation "
@@ -98,6 +109,8 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
             f"data set {name} names no classes, which its evaluation needs.\n"
             f'Name them where it is registered: MetadataCatalog.get("{name}").set(thing_classes=[...])'
         )
+    if evaluator_kind(name) == "pascal_voc":
+        _check_voc_metadata(name)
     if MetadataCatalog.get(name).get("json_file") is None and is_users_own(name):
         check_sizes(dicts, f"data set {name}")
         check_dicts([entry for entry in dicts if "annotations" in entry], f"data set {name}")
@@ -105,12 +118,48 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
         truth = read_truth(name, folder)
     _check_images(name, dicts, truth)
     if isinstance(truth, GroundTruth):
+        if cfg.MODEL.KEYPOINT_ON and truth.has_annotations:
+            _check_keypoints(cfg, name, truth)
         _check_categories(name, truth)
         _check_metrics(cfg, name, truth)
     if cfg.TEST.EXPECTED_RESULTS and truth.has_annotations:
         check_expected_names(cfg, name, truth)
     if keep:
         keep_truth(name, truth)
+
+
+def _check_voc_metadata(name: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    if missing := [key for key in ("dirname", "split", "year") if not metadata.get(key)]:
+        raise UserError(
+            f"data set {name} has evaluator_type 'pascal_voc', and its metadata has no {', '.join(missing)}: VOC's "
+            "numbers are made from a folder of XML files.\nRegister it by register_pascal_voc, or data in COCO's form "
+            'with evaluator_type "coco".'
+        )
+
+
+def _check_keypoints(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
+    """See that keypoints can be measured: pycocotools takes for granted that each object has as many as the model."""
+    points, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, cfg.TEST.KEYPOINT_OKS_SIGMAS
+    if len(sigmas or range(_KEYPOINTS_OF_COCO)) != points:
+        given = f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)}" if sigmas else "COCO's sigmas, the default, are of 17"
+        raise UserError(
+            f"the model finds {points} keypoints, and {given}.\nSet TEST.KEYPOINT_OKS_SIGMAS to {points} numbers, the "
+            "spread of each keypoint (https://cocodataset.org/#keypoints-eval)."
+        )
+    for entry in (entry for image_id in truth.images for entry in truth.annotations_of(image_id)):
+        found, count = entry.get("keypoints"), entry.get("num_keypoints")
+        if not isinstance(found, list) or len(found) != 3 * points or not all(map(is_number, found)):
+            raise UserError(
+                f"{truth.source}: annotation {entry['id']} has keypoints {found!r:.80}; expected {3 * points} numbers, "
+                f"x, y and visibility of the {points} keypoints of the model.\nEvaluate {name} with "
+                "MODEL.KEYPOINT_ON False, or on annotations with keypoints."
+            )
+        if type(count) is not int:
+            raise UserError(
+                f"{truth.source}: annotation {entry['id']} has num_keypoints {count!r:.80}; expected the number of its "
+                "keypoints of visibility 1 or 2, by which COCO's evaluation leaves out objects with none."
+            )
 
 
 def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> None:

@@ -16,6 +16,7 @@ from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.loading import forget_loaded
 from virtex_det.data.training_set import are_shards, forget_training_set, trains_boxes_alone
 from virtex_det.engine.preflight.evaluation import check_test_set
+from virtex_det.engine.preflight.inputs import check_inputs, check_keypoint_names
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
 from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
 from virtex_det.escaping import visible
@@ -52,6 +53,8 @@ def check_training(
     """
     check_settings(cfg)
     check_names(cfg)
+    if own_train_loader:
+        check_keypoint_names(cfg)
     train = list(cfg.DATASETS.TRAIN) if own_train_loader else []
     test = list(cfg.DATASETS.TEST) if own_test_loader else []
     check_datasets([*train, *test])
@@ -101,6 +104,7 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
     Raises:
         UserError: says what, and what to do.
     """
+    check_settings(cfg, trains=False)
     check_names(cfg)
     if own_evaluator:
         check_inference(cfg)
@@ -121,6 +125,7 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
 
 def _check_train(cfg: CfgNode) -> None:
     dicts = check_train_loader(cfg)
+    check_inputs(cfg, dicts)
     for name in cfg.DATASETS.TRAIN[:1]:
         check_unnamed_classes(cfg, name, dicts)
 

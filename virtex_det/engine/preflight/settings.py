@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from detectron2.config import CfgNode
@@ -10,7 +11,7 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from virtex_det.config.checks import check_config
-from virtex_det.config.mappers import mapper_name
+from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import check_datasets, check_num_classes
 from virtex_det.data.wordpiece import is_sentencepiece
@@ -56,16 +57,62 @@ def check_tokenizer(cfg: CfgNode) -> None:
         )
 
 
-def check_settings(cfg: CfgNode) -> None:
-    """Refuse keys that would end a run at its first or its last step; a config made in Python was not checked yet."""
+def check_settings(cfg: CfgNode, *, trains: bool = True) -> None:
+    """Refuse keys that would end a run at its first or its last step; a config made in Python was not checked yet.
+
+    Args:
+        cfg: the full config.
+        trains: False leaves out what only a training needs.
+
+    Raises:
+        UserError: names the key and what to set.
+    """
     check_config(cfg)
+    check_devices(cfg)
+    check_tokenizer(cfg)
+    _check_proposals(cfg)
+    _check_rotated_boxes(cfg)
+    if not trains:
+        return
+    if cfg.SOLVER.MAX_ITER < 1:
+        check_schedule(cfg)
     with building("schedule", cfg, "SOLVER.LR_SCHEDULER_NAME", "SOLVER.MAX_ITER", "SOLVER.STEPS"):
         build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
     _check_expected_results(cfg)
+
+
+def _check_proposals(cfg: CfgNode) -> None:
     if cfg.MODEL.LOAD_PROPOSALS:
         raise UserError(
             "MODEL.LOAD_PROPOSALS is True: proposals that were computed before are not read here.\n"
             "Set it False; the detector then finds its own, with MODEL.PROPOSAL_GENERATOR.NAME RPN."
+        )
+    finds_objects = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
+    if finds_objects and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" and mapper_name(cfg) in OURS:
+        raise UserError(
+            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals: proposals that were computed before are not read "
+            "here.\nSet it RPN; the detector then finds its own."
+        )
+
+
+def _check_rotated_boxes(cfg: CfgNode) -> None:
+    """Refuse Detectron2's detectors of rotated boxes where its compiled part or a mapper for them is missing."""
+    keys = {"MODEL.PROPOSAL_GENERATOR.NAME": "RRPN", "MODEL.ROI_HEADS.NAME": "RROIHeads"}
+    found = [f"{key} {name}" for key, name in keys.items() if reduce(getattr, key.split("."), cfg) == name]
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "ProposalNetwork") or not found:
+        return
+    if not hasattr(torch.ops.detectron2, "box_iou_rotated"):
+        raise UserError(
+            f"{' and '.join(found)}: rotated boxes need Detectron2's compiled part, which this installation is "
+            "without.\nBuild Detectron2 from source (docs/install.md), or set MODEL.PROPOSAL_GENERATOR.NAME RPN and "
+            "MODEL.ROI_HEADS.NAME StandardROIHeads."
+        )
+    if mapper_name(cfg) in OURS:
+        raise UserError(
+            f"{' and '.join(found)}: the mapper {mapper_name(cfg)} makes boxes without an angle.\n"
+            "Register a mapper that makes RotatedBoxes (detectron2.data.detection_utils."
+            "annotations_to_instances_rotated) and name it in DATALOADER.MAPPER, or set "
+            "MODEL.PROPOSAL_GENERATOR.NAME RPN and MODEL.ROI_HEADS.NAME StandardROIHeads."
         )
 
 
