@@ -12,6 +12,9 @@ from pandas.api.typing import SeriesGroupBy
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.errors import UserError
 
+# Names may hold half surrogates, which pyarrow, where it is installed, cannot store.
+pd.set_option("mode.string_storage", "python")
+
 Metrics = Mapping[str, tuple[str, str]]  # title -> task and metric, as records nest them
 METRICS: Metrics = {"Box AP": ("bbox", "AP"), "Mask AP": ("segm", "AP")}
 TASKS = {"bbox": "Box", "segm": "Mask"}

@@ -128,8 +128,8 @@ def category_tables(comparison: Comparison) -> list[Table]:
     frame = frame[frame["metric"].str.startswith("AP-")]
     tables = []
     for task, of_task in frame.groupby("task", sort=False):
-        groups = of_task.groupby(["metric", "start"], sort=False, observed=True)
-        means = groups["value"].agg(fmean).unstack("start", sort=False)
+        means = of_task.groupby(["metric", "start"], observed=True)["value"].agg(fmean).unstack("start")
+        means = means.reindex(of_task["metric"].unique())
         widest = (means.max(axis=1) - means.min(axis=1)).nlargest(MAX_CATEGORIES)
         shown = means[means.index.isin(widest.index)]
         rows = [
