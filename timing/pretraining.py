@@ -30,7 +30,7 @@ from virtex_det.data.concepts import PARTS_OF_SPEECH, build_concepts
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
-from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
 

@@ -20,7 +20,7 @@ Source = str | os.PathLike[str] | bytes
 
 # Common formats, without those that start another program, as EPS starts ghostscript. JPEG includes
 # phones' MPO.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM/PGM, JPEG 2000 and AVIF"
 
 # Suffixes by which folders and tar files are searched for images, the most common first.
@@ -255,7 +255,7 @@ def _file(source: Source) -> BinaryIO:
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
 
 def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:

@@ -7,7 +7,7 @@ import pytest
 from tests.tiny_bert import make_bert
 from virtex_det.cli.concepts import main
 from virtex_det.data.concepts import ConceptSet
-from virtex_det.data.wordpiece import tokenizer_sha256
+from virtex_det.data.tokenizers import tokenizer_sha256
 from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "build_concepts.py"

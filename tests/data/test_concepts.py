@@ -6,7 +6,7 @@ import pytest
 from virtex_det.data import SentencePieceTokenizer, train_tokenizer
 from virtex_det.data.concepts import ConceptSet, build_concepts
 from virtex_det.data.datasets.captions import load_coco_captions
-from virtex_det.data.wordpiece import tokenizer_sha256
+from virtex_det.data.tokenizers import tokenizer_sha256
 from virtex_det.errors import UserError
 
 CAPTIONS = [

@@ -4,7 +4,8 @@ import pytest
 
 from tests.tiny_bert import make_bert
 from virtex_det.data import SentencePieceTokenizer
-from virtex_det.data.wordpiece import WordPieceTokenizer, read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.wordpiece import WordPieceTokenizer
 from virtex_det.errors import UserError
 
 

@@ -14,10 +14,10 @@ from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.mappers.narrative import encode_utterances
-from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
-from virtex_det.inference.attention import AttentionDrawer, Narration, with_captions
+from virtex_det.inference.attention import AttentionDrawer, TracedCaption, with_captions
 from virtex_det.inference.attention_sheets import Sheets, write_sheets
 
 SIDE = 64
@@ -92,7 +92,7 @@ def looks(drawer, path, caption):
     bounded = torch.tensor([tokenizer.sos_id, *tokens, tokenizer.eos_id])
     with torch.no_grad():
         found = list(
-            drawer.look(image, bounded, Narration(words, tokens, word_of, torch.zeros(0, 3)))
+            drawer.look(image, bounded, TracedCaption(words, tokens, word_of, torch.zeros(0, 3)))
         )
     return image, bounded, found
 

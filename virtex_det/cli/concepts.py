@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets import load_dataset
-from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 

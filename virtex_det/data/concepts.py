@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from virtex_det.data.datasets.ids import is_name
 from virtex_det.data.tokenizer import normalize_caption
-from virtex_det.data.wordpiece import Tokenizer
+from virtex_det.data.tokenizers import Tokenizer
 from virtex_det.errors import UserError
 from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically

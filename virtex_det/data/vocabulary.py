@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.config import with_options
 from virtex_det.config.roles import reads_tokenizer
-from virtex_det.data.wordpiece import read_tokenizer
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.errors import UserError
 
 

@@ -1,11 +1,10 @@
-"""BERT's WordPiece vocabulary, and the choice between it and SentencePiece."""
+"""BERT's WordPiece vocabulary: encoding and decoding of captions."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from virtex_det.bert_folder import VOCABULARY, bert_folder, needs_transformers
-from virtex_det.data.tokenizer import SentencePieceTokenizer
 from virtex_det.errors import UserError
 
 
@@ -79,37 +78,3 @@ class WordPieceTokenizer:
     def decode(self, token_ids: Iterable[int]) -> str:
         """Return the text of token ids, without boundaries, masks, unknown tokens and padding."""
         return self._tokenizer.decode([int(i) for i in token_ids], skip_special_tokens=True)
-
-
-Tokenizer = SentencePieceTokenizer | WordPieceTokenizer
-
-
-def read_tokenizer(source: str) -> Tokenizer:
-    """Read the tokenizer that INPUT.CAPTION.TOKENIZER names.
-
-    Args:
-        source: a SentencePiece model file, or the folder or hub name of a BERT.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    return (
-        SentencePieceTokenizer(source) if is_sentencepiece(source) else WordPieceTokenizer(source)
-    )
-
-
-def tokenizer_sha256(source: str) -> str:
-    """Return a tokenizer's hash, of its model file or of BERT's tokens, as concept sets keep it.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    tokenizer = read_tokenizer(source)
-    if isinstance(tokenizer, WordPieceTokenizer):
-        return tokenizer.sha256
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
-
-
-def is_sentencepiece(source: str) -> bool:
-    """Return whether a name is of a SentencePiece file, not of a BERT; so is an empty name."""
-    return not source or source.endswith(".model") or Path(source).is_file()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.mappers.narrative import encode_utterances
-from virtex_det.data.wordpiece import read_tokenizer
+from virtex_det.data.tokenizers import read_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ class Look(NamedTuple):
     guesses: tuple[Guess, ...] = ()
 
 
-class Narration(NamedTuple):
+class TracedCaption(NamedTuple):
     """A caption as the model reads it, and the pointer's trace."""
 
     words: list[Utterance]  # one word each
@@ -68,7 +68,7 @@ class EveryWord:
         """
         self.model = model
 
-    def __call__(self, image: Tensor, caption: Tensor, narration: Narration) -> Iterator[Look]:
+    def __call__(self, image: Tensor, caption: Tensor, narration: TracedCaption) -> Iterator[Look]:
         """Yield a look per word.
 
         Args:
@@ -94,7 +94,7 @@ class EveryConcept:
         self.model = model
         self.mapper = ConceptMapper(cfg, is_train=False)
 
-    def __call__(self, image: Tensor, caption: Tensor, narration: Narration) -> Iterator[Look]:
+    def __call__(self, image: Tensor, caption: Tensor, narration: TracedCaption) -> Iterator[Look]:
         """Yield a look per concept word; arguments as in ``EveryWord``."""
         positions = self.mapper.concept_positions(caption)
         if not len(positions):
@@ -203,7 +203,7 @@ class AttentionDrawer:
             cut=len(narration.words) - 1 - max(narration.word_of, default=-1),
         )
 
-    def _narration(self, dataset_dict: dict[str, Any]) -> Narration:
+    def _narration(self, dataset_dict: dict[str, Any]) -> TracedCaption:
         """Return the first caption word by word, and its points in the mapper's last image."""
         captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
         if not captions:
@@ -221,13 +221,13 @@ class AttentionDrawer:
         tokens, word_of = encode_utterances(self.mapper.tokenizer, words, self.mapper.max_length)
         points = torch.from_numpy(trace["points"])
         places = crop_points(points[:, :2], self.mapper.image_transform.window)
-        return Narration(words, tokens, word_of, torch.cat([places, points[:, 2:]], dim=1))
+        return TracedCaption(words, tokens, word_of, torch.cat([places, points[:, 2:]], dim=1))
 
 
 class _Pictures:
     """Draws over one image."""
 
-    def __init__(self, pixels: np.ndarray, narration: Narration) -> None:
+    def __init__(self, pixels: np.ndarray, narration: TracedCaption) -> None:
         """Take the model's image, (S, S, 3) RGB."""
         self.large, self.small = (resized(pixels, side) for side in (PICTURE_SIDE, WORD_SIDE))
         self.points = narration.points.numpy()

@@ -10,7 +10,7 @@ from virtex_det.data import train_tokenizer
 from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.mappers.concept import ConceptMapper
 from virtex_det.data.mappers.pretraining import PretrainingMapper
-from virtex_det.data.wordpiece import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.errors import UserError
 
 WORDS = ("cat", "dog", "red", "left", "right", "star")

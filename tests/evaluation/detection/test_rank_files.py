@@ -4,15 +4,22 @@ from pathlib import Path
 import pytest
 
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.rank_files import Part, RankFiles, merge_entries, read_states
+from virtex_det.evaluation.detection.rank_files import (
+    RankFiles,
+    RankOutput,
+    merge_entries,
+    read_states,
+)
 
 
-def part_of(folder: Path, name: str, entries: str, states: dict[str, bytes] | None = None) -> Part:
+def part_of(
+    folder: Path, name: str, entries: str, states: dict[str, bytes] | None = None
+) -> RankOutput:
     (folder / f"{name}.json").write_text(entries)
     paths = {task: folder / f"{name}_{task}" for task in states or {}}
     for task, path in paths.items():
         path.write_bytes((states or {})[task])
-    return Part(folder / f"{name}.json", paths, {})
+    return RankOutput(folder / f"{name}.json", paths, {})
 
 
 def test_what_was_added_is_merged_in_its_order(tmp_path):

@@ -11,8 +11,8 @@ from detectron2.config import CfgNode, configurable
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.mappers.pretraining import PretrainingMapper
+from virtex_det.data.tokenizers import Tokenizer, read_tokenizer
 from virtex_det.data.vocabulary import check_vocabulary_size
-from virtex_det.data.wordpiece import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
 
 LEFT_AND_RIGHT = (("left", "right"),)

@@ -14,7 +14,7 @@ from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.concepts import ConceptSet
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
-from virtex_det.data.wordpiece import tokenizer_sha256
+from virtex_det.data.tokenizers import tokenizer_sha256
 
 logger = logging.getLogger(__name__)
 

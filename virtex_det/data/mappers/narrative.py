@@ -9,8 +9,8 @@ from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.mappers.caption import CaptionMapper
+from virtex_det.data.tokenizers import Tokenizer
 from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within
-from virtex_det.data.wordpiece import Tokenizer
 from virtex_det.errors import UserError
 
 # Text, start and end in seconds.

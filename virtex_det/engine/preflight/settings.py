@@ -14,7 +14,7 @@ from virtex_det.config.checks import check_config
 from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import check_datasets, check_num_classes
-from virtex_det.data.wordpiece import is_sentencepiece
+from virtex_det.data.tokenizers import is_sentencepiece
 from virtex_det.engine.explain import building
 from virtex_det.errors import UserError
 

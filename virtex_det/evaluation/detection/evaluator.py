@@ -26,7 +26,12 @@ from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.box_masks import encode_instances, instances_of
 from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import class_ids, read_truth
-from virtex_det.evaluation.detection.rank_files import Part, RankFiles, merge_entries, read_states
+from virtex_det.evaluation.detection.rank_files import (
+    RankFiles,
+    RankOutput,
+    merge_entries,
+    read_states,
+)
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
 
 logger = logging.getLogger(__name__)
@@ -169,7 +174,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """The annotation file's id of each class; known once the dataset is loaded."""
         return class_ids(self.metadata)
 
-    def _log_counts(self, parts: Sequence[Part]) -> None:
+    def _log_counts(self, parts: Sequence[RankOutput]) -> None:
         """Log the number of detections, and warn of what makes AP lower or missing."""
         total = {name: sum(part.counts[name] for part in parts) for name in self.counts}
         logger.info(

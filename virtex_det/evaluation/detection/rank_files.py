@@ -13,7 +13,7 @@ from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
 
-class Part(NamedTuple):
+class RankOutput(NamedTuple):
     """The files of one rank; only paths and counts go over the network to the main process."""
 
     entries: Path
@@ -45,7 +45,7 @@ class RankFiles:
         if text:
             self.file.write(b",\n" + text if self.file.tell() else text)
 
-    def close(self, states: Mapping[str, bytes], counts: Mapping[str, int]) -> list[Part]:
+    def close(self, states: Mapping[str, bytes], counts: Mapping[str, int]) -> list[RankOutput]:
         """Close this rank's files, in a collective call.
 
         Args:
@@ -62,7 +62,7 @@ class RankFiles:
         paths = {task: self.folder / f"{self.name}_{task}.state" for task in states}
         for task, path in paths.items():
             path.write_bytes(states[task])
-        parts = comm.gather(Part(Path(self.file.name), paths, dict(counts)))
+        parts = comm.gather(RankOutput(Path(self.file.name), paths, dict(counts)))
         for part in parts:
             for path in (part.entries, *part.states.values()):
                 _check_is_seen(path)
@@ -75,7 +75,7 @@ class RankFiles:
             self.folder.parent.rmdir()
 
 
-def merge_entries(parts: Iterable[Part], path: Path) -> None:
+def merge_entries(parts: Iterable[RankOutput], path: Path) -> None:
     """Concatenate the parts' entries to one results file, atomically."""
     filled = [part.entries for part in parts if part.entries.stat().st_size]
     with replacing(path) as unfinished, unfinished.open("wb") as merged:
@@ -87,7 +87,7 @@ def merge_entries(parts: Iterable[Part], path: Path) -> None:
         merged.write(b"]")
 
 
-def read_states(parts: Iterable[Part], task: str) -> Iterator[bytes]:
+def read_states(parts: Iterable[RankOutput], task: str) -> Iterator[bytes]:
     """Yield the states of a task, one by one."""
     for part in parts:
         if task in part.states:

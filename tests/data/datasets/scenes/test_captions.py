@@ -3,7 +3,12 @@ import re
 import pytest
 
 from virtex_det.data.datasets.scenes import Instance, draw_scene
-from virtex_det.data.datasets.scenes.captions import MIN_DISTANCE, relation, wording, write_captions
+from virtex_det.data.datasets.scenes.captions import (
+    MIN_DISTANCE,
+    compose_captions,
+    relation,
+    wording,
+)
 from virtex_det.data.datasets.scenes.rng import Rng
 
 # An own reading of the grammar, so that a change in the writer cannot change what the words mean.
@@ -99,7 +104,7 @@ def test_two_captions_are_enough_to_mention_five_instances():
         Instance(s, "red", "small", 100, (15 * k, 15 * k, 10, 10)) for k, s in enumerate(shapes)
     )
     for seed in range(20):
-        captions = " ".join(map(wording, write_captions(Rng(seed, ()), instances, 96, 2)))
+        captions = " ".join(map(wording, compose_captions(Rng(seed, ()), instances, 96, 2)))
         assert all(shape in captions for shape in shapes)
 
 

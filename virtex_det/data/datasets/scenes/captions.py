@@ -50,7 +50,7 @@ MIN_DISTANCE = 10
 MAX_MENTIONED = 3
 
 
-def write_captions(
+def compose_captions(
     rng: Rng, instances: Sequence[Instance], image_size: int, count: int
 ) -> tuple[Caption, ...]:
     """Write captions that together mention every instance, if their number allows it.

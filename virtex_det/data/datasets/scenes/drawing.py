@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from virtex_det.data.datasets.scenes.captions import Caption, Instance, wording, write_captions
+from virtex_det.data.datasets.scenes.captions import Caption, Instance, compose_captions, wording
 from virtex_det.data.datasets.scenes.rng import Rng
 from virtex_det.data.datasets.scenes.shapes import COS, OUTLINES, SHAPES, SIN, TURN, UNIT, Outline
 from virtex_det.data.datasets.scenes.textures import BACKGROUNDS, draw_background, light_and_noise
@@ -121,7 +121,7 @@ def draw_scene(
     masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
     instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
     image = light_and_noise(rng, canvas)
-    said = write_captions(rng, instances, image_size, captions_per_image)
+    said = compose_captions(rng, instances, image_size, captions_per_image)
     return Scene(image, masks, instances, background, said)
 
 

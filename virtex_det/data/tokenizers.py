@@ -1,0 +1,40 @@
+"""The choice of a tokenizer by its name: SentencePiece or BERT's WordPiece."""
+
+import hashlib
+from pathlib import Path
+
+from virtex_det.data.tokenizer import SentencePieceTokenizer
+from virtex_det.data.wordpiece import WordPieceTokenizer
+
+Tokenizer = SentencePieceTokenizer | WordPieceTokenizer
+
+
+def read_tokenizer(source: str) -> Tokenizer:
+    """Read the tokenizer that INPUT.CAPTION.TOKENIZER names.
+
+    Args:
+        source: a SentencePiece model file, or the folder or hub name of a BERT.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return (
+        SentencePieceTokenizer(source) if is_sentencepiece(source) else WordPieceTokenizer(source)
+    )
+
+
+def tokenizer_sha256(source: str) -> str:
+    """Return a tokenizer's hash, of its model file or of BERT's tokens, as concept sets keep it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    tokenizer = read_tokenizer(source)
+    if isinstance(tokenizer, WordPieceTokenizer):
+        return tokenizer.sha256
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+def is_sentencepiece(source: str) -> bool:
+    """Return whether a name is of a SentencePiece file, not of a BERT; so is an empty name."""
+    return not source or source.endswith(".model") or Path(source).is_file()
