@@ -225,3 +225,12 @@ def test_a_c4_detector_within_a_model_is_filled_in_its_heads_too(c4, file, backb
     assert all(
         torch.equal(value, backbone_tensors[f"res5.{name}"]) for name, value in own.items() if "num_b" not in name
     )
+
+
+@pytest.mark.parametrize("require", ["backbone", "model"])
+@pytest.mark.parametrize("names", [("detector",), ("student", "teacher"), ("backbone", "teacher")])
+def test_detectors_within_a_model_load_its_own_checkpoint_by_its_own_names(c4, save, names, require):
+    model = Model(**{name: c4() for name in names})
+    saved = random_tensors(model.state_dict())
+    report = load_weights(model, save({"model": saved, "iteration": 9}), require=require)
+    assert len(report.loaded) == len(saved) and holds(model, saved)

@@ -57,6 +57,8 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
     if not winners:
         raise UserError(_several(candidates, path))
     chosen = winners[0]
+    if not set(like) <= set(chosen.weights.rest) and (exact := _with_all_names([chosen], like)):
+        chosen = exact[0]  # a detector within a model, whose names are the model's below that
     all_taken = chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet  # by the names of the whole model
     others = [
         each
@@ -75,7 +77,7 @@ def _fullest(found: Sequence[Found], like: Sequence[str]) -> list[Found]:
 
 
 def _with_all_names(candidates: Sequence[Found], like: Sequence[str]) -> list[Found]:
-    """Return the one with every tensor of a model that has several networks in it, by the model's own names."""
+    """Return the one in a place with every tensor of a model, by the model's own names."""
     names = {name for name in like if not name.endswith(_COUNTER)}
     if not names:
         return []
