@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.example_comparison import rle, square, write_images
-from virtex_det.benchmark.pictures import SIDE, Run, draw_instances, draw_strips
+from virtex_det.benchmark.matching import Verdict, judge
+from virtex_det.benchmark.pictures import SIDE, Run, draw_detections, draw_strips, draw_truth
 
 GREY = np.full((32, 32, 3), 200, np.uint8)
+NAMES = {1: "square", 2: "ring"}
 
 
 def decoded(data_uri: str) -> np.ndarray:
@@ -35,12 +37,13 @@ def run(tmp_path, make_record):
     return make
 
 
-def test_an_instance_is_drawn_where_its_mask_is():
-    picture = draw_instances(GREY, [square()], {1: "square"})
+def test_an_object_is_outlined_and_its_inside_keeps_its_colour():
+    picture = decoded(draw_truth(GREY, [square()], NAMES).source)
     scale = len(picture) // 32
     assert picture.shape == (SIDE // 32 * 32, SIDE // 32 * 32, 3)
-    assert (picture[: 4 * scale, 25 * scale :] == 200).all() and (picture[26 * scale :] == 200).all()
-    assert (picture[16 * scale, 16 * scale] != 200).any()
+    assert drawn_on(picture[15 * scale : 17 * scale, 7 * scale : 9 * scale])
+    assert not drawn_on(picture[12 * scale : 20 * scale, 12 * scale : 20 * scale])
+    assert not drawn_on(picture[27 * scale :])
 
 
 def test_the_three_forms_of_a_mask_are_drawn_alike():
@@ -50,26 +53,60 @@ def test_the_three_forms_of_a_mask_are_drawn_alike():
     polygon = [[8, 8, 24, 8, 24, 24, 8, 24]]
     assert sum(uncompressed) == 32 * 32
     forms = [rle(full), {"size": [32, 32], "counts": uncompressed}, polygon]
-    first, *others = [draw_instances(GREY, [square(segmentation=form)], {1: "square"}) for form in forms]
-    assert all((first == other).all() for other in others)
+    first, *others = [draw_truth(GREY, [square(segmentation=form)], NAMES).source for form in forms]
+    assert all(first == other for other in others)
 
 
 def test_a_detection_without_a_mask_is_drawn_as_its_box():
     detection = square(score=0.9)
     del detection["segmentation"]
-    picture = draw_instances(GREY, [detection], {1: "square"})
+    picture = decoded(draw_detections(GREY, [(detection, Verdict.FOUND)], NAMES).source)
     scale = len(picture) // 32
-    assert (picture[16 * scale, 8 * scale] != 200).any() and (picture[16 * scale, 16 * scale] == 200).all()
+    assert drawn_on(picture[16 * scale - 3 : 16 * scale + 3, 8 * scale - 3 : 8 * scale + 3])
+    assert not drawn_on(picture[16 * scale, 12 * scale : 20 * scale])
+
+
+def test_found_missed_and_false_alarms_look_different_and_are_counted():
+    """A built case: one square is found, a second is missed, and a third detection is of the wrong class."""
+    left = square(bbox=[2, 8, 8, 8], segmentation=None)
+    right = square(bbox=[20, 8, 8, 8], segmentation=None)
+    detections = [left | {"score": 0.9}, right | {"score": 0.7, "category_id": 2}]
+    drawn = draw_detections(GREY, judge(detections, [left, right], {}, (32, 32)), NAMES)
+    assert drawn.summary == "1 found, 1 missed, 1 false alarm"
+    alone = {
+        verdict: decoded(draw_detections(GREY, [(left | {"score": 0.9}, verdict)], NAMES).source)
+        for verdict in (Verdict.FOUND, Verdict.FALSE_ALARM, Verdict.MISSED)
+    }
+    scale = len(alone[Verdict.FOUND]) // 32
+    edge = {verdict: picture[9 * scale : 15 * scale, 2 * scale] for verdict, picture in alone.items()}
+    found, alarm, missed = (edge[verdict].astype(int) for verdict in alone)
+    assert (found[:, 0] > found[:, 2] + 40).all()  # BGR: blue
+    assert (alarm[:, 2] > alarm[:, 0] + 40).any() and np.ptp(alarm[:, 2]) > 60  # orange, in dashes
+    assert np.ptp(missed[:, 0]) > 100 and np.abs(missed[:, 0] - missed[:, 2]).max() < 40  # white, in dots
+
+
+def test_where_nothing_is_sure_enough_the_picture_says_so():
+    with_text = draw_detections(GREY, judge([], [square()], {}, (32, 32)), NAMES)
+    assert with_text.summary == "nothing above 0.5, 1 missed"
+    corner = decoded(with_text.source)[-20:, :100]
+    assert corner.min() < 60 and corner.max() > 200
+    assert draw_detections(GREY, [], NAMES).summary == "nothing above 0.5, 0 missed"
+
+
+def test_an_image_without_labels_says_so():
+    assert draw_truth(GREY, [], NAMES).summary == "nothing is labelled"
+    assert draw_truth(GREY, [square(iscrowd=1)], NAMES).summary == "nothing is labelled"
 
 
 @pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
 def test_a_long_thin_image_is_drawn(size):
-    detection = {**square(), "bbox": [0, 0, *size[::-1]], "segmentation": None}
-    assert min(draw_instances(np.zeros((*size, 3), np.uint8), [detection], {1: "line"}).shape) >= 1
+    annotation = {**square(), "bbox": [0, 0, *size[::-1]], "segmentation": None}
+    assert min(decoded(draw_truth(np.zeros((*size, 3), np.uint8), [annotation], NAMES).source).shape) >= 1
 
 
 def test_large_images_shrink():
-    assert draw_instances(np.zeros((600, 900, 3), np.uint8), [], {}).shape == (round(SIDE * 600 / 900), SIDE, 3)
+    picture = decoded(draw_truth(np.zeros((600, 900, 3), np.uint8), [square()], NAMES).source)
+    assert picture.shape == (round(SIDE * 600 / 900), SIDE, 3)
 
 
 def test_a_strip_shows_truth_and_confident_detections_of_the_same_image(run, tmp_path):
@@ -77,8 +114,12 @@ def test_a_strip_shows_truth_and_confident_detections_of_the_same_image(run, tmp
     runs = {"captions": run(square(1, score=0.9), square(2, score=0.4))}
     first, second = draw_strips(runs, annotations, tmp_path)
     assert first.file_name == "1.png" and [*first.pictures] == ["ground truth", "captions"]
-    assert all(drawn_on(decoded(picture)) for picture in first.pictures.values())
-    assert drawn_on(decoded(second.pictures["ground truth"])) and not drawn_on(decoded(second.pictures["captions"]))
+    assert all(drawn_on(decoded(picture.source)) for picture in first.pictures.values())
+    assert [picture.summary for picture in first.pictures.values()] == [
+        "2 labelled",
+        "1 found, 1 missed, 0 false alarms",
+    ]
+    assert second.pictures["captions"].summary == "nothing above 0.5, 2 missed"
 
 
 def test_images_are_spaced_evenly(run, tmp_path):
@@ -107,7 +148,7 @@ def test_lvis_names_an_image_by_its_address(run, tmp_path):
     (tmp_path / "train2017").mkdir()
     (tmp_path / "1.png").rename(tmp_path / "train2017" / "1.png")
     (strip,) = draw_strips({"captions": run()}, tmp_path / "lvis.json", tmp_path)
-    assert strip.file_name == "1.png" and drawn_on(decoded(strip.pictures["ground truth"]))
+    assert strip.file_name == "1.png" and drawn_on(decoded(strip.pictures["ground truth"].source))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +162,7 @@ def test_real_annotations_are_drawn(run, samples, annotations, images):
     strips = draw_strips({"captions": run()}, samples / annotations, samples / images, count=2)
     assert len(strips) == 2
     for strip in strips:
-        truth, without = decoded(strip.pictures["ground truth"]), decoded(strip.pictures["captions"])
+        truth, without = decoded(strip.pictures["ground truth"].source), decoded(strip.pictures["captions"].source)
         assert max(truth.shape) == SIDE and (np.abs(truth.astype(int) - without) > 50).any()
 
 
@@ -134,4 +175,4 @@ def test_deep_images_are_read_by_the_white_of_the_run(run, tmp_path):
     (tmp_path / "config.yaml").write_text("INPUT:\n  MAX_VALUE: 4095.0\n")
     first, third = draw_strips(runs, annotations, tmp_path)
     assert (first.file_name, third.file_name) == ("1.png", "3.png")
-    assert np.abs(decoded(first.pictures["ground truth"])[-1, -1].astype(int) - 200).max() <= 3
+    assert np.abs(decoded(first.pictures["ground truth"].source)[-1, -1].astype(int) - 200).max() <= 3

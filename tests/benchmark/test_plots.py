@@ -1,10 +1,14 @@
 import dataclasses
+import io
+import re
 
 import pytest
+from matplotlib.text import Text  # an Annotation's extent has its arrow in it
 
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.plots import plot_fractions, plot_time, start_colours
+from virtex_det.benchmark.plots import plot_fractions, plot_history, plot_time, spread_out, start_colours
+from virtex_det.pages.theme import DARK, LIGHT, on_dark_ground
 
 CURVES = {
     ("random", 0.1): (4.0, 6.0),
@@ -34,7 +38,8 @@ def test_ap_stands_against_the_part_of_the_labels_on_a_logarithmic_axis(comparis
 def test_the_ticks_are_the_parts_that_were_measured(comparison):
     figure = plot_fractions(comparison, "Box AP")
     figure.canvas.draw()
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["10 %", "100 %"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["10", "100"]
+    assert figure.axes[0].get_xlabel() == "part of the labels, %"
 
 
 def test_the_band_is_one_standard_deviation_wide(comparison):
@@ -49,8 +54,8 @@ def test_one_metric_can_be_drawn_alone(comparison):
 
 def test_time_is_that_of_training_and_the_axis_says_what_it_counts(comparison):
     without = plot_time(comparison, "Box AP")
-    assert without.axes[0].get_xlabel() == "minutes of fine-tuning, without pretraining"
-    assert lines_of(without)["captions"][0] == pytest.approx([100 / 60] * 2)  # 0.5 s for each of 200 iterations
+    assert without.axes[0].get_xlabel() == "seconds of fine-tuning, without pretraining"
+    assert lines_of(without)["captions"][0] == pytest.approx([100.0] * 2)  # 0.5 s for each of 200 iterations
     added = plot_time(comparison, "Box AP", pretraining={"random": 0.0, "captions": 60.0})
     assert added.axes[0].get_xlabel() == "minutes of pretraining and fine-tuning"
     assert lines_of(added)["captions"][0] == pytest.approx([160 / 60] * 2)
@@ -71,7 +76,87 @@ def test_runs_that_do_not_know_their_time_are_not_drawn_against_it(comparison):
 
 def test_the_baseline_is_grey_and_no_two_starts_share_a_colour(make_record):
     colours = start_colours(compare(make_record, {(f"start {n}", 0.1): (1.0,) for n in range(9)} | CURVES))
-    assert colours["random"] == "#8c8c8c" and len(set(colours.values())) == 11
+    assert colours["random"] == LIGHT.baseline and len(set(colours.values())) == 11
+
+
+@pytest.fixture
+def many(make_record) -> Comparison:
+    """Five starts, which is one more than a legend holds."""
+    more = {(f"start {number}", fraction): (8.0, 9.0) for number in range(3) for fraction in (0.1, 1.0)}
+    return compare(make_record, CURVES | more)
+
+
+def test_up_to_four_curves_have_a_legend_and_bands(comparison):
+    for figure in (plot_fractions(comparison), plot_time(comparison)):
+        assert figure.axes[0].get_legend() is not None
+        assert len(figure.axes[0].collections) == 2
+
+
+def test_more_than_four_curves_are_named_at_the_line_and_have_no_bands(many):
+    for figure in (plot_fractions(many), plot_time(many)):
+        for axes in figure.axes:
+            assert axes.get_legend() is None and not axes.collections
+            assert set(many.starts) <= {text.get_text() for text in axes.texts}
+
+
+def test_names_at_the_lines_do_not_cover_each_other(many):
+    """Three of the five starts end at the same height."""
+    figure = plot_fractions(many, "Box AP")
+    figure.draw_without_rendering()
+    boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)
+    assert len(boxes) == 5
+    for lower, upper in zip(boxes, boxes[1:], strict=False):
+        assert lower.y1 <= upper.y0 + 3  # pixels of the empty rim that a line of type has
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("name", ["$" * 60, "a$b " * 20, "x" * 300, "_hidden", "two\nlines", "\\$", "  ", "星" * 90])
+def test_a_name_of_any_kind_is_drawn_at_its_line(make_record, name):
+    more = {(f"{name}{number}", fraction): (8.0, 9.0) for number in range(4) for fraction in (0.1, 1.0)}
+    plot_fractions(compare(make_record, CURVES | more)).savefig(io.BytesIO(), format="svg")
+
+
+def test_labels_are_moved_just_as_far_as_they_must():
+    assert spread_out([1.0, 4.0, 9.0], [2.0, 2.0, 2.0], 10.0) == [1.0, 4.0, 9.0]
+    assert spread_out([1.0, 1.5, 2.0], [2.0, 2.0, 2.0], 10.0) == [1.0, 3.0, 5.0]
+    assert spread_out([9.0, 9.5, 10.0], [2.0, 2.0, 2.0], 10.0) == [5.0, 7.0, 9.0]
+    assert spread_out([], [], 10.0) == []
+
+
+def test_points_against_time_say_their_part_of_the_labels_and_none_lies_on_the_edge(comparison):
+    """Every part is trained on for as long, so the two points of a start lie above each other."""
+    axes = plot_time(comparison, "Box AP").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["10 %", "100 %"] * 2
+    for line in axes.lines:
+        assert line.get_marker() != "None" and line.get_markersize() > 5 * line.get_linewidth()
+        assert 0 < min(line.get_xdata()) and max(line.get_xdata()) < 0.95 * axes.get_xlim()[1]
+
+
+def test_curves_of_nothing_found_lie_on_an_axis_with_numbers(make_record):
+    scores = {(start, fraction): (0.0, 0.0) for start in ("random", "captions") for fraction in (0.1, 1.0)}
+    for figure in (plot_fractions(compare(make_record, scores)), plot_time(compare(make_record, scores))):
+        assert figure.axes[0].get_ylim() == (0.0, 1.0)
+
+
+def test_on_dark_ground_every_colour_of_a_plot_is_another(comparison):
+    buffer = io.StringIO()
+    plot_time(comparison, "Box AP").savefig(buffer, format="svg")
+    colours = {*re.findall(r": (#[0-9a-f]{6})", buffer.getvalue())}
+    assert {LIGHT.ground, LIGHT.ink, LIGHT.soft, LIGHT.line, LIGHT.baseline, LIGHT.palette[0]} <= colours
+    dark = {*re.findall(r": (#[0-9a-f]{6})", on_dark_ground(buffer.getvalue()))}
+    assert {DARK.ground, DARK.ink, DARK.soft, DARK.line, DARK.baseline, DARK.palette[0]} <= dark
+    assert not colours & dark
+
+
+def test_iterations_begin_at_zero_and_every_evaluation_is_a_point(make_record):
+    records = {
+        "random": [
+            make_record(box, box / 2, seed=seed, iteration=at) for at, box in ((5, 1.0), (10, 2.0)) for seed in (0, 1)
+        ]
+    }
+    axes = plot_history(records, "bbox", {"random": LIGHT.baseline}).axes[0]
+    assert [*axes.lines[0].get_xdata()] == [5, 10] and [*axes.lines[0].get_ydata()] == [1.0, 2.0]
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] >= 10
 
 
 def test_protocols_are_told_apart_by_their_names(make_record):

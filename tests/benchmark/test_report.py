@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import re
+from html.parser import HTMLParser
 
 import pytest
 from matplotlib import rc_context
@@ -38,6 +39,7 @@ def test_the_page_is_one_file_with_tables_curves_and_pictures(page_of):
     assert "21.0 ± 0.7" in html and "25.5 ± 0.7" in html
     assert html.count('src="data:image/jpeg') == 2 * 3
     assert html.count('src="data:image/svg+xml') == 4 + 4
+    assert "Bands and bars: one standard deviation over seeds." in html
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
 
 
@@ -146,3 +148,110 @@ def test_a_start_without_pretraining_is_not_said_to_lack_its_time(tmp_path, make
         texts = [base64.b64decode(picture).decode() for picture in drawn]
         assert len(texts) == 2
         assert all(axis in text and "(without pretraining)" not in text for text in texts)
+
+
+class Order(HTMLParser):
+    """What a page shows, in its order: tags with their attributes, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def place(self, tag: str, **attributes: str) -> int:
+        """Return the place of the first such tag among all."""
+        return next(
+            number
+            for number, (name, found) in enumerate(self.found)
+            if name == tag and attributes.items() <= found.items()
+        )
+
+
+def test_the_finding_and_one_row_of_pictures_stand_first(page_of):
+    html = page_of()
+    assert (
+        '<p class="finding">With all labels, captions reaches 25.5 ± 0.7 box AP, 10.0 more than random (2 seeds); '
+        "at most 10 % of the labels are enough for it to match the 15.5 of random.</p>"
+    ) in html
+    order = Order(html)
+    finding, row, table = (
+        order.place("p", **{"class": "finding"}),
+        order.place("div", **{"class": "row"}),
+        order.place("table"),
+    )
+    assert finding < row < order.place("nav") < table
+    pictures = [found["alt"] for tag, found in order.found[row:table] if tag == "img"]
+    assert pictures == [
+        "1.png, ground truth: 2 labelled",
+        "1.png, random: 1 found, 1 missed, 0 false alarms",
+        "1.png, captions: 1 found, 1 missed, 0 false alarms",
+    ]
+
+
+def test_without_pictures_the_curves_stand_first(page_of):
+    order = Order(page_of(pictures=False))
+    first = order.place("img")
+    assert order.place("p", **{"class": "finding"}) < first < order.place("nav")
+    assert order.found[first][1]["alt"] == "Box AP against the part of the labels"
+
+
+def test_every_picture_says_what_it_shows_and_every_plot_is_there_for_dark_ground(page_of):
+    order = Order(page_of())
+    images = [found for tag, found in order.found if tag == "img"]
+    assert images and all(found["alt"] for found in images)
+    plots = [found for found in images if found["src"].startswith("data:image/svg")]
+    dark = [found for tag, found in order.found if tag == "source"]
+    assert len(dark) == len(plots) > 0
+    assert all(found["media"] == "(prefers-color-scheme: dark)" for found in dark)
+    assert not {found["srcset"] for found in dark} & {found["src"] for found in plots}
+
+
+def test_the_page_has_colours_for_dark_ground(page_of):
+    html = page_of()
+    style = html.split("<style>")[1].split("</style>")[0]
+    assert "color-scheme: light dark" in style
+    dark = "".join(re.findall(r"@media \(prefers-color-scheme: dark\) \{(.*?)\}\s*\}", style, flags=re.DOTALL))
+    names = set(re.findall(r"(--[\w-]+): #", style))
+    assert names and all(f"{name}: #" in dark for name in names)
+    plain = re.sub(r"/\*.*?\*/|--[\w-]+: [^;]+;", "", style, flags=re.DOTALL)
+    assert set(re.findall(r"#[0-9a-f]{3,6}\b", plain)) <= {
+        "#6b7280",
+        "#78cdff",
+        "#ffb000",
+        "#ffffff",
+    }  # marks on images
+
+
+def test_no_absolute_path_is_on_the_page(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    records = {
+        cell: dataclasses.replace(record, dataset="coco:/data/me/val.json:/data/me/val")
+        for cell, record in found.comparison.records.items()
+    }
+    for pictures in ({"annotations": tmp_path / "no.json", "image_root": tmp_path / "my images" / "val"}, {}):
+        write_report(
+            tmp_path / "index.html",
+            dataclasses.replace(found.comparison, records=records),
+            folders=found.folders,
+            cards={"scenes": {"data": f"{tmp_path}/data/train.json"}},
+            commands={"row": [f"python tools/train_net.py OUTPUT_DIR {tmp_path}/runs/a"]},
+            notes=[f"The weights are in {tmp_path}/runs/b."],
+            **pictures,
+        )
+        html = re.sub(r"data:image[^\"]+", "", (tmp_path / "index.html").read_text())
+        assert str(tmp_path) not in html and "/data/me" not in html
+        assert "…/me/val.json" in html or "me/val.json" in html
+
+
+def test_of_more_starts_than_fit_those_of_the_finding_stay(page_of):
+    html = page_of(starts=tuple(f"start {number}" for number in range(8)))
+    assert "Not shown: start 4, start 5, start 6." in html
+    assert 'alt="1.png, start 7: ' in html and 'alt="1.png, start 0: ' in html
+
+
+def test_with_more_than_four_starts_nothing_is_said_of_bands(page_of):
+    html = page_of(starts=tuple(f"start {number}" for number in range(5)))
+    assert "Bands" not in html and 'class="bar"' not in html

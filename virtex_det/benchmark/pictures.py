@@ -1,27 +1,40 @@
 """The same images under each start, with ground truth: drawn from the detections that runs leave behind."""
 
 import base64
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from pycocotools import mask as mask_tools
 
+from virtex_det.benchmark.matching import Verdict, encode_mask, judge
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
+from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
 from virtex_det.text_files import read_json
 from virtex_det.yaml_files import read_yaml
 
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6
-MAX_STARTS = 6
-SIDE = 448  # longest side of a picture in pixels: six images from six starts stay below two megabytes
+MAX_STARTS = 5  # with the ground truth two full rows of three
+SIDE = 480  # longest side of a picture in pixels: six images from five starts stay below two megabytes
+TYPE_SIZE = 19  # pixels, of a picture that a page shows at about 300
 JPEG_QUALITY = 80
+TRUTH = "ground truth"
+
+# The light colours of Okabe and Ito's, told apart by the colour-blind too, and by the line itself.
+_LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, str]] = {
+    Verdict.LABELLED: ((255, 255, 255), None, "{name}"),
+    Verdict.FOUND: ((120, 205, 255), None, "{name} {score:.2f}"),
+    Verdict.FALSE_ALARM: ((255, 176, 0), (5, 3), "✗ {name} {score:.2f}"),
+    Verdict.MISSED: ((255, 255, 255), (0.5, 2.5), "missed {name}"),
+    Verdict.UNJUDGED: ((190, 190, 190), None, "{name} {score:.2f}"),
+}
+_ORDER = (Verdict.LABELLED, Verdict.FALSE_ALARM, Verdict.FOUND, Verdict.MISSED, Verdict.UNJUDGED)  # of labels
 
 
 class Run(NamedTuple):
@@ -31,11 +44,23 @@ class Run(NamedTuple):
     record: ResultRecord
 
 
+class DrawnImage(NamedTuple):
+    """An image with what is labelled or found in it.
+
+    Attributes:
+        source: a data URI.
+        summary: what is drawn in words, such as "2 found, 1 missed, no false alarm".
+    """
+
+    source: str
+    summary: str
+
+
 class Strip(NamedTuple):
-    """One image of the evaluation set, once as it is labelled and once per start: data URIs by title."""
+    """One image of the evaluation set, once as it is labelled and once per start, by title."""
 
     file_name: str
-    pictures: dict[str, str]
+    pictures: dict[str, DrawnImage]
 
 
 class Annotations:
@@ -78,15 +103,19 @@ def draw_strips(
     """
     truth = Annotations(annotations)
     files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(count)}
-    columns = {"ground truth": truth.of_image} | {title: _detections(run, set(files)) for title, run in runs.items()}
+    detections = {title: _detections(run, set(files)) for title, run in runs.items()}
     max_value = max(map(_max_value, runs.values()), default=0.0)
     strips = []
     for image_id, file in files.items():
-        image = None if file is None else _read(file, max_value)
-        if file is not None and image is not None:
-            found = {title: instances.get(image_id, []) for title, instances in columns.items()}
-            drawn = {title: as_jpeg(draw_instances(image, these, truth.names)) for title, these in found.items()}
-            strips.append(Strip(file.name, drawn))
+        pixels = None if file is None else _read(file, max_value)
+        if file is None or pixels is None:
+            continue
+        labelled = truth.of_image[image_id]
+        pictures = {TRUTH: draw_truth(pixels, labelled, truth.names)}
+        for title, of_run in detections.items():
+            judged = judge(of_run[image_id], labelled, truth.images[image_id], pixels.shape[:2])
+            pictures[title] = draw_detections(pixels, judged, truth.names)
+        strips.append(Strip(file.name, pictures))
     return strips
 
 
@@ -95,42 +124,87 @@ def detections_file(run: Run) -> Path:
     return run.folder / "inference" / run.record.dataset / "coco_instances_results.json"
 
 
-def draw_instances(image: np.ndarray, instances: Sequence[dict], names: Mapping[int, str]) -> np.ndarray:
-    """Draw outlines (boxes where there are no masks) and class names over an image.
+def draw_truth(pixels: np.ndarray, labelled: Sequence[dict], names: Mapping[int, str]) -> DrawnImage:
+    """Draw what is labelled in an image.
 
     Args:
-        image: (H, W, 3) BGR.
-        instances: COCO annotations or results.
+        pixels: (H, W, 3) uint8 RGB.
+        labelled: COCO or LVIS annotations.
         names: class names by category id.
-
-    Returns:
-        BGR, enlarged a whole number of times or shrunk, so that the longest side nears SIDE.
     """
-    height, width = image.shape[:2]
+    judged = [(annotation, Verdict.LABELLED) for annotation in labelled if not annotation.get("iscrowd")]
+    drawn = _draw(pixels, judged, names)
+    if not judged:
+        return DrawnImage(as_jpeg(draw_remark(drawn, "nothing is labelled", TYPE_SIZE)), "nothing is labelled")
+    return DrawnImage(as_jpeg(drawn), f"{len(judged)} labelled")
+
+
+def draw_detections(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]) -> DrawnImage:
+    """Draw what a run found in an image, what it missed, and which of its finds are false alarms.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        judged: detections with a score of at least SCORE_THRESHOLD and missed annotations, from ``judge``.
+        names: class names by category id.
+    """
+    drawn = _draw(pixels, judged, names)
+    counts = Counter(verdict for _, verdict in judged)
+    missed = f"{counts[Verdict.MISSED]} missed"
+    if set(counts) <= {Verdict.MISSED}:
+        nothing = f"nothing above {SCORE_THRESHOLD}"
+        return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), f"{nothing}, {missed}")
+    alarms = counts[Verdict.FALSE_ALARM]
+    said = [f"{counts[Verdict.FOUND]} found", missed, f"{alarms} false alarm{'' if alarms == 1 else 's'}"]
+    if counts[Verdict.UNJUDGED]:
+        said.append(f"{counts[Verdict.UNJUDGED]} not judged")
+    return DrawnImage(as_jpeg(drawn), ", ".join(said))
+
+
+def as_jpeg(pixels: np.ndarray) -> str:
+    """Return an RGB image as a data URI."""
+    encoded = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _draw(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]) -> np.ndarray:
+    """Draw marks over an image enlarged a whole number of times or shrunk, so that its longest side nears SIDE."""
+    height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
     scale = max(int(scale), 1) if scale >= 1 else scale
     scale = max(scale, 0.6 / min(height, width))  # of a long, thin image a pixel stays
     interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
-    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
-    for instance in instances:
-        _draw_outline(canvas, instance, (height, width), _colour(instance["category_id"]))
-    for instance in instances:
-        x, y = (int(scale * edge) for edge in instance["bbox"][:2])
-        score = f" {instance['score']:.2f}" if "score" in instance else ""
-        _draw_label(canvas, names[instance["category_id"]] + score, x, y)
-    return canvas
+    canvas = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=interpolation)
+    marks = []
+    for instance, verdict in sorted(judged, key=_importance):
+        colour, dash, words = _LOOKS[verdict]
+        label = words.format(name=names[instance["category_id"]], score=instance.get("score", 0.0))
+        marks.append(Mark(_contours(instance, (height, width), canvas.shape[:2]), label, colour, dash))
+    return draw_marks(canvas, marks, TYPE_SIZE)
 
 
-def as_jpeg(image: np.ndarray) -> str:
-    """Return a BGR image as a data URI."""
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+def _importance(judged: tuple[dict, Verdict]) -> tuple[int, float]:
+    """Return what the labels are sorted by, since there is not room for all: verdict, then the larger box first."""
+    instance, verdict = judged
+    return _ORDER.index(verdict), -instance["bbox"][2] * instance["bbox"][3]
+
+
+def _contours(instance: dict, size: tuple[int, int], canvas: tuple[int, int]) -> list[np.ndarray]:
+    """Return the outlines of a mask, or of the box where there is none, in pixels of the canvas."""
+    if instance.get("segmentation"):
+        return mask_contours(decode_mask(instance["segmentation"], *size), canvas)
+    x, y, width, height = instance["bbox"]
+    return [box_contour((x, y, x + width, y + height)) * (canvas[0] / size[0])]
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Decode each of COCO's three forms: polygons, run lengths as numbers, run lengths compressed."""
+    return mask_tools.decode(encode_mask(segmentation, height, width))
 
 
 def _read(file: Path, max_value: float) -> np.ndarray | None:
-    """Return an image as (H, W, 3) BGR, None where it cannot be read."""
+    """Return an image as (H, W, 3) RGB, None where it cannot be read."""
     try:
-        return np.asarray(load_image(file, max_value).convert("RGB"))[:, :, ::-1]
+        return np.asarray(load_image(file, max_value).convert("RGB"))
     except BrokenImage:
         return None
 
@@ -149,37 +223,3 @@ def _detections(run: Run, image_ids: set[int]) -> dict[int, list[dict]]:
         if detection["image_id"] in image_ids and detection["score"] >= SCORE_THRESHOLD:
             by_image[detection["image_id"]].append(detection)
     return by_image
-
-
-def _draw_outline(canvas: np.ndarray, instance: dict, size: tuple[int, int], colour: list[int]) -> None:
-    """Draw one instance of an image of this height and width onto the canvas."""
-    if not instance.get("segmentation"):
-        x, y, w, h = np.array(instance["bbox"]) * (canvas.shape[0] / size[0])
-        cv2.rectangle(canvas, (int(x), int(y)), (int(x + w), int(y + h)), colour, 2)
-        return
-    mask = cv2.resize(_mask(instance["segmentation"], *size), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    canvas[mask > 0] = canvas[mask > 0] * 0.75 + np.array(colour) * 0.25
-    cv2.drawContours(canvas, contours, -1, colour, 2)
-
-
-def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Decode each of COCO's three forms: polygons, run lengths as numbers, run lengths compressed."""
-    if isinstance(segmentation, list):
-        segmentation = mask_tools.merge(mask_tools.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = mask_tools.frPyObjects(segmentation, height, width)
-    return mask_tools.decode(segmentation)
-
-
-def _colour(category_id: int) -> list[int]:
-    return [int(255 * part) for part in plt.get_cmap("tab10")(category_id % 10)[2::-1]]
-
-
-def _draw_label(canvas: np.ndarray, text: str, x: int, y: int) -> None:
-    """Write white on black above the point (x, y), or as near as the picture's border allows."""
-    font = (cv2.FONT_HERSHEY_SIMPLEX, 0.5)
-    (width, height), _ = cv2.getTextSize(text, *font, 1)
-    left, bottom = max(min(x, canvas.shape[1] - width - 4), 0), max(y, height + 8)
-    cv2.rectangle(canvas, (left, bottom - height - 8), (left + width + 4, bottom), (20, 20, 20), -1)
-    cv2.putText(canvas, text, (left + 2, bottom - 5), *font, (255, 255, 255), 1, cv2.LINE_AA)

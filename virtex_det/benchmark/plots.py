@@ -1,6 +1,7 @@
-"""Curves of a comparison: a metric against the part of the labels and against the time of training."""
+"""Curves of a comparison: a metric against the part of the labels, the time of training and the iterations."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,56 +10,66 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import METRICS, Metrics, share, summarize
+from virtex_det.benchmark.records import ResultRecord
+from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, share, summarize
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
+from virtex_det.pages.theme import LIGHT, SMALL_TYPE, Theme, line_colours
 from virtex_det.utils import replacing
 
-BASELINE = "#8c8c8c"
-# Okabe and Ito's colours without their yellow, told apart by the colour-blind too; then tones of the same.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7b3294", "#8c510a", "#01665e")
 MARKERS = "osD^vP*X<>"
 STYLES = ("-", "--", ":", "-.")
-SIZE = (4.8, 3.2)  # inches, of one curve
+MOST_IN_LEGEND = 4  # with more curves in a plot, names stand at the lines, and bands would hide each other
+SIZE = (464 / 96, 320 / 96)  # inches, of one plot: half the width of a page at a browser's 96 pixels per inch
+TYPE_SIZE = SMALL_TYPE * 72 / 96  # points
+
+_NAME_WIDTH, _NAME_LINES = 20, 2  # characters and lines of a name at a line
+_LINE_HEIGHT = 1.15  # of type
+_FEW_POINTS = 8  # in a plot against time, all of which can say their part of the labels
 
 
-def start_colours(comparison: Comparison) -> dict[str, str]:
+def start_colours(comparison: Comparison, theme: Theme = LIGHT) -> dict[str, str]:
     """Return a colour per start: grey for the baseline, the others in their order."""
-    others = [start for start in comparison.starts if start != comparison.baseline]
-    colours = {start: PALETTE[number % len(PALETTE)] for number, start in enumerate(others)}
-    return {start: colours.get(start, BASELINE) for start in comparison.starts}
+    return line_colours(comparison.starts, comparison.baseline, theme)
 
 
 def plot_fractions(comparison: Comparison, *titles: str, metrics: Metrics = METRICS) -> Figure:
     """Draw metrics against the part of the labels, on a logarithmic axis, with bands of one standard deviation.
+
+    With more than ``MOST_IN_LEGEND`` curves names stand at the lines and there are no bands.
 
     Args:
         comparison: what was measured.
         titles: of the metrics, drawn side by side; by default all.
         metrics: by title.
     """
-    figure, curves = _figure(comparison, titles or tuple(metrics), metrics)
-    for axes, lines in curves:
-        for line in lines:
-            _draw(axes, line, [point.fraction for point in line.points])
+    figure, panels = _figure(comparison, titles or tuple(metrics), metrics)
+    for axes, lines in panels:
         axes.set_xscale("log")
         axes.set_xticks(comparison.fractions)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _: share(fraction)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _: f"{100 * fraction:.3g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.tick_params(axis="x", labelsize="small")
-        axes.set_xlabel("part of the labels")
+        axes.set_xlabel("part of the labels, %")
+        curves = [line.curve([point.fraction for point in line.points]) for line in lines]
+        _draw(axes, curves)
     return _finished(figure)
 
 
 def plot_time(
-    comparison: Comparison, *titles: str, metrics: Metrics = METRICS, pretraining: Mapping[str, float] | None = None
+    comparison: Comparison,
+    *titles: str,
+    metrics: Metrics = METRICS,
+    pretraining: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw metrics against the time of training: a point per part of the labels, those of a start joined.
+    """Draw metrics against the time of training: a point per part of the labels.
 
-    Counted are training steps alone, without interruptions and evaluations; the axis says whether pretraining is in it.
+    Where every part of the labels is trained on for as many iterations, the points of a start lie
+    above each other. So they are points, held together by a thin line, and say which part they are.
+    Counted are training steps alone, without interruptions and evaluations; the axis says whether
+    pretraining is in it.
 
     Args:
         comparison: what was measured.
@@ -66,23 +77,46 @@ def plot_time(
         metrics: by title.
         pretraining: seconds by start, to be added; the legend says of which start they are not known.
     """
-    figure, curves = _figure(comparison, titles or tuple(metrics), metrics)
-    for axes, lines in curves:
-        best = max(lines, key=lambda line: max(point.mean for point in line.points), default=None)
-        for line in lines:
-            before = (pretraining or {}).get(line.start)
-            label = line.label if pretraining is None or before is not None else f"{line.label} (without pretraining)"
-            timed = [point for point in line.points if not math.isnan(point.seconds)]
-            x = [((before or 0.0) + point.seconds) / 60 for point in timed]
-            _draw(axes, line._replace(points=timed, label=label), x)
-            if line is best:
-                for point, minutes in zip(timed, x, strict=True):
-                    axes.annotate(
-                        share(point.fraction), (minutes, point.mean), (5, -3), textcoords="offset points", size=6
-                    )
-        counted = "pretraining and fine-tuning" if pretraining else "fine-tuning, without pretraining"
-        axes.set_xlabel(f"minutes of {counted}")
-        axes.set_xlim(0, None)
+    figure, panels = _figure(comparison, titles or tuple(metrics), metrics)
+    counted = "pretraining and fine-tuning" if pretraining else "fine-tuning, without pretraining"
+    for axes, lines in panels:
+        timed = [_timed(line, pretraining) for line in lines]
+        longest = max((seconds for _, times in timed for seconds in times), default=0.0)
+        unit, length = _unit(longest)
+        curves = [line.curve([seconds / length for seconds in times]) for line, times in timed]
+        axes.set_xlabel(f"{unit} of {counted}")
+        axes.set_xlim(0, 1.15 * longest / length or 1)
+        _draw(axes, curves, is_joined=False)
+        _name_fractions(axes, [line for line, _ in timed], curves)
+    return _finished(figure)
+
+
+def plot_history(
+    records: Mapping[str, Sequence[ResultRecord]],
+    task: str,
+    colours: Mapping[str, str],
+) -> Figure:
+    """Draw AP over training iterations: a line per start, a band of one standard deviation over seeds.
+
+    Args:
+        records: of runs that were evaluated on their way, by start.
+        task: "bbox" or "segm".
+        colours: by start.
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    curves = []
+    for place, (start, found) in enumerate(records.items()):
+        iterations = [record.iteration or 0 for record in found]
+        values = pd.Series([record.metrics.get(task, {}).get("AP") or 0.0 for record in found])
+        points = values.groupby(iterations).agg(["mean", "std"]).fillna(0.0)
+        style = {"color": colours[start], "marker": MARKERS[place % len(MARKERS)]}
+        curves.append(Curve(start, [*points.index], [*points["mean"]], [*points["std"]], style))
+    axes.set_xlabel("fine-tuning iteration")
+    axes.set_ylabel(f"{TASKS[task]} AP")
+    _draw(axes, curves)
+    axes.set_xlim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _finished(figure)
 
 
@@ -95,6 +129,16 @@ class Point(NamedTuple):
     deviation: float
 
 
+class Curve(NamedTuple):
+    """A line of a plot."""
+
+    name: str
+    x: list[float]
+    mean: list[float]
+    deviation: list[float]
+    style: dict[str, Any]
+
+
 class Line(NamedTuple):
     """The points of one start under one protocol, and how they look."""
 
@@ -102,6 +146,11 @@ class Line(NamedTuple):
     label: str
     style: dict[str, Any]
     points: list[Point]
+
+    def curve(self, x: list[float]) -> Curve:
+        """Return the points at these places."""
+        mean = [point.mean for point in self.points]
+        return Curve(self.label, x, mean, [point.deviation for point in self.points], self.style)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -117,22 +166,61 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(unfinished, format=path.suffix[1:], dpi=150, metadata=dates[path.suffix])
 
 
+def spread_out(places: Sequence[float], heights: Sequence[float], top: float) -> list[float]:
+    """Move labels up and down just as far as it takes that none covers another.
+
+    Args:
+        places: where the middle of each would best be, ascending.
+        heights: of the labels.
+        top: the upper edge of the last one at most; those below give way.
+
+    Example:
+        >>> spread_out([1.0, 1.0, 5.0], [2.0, 2.0, 2.0], 6.0)
+        [1.0, 3.0, 5.0]
+    """
+    moved = list(places)
+    for lower, upper in zip(range(len(moved)), range(1, len(moved)), strict=False):
+        moved[upper] = max(moved[upper], moved[lower] + (heights[lower] + heights[upper]) / 2)
+    if moved:
+        moved[-1] = min(moved[-1], top - heights[-1] / 2)
+    for upper in range(len(moved) - 1, 0, -1):
+        moved[upper - 1] = min(moved[upper - 1], moved[upper] - (heights[upper - 1] + heights[upper]) / 2)
+    return moved
+
+
 def _figure(
     comparison: Comparison, titles: Sequence[str], metrics: Metrics
 ) -> tuple[Figure, list[tuple[Axes, list[Line]]]]:
-    figure = Figure(figsize=(SIZE[0] * len(titles), SIZE[1]), layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
     summary = summarize(comparison, {title: metrics[title] for title in titles})
+    panels = [_lines(comparison, summary.loc[title]) for title in titles]
+    many = max((len(lines) for lines in panels), default=0)
+    height = max(SIZE[1], many * TYPE_SIZE * _LINE_HEIGHT / 72 + 1)
+    figure = Figure(figsize=(SIZE[0] * len(titles), height), layout="constrained")
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
     for axis, title in zip(axes, titles, strict=True):
         axis.set_ylabel(in_plot(title))
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, [(axis, _lines(comparison, summary.loc[title])) for axis, title in zip(axes, titles, strict=True)]
+    return figure, list(zip(axes, panels, strict=True))
 
 
 def _finished(figure: Figure) -> Figure:
+    """Give a figure its colours, sizes of type and grid, and its curves their names."""
+    figure.set_facecolor(LIGHT.ground)
     for axes in figure.axes:
-        axes.set_ylim(0, None)
-    figure.axes[0].legend(frameon=False, fontsize="x-small")
+        axes.set_facecolor(LIGHT.ground)
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1.0))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(LIGHT.soft)
+        axes.grid(axis="y", color=LIGHT.line, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(color=LIGHT.soft, labelcolor=LIGHT.ink, labelsize=TYPE_SIZE, length=3)
+        axes.tick_params(axis="y", length=0)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set(color=LIGHT.ink, fontsize=TYPE_SIZE)
+    for number, axes in enumerate(figure.axes):
+        if len(axes.lines) > MOST_IN_LEGEND:
+            _name_lines(axes)
+        elif number == 0 and axes.lines:
+            axes.legend(frameon=False, fontsize=TYPE_SIZE, labelcolor=LIGHT.ink, handlelength=1.6, borderaxespad=0)
     return figure
 
 
@@ -152,8 +240,96 @@ def _lines(comparison: Comparison, part: pd.DataFrame) -> list[Line]:
     return lines
 
 
-def _draw(axes: Axes, line: Line, x: list[float]) -> None:
-    mean = [point.mean for point in line.points]
-    low, high = ([p.mean + sign * p.deviation for p in line.points] for sign in (-1, 1))
-    axes.plot(x, mean, label=in_plot(line.label), markersize=3.5, linewidth=1.2, **line.style)
-    axes.fill_between(x, low, high, color=line.style["color"], alpha=0.15, linewidth=0)
+def _timed(line: Line, pretraining: Mapping[str, float] | None) -> tuple[Line, list[float]]:
+    """Return the points whose time is known, and the seconds of each."""
+    before = (pretraining or {}).get(line.start)
+    is_known = pretraining is None or before is not None
+    label = line.label if is_known else f"{line.label} (without pretraining)"
+    points = [point for point in line.points if not math.isnan(point.seconds)]
+    return line._replace(points=points, label=label), [(before or 0.0) + point.seconds for point in points]
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """Return the unit for times up to this many seconds, and its own length in seconds."""
+    if longest < 120:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], *, is_joined: bool = True) -> None:
+    """Draw lines with bands, or points with bars; without either where there are too many."""
+    has_spread = len(curves) <= MOST_IN_LEGEND
+    for curve in curves:
+        width, size = (1.6, 4.5) if is_joined else (0.7, 6.5)
+        axes.plot(curve.x, curve.mean, label=in_plot(curve.name), markersize=size, linewidth=width, **curve.style)
+        if not has_spread or not curve.x:
+            continue
+        if is_joined:
+            low = [mean - deviation for mean, deviation in zip(curve.mean, curve.deviation, strict=True)]
+            high = [mean + deviation for mean, deviation in zip(curve.mean, curve.deviation, strict=True)]
+            axes.fill_between(curve.x, low, high, color=curve.style["color"], alpha=0.15, linewidth=0)
+        else:
+            colour = curve.style["color"]
+            axes.errorbar(curve.x, curve.mean, curve.deviation, fmt="none", ecolor=colour, elinewidth=1.2)
+
+
+def _name_fractions(axes: Axes, lines: Sequence[Line], curves: Sequence[Curve]) -> None:
+    """Write beside points which part of the labels they are: beside all if few, else the ends of the best line."""
+    pairs = [(line, curve) for line, curve in zip(lines, curves, strict=True) if curve.x]
+    are_few = sum(len(curve.x) for _, curve in pairs) <= _FEW_POINTS
+    if not are_few:
+        pairs = [max(pairs, key=lambda pair: max(pair[1].mean))]
+    for line, curve in pairs:
+        points = list(zip(line.points, curve.x, strict=True))
+        for point, x in points if are_few else dict.fromkeys([points[0], points[-1]]):
+            axes.annotate(
+                share(point.fraction),
+                (x, point.mean),
+                (7 if are_few else -7, 0),
+                textcoords="offset points",
+                ha="left" if are_few else "right",
+                va="center",
+                fontsize=TYPE_SIZE * 0.9,
+                color=LIGHT.soft,
+            )
+
+
+def _name_lines(axes: Axes) -> None:
+    """Write the name of each line to the right of the plot, as near to the height of its end as the others allow."""
+    figure = axes.get_figure()
+    figure.draw_without_rendering()
+    unit = axes.get_ylim()[1] / (axes.bbox.height * 72 / figure.dpi)  # of the axis, per point of type
+    drawn = [line for line in axes.lines if len(line.get_xdata())]
+    ends = sorted(drawn, key=lambda line: line.get_ydata()[-1])
+    names = [_in_lines(str(line.get_label())) for line in ends]
+    heights = [(name.count("\n") + 1) * TYPE_SIZE * _LINE_HEIGHT * unit for name in names]
+    places = spread_out([line.get_ydata()[-1] for line in ends], heights, axes.get_ylim()[1])
+    for line, name, place in zip(ends, names, places, strict=True):
+        axes.annotate(
+            name,
+            (line.get_xdata()[-1], line.get_ydata()[-1]),
+            (1.05, place),
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=TYPE_SIZE,
+            linespacing=1.0,
+            color=LIGHT.ink,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 1,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+        )
+
+
+def _in_lines(name: str) -> str:
+    """Break a name into lines that fit beside a plot; of one that is too long the middle is left out."""
+    room = _NAME_WIDTH * _NAME_LINES - 4
+    name = name.replace(r"\$", "$")  # escaped again below: no line may end between the two
+    if len(name) > room:
+        name = f"{name[: room // 2]}…{name[-room // 2 :]}"
+    return "\n".join(textwrap.wrap(name, _NAME_WIDTH)[: _NAME_LINES + 1]).replace("$", r"\$")

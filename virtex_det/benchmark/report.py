@@ -8,19 +8,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-import pandas as pd
 from matplotlib.figure import Figure
 
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions, cost_table, costs
-from virtex_det.benchmark.pictures import MAX_STARTS, SCORE_THRESHOLD, Run, detections_file, draw_strips
-from virtex_det.benchmark.plots import SIZE, plot_fractions, plot_time, save_figure, start_colours
+from virtex_det.benchmark.finding import Finding, main_finding
+from virtex_det.benchmark.matching import MIN_OVERLAP
+from virtex_det.benchmark.pictures import MAX_STARTS, SCORE_THRESHOLD, TRUTH, Run, Strip, detections_file, draw_strips
+from virtex_det.benchmark.plots import (
+    MOST_IN_LEGEND,
+    plot_fractions,
+    plot_history,
+    plot_time,
+    save_figure,
+    start_colours,
+)
 from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, share, tasks_of
 from virtex_det.benchmark.tables import WORDS, category_tables, count, protocol_tables, render_markdown
-from virtex_det.escaping import in_code, in_html, in_plot
+from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
+from virtex_det.pages.html import render_html
+from virtex_det.pages.paths import shown_path
+from virtex_det.pages.theme import DARK, on_dark_ground
 from virtex_det.utils import fill_template, write_atomically
 
 
@@ -46,6 +56,7 @@ def render_page(
         title=comparison.title,
         tables=render_markdown(comparison, metrics, heading="##").strip(),
         metrics=" and ".join(metrics),
+        has_bands=_has_bands(comparison),
         picture=quote(picture),
         cards=cards,
         conditions=conditions(comparison),
@@ -100,18 +111,24 @@ def write_report(
     sentences = [*conditions(comparison), *notes]
     spent = costs(comparison)
     cost_rows = cost_table(spent)
-    loader = jinja2.PackageLoader("virtex_det.benchmark", ".")
-    template = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
-    html = template.get_template("report.html.j2").render(
+    found = main_finding(comparison)
+    pictures = _pictures(comparison, folders, annotations, image_root, found)
+    html = render_html(
+        "benchmark/report.html.j2",
         comparison=comparison,
+        finding=found.sentence,
+        first_row=_first_row(pictures, found),
         lead=_lead(comparison),
         colours=start_colours(comparison),
+        dark_colours=start_colours(comparison, DARK),
+        has_bands=_has_bands(comparison),
         words=WORDS,
         results=results,
         curves=_curves(comparison, {start: cost.pretraining for start, cost in spent.items()}),
         histories=_histories(comparison, folders),
         categories=categories,
-        pictures=_pictures(comparison, folders, annotations, image_root),
+        pictures=pictures,
+        min_overlap=MIN_OVERLAP,
         cards=cards,
         conditions=sentences,
         costs=cost_rows,
@@ -121,37 +138,21 @@ def write_report(
     write_atomically(page, html)
 
 
-def draw_history(
-    records: Mapping[str, Sequence[ResultRecord]], task: str, title: str, colours: Mapping[str, str]
-) -> Figure:
-    """Draw AP over training iterations: a line per start, a band of one standard deviation over seeds.
-
-    Args:
-        records: of runs that were evaluated on their way, by start.
-        task: "bbox" or "segm".
-        title: above it.
-        colours: by start.
-    """
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    for start, found in records.items():
-        iterations = [record.iteration or 0 for record in found]
-        values = pd.Series([record.metrics.get(task, {}).get("AP") or 0.0 for record in found])
-        points = values.groupby(iterations).agg(["mean", "std"]).fillna(0.0)
-        low, high = points["mean"] - points["std"], points["mean"] + points["std"]
-        axes.plot(points.index, points["mean"], marker="o", markersize=4, color=colours[start], label=in_plot(start))
-        axes.fill_between(points.index, low, high, color=colours[start], alpha=0.15, linewidth=0)
-    axes.set(title=in_plot(title), xlabel="fine-tuning iteration", ylabel=f"{TASKS[task]} AP", ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="x-small")
-    return figure
-
-
-def as_svg(figure: Figure) -> str:
-    """Return a figure as a data URI."""
-    buffer = io.BytesIO()
+def as_picture(figure: Figure, title: str) -> dict[str, str]:
+    """Return a plot as data URIs, one on white and one on dark ground, with the title that says what it shows."""
+    buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    svg = buffer.getvalue()
+    return {"title": title, "light": _data_uri(svg), "dark": _data_uri(on_dark_ground(svg))}
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _has_bands(comparison: Comparison) -> bool:
+    """Say whether plots are of few enough curves for bands."""
+    return len(comparison.starts) * len(comparison.protocols) <= MOST_IN_LEGEND
 
 
 def _lead(comparison: Comparison) -> str:
@@ -179,7 +180,7 @@ def _curves(comparison: Comparison, pretraining: Mapping[str, float | None]) -> 
         known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
         counted = known if len(known) == len(pretraining) and any(known.values()) else None
         figures |= {f"{m} against training time": plot_time(comparison, m, pretraining=counted) for m in metrics}
-    return [{"title": title, "source": as_svg(figure)} for title, figure in figures.items()]
+    return [as_picture(figure, title) for title, figure in figures.items()]
 
 
 def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dict[str, str]]:
@@ -195,7 +196,7 @@ def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dic
         for task in tasks_of(comparison):
             title = f"{TASKS[task]} AP, {share(fraction)} of the labels"
             title += f", {protocol}" if len(comparison.protocols) > 1 else ""
-            figures.append({"title": title, "source": as_svg(draw_history(starts, task, title, colours))})
+            figures.append(as_picture(plot_history(starts, task, colours), title))
     return figures
 
 
@@ -206,30 +207,47 @@ def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
 
 
 def _pictures(
-    comparison: Comparison, folders: Mapping[Cell, Path], annotations: str | Path | None, image_root: str | Path | None
+    comparison: Comparison,
+    folders: Mapping[Cell, Path],
+    annotations: str | Path | None,
+    image_root: str | Path | None,
+    found: Finding,
 ) -> dict[str, Any] | None:
     """Return the same images under each start."""
     if annotations is None or image_root is None:
         return None
-    cells = _cells_to_show(comparison, folders)
+    cells = _cells_to_show(comparison, folders, found.starts)
     runs = {start: Run(Path(folders[cell]), comparison.records[cell]) for start, cell in cells.items()}
     return {
         "strips": draw_strips(runs, annotations, image_root) if Path(annotations).exists() else [],
         "runs": _joined(f"{share(cell.fraction)} of the labels and seed {cell.seed}" for cell in cells.values()),
         "left_out": [start for start in comparison.starts if start not in cells],
-        "sources": [annotations, image_root],
+        "sources": [shown_path(annotations), shown_path(image_root)],
         "threshold": SCORE_THRESHOLD,
     }
 
 
-def _cells_to_show(comparison: Comparison, folders: Mapping[Cell, Path]) -> dict[str, Cell]:
-    """Return by start, of the first protocol, the lowest seed with the most labels that left detections."""
+def _first_row(pictures: Mapping[str, Any] | None, found: Finding) -> Strip | None:
+    """Return the first image as labelled and under the starts of the finding: what stands above everything else."""
+    if not pictures or not pictures["strips"]:
+        return None
+    strip = pictures["strips"][0]
+    shown = [title for title in (TRUTH, *found.starts) if title in strip.pictures]
+    return strip._replace(pictures={title: strip.pictures[title] for title in shown})
+
+
+def _cells_to_show(comparison: Comparison, folders: Mapping[Cell, Path], first: Sequence[str]) -> dict[str, Cell]:
+    """Return by start, of the first protocol, the lowest seed with the most labels that left detections.
+
+    Of more than MAX_STARTS the last are left out, but none of ``first``.
+    """
     cells: dict[str, Cell] = {}
     for cell in sorted(comparison.records, key=lambda cell: (-cell.fraction, cell.seed)):
         run = Run(Path(folders[cell]), comparison.records[cell])
         if cell.protocol == comparison.protocols[0] and detections_file(run).exists():
             cells.setdefault(cell.start, cell)
-    return {start: cells[start] for start in [start for start in comparison.starts if start in cells][:MAX_STARTS]}
+    by_rank = [start for start in dict.fromkeys([*first, *comparison.starts]) if start in cells]
+    return {start: cells[start] for start in comparison.starts if start in by_rank[:MAX_STARTS]}
 
 
 def _facts(records: Sequence[ResultRecord]) -> dict[str, str]:

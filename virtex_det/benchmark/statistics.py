@@ -160,7 +160,7 @@ def reached(means: pd.Series, baseline: str, title: str, where: str = "") -> str
     others = [(start, curve) for start, curve in means.groupby("start", sort=False, observed=True) if start != baseline]
     if not goal > 0 or not others:
         return ""
-    enough = "; ".join(f"{start}: {_enough(curve.droplevel('start'), goal)}" for start, curve in others)
+    enough = "; ".join(f"{start}: {enough_labels(curve.droplevel('start'), goal)}" for start, curve in others)
     return (
         f"With all labels, {baseline} has {goal:.1f} {title}{where}. Part of the labels with which the others have as "
         f"much, interpolated: {enough}."
@@ -182,7 +182,7 @@ def _deviation(values: pd.Series) -> float:
     return stdev(values) if len(values) > 1 and values.notna().all() else math.nan
 
 
-def _enough(curve: pd.Series, goal: float) -> str:
+def enough_labels(curve: pd.Series, goal: float) -> str:
     """Return the fraction at which a curve first reaches a goal, interpolated on a logarithmic axis."""
     there = curve[curve >= goal]
     if there.empty:

@@ -1,0 +1,98 @@
+import pytest
+
+from tests.benchmark.matrices import compare, mixed
+from virtex_det.benchmark.finding import main_finding
+
+
+def sentence(make_record, scores: dict, **changes: str) -> str:
+    comparison = compare(make_record, scores)
+    for name, value in changes.items():
+        object.__setattr__(comparison, name, value)
+    return main_finding(comparison).sentence
+
+
+def test_the_best_start_stands_beside_the_baseline_with_the_most_labels(make_record):
+    found = main_finding(
+        compare(
+            make_record,
+            {
+                ("random", 0.1): (4.0, 6.0, 5.0),
+                ("random", 0.5): (20.0, 22.0, 21.0),
+                ("captions", 0.1): (10.0, 12.0, 11.0),
+                ("captions", 0.5): (30.0, 33.0, 31.0),
+            },
+        )
+    )
+    assert found.sentence == (
+        "With 50 % of the labels, captions reaches 31.3 ± 1.5 box AP, 10.3 more than random (3 seeds, p 0.001)."
+    )
+    assert found.starts == ("random", "captions")
+
+
+def test_with_all_labels_it_says_how_few_would_have_been_enough(make_record):
+    scores = {("random", 1.0): (20.0, 20.0), ("captions", 0.1): (19.0, 21.0), ("captions", 1.0): (40.0, 42.0)}
+    assert sentence(make_record, scores).endswith(
+        "; at most 10 % of the labels are enough for it to match the 20.0 of random."
+    )
+
+
+def test_one_seed_may_be_chance(make_record):
+    said = sentence(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)})
+    assert said == (
+        "With 10 % of the labels, captions reaches 10.0 box AP, 6.0 more than random (1 seed, so this may be chance)."
+    )
+
+
+def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
+    """The same two starts, p 0.03: more than chance alone, and perhaps chance as the best of many."""
+    pair = {("random", 0.1): (10.0, 11.0, 12.0), ("best", 0.1): (14.0, 16.5, 19.0)}
+    others = {(f"start {number}", 0.1): (10.0, 11.0, 12.0) for number in range(4)}
+    assert "chance" not in sentence(make_record, pair)
+    assert "the best of 6 starts and" in sentence(make_record, pair | others)
+    assert "so this may be chance" in sentence(make_record, pair | others)
+
+
+def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
+    found = main_finding(
+        compare(make_record, {("random", 0.1): (9.0, 9.0), ("a", 0.1): (5.0, 5.0), ("b", 0.1): (7.0, 7.0)})
+    )
+    assert found.sentence == (
+        "With 10 % of the labels, no start does better than random, which reaches 9.0 ± 0.0 box AP; "
+        "b reaches 7.0 ± 0.0 (2 seeds)."
+    )
+    assert found.starts == ("random", "b")
+
+
+def test_without_a_baseline_the_second_stands_beside_the_best(make_record):
+    scores = {("a", 0.1): (5.0,), ("b", 0.1): (7.0,), ("c", 0.1): (1.0,)}
+    said = sentence(make_record, scores, baseline="")
+    assert said == "With 10 % of the labels, b reaches 7.0 box AP, the best of 3 starts; a reaches 5.0 (1 seed)."
+
+
+@pytest.mark.parametrize("value", [0.0, None])
+def test_a_matrix_in_which_nothing_is_found_says_so(make_record, value):
+    said = sentence(make_record, {("random", 0.1): (value, 0.0), ("captions", 0.1): (value, 0.01)})
+    assert said == "With 10 % of the labels, box AP is 0.0 from every start: there is nothing to compare yet."
+
+
+def test_one_start_is_its_own_finding(make_record):
+    found = main_finding(compare(make_record, {("random", 1.0): (20.0, 22.0)}))
+    assert found.sentence == "With all labels, random reaches 21.0 ± 1.4 box AP (2 seeds)."
+    assert found.starts == ("random",)
+
+
+def test_labels_that_the_baseline_never_had_are_not_compared(make_record):
+    scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,), ("captions", 0.5): (50.0,)}
+    assert sentence(make_record, scores).startswith("With 10 % of the labels, captions reaches 10.0")
+
+
+def test_seeds_that_no_two_starts_share_are_said_not_to_compare(make_record):
+    comparison = compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (9.0, 10.0)})
+    records = {cell: record for cell, record in comparison.records.items() if cell != ("captions", *cell[1:3], 0)}
+    object.__setattr__(comparison, "records", records)
+    assert "(no seed in common, so this may be chance)" in main_finding(comparison).sentence
+
+
+def test_of_several_protocols_the_first_is_told_of_by_name(make_record):
+    scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
+    assert main_finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith("Under a: With 10 %")

@@ -1,0 +1,33 @@
+"""Renders the package's HTML pages: one look, light or dark as the reader's screen is, and text that stays text."""
+
+from typing import Any
+
+import jinja2
+
+from virtex_det.escaping import in_html
+from virtex_det.pages.paths import without_absolute_paths
+from virtex_det.pages.theme import DARK, LIGHT, SMALL_TYPE
+
+
+def render_html(template: str, **values: Any) -> str:
+    """Render a page.
+
+    What comes from outside is escaped, characters that would act are made visible, and absolute
+    paths are shortened: a page is handed on, and where its maker keeps the files concerns nobody.
+
+    Args:
+        template: path below the package, such as "benchmark/report.html.j2".
+        values: what it shows.
+    """
+    loader = jinja2.PackageLoader("virtex_det", ".")
+    environment = jinja2.Environment(autoescape=True, finalize=_shown, loader=loader)
+    environment.globals.update(light=LIGHT, dark=DARK, small_type=SMALL_TYPE)
+    return environment.get_template(template).render(**values)
+
+
+def _shown(value: Any) -> Any:
+    """Return what a page prints for a value of its template."""
+    if isinstance(value, str) and value.startswith("data:image/"):
+        return value
+    shown = in_html(value)
+    return without_absolute_paths(shown) if isinstance(shown, str) and not hasattr(shown, "__html__") else shown
