@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from virtex_det.benchmark.comparison import Comparison
@@ -218,7 +220,7 @@ def _finished(figure: Figure) -> Figure:
             label.set(color=LIGHT.ink, fontsize=TYPE_SIZE)
     for number, axes in enumerate(figure.axes):
         if len(axes.lines) > MOST_IN_LEGEND:
-            _name_lines(axes)
+            _name_lines(figure, axes)
         elif number == 0 and axes.lines:
             axes.legend(frameon=False, fontsize=TYPE_SIZE, labelcolor=LIGHT.ink, handlelength=1.6, borderaxespad=0)
     return figure
@@ -294,20 +296,19 @@ def _name_fractions(axes: Axes, lines: Sequence[Line], curves: Sequence[Curve]) 
             )
 
 
-def _name_lines(axes: Axes) -> None:
+def _name_lines(figure: Figure, axes: Axes) -> None:
     """Write the name of each line to the right of the plot, as near to the height of its end as the others allow."""
-    figure = axes.get_figure()
     figure.draw_without_rendering()
     unit = axes.get_ylim()[1] / (axes.bbox.height * 72 / figure.dpi)  # of the axis, per point of type
-    drawn = [line for line in axes.lines if len(line.get_xdata())]
-    ends = sorted(drawn, key=lambda line: line.get_ydata()[-1])
-    names = [_in_lines(str(line.get_label())) for line in ends]
+    drawn = [line for line in axes.lines if np.size(line.get_xdata())]
+    ends = sorted([(np.asarray(line.get_xydata())[-1], line) for line in drawn], key=_height)
+    names = [_in_lines(str(line.get_label())) for _, line in ends]
     heights = [(name.count("\n") + 1) * TYPE_SIZE * _LINE_HEIGHT * unit for name in names]
-    places = spread_out([line.get_ydata()[-1] for line in ends], heights, axes.get_ylim()[1])
-    for line, name, place in zip(ends, names, places, strict=True):
+    places = spread_out([float(end[1]) for end, _ in ends], heights, axes.get_ylim()[1])
+    for (end, line), name, place in zip(ends, names, places, strict=True):
         axes.annotate(
             name,
-            (line.get_xdata()[-1], line.get_ydata()[-1]),
+            (end[0], end[1]),
             (1.05, place),
             textcoords=axes.get_yaxis_transform(),
             va="center",
@@ -324,6 +325,10 @@ def _name_lines(axes: Axes) -> None:
             },
             annotation_clip=False,
         )
+
+
+def _height(end: tuple[np.ndarray, Line2D]) -> float:
+    return float(end[0][1])
 
 
 def _in_lines(name: str) -> str:

@@ -1,1 +1,1 @@
-"""What every page and picture of this package shares: colours, type, edges, and how objects are marked."""
+"""What all pages and pictures share: colours, type, edges, and how objects are marked."""

@@ -1,4 +1,4 @@
-"""Objects marked in a picture: outlines with a dark edge, seen on any ground, and labels that do not overlap."""
+"""Objects marked in a picture: outlines seen on any ground, and labels that do not overlap."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class Mark(NamedTuple):
         contours: its closed outlines, corners x, y in pixels. # shape: each (M, 2)
         label: its text; "" for none.
         colour: of the outline and of the label's ground; light, for the text is dark.
-        dash: lengths of a dash and of the gap after it, in widths of the line; None for a solid line.
+        dash: lengths of a dash and of the gap after it, in widths of the line; None: solid.
     """
 
     contours: Sequence[np.ndarray]
@@ -44,7 +44,9 @@ class _Box(NamedTuple):
     bottom: int
 
 
-def draw_marks(pixels: np.ndarray, marks: Sequence[Mark], type_size: int, line_width: int = 2) -> np.ndarray:
+def draw_marks(
+    pixels: np.ndarray, marks: Sequence[Mark], type_size: int, line_width: int = 2
+) -> np.ndarray:
     """Draw outlines, and labels over them.
 
     Labels take a fifth of the picture at most, and none covers another: the first ones stay.
@@ -67,7 +69,7 @@ def draw_marks(pixels: np.ndarray, marks: Sequence[Mark], type_size: int, line_w
 
 
 def draw_remark(pixels: np.ndarray, text: str, type_size: int) -> np.ndarray:
-    """Write one line, light on dark, into the lower left corner of a picture; arguments as of ``draw_marks``."""
+    """Write a line, light on dark, into the lower left corner; arguments as of ``draw_marks``."""
     picture = Image.fromarray(pixels)
     font = ImageFont.truetype(str(_FONT), type_size)
     text = _fitted(text, font, picture.width)
@@ -86,7 +88,9 @@ def mask_contours(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
         size: height and width of the picture.
     """
     smooth = cv2.resize(mask.astype(np.uint8) * 255, size[::-1], interpolation=cv2.INTER_LINEAR)
-    found, _ = cv2.findContours((smooth > 127).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found, _ = cv2.findContours(
+        (smooth > 127).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
     return [contour[:, 0].astype(float) for contour in found]
 
 
@@ -105,7 +109,7 @@ def _draw_outline(canvas: np.ndarray, mark: Mark, width: int) -> None:
 
 
 def _dashes(contour: np.ndarray, dash: tuple[float, float] | None, width: int) -> list[np.ndarray]:
-    """Cut a closed outline into dashes, in sixteenths of a pixel as OpenCV takes them; one piece without dashes."""
+    """Cut a closed outline into dashes, in sixteenths of a pixel; one piece without dashes."""
     if dash is None:
         return [(16 * contour).round().astype(np.int32)]
     closed = np.concatenate([contour, contour[:1]])
@@ -155,8 +159,10 @@ def _bounds(contours: Sequence[np.ndarray]) -> _Box:
     return _Box(*points.min(axis=0).astype(int), *points.max(axis=0).astype(int))
 
 
-def _free_place(around: _Box, size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[_Box]) -> _Box | None:
-    """Return where a label stands: above, below or inside its object, whichever the others cover least."""
+def _free_place(
+    around: _Box, size: tuple[int, int], canvas: tuple[int, int], taken: Sequence[_Box]
+) -> _Box | None:
+    """Return where a label stands at its object: where the others cover it least."""
     width, height = size
     places = [
         (around.left, around.top - height - 1),

@@ -1,4 +1,4 @@
-"""Renders the package's HTML pages: one look, light or dark as the reader's screen is, and text that stays text."""
+"""Renders HTML pages: one look, light or dark as the screen is, and text that stays text."""
 
 from typing import Any
 
@@ -30,4 +30,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("data:image/"):
         return value
     shown = in_html(value)
-    return without_absolute_paths(shown) if isinstance(shown, str) and not hasattr(shown, "__html__") else shown
+    return (
+        without_absolute_paths(shown)
+        if isinstance(shown, str) and not hasattr(shown, "__html__")
+        else shown
+    )

@@ -1,4 +1,4 @@
-"""Paths as a page shows them: enough to tell files apart, and nothing of where on a machine they lie."""
+"""Paths as a page shows them: enough to tell files apart, not where on a machine they lie."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _ABSOLUTE = re.compile(rf"{_BEFORE}/(?!/|[mtg]/\w+(?![\w./])){_PART}(?:/{_PART})
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """Return a path for a page: relative to the working folder where it is below, else its last two parts.
+    """Return a path for a page: relative where it is below the working folder, else its end.
 
     Example:
         >>> shown_path("/home/someone/runs/captions/model_final.pth")

@@ -1,8 +1,8 @@
 """The colours of pages and plots, on white and on dark ground, and the one size of small type.
 
-Text has a contrast of at least 4.5 to its ground and lines have 3, as WCAG 2.2 asks (1.4.3, 1.4.11).
-The colours of lines are after Okabe and Ito's, which the colour-blind tell apart, made darker on
-white and lighter on dark ground.
+Text has a contrast of at least 4.5 to its ground and lines have 3, as WCAG 2.2 asks (1.4.3,
+1.4.11). The colours of lines are after Okabe and Ito's, which the colour-blind tell apart, made
+darker on white and lighter on dark ground.
 """
 
 import re
