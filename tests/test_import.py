@@ -20,7 +20,8 @@ PACKAGE = ROOT / "virtex_det"
 # The one pair that knows each other: a checkpoint may be named by the model zoo, and the model zoo reads checkpoints.
 ROOMS = {
     "config": set(),
-    "benchmark": set(),
+    "pages": set(),
+    "benchmark": {"pages"},
     "data": {"config"},
     "solver": {"config"},
     "modeling": {"config", "data"},
