@@ -50,7 +50,7 @@ def test_markdown_says_how_many_seeds_and_where_the_baseline_is_reached(make_rec
 
 def test_a_baseline_by_itself_is_not_said_to_be_reached_by_others(make_record):
     alone = {cell: values for cell, values in TWO.items() if cell[0] == "random"}
-    assert "as much" not in render_markdown(compare(make_record, alone))
+    assert "reaches it" not in render_markdown(compare(make_record, alone))
 
 
 def test_fewer_seeds_than_the_rest_are_said_in_the_cell(make_record):

@@ -183,7 +183,7 @@ def _empty_categories(runs: pd.DataFrame) -> list[str]:
         more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
         sentences.append(
             f"Without a single labelled instance at {share(fraction)}, seed {seeds}: "
-            f"{', '.join(names[:MAX_NAMES])}{more}. The mean over categories counts what was reached there."
+            f"{', '.join(names[:MAX_NAMES])}{more}. Their AP counts in the mean all the same."
         )
     return sentences
 

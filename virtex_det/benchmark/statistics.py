@@ -144,14 +144,13 @@ def paired_test(ours: Sequence[float], theirs: Sequence[float]) -> PairedTest:
     return PairedTest(fmean(differences), float(ttest_rel(*zip(*pairs, strict=True)).pvalue), len(pairs))
 
 
-def reached(means: pd.Series, baseline: str, title: str, where: str = "") -> str:
+def reached(means: pd.Series, baseline: str, title: str) -> str:
     """Say with which fraction of the labels each start is as good as the baseline with all of them.
 
     Args:
         means: of one metric under one protocol, by start and fraction.
         baseline: the start that the others are compared with.
-        title: of the metric.
-        where: of which protocol it is said.
+        title: of the metric, and of the protocol where there are several.
 
     Returns:
         A sentence; "" where the baseline's value with all labels is 0 or not known.
@@ -162,8 +161,8 @@ def reached(means: pd.Series, baseline: str, title: str, where: str = "") -> str
         return ""
     enough = "; ".join(f"{start}: {enough_labels(curve.droplevel('start'), goal)}" for start, curve in others)
     return (
-        f"With all labels, {baseline} has {goal:.1f} {title}{where}. Part of the labels with which the others have as "
-        f"much, interpolated: {enough}."
+        f"With all labels, {baseline} has {goal:.1f} {title}. "
+        f"Fraction of the labels at which each other start reaches it, interpolated: {enough}."
     )
 
 
