@@ -60,10 +60,10 @@ HOSTILE = {
 def test_yaml_that_means_harm_is_refused_at_once(name, tmp_path):
     content, message = HOSTILE[name]
     (tmp_path / "x.yaml").write_bytes(content)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(UserError, match=message) as caught:
         read_yaml(tmp_path / "x.yaml")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert str(tmp_path / "x.yaml") in str(caught.value)
     assert len(str(caught.value)) < 1500
 

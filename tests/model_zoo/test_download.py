@@ -243,7 +243,7 @@ def test_a_server_that_falls_silent_is_given_up(record, server, monkeypatch):
     begun = time.monotonic()
     with pytest.raises(UserError, match="no connection"):
         fetch(record)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
 
 
 # --- what was fetched before

@@ -17,7 +17,7 @@ def test_a_server_that_drips_is_given_up(sent, server, monkeypatch):
     begun = time.monotonic()
     with pytest.raises(UserError, match="fewer than 65,536 bytes came in 0.3 seconds") as caught:
         local_path(f"{server.url}/weights.pth")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert len(str(caught.value).splitlines()) == 3
 
 
