@@ -114,6 +114,7 @@ _FAULTS = {
     "fractions": lambda content: [
         entry.update(bbox=[0.1, 0.1, 0.5, 0.5]) for entry in content["annotations"]
     ],
+    "outside": _all(bbox=[40, 40, 5, 5]),
     "reversed": lambda content: [
         entry.update(bbox=[5, 5, -4, -4]) for entry in content["annotations"]
     ],

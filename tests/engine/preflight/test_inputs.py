@@ -224,3 +224,16 @@ _ROTATED = (
 def test_a_part_that_has_nothing_to_work_with_is_found(check, options, message, parts_cfg):
     with pytest.raises(UserError, match=message):
         check(parts_cfg(*options))
+
+
+def test_boxes_outside_their_image_are_refused_if_most_are_and_counted_if_some(parts, detector_cfg, caplog):
+    def move(content: dict, count: int) -> None:
+        for entry in content["annotations"][:count]:
+            entry["bbox"] = [100, 100, 10, 10]
+
+    name = parts("train", lambda content: move(content, 5))
+    with pytest.raises(UserError, match=r"5 of 8 boxes are outside their image.\nThe first: annotation 11"):
+        check_training(_cfg(detector_cfg, name, ""))
+    name = parts("val", lambda content: move(content, 1))
+    check_training(_cfg(detector_cfg, name, ""))
+    assert "1 of 8 boxes are outside their image; training leaves them out" in caplog.text

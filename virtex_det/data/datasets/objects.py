@@ -172,6 +172,7 @@ def check_boxes(boxes: Boxes) -> None:
     _check_fractions(boxes, values)
     _check_kind(boxes, values, extent)
     _check_reversed(boxes, values, extent)
+    _check_inside(boxes, values, extent)
     empty = np.all(extent >= 0, axis=1) & np.any(extent <= _EMPTY, axis=1)
     _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
 
@@ -298,6 +299,18 @@ def _check_reversed(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> Non
     _tell(
         boxes, negative, "boxes have a negative width or height; training leaves them out", values
     )
+
+
+def _check_inside(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
+    """Refuse boxes if most have no pixel of their image; count them otherwise."""
+    begin, limits = values[:, :2], boxes.sizes[:, ::-1]
+    outside = np.any((begin >= limits) | (begin + extent <= 0), axis=1) & np.all(extent > 0, axis=1)
+    if outside.mean() > 0.5:
+        _refuse(
+            *(boxes, values, outside, "are outside their image"),
+            "Check the height and width of the images, and the unit of the boxes.",
+        )
+    _tell(boxes, outside, "boxes are outside their image; training leaves them out", values)
 
 
 def _refuse(boxes: Boxes, values: np.ndarray, wrong: np.ndarray, what: str, advice: str) -> None:
