@@ -112,6 +112,24 @@ def test_a_drawing_is_the_same_at_each_call_and_shows_each_object(detections):
     assert (drawn != 128).any() and np.array_equal(np.asarray(detections[[]].draw(plain)), plain)
 
 
+def test_a_drawing_outlines_masks_and_keeps_the_colours_inside(detections):
+    mask = np.zeros((400, 600), np.uint8)
+    mask[100:300, 100:500] = 1
+    instances = Instances(
+        (400, 600),
+        pred_boxes=Boxes(torch.tensor([[100.0, 100, 500, 300]])),
+        scores=torch.tensor([0.9]),
+        pred_classes=torch.tensor([0]),
+    )
+    plain = np.full((400, 600, 3), 128, np.uint8)
+    for rles in ([mask_tools.encode(np.asfortranarray(mask))], None):
+        changed = (np.asarray(ImageDetections(instances, ("dog",), rles).draw(plain)) != 128).any(
+            axis=2
+        )
+        assert changed[298:302, 300].any() and changed[80:100, 105].any()
+        assert not changed[110:290, 110:490].any()
+
+
 def test_a_drawing_needs_the_picture_that_was_looked_at(detections):
     with pytest.raises(
         UserError, match="The picture is 5 x 4 pixels; the detections are of one with 30 x 20"

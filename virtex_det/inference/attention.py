@@ -34,6 +34,7 @@ from virtex_det.inference.trained import ATTENTION, Source, trained_config
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.textual.fusion import Masked
+from virtex_det.pages.paths import shown_path
 from virtex_det.text_files import read_text, split_lines
 
 GUESSES = 5
@@ -179,7 +180,7 @@ class AttentionDrawer:
         report, caption = self.report, self.cfg.INPUT.CAPTION
         return {
             "Model": self.cfg.MODEL.META_ARCHITECTURE,
-            "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
+            "Weights": f"{shown_path(report.path)} (sha256 {report.sha256[:12]})" if report else "",
             "Vocabulary": f"{caption.TOKENIZER}, {self.mapper.tokenizer.vocab_size} pieces",
             "Images": f"shorter side resized to {caption.CROP_SIZE} px, square centre crop, which "
             "the pictures show",

@@ -35,6 +35,7 @@ from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
 from virtex_det.inference.pages import data_uri, encode_jpeg, write_page
 from virtex_det.inference.trained import CAPTIONS, Source, trained_config
+from virtex_det.pages.paths import shown_path
 from virtex_det.utils import write_atomically
 
 THUMBNAIL_SIDE = 320  # pixels
@@ -183,7 +184,7 @@ class Captioner:
         report = self.report
         return {
             "Model": self.cfg.MODEL.META_ARCHITECTURE,
-            "Weights": f"{report.path} (sha256 {report.sha256[:12]})" if report else "",
+            "Weights": f"{shown_path(report.path)} (sha256 {report.sha256[:12]})" if report else "",
             "Vocabulary": f"{self.cfg.INPUT.CAPTION.TOKENIZER}, {self.tokenizer.vocab_size} pieces",
             "Decoding": how.get(decoding.METHOD, decoding.METHOD) + start,
             "Images": f"shorter side resized to {self.cfg.INPUT.CAPTION.CROP_SIZE} px, square "

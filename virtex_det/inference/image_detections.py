@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from pycocotools import mask as mask_tools
 
 from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
-from virtex_det.escaping import in_plot, visible
+from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.pages.drawing import Mark, box_contour, draw_marks, mask_contours
+from virtex_det.pages.theme import DARK
 
 _SHOWN = 5
 
@@ -131,7 +130,7 @@ class ImageDetections:
         return [entry | {"image_id": image_id} for entry in columns.entries()]
 
     def draw(self, picture: Picture | None = None) -> Image.Image:
-        """Return the picture with boxes, masks, names and scores; a class has one colour.
+        """Return the picture with outlines, names and scores; a class has one colour.
 
         Args:
             picture: the picture that was given to the detector; None to read its file again.
@@ -150,17 +149,18 @@ class ImageDetections:
                 f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are "
                 f"of one with {self.image_size[1]} x {self.image_size[0]}."
             )
-        colours = colormap(rgb=True, maximum=1)
-        canvas = Visualizer(pixels, Metadata()).overlay_instances(
-            boxes=self.boxes,
-            masks=self.rles,
-            labels=[
-                f"{in_plot(name)} {score:.0%}"
-                for name, score in zip(self.names, self.scores, strict=True)
-            ],
-            assigned_colors=[colours[number % len(colours)] for number in self.classes],
+        contours = [[box_contour(box)] for box in self.boxes]
+        if self.rles is not None:
+            contours = [mask_contours(mask_tools.decode(rle), self.image_size) for rle in self.rles]
+        labels = [
+            f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)
+        ]
+        colours = [_rgb(DARK.palette[number % len(DARK.palette)]) for number in self.classes]
+        marks = [Mark(*mark) for mark in zip(contours, labels, colours, strict=True)]
+        longest = max(self.image_size)
+        return Image.fromarray(
+            draw_marks(pixels, marks, max(12, longest // 40), max(2, longest // 400))
         )
-        return Image.fromarray(canvas.get_image())
 
     def __getitem__(self, index: Any) -> "ImageDetections":
         places = np.atleast_1d(np.arange(len(self))[index])
@@ -183,3 +183,9 @@ class ImageDetections:
             f"ImageDetections({name}{len(self)} "
             f"found{': ' if best else ''}{', '.join(best + more)})"
         )
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    """Return #rrggbb as numbers."""
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue

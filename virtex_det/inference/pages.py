@@ -5,12 +5,11 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from virtex_det.benchmark.records import code_revision, describe_hardware
-from virtex_det.escaping import in_html
+from virtex_det.pages.html import render_html
 from virtex_det.utils import write_atomically
 
 
@@ -27,10 +26,8 @@ def write_page(path: Path, template: str, facts: dict[str, str], **values: Any) 
     processors = f"{hardware['cpu']}, {hardware['cores']} cores" + (
         f", {hardware['gpu']}" if "gpu" in hardware else ""
     )
-    loader = jinja2.PackageLoader("virtex_det.inference", ".")
-    environment = jinja2.Environment(autoescape=True, finalize=in_html, loader=loader)
     facts = facts | {"Code": code_revision(), "Hardware": processors}
-    write_atomically(path, environment.get_template(template).render(facts=facts, **values))
+    write_atomically(path, render_html(f"inference/{template}", facts=facts, **values))
     return path
 
 
