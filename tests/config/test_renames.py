@@ -49,7 +49,7 @@ def test_bf16_false_leaves_float16_on_and_switches_bfloat16_off():
     "overrides",
     [
         ["SOLVER.BACKBONE_LR", "0.3"],
-        ["SOLVER.BACKBONE_LR", 0.3, "SOLVER.BASE_LR", "None"],
+        ["SOLVER.BACKBONE_LR", 0.3, "SOLVER.BASE_LR", "0.007"],
         {"SOLVER.BASE_LR": 0.013, "SOLVER.BACKBONE_LR": 0.3},
     ],
 )
