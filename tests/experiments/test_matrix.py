@@ -5,7 +5,16 @@ import pytest
 
 from virtex_det.benchmark.comparison import Cell
 from virtex_det.errors import UserError
-from virtex_det.experiments.matrix import Matrix, Pretraining, in_order, measured, recorded, report, run_matrix
+from virtex_det.experiments.matrix import (
+    Matrix,
+    Pretraining,
+    in_order,
+    measured,
+    portable,
+    recorded,
+    report,
+    run_matrix,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
@@ -205,3 +214,14 @@ def test_no_name_leads_out_of_the_folder_of_the_runs(tmp_path, name):
     matrix = make_matrix(tmp_path, starts={name: CAPTIONS, "b": ""}, baseline="")
     folders = [run.folder for run in [*matrix.cells.values(), *matrix.pretraining()]]
     assert {folder.parent for folder in folders} == {tmp_path / "runs", tmp_path / "runs" / "pretrain"}
+
+
+def test_commands_name_a_folder_elsewhere_by_a_variable(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = {"random": ["python tools/train_net.py OUTPUT_DIR /data/me/runs/random_0"]}
+    assert portable(commands, Path("/data/me/runs")) == {
+        "folder of the runs": ["export OUTPUT=runs  # or another folder"],
+        "random": ["python tools/train_net.py OUTPUT_DIR $OUTPUT/random_0"],
+    }
+    for near in (Path("output"), tmp_path / "output"):
+        assert portable(commands, near) == commands

@@ -254,9 +254,25 @@ def report(
         annotations=annotations or _existing(dataset, "json_file"),
         image_root=image_root or _existing(dataset, "image_root"),
         cards=matrix.cards(),
-        commands=({"data and vocabulary": list(preparation)} if preparation else {}) | matrix.commands(),
+        commands=portable(
+            ({"data and vocabulary": list(preparation)} if preparation else {}) | matrix.commands(),
+            matrix.output,
+        ),
         notes=notes,
     )
+
+
+def portable(commands: Mapping[str, list[str]], output: Path) -> dict[str, list[str]]:
+    """Return shell lines that name a folder outside the working folder as ``$OUTPUT``.
+
+    Args:
+        commands: lines by what they make.
+        output: folder of the runs.
+    """
+    if not output.is_absolute() or output.is_relative_to(Path.cwd()):
+        return dict(commands)
+    found = {row: [line.replace(f"{output}/", "$OUTPUT/") for line in lines] for row, lines in commands.items()}
+    return {"folder of the runs": [f"export OUTPUT={output.name}  # or another folder"]} | found
 
 
 def _existing(dataset: str, what: str) -> Path | None:
