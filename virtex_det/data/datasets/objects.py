@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from virtex_det.data.datasets.ids import is_name
+from virtex_det.data.datasets.mask_places import check_mask_places
 from virtex_det.data.datasets.typed_annotations import TypedContent
 from virtex_det.errors import UserError
 from virtex_det.run_lengths import check_run_lengths, is_run_lengths
@@ -449,6 +450,7 @@ def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
         UserError: a mask is missing or invalid.
     """
     if _are_plain_polygons(dicts):
+        _check_polygons_at_boxes(dicts)
         return
     for entry in dicts:
         for number, annotation in enumerate(entry["annotations"]):
@@ -460,6 +462,29 @@ def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
                     f"{fault}"
                 )
     _check_runs(dicts)
+    _check_polygons_at_boxes(dicts)
+
+
+def _check_polygons_at_boxes(dicts: Sequence[Mapping[str, Any]]) -> None:
+    found = [
+        (entry, number)
+        for entry in dicts
+        for number, annotation in enumerate(entry["annotations"])
+        if type(annotation.get("segmentation")) is list
+        and not annotation.get("iscrowd", 0)
+        and annotation.get("bbox_mode") in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+    ]
+    objects = [entry["annotations"][number] for entry, number in found]
+    boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
+    sizes = np.array([entry["bbox_mode"] == BoxMode.XYWH_ABS for entry in objects], bool)
+    boxes[sizes, 2:] += boxes[sizes, :2]
+
+    def name(place: int) -> str:
+        entry, number = found[place]
+        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+
+    masks = [entry["segmentation"] for entry in objects]
+    check_mask_places(masks, boxes, name, "training data")
 
 
 def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:

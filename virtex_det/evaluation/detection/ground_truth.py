@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id
+from virtex_det.data.datasets.mask_places import check_mask_places
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.validation import (
     Findings,
@@ -153,8 +154,16 @@ class GroundTruth:
             )
             image_ids = np.array([entry["image_id"] for entry in entries], np.int64)
             check_segmentations(entries, self.sizes_of(image_ids))
+            self._check_polygons_at_boxes(entries)
         except UserError as error:
             raise UserError(f"{self.source}: {error}") from error
+
+    def _check_polygons_at_boxes(self, entries: list[dict[str, Any]]) -> None:
+        found = [entry for entry in entries if isinstance(entry["segmentation"], list)]
+        boxes = np.array([entry["bbox"] for entry in found], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = [entry["segmentation"] for entry in found]
+        check_mask_places(masks, boxes, lambda place: f"annotation {found[place]['id']}", "masks")
 
     def _take(self, annotations: list[dict[str, Any]]) -> None:
         image_ids = np.array([entry["image_id"] for entry in annotations], np.int64)
