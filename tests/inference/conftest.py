@@ -6,6 +6,8 @@ import shutil
 import pytest
 import torch
 
+from virtex_det.config import with_options
+from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.engine import Trainer
 from virtex_det.model_zoo import catalog
 
@@ -37,7 +39,8 @@ def detector_run(detector_cfg, tmp_path):
 @pytest.fixture
 def captioner_run(pretraining_cfg, vocabulary, tmp_path):
     """The folder of a captioning run, with no more than what makes it whole wherever it lies."""
-    cfg = pretraining_cfg("INPUT.CAPTION.TOKENIZER", "/gone/vocabulary.model")
+    cfg = with_vocabulary_size(pretraining_cfg("INPUT.CAPTION.TOKENIZER", str(vocabulary)))
+    cfg = with_options(cfg, ["INPUT.CAPTION.TOKENIZER", "/gone/vocabulary.model"])
     folder = write_run(cfg, tmp_path / "captioner")
     shutil.copy(vocabulary, folder / "vocabulary.model")
     return folder

@@ -72,14 +72,20 @@ def test_whole_numbers_in_a_list_of_fractions_show_as_fractions(key, values, sho
     assert ids == {f"scenes-segm+{key}={shown}"}
 
 
-# It asks for another key to change with it.
-REFUSED_BY_ITSELF = ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS",)
+# The first asks for another key to change with it, the second brings the mapper of keypoints along.
+NOT_ALONE = ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "MODEL.KEYPOINT_ON")
+
+
+def test_keypoints_show_with_their_mapper():
+    cfg = load("detectron2/scenes_segm", "MODEL.KEYPOINT_ON", True)
+    departures = "DATALOADER.MAPPER=DatasetMapper+MODEL.KEYPOINT_ON=True"
+    assert protocol_id(cfg) == f"scenes-segm+{departures}"
 
 
 def test_every_key_is_either_a_runs_own_or_shows():
     # Of a config near to no other protocol, so that a changed key has no way to another one.
     for key, value in leaves(load("detectron2/scenes_segm")):
-        if isinstance(value, bool) and key not in REFUSED_BY_ITSELF:
+        if isinstance(value, bool) and key not in NOT_ALONE:
             cfg = load("detectron2/scenes_segm", key, not value)
             shows = key not in FREE and is_read(cfg, key)
             assert protocol_id(cfg) == (

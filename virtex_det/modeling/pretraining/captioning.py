@@ -35,7 +35,8 @@ class CaptioningModel(ImageModel):
         >>> import torch
         >>> import virtex_det as vd
         >>> from virtex_det.modeling import build_model
-        >>> cfg = vd.load_config("pretrain/scenes_captioning.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> keys = {"MODEL.DEVICE": "cpu", "MODEL.TEXTUAL.VOCAB_SIZE": 80}  # a tokenizer has it
+        >>> cfg = vd.load_config("pretrain/scenes_captioning.yaml", keys)
         >>> model = build_model(cfg)
         >>> image, caption = torch.zeros(3, 64, 64), torch.tensor([1, 7, 8, 2])
         >>> losses = model([{"image": image, "caption_tokens": caption}])

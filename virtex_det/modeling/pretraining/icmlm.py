@@ -54,7 +54,8 @@ class ICMLMModel(ImageModel):
         >>> import torch
         >>> import virtex_det as vd
         >>> from virtex_det.modeling import build_model
-        >>> cfg = vd.load_config("pretrain/scenes_icmlm_tfm.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> keys = {"MODEL.DEVICE": "cpu", "MODEL.TEXTUAL.VOCAB_SIZE": 80}  # a tokenizer has it
+        >>> cfg = vd.load_config("pretrain/scenes_icmlm_tfm.yaml", keys)
         >>> model = build_model(cfg)
         >>> caption, labels = torch.tensor([1, 3, 8, 2]), torch.tensor([0, 7, 0, 0])  # 7 is masked
         >>> example = {"image": torch.zeros(3, 64, 64), "caption_tokens": caption}

@@ -58,7 +58,8 @@ class LocTexModel(ImageModel):
     Example:
         >>> import virtex_det as vd
         >>> from virtex_det.modeling import build_model
-        >>> cfg = vd.load_config("pretrain/scenes_loctex.yaml", {"MODEL.DEVICE": "cpu"})
+        >>> keys = {"MODEL.DEVICE": "cpu", "MODEL.TEXTUAL.VOCAB_SIZE": 80}  # a tokenizer has it
+        >>> cfg = vd.load_config("pretrain/scenes_loctex.yaml", keys)
         >>> model = build_model(cfg)
         >>> image, caption = torch.zeros(3, 64, 64), torch.tensor([1, 7, 8, 2])
         >>> points = torch.tensor([[1, 0.5, 0.5]])  # at token 1 the pointer was at the centre
