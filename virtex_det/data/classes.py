@@ -218,7 +218,8 @@ def _tell_repeated(name: str, classes: Sequence[str]) -> None:
         logger.warning(
             "data set %s has several classes of one name (%s): they stay separate, but their "
             "order in two data sets cannot be compared. Give each class its own name",
-            *(name, _some(repeated)),
+            name,
+            _some(repeated),
         )
 
 

@@ -183,7 +183,8 @@ def _warn_of_another_language(captions: Iterable[str]) -> None:
             "Only %.0f %% of the captions' words are %s: are they in English? The part-of-speech "
             "tagger is for English only; in another language its nouns, adjectives and verbs are "
             "meaningless.",
-            *(100 * share, ", ".join(sorted(_ENGLISH))),
+            100 * share,
+            ", ".join(sorted(_ENGLISH)),
         )
 
 

@@ -243,7 +243,8 @@ def _with_objects(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str, A
             "%d of %d images have no object to train on and are left out "
             "(DATALOADER.FILTER_EMPTY_ANNOTATIONS True). To train on them as negatives, set "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False",
-            *(len(dicts) - len(kept), len(dicts)),
+            len(dicts) - len(kept),
+            len(dicts),
         )
     if cfg.MODEL.MASK_ON:
         check_masks(kept, cfg.INPUT.MASK_FORMAT)
@@ -263,7 +264,9 @@ def _with_keypoints(cfg: CfgNode, dicts: list[dict[str, Any]]) -> list[dict[str,
         logger.info(
             "%d of %d images have fewer than %d visible keypoints and are left out "
             "(MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)",
-            *(len(dicts) - len(kept), len(dicts), fewest),
+            len(dicts) - len(kept),
+            len(dicts),
+            fewest,
         )
     return kept
 
@@ -348,12 +351,10 @@ def _log_classes(name: str, dicts: list[dict[str, Any]]) -> None:
 def _warn_of_empty(cfg: CfgNode, part: TrainingPart) -> None:
     logger.warning(
         "%d categories have no instance in the %d training images (DATASETS.TRAIN_FRACTION %s): %s",
-        *(
-            len(part.empty_categories),
-            part.images,
-            cfg.DATASETS.TRAIN_FRACTION,
-            _some(part.empty_categories),
-        ),
+        len(part.empty_categories),
+        part.images,
+        cfg.DATASETS.TRAIN_FRACTION,
+        _some(part.empty_categories),
     )
 
 

@@ -99,7 +99,9 @@ def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespa
         )
     dist_url = "auto" if args.num_machines == 1 else args.dist_url
     launch_processes(
-        *(_resumable, main, args),
+        _resumable,
+        main,
+        args,
         processes=args.num_gpus,
         machines=args.num_machines,
         machine=args.machine_rank,

@@ -112,7 +112,9 @@ def _warn_of_random_heads(name: str, at_random: set[str]) -> None:
     if heads:
         logger.warning(
             "%s is the backbone alone: %d tensors of %s are at random. Fine-tune the model before it predicts.",
-            *(name, len(at_random), ", ".join(heads)),
+            name,
+            len(at_random),
+            ", ".join(heads),
         )
 
 

@@ -137,7 +137,10 @@ def keep_captioned(
         )
     logger.info(
         "Loaded %d captioned images from %s; dropped %d without captions, and %d empty captions",
-        *(len(kept), source, len(dicts) - len(kept), empty),
+        len(kept),
+        source,
+        len(dicts) - len(kept),
+        empty,
     )
     return kept
 

@@ -92,7 +92,9 @@ def _coco_dicts(
     if objects.without_polygon:
         logger.warning(
             "%s: %d objects have no polygon of 3 points or more, the first is annotation %s; %s",
-            *(registration.json_file, len(objects.without_polygon), objects.without_polygon[0]),
+            registration.json_file,
+            len(objects.without_polygon),
+            objects.without_polygon[0],
             "they are loaded with their boxes only"
             if boxes_alone
             else "they are left out, as by Detectron2",
@@ -115,7 +117,8 @@ def _set_classes(content: Content, registration: Registration) -> dict[Any, int]
         logger.warning(
             "%s: the category ids are not 1 to %d without gaps; classes are numbered in the order "
             "of the ids",
-            *(registration.json_file, len(ids)),
+            registration.json_file,
+            len(ids),
         )
     metadata.thing_dataset_id_to_contiguous_id = {
         category_id: number for number, category_id in enumerate(ids)

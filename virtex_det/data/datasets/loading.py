@@ -127,7 +127,9 @@ def _tell_shared_files(name: str, dicts: list[dict[str, Any]]) -> None:
         logger.warning(
             "data set %s: %d files have more than one image id, e.g. %s: each entry has only its "
             "own annotations. Give a file one id, to which all its annotations refer",
-            *(name, len(shared), shared[0]),
+            name,
+            len(shared),
+            shared[0],
         )
 
 

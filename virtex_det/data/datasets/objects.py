@@ -245,12 +245,10 @@ def _check_fractions(boxes: Boxes, values: np.ndarray) -> None:
     )
     if fractions.mean() > 0.5 and not (boxes.sizes <= 2).all():
         _refuse(
-            *(
-                boxes,
-                values,
-                fractions,
-                "lie between 0 and 1: they look like fractions of the image",
-            ),
+            boxes,
+            values,
+            fractions,
+            "lie between 0 and 1: they look like fractions of the image",
             "Multiply them by the width and the height of their image.",
         )
 
@@ -266,25 +264,21 @@ def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
     )
     if beyond.sum() > _MANY * plain.sum() and as_corners[plain].mean() >= _NEARLY_ALL:
         _refuse(
-            *(
-                boxes,
-                values,
-                beyond,
-                "reach beyond their image, but all would fit as corners: they look like [x1, y1, "
-                "x2, y2]",
-            ),
+            boxes,
+            values,
+            beyond,
+            "reach beyond their image, but all would fit as corners: they look like [x1, y1, "
+            "x2, y2]",
             "Convert them: width = x2 - x1, height = y2 - y1 (or set bbox_mode XYXY_ABS in data "
             "of a function).",
         )
     reversed_corners = boxes.are_corners & np.any(extent < 0, axis=1)
     if reversed_corners.sum() > 0.1 * max(boxes.are_corners.sum(), 1):
         _refuse(
-            *(
-                boxes,
-                values,
-                reversed_corners,
-                "end before they begin: reversed, or x, y, width, height",
-            ),
+            boxes,
+            values,
+            reversed_corners,
+            "end before they begin: reversed, or x, y, width, height",
             "Set the corners in order, or bbox_mode BoxMode.XYWH_ABS in data of a function.",
         )
 
@@ -293,7 +287,10 @@ def _check_reversed(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> Non
     negative = np.any(extent < 0, axis=1)
     if negative.mean() > _REVERSED:
         _refuse(
-            *(boxes, values, negative, "have a negative width or height"),
+            boxes,
+            values,
+            negative,
+            "have a negative width or height",
             "Start each box at its upper left corner. Training would skip such boxes, but metrics "
             "would use them.",
         )
@@ -308,7 +305,10 @@ def _check_inside(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
     outside = np.any((begin >= limits) | (begin + extent <= 0), axis=1) & np.all(extent > 0, axis=1)
     if outside.mean() > 0.5:
         _refuse(
-            *(boxes, values, outside, "are outside their image"),
+            boxes,
+            values,
+            outside,
+            "are outside their image",
             "Check the height and width of the images, and the unit of the boxes.",
         )
     _tell(boxes, outside, "boxes are outside their image; training leaves them out", values)
@@ -337,7 +337,12 @@ def _tell(boxes: Boxes, wrong: np.ndarray, what: str, values: np.ndarray) -> Non
     place = int(np.flatnonzero(wrong)[0])
     logger.warning(
         "%s: %d of %d %s; the first: %s has %s",
-        *(boxes.source, wrong.sum(), len(values), what, boxes.name(place), values[place].tolist()),
+        boxes.source,
+        wrong.sum(),
+        len(values),
+        what,
+        boxes.name(place),
+        values[place].tolist(),
     )
 
 

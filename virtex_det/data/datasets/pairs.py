@@ -75,7 +75,10 @@ def _read_folder(folder: Path) -> dict[str, list[str]]:
             )
     logger.info(
         "%s: %d pairs; left out %d images without a text and %d texts without an image",
-        *(folder, len(image_of), len(images) - len(image_of), len(texts) - len(image_of)),
+        folder,
+        len(image_of),
+        len(images) - len(image_of),
+        len(texts) - len(image_of),
     )
     if not image_of:
         raise UserError(

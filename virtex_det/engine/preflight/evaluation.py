@@ -175,7 +175,10 @@ def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> N
     if len(keys) < len(known):
         logger.warning(
             "data set %s has %d of the %d images of %s: the others count as without detections",
-            *(name, len(keys), len(known), truth.source),
+            name,
+            len(keys),
+            len(known),
+            truth.source,
         )
 
 

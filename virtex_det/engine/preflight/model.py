@@ -105,7 +105,9 @@ def warn_of_full_disk(cfg: CfgNode) -> None:
     if free < needed:
         logger.warning(
             "The disk of OUTPUT_DIR %s has %d MB free; two checkpoints of this run take about %d MB",
-            *(cfg.OUTPUT_DIR, free // 2**20, needed // 2**20),
+            cfg.OUTPUT_DIR,
+            free // 2**20,
+            needed // 2**20,
         )
 
 

@@ -116,7 +116,8 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
     if weights and not trained and any(class_names(cfg, name) for name in test):
         logger.warning(
             "%s does not say which classes it was trained on: see that they are those of %s, in the same order",
-            *(weights, ", ".join(test)),
+            weights,
+            ", ".join(test),
         )
     for name in test:
         if trained and (found := class_names(cfg, name)):

@@ -222,7 +222,8 @@ def _check_boxes(truth: GroundTruth | VOCGroundTruth, detections: Detections) ->
         logger.warning(
             "%d of %d detections are repeated, with the same image, category, score and box. Were "
             "two files merged, or was one written twice? All count",
-            *(repeated, len(rows)),
+            repeated,
+            len(rows),
         )
 
 
