@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 # A script's background jobs are started to ignore SIGINT, and nohup's SIGHUP; the tests send both.
-for _number, _handler in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+for _number, _handler in {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGHUP: signal.SIG_DFL,
+}.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
@@ -30,7 +33,9 @@ def scenes() -> Path:
 
     root = Path(_DATASETS.name) / "scenes"
     if not root.exists():
-        generate_scenes(root, num_train=12, num_val=4, num_unlabelled=12, image_size=64, seed=0, num_workers=1)
+        generate_scenes(
+            root, num_train=12, num_val=4, num_unlabelled=12, image_size=64, seed=0, num_workers=1
+        )
     return root
 
 
@@ -42,20 +47,47 @@ def vocabulary(scenes: Path) -> Path:
 
     path = Path(_DATASETS.name) / "vocabulary.model"
     dicts = load_dataset("scenes_train_captions") + load_dataset("scenes_unlabelled_captions")
-    train_tokenizer((caption for image in dicts for caption in image["captions"]), path, vocab_size=80)
+    train_tokenizer(
+        (caption for image in dicts for caption in image["captions"]), path, vocab_size=80
+    )
     return path
 
 
 TINY_BACKBONE = ("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8")
 TINY_DETECTOR = (
     *TINY_BACKBONE,
-    *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "MODEL.ROI_MASK_HEAD.CONV_DIM", "16"),
-    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "1", "TEST.EVAL_PERIOD", "0"),
+    *(
+        "MODEL.FPN.OUT_CHANNELS",
+        "16",
+        "MODEL.ROI_BOX_HEAD.FC_DIM",
+        "32",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        "16",
+    ),
+    *(
+        "SOLVER.MAX_ITER",
+        "4",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "SOLVER.WARMUP_ITERS",
+        "1",
+        "TEST.EVAL_PERIOD",
+        "0",
+    ),
 )
 TINY_PRETRAINING = (
     *TINY_BACKBONE,
     *("MODEL.TEXTUAL.HIDDEN_SIZE", "16", "MODEL.TEXTUAL.FEEDFORWARD_SIZE", "32"),
-    *("SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "1", "INPUT.CAPTION.CROP_SIZE", "64"),
+    *(
+        "SOLVER.MAX_ITER",
+        "4",
+        "SOLVER.IMS_PER_BATCH",
+        "4",
+        "SOLVER.WARMUP_ITERS",
+        "1",
+        "INPUT.CAPTION.CROP_SIZE",
+        "64",
+    ),
     *("DATALOADER.NUM_WORKERS", "0"),
 )
 
@@ -67,7 +99,9 @@ def detector_cfg(scenes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
 
     def make(*options: object) -> CfgNode:
         config = str(ROOT / "configs/detectron2/scenes_segm.yaml")
-        return load_config(config, [*TINY_DETECTOR, "OUTPUT_DIR", str(tmp_path / "run"), *map(str, options)])
+        return load_config(
+            config, [*TINY_DETECTOR, "OUTPUT_DIR", str(tmp_path / "run"), *map(str, options)]
+        )
 
     return make
 
@@ -79,7 +113,12 @@ def pretraining_cfg(scenes: Path, vocabulary: Path, tmp_path: Path) -> Callable[
 
     def make(*options: object) -> CfgNode:
         config = str(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
-        paths = ["INPUT.CAPTION.TOKENIZER", str(vocabulary), "OUTPUT_DIR", str(tmp_path / "pretrain")]
+        paths = [
+            "INPUT.CAPTION.TOKENIZER",
+            str(vocabulary),
+            "OUTPUT_DIR",
+            str(tmp_path / "pretrain"),
+        ]
         return load_config(config, [*TINY_PRETRAINING, *paths, *map(str, options)])
 
     return make
@@ -122,7 +161,10 @@ def make_record() -> Callable:
             seed=seed,
             iteration=iteration,
             training_seconds=0.5 * iteration,
-            metrics={"bbox": {"AP": box_ap, "AP50": 2 * box_ap}, "segm": {"AP": mask_ap, "AP50": None}},
+            metrics={
+                "bbox": {"AP": box_ap, "AP50": 2 * box_ap},
+                "segm": {"AP": mask_ap, "AP50": None},
+            },
             weights={"format": init, "path": "", "sha256": ""},
             evaluated={},
             config_sha256="0" * 64,

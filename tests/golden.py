@@ -22,7 +22,9 @@ from torch import Tensor, nn
 import virtex_det.modeling  # noqa: F401  (registers the models)
 from virtex_det.config import get_cfg
 
-GOLDEN = Path(os.environ.get("VIRTEX_DET_GOLDEN", Path(__file__).parents[2] / "shared/golden/virtex.json"))
+GOLDEN = Path(
+    os.environ.get("VIRTEX_DET_GOLDEN", Path(__file__).parents[2] / "shared/golden/virtex.json")
+)
 CAPTIONING = ("captioning_R_18_L2_H64", "captioning_prenorm_R_18_L2_H64")
 BICAPTIONING = "bicaptioning_R_18_L1_H64"
 MASKED_LM = "masked_lm_R_18_L1_H64"
@@ -48,7 +50,9 @@ META_ARCHITECTURES = {
 def golden(name: str) -> dict[str, Any]:
     """The case of that name; without the file, the test is skipped."""
     if not GOLDEN.is_file():
-        pytest.skip(f"no outputs of the authors' implementation at {GOLDEN} (set VIRTEX_DET_GOLDEN)")
+        pytest.skip(
+            f"no outputs of the authors' implementation at {GOLDEN} (set VIRTEX_DET_GOLDEN)"
+        )
     return json.loads(GOLDEN.read_text())[name]
 
 
@@ -73,7 +77,9 @@ def golden_config(name: str) -> CfgNode:
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_caption_resnet_backbone", 0
     resnet = theirs["MODEL.VISUAL.NAME"].split("::")[1]
     depth = int(resnet.removeprefix("wide_").removeprefix("resnet").split("_")[0])
-    cfg.MODEL.RESNETS.update({"DEPTH": depth, "NORM": "BN", "STRIDE_IN_1X1": False, "OUT_FEATURES": ["res5"]})
+    cfg.MODEL.RESNETS.update(
+        {"DEPTH": depth, "NORM": "BN", "STRIDE_IN_1X1": False, "OUT_FEATURES": ["res5"]}
+    )
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 128 if resnet.startswith("wide") else 64
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
     cfg.MODEL.TEXTUAL.VOCAB_SIZE = theirs["DATA.VOCAB_SIZE"]
@@ -82,8 +88,12 @@ def golden_config(name: str) -> CfgNode:
     if theirs["MODEL.TEXTUAL.NAME"] != "none":
         decoder, sizes = theirs["MODEL.TEXTUAL.NAME"].split("::")
         size = {part[0]: int(part[1:]) for part in sizes.split("_")}
-        cfg.MODEL.TEXTUAL.update({"NUM_LAYERS": size["L"], "HIDDEN_SIZE": size["H"], "ATTENTION_HEADS": size["A"]})
-        cfg.MODEL.TEXTUAL.update({"FEEDFORWARD_SIZE": size["F"], "NORM_FIRST": decoder == "transdec_prenorm"})
+        cfg.MODEL.TEXTUAL.update(
+            {"NUM_LAYERS": size["L"], "HIDDEN_SIZE": size["H"], "ATTENTION_HEADS": size["A"]}
+        )
+        cfg.MODEL.TEXTUAL.update(
+            {"FEEDFORWARD_SIZE": size["F"], "NORM_FIRST": decoder == "transdec_prenorm"}
+        )
     return cfg
 
 
@@ -107,7 +117,10 @@ def golden_examples(name: str) -> list[dict[str, Tensor]]:
     is_caption = case["config"]["MODEL.NAME"] != "multilabel_classification"
     lengths = case["lengths"] if is_caption else [None] * len(images)
     return [
-        {"image": image, **{ours: torch.tensor(case[theirs][i][:n]) for theirs, ours in _targets(case).items()}}
+        {
+            "image": image,
+            **{ours: torch.tensor(case[theirs][i][:n]) for theirs, ours in _targets(case).items()},
+        }
         for i, (image, n) in enumerate(zip(images, lengths, strict=True))
     ]
 
@@ -122,7 +135,9 @@ def assert_same_visual_features(name: str, grid: Tensor) -> None:
 
 def mean_losses(outputs: list[dict[str, Any]]) -> dict[str, float]:
     """Losses over all targets of all images, from what a model returns in evaluation."""
-    totals = {name: sum(output["losses"][name] for output in outputs) for name in outputs[0]["losses"]}
+    totals = {
+        name: sum(output["losses"][name] for output in outputs) for name in outputs[0]["losses"]
+    }
     return {name: float(total / count) for name, (total, count) in totals.items()}
 
 
@@ -161,7 +176,11 @@ def _tied_to(key: str, case: dict[str, Any]) -> str:
     has_embedding = any(name == "textual.embedding.words.weight" for name, _, _ in case["state"])
     if has_embedding and key.endswith(("embedding.words.weight", "textual.output.weight")):
         return "textual.embedding.words.weight"
-    shared = ("backward_textual.output.", "backward_textual.visual_projection.", "backward_textual.embedding.")
+    shared = (
+        "backward_textual.output.",
+        "backward_textual.visual_projection.",
+        "backward_textual.embedding.",
+    )
     return key.removeprefix("backward_") if key.startswith(shared) else key
 
 

@@ -71,7 +71,11 @@ def damaged_bytes(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def judge(
-    read: Callable[[], Any], expected: Any, *, names: tuple[str, ...], said: Callable[[], bool] = lambda: False
+    read: Callable[[], Any],
+    expected: Any,
+    *,
+    names: tuple[str, ...],
+    said: Callable[[], bool] = lambda: False,
 ) -> str:
     """Read damaged input, and see that it is refused on one screen or taken for just what it was before.
 
@@ -89,8 +93,12 @@ def judge(
             found = read()
         except UserError as error:
             message = str(error)
-            assert len(message.splitlines()) <= LONGEST_MESSAGE, f"more than one screen:\n{message[:3000]}"
-            assert any(name in message for name in names), f"{names} is not named:\n{message[:1000]}"
+            assert len(message.splitlines()) <= LONGEST_MESSAGE, (
+                f"more than one screen:\n{message[:3000]}"
+            )
+            assert any(name in message for name in names), (
+                f"{names} is not named:\n{message[:1000]}"
+            )
             return "refused"
     assert found == expected or said(), "accepted in silence, and taken for something else"
     return "accepted"

@@ -21,7 +21,11 @@ def test_a_whole_folder_is_taken_as_it_is(whole):
 
 @pytest.mark.parametrize(
     "missing, reader",
-    [("vocab.txt", WordPieceTokenizer), ("config.json", BertTextEncoder), ("model.safetensors", BertTextEncoder)],
+    [
+        ("vocab.txt", WordPieceTokenizer),
+        ("config.json", BertTextEncoder),
+        ("model.safetensors", BertTextEncoder),
+    ],
 )
 def test_an_incomplete_folder_is_refused_with_what_is_missing(whole, tmp_path, missing, reader):
     folder = shutil.copytree(whole, tmp_path / "bert")
@@ -40,12 +44,16 @@ def test_a_name_is_asked_of_the_hub_once_and_only_for_what_is_read(whole, monkey
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert bert_folder("google-bert/bert-base-uncased", VOCABULARY) == whole
     [(name, patterns)] = asked
-    assert name == "google-bert/bert-base-uncased" and not [p for p in patterns if p.endswith((".bin", ".py"))]
+    assert name == "google-bert/bert-base-uncased" and not [
+        p for p in patterns if p.endswith((".bin", ".py"))
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "no/such/folder", "/no/such/folder"])
 def test_what_no_hub_can_have_is_an_error_that_says_what_to_give(name):
-    with pytest.raises(UserError, match=r"no folder(?s:.*)vocab\.txt, config\.json and model\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"no folder(?s:.*)vocab\.txt, config\.json and model\.safetensors"
+    ):
         bert_folder(name)
 
 

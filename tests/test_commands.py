@@ -33,7 +33,9 @@ def test_every_script_and_every_module_is_a_command():
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_help_is_that_of_the_script_under_the_names_of_the_console_command(name, monkeypatch, capsys):
+def test_help_is_that_of_the_script_under_the_names_of_the_console_command(
+    name, monkeypatch, capsys
+):
     monkeypatch.setenv("COLUMNS", "200")  # other names break lines elsewhere
     script = ROOT / "tools" / f"{BY_NAME[name].script}.py"
     start = lambda: runpy.run_path(str(script), run_name="__main__")  # noqa: E731
@@ -61,11 +63,16 @@ def test_commands_are_listed_with_a_sentence_each(monkeypatch, capsys):
         ([], "data vocabulary"),
         (["data"], "data vocabulary"),
         (["trian"], "there is no command trian. Did you mean virtex-det train?"),
-        (["data", "subsets"], "there is no command data subsets. Did you mean virtex-det data subset?"),
+        (
+            ["data", "subsets"],
+            "there is no command data subsets. Did you mean virtex-det data subset?",
+        ),
         (["--config-file", "x.yaml"], "there is no command --config-file."),
     ],
 )
-def test_no_command_or_an_unknown_one_is_exit_code_2_and_says_what_there_is(words, said, monkeypatch, capsys):
+def test_no_command_or_an_unknown_one_is_exit_code_2_and_says_what_there_is(
+    words, said, monkeypatch, capsys
+):
     printed, code = run(monkeypatch, capsys, main, "virtex-det", *words)
     assert code == 2 and said in printed and "Traceback" not in printed
 
@@ -77,14 +84,21 @@ def test_what_follows_a_command_is_left_to_it():
 
 def test_a_mistake_of_the_user_is_one_screen_that_names_the_console_command(monkeypatch, capsys):
     printed, code = run(monkeypatch, capsys, main, "virtex-det", "zoo", "list", "no such weights")
-    assert code == 1 and printed.startswith("\nerror: No weights match") and "All: virtex-det zoo list" in printed
+    assert (
+        code == 1
+        and printed.startswith("\nerror: No weights match")
+        and "All: virtex-det zoo list" in printed
+    )
 
 
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
         ("tools/train_net.py", "python tools/train_net.py with tools/subset.py and tools/other.py"),
-        ("/clone/tools/caption.py", "python tools/train_net.py with tools/subset.py and tools/other.py"),
+        (
+            "/clone/tools/caption.py",
+            "python tools/train_net.py with tools/subset.py and tools/other.py",
+        ),
         ("virtex-det train", "virtex-det train with virtex-det data subset and tools/other.py"),
         ("my_train.py", "virtex-det train with virtex-det data subset and tools/other.py"),
     ],

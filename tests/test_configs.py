@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Of runs; configs/benchmarks has matrices of them.
 FOLDERS = ("detectron2", "pretrain", "probes")
 CONFIGS = sorted(
-    path.relative_to(ROOT / "configs") for name in FOLDERS for path in (ROOT / "configs" / name).rglob("*.yaml")
+    path.relative_to(ROOT / "configs")
+    for name in FOLDERS
+    for path in (ROOT / "configs" / name).rglob("*.yaml")
 )
 
 
@@ -79,18 +81,35 @@ def test_mask_rcnn_protocols(name, backbone_norm, fpn_norm):
 def test_the_lvis_protocol_differs_from_coco_in_sampler_classes_and_detections():
     cfg = load("detectron2/lvis_segm_default_init_2x.yaml")
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("lvis_v1_train",), ("lvis_v1_val",))
-    assert (cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD) == ("RepeatFactorTrainingSampler", 0.001)
-    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST) == (1203, 0.0001)
+    assert (cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD) == (
+        "RepeatFactorTrainingSampler",
+        0.001,
+    )
+    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST) == (
+        1203,
+        0.0001,
+    )
     assert cfg.TEST.DETECTIONS_PER_IMAGE == 300
 
 
 def test_the_voc_protocol():
     cfg = load("detectron2/voc_det_default_init_24k.yaml")
     assert cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
-    assert (cfg.MODEL.RESNETS.NORM, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.MASK_ON) == ("SyncBN", 20, False)
-    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("voc_2007_trainval", "voc_2012_trainval"), ("voc_2007_test",))
+    assert (cfg.MODEL.RESNETS.NORM, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.MASK_ON) == (
+        "SyncBN",
+        20,
+        False,
+    )
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (
+        ("voc_2007_trainval", "voc_2012_trainval"),
+        ("voc_2007_test",),
+    )
     assert [*cfg.INPUT.MIN_SIZE_TRAIN] == [*range(480, 801, 32)]
-    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == ((18000, 22000), 24000, 100)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (
+        (18000, 22000),
+        24000,
+        100,
+    )
     assert (cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST) == (6000, 1000)
     assert (cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST) == (100, 0.05)
 
@@ -101,7 +120,11 @@ def test_the_voc_protocol():
         (
             *("coco_segm_d2_default_1x", "coco_segm_default_init_1x"),
             {
-                **{"MODEL.BACKBONE.FREEZE_AT": 2, "MODEL.RESNETS.NORM": "FrozenBN", "MODEL.FPN.NORM": ""},
+                **{
+                    "MODEL.BACKBONE.FREEZE_AT": 2,
+                    "MODEL.RESNETS.NORM": "FrozenBN",
+                    "MODEL.FPN.NORM": "",
+                },
                 "TEST.PRECISE_BN.ENABLED": False,
             },
         ),
@@ -156,7 +179,11 @@ def test_mask_rcnn_c4_has_the_detector_of_voc_and_the_data_and_sizes_of_coco():
     )
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("coco_2017_train",), ("coco_2017_val",))
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
-    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == ((120000, 160000), 180000, 1000)
+    assert (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER, cfg.SOLVER.WARMUP_ITERS) == (
+        (120000, 160000),
+        180000,
+        1000,
+    )
     assert (cfg.MODEL.RPN.PRE_NMS_TOPK_TEST, cfg.MODEL.RPN.POST_NMS_TOPK_TEST) == (6000, 1000)
 
 
@@ -197,7 +224,10 @@ def test_clip_with_a_feature_pyramid_has_no_norm_in_it_and_one_training_size():
 def test_clip_without_one_is_a_mask_rcnn_c4():
     cfg = load("detectron2/coco_segm_clip_init_1x_C4.yaml")
     assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.MASK_ON) == ("build_caption_resnet_backbone", True)
-    assert (cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == ("Res5ROIHeadsExtraNorm", 80)
+    assert (cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (
+        "Res5ROIHeadsExtraNorm",
+        80,
+    )
     assert cfg.MODEL.RESNETS.OUT_FEATURES == cfg.MODEL.ROI_HEADS.IN_FEATURES == ["res4"]
     assert cfg.INPUT.MIN_SIZE_TRAIN == (640, 672, 704, 736, 768, 800)
 
@@ -205,11 +235,22 @@ def test_clip_without_one_is_a_mask_rcnn_c4():
 @pytest.mark.parametrize(
     ("name", "base", "differences"),
     [
-        ("coco_segm_default_init_2x_R_101", "coco_segm_default_init_2x", {"MODEL.RESNETS.DEPTH": 101}),
-        ("coco_segm_default_init_2x_R_50W2X", "coco_segm_default_init_2x", {"MODEL.RESNETS.WIDTH_PER_GROUP": 128}),
+        (
+            "coco_segm_default_init_2x_R_101",
+            "coco_segm_default_init_2x",
+            {"MODEL.RESNETS.DEPTH": 101},
+        ),
+        (
+            "coco_segm_default_init_2x_R_50W2X",
+            "coco_segm_default_init_2x",
+            {"MODEL.RESNETS.WIDTH_PER_GROUP": 128},
+        ),
         (
             *("coco_segm_default_init_2x_R_50D", "coco_segm_default_init_2x"),
-            {"MODEL.CAPTION_RESNET.STEM": "deep", "MODEL.CAPTION_RESNET.DOWNSAMPLE": "avg_shortcut"},
+            {
+                "MODEL.CAPTION_RESNET.STEM": "deep",
+                "MODEL.CAPTION_RESNET.DOWNSAMPLE": "avg_shortcut",
+            },
         ),
         ("coco_segm_clip_init_1x_RN101", "coco_segm_clip_init_1x", {"MODEL.RESNETS.DEPTH": 101}),
         (
@@ -248,7 +289,9 @@ def test_the_size_of_the_backbone_is_that_of_the_published_network(name, paramet
     with torch.device("meta"):
         named = build_model(cfg).named_parameters()
     resnet = re.compile(r"backbone\.(bottom_up\.)?(stem|res)|roi_heads\.res5\.\d")
-    assert sum(p.numel() for name, p in named if resnet.match(name)) / 1e6 == pytest.approx(parameters, abs=0.001)
+    assert sum(p.numel() for name, p in named if resnet.match(name)) / 1e6 == pytest.approx(
+        parameters, abs=0.001
+    )
 
 
 PUBLISHED_PRETRAINING = {
@@ -282,12 +325,27 @@ TASKS = {
 def test_the_published_pretraining_recipe(name):
     cfg = load(f"pretrain/{name}.yaml")
     solver, caption = cfg.SOLVER, cfg.INPUT.CAPTION
-    assert (solver.OPTIMIZER, solver.BASE_LR, solver.BASE_LR * solver.BACKBONE_MULTIPLIER) == ("SGD", 0.001, 0.2)
+    assert (solver.OPTIMIZER, solver.BASE_LR, solver.BASE_LR * solver.BACKBONE_MULTIPLIER) == (
+        "SGD",
+        0.001,
+        0.2,
+    )
     assert (solver.IMS_PER_BATCH, solver.MAX_ITER) == (256, 500000)
-    assert (solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == ("WarmupCosineLR", 10000, 0)
+    assert (solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.WARMUP_FACTOR) == (
+        "WarmupCosineLR",
+        10000,
+        0,
+    )
     assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM, solver.MOMENTUM) == (1e-4, 1e-4, 0.9)
-    assert (solver.LOOKAHEAD.ENABLED, solver.LOOKAHEAD.STEPS, solver.LOOKAHEAD.ALPHA) == (True, 5, 0.5)
-    assert (solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE) == ("full_model", 10.0)
+    assert (solver.LOOKAHEAD.ENABLED, solver.LOOKAHEAD.STEPS, solver.LOOKAHEAD.ALPHA) == (
+        True,
+        5,
+        0.5,
+    )
+    assert (solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE) == (
+        "full_model",
+        10.0,
+    )
     assert (solver.AMP.ENABLED, solver.AMP.DTYPE) == (True, "float16")
     assert cfg.MODEL.CAPTION_RESNET.ZERO_INIT_RESIDUAL
     assert (caption.CROP_SIZE, caption.CROP_SCALE, caption.MAX_LENGTH) == (224, (0.2, 1.0), 30)
@@ -301,7 +359,12 @@ def test_the_published_models(name, sizes):
     task = Path(name).name.partition("_R_")[0]
     assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER) == TASKS[task]
     if sizes:
-        decoder = (textual.NUM_LAYERS, textual.HIDDEN_SIZE, textual.ATTENTION_HEADS, textual.FEEDFORWARD_SIZE)
+        decoder = (
+            textual.NUM_LAYERS,
+            textual.HIDDEN_SIZE,
+            textual.ATTENTION_HEADS,
+            textual.FEEDFORWARD_SIZE,
+        )
         assert (*decoder, resnet.DEPTH, resnet.WIDTH_PER_GROUP) == sizes
     assert (textual.NORM_FIRST, textual.DROPOUT, textual.VOCAB_SIZE) == (False, 0.1, 0)
 
@@ -313,15 +376,23 @@ def test_multilabel_classification_learns_from_instances_and_the_others_from_cap
     assert cfg.MODEL.CLASSIFIER.NUM_CLASSES == 80
     for name in PUBLISHED_PRETRAINING.keys() - {multilabel}:
         datasets = load(f"pretrain/{name}.yaml").DATASETS
-        assert (datasets.TRAIN, datasets.TEST) == (("coco_2017_train_captions",), ("coco_2017_val_captions",))
+        assert (datasets.TRAIN, datasets.TEST) == (
+            ("coco_2017_train_captions",),
+            ("coco_2017_val_captions",),
+        )
 
 
 def test_sixteen_published_names_are_thirteen_models_each_a_diff_of_one_base():
     folder = ROOT / "configs/pretrain"
-    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*_ablations/*.yaml")}
+    names = {
+        str(path.relative_to(folder).with_suffix("")) for path in folder.glob("*_ablations/*.yaml")
+    }
     assert names == set(PUBLISHED_PRETRAINING) and len(names) == 16
     assert len({load(f"pretrain/{name}.yaml").dump() for name in names}) == 13
-    assert all(bases(folder / f"{name}.yaml")[-1] == "_base_bicaptioning_R_50_L1_H1024.yaml" for name in names)
+    assert all(
+        bases(folder / f"{name}.yaml")[-1] == "_base_bicaptioning_R_50_L1_H1024.yaml"
+        for name in names
+    )
 
 
 def bases(path: Path) -> list[str]:
@@ -345,7 +416,11 @@ def test_a_model_of_the_scenes_learns_from_an_example(name, target):
     model = build_model(cfg)
     tokens = torch.tensor([1, 5, 7, 2])
     examples = [
-        {"image": torch.rand(3, 64, 64), "caption_tokens": tokens, target: tokens if target != "labels" else tokens[:2]}
+        {
+            "image": torch.rand(3, 64, 64),
+            "caption_tokens": tokens,
+            target: tokens if target != "labels" else tokens[:2],
+        }
         for _ in range(2)
     ]
     sum(model(examples).values()).backward()

@@ -5,7 +5,9 @@ from torch.utils.data import DataLoader, Dataset
 from virtex_det.data.images import BrokenImage
 from virtex_det.errors import UserError
 
-MESSAGE = "images/UserError: a.jpg is cut short.\nFetch it again: virtex_det.errors.UserError: is a name"
+MESSAGE = (
+    "images/UserError: a.jpg is cut short.\nFetch it again: virtex_det.errors.UserError: is a name"
+)
 
 
 class Broken(Dataset):
@@ -29,6 +31,8 @@ def test_a_mistake_met_in_a_loader_process_keeps_its_message_and_loses_the_trace
     assert str(caught.value) == MESSAGE
 
 
-@pytest.mark.parametrize("message", ["data/UserError: b.json is damaged", "UserError: ", "a\nUserError: b", ""])
+@pytest.mark.parametrize(
+    "message", ["data/UserError: b.json is damaged", "UserError: ", "a\nUserError: b", ""]
+)
 def test_a_message_that_holds_the_class_name_is_whole(message):
     assert str(UserError(message)) == message

@@ -71,7 +71,9 @@ each = pytest.mark.parametrize("name", NAMES)
 
 
 def is_seen(text: str) -> bool:
-    return not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]", text)
+    return not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]", text
+    )
 
 
 @each
@@ -82,7 +84,9 @@ def test_nothing_acts_on_a_terminal_or_cannot_be_written(name):
     assert len(visible(NAMES[name], "").splitlines()) <= 1
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "x\n" * 10_000, "x " * 10_000, "[" + "1, " * 9000 + "]", "\x1b" * 999])
+@pytest.mark.parametrize(
+    "text", ["x" * 10_000, "x\n" * 10_000, "x " * 10_000, "[" + "1, " * 9000 + "]", "\x1b" * 999]
+)
 def test_a_message_fits_on_one_screen(text):
     shown = on_one_screen(f"MODEL.X is {text}, and must be a number.")
     assert len(shown) < 8000 and len(shown.splitlines()) <= 60
@@ -90,7 +94,9 @@ def test_a_message_fits_on_one_screen(text):
 
 
 def test_a_message_of_common_length_stays_as_it_is():
-    message = "Cannot read /data/a file.jpg\n" + "\n".join(f"  class {number}: nut" for number in range(30))
+    message = "Cannot read /data/a file.jpg\n" + "\n".join(
+        f"  class {number}: nut" for number in range(30)
+    )
     assert on_one_screen(message) == message
 
 
@@ -106,20 +112,28 @@ def test_what_a_command_says_and_logs_does_not_act_on_the_terminal(name, capsys,
 
 @pytest.mark.parametrize("logger", ["virtex_det.data", "detectron2.data"])
 def test_a_name_in_the_log_does_not_act_on_the_terminal(logger):
-    record = logging.LogRecord(logger, logging.WARNING, "x.py", 1, "no %s\nnow", ("\x1b]0;title\x07\udc80\r",), None)
+    record = logging.LogRecord(
+        logger, logging.WARNING, "x.py", 1, "no %s\nnow", ("\x1b]0;title\x07\udc80\r",), None
+    )
     assert VisibleText().filter(record)
     assert record.getMessage() == "no \\x1b]0;title\\x07\\udc80\\r\nnow"
 
 
 def test_colours_of_detectron2s_log_stay():
-    record = logging.LogRecord("detectron2.x", logging.INFO, "x.py", 1, "\x1b[36m%s\x1b[0m", ("a\x07",), None)
+    record = logging.LogRecord(
+        "detectron2.x", logging.INFO, "x.py", 1, "\x1b[36m%s\x1b[0m", ("a\x07",), None
+    )
     assert VisibleText().filter(record)
     assert record.getMessage() == "\x1b[36ma\\x07\x1b[0m"
 
 
-@pytest.mark.parametrize("name", ["R-50", "Ünïcödé", "日本語", "שלום", "می‌خواهم", "👩‍👩‍👧", "½ ± 1", "a b"])
+@pytest.mark.parametrize(
+    "name", ["R-50", "Ünïcödé", "日本語", "שלום", "می‌خواهم", "👩‍👩‍👧", "½ ± 1", "a b"]
+)
 def test_what_people_write_stays_as_it_is(name):
-    assert visible(name) == in_markdown(name) == in_csv(name) == in_plot(name) == in_html(name) == name
+    assert (
+        visible(name) == in_markdown(name) == in_csv(name) == in_plot(name) == in_html(name) == name
+    )
 
 
 @each
@@ -127,9 +141,16 @@ def test_markdown_shows_a_name_as_it_is_and_nothing_else(name):
     markdown_it = pytest.importorskip("markdown_it")
     reader = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     text = in_markdown(NAMES[name])
-    for begin, end in (("# ", ""), ("- ", ""), ("", ""), ("| a | b |\n| --- | --- |\n| ", " | x |")):
+    for begin, end in (
+        ("# ", ""),
+        ("- ", ""),
+        ("", ""),
+        ("| a | b |\n| --- | --- |\n| ", " | x |"),
+    ):
         page = reader.render(f"{begin}{text}{end}")
-        tags = set(re.findall(r"<(/?\w+)", page)) - {f"{end}{tag}" for tag in BLOCKS for end in ("", "/")}
+        tags = set(re.findall(r"<(/?\w+)", page)) - {
+            f"{end}{tag}" for tag in BLOCKS for end in ("", "/")
+        }
         assert not tags, page[:300]
         assert page.count("<td>") == (2 if begin.startswith("|") else 0)
         assert page.count("<li>") == (begin == "- ") and page.count("<h1>") == (begin == "# ")
@@ -143,7 +164,9 @@ def test_a_spreadsheet_sees_text(name):
         for row in csv.reader(io.StringIO(file.getvalue()), delimiter=delimiter):
             cells = [cell for cell in row if cell not in ("-1.5", "3")]
             assert not [
-                cell for cell in cells if cell.strip()[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20") and cell.strip()[:1]
+                cell
+                for cell in cells
+                if cell.strip()[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20") and cell.strip()[:1]
             ]
     assert "\n" not in in_csv(NAMES[name]) and (in_csv(-1.5), in_csv(None)) == (-1.5, None)
 
@@ -182,7 +205,11 @@ def test_matplotlib_draws_every_name_as_text_and_hides_none(tmp_path):
 @each
 def test_a_block_of_code_is_not_left(name):
     markdown_it = pytest.importorskip("markdown_it")
-    page = markdown_it.MarkdownIt("commonmark", {"html": True}).render(in_code([NAMES[name], "second"]))
-    assert set(re.findall(r"<(\w+)", page)) == {"pre", "code"} and page.rstrip().endswith("second\n</code></pre>")
+    page = markdown_it.MarkdownIt("commonmark", {"html": True}).render(
+        in_code([NAMES[name], "second"])
+    )
+    assert set(re.findall(r"<(\w+)", page)) == {"pre", "code"} and page.rstrip().endswith(
+        "second\n</code></pre>"
+    )
     cell = in_inline_code(NAMES[name])
     assert cell.count("`") == 2 and "|" not in cell and "\n" not in cell

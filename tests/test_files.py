@@ -8,7 +8,9 @@ from virtex_det.files import as_name, check_output
 from virtex_det.utils import write_atomically
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "/dev/new", "/dev/fd/1", "/proc/new", "/dev/../dev/x"])
+@pytest.mark.parametrize(
+    "name", ["/dev/stdout", "/dev/stderr", "/dev/new", "/dev/fd/1", "/proc/new", "/dev/../dev/x"]
+)
 def test_nothing_in_the_folders_of_the_system_is_replaced(name, tmp_path):
     """Where standard output is a file, /dev/stdout leads to a regular file: the link itself must stay."""
     before = sorted(os.listdir("/dev"))  # noqa: PTH208

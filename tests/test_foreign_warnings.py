@@ -36,20 +36,48 @@ def test_foreign_ones_are_not(recwarn, caplog):
     silence_foreign_warnings()
     warn("`torch.jit.script` is deprecated. Please switch", FutureWarning, "torch.jit._script")
     warn("torch.meshgrid: in an upcoming release, it will be", UserWarning, "torch.functional")
-    warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`.", UserWarning, "torch.optim.lr_scheduler")
-    warn("Image size (120000000 pixels) exceeds limit, could be decompression bomb", RuntimeWarning, "PIL.Image")
-    warn("Corrupt EXIF data.  Expecting to read 2 bytes but only got 0. ", UserWarning, "PIL.TiffImagePlugin")
+    warn(
+        "Detected call of `lr_scheduler.step()` before `optimizer.step()`.",
+        UserWarning,
+        "torch.optim.lr_scheduler",
+    )
+    warn(
+        "Image size (120000000 pixels) exceeds limit, could be decompression bomb",
+        RuntimeWarning,
+        "PIL.Image",
+    )
+    warn(
+        "Corrupt EXIF data.  Expecting to read 2 bytes but only got 0. ",
+        UserWarning,
+        "PIL.TiffImagePlugin",
+    )
     logger = logging.getLogger("torch.utils.cpp_extension")
-    assert not logger.filter(logger.makeRecord(logger.name, 30, "", 0, "No CUDA runtime is found, using", (), None))
+    assert not logger.filter(
+        logger.makeRecord(logger.name, 30, "", 0, "No CUDA runtime is found, using", (), None)
+    )
     assert logger.filter(logger.makeRecord(logger.name, 30, "", 0, "something else", (), None))
     assert not recwarn.list
 
 
 @pytest.mark.slow
 def test_training_and_evaluation_print_nothing_foreign(scenes, tmp_path):
-    options = [*TINY_DETECTOR, "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(tmp_path)]
+    options = [
+        *TINY_DETECTOR,
+        "SOLVER.MAX_ITER",
+        "2",
+        "DATALOADER.NUM_WORKERS",
+        "1",
+        "OUTPUT_DIR",
+        str(tmp_path),
+    ]
     done = subprocess.run(
-        [sys.executable, "tools/train_net.py", "--config-file", "configs/detectron2/scenes_segm.yaml", *options],
+        [
+            sys.executable,
+            "tools/train_net.py",
+            "--config-file",
+            "configs/detectron2/scenes_segm.yaml",
+            *options,
+        ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -18,7 +18,11 @@ PAPER = {
     "icmlm/icmlm_att_fc_R_50": ("ICMLMModel", "ConceptMapper", "coco_2017_train_captions"),
     "icmlm/tag_postag_R_50": ("TagPredictionModel", "ConceptMapper", "coco_2017_train_captions"),
     "icmlm/tag_cluster_R_50": ("TagPredictionModel", "ClusterMapper", "coco_2017_train_captions"),
-    "icmlm/tag_label_R_50": ("MultilabelClassificationModel", "MultilabelMapper", "coco_2017_train"),
+    "icmlm/tag_label_R_50": (
+        "MultilabelClassificationModel",
+        "MultilabelMapper",
+        "coco_2017_train",
+    ),
     "loctex/loctex_R_50": ("LocTexModel", "NarrativeMapper", "coco_2017_train_narratives"),
     "loctex/contrastive_R_50": ("LocTexModel", "CaptionMapper", "coco_2017_train_captions"),
 }
@@ -29,7 +33,14 @@ SCENES = {
     "scenes_loctex": ("LocTexModel", "NarrativeMapper", "scenes_unlabelled_narratives"),
     "scenes_contrastive": ("LocTexModel", "CaptionMapper", "scenes_unlabelled_captions"),
 }
-NINETEEN_TAGS = ("MODEL.TAG_PREDICTION.NUM_TAGS", 19, "MODEL.TEXTUAL.VOCAB_SIZE", 130, "MODEL.DEVICE", "cpu")
+NINETEEN_TAGS = (
+    "MODEL.TAG_PREDICTION.NUM_TAGS",
+    19,
+    "MODEL.TEXTUAL.VOCAB_SIZE",
+    130,
+    "MODEL.DEVICE",
+    "cpu",
+)
 
 
 def load(name: str, *overrides: object) -> CfgNode:
@@ -53,13 +64,26 @@ def test_what_no_paper_is_known_to_say_is_virtex_recipe(name):
         assert ours.INPUT.CAPTION[key] == virtex.INPUT.CAPTION[key]
 
 
-@pytest.mark.parametrize(("name", "head"), [("icmlm/icmlm_tfm_R_50", "tfm"), ("icmlm/icmlm_att_fc_R_50", "att_fc")])
+@pytest.mark.parametrize(
+    ("name", "head"), [("icmlm/icmlm_tfm_R_50", "tfm"), ("icmlm/icmlm_att_fc_R_50", "att_fc")]
+)
 def test_icmlm_has_a_frozen_bert_whose_vocabulary_it_reads(name, head, tmp_path):
     cfg = load(name)
     assert (cfg.MODEL.ICMLM.HEAD, cfg.MODEL.TEXT_ENCODER.FREEZE) == (head, True)
-    assert cfg.MODEL.TEXT_ENCODER.WEIGHTS == cfg.INPUT.CAPTION.TOKENIZER == "google-bert/bert-base-uncased"
+    assert (
+        cfg.MODEL.TEXT_ENCODER.WEIGHTS
+        == cfg.INPUT.CAPTION.TOKENIZER
+        == "google-bert/bert-base-uncased"
+    )
     bert = make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12)
-    small = ("MODEL.TEXT_ENCODER.WEIGHTS", str(bert), "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu")
+    small = (
+        "MODEL.TEXT_ENCODER.WEIGHTS",
+        str(bert),
+        "MODEL.TEXTUAL.VOCAB_SIZE",
+        22,
+        "MODEL.DEVICE",
+        "cpu",
+    )
     model = build_model(load(name, *small))
     learning = {parameter_name.split(".")[0] for parameter_name, _ in model.named_parameters()}
     assert learning == {"backbone", "fusion"} and model.text_encoder.frozen
@@ -71,8 +95,13 @@ def test_loctex_sizes_and_that_contrastive_is_it_without_the_loss_on_attention()
     assert (textual.NUM_LAYERS, textual.HIDDEN_SIZE, textual.ATTENTION_HEADS) == (4, 1024, 16)
     assert (textual.FEEDFORWARD_SIZE, cfg.INPUT.CAPTION.MAX_LENGTH) == (4096, 128)
     assert cfg.MODEL.TEXT_ENCODER.WEIGHTS == ""
-    assert (cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT, contrastive.MODEL.LOCTEX.LOCALIZATION_WEIGHT) == (1, 0)
-    assert load("loctex/contrastive_R_50", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 1.0).MODEL == cfg.MODEL
+    assert (cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT, contrastive.MODEL.LOCTEX.LOCALIZATION_WEIGHT) == (
+        1,
+        0,
+    )
+    assert (
+        load("loctex/contrastive_R_50", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 1.0).MODEL == cfg.MODEL
+    )
 
 
 @pytest.mark.parametrize(("name", "says"), SCENES.items())
@@ -82,7 +111,10 @@ def test_a_model_of_the_scenes_learns_from_an_example(name, says):
     assert says[1] in model.mappers(cfg)
     tokens = torch.tensor([1, 5, 7, 2])
     example = {"image": torch.rand(3, 96, 96), "caption_tokens": tokens, "tags": tokens}
-    targets = {"masked_labels": torch.tensor([0, 9, 0, 0]), "trace_points": torch.tensor([[1, 0.5, 0.5]])}
+    targets = {
+        "masked_labels": torch.tensor([0, 9, 0, 0]),
+        "trace_points": torch.tensor([[1, 0.5, 0.5]]),
+    }
     sum(model([example | targets] * 2).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
@@ -95,10 +127,16 @@ def test_methods_on_the_scenes_share_backbone_schedule_and_augmentation(name):
     assert {**ours.INPUT.CAPTION, "CONCEPTS": ""} == {**virtex.INPUT.CAPTION, "CONCEPTS": ""}
 
 
-@pytest.mark.parametrize("name", ["scenes_icmlm_tfm", "scenes_icmlm_att_fc", "scenes_loctex", "scenes_contrastive"])
+@pytest.mark.parametrize(
+    "name", ["scenes_icmlm_tfm", "scenes_icmlm_att_fc", "scenes_loctex", "scenes_contrastive"]
+)
 def test_norms_and_biases_of_text_encoder_and_head_have_no_decay_and_weights_have(name):
     cfg = load(name, *NINETEEN_TAGS)
-    names = [n for n, _ in build_model(cfg).named_parameters() if n.startswith(("text_encoder.", "fusion."))]
+    names = [
+        n
+        for n, _ in build_model(cfg).named_parameters()
+        if n.startswith(("text_encoder.", "fusion."))
+    ]
     exempt = [name for name in names if re.search(cfg.SOLVER.NO_DECAY, name)]
     assert exempt == [name for name in names if "norm" in name or name.endswith("bias")]
     assert 0 < len(exempt) < len(names)
@@ -110,7 +148,13 @@ def test_so_it_is_at_paper_scale_with_a_text_encoder_that_learns(bert, tmp_path)
         bert = str(make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12))
     options = ["MODEL.TEXT_ENCODER.WEIGHTS", bert, "MODEL.TEXT_ENCODER.FREEZE", False]
     options += ["MODEL.TEXTUAL.HIDDEN_SIZE", 24, "MODEL.TEXTUAL.ATTENTION_HEADS", 2]
-    cfg = load("icmlm/icmlm_tfm_R_50", *options, "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu")
-    names = [n for n, _ in build_model(cfg).named_parameters() if n.startswith(("text_encoder.", "fusion."))]
+    cfg = load(
+        "icmlm/icmlm_tfm_R_50", *options, "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu"
+    )
+    names = [
+        n
+        for n, _ in build_model(cfg).named_parameters()
+        if n.startswith(("text_encoder.", "fusion."))
+    ]
     exempt = [name for name in names if re.search(cfg.SOLVER.NO_DECAY, name)]
     assert exempt == [name for name in names if "norm" in name.lower() or name.endswith("bias")]

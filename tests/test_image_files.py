@@ -9,7 +9,13 @@ from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
 from tests.image_samples import COLOUR, GREY, ORIENTATION, encoded, refused, samples
-from virtex_det.image_files import BrokenImage, check_eight_bits, inspect_image, load_image, stored_orientation
+from virtex_det.image_files import (
+    BrokenImage,
+    check_eight_bits,
+    inspect_image,
+    load_image,
+    stored_orientation,
+)
 
 SAMPLES, REFUSED = samples(), refused()
 
@@ -37,20 +43,26 @@ def test_each_other_kind_is_refused_by_name_with_what_to_do(kind, tmp_path):
 
 
 # Pillow turns a TIFF by itself, and Detectron2 once more.
-EIGHT_BITS = [kind for kind in SAMPLES if "bit" not in kind and "float" not in kind and kind != "exif tiff"]
+EIGHT_BITS = [
+    kind for kind in SAMPLES if "bit" not in kind and "float" not in kind and kind != "exif tiff"
+]
 
 
 @pytest.mark.parametrize("kind", EIGHT_BITS)
 def test_eight_bits_are_those_that_detectron2_reads(kind, tmp_path):
     path = tmp_path / f"image.{SAMPLES[kind].suffix}"
     path.write_bytes(SAMPLES[kind].content)
-    assert np.array_equal(np.asarray(load_image(path).convert("RGB")), detectron2_read_image(str(path), "RGB"))
+    assert np.array_equal(
+        np.asarray(load_image(path).convert("RGB")), detectron2_read_image(str(path), "RGB")
+    )
 
 
 def test_real_images_are_those_that_detectron2_reads(samples):
     files = sorted((samples / "coco_mini/val2017").glob("*.jpg"))[:8]
     for file in [*files, *sorted((samples / "lvis_100").rglob("*.jpg"))[:4]]:
-        assert np.array_equal(np.asarray(load_image(file).convert("RGB")), detectron2_read_image(str(file), "RGB"))
+        assert np.array_equal(
+            np.asarray(load_image(file).convert("RGB")), detectron2_read_image(str(file), "RGB")
+        )
 
 
 def test_white_can_be_stated_to_keep_dark_images_as_dark_as_they_are():
@@ -60,7 +72,9 @@ def test_white_can_be_stated_to_keep_dark_images_as_dark_as_they_are():
     assert (np.asarray(load_image(encoded(Image.fromarray(dark * 0), "PNG"))) == 0).all()
 
 
-@pytest.mark.parametrize("values, found", [([0, 5000], "5000"), ([-9, 4095], "-9"), ([0, 70000], "70000")])
+@pytest.mark.parametrize(
+    "values, found", [([0, 5000], "5000"), ([-9, 4095], "-9"), ([0, 70000], "70000")]
+)
 def test_values_that_white_would_cut_off_are_refused(values, found):
     content = encoded(Image.fromarray(np.array([values], np.int32)), "TIFF")
     with pytest.raises(BrokenImage, match=rf"(?s){found}.*INPUT\.MAX_VALUE is 4095"):
@@ -94,12 +108,22 @@ def test_smaller_copies_of_a_tiff_are_no_further_pages():
 
 
 @pytest.mark.parametrize(
-    "name", ["http://127.0.0.1:9/a.jpg", "https://x/a.jpg", "s3://b/a.jpg", "file:///a.jpg", "HTTP:/a.jpg", "a+b.c://x"]
+    "name",
+    [
+        "http://127.0.0.1:9/a.jpg",
+        "https://x/a.jpg",
+        "s3://b/a.jpg",
+        "file:///a.jpg",
+        "HTTP:/a.jpg",
+        "a+b.c://x",
+    ],
 )
 def test_an_address_is_refused_before_any_network_is_touched(name, monkeypatch):
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("went to the network"))
     for read in (load_image, inspect_image, check_eight_bits):
-        with pytest.raises(BrokenImage, match=r"is an address: .*Download it|is an address.*\n.*Download it"):
+        with pytest.raises(
+            BrokenImage, match=r"is an address: .*Download it|is an address.*\n.*Download it"
+        ):
             read(name)
 
 
@@ -151,7 +175,11 @@ def test_a_name_with_a_line_feed_stays_on_the_first_line(content, tmp_path):
     with pytest.raises(BrokenImage) as caught:
         load_image(path)
     first, _, advice = str(caught.value).partition("\n")
-    assert first.endswith("a\\nb.png") and "backslashes" not in advice and not advice.startswith("b.png")
+    assert (
+        first.endswith("a\\nb.png")
+        and "backslashes" not in advice
+        and not advice.startswith("b.png")
+    )
 
 
 def test_a_name_with_backslashes_that_is_missing_says_so():
@@ -171,7 +199,9 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
 def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
-    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    content = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
     (tmp_path / "bomb.png").write_bytes(
         content + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
     )
@@ -179,7 +209,9 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
         load_image(tmp_path / "bomb.png")
 
 
-@pytest.mark.parametrize("kind", ["rgb jpeg", "rgb png", "rgb tiff", "rgb webp", "16-bit png", "palette gif"])
+@pytest.mark.parametrize(
+    "kind", ["rgb jpeg", "rgb png", "rgb tiff", "rgb webp", "16-bit png", "palette gif"]
+)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_file_that_is_cut_short_is_refused_whatever_its_format(kind, share):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
@@ -196,7 +228,9 @@ def test_every_exif_orientation_is_that_of_detectron2(turn, tmp_path):
     path = tmp_path / "image.png"
     Image.fromarray(COLOUR).save(path, exif=exif)
     assert np.array_equal(np.asarray(load_image(path)), detectron2_read_image(str(path), "RGB"))
-    assert stored_orientation(path) == turn and inspect_image(path) == (GREY.shape if turn < 5 else GREY.shape[::-1])
+    assert stored_orientation(path) == turn and inspect_image(path) == (
+        GREY.shape if turn < 5 else GREY.shape[::-1]
+    )
 
 
 def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path):

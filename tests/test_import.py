@@ -12,7 +12,9 @@ import pytest
 from virtex_det.missing_packages import explain_missing
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "install_detectron2"]
+TOOLS = [
+    path for path in sorted((ROOT / "tools").glob("*.py")) if path.stem != "install_detectron2"
+]
 
 
 PACKAGE = ROOT / "virtex_det"
@@ -54,7 +56,9 @@ def rooms_in(path: Path) -> set[str]:
     return {part[1] for part in parts if part[0] == "virtex_det" and len(part) > 1} & {*ROOMS}
 
 
-@pytest.mark.parametrize("room", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()))
+@pytest.mark.parametrize(
+    "room", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+)
 def test_a_room_imports_only_rooms_below_it(room):
     wrong = {
         f"{path.relative_to(ROOT)} imports {other}"
@@ -70,13 +74,18 @@ def test_a_module_beside_the_rooms_imports_none_of_them(path):
 
 
 def test_the_rooms_have_no_circle_but_the_one_that_is_named():
-    arrows = {room: below - {"model_zoo"} if room == "checkpoint" else below for room, below in ROOMS.items()}
+    arrows = {
+        room: below - {"model_zoo"} if room == "checkpoint" else below
+        for room, below in ROOMS.items()
+    }
     assert list(graphlib.TopologicalSorter(arrows).static_order())
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter: what this one has imported already would hide what an import takes in."""
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_importing_the_package_takes_in_no_pretraining_dependency():
@@ -105,7 +114,9 @@ def test_what_works_with_trained_models_is_imported_when_it_is_first_used():
 
 
 def test_training_does_not_import_pandas_which_only_tables_need():
-    done = run_python("import sys, virtex_det.engine, virtex_det.benchmark; print('pandas' in sys.modules)")
+    done = run_python(
+        "import sys, virtex_det.engine, virtex_det.benchmark; print('pandas' in sys.modules)"
+    )
     assert done.stdout.strip() == "False", done.stderr
     done = run_python("import sys, virtex_det.benchmark.tables; print('pandas' in sys.modules)")
     assert done.stdout.strip() == "True", done.stderr
@@ -142,9 +153,15 @@ def test_a_missing_detectron2_gives_one_line_with_the_command_to_install_it():
 )
 def test_a_command_without_detectron2_ends_with_the_one_that_brings_it(script, advice):
     block = "import runpy, sys; sys.modules['detectron2'] = None; sys.argv = "
-    done = run_python(f"{block}'{script}'.split(); runpy.run_path(sys.argv[0], run_name='__main__')")
+    done = run_python(
+        f"{block}'{script}'.split(); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     [last_line] = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and last_line.startswith("error: ") and last_line.endswith(f"with: {advice}")
+    assert (
+        done.returncode == 1
+        and last_line.startswith("error: ")
+        and last_line.endswith(f"with: {advice}")
+    )
 
 
 def test_without_torch_pytorchs_own_command_is_named():
@@ -163,7 +180,9 @@ def test_the_help_of_the_console_command_imports_nothing_of_the_package():
 def test_every_tool_imports_the_package_first_so_that_it_can_say_what_is_missing(tool):
     body = ast.parse(tool.read_text()).body
     imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports]
+    names = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports
+    ]
     assert names[0].startswith("virtex_det.cli.")
     assert not any(isinstance(node, ast.Try) for node in body)
 

@@ -22,8 +22,13 @@ INSTALLED_BY_THE_TOOL = {"detectron2", "lvis"}
 
 
 def test_the_version_is_read_with_neither_torch_nor_detectron2():
-    blocked = "import runpy, sys; sys.modules.update(torch=None, detectron2=None, virtex_det=None); "
-    command = blocked + "sys.argv = ['setup.py', '--version']; runpy.run_path('setup.py', run_name='__main__')"
+    blocked = (
+        "import runpy, sys; sys.modules.update(torch=None, detectron2=None, virtex_det=None); "
+    )
+    command = (
+        blocked
+        + "sys.argv = ['setup.py', '--version']; runpy.run_path('setup.py', run_name='__main__')"
+    )
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split()[-1:] == [virtex_det.__version__], done.stderr
 
@@ -44,10 +49,16 @@ def test_every_package_that_virtex_det_imports_is_declared():
     from distutils.core import run_setup
 
     setup = run_setup(str(ROOT / "setup.py"), stop_after="init")
-    extras = [part for name, parts in setup.extras_require.items() if name != "dev" for part in parts]
+    extras = [
+        part for name, parts in setup.extras_require.items() if name != "dev" for part in parts
+    ]
     requirements = setup.install_requires + extras
     declared = {re.match(r"[\w-]+", requirement).group().lower() for requirement in requirements}
-    third_party = imported_modules("virtex_det", "tools") - set(sys.stdlib_module_names) - INSTALLED_BY_THE_TOOL
+    third_party = (
+        imported_modules("virtex_det", "tools")
+        - set(sys.stdlib_module_names)
+        - INSTALLED_BY_THE_TOOL
+    )
     distributions = packages_distributions()
     undeclared = {
         name
@@ -68,16 +79,24 @@ def fake_venv(tmp_path) -> Path:
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     log = tmp_path / "log"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"${{FAIL_ON:-no such}}"*) exit 1;; esac\n')
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"${{FAIL_ON:-no such}}"*) exit 1;; esac\n'
+    )
     python.chmod(0o755)
     return tmp_path
 
 
 def make_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     settings_of_an_outer_make = ("MAKE", "MFLAGS", "PYTHON", "TORCH")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(settings_of_an_outer_make)}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(settings_of_an_outer_make)
+    }
     command = ["make", "setup", f"VENV={folder / 'venv'}"]
-    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True
+    )
 
 
 @needs_make
@@ -104,7 +123,9 @@ def test_a_torch_that_imports_is_kept(fake_venv):
 
 @needs_make
 def test_the_environment_says_which_torch(fake_venv):
-    make_setup(fake_venv, FAIL_ON="import torch", TORCH_VERSION="2.9.1", TORCHVISION_VERSION="0.24.1")
+    make_setup(
+        fake_venv, FAIL_ON="import torch", TORCH_VERSION="2.9.1", TORCHVISION_VERSION="0.24.1"
+    )
     assert "torch==2.9.1 torchvision==0.24.1" in (fake_venv / "log").read_text()
 
 
@@ -114,7 +135,9 @@ def test_a_python_that_is_too_new_is_named_and_leaves_nothing(tmp_path):
     programs.mkdir()
     for name in ("make", "cat", "cksum", "cut"):
         (programs / name).symlink_to(shutil.which(name))
-    (programs / "python3").write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.14.0 || exit 1\n')
+    (programs / "python3").write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo Python 3.14.0 || exit 1\n'
+    )
     (programs / "python3").chmod(0o755)
     done = make_setup(tmp_path, PATH=str(programs))
     assert done.returncode != 0

@@ -44,20 +44,32 @@ MASK = {"size": [SIDE, SIDE], "counts": "T5d0d0000000000000000000000000000000000
 
 def instances(style: str = "coco") -> dict[str, Any]:
     """Two images with an object each, of two categories; with the fields of LVIS where those are asked for."""
-    of_lvis = {"neg_category_ids": [], "not_exhaustive_category_ids": [1]} if style == "lvis" else {}
+    of_lvis = (
+        {"neg_category_ids": [], "not_exhaustive_category_ids": [1]} if style == "lvis" else {}
+    )
     images = [
-        {"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE, **of_lvis} for number in (1, 2)
+        {"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE, **of_lvis}
+        for number in (1, 2)
     ]
     annotations = [
         {
-            **{"id": number, "image_id": number, "category_id": number, "bbox": [4, 4, 20, 20], "area": 400},
+            **{
+                "id": number,
+                "image_id": number,
+                "category_id": number,
+                "bbox": [4, 4, 20, 20],
+                "area": 400,
+            },
             **{"iscrowd": 0, "segmentation": [SQUARE]},
         }
         for number in (1, 2)
     ]
     categories = [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}]
     if style == "lvis":
-        categories = [{**category, "frequency": "f", "synonyms": [category["name"]]} for category in categories]
+        categories = [
+            {**category, "frequency": "f", "synonyms": [category["name"]]}
+            for category in categories
+        ]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -67,7 +79,10 @@ RESULTS = [
     {"image_id": 2, "category_id": 1, "bbox": [30, 30, 5, 5], "score": 0.95, "segmentation": MASK},
 ]
 CAPTIONS = {
-    "images": [{"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE} for number in (1, 2)],
+    "images": [
+        {"id": number, "file_name": f"{number}.png", "height": SIDE, "width": SIDE}
+        for number in (1, 2)
+    ],
     "annotations": [
         {"id": 1, "image_id": 1, "caption": "a nut"},
         {"id": 2, "image_id": 1, "caption": "one nut"},
@@ -106,7 +121,9 @@ MATRIX = {
 }
 
 
-def cases(document: Any, *, valid: str = "", dump: Callable[[Any], str] = json.dumps, **options: int) -> list[Any]:
+def cases(
+    document: Any, *, valid: str = "", dump: Callable[[Any], str] = json.dumps, **options: int
+) -> list[Any]:
     """Make test parameters of every damage to a document but what leaves it ``valid`` (a regular expression)."""
     changed = [
         pytest.param(dump(mutated).encode(), id=name)
@@ -138,11 +155,19 @@ def images(tmp_path: Path) -> Path:
 def numbers(annotations: Path, detections: Path, style: str) -> dict[str, Any]:
     truth = GroundTruth.read(annotations, style)
     results = evaluate_file(truth, detections)
-    return {task: {name: repr(value) for name, value in found.items()} for task, found in results.items()}
+    return {
+        task: {name: repr(value) for name, value in found.items()}
+        for task, found in results.items()
+    }
 
 
 def judge_evaluation(
-    tmp_path: Path, style: str, annotations: bytes, detections: bytes, damaged: str, said: Callable[[], bool]
+    tmp_path: Path,
+    style: str,
+    annotations: bytes,
+    detections: bytes,
+    damaged: str,
+    said: Callable[[], bool],
 ) -> None:
     """Measure damaged files against the numbers of the undamaged ones."""
     good = {"annotations": json.dumps(instances(style)), "detections": json.dumps(RESULTS)}
@@ -170,9 +195,13 @@ def test_damaged_lvis_annotations_are_refused_or_measured_right(content, tmp_pat
     judge_evaluation(tmp_path, "lvis", content, json.dumps(RESULTS).encode(), "annotations", said)
 
 
-@pytest.mark.parametrize("content", cases(RESULTS, valid=rf"0-removed|file-list|0\.({NUMBERS})|0.segmentation-removed"))
+@pytest.mark.parametrize(
+    "content", cases(RESULTS, valid=rf"0-removed|file-list|0\.({NUMBERS})|0.segmentation-removed")
+)
 def test_damaged_results_are_refused_or_measured_right(content, tmp_path, said):
-    judge_evaluation(tmp_path, "coco", json.dumps(instances()).encode(), content, "detections", said)
+    judge_evaluation(
+        tmp_path, "coco", json.dumps(instances()).encode(), content, "detections", said
+    )
 
 
 @pytest.fixture
@@ -186,7 +215,9 @@ def load_instances() -> Iterator[Callable[[Path, Path], Any]]:
                 catalog.remove(name)
         register_coco_instances(name, {}, str(annotations), str(images))
         cfg = get_cfg()
-        cfg.merge_from_list(["DATASETS.TRAIN", (name,), "MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 2])
+        cfg.merge_from_list(
+            ["DATASETS.TRAIN", (name,), "MODEL.MASK_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 2]
+        )
         return load_train_dicts(cfg)
 
     yield load
@@ -204,12 +235,20 @@ def test_damaged_training_annotations_are_refused_or_trained_on_as_they_were(
     damaged.write_bytes(content)
     expected = load_instances(good, images)
     caplog.clear()
-    judge(lambda: load_instances(damaged, images), expected, names=("damaged", "malformed_train"), said=said)
+    judge(
+        lambda: load_instances(damaged, images),
+        expected,
+        names=("damaged", "malformed_train"),
+        said=said,
+    )
 
 
 @pytest.mark.parametrize(
     "content",
-    cases(CAPTIONS, valid=r"annotations\.0-removed|images\.0\.((height|width)-removed|file_name-half-a-character)"),
+    cases(
+        CAPTIONS,
+        valid=r"annotations\.0-removed|images\.0\.((height|width)-removed|file_name-half-a-character)",
+    ),
 )
 def test_damaged_captions_are_refused_or_read_as_they_were(content, tmp_path, images):
     path = tmp_path / "captions.json"
@@ -237,13 +276,20 @@ OTHER_NARRATIVES = (
 
 
 @pytest.mark.parametrize("content", cases(NARRATIVE, places_of_list=2, valid=OTHER_NARRATIVES))
-def test_damaged_narratives_are_refused_or_read_as_they_were(content, tmp_path, images, said, caplog):
+def test_damaged_narratives_are_refused_or_read_as_they_were(
+    content, tmp_path, images, said, caplog
+):
     path = tmp_path / "narratives.jsonl"
     path.write_text(json.dumps(NARRATIVE))
     expected = plain(load_narratives(path, images))
     path.write_bytes(content)
     caplog.clear()
-    judge(lambda: plain(load_narratives(path, images)), expected, names=("narratives.jsonl",), said=said)
+    judge(
+        lambda: plain(load_narratives(path, images)),
+        expected,
+        names=("narratives.jsonl",),
+        said=said,
+    )
 
 
 # One caption may stand without a list; that no file has such a name, the look at the files says.
@@ -294,7 +340,10 @@ def test_damaged_records_are_refused(content, tmp_path):
 SPECIES = {
     "images": [{"id": number, "file_name": f"{number}.png"} for number in (1, 2)],
     "categories": [{"id": 5, "name": "oak"}, {"id": 7, "name": "elm"}],
-    "annotations": [{"id": 1, "image_id": 1, "category_id": 5}, {"id": 2, "image_id": 2, "category_id": 7}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 5},
+        {"id": 2, "image_id": 2, "category_id": 7},
+    ],
 }
 
 
@@ -326,7 +375,10 @@ OTHER_IMAGES = "0-removed"
 @pytest.mark.parametrize("kind", SPLITS)
 def test_damaged_split_files_are_refused_or_read_as_they_were(kind, tmp_path):
     def read():
-        dicts = [{"image_id": number, "annotations": [{"category_id": 0, "iscrowd": 0}]} for number in range(10)]
+        dicts = [
+            {"image_id": number, "annotations": [{"category_id": 0, "iscrowd": 0}]}
+            for number in range(10)
+        ]
         return take_split(path, {"own": dicts}, HALF)
 
     path = tmp_path / "split.json"
@@ -339,10 +391,15 @@ def test_damaged_split_files_are_refused_or_read_as_they_were(kind, tmp_path):
 
 WRITTEN = {
     "concepts": (
-        ConceptSet("ab", ("noun", "verb"), (Concept("nut", "noun", 3, 5), Concept("bolt", "noun", 2, 6))),
+        ConceptSet(
+            "ab", ("noun", "verb"), (Concept("nut", "noun", 3, 5), Concept("bolt", "noun", 2, 6))
+        ),
         r"concepts-repeated|concepts\.0-removed|parts_of_speech\.0-removed",  # the tokenizer tells of repeated ones
     ),
-    "clusters": (CaptionClusters(2, 0, "tf-idf", {"a nut": 0, "a bolt": 1}), r"clusters\.a (nut|bolt)-removed"),
+    "clusters": (
+        CaptionClusters(2, 0, "tf-idf", {"a nut": 0, "a bolt": 1}),
+        r"clusters\.a (nut|bolt)-removed",
+    ),
 }
 
 
@@ -360,7 +417,22 @@ XML = (
     "<annotation><size><width>40</width><height>30</height></size><object><name>nut</name><difficult>0</difficult>"
     "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
 )
-IN_PLACE_OF_TEXT = ("", "x", "１", "1_0", "nan", "inf", "-7", "1e30", "0x10", "1,5", "1 2", "<b>3</b>", "\x00", "&lt;")
+IN_PLACE_OF_TEXT = (
+    "",
+    "x",
+    "１",
+    "1_0",
+    "nan",
+    "inf",
+    "-7",
+    "1e30",
+    "0x10",
+    "1,5",
+    "1 2",
+    "<b>3</b>",
+    "\x00",
+    "&lt;",
+)
 
 
 def damaged_xml() -> list[Any]:
@@ -369,10 +441,15 @@ def damaged_xml() -> list[Any]:
     for element, tag, _ in re.findall(r"(<(\w+)>([^<]+)</\2>)", XML):
         changed[f"{tag}-removed"] = XML.replace(element, "")
         changed[f"{tag}-in-capitals"] = XML.replace(f"{tag}>", f"{tag.upper()}>")
-        changed |= {f"{tag}-{wrong}": XML.replace(element, f"<{tag}>{wrong}</{tag}>") for wrong in IN_PLACE_OF_TEXT}
+        changed |= {
+            f"{tag}-{wrong}": XML.replace(element, f"<{tag}>{wrong}</{tag}>")
+            for wrong in IN_PLACE_OF_TEXT
+        }
     for tag in ("size", "object", "bndbox", "annotation"):
         changed[f"{tag}-in-capitals"] = XML.replace(f"{tag}>", f"{tag.upper()}>")
-        changed[f"{tag}-deeper"] = XML.replace(f"<{tag}>", f"<a><{tag}>").replace(f"</{tag}>", f"</{tag}></a>")
+        changed[f"{tag}-deeper"] = XML.replace(f"<{tag}>", f"<a><{tag}>").replace(
+            f"</{tag}>", f"</{tag}></a>"
+        )
     for name, content in damaged_bytes(XML.encode()):
         changed[f"file-{name}"] = content
     return [pytest.param(content, id=ascii(name)) for name, content in changed.items()]
@@ -381,7 +458,9 @@ def damaged_xml() -> list[Any]:
 @pytest.mark.parametrize("content", damaged_xml())
 def test_damaged_voc_annotations_are_refused_or_measured_right(content, tmp_path, said):
     def read():
-        return plain({name: tuple(found) for name, found in VOCGroundTruth.read(*place).images.items()})
+        return plain(
+            {name: tuple(found) for name, found in VOCGroundTruth.read(*place).images.items()}
+        )
 
     place = (tmp_path, "test", ("bolt", "nut"), 2007)
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)

@@ -38,7 +38,8 @@ def tiny_zoo(tmp_path, monkeypatch):
     from virtex_det import model_zoo
 
     records = [
-        dataclasses.replace(record, network=TINY) if record.name == NAME else record for record in catalog.catalog()
+        dataclasses.replace(record, network=TINY) if record.name == NAME else record
+        for record in catalog.catalog()
     ]
     monkeypatch.setattr(catalog, "catalog", lambda: tuple(records))
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))

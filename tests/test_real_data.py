@@ -27,7 +27,9 @@ def run(samples, tmp_path, request):
     def run(tool: str, *words: object) -> str:
         command = [sys.executable, f"tools/{tool}.py", *map(str, words)]
         environment = os.environ | {"DETECTRON2_DATASETS": str(samples), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=request.config.rootpath, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=request.config.rootpath, env=environment
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -39,15 +41,41 @@ def record(folder: Path) -> dict:
 
 
 def test_real_captions_in_real_box_and_mask_ap_out(run, tmp_path):
-    vocabulary, pretrained, detector = tmp_path / "vocabulary.model", tmp_path / "pretrain", tmp_path / "segm"
-    run("build_vocabulary", "--dataset", "coco_mini_train_captions", "--vocab-size", 1000, "--output", vocabulary)
+    vocabulary, pretrained, detector = (
+        tmp_path / "vocabulary.model",
+        tmp_path / "pretrain",
+        tmp_path / "segm",
+    )
+    run(
+        "build_vocabulary",
+        "--dataset",
+        "coco_mini_train_captions",
+        "--vocab-size",
+        1000,
+        "--output",
+        vocabulary,
+    )
     smoke = "configs/pretrain/coco_mini_bicaptioning.yaml"
     run(
-        *("train_net", "--config-file", smoke, "INPUT.CAPTION.TOKENIZER", vocabulary, "OUTPUT_DIR", pretrained),
+        *(
+            "train_net",
+            "--config-file",
+            smoke,
+            "INPUT.CAPTION.TOKENIZER",
+            vocabulary,
+            "OUTPUT_DIR",
+            pretrained,
+        ),
         *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 4),
     )
     run(
-        *("train_net", "--config-file", "configs/detectron2/coco_mini_segm_smoke.yaml", "OUTPUT_DIR", detector),
+        *(
+            "train_net",
+            "--config-file",
+            "configs/detectron2/coco_mini_segm_smoke.yaml",
+            "OUTPUT_DIR",
+            detector,
+        ),
         *("MODEL.WEIGHTS", pretrained / "model_final.pth", *SHORT),
     )
     found = record(detector)
@@ -77,14 +105,44 @@ def test_real_narrations_teach_loctex_and_are_drawn(run, samples, tmp_path):
     name = f"narratives:{folder / 'derived_localized_narratives.jsonl'}:{folder / 'images'}"
     run("build_vocabulary", "--dataset", name, "--vocab-size", 300, "--output", vocabulary)
     run(
-        *("train_net", "--config-file", "configs/pretrain/scenes_loctex.yaml", "DATASETS.TRAIN", f"('{name}',)"),
-        *("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.TEXTUAL.VOCAB_SIZE", 300, "INPUT.CAPTION.MAX_LENGTH", 128),
-        *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 8, "OUTPUT_DIR", tmp_path / "run"),
+        *(
+            "train_net",
+            "--config-file",
+            "configs/pretrain/scenes_loctex.yaml",
+            "DATASETS.TRAIN",
+            f"('{name}',)",
+        ),
+        *(
+            "INPUT.CAPTION.TOKENIZER",
+            vocabulary,
+            "MODEL.TEXTUAL.VOCAB_SIZE",
+            300,
+            "INPUT.CAPTION.MAX_LENGTH",
+            128,
+        ),
+        *(
+            "SOLVER.MAX_ITER",
+            3,
+            "SOLVER.WARMUP_ITERS",
+            1,
+            "SOLVER.IMS_PER_BATCH",
+            8,
+            "OUTPUT_DIR",
+            tmp_path / "run",
+        ),
     )
     losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[-1])
     assert losses["loss_contrastive"] > 0 and 0 < losses["loss_localization"] < 2
     run(
-        "visualize_attention", "--run", tmp_path / "run", "--dataset", name, "--limit", 2, "--output", tmp_path / "page"
+        "visualize_attention",
+        "--run",
+        tmp_path / "run",
+        "--dataset",
+        name,
+        "--limit",
+        2,
+        "--output",
+        tmp_path / "page",
     )
     assert len(list((tmp_path / "page").rglob("*.png"))) == 2
     assert "data:image/jpeg" in (tmp_path / "page" / "attention.html").read_text()
@@ -98,10 +156,37 @@ def test_real_captions_teach_icmlm_with_the_concepts_found_in_them(run, tmp_path
     words = [concept["word"] for concept in json.loads(concepts.read_text())["concepts"]]
     assert len(words) == 200 and {"man", "white", "sitting"} <= set(words)
     run(
-        *("train_net", "--config-file", "configs/pretrain/scenes_icmlm_att_fc.yaml", "OUTPUT_DIR", tmp_path / "run"),
-        *("DATASETS.TRAIN", "('coco_mini_train_captions',)", "DATASETS.TEST", "('coco_mini_val_captions',)"),
-        *("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.TEXTUAL.VOCAB_SIZE", 1000, "INPUT.CAPTION.CONCEPTS", concepts),
-        *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 8, "MODEL.ICMLM.TAG_WEIGHT", 1.0),
+        *(
+            "train_net",
+            "--config-file",
+            "configs/pretrain/scenes_icmlm_att_fc.yaml",
+            "OUTPUT_DIR",
+            tmp_path / "run",
+        ),
+        *(
+            "DATASETS.TRAIN",
+            "('coco_mini_train_captions',)",
+            "DATASETS.TEST",
+            "('coco_mini_val_captions',)",
+        ),
+        *(
+            "INPUT.CAPTION.TOKENIZER",
+            vocabulary,
+            "MODEL.TEXTUAL.VOCAB_SIZE",
+            1000,
+            "INPUT.CAPTION.CONCEPTS",
+            concepts,
+        ),
+        *(
+            "SOLVER.MAX_ITER",
+            3,
+            "SOLVER.WARMUP_ITERS",
+            1,
+            "SOLVER.IMS_PER_BATCH",
+            8,
+            "MODEL.ICMLM.TAG_WEIGHT",
+            1.0,
+        ),
     )
     assert set(record(tmp_path / "run")["metrics"]["validation"]) == {
         *("loss_masked_concept", "loss_tag_prediction", "loss"),
@@ -151,11 +236,34 @@ def predictions(folder: Path) -> dict[str, list]:
     return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in files}
 
 
-SMALL = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "MODEL.FPN.OUT_CHANNELS", 16)
-SMALL += ("MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "TEST.PRECISE_BN.NUM_ITER", 1)
+SMALL = (
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    8,
+    "MODEL.FPN.OUT_CHANNELS",
+    16,
+)
+SMALL += (
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    16,
+    "TEST.PRECISE_BN.NUM_ITER",
+    1,
+)
 SMALL += ("MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)
 SMALL += ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", 96, "INPUT.MIN_SIZE_TEST", 64)
-SMALL += ("INPUT.MAX_SIZE_TEST", 96, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 1, "SOLVER.CHECKPOINT_PERIOD", 2)
+SMALL += (
+    "INPUT.MAX_SIZE_TEST",
+    96,
+    "SOLVER.MAX_ITER",
+    4,
+    "SOLVER.WARMUP_ITERS",
+    1,
+    "SOLVER.CHECKPOINT_PERIOD",
+    2,
+)
 
 
 @pytest.mark.parametrize("name", ["coco_mini_segm", "voc_mini_det", "lvis_100_segm"])

@@ -29,7 +29,9 @@ def test_the_page_of_results_is_what_its_records_give(monkeypatch):
 
 def test_the_pointing_game_on_the_page_is_what_its_records_give():
     page = (ROOT / "docs" / "icmlm_loctex.md").read_text()
-    found = summarize(read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")})
+    found = summarize(
+        read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")}
+    )
     assert list(found["seeds"]) == [3, 3, 3]
     for row in found.reset_index().itertuples():
         test = f"{row.difference:+.1f} (p" if row.pairs else "|"
@@ -39,11 +41,15 @@ def test_the_pointing_game_on_the_page_is_what_its_records_give():
 def test_the_figures_in_the_readme_are_those_of_the_records():
     readme = (ROOT / "README.md").read_text()
     table = render_markdown(read_comparison(SCENES, baseline="random init")).splitlines()
-    rows = [line for line in table if line.startswith(("| random init", "| VirTex bicaptioning"))][:2]
+    rows = [line for line in table if line.startswith(("| random init", "| VirTex bicaptioning"))][
+        :2
+    ]
     assert len(rows) == 2 and all(row in readme for row in rows)
 
 
 @pytest.mark.parametrize("path", [SCENES, POINTING], ids=lambda path: path.stem)
 def test_committed_records_are_of_clean_code_of_this_repository(path):
-    revisions = {json.loads(line)["record"]["code_revision"] for line in path.read_text().splitlines()}
+    revisions = {
+        json.loads(line)["record"]["code_revision"] for line in path.read_text().splitlines()
+    }
     assert all(re.fullmatch(r"[0-9a-f]{12}", revision) for revision in revisions)

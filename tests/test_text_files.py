@@ -21,7 +21,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(encoding, tmp_path):
     assert read_json(path) == {"a": [1]}
 
 
-@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+@pytest.mark.parametrize(
+    "end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+)
 def test_lines_end_where_files_end_them_and_nowhere_else(end):
     assert split_lines(f"a{end}b\r\nc\n\nd") == [f"a{end}b", "c", "", "d"]
     assert split_lines("") == []
@@ -54,7 +56,9 @@ def test_other_encodings_are_refused_by_name(read, content, message, tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_text, read_json, lambda path: list(read_lines(path))])
-@pytest.mark.parametrize("kind", ["absent", "folder", "pipe", "device", "circular link", "long name", "a NUL"])
+@pytest.mark.parametrize(
+    "kind", ["absent", "folder", "pipe", "device", "circular link", "long name", "a NUL"]
+)
 def test_what_is_no_regular_file_is_refused_and_never_waited_for(kind, read, tmp_path):
     path = tmp_path / "a"
     if kind == "folder":
@@ -112,7 +116,9 @@ def test_two_values_under_one_name_are_refused(content):
         parse_json(content, "results.json")
 
 
-@pytest.mark.parametrize("content", ['{"a": "b\\": c"}', '["a", ": b", ":"]', '{"a\\\\": 1, ":": 2}', '[1, {"a": 1}]'])
+@pytest.mark.parametrize(
+    "content", ['{"a": "b\\": c"}', '["a", ": b", ":"]', '{"a\\\\": 1, ":": 2}', '[1, {"a": 1}]']
+)
 def test_colons_and_quotes_in_text_are_no_names(content):
     import json
 
@@ -121,7 +127,11 @@ def test_colons_and_quotes_in_text_are_no_names(content):
 
 def test_numbers_that_json_has_not_are_left_to_who_knows_the_entry():
     found = parse_json('{"a": NaN, "b": 1e400, "c": -Infinity, "d": "\\ud800"}', "a")
-    assert found["a"] != found["a"] and found["b"] == -found["c"] == float("inf") and found["d"] == "\ud800"
+    assert (
+        found["a"] != found["a"]
+        and found["b"] == -found["c"] == float("inf")
+        and found["d"] == "\ud800"
+    )
 
 
 def test_a_text_whose_lines_all_end_with_a_carriage_return_has_lines():
@@ -129,8 +139,12 @@ def test_a_text_whose_lines_all_end_with_a_carriage_return_has_lines():
     assert split_lines("a\rb\nc") == ["a\rb", "c"]
 
 
-@pytest.mark.parametrize(("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")])
+@pytest.mark.parametrize(
+    ("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+)
 def test_a_compressed_file_is_said_to_be_one(pack, name, tmp_path):
     (tmp_path / "a.json").write_bytes(pack(b'{"images": []}'))
-    with pytest.raises(UserError, match=f"a.json is not JSON: it is not text, but compressed by {name}"):
+    with pytest.raises(
+        UserError, match=f"a.json is not JSON: it is not text, but compressed by {name}"
+    ):
         read_json(tmp_path / "a.json")

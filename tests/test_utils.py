@@ -12,7 +12,14 @@ from jinja2 import UndefinedError
 import virtex_det.utils
 from virtex_det.errors import UserError
 from virtex_det.signals import Stopped, stop_at_once
-from virtex_det.utils import fill_template, map_in_threads, replacing, sweep, unfinished_name, write_atomically
+from virtex_det.utils import (
+    fill_template,
+    map_in_threads,
+    replacing,
+    sweep,
+    unfinished_name,
+    write_atomically,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -31,7 +38,9 @@ def test_a_page_is_utf_8_whatever_the_locale(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     write_atomically(tmp_path / "a.txt", "old")
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "old"
@@ -64,7 +73,10 @@ def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, kind):
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):
-    with pytest.raises(OSError, match="No space left on device: .*w.pth") as caught, replacing(tmp_path / "w.pth"):
+    with (
+        pytest.raises(OSError, match="No space left on device: .*w.pth") as caught,
+        replacing(tmp_path / "w.pth"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "w.pth")
 
@@ -120,7 +132,9 @@ def test_what_another_machine_or_a_user_put_there_is_not_swept(tmp_path):
 
 def test_threads_return_results_in_the_order_of_the_items_and_count_them():
     done = []
-    assert map_in_threads(str, range(50), threads=4, on_done=lambda: done.append(1)) == [*map(str, range(50))]
+    assert map_in_threads(str, range(50), threads=4, on_done=lambda: done.append(1)) == [
+        *map(str, range(50))
+    ]
     assert len(done) == 50
 
 
@@ -157,4 +171,6 @@ def test_a_signal_ends_work_in_threads_between_two_calls_of_the_pool():
 
 def test_a_signal_during_the_last_call_is_not_lost():
     with pytest.raises(Stopped), stop_at_once():
-        map_in_threads(str, range(3), threads=1, on_done=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        map_in_threads(
+            str, range(3), threads=1, on_done=lambda: os.kill(os.getpid(), signal.SIGTERM)
+        )

@@ -25,7 +25,15 @@ def programs(tmp_path_factory) -> Path:
     for name in ("virtex_det", "configs"):
         shutil.copytree(ROOT / name, clone / name, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(clone)]
+    build = [
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(folder),
+        str(clone),
+    ]
     subprocess.run([*pip, *build], check=True)
     shutil.rmtree(clone)
     environment = folder / "environment"
@@ -52,7 +60,11 @@ def run(programs, tmp_path):
 
 
 def test_the_package_is_the_wheels(run, programs):
-    done = run("python", "-c", "import virtex_det, virtex_det_commands as c; print(virtex_det.__file__, c.__file__)")
+    done = run(
+        "python",
+        "-c",
+        "import virtex_det, virtex_det_commands as c; print(virtex_det.__file__, c.__file__)",
+    )
     assert done.returncode == 0, done.stderr
     assert all(path.startswith(str(programs.parent)) for path in done.stdout.split())
 

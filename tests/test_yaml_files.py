@@ -25,7 +25,10 @@ HOSTILE = {
     "a ladder of aliases": (repeated("[x]", "[{}]", 1, 2000), f"more than {MAX_DEPTH} deep"),
     "lists in lists": (b"a: " + b"[" * 100_000, "nest"),
     "mappings in mappings": (b"{a: " * 5000, f"more than {MAX_DEPTH} deep"),
-    "blocks in blocks": (b"".join(b" " * n + b"a:\n" for n in range(300)), f"more than {MAX_DEPTH} deep"),
+    "blocks in blocks": (
+        b"".join(b" " * n + b"a:\n" for n in range(300)),
+        f"more than {MAX_DEPTH} deep",
+    ),
     "many values": (b"a: [" + b"1," * 300_000 + b"]", "more than 200,000 values"),
     "many bytes": (b"a: " + b"x" * MAX_BYTES, "more than 4,194,304 bytes"),
     "a huge number": (b"a: " + b"9" * 5000, "plain YAML"),
@@ -69,7 +72,9 @@ def test_yaml_that_means_harm_is_refused_at_once(name, tmp_path):
 
 
 def test_aliases_and_merges_within_bounds_work(tmp_path):
-    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: [1, 2]}\nb: &b {<<: *a, x: 2}\nc: [*a, {<<: *a}]\n")
+    (tmp_path / "x.yaml").write_text(
+        "a: &a {x: 1, y: [1, 2]}\nb: &b {<<: *a, x: 2}\nc: [*a, {<<: *a}]\n"
+    )
     a, b = {"x": 1, "y": [1, 2]}, {"x": 2, "y": [1, 2]}
     assert read_yaml(tmp_path / "x.yaml") == {"a": a, "b": b, "c": [a, a]}
 

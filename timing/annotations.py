@@ -40,10 +40,22 @@ WIDTH, HEIGHT = 640, 480
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--file", type=Path, help="annotations to load instead of made ones")
-    parser.add_argument("--images", type=int, default=118_287, help="of the file that is made (default: %(default)s)")
-    parser.add_argument("--objects", type=int, default=860_001, help="of the file that is made (default: %(default)s)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=118_287,
+        help="of the file that is made (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--objects",
+        type=int,
+        default=860_001,
+        help="of the file that is made (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
@@ -67,7 +79,9 @@ def make_file(path: Path, images: int, objects: int) -> Path:
         "info": {},
         "licenses": [],
         "images": [_image(number) for number in range(1, images + 1)],
-        "annotations": [_annotation(rng, number, images) for number in tqdm(range(1, objects + 1), leave=False)],
+        "annotations": [
+            _annotation(rng, number, images) for number in tqdm(range(1, objects + 1), leave=False)
+        ],
         "categories": [{"id": number, "name": f"class {number}"} for number in range(1, 81)],
     }
     path.write_bytes(orjson.dumps(content))
@@ -91,12 +105,17 @@ def measure_one(way: str, file: Path) -> dict[str, float]:
     started = time.process_time()
     WAYS[way](file)
     seconds = time.process_time() - started
-    return {"seconds": seconds, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {
+        "seconds": seconds,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
 
 
 def summarise(figures: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Return medians, and the cost of the checks as a share of Detectron2's time, paired by round."""
-    seconds = {way: np.array([figure["seconds"] for figure in found]) for way, found in figures.items()}
+    seconds = {
+        way: np.array([figure["seconds"] for figure in found]) for way, found in figures.items()
+    }
     rows = []
     for way, found in figures.items():
         checks = (seconds[way] - seconds[UNCHECKED]) / seconds[STOCK]
@@ -105,7 +124,9 @@ def summarise(figures: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]
                 "": way,
                 "CPU seconds": float(np.median(seconds[way])),
                 "of Detectron2's, %": 100 * float(np.median(seconds[way] / seconds[STOCK])),
-                "checks, % of Detectron2's": 100 * float(np.median(checks)) if way in (LOADED, CHECKED) else None,
+                "checks, % of Detectron2's": 100 * float(np.median(checks))
+                if way in (LOADED, CHECKED)
+                else None,
                 "GB at the peak": float(np.median([figure["gigabytes"] for figure in found])),
             }
         )

@@ -94,14 +94,30 @@ class GivenFeatures(nn.Module):
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--only", choices=list(COMPARISONS), nargs="+", default=list(COMPARISONS), help="default: all")
-    parser.add_argument("--device", choices=devices, nargs="+", default=devices, help="default: all there are")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU (default: %(default)s)")
-    parser.add_argument("--allocator", action="store_true", help="train_net.py's allocator settings, for both")
-    parser.add_argument("--small", action="store_true", help="tiny models, to see that the script works")
+    parser.add_argument(
+        "--only",
+        choices=list(COMPARISONS),
+        nargs="+",
+        default=list(COMPARISONS),
+        help="default: all",
+    )
+    parser.add_argument(
+        "--device", choices=devices, nargs="+", default=devices, help="default: all there are"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of PyTorch on the CPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allocator", action="store_true", help="train_net.py's allocator settings, for both"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="tiny models, to see that the script works"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser.parse_args()
 
@@ -115,13 +131,22 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     for device in args.device:
         for kind in args.only:
-            rows += [measure(comparison, device, args.rounds) for comparison in COMPARISONS[kind](sizes, device)]
-    print(tabulate(rows, headers="keys", floatfmt=("", "", ".3f", ".3f", ".2f", ".3f", ".3f", ".2f", ".0e")))
+            rows += [
+                measure(comparison, device, args.rounds)
+                for comparison in COMPARISONS[kind](sizes, device)
+            ]
+    print(
+        tabulate(
+            rows, headers="keys", floatfmt=("", "", ".3f", ".3f", ".2f", ".3f", ".3f", ".2f", ".0e")
+        )
+    )
     if args.json:
         settings = {"torch": torch.__version__, "threads": args.threads, "rounds": args.rounds}
         args.json.write_text(json.dumps({**settings, "jobs": rows}, indent=2))
     if not all(row["difference"] < TOLERANCE for row in rows):
-        raise UserError(f"Results differ by more than {TOLERANCE}: the formulations did not compute the same.")
+        raise UserError(
+            f"Results differ by more than {TOLERANCE}: the formulations did not compute the same."
+        )
 
 
 def measure(comparison: Comparison, device: str, rounds: int) -> dict[str, Any]:
@@ -180,19 +205,27 @@ def decoding(sizes: Sizes, device: str) -> Iterator[Comparison]:
         for images in sizes.decoding_batches:
             grid = draw_grid(models[OURS], sizes, images)
             alone = {
-                PLAIN: partial(decode_plainly, models[PLAIN].textual, grid, sizes.beam, sizes.steps),
+                PLAIN: partial(
+                    decode_plainly, models[PLAIN].textual, grid, sizes.beam, sizes.steps
+                ),
                 OURS: partial(decode, models[OURS].textual, grid, sizes.beam, sizes.steps),
             }
-            yield Comparison(f"decoding, L{layers}, {images} images", alone, backbone_jobs(models, sizes, images))
+            yield Comparison(
+                f"decoding, L{layers}, {images} images", alone, backbone_jobs(models, sizes, images)
+            )
 
 
-def decode(head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int) -> tuple[Tensor, ...]:
+def decode(
+    head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int
+) -> tuple[Tensor, ...]:
     """Return captions and their log-probabilities, searched for as VirTex's public code does."""
     return beam_search(head, head.project(grid), beam_size=beam, max_steps=steps, keep_start=False)
 
 
 @torch.no_grad()
-def decode_plainly(head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int) -> tuple[Tensor, ...]:
+def decode_plainly(
+    head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int
+) -> tuple[Tensor, ...]:
     """Return the same, recomputing all of every caption at every step."""
     start = torch.full((len(grid), 1), START, device=grid.device)
     scores, tokens = log_probabilities_plainly(head, start, grid).topk(beam)
@@ -210,7 +243,9 @@ def decode_plainly(head: TransformerDecoderTextualHead, grid: Tensor, beam: int,
     return captions, scores
 
 
-def log_probabilities_plainly(head: TransformerDecoderTextualHead, captions: Tensor, grid: Tensor) -> Tensor:
+def log_probabilities_plainly(
+    head: TransformerDecoderTextualHead, captions: Tensor, grid: Tensor
+) -> Tensor:
     """Return what follows each caption (images * beams, length)."""
     repeated = grid.repeat_interleave(len(captions) // len(grid), dim=0)
     logits = head.output(head(captions, head.project(repeated)))
@@ -221,14 +256,25 @@ def training(sizes: Sizes, device: str) -> Iterator[Comparison]:
     """Yield a step of bicaptioning."""
     models = build_both("BicaptioningModel", sizes, device, sizes.layers[0])
     images = len(sizes.caption_lengths)
-    update = {PLAIN: plain_update(models[PLAIN]), OURS: build_optimizer(training_config(), models[OURS]).step}
-    rest = {name: partial(in_turn, job, update[name]) for name, job in backbone_jobs(models, sizes, images).items()}
-    captions = [torch.randint(SPECIAL_TOKENS, sizes.vocabulary, (n,), device=device) for n in sizes.caption_lengths]
+    update = {
+        PLAIN: plain_update(models[PLAIN]),
+        OURS: build_optimizer(training_config(), models[OURS]).step,
+    }
+    rest = {
+        name: partial(in_turn, job, update[name])
+        for name, job in backbone_jobs(models, sizes, images).items()
+    }
+    captions = [
+        torch.randint(SPECIAL_TOKENS, sizes.vocabulary, (n,), device=device)
+        for n in sizes.caption_lengths
+    ]
     for caption in captions:
         caption[0], caption[-1] = START, END
     grid = draw_grid(models[OURS], sizes, images).requires_grad_()
     alone = {
-        PLAIN: partial(step, models[PLAIN], partial(bicaption_plainly, models[PLAIN], grid, captions)),
+        PLAIN: partial(
+            step, models[PLAIN], partial(bicaption_plainly, models[PLAIN], grid, captions)
+        ),
         OURS: partial(step, models[OURS], losses_alone(models[OURS], grid, captions)),
     }
     yield Comparison(f"training, L{sizes.layers[0]}, {images} images", alone, rest)
@@ -238,22 +284,30 @@ def bicaption_plainly(model: nn.Module, grid: Tensor, captions: list[Tensor]) ->
     """Return the losses of both directions, of which neither knows what the other computes."""
     return {
         "forward": caption_plainly(model.textual, grid, captions),
-        "backward": caption_plainly(model.backward_textual, grid, [caption.flip(0) for caption in captions]),
+        "backward": caption_plainly(
+            model.backward_textual, grid, [caption.flip(0) for caption in captions]
+        ),
     }
 
 
-def caption_plainly(head: TransformerDecoderTextualHead, grid: Tensor, captions: list[Tensor]) -> Tensor:
+def caption_plainly(
+    head: TransformerDecoderTextualHead, grid: Tensor, captions: list[Tensor]
+) -> Tensor:
     """Return the loss, from logits at every position."""
     tokens = pad_sequence(captions, batch_first=True)
     logits = head.output(head(tokens, head.project(grid)))
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=head.padding_idx)
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=head.padding_idx
+    )
 
 
 def training_config() -> CfgNode:
     """Return the published update rule, with rates of zero: all of its work, and weights that stay."""
     cfg = get_cfg()
     cfg.SOLVER.BASE_LR, cfg.SOLVER.LOOKAHEAD.ENABLED = 0.0, True
-    cfg.SOLVER.CLIP_GRADIENTS.update({"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 10.0})
+    cfg.SOLVER.CLIP_GRADIENTS.update(
+        {"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 10.0}
+    )
     return cfg
 
 
@@ -261,7 +315,9 @@ def plain_update(model: nn.Module) -> Callable[[], None]:
     """Return the same update with a parameter group for each parameter, and LookAhead as a loop over them."""
     solver, fast = training_config().SOLVER, list(model.parameters())
     groups = [{"params": [parameter]} for parameter in fast]
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY)
+    optimizer = torch.optim.SGD(
+        groups, lr=0.0, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY
+    )
     slow, steps = [parameter.detach().clone() for parameter in fast], itertools.count(1)
 
     def update() -> None:
@@ -287,7 +343,9 @@ def classification(sizes: Sizes, device: str) -> Iterator[Comparison]:
     _, model = build_both("TokenClassificationModel", sizes, device, sizes.layers[0]).values()
     model.textual = nn.Identity()
     length = sizes.caption_lengths[0]
-    captions = list(torch.randint(SPECIAL_TOKENS, sizes.vocabulary, (images, length), device=device))
+    captions = list(
+        torch.randint(SPECIAL_TOKENS, sizes.vocabulary, (images, length), device=device)
+    )
     logits = torch.randn(images, sizes.vocabulary, device=device, requires_grad=True)
     alone = {
         PLAIN: partial(step, model, partial(classify_plainly, logits, captions)),
@@ -305,7 +363,9 @@ def classify_plainly(logits: Tensor, captions: list[Tensor]) -> dict[str, Tensor
     return {"classification": total / len(captions)}
 
 
-def losses_alone(model: nn.Module, grid: Tensor, captions: list[Tensor]) -> Callable[[], dict[str, Tensor]]:
+def losses_alone(
+    model: nn.Module, grid: Tensor, captions: list[Tensor]
+) -> Callable[[], dict[str, Tensor]]:
     """Return the model's own losses as a function, with the features given."""
     model.backbone = GivenFeatures(grid)
     no_image = torch.zeros(3, 1, 1, device=grid.device)
@@ -334,7 +394,9 @@ def config(architecture: str, sizes: Sizes, device: str, layers: int) -> CfgNode
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = device, architecture
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_caption_resnet_backbone", 0
-    cfg.MODEL.RESNETS.update({**sizes.resnet, "NORM": "BN", "STRIDE_IN_1X1": False, "OUT_FEATURES": ["res5"]})
+    cfg.MODEL.RESNETS.update(
+        {**sizes.resnet, "NORM": "BN", "STRIDE_IN_1X1": False, "OUT_FEATURES": ["res5"]}
+    )
     heads = {"ATTENTION_HEADS": max(sizes.hidden // 64, 1), "FEEDFORWARD_SIZE": 4 * sizes.hidden}
     cfg.MODEL.TEXTUAL.update({"VOCAB_SIZE": sizes.vocabulary, "HIDDEN_SIZE": sizes.hidden, **heads})
     cfg.MODEL.TEXTUAL.NUM_LAYERS, cfg.MODEL.TEXTUAL.DROPOUT = layers, 0.0
@@ -344,10 +406,14 @@ def config(architecture: str, sizes: Sizes, device: str, layers: int) -> CfgNode
 def draw_grid(model: nn.Module, sizes: Sizes, images: int) -> Tensor:
     """Return random features such as a backbone gives."""
     channels = model.textual.visual_projection.in_features
-    return torch.randn(images, channels, sizes.image // 32, sizes.image // 32, device=model.device).relu()
+    return torch.randn(
+        images, channels, sizes.image // 32, sizes.image // 32, device=model.device
+    ).relu()
 
 
-def backbone_jobs(models: dict[str, nn.Module], sizes: Sizes, images: int) -> dict[str, Callable[[], None]]:
+def backbone_jobs(
+    models: dict[str, nn.Module], sizes: Sizes, images: int
+) -> dict[str, Callable[[], None]]:
     """Return what each model's backbone does with a batch, in the mode that it is in."""
     batch = torch.randn(images, 3, sizes.image, sizes.image, device=models[OURS].device)
     return {name: partial(run_backbone, model.backbone, batch) for name, model in models.items()}

@@ -77,7 +77,9 @@ class Detector:
         self.batch = task.batch
         self.model, self.optimizer = _build(name, task.cfg)
         self.model.load_state_dict(task.weights, strict=False)  # FrozenBN does not count batches
-        self.jobs: dict[str, Callable[[], Any]] = dict(zip(JOBS, (self.train, self.infer), strict=True))
+        self.jobs: dict[str, Callable[[], Any]] = dict(
+            zip(JOBS, (self.train, self.infer), strict=True)
+        )
 
     def train(self) -> dict[str, float]:
         """Take one training step and return its losses."""
@@ -99,15 +101,31 @@ class Detector:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="of a detector (default: COCO 2x)")
-    parser.add_argument("--rounds", type=int, default=5, help="over all detectors (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on CPU (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="images in a training step (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--allocator", action="store_true", help="run each detector in processes of its own")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file", default=CONFIG, metavar="FILE", help="of a detector (default: COCO 2x)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="over all detectors (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of PyTorch on CPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=2, help="images in a training step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH")
+    )
+    parser.add_argument(
+        "--allocator", action="store_true", help="run each detector in processes of its own"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for the config; at the end")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for the config; at the end"
+    )
     return parser.parse_args()
 
 
@@ -124,17 +142,31 @@ def main(args: argparse.Namespace) -> None:
         print(tabulate(differences, headers="keys", floatfmt=".1e"), end="\n\n")
     print(tabulate(rows, headers="keys", floatfmt=("", "", ".3f", ".3f", ".2f", ".2f", ".0f")))
     if args.json:
-        settings = {"torch": torch.__version__, "device": task.cfg.MODEL.DEVICE, **vars(args), "json": str(args.json)}
-        args.json.write_text(json.dumps({**settings, "costs": rows, "differences": differences}, indent=2))
-    if any(row["detector"] == SAME_RESULTS and not row["any loss"] < LOSS_TOLERANCE for row in differences):
-        raise UserError(f"The losses differ by more than {LOSS_TOLERANCE}: the detectors did not compute the same.")
+        settings = {
+            "torch": torch.__version__,
+            "device": task.cfg.MODEL.DEVICE,
+            **vars(args),
+            "json": str(args.json),
+        }
+        args.json.write_text(
+            json.dumps({**settings, "costs": rows, "differences": differences}, indent=2)
+        )
+    if any(
+        row["detector"] == SAME_RESULTS and not row["any loss"] < LOSS_TOLERANCE
+        for row in differences
+    ):
+        raise UserError(
+            f"The losses differ by more than {LOSS_TOLERANCE}: the detectors did not compute the same."
+        )
 
 
 def prepare(args: argparse.Namespace) -> Task:
     """Draw the batch and the weights, and find the threshold that lets some candidates pass."""
     cfg = load_config(args.config_file, args.opts).clone()
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        raise UserError(f"{args.config_file} is of a {cfg.MODEL.META_ARCHITECTURE}, but must be of a GeneralizedRCNN.")
+        raise UserError(
+            f"{args.config_file} is of a {cfg.MODEL.META_ARCHITECTURE}, but must be of a GeneralizedRCNN."
+        )
     cfg.defrost()
     cfg.SOLVER.BASE_LR = 1e-9
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
@@ -150,7 +182,10 @@ def synthetic_example(cfg: CfgNode, image_size: list[int], seed: int) -> dict[st
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 16, width // 16)))
     smooth = F.interpolate(coarse, (height, width), mode="bicubic")[0]
     image = (smooth + torch.from_numpy(rng.normal(0, 8, smooth.shape))).clamp(0, 255).byte()
-    annotations = [_polygon(rng, height, width, rng.integers(cfg.MODEL.ROI_HEADS.NUM_CLASSES)) for _ in range(OBJECTS)]
+    annotations = [
+        _polygon(rng, height, width, rng.integers(cfg.MODEL.ROI_HEADS.NUM_CLASSES))
+        for _ in range(OBJECTS)
+    ]
     instances = annotations_to_instances(annotations, (height, width), cfg.INPUT.MASK_FORMAT)
     return {"image": image, "height": height, "width": width, "instances": instances}
 
@@ -173,7 +208,9 @@ def score_of_candidate(rank: int, task: Task) -> float:
     detector = Detector(STOCK, task)
     scores: list[Tensor] = []
     predictor = detector.model.get_submodule("roi_heads.box_predictor")
-    predictor.register_forward_hook(lambda module, inputs, output: scores.append(output[0].softmax(dim=1)[:, :-1]))
+    predictor.register_forward_hook(
+        lambda module, inputs, output: scores.append(output[0].softmax(dim=1)[:, :-1])
+    )
     detector.infer()
     return scores[0].flatten().topk(min(rank, scores[0].numel())).values[-1].item()
 
@@ -185,8 +222,12 @@ def compare(detectors: dict[str, Detector]) -> list[dict[str, Any]]:
     return [
         {
             "detector": name,
-            "total loss": _relative_difference(sum(losses[name].values()), sum(losses[STOCK].values())),
-            "any loss": max(_relative_difference(losses[name][key], loss) for key, loss in losses[STOCK].items()),
+            "total loss": _relative_difference(
+                sum(losses[name].values()), sum(losses[STOCK].values())
+            ),
+            "any loss": max(
+                _relative_difference(losses[name][key], loss) for key, loss in losses[STOCK].items()
+            ),
             "score": _largest_score_difference(found[name], found[STOCK]),
             "pixels to a box": _largest_distance(found[name], found[STOCK]),
             "detections": len(found[name]),
@@ -229,9 +270,13 @@ def summarise(costs: Costs) -> list[dict[str, Any]]:
     rows = []
     for (job, name), own in costs.items():
         cpu, wall, page_faults = np.median(own, axis=0).tolist()
-        ratios = np.median(np.array(costs[job, STOCK])[:, :2] / np.array(own)[:, :2], axis=0).tolist()
+        ratios = np.median(
+            np.array(costs[job, STOCK])[:, :2] / np.array(own)[:, :2], axis=0
+        ).tolist()
         row = {"job": job, "detector": name, "CPU s": cpu, "wall s": wall}
-        rows.append({**row, "CPU ratio": ratios[0], "wall ratio": ratios[1], "page faults": page_faults})
+        rows.append(
+            {**row, "CPU ratio": ratios[0], "wall ratio": ratios[1], "page faults": page_faults}
+        )
     return rows
 
 
@@ -265,11 +310,15 @@ def _costs_in_this_process(name: str, task: Task) -> dict[str, Cost]:
 def _counters() -> Cost:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return Cost(time.process_time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return Cost(
+        time.process_time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    )
 
 
 def _relative_difference(ours: float, theirs: float) -> float:
-    return abs(ours - theirs) / max(abs(theirs), 1e-3)  # of a loss near zero, rounding is a large part
+    return abs(ours - theirs) / max(
+        abs(theirs), 1e-3
+    )  # of a loss near zero, rounding is a large part
 
 
 def _largest_score_difference(ours: Instances, theirs: Instances) -> float:
@@ -284,7 +333,10 @@ def _largest_distance(ours: Instances, theirs: Instances) -> float:
 
 
 def _polygon(rng: np.random.Generator, height: int, width: int, category: int) -> dict[str, Any]:
-    radius, angles = rng.uniform(0.05, 0.2) * min(height, width), np.sort(rng.uniform(0, 2 * np.pi, 30))
+    radius, angles = (
+        rng.uniform(0.05, 0.2) * min(height, width),
+        np.sort(rng.uniform(0, 2 * np.pi, 30)),
+    )
     centre = rng.uniform(0.2, 0.8, 2) * (width, height)
     points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return {

@@ -78,10 +78,18 @@ class Figures(NamedTuple):
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the images (default: %(default)s)")
-    parser.add_argument("--output-images", type=int, default=500, help="of the stage output (default: %(default)s)")
-    parser.add_argument("--only", metavar="TEXT", default="", help='cases whose title has it, e.g. "numbers: COCO"')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output-images", type=int, default=500, help="of the stage output (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help='cases whose title has it, e.g. "numbers: COCO"'
+    )
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--small", action="store_true", help="a few images of each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
@@ -97,9 +105,13 @@ def main(args: argparse.Namespace) -> None:
         return
     pairs = [pair for pair in cases(args) if args.only in pair[0].title]
     measured: dict[Case, list[Figures]] = {case: [] for pair in pairs for case in pair}
-    for _, case in tqdm([(turn, case) for turn in range(args.rounds) for case in measured], desc="cases"):
+    for _, case in tqdm(
+        [(turn, case) for turn in range(args.rounds) for case in measured], desc="cases"
+    ):
         measured[case].append(figures := _in_new_process(case))
-        tqdm.write(f"{case.title}, {case.evaluator}: {figures.cpu_seconds:.2f} CPU s, {figures.peak_mb:.0f} MB")
+        tqdm.write(
+            f"{case.title}, {case.evaluator}: {figures.cpu_seconds:.2f} CPU s, {figures.peak_mb:.0f} MB"
+        )
     rows = [row for pair in pairs for row in summarise(*pair, measured)]
     print(tabulate(rows, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1e")))
     if args.json:
@@ -108,7 +120,11 @@ def main(args: argparse.Namespace) -> None:
 
 def cases(args: argparse.Namespace) -> list[tuple[Case, Case]]:
     """Return pairs of the reference and ours."""
-    images = {"coco": 8, "lvis": 8} if args.small else {"coco": 5000 * args.scale, "lvis": 2000 * args.scale}
+    images = (
+        {"coco": 8, "lvis": 8}
+        if args.small
+        else {"coco": 5000 * args.scale, "lvis": 2000 * args.scale}
+    )
     output_images = 8 if args.small else args.output_images
     found = [
         ("numbers", style, masks, math.ceil(images[style]), detections)
@@ -131,7 +147,9 @@ def _measure_rank(case: Case, folder: Path) -> None:
     torch.set_num_threads(1)
     _register(case, folder)
     before = _memory_mb("VmRSS")
-    seconds, results = (measure_numbers if case.stage == "numbers" else measure_output)(case, folder)
+    seconds, results = (measure_numbers if case.stage == "numbers" else measure_output)(
+        case, folder
+    )
     figures = Figures(seconds, _memory_mb("VmHWM") - before, results)
     (folder / f"rank_{comm.get_rank()}.json").write_text(json.dumps(figures))
 
@@ -140,10 +158,14 @@ def measure_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
     """Return CPU seconds from encoded detections to numbers, and these."""
     if case.evaluator == OURS:
         return _our_numbers(case, folder)
-    evaluator = _reference(case, folder, tasks=("segm" if case.masks else "bbox",), output_folder=None)
+    evaluator = _reference(
+        case, folder, tasks=("segm" if case.masks else "bbox",), output_folder=None
+    )
     evaluator.reset()
     for image_id, instances in network_output(case, folder):
-        _draw_masks(scaled := detector_postprocess(_without_maps(instances), HEIGHT, WIDTH), instances)
+        _draw_masks(
+            scaled := detector_postprocess(_without_maps(instances), HEIGHT, WIDTH), instances
+        )
         evaluator.process([_example(image_id)], [{"instances": scaled}])
     started = time.process_time()
     results = evaluator.evaluate()
@@ -153,7 +175,10 @@ def measure_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
 def _our_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
     truth = GroundTruth.read(folder / "truth.json", case.style)
     task = "segm" if case.masks else "bbox"
-    metric, seconds = AveragePrecision(truth, task, own_masks=True), 0.0  # as DetectionEvaluator has it
+    metric, seconds = (
+        AveragePrecision(truth, task, own_masks=True),
+        0.0,
+    )  # as DetectionEvaluator has it
     for image_id, instances in network_output(case, folder):
         detections = _columns(image_id, instances)
         started = time.process_time()
@@ -188,10 +213,14 @@ def measure_output(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
     return seconds + time.process_time() - started, results
 
 
-def summarise(reference: Case, ours: Case, measured: dict[Case, list[Figures]]) -> list[dict[str, Any]]:
+def summarise(
+    reference: Case, ours: Case, measured: dict[Case, list[Figures]]
+) -> list[dict[str, Any]]:
     """Return a row for each of a pair: medians, ratios, and the largest difference between numbers of one name."""
     medians = {
-        case: np.median([[figures.cpu_seconds, figures.peak_mb] for figures in measured[case]], axis=0)
+        case: np.median(
+            [[figures.cpu_seconds, figures.peak_mb] for figures in measured[case]], axis=0
+        )
         for case in (reference, ours)
     }
     seconds, megabytes = medians[reference]
@@ -203,15 +232,24 @@ def summarise(reference: Case, ours: Case, measured: dict[Case, list[Figures]]) 
             "peak MB": float(medians[case][1]),
             "speed-up": float(seconds / medians[case][0]),
             "memory ratio": float(megabytes / medians[case][1]),
-            "difference": largest_difference(measured[reference][0].results, measured[case][0].results),
+            "difference": largest_difference(
+                measured[reference][0].results, measured[case][0].results
+            ),
         }
         for case in (reference, ours)
     ]
 
 
-def largest_difference(theirs: dict[str, dict[str, float]], ours: dict[str, dict[str, float]]) -> float:
+def largest_difference(
+    theirs: dict[str, dict[str, float]], ours: dict[str, dict[str, float]]
+) -> float:
     """Return it in percent of AP, over all numbers that both have; NaN equals NaN."""
-    pairs = [(value, ours[task][name]) for task in theirs for name, value in theirs[task].items() if name in ours[task]]
+    pairs = [
+        (value, ours[task][name])
+        for task in theirs
+        for name, value in theirs[task].items()
+        if name in ours[task]
+    ]
     return max(0.0 if math.isnan(a) and math.isnan(b) else abs(a - b) for a, b in pairs)
 
 
@@ -219,7 +257,8 @@ def write_truth(case: Case, path: Path) -> None:
     """Write annotations of ellipses with ragged borders, the same for every evaluator."""
     rng = np.random.default_rng(0)
     images = [
-        {"id": index + 1, "height": HEIGHT, "width": WIDTH, **_of_lvis(case, rng)} for index in range(case.images)
+        {"id": index + 1, "height": HEIGHT, "width": WIDTH, **_of_lvis(case, rng)}
+        for index in range(case.images)
     ]
     annotations = []
     for image in images:
@@ -234,7 +273,9 @@ def write_truth(case: Case, path: Path) -> None:
         }
         for index in range(CATEGORIES[case.style])
     ]
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
 
 
 def _of_lvis(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -252,7 +293,9 @@ def _draw_categories(case: Case, rng: np.random.Generator, number: int) -> np.nd
     return (CATEGORIES[case.style] * rng.random(number) ** 2).astype(np.int64) + 1
 
 
-def _object(case: Case, rng: np.random.Generator, number: int, image: dict[str, Any]) -> dict[str, Any]:
+def _object(
+    case: Case, rng: np.random.Generator, number: int, image: dict[str, Any]
+) -> dict[str, Any]:
     width, height = np.exp(rng.uniform(np.log(12), np.log(300), 2))
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     radius = rng.uniform(0.7, 1.0, 24) / 2
@@ -270,18 +313,24 @@ def _object(case: Case, rng: np.random.Generator, number: int, image: dict[str, 
     }
 
 
-def network_output(case: Case, folder: Path, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, Instances]]:
+def network_output(
+    case: Case, folder: Path, rank: int = 0, ranks: int = 1
+) -> Iterator[tuple[int, Instances]]:
     """Yield image ids and what a detector finds there: near objects with half of its boxes, anywhere with the rest."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for entry in json.loads((folder / "truth.json").read_text())["annotations"]:
-        by_image.setdefault(entry["image_id"], []).append({"bbox": entry["bbox"], "category_id": entry["category_id"]})
+        by_image.setdefault(entry["image_id"], []).append(
+            {"bbox": entry["bbox"], "category_id": entry["category_id"]}
+        )
     for image_id in range(1 + rank, case.images + 1, ranks):
         yield image_id, _detect(case, np.random.default_rng(image_id), by_image.get(image_id, []))
 
 
 def _detect(case: Case, rng: np.random.Generator, objects: list[dict[str, Any]]) -> Instances:
     number = case.detections
-    boxes = np.concatenate([rng.uniform(0, (WIDTH - 8, HEIGHT - 8), (number, 2)), rng.uniform(8, 200, (number, 2))], 1)
+    boxes = np.concatenate(
+        [rng.uniform(0, (WIDTH - 8, HEIGHT - 8), (number, 2)), rng.uniform(8, 200, (number, 2))], 1
+    )
     classes = _draw_categories(case, rng, number) - 1
     scores = rng.random(number) ** 3
     if objects:
@@ -294,7 +343,9 @@ def _detect(case: Case, rng: np.random.Generator, objects: list[dict[str, Any]])
     scale = np.array([INPUT_WIDTH / WIDTH, INPUT_HEIGHT / HEIGHT] * 2)
     limit = (INPUT_WIDTH, INPUT_HEIGHT) * 2
     instances = Instances((INPUT_HEIGHT, INPUT_WIDTH))
-    instances.pred_boxes = Boxes(torch.from_numpy((boxes * scale).clip(0, limit).astype(np.float32)))
+    instances.pred_boxes = Boxes(
+        torch.from_numpy((boxes * scale).clip(0, limit).astype(np.float32))
+    )
     instances.scores = torch.from_numpy(scores.astype(np.float32))
     instances.pred_classes = torch.from_numpy(classes)
     if case.masks:
@@ -326,7 +377,9 @@ def _encode(scaled: Instances, instances: Instances) -> list[dict[str, Any]]:
 def _draw_masks(scaled: Instances, instances: Instances) -> None:
     """Give the reference the masks that ours gets, drawn as it wants them."""
     if instances.has("pred_masks"):
-        scaled.pred_masks = torch.from_numpy(mask_tools.decode(_encode(scaled, instances)).transpose(2, 0, 1))
+        scaled.pred_masks = torch.from_numpy(
+            mask_tools.decode(_encode(scaled, instances)).transpose(2, 0, 1)
+        )
 
 
 def _columns(image_id: int, instances: Instances) -> Detections:
@@ -335,12 +388,16 @@ def _columns(image_id: int, instances: Instances) -> Detections:
         np.full(len(scaled), image_id),
         scaled.pred_classes.numpy() + 1,
         scaled.scores.double().numpy(),
-        BoxMode.convert(scaled.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).double().numpy(),
+        BoxMode.convert(scaled.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+        .double()
+        .numpy(),
         _encode(scaled, instances) if instances.has("pred_masks") else None,
     )
 
 
-def _reference(case: Case, folder: Path, *, tasks: tuple[str, ...], output_folder: Path | None) -> DatasetEvaluator:
+def _reference(
+    case: Case, folder: Path, *, tasks: tuple[str, ...], output_folder: Path | None
+) -> DatasetEvaluator:
     output = None if output_folder is None else str(output_folder)
     if case.style == "lvis":
         return LVISEvaluator(DATASET, tasks, output_dir=output)

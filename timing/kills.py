@@ -45,11 +45,33 @@ TINY = ("MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.STEM_OU
 TINY += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 24)
 TINY += ("SOLVER.WARMUP_ITERS", 4, "SOLVER.CHECKPOINT_PERIOD", 5, "SEED", 1, "VIS_PERIOD", 0)
 DETECTOR = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", 64, "INPUT.MIN_SIZE_TEST", 64)
-DETECTOR += ("DATASETS.TRAIN", "('scenes_train',)", "DATASETS.TEST", "('scenes_val',)", "TEST.EVAL_PERIOD", 10)
-DETECTOR += ("DATALOADER.ASPECT_RATIO_GROUPING", True, "MODEL.ROI_HEADS.NUM_CLASSES", 8, "INPUT.MASK_FORMAT", "bitmask")
+DETECTOR += (
+    "DATASETS.TRAIN",
+    "('scenes_train',)",
+    "DATASETS.TEST",
+    "('scenes_val',)",
+    "TEST.EVAL_PERIOD",
+    10,
+)
+DETECTOR += (
+    "DATALOADER.ASPECT_RATIO_GROUPING",
+    True,
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    8,
+    "INPUT.MASK_FORMAT",
+    "bitmask",
+)
 DETECTOR += ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.001, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16)
 DETECTOR += ("MODEL.RPN.POST_NMS_TOPK_TRAIN", 50, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)
-FPN = (*DETECTOR, "MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16)
+FPN = (
+    *DETECTOR,
+    "MODEL.FPN.OUT_CHANNELS",
+    16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM",
+    32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM",
+    16,
+)
 RESIDUAL_C4 = (
     "MODEL.RESNETS.NORM",
     "BN",
@@ -60,14 +82,50 @@ RESIDUAL_C4 = (
     "SOLVER.STEPS",
     "(9,)",
 )
-RETINANET = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
-RETINANET += ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
-RETINANET += ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
-RETINANET += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
+RETINANET = (
+    "MODEL.META_ARCHITECTURE",
+    "RetinaNet",
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_resnet_fpn_backbone",
+)
+RETINANET += (
+    "MODEL.FPN.IN_FEATURES",
+    "['res3','res4','res5']",
+    "MODEL.RESNETS.OUT_FEATURES",
+    "['res3','res4','res5']",
+)
+RETINANET += (
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "[[16],[24],[40],[64],[80]]",
+    "MODEL.RETINANET.NUM_CLASSES",
+    8,
+)
+RETINANET += (
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    64,
+    "MODEL.MASK_ON",
+    False,
+)
 PRETRAINING = ("MODEL.TEXTUAL.HIDDEN_SIZE", 16, "MODEL.TEXTUAL.FEEDFORWARD_SIZE", 32)
 PRETRAINING += ("MODEL.TEXTUAL.DROPOUT", 0.3, "MODEL.ICMLM.DROPOUT", 0.3)
-PRETRAINING += ("MODEL.ICMLM.FEEDFORWARD_SIZE", 32, "MODEL.LOCTEX.EMBED_SIZE", 16, "INPUT.CAPTION.CROP_SIZE", 64)
-LOOKAHEAD = ("SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 3, "DATALOADER.NUM_WORKERS", 2)
+PRETRAINING += (
+    "MODEL.ICMLM.FEEDFORWARD_SIZE",
+    32,
+    "MODEL.LOCTEX.EMBED_SIZE",
+    16,
+    "INPUT.CAPTION.CROP_SIZE",
+    64,
+)
+LOOKAHEAD = (
+    "SOLVER.LOOKAHEAD.ENABLED",
+    True,
+    "SOLVER.LOOKAHEAD.STEPS",
+    3,
+    "DATALOADER.NUM_WORKERS",
+    2,
+)
 SAMPLED = ("DATASETS.TEST", "('scenes_val_captions',)", "TEST.EVAL_PERIOD", 10)
 SAMPLED += ("MODEL.TEXTUAL.DECODING.METHOD", "nucleus_sampling")
 
@@ -83,7 +141,8 @@ class Kind(NamedTuple):
 KINDS = {
     "mask_rcnn": Kind("detectron2/scenes_segm.yaml", (*FPN, "DATALOADER.NUM_WORKERS", 2)),
     "mask_rcnn_precise_bn": Kind(
-        "detectron2/scenes_segm.yaml", (*FPN, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2)
+        "detectron2/scenes_segm.yaml",
+        (*FPN, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2),
     ),
     "retinanet": Kind("detectron2/scenes_segm.yaml", (*FPN, *RETINANET)),
     "faster_rcnn_c4": Kind("detectron2/voc_det_default_init_24k.yaml", (*DETECTOR, *RESIDUAL_C4)),
@@ -107,7 +166,9 @@ def main() -> None:
     chance = random.Random(options.seed)
     kinds = options.kinds or list(KINDS)
     with contextlib.ExitStack() as stack:
-        work = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-")))
+        work = options.folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-"))
+        )
         prepare(work)
         gc.freeze()
         whole = {kind: complete(kind, work) for kind in kinds}
@@ -134,7 +195,9 @@ class Attempt(NamedTuple):
 def prepare(work: Path) -> None:
     """Make the data, the vocabulary and the concepts."""
     os.environ["DETECTRON2_DATASETS"] = str(work)
-    generate_scenes(work / "scenes", num_train=12, num_val=4, num_unlabelled=12, image_size=64, num_workers=1)
+    generate_scenes(
+        work / "scenes", num_train=12, num_val=4, num_unlabelled=12, image_size=64, num_workers=1
+    )
     register_builtin_datasets(work)
     images = load_dataset("scenes_unlabelled_captions") + load_dataset("scenes_train_captions")
     captions = [caption for image in images for caption in image["captions"]]
@@ -150,14 +213,18 @@ def complete(kind: str, work: Path) -> tuple[Path, float]:
     started = time.monotonic()
     code = wait(start(kind, work, folder))
     if code:
-        sys.exit(f"{kind} ended with {code}; its words: {(folder.with_suffix('.txt')).read_text()[-3000:]}")
+        sys.exit(
+            f"{kind} ended with {code}; its words: {(folder.with_suffix('.txt')).read_text()[-3000:]}"
+        )
     seconds = time.monotonic() - started
     whole.parent.mkdir(exist_ok=True)
     shutil.move(folder, whole)
     return whole, seconds
 
 
-def attempt(kind: str, work: Path, whole: tuple[Path, float], sent: signal.Signals, share: float) -> Attempt:
+def attempt(
+    kind: str, work: Path, whole: tuple[Path, float], sent: signal.Signals, share: float
+) -> Attempt:
     """Kill a run after a share of its time, resume it to its end, and compare."""
     folder = work / "run" / kind
     shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +236,11 @@ def attempt(kind: str, work: Path, whole: tuple[Path, float], sent: signal.Signa
     wait(process)
     found = orphans(process)
     last = folder / "last_checkpoint"
-    iteration = torch.load(folder / last.read_text(), weights_only=True)["iteration"] if last.exists() else None
+    iteration = (
+        torch.load(folder / last.read_text(), weights_only=True)["iteration"]
+        if last.exists()
+        else None
+    )
     code = wait(start(kind, work, folder))
     found += [f"exit code {code}"] if code else differences(whole[0], folder)
     return Attempt(kind, sent.name, round(seconds, 1), iteration, found)
@@ -208,10 +279,21 @@ def launch_run(kind: str, work: Path, folder: Path) -> None:
 def train(kind: str, work: Path, folder: Path) -> None:
     """Train as tools/train_net.py does with --resume."""
     register_builtin_datasets(work)
-    files = ("INPUT.CAPTION.TOKENIZER", work / "vocabulary.model", "INPUT.CAPTION.CONCEPTS", work / "concepts.json")
-    words = (*TINY, *KINDS[kind].options, *(files if KINDS[kind].config.startswith("pretrain") else ()))
+    files = (
+        "INPUT.CAPTION.TOKENIZER",
+        work / "vocabulary.model",
+        "INPUT.CAPTION.CONCEPTS",
+        work / "concepts.json",
+    )
+    words = (
+        *TINY,
+        *KINDS[kind].options,
+        *(files if KINDS[kind].config.startswith("pretrain") else ()),
+    )
     config = ("--resume", "--config-file", KINDS[kind].config)
-    cfg: CfgNode = setup(argument_parser().parse_args([*map(str, (*config, *words, "OUTPUT_DIR", folder))]))
+    cfg: CfgNode = setup(
+        argument_parser().parse_args([*map(str, (*config, *words, "OUTPUT_DIR", folder))])
+    )
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
@@ -252,10 +334,13 @@ def content(folder: Path) -> dict[str, Any]:
     """Return all that a run leaves but its times."""
     return {
         "checkpoint": torch.load(folder / "model_final.pth", weights_only=True),
-        "metrics.json": [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()],
+        "metrics.json": [
+            json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()
+        ],
         "records": [{"iteration": r.iteration, "metrics": r.metrics} for r in read_records(folder)],
         "predictions": {
-            str(path.relative_to(folder)): json.loads(path.read_text()) for path in folder.glob("inference/**/*.json")
+            str(path.relative_to(folder)): json.loads(path.read_text())
+            for path in folder.glob("inference/**/*.json")
         },
     }
 
@@ -287,17 +372,31 @@ def render(rows: list[Attempt]) -> str:
         resumed = sum(row.iteration is not None for row in of_kind)
         equal = sum(not row.differences for row in of_kind)
         lines.append(
-            [kind, len(of_kind), resumed, equal, "; ".join(sorted({d for r in of_kind for d in r.differences}))]
+            [
+                kind,
+                len(of_kind),
+                resumed,
+                equal,
+                "; ".join(sorted({d for r in of_kind for d in r.differences})),
+            ]
         )
     lines.append(["all", *(sum(line[column] for line in lines) for column in (1, 2, 3)), ""])
-    return tabulate(lines, ["kind", "kills", "from a checkpoint", "equal", "differences"], tablefmt="github")
+    return tabulate(
+        lines, ["kind", "kills", "from a checkpoint", "equal", "differences"], tablefmt="github"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument(
-        "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        metavar="KIND",
+        help=f"of {', '.join(KINDS)} (default: all)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="keep all runs there")

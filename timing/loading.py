@@ -31,7 +31,10 @@ from virtex_det.errors import UserError
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 STOCK = "Detectron2 DatasetMapper"
 CAPTIONING = "CaptionMapper"
-CAPTIONS = ["a small red star left of a large blue circle", "a big green square above a tiny yellow ring"]
+CAPTIONS = [
+    "a small red star left of a large blue circle",
+    "a big green square above a tiny yellow ring",
+]
 
 
 VOCAB_SIZE = 60
@@ -39,11 +42,21 @@ VOCAB_SIZE = 60
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", metavar="NAME", help="time on a registered dataset with instances instead")
-    parser.add_argument("--images", type=int, default=20, help="of the dataset (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=60, help="over each image (default: %(default)s)")
-    parser.add_argument("--short-edge", type=int, default=800, help="pixels to resize to (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="time on a registered dataset with instances instead"
+    )
+    parser.add_argument(
+        "--images", type=int, default=20, help="of the dataset (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=60, help="over each image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--short-edge", type=int, default=800, help="pixels to resize to (default: %(default)s)"
+    )
     parser.add_argument("--mask-format", choices=["polygon", "bitmask"], default="polygon")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser.parse_args()
@@ -54,11 +67,19 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dicts = load_dataset(args.dataset)[: args.images] if args.dataset else [synthetic_example(folder)]
+        dicts = (
+            load_dataset(args.dataset)[: args.images]
+            if args.dataset
+            else [synthetic_example(folder)]
+        )
         rows = summarise(measure(build_mappers(args, folder), dicts, args.rounds))
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
     if args.json:
-        args.json.write_text(json.dumps({"torch": torch.__version__, "images": len(dicts), "mappers": rows}, indent=2))
+        args.json.write_text(
+            json.dumps(
+                {"torch": torch.__version__, "images": len(dicts), "mappers": rows}, indent=2
+            )
+        )
 
 
 def synthetic_example(folder: Path) -> dict[str, Any]:
@@ -93,7 +114,9 @@ def build_mappers(args: argparse.Namespace, folder: Path) -> dict[str, Mapper]:
     }
 
 
-def measure(mappers: dict[str, Mapper], dicts: list[dict[str, Any]], rounds: int) -> dict[str, list[float]]:
+def measure(
+    mappers: dict[str, Mapper], dicts: list[dict[str, Any]], rounds: int
+) -> dict[str, list[float]]:
     """Return each mapper's CPU milliseconds per image, every round with the same augmentation for all."""
     times: dict[str, list[float]] = {name: [] for name in mappers}
     for seed in tqdm(range(-2, rounds), desc="rounds", leave=False):
@@ -113,7 +136,9 @@ def summarise(times: dict[str, list[float]]) -> list[dict[str, Any]]:
         {
             "mapper": name,
             "ms/image": float(np.median(own)),
-            "speed-up": None if name == CAPTIONING else float(np.median(np.divide(times[STOCK], own))),
+            "speed-up": None
+            if name == CAPTIONING
+            else float(np.median(np.divide(times[STOCK], own))),
         }
         for name, own in times.items()
     ]

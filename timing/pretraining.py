@@ -58,8 +58,12 @@ BERT_VOCABULARY = 30522
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", choices=list(SCALES), default="published", help="default: %(default)s")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scale", choices=list(SCALES), default="published", help="default: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--images", type=int, help="per batch, instead of the scale's")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
@@ -82,14 +86,21 @@ def main(args: argparse.Namespace) -> None:
         rows = compare(measure(steps, args.rounds, "steps"), measure(loads, args.rounds, "loading"))
     print(tabulate(rows, headers="keys", floatfmt=("", ".3f", ".2f", ".3f", ".2f")))
     if args.json:
-        settings = {"torch": torch.__version__, "threads": args.threads, "scale": args.scale, "rounds": args.rounds}
+        settings = {
+            "torch": torch.__version__,
+            "threads": args.threads,
+            "scale": args.scale,
+            "rounds": args.rounds,
+        }
         args.json.write_text(json.dumps({**settings, "methods": rows}, indent=2))
 
 
 def draw(folder: Path, images: int, side: int) -> None:
     """Write scenes with captions and narratives."""
     scenes = folder / "scenes"
-    generate_scenes(scenes, num_train=1, num_val=1, num_unlabelled=images, image_size=side, num_workers=1)
+    generate_scenes(
+        scenes, num_train=1, num_val=1, num_unlabelled=images, image_size=side, num_workers=1
+    )
     register_builtin_datasets(folder)
 
 
@@ -99,9 +110,15 @@ def build_text_files(folder: Path, published_bert: str) -> tuple[str, str]:
     concepts = folder / f"{tokenizer.name}_concepts.json"
     if concepts.exists():
         return str(tokenizer), str(concepts)
-    captions = [caption for image in load_dataset("scenes_unlabelled_captions") for caption in image["captions"]]
+    captions = [
+        caption
+        for image in load_dataset("scenes_unlabelled_captions")
+        for caption in image["captions"]
+    ]
     if published_bert:
-        write_bert(tokenizer, sorted({word for caption in captions for word in caption.lower().split()}))
+        write_bert(
+            tokenizer, sorted({word for caption in captions for word in caption.lower().split()})
+        )
     else:
         train_tokenizer(captions, tokenizer, vocab_size=80)
     pieces, sha256 = read_tokenizer(str(tokenizer)), tokenizer_sha256(str(tokenizer))

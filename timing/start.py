@@ -114,7 +114,9 @@ def ours(config_file: str, output: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time both in turns and print medians and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -135,8 +137,23 @@ def measure(folder: Path, pairs: int) -> dict[str, list[dict[str, float]]]:
     """Return the seconds of each start and import, of clock and CPU, in the order of the pairs."""
     (folder / "config.yaml").write_text(CONFIG)
     environment = os.environ | {"DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": "1"}
-    scenes = ["--output", str(folder / "scenes"), "--train", "16", "--val", "2", "--unlabelled", "2"]
-    generate = [sys.executable, str(ROOT / "tools" / "generate_scenes.py"), *scenes, "--workers", "1"]
+    scenes = [
+        "--output",
+        str(folder / "scenes"),
+        "--train",
+        "16",
+        "--val",
+        "2",
+        "--unlabelled",
+        "2",
+    ]
+    generate = [
+        sys.executable,
+        str(ROOT / "tools" / "generate_scenes.py"),
+        *scenes,
+        "--workers",
+        "1",
+    ]
     subprocess.run(generate, check=True, capture_output=True, env=environment)
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in ("stock", "ours", *IMPORTS)}
     for pair in range(-1, pairs):
@@ -177,7 +194,9 @@ def report(figures: dict[str, list[dict[str, float]]]) -> str:
         pairs = zip(figures["ours"], figures["stock"], strict=True)
         ratios = [a[kind] / b[kind] for a, b in pairs]
         shown = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        lines.append(f"ours / stock, {kind:5}: {statistics.median(ratios):.2f} ({shown}, {len(ratios)} pairs)")
+        lines.append(
+            f"ours / stock, {kind:5}: {statistics.median(ratios):.2f} ({shown}, {len(ratios)} pairs)"
+        )
     return "\n".join(lines)
 
 

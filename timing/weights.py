@@ -37,8 +37,12 @@ OURS, STOCK = "TransferCheckpointer", "Detectron2 DetectionCheckpointer"
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=500, help="of the file (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--megabytes", type=int, default=500, help="of the file (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     parser.add_argument("--load", nargs=2, metavar=("LOADER", "FILE"), help=argparse.SUPPRESS)
@@ -59,7 +63,9 @@ def main(args: argparse.Namespace) -> None:
     rows = summarise(measured)
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
     if args.json:
-        args.json.write_text(json.dumps({"torch": torch.__version__, "megabytes": args.megabytes, "loaders": rows}))
+        args.json.write_text(
+            json.dumps({"torch": torch.__version__, "megabytes": args.megabytes, "loaders": rows})
+        )
 
 
 def write_files(folder: Path, megabytes: int) -> dict[str, Path]:
@@ -69,8 +75,13 @@ def write_files(folder: Path, megabytes: int) -> dict[str, Path]:
     rest = max(megabytes * 2**20 // 4 - sum(value.numel() for value in visual.values()), 1024)
     textual = {"textual.embedding.words.weight": torch.randn(rest // 1024, 1024)}
     files = {OURS: folder / "virtex.pth", STOCK: folder / "converted.pth"}
-    torch.save({"model": {f"visual.cnn.{k}": v for k, v in visual.items()} | textual, "iteration": 0}, files[OURS])
-    renamed = {f"backbone.bottom_up.{from_torchvision(name)}": value for name, value in visual.items()}
+    torch.save(
+        {"model": {f"visual.cnn.{k}": v for k, v in visual.items()} | textual, "iteration": 0},
+        files[OURS],
+    )
+    renamed = {
+        f"backbone.bottom_up.{from_torchvision(name)}": value for name, value in visual.items()
+    }
     torch.save({"model": renamed | textual, "matching_heuristics": False}, files[STOCK])
     return files
 

@@ -6,4 +6,6 @@ from pathlib import Path
 
 if __name__ == "__main__":
     # By its path: the package needs Detectron2.
-    runpy.run_path(str(Path(__file__).parents[1] / "virtex_det/cli/install_detectron2.py"), run_name="__main__")
+    runpy.run_path(
+        str(Path(__file__).parents[1] / "virtex_det/cli/install_detectron2.py"), run_name="__main__"
+    )

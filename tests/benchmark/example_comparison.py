@@ -45,13 +45,19 @@ def square(image_id: int = 1, **more: object) -> dict:
 
 def write_images(folder: Path, count: int = 2) -> Path:
     """Write grey images and their annotations, two squares in each, and return the annotation file."""
-    annotations = [square(image_id, id=2 * image_id + n) for image_id in range(1, count + 1) for n in (0, 1)]
-    images = [{"id": n, "file_name": f"{n}.png", "height": 32, "width": 32} for n in range(1, count + 1)]
+    annotations = [
+        square(image_id, id=2 * image_id + n) for image_id in range(1, count + 1) for n in (0, 1)
+    ]
+    images = [
+        {"id": n, "file_name": f"{n}.png", "height": 32, "width": 32} for n in range(1, count + 1)
+    ]
     categories = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES, 1)]
     for image in images:
         cv2.imwrite(str(folder / image["file_name"]), np.full((32, 32, 3), 200, np.uint8))
     path = folder / "instances.json"
-    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+    path.write_text(
+        json.dumps({"images": images, "categories": categories, "annotations": annotations})
+    )
     return path
 
 
@@ -65,11 +71,15 @@ def make_example(
 ) -> Example:
     """Make runs whose AP grows with the place of their start, with the labels and with the seed."""
     records, folders, record = {}, {}, make_record()
-    cells = [Cell(s, p, f, seed) for s in starts for p in protocols for f in fractions for seed in seeds]
+    cells = [
+        Cell(s, p, f, seed) for s in starts for p in protocols for f in fractions for seed in seeds
+    ]
     for number, cell in enumerate(cells):
         run = folders[cell] = folder / f"run{number}"
         (run / "inference" / "scenes_val").mkdir(parents=True)
-        (run / "inference" / "scenes_val" / "coco_instances_results.json").write_text(json.dumps([square(score=0.9)]))
+        (run / "inference" / "scenes_val" / "coco_instances_results.json").write_text(
+            json.dumps([square(score=0.9)])
+        )
         reached = 10.0 * (1 + starts.index(cell.start)) + 5 * cell.fraction + cell.seed
         by_category = {f"AP-{name}": reached + place for place, name in enumerate(CATEGORIES)}
         for iteration in (100, 200):

@@ -32,7 +32,10 @@ def test_starts_stay_in_order_and_fractions_and_seeds_ascend(make_record):
 
 def test_two_versions_of_the_evaluation_set_are_refused_even_when_mixing(records):
     two = changed(records, 3, dataset_version={"images": 4, "sha256": "f" * 64})
-    with pytest.raises(UserError, match=r"2 versions of scenes_val(?s:.*)sha256 ffffffffffff, e.g. captions.*seed 1"):
+    with pytest.raises(
+        UserError,
+        match=r"2 versions of scenes_val(?s:.*)sha256 ffffffffffff, e.g. captions.*seed 1",
+    ):
         Comparison("", "", two, mix=True)
 
 
@@ -45,7 +48,8 @@ def test_two_versions_of_the_training_set_are_refused(records):
 def test_two_protocols_are_refused_unless_asked_for(records):
     two = changed(records, 1, protocol="scenes-segm+SOLVER.BASE_LR=0.1")
     with pytest.raises(
-        UserError, match=r"2 protocols(?s:.*)BASE_LR=0.1, e.g. random init.*seed 1(?s:.*)--mix-protocols"
+        UserError,
+        match=r"2 protocols(?s:.*)BASE_LR=0.1, e.g. random init.*seed 1(?s:.*)--mix-protocols",
     ):
         Comparison("", "", two)
     assert len(Comparison("", "", two, mix=True).recipes) == 2
@@ -80,7 +84,12 @@ def test_records_that_are_not_there_are_an_error_of_one_line(tmp_path):
 def test_written_records_are_json_without_nan(records, tmp_path):
     Comparison("", "", records).write_records(tmp_path / "page.jsonl")
     lines = (tmp_path / "page.jsonl").read_text().splitlines()
-    assert [json.loads(line, parse_constant=pytest.fail)["cell"]["seed"] for line in lines] == [0, 1, 0, 1]
+    assert [json.loads(line, parse_constant=pytest.fail)["cell"]["seed"] for line in lines] == [
+        0,
+        1,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("field", "value"), [("fraction", 1.0), ("seed", 7), ("seed", "0")])
@@ -90,16 +99,22 @@ def test_a_cell_changed_by_hand_is_refused_with_its_line(records, tmp_path, fiel
     line = json.loads(first)
     line["cell"][field] = value
     (tmp_path / "page.jsonl").write_text("\n".join([json.dumps(line), *others]))
-    with pytest.raises(UserError, match=f"line 1: .* and seed 0, and the line says .*{value}(?s:.*)edited by hand"):
+    with pytest.raises(
+        UserError, match=f"line 1: .* and seed 0, and the line says .*{value}(?s:.*)edited by hand"
+    ):
         read_comparison(tmp_path / "page.jsonl")
 
 
 def test_a_cell_that_stands_twice_is_refused_and_none_of_the_two_taken(records, tmp_path):
     Comparison("", "", records).write_records(tmp_path / "page.jsonl")
-    Comparison("", "", changed(records, 0, metrics={"bbox": {"AP": 99.0}})).write_records(tmp_path / "other.jsonl")
+    Comparison("", "", changed(records, 0, metrics={"bbox": {"AP": 99.0}})).write_records(
+        tmp_path / "other.jsonl"
+    )
     both = (tmp_path / "page.jsonl").read_text() + (tmp_path / "other.jsonl").read_text()
     (tmp_path / "page.jsonl").write_text(both)
-    with pytest.raises(UserError, match="line 5: a second record of random init, scenes-segm, 10 % .*seed 0"):
+    with pytest.raises(
+        UserError, match="line 5: a second record of random init, scenes-segm, 10 % .*seed 0"
+    ):
         read_comparison(tmp_path / "page.jsonl")
 
 

@@ -4,7 +4,14 @@ import json
 import pytest
 
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import Cost, conditions, cost_table, costs, duration, logged_seconds
+from virtex_det.benchmark.conditions import (
+    Cost,
+    conditions,
+    cost_table,
+    costs,
+    duration,
+    logged_seconds,
+)
 from virtex_det.benchmark.tables import Value
 
 
@@ -13,8 +20,12 @@ def compare(make_record):
     """Makes a comparison of two starts and two seeds; a function may change the record of a cell."""
 
     def make(change=lambda cell: {}, mix: bool = False) -> Comparison:
-        cells = [Cell(start, "scenes", 0.1, seed) for start in ("random", "captions") for seed in (0, 1)]
-        records = {cell: dataclasses.replace(make_record(seed=cell.seed), **change(cell)) for cell in cells}
+        cells = [
+            Cell(start, "scenes", 0.1, seed) for start in ("random", "captions") for seed in (0, 1)
+        ]
+        records = {
+            cell: dataclasses.replace(make_record(seed=cell.seed), **change(cell)) for cell in cells
+        }
         return Comparison("", "random", records, mix)
 
     return make
@@ -31,7 +42,13 @@ def pretrained(folder, seconds: float = 0.0) -> dict:
     folder.mkdir(parents=True)
     if seconds:
         (folder / "metrics.json").write_text(json.dumps({"iteration": 9, "time": seconds / 10}))
-    return {"weights": {"path": str(folder / "model_final.pth"), "sha256": folder.name, "format": "virtex_det"}}
+    return {
+        "weights": {
+            "path": str(folder / "model_final.pth"),
+            "sha256": folder.name,
+            "format": "virtex_det",
+        }
+    }
 
 
 def test_what_the_records_agree_on_is_equal(compare):
@@ -60,17 +77,25 @@ def test_mixed_protocols_are_told_of(compare):
 def test_a_row_with_fewer_seeds_is_named(compare):
     records = dict(compare().records)
     del records[Cell("captions", "scenes", 0.1, 1)]
-    assert "captions at 10 %" in sentence(Comparison("", "random", records), "Not equal: the number of seeds")
+    assert "captions at 10 %" in sentence(
+        Comparison("", "random", records), "Not equal: the number of seeds"
+    )
 
 
 def test_categories_without_labels_are_named_with_fraction_and_seeds(compare):
-    comparison = compare(lambda cell: {"empty_categories": ("horse", "cow")} if cell.seed == 1 else {})
-    assert "at 10 %, seed 1: horse, cow." in sentence(comparison, "Without a single labelled instance")
+    comparison = compare(
+        lambda cell: {"empty_categories": ("horse", "cow")} if cell.seed == 1 else {}
+    )
+    assert "at 10 %, seed 1: horse, cow." in sentence(
+        comparison, "Without a single labelled instance"
+    )
 
 
 def test_several_machines_and_revisions_are_named(compare):
     other = {"code_revision": "abc", "hardware": {"cpu": "slow"}}
-    comparison = compare(lambda cell: other if cell.seed else {"code_revision": "def", "hardware": {"gpu": "fast"}})
+    comparison = compare(
+        lambda cell: other if cell.seed else {"code_revision": "def", "hardware": {"gpu": "fast"}}
+    )
     assert "abc, def" in sentence(comparison, "Not equal: the code")
     assert "fast, slow" in sentence(comparison, "Not equal: the machine")
 
@@ -94,7 +119,9 @@ def test_a_pretraining_per_seed_is_in_the_spread_and_its_mean_is_told(compare, t
 
 
 def test_weights_that_differ_within_a_seed_are_told_of(make_record):
-    weights = {fraction: {"path": "", "sha256": str(fraction), "format": ""} for fraction in (0.1, 1.0)}
+    weights = {
+        fraction: {"path": "", "sha256": str(fraction), "format": ""} for fraction in (0.1, 1.0)
+    }
     records = {
         Cell("captions", "scenes", fraction, seed): dataclasses.replace(
             make_record(seed=seed, fraction=fraction), weights=weights[fraction]
@@ -103,7 +130,9 @@ def test_weights_that_differ_within_a_seed_are_told_of(make_record):
         for seed in (0, 1)
     }
     comparison = Comparison("", "", records)
-    assert "the weights of captions" in sentence(comparison, "Runs of one seed began from several files")
+    assert "the weights of captions" in sentence(
+        comparison, "Runs of one seed began from several files"
+    )
     assert not any("pretraining in it" in line for line in conditions(comparison))
 
 
@@ -117,7 +146,12 @@ def test_runs_that_are_evaluated_on_different_data_are_not_said_to_be_equal(comp
 
 def test_weights_from_elsewhere_have_a_cost_that_is_not_known(compare, tmp_path):
     weights = pretrained(tmp_path / "elsewhere")
-    assert costs(compare(lambda cell: weights if cell.start == "captions" else {}))["captions"].pretraining is None
+    assert (
+        costs(compare(lambda cell: weights if cell.start == "captions" else {}))[
+            "captions"
+        ].pretraining
+        is None
+    )
     of_seed = {0: weights, 1: pretrained(tmp_path / "here", seconds=300)}
     assert costs(compare(lambda cell: of_seed[cell.seed]))["captions"].pretraining is None
 
@@ -134,7 +168,9 @@ def test_training_time_counts_an_iteration_once_when_a_run_was_resumed(tmp_path)
     assert logged_seconds(tmp_path) == pytest.approx(20 * 0.5 + 20 * 0.5 + 20 * 1.0)
 
 
-@pytest.mark.parametrize("odd", ['{"iteration": 39, "ti', "[" * 100_000, "3", '{"time": "x", "iteration": 3}', ""])
+@pytest.mark.parametrize(
+    "odd", ['{"iteration": 39, "ti', "[" * 100_000, "3", '{"time": "x", "iteration": 3}', ""]
+)
 def test_training_time_passes_over_lines_that_are_not_whole(odd, tmp_path):
     whole = [json.dumps({"iteration": 19, "time": 0.5}), json.dumps({"iteration": 39, "time": 0.5})]
     (tmp_path / "metrics.json").write_text("\n".join([whole[0], odd, whole[1], odd]))
@@ -147,7 +183,11 @@ def test_a_duration_has_the_unit_that_suits_it(seconds, words):
 
 
 def test_costs_in_words_sort_by_seconds():
-    costs = {"random": Cost(0.0, 0, 30.0), "captions": Cost(600.0, 3, 30.0), "zoo": Cost(None, 1, None)}
+    costs = {
+        "random": Cost(0.0, 0, 30.0),
+        "captions": Cost(600.0, 3, 30.0),
+        "zoo": Cost(None, 1, None),
+    }
     random, captions, zoo = cost_table(costs).rows
     assert random[1:] == [Value("none", 0.0), Value("30 s", 30.0)]
     assert captions[1] == Value("10.0 min, 3 times", 600.0)

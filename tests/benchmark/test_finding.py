@@ -30,7 +30,11 @@ def test_the_best_start_stands_beside_the_baseline_with_the_most_labels(make_rec
 
 
 def test_with_all_labels_it_says_how_few_would_have_been_enough(make_record):
-    scores = {("random", 1.0): (20.0, 20.0), ("captions", 0.1): (19.0, 21.0), ("captions", 1.0): (40.0, 42.0)}
+    scores = {
+        ("random", 1.0): (20.0, 20.0),
+        ("captions", 0.1): (19.0, 21.0),
+        ("captions", 1.0): (40.0, 42.0),
+    }
     assert sentence(make_record, scores).endswith(
         "; at most 10 % of the labels are enough for it to match the 20.0 of random."
     )
@@ -54,7 +58,10 @@ def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
 
 def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
     found = main_finding(
-        compare(make_record, {("random", 0.1): (9.0, 9.0), ("a", 0.1): (5.0, 5.0), ("b", 0.1): (7.0, 7.0)})
+        compare(
+            make_record,
+            {("random", 0.1): (9.0, 9.0), ("a", 0.1): (5.0, 5.0), ("b", 0.1): (7.0, 7.0)},
+        )
     )
     assert found.sentence == (
         "With 10 % of the labels, no start does better than random, which reaches 9.0 ± 0.0 box AP; "
@@ -66,13 +73,19 @@ def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
 def test_without_a_baseline_the_second_stands_beside_the_best(make_record):
     scores = {("a", 0.1): (5.0,), ("b", 0.1): (7.0,), ("c", 0.1): (1.0,)}
     said = sentence(make_record, scores, baseline="")
-    assert said == "With 10 % of the labels, b reaches 7.0 box AP, the best of 3 starts; a reaches 5.0 (1 seed)."
+    assert (
+        said
+        == "With 10 % of the labels, b reaches 7.0 box AP, the best of 3 starts; a reaches 5.0 (1 seed)."
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, None])
 def test_a_matrix_in_which_nothing_is_found_says_so(make_record, value):
     said = sentence(make_record, {("random", 0.1): (value, 0.0), ("captions", 0.1): (value, 0.01)})
-    assert said == "With 10 % of the labels, box AP is 0.0 from every start: there is nothing to compare yet."
+    assert (
+        said
+        == "With 10 % of the labels, box AP is 0.0 from every start: there is nothing to compare yet."
+    )
 
 
 def test_one_start_is_its_own_finding(make_record):
@@ -83,16 +96,24 @@ def test_one_start_is_its_own_finding(make_record):
 
 def test_labels_that_the_baseline_never_had_are_not_compared(make_record):
     scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,), ("captions", 0.5): (50.0,)}
-    assert sentence(make_record, scores).startswith("With 10 % of the labels, captions reaches 10.0")
+    assert sentence(make_record, scores).startswith(
+        "With 10 % of the labels, captions reaches 10.0"
+    )
 
 
 def test_seeds_that_no_two_starts_share_are_said_not_to_compare(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (9.0, 10.0)})
-    records = {cell: record for cell, record in comparison.records.items() if cell != ("captions", *cell[1:3], 0)}
+    records = {
+        cell: record
+        for cell, record in comparison.records.items()
+        if cell != ("captions", *cell[1:3], 0)
+    }
     object.__setattr__(comparison, "records", records)
     assert "(no seed in common, so this may be chance)" in main_finding(comparison).sentence
 
 
 def test_of_several_protocols_the_first_is_told_of_by_name(make_record):
     scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
-    assert main_finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith("Under a: With 10 %")
+    assert main_finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith(
+        "Under a: With 10 %"
+    )

@@ -59,12 +59,16 @@ def tags_of(html: str) -> list[tuple[str, dict]]:
 
 def test_each_table_has_its_lines_and_no_more(comparison):
     rows = [line for line in render_markdown(comparison).splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * (2 + 1 + len(STARTS)) + 2 * (2 + len(STARTS))  # two of means, two of differences
+    assert len(rows) == 2 * (2 + 1 + len(STARTS)) + 2 * (
+        2 + len(STARTS)
+    )  # two of means, two of differences
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
     lines = list(csv.reader(io.StringIO(render_csv(comparison))))
     assert len(lines) == 2 + len(STARTS) and len({len(line) for line in lines}) == 1
     latex = render_latex(comparison).splitlines()
-    assert sum(line.endswith(r" \\") for line in latex) == 2 * (2 + len(STARTS)) + 2 * (1 + len(STARTS))
+    assert sum(line.endswith(r" \\") for line in latex) == 2 * (2 + len(STARTS)) + 2 * (
+        1 + len(STARTS)
+    )
     for text in (render_markdown(comparison), render_csv(comparison), render_latex(comparison)):
         assert is_seen(text)
 
@@ -75,13 +79,21 @@ def test_the_markdown_page_and_its_curves_are_text(comparison, tmp_path):
     write_page(tmp_path / "page (1).md", comparison, cards, [TITLE, "```", "<script>x</script>"])
     text = (tmp_path / "page (1).md").read_text()
     assert is_seen(text)
-    html = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
+    html = (
+        markdown_it.MarkdownIt("commonmark", {"html": True})
+        .enable(["table", "strikethrough"])
+        .render(text)
+    )
     found = {tag for tag, _ in tags_of(html)}
     assert found <= {*BLOCKS, "h2", "strong", "br", "img", "pre", "code"}, found
-    assert [attributes["src"] for tag, attributes in tags_of(html) if tag == "img"] == ["page%20%281%29.svg"]
+    assert [attributes["src"] for tag, attributes in tags_of(html) if tag == "img"] == [
+        "page%20%281%29.svg"
+    ]
     assert html.count("<h1>") == 1
     svg = (tmp_path / "page (1).svg").read_text()
-    assert "<script" not in svg.lower() and "onload" not in re.sub("<!--.*?-->", "", svg, flags=re.DOTALL)
+    assert "<script" not in svg.lower() and "onload" not in re.sub(
+        "<!--.*?-->", "", svg, flags=re.DOTALL
+    )
 
 
 def test_the_report_runs_its_own_script_alone(make_record, tmp_path):
@@ -106,8 +118,14 @@ def test_the_report_runs_its_own_script_alone(make_record, tmp_path):
     tags = tags_of(html)
     assert [tag for tag, _ in tags].count("script") == 1
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
-    assert all(attributes["src"].startswith("data:image/") for tag, attributes in tags if tag == "img")
-    assert all(attributes["href"].startswith(("#", "data:,")) for _, attributes in tags if "href" in attributes)
+    assert all(
+        attributes["src"].startswith("data:image/") for tag, attributes in tags if tag == "img"
+    )
+    assert all(
+        attributes["href"].startswith(("#", "data:,"))
+        for _, attributes in tags
+        if "href" in attributes
+    )
     for source in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html):
         assert "<script" not in base64.b64decode(source).decode().lower()
 

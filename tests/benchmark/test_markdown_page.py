@@ -18,7 +18,9 @@ def comparison(make_record):
 
 
 def test_the_page_has_tables_protocol_conditions_and_commands(comparison):
-    page = render_page(comparison, CARD, ["python tools/benchmark.py run m.yaml"], picture="page.svg")
+    page = render_page(
+        comparison, CARD, ["python tools/benchmark.py run m.yaml"], picture="page.svg"
+    )
     assert page.startswith("# Known numbers\n")
     assert render_markdown(comparison).splitlines()[2] in page
     assert "](page.svg)" in page and "| detector | Mask R-CNN |" in page
@@ -27,7 +29,10 @@ def test_the_page_has_tables_protocol_conditions_and_commands(comparison):
 
 def test_a_category_that_a_fraction_leaves_without_images_is_named(make_record):
     records = compare(make_record, {("random", 0.1): (4.0,)}).records
-    empty = {cell: dataclasses.replace(record, empty_categories=("zebra",)) for cell, record in records.items()}
+    empty = {
+        cell: dataclasses.replace(record, empty_categories=("zebra",))
+        for cell, record in records.items()
+    }
     assert "zebra" in render_page(Comparison("", "", empty), {}, [], picture="")
 
 
@@ -38,7 +43,9 @@ def test_the_same_records_give_the_same_files(comparison, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
+)
 def test_a_picture_has_the_format_of_its_suffix(comparison, tmp_path, suffix, magic):
     save_figure(plot_fractions(comparison), tmp_path / f"curves{suffix}")
     assert (tmp_path / f"curves{suffix}").read_bytes().startswith(magic)

@@ -20,7 +20,10 @@ def test_a_detection_of_the_same_class_and_place_is_found():
 
 
 def test_another_class_is_a_false_alarm_and_the_object_is_missed():
-    assert verdicts([square(score=0.9, category_id=2)], [square()]) == [Verdict.FALSE_ALARM, Verdict.MISSED]
+    assert verdicts([square(score=0.9, category_id=2)], [square()]) == [
+        Verdict.FALSE_ALARM,
+        Verdict.MISSED,
+    ]
 
 
 def test_a_second_detection_of_one_object_is_a_false_alarm_and_the_surer_one_is_right():

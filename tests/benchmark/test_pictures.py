@@ -78,11 +78,15 @@ def test_found_missed_and_false_alarms_look_different_and_are_counted():
         for verdict in (Verdict.FOUND, Verdict.FALSE_ALARM, Verdict.MISSED)
     }
     scale = len(alone[Verdict.FOUND]) // 32
-    edge = {verdict: picture[9 * scale : 15 * scale, 2 * scale] for verdict, picture in alone.items()}
+    edge = {
+        verdict: picture[9 * scale : 15 * scale, 2 * scale] for verdict, picture in alone.items()
+    }
     found, alarm, missed = (edge[verdict].astype(int) for verdict in alone)
     assert (found[:, 0] > found[:, 2] + 40).all()  # BGR: blue
     assert (alarm[:, 2] > alarm[:, 0] + 40).any() and np.ptp(alarm[:, 2]) > 60  # orange, in dashes
-    assert np.ptp(missed[:, 0]) > 100 and np.abs(missed[:, 0] - missed[:, 2]).max() < 40  # white, in dots
+    assert (
+        np.ptp(missed[:, 0]) > 100 and np.abs(missed[:, 0] - missed[:, 2]).max() < 40
+    )  # white, in dots
 
 
 def test_where_nothing_is_sure_enough_the_picture_says_so():
@@ -101,7 +105,10 @@ def test_an_image_without_labels_says_so():
 @pytest.mark.parametrize("size", [(1, 9000), (9000, 1)])
 def test_a_long_thin_image_is_drawn(size):
     annotation = {**square(), "bbox": [0, 0, *size[::-1]], "segmentation": None}
-    assert min(decoded(draw_truth(np.zeros((*size, 3), np.uint8), [annotation], NAMES).source).shape) >= 1
+    assert (
+        min(decoded(draw_truth(np.zeros((*size, 3), np.uint8), [annotation], NAMES).source).shape)
+        >= 1
+    )
 
 
 def test_large_images_shrink():
@@ -132,18 +139,24 @@ def test_images_with_several_instances_are_shown_first(run, tmp_path):
     content = json.loads(path.read_text())
     content["annotations"] = content["annotations"][1:]  # leaves one in the first image
     path.write_text(json.dumps(content))
-    assert [strip.file_name for strip in draw_strips({"captions": run()}, path, tmp_path)] == ["2.png"]
+    assert [strip.file_name for strip in draw_strips({"captions": run()}, path, tmp_path)] == [
+        "2.png"
+    ]
 
 
 def test_an_image_whose_file_is_missing_is_left_out(run, tmp_path):
     annotations = write_images(tmp_path)
     (tmp_path / "1.png").unlink()
-    assert [strip.file_name for strip in draw_strips({"captions": run()}, annotations, tmp_path)] == ["2.png"]
+    assert [
+        strip.file_name for strip in draw_strips({"captions": run()}, annotations, tmp_path)
+    ] == ["2.png"]
 
 
 def test_lvis_names_an_image_by_its_address(run, tmp_path):
     content = json.loads(write_images(tmp_path, count=1).read_text())
-    content["images"] = [{"id": 1, "coco_url": "http://images.example/train2017/1.png", "height": 32, "width": 32}]
+    content["images"] = [
+        {"id": 1, "coco_url": "http://images.example/train2017/1.png", "height": 32, "width": 32}
+    ]
     (tmp_path / "lvis.json").write_text(json.dumps(content))
     (tmp_path / "train2017").mkdir()
     (tmp_path / "1.png").rename(tmp_path / "train2017" / "1.png")
@@ -162,7 +175,10 @@ def test_real_annotations_are_drawn(run, samples, annotations, images):
     strips = draw_strips({"captions": run()}, samples / annotations, samples / images, count=2)
     assert len(strips) == 2
     for strip in strips:
-        truth, without = decoded(strip.pictures["ground truth"].source), decoded(strip.pictures["captions"].source)
+        truth, without = (
+            decoded(strip.pictures["ground truth"].source),
+            decoded(strip.pictures["captions"].source),
+        )
         assert max(truth.shape) == SIDE and (np.abs(truth.astype(int) - without) > 50).any()
 
 
@@ -175,4 +191,6 @@ def test_deep_images_are_read_by_the_white_of_the_run(run, tmp_path):
     (tmp_path / "config.yaml").write_text("INPUT:\n  MAX_VALUE: 4095.0\n")
     first, third = draw_strips(runs, annotations, tmp_path)
     assert (first.file_name, third.file_name) == ("1.png", "3.png")
-    assert np.abs(decoded(first.pictures["ground truth"].source)[-1, -1].astype(int) - 200).max() <= 3
+    assert (
+        np.abs(decoded(first.pictures["ground truth"].source)[-1, -1].astype(int) - 200).max() <= 3
+    )

@@ -7,7 +7,13 @@ from matplotlib.text import Text  # an Annotation's extent has its arrow in it
 
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.plots import plot_fractions, plot_history, plot_time, spread_out, start_colours
+from virtex_det.benchmark.plots import (
+    plot_fractions,
+    plot_history,
+    plot_time,
+    spread_out,
+    start_colours,
+)
 from virtex_det.pages.theme import DARK, LIGHT, on_dark_ground
 
 CURVES = {
@@ -24,14 +30,20 @@ def comparison(make_record) -> Comparison:
 
 
 def lines_of(figure, number: int = 0):
-    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[number].lines}
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in figure.axes[number].lines
+    }
 
 
 def test_ap_stands_against_the_part_of_the_labels_on_a_logarithmic_axis(comparison):
     figure = plot_fractions(comparison)
     assert [axes.get_ylabel() for axes in figure.axes] == ["Box AP", "Mask AP"]
     assert {axes.get_xscale() for axes in figure.axes} == {"log"}
-    assert lines_of(figure) == {"random": ([0.1, 1.0], [5.0, 21.0]), "captions": ([0.1, 1.0], [11.0, 31.5])}
+    assert lines_of(figure) == {
+        "random": ([0.1, 1.0], [5.0, 21.0]),
+        "captions": ([0.1, 1.0], [11.0, 31.5]),
+    }
     assert lines_of(figure, 1)["captions"][1] == [5.5, 15.75]
 
 
@@ -55,7 +67,9 @@ def test_one_metric_can_be_drawn_alone(comparison):
 def test_time_is_that_of_training_and_the_axis_says_what_it_counts(comparison):
     without = plot_time(comparison, "Box AP")
     assert without.axes[0].get_xlabel() == "seconds of fine-tuning, without pretraining"
-    assert lines_of(without)["captions"][0] == pytest.approx([100.0] * 2)  # 0.5 s for each of 200 iterations
+    assert lines_of(without)["captions"][0] == pytest.approx(
+        [100.0] * 2
+    )  # 0.5 s for each of 200 iterations
     added = plot_time(comparison, "Box AP", pretraining={"random": 0.0, "captions": 60.0})
     assert added.axes[0].get_xlabel() == "minutes of pretraining and fine-tuning"
     assert lines_of(added)["captions"][0] == pytest.approx([160 / 60] * 2)
@@ -75,14 +89,18 @@ def test_runs_that_do_not_know_their_time_are_not_drawn_against_it(comparison):
 
 
 def test_the_baseline_is_grey_and_no_two_starts_share_a_colour(make_record):
-    colours = start_colours(compare(make_record, {(f"start {n}", 0.1): (1.0,) for n in range(9)} | CURVES))
+    colours = start_colours(
+        compare(make_record, {(f"start {n}", 0.1): (1.0,) for n in range(9)} | CURVES)
+    )
     assert colours["random"] == LIGHT.baseline and len(set(colours.values())) == 11
 
 
 @pytest.fixture
 def many(make_record) -> Comparison:
     """Five starts, which is one more than a legend holds."""
-    more = {(f"start {number}", fraction): (8.0, 9.0) for number in range(3) for fraction in (0.1, 1.0)}
+    more = {
+        (f"start {number}", fraction): (8.0, 9.0) for number in range(3) for fraction in (0.1, 1.0)
+    }
     return compare(make_record, CURVES | more)
 
 
@@ -103,16 +121,22 @@ def test_names_at_the_lines_do_not_cover_each_other(many):
     """Three of the five starts end at the same height."""
     figure = plot_fractions(many, "Box AP")
     figure.draw_without_rendering()
-    boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)
+    boxes = sorted(
+        (Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0
+    )
     assert len(boxes) == 5
     for lower, upper in zip(boxes, boxes[1:], strict=False):
         assert lower.y1 <= upper.y0 + 3  # pixels of the empty rim that a line of type has
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
-@pytest.mark.parametrize("name", ["$" * 60, "a$b " * 20, "x" * 300, "_hidden", "two\nlines", "\\$", "  ", "星" * 90])
+@pytest.mark.parametrize(
+    "name", ["$" * 60, "a$b " * 20, "x" * 300, "_hidden", "two\nlines", "\\$", "  ", "星" * 90]
+)
 def test_a_name_of_any_kind_is_drawn_at_its_line(make_record, name):
-    more = {(f"{name}{number}", fraction): (8.0, 9.0) for number in range(4) for fraction in (0.1, 1.0)}
+    more = {
+        (f"{name}{number}", fraction): (8.0, 9.0) for number in range(4) for fraction in (0.1, 1.0)
+    }
     plot_fractions(compare(make_record, CURVES | more)).savefig(io.BytesIO(), format="svg")
 
 
@@ -133,8 +157,13 @@ def test_points_against_time_say_their_part_of_the_labels_and_none_lies_on_the_e
 
 
 def test_curves_of_nothing_found_lie_on_an_axis_with_numbers(make_record):
-    scores = {(start, fraction): (0.0, 0.0) for start in ("random", "captions") for fraction in (0.1, 1.0)}
-    for figure in (plot_fractions(compare(make_record, scores)), plot_time(compare(make_record, scores))):
+    scores = {
+        (start, fraction): (0.0, 0.0) for start in ("random", "captions") for fraction in (0.1, 1.0)
+    }
+    for figure in (
+        plot_fractions(compare(make_record, scores)),
+        plot_time(compare(make_record, scores)),
+    ):
         assert figure.axes[0].get_ylim() == (0.0, 1.0)
 
 
@@ -142,7 +171,14 @@ def test_on_dark_ground_every_colour_of_a_plot_is_another(comparison):
     buffer = io.StringIO()
     plot_time(comparison, "Box AP").savefig(buffer, format="svg")
     colours = {*re.findall(r": (#[0-9a-f]{6})", buffer.getvalue())}
-    assert {LIGHT.ground, LIGHT.ink, LIGHT.soft, LIGHT.line, LIGHT.baseline, LIGHT.palette[0]} <= colours
+    assert {
+        LIGHT.ground,
+        LIGHT.ink,
+        LIGHT.soft,
+        LIGHT.line,
+        LIGHT.baseline,
+        LIGHT.palette[0],
+    } <= colours
     dark = {*re.findall(r": (#[0-9a-f]{6})", on_dark_ground(buffer.getvalue()))}
     assert {DARK.ground, DARK.ink, DARK.soft, DARK.line, DARK.baseline, DARK.palette[0]} <= dark
     assert not colours & dark
@@ -151,7 +187,9 @@ def test_on_dark_ground_every_colour_of_a_plot_is_another(comparison):
 def test_iterations_begin_at_zero_and_every_evaluation_is_a_point(make_record):
     records = {
         "random": [
-            make_record(box, box / 2, seed=seed, iteration=at) for at, box in ((5, 1.0), (10, 2.0)) for seed in (0, 1)
+            make_record(box, box / 2, seed=seed, iteration=at)
+            for at, box in ((5, 1.0), (10, 2.0))
+            for seed in (0, 1)
         ]
     }
     axes = plot_history(records, "bbox", {"random": LIGHT.baseline}).axes[0]

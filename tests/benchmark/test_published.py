@@ -5,7 +5,9 @@ from virtex_det.benchmark.published import PUBLISHED, published, published_for
 from virtex_det.protocols.catalog import protocols
 
 
-@pytest.mark.parametrize("result", published(), ids=lambda result: f"{result.protocol} {result.start}")
+@pytest.mark.parametrize(
+    "result", published(), ids=lambda result: f"{result.protocol} {result.start}"
+)
 def test_every_number_was_read_in_a_source_and_belongs_to_a_protocol(result):
     assert result.how_sure == "READ"
     assert result.source and result.start
@@ -27,9 +29,14 @@ def test_one_source_says_one_thing_of_a_start():
 
 
 def test_numbers_are_found_by_protocol():
-    starts = {result.start: result.metrics["bbox"]["AP"] for result in published_for("coco-segm-1x-4conv1fc")}
+    starts = {
+        result.start: result.metrics["bbox"]["AP"]
+        for result in published_for("coco-segm-1x-4conv1fc")
+    }
     assert starts["ImageNet supervised"] == 39.7
-    assert {result.protocol for result in published_for("coco-segm-1x-4conv1fc")} == {"coco-segm-1x-4conv1fc"}
+    assert {result.protocol for result in published_for("coco-segm-1x-4conv1fc")} == {
+        "coco-segm-1x-4conv1fc"
+    }
 
 
 def test_a_departure_from_a_protocol_has_nothing_published():

@@ -65,7 +65,9 @@ def test_a_record_changed_by_hand_is_refused_with_its_place(make_record, tmp_pat
     make_record().write(tmp_path)
     make_record().write(tmp_path)
     change(tmp_path / "results.jsonl", **values)
-    with pytest.raises(UserError, match=r"results\.jsonl, line 2: .*edited by hand or damaged\. Evaluate again"):
+    with pytest.raises(
+        UserError, match=r"results\.jsonl, line 2: .*edited by hand or damaged\. Evaluate again"
+    ):
         read_records(tmp_path)
 
 
@@ -89,7 +91,9 @@ def test_json_that_is_no_record_is_refused(content):
         record_from(content, "here")
 
 
-@pytest.mark.parametrize("kept", [1, 40, -1], ids=["a byte", "a few bytes", "all but the last byte"])
+@pytest.mark.parametrize(
+    "kept", [1, 40, -1], ids=["a byte", "a few bytes", "all but the last byte"]
+)
 def test_a_half_written_last_line_is_left_out_with_a_warning(make_record, tmp_path, caplog, kept):
     make_record(iteration=100).write(tmp_path)
     path = tmp_path / "results.jsonl"

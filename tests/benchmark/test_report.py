@@ -19,7 +19,9 @@ def page_of(tmp_path, make_record):
 
     def make(pictures: bool = True, **example: tuple) -> str:
         found = make_example(tmp_path, make_record, **example)
-        files = {"annotations": found.annotations, "image_root": found.image_root} if pictures else {}
+        files = (
+            {"annotations": found.annotations, "image_root": found.image_root} if pictures else {}
+        )
         write_report(
             tmp_path / "index.html",
             found.comparison,
@@ -46,7 +48,11 @@ def test_the_page_is_one_file_with_tables_curves_and_pictures(page_of):
 def test_text_from_outside_is_escaped(page_of):
     html = page_of()
     assert "What &lt;captions&gt; are worth" in html and "ring &lt;1&gt;" in html
-    assert "Captions &lt;name&gt; classes." in html and "&#39;&lt;b&gt;&#39;" in html and "R-CNN &amp; friends" in html
+    assert (
+        "Captions &lt;name&gt; classes." in html
+        and "&#39;&lt;b&gt;&#39;" in html
+        and "R-CNN &amp; friends" in html
+    )
     assert "<captions>" not in html and "<b>'" not in html
 
 
@@ -84,7 +90,9 @@ def test_images_that_are_not_there_are_told_of(tmp_path, make_record):
         {"annotations": nowhere, "image_root": tmp_path},
         {"annotations": found.annotations, "image_root": nowhere},
     ):
-        write_report(page, found.comparison, folders=found.folders, cards={}, commands={}, **missing)
+        write_report(
+            page, found.comparison, folders=found.folders, cards={}, commands={}, **missing
+        )
         assert "No pictures: annotations or images were not there" in page.read_text()
 
 
@@ -96,7 +104,9 @@ def test_a_start_without_detections_is_named_as_not_shown(tmp_path, make_record)
     page = tmp_path / "index.html"
     more = {"annotations": found.annotations, "image_root": found.image_root}
     write_report(page, found.comparison, folders=found.folders, cards={}, commands={}, **more)
-    assert "Not shown: captions." in page.read_text() and page.read_text().count("image/jpeg") == 2 * 2
+    assert (
+        "Not shown: captions." in page.read_text() and page.read_text().count("image/jpeg") == 2 * 2
+    )
 
 
 def test_runs_evaluated_once_have_no_curve_over_iterations(tmp_path, make_record):
@@ -104,7 +114,9 @@ def test_runs_evaluated_once_have_no_curve_over_iterations(tmp_path, make_record
     for cell, folder in found.folders.items():
         (folder / "results.jsonl").unlink()
         found.comparison.records[cell].write(folder)
-    write_report(tmp_path / "index.html", found.comparison, folders=found.folders, cards={}, commands={})
+    write_report(
+        tmp_path / "index.html", found.comparison, folders=found.folders, cards={}, commands={}
+    )
     assert 'id="iterations"' not in (tmp_path / "index.html").read_text()
 
 
@@ -139,11 +151,15 @@ def test_a_start_without_pretraining_is_not_said_to_lack_its_time(tmp_path, make
         for cell, record in found.comparison.records.items()
     }
     with_pretraining = dataclasses.replace(found.comparison, records=records)
-    for comparison, axis in ((with_pretraining, "pretraining and fine-tuning"), (found.comparison, "without")):
+    for comparison, axis in (
+        (with_pretraining, "pretraining and fine-tuning"),
+        (found.comparison, "without"),
+    ):
         page = tmp_path / "index.html"
         write_report(page, comparison, folders=found.folders, cards={}, commands={})
         drawn = re.findall(
-            r'src="data:image/svg\+xml;base64,([^"]+)" alt="\w+ AP against training time', page.read_text()
+            r'src="data:image/svg\+xml;base64,([^"]+)" alt="\w+ AP against training time',
+            page.read_text(),
         )
         texts = [base64.b64decode(picture).decode() for picture in drawn]
         assert len(texts) == 2
@@ -213,7 +229,9 @@ def test_the_page_has_colours_for_dark_ground(page_of):
     html = page_of()
     style = html.split("<style>")[1].split("</style>")[0]
     assert "color-scheme: light dark" in style
-    dark = "".join(re.findall(r"@media \(prefers-color-scheme: dark\) \{(.*?)\}\s*\}", style, flags=re.DOTALL))
+    dark = "".join(
+        re.findall(r"@media \(prefers-color-scheme: dark\) \{(.*?)\}\s*\}", style, flags=re.DOTALL)
+    )
     names = set(re.findall(r"(--[\w-]+): #", style))
     assert names and all(f"{name}: #" in dark for name in names)
     plain = re.sub(r"/\*.*?\*/|--[\w-]+: [^;]+;", "", style, flags=re.DOTALL)
@@ -231,7 +249,10 @@ def test_no_absolute_path_is_on_the_page(tmp_path, make_record):
         cell: dataclasses.replace(record, dataset="coco:/data/me/val.json:/data/me/val")
         for cell, record in found.comparison.records.items()
     }
-    for pictures in ({"annotations": tmp_path / "no.json", "image_root": tmp_path / "my images" / "val"}, {}):
+    for pictures in (
+        {"annotations": tmp_path / "no.json", "image_root": tmp_path / "my images" / "val"},
+        {},
+    ):
         write_report(
             tmp_path / "index.html",
             dataclasses.replace(found.comparison, records=records),

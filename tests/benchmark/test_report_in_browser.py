@@ -17,7 +17,9 @@ COMMAND = f"python tools/train_net.py --config-file configs/detectron2/scenes_se
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Debian's chromium without a screen."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright: pip install playwright"
+    )
     chromium = shutil.which("chromium") or pytest.skip("no chromium: apt-get install chromium")
     if subprocess.run([chromium, "--version"], capture_output=True).returncode != 0:
         pytest.skip(f"{chromium} does not run; on Ubuntu it is a placeholder for a snap")
@@ -30,7 +32,9 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory, make_record) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    found = make_example(folder, make_record, starts=STARTS, fractions=(0.01, 0.1, 1.0), seeds=(0, 1))
+    found = make_example(
+        folder, make_record, starts=STARTS, fractions=(0.01, 0.1, 1.0), seeds=(0, 1)
+    )
     write_report(
         folder / "index.html",
         found.comparison,
@@ -52,7 +56,10 @@ def page(browser, page_file):
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.on("requestfailed", lambda request: opened.complaints.append(request.url[:100]))
     opened.on(
-        "request", lambda request: request.url.startswith(("data:", "file:")) or opened.complaints.append(request.url)
+        "request",
+        lambda request: (
+            request.url.startswith(("data:", "file:")) or opened.complaints.append(request.url)
+        ),
     )
     opened.goto(page_file.as_uri(), timeout=120_000)  # a busy machine takes its time
     yield opened
@@ -70,7 +77,9 @@ def test_it_loads_without_complaint_and_asks_for_nothing_else(page):
 
 
 def test_all_pictures_show(page):
-    widths = page.eval_on_selector_all("img", "images => images.map(image => image.complete && image.naturalWidth)")
+    widths = page.eval_on_selector_all(
+        "img", "images => images.map(image => image.complete && image.naturalWidth)"
+    )
     assert len(widths) > 10 and all(widths)
 
 
@@ -84,7 +93,11 @@ def test_it_fits_the_screen(page, width):
 def test_numbers_sort_with_the_greatest_first_and_turn_round(page):
     heading = page.locator("#results table").first.locator("th").nth(1)
     before = column(page, "#results .side > :first-child", 2)
-    assert before[0].startswith("10.6") and before[1].startswith("20.6") and before[-1].startswith("70.5")
+    assert (
+        before[0].startswith("10.6")
+        and before[1].startswith("20.6")
+        and before[-1].startswith("70.5")
+    )
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "descending"
     assert column(page, "#results .side > :first-child", 2) == before[::-1]
@@ -99,7 +112,10 @@ def test_words_sort_from_a_to_z_and_one_heading_at_a_time_says_so(page):
     table.locator("th").nth(1).get_by_role("button").click()
     table.locator("th").nth(0).get_by_role("button").click()
     assert column(page, "#results .side > :first-child", 1) == sorted(STARTS)
-    assert [heading.get_attribute("aria-sort") for heading in table.locator("th").all()[:2]] == ["ascending", "none"]
+    assert [heading.get_attribute("aria-sort") for heading in table.locator("th").all()[:2]] == [
+        "ascending",
+        "none",
+    ]
 
 
 def test_cells_without_a_number_stay_last_either_way(page):

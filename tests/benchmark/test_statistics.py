@@ -5,14 +5,23 @@ import pytest
 
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import find_metrics, paired_test, reached, share, summarize, tidy
+from virtex_det.benchmark.statistics import (
+    find_metrics,
+    paired_test,
+    reached,
+    share,
+    summarize,
+    tidy,
+)
 from virtex_det.errors import UserError
 
 BOX = {"Box AP": ("bbox", "AP")}
 
 
 def test_the_tidy_table_has_a_row_per_run_and_metric(make_record):
-    frame = tidy(compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (10.0, 13.0)}))
+    frame = tidy(
+        compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (10.0, 13.0)})
+    )
     row = frame.set_index(["start", "seed", "task", "metric"]).loc[("captions", 1, "segm", "AP")]
     assert len(frame) == 4 * 4  # AP and AP50 of boxes and masks
     assert (row.value, row.protocol, row.fraction) == (6.5, "scenes-segm", 0.1)
@@ -22,7 +31,11 @@ def test_the_tidy_table_has_a_row_per_run_and_metric(make_record):
 def test_the_tidy_table_is_in_the_order_of_the_matrix_and_its_fractions_ascend(make_record):
     scores = {("b", 1.0): (4.0,), ("b", 0.1): (4.0,), ("a", 0.1): (4.0,)}
     frame = tidy(mixed(make_record, scores, ("z", "y")))
-    cells = frame[["protocol", "start", "fraction"]].drop_duplicates().itertuples(index=False, name=None)
+    cells = (
+        frame[["protocol", "start", "fraction"]]
+        .drop_duplicates()
+        .itertuples(index=False, name=None)
+    )
     of_protocol = [("b", 0.1), ("b", 1.0), ("a", 0.1)]
     assert list(cells) == [(protocol, *rest) for protocol in ("z", "y") for rest in of_protocol]
 
@@ -50,7 +63,8 @@ def test_a_metric_that_every_run_lacks_is_not_defined(make_record):
 def test_a_metric_of_one_protocol_is_not_defined_under_another(make_record):
     both = mixed(make_record, {("random", 0.1): (4.0,)}, ("a", "b")).records
     boxes = {
-        c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}}) if c.protocol == "b" else r for c, r in both.items()
+        c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}}) if c.protocol == "b" else r
+        for c, r in both.items()
     }
     means = summarize(Comparison("", "", boxes, mix=True), {"Mask AP": ("segm", "AP")})["mean"]
     assert means.loc["Mask AP", "a"].item() == 2.0 and math.isnan(means.loc["Mask AP", "b"].item())
@@ -58,16 +72,29 @@ def test_a_metric_of_one_protocol_is_not_defined_under_another(make_record):
 
 def test_no_record_with_a_metric_leaves_nothing_to_summarize(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,)})
-    empty = {cell: dataclasses.replace(record, metrics={}) for cell, record in comparison.records.items()}
+    empty = {
+        cell: dataclasses.replace(record, metrics={}) for cell, record in comparison.records.items()
+    }
     comparison = Comparison("", "random", empty)
-    assert tidy(comparison).empty and find_metrics(comparison) == {} and summarize(comparison, {}).empty
+    assert (
+        tidy(comparison).empty
+        and find_metrics(comparison) == {}
+        and summarize(comparison, {}).empty
+    )
 
 
 def test_a_row_has_mean_spread_seeds_and_the_test_against_the_baseline(make_record):
-    comparison = compare(make_record, {("random", 0.1): (4.0, 6.0, 8.0), ("captions", 0.1): (10.0, 13.0, 13.0)})
+    comparison = compare(
+        make_record, {("random", 0.1): (4.0, 6.0, 8.0), ("captions", 0.1): (10.0, 13.0, 13.0)}
+    )
     random, captions = summarize(comparison, BOX).itertuples()
     assert captions.Index == ("Box AP", "scenes-segm", "captions", 0.1)
-    assert (captions.seeds, captions.pairs, captions.recipe, captions.seconds) == (3, 3, "scenes-segm", 100.0)
+    assert (captions.seeds, captions.pairs, captions.recipe, captions.seconds) == (
+        3,
+        3,
+        "scenes-segm",
+        100.0,
+    )
     assert captions.mean == pytest.approx(12.0) and captions.deviation == pytest.approx(3**0.5)
     assert captions.difference == pytest.approx(6.0)
     assert captions.p == pytest.approx(0.00917, abs=1e-4)  # t = 6 / (1 / sqrt(3)), 2 degrees
@@ -76,7 +103,9 @@ def test_a_row_has_mean_spread_seeds_and_the_test_against_the_baseline(make_reco
 
 
 def test_one_seed_has_no_spread_and_no_p_value(make_record):
-    row = summarize(compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}), BOX).iloc[1]
+    row = summarize(
+        compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}), BOX
+    ).iloc[1]
     assert (row["mean"], row["seeds"], row["difference"], row["pairs"]) == (10.0, 1, 6.0, 1)
     assert math.isnan(row["deviation"]) and math.isnan(row["p"])
 
@@ -88,13 +117,17 @@ def test_the_test_pairs_the_seeds_that_both_have(make_record):
 
 
 def test_cells_that_were_not_run_have_no_row(make_record):
-    summary = summarize(compare(make_record, {("random", 0.1): (4.0,), ("captions", 1.0): (10.0,)}), BOX)
+    summary = summarize(
+        compare(make_record, {("random", 0.1): (4.0,), ("captions", 1.0): (10.0,)}), BOX
+    )
     assert [row[2:] for row in summary.index] == [("random", 0.1), ("captions", 1.0)]
     assert not summary["best"].any()  # each is alone with its fraction
 
 
 def test_starts_that_are_equal_are_both_the_best(make_record):
-    summary = summarize(compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (6.0, 4.0)}), BOX)
+    summary = summarize(
+        compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (6.0, 4.0)}), BOX
+    )
     assert list(summary["best"]) == [True, True]
 
 
@@ -106,13 +139,21 @@ def test_metrics_are_named_by_task_and_name(make_record):
 
 def test_a_category_may_have_a_slash_in_its_name(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,)})
-    named = {c: dataclasses.replace(r, metrics={"bbox": {"AP-a/b": 4.0}}) for c, r in comparison.records.items()}
-    assert find_metrics(Comparison("", "", named), ["bbox/AP-a/b"]) == {"Box AP-a/b": ("bbox", "AP-a/b")}
+    named = {
+        c: dataclasses.replace(r, metrics={"bbox": {"AP-a/b": 4.0}})
+        for c, r in comparison.records.items()
+    }
+    assert find_metrics(Comparison("", "", named), ["bbox/AP-a/b"]) == {
+        "Box AP-a/b": ("bbox", "AP-a/b")
+    }
 
 
 def test_detectors_without_masks_are_shown_by_their_boxes(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,)})
-    boxes = {c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}}) for c, r in comparison.records.items()}
+    boxes = {
+        c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}})
+        for c, r in comparison.records.items()
+    }
     assert list(find_metrics(Comparison("", "", boxes))) == ["Box AP"]
 
 
@@ -124,21 +165,38 @@ def test_an_unknown_metric_is_answered_with_the_nearest(make_record):
 @pytest.mark.parametrize(
     ("curve", "said"),
     [
-        ({0.01: 4.0, 0.1: 8.0, 1.0: 20.0}, "captions: 3.16 %."),  # half way between 1 and 10 % on the logarithmic axis
+        (
+            {0.01: 4.0, 0.1: 8.0, 1.0: 20.0},
+            "captions: 3.16 %.",
+        ),  # half way between 1 and 10 % on the logarithmic axis
         ({0.01: 7.0, 1.0: 9.0}, "captions: at most 1 %."),
         ({0.1: 5.0, 1.0: 5.9}, "captions: not reached."),
-        ({0.01: 4.0, 0.1: 8.0, 0.5: 5.0, 1.0: 20.0}, "captions: 3.16 %."),  # where it first gets there
+        (
+            {0.01: 4.0, 0.1: 8.0, 0.5: 5.0, 1.0: 20.0},
+            "captions: 3.16 %.",
+        ),  # where it first gets there
     ],
     ids=["between two", "with the fewest", "never", "twice"],
 )
-def test_the_fraction_at_which_a_start_is_as_good_as_the_baseline_is_interpolated(make_record, curve, said):
-    scores = {("random", 1.0): (6.0,)} | {("captions", fraction): (value,) for fraction, value in curve.items()}
+def test_the_fraction_at_which_a_start_is_as_good_as_the_baseline_is_interpolated(
+    make_record, curve, said
+):
+    scores = {("random", 1.0): (6.0,)} | {
+        ("captions", fraction): (value,) for fraction, value in curve.items()
+    }
     assert reached(means_of(compare(make_record, scores)), "random", "Box AP").endswith(said)
 
 
-@pytest.mark.parametrize("scores", [{("random", 0.1): (6.0,)}, {("random", 1.0): (0.0,)}, {("captions", 1.0): (6.0,)}])
+@pytest.mark.parametrize(
+    "scores", [{("random", 0.1): (6.0,)}, {("random", 1.0): (0.0,)}, {("captions", 1.0): (6.0,)}]
+)
 def test_nothing_is_said_without_a_baseline_on_all_labels(make_record, scores):
-    assert reached(means_of(compare(make_record, {("third", 0.1): (1.0,)} | scores)), "random", "Box AP") == ""
+    assert (
+        reached(
+            means_of(compare(make_record, {("third", 0.1): (1.0,)} | scores)), "random", "Box AP"
+        )
+        == ""
+    )
 
 
 def means_of(comparison: Comparison):
@@ -165,13 +223,20 @@ def test_two_pairs_have_a_p_value():
     assert paired_test([2.0, 4.0], [1.0, 1.0]).p == pytest.approx(0.295167, abs=1e-6)
 
 
-@pytest.mark.parametrize(("theirs", "difference", "pairs"), [([10.0, math.nan], 2.0, 1), ([math.nan] * 2, math.nan, 0)])
+@pytest.mark.parametrize(
+    ("theirs", "difference", "pairs"), [([10.0, math.nan], 2.0, 1), ([math.nan] * 2, math.nan, 0)]
+)
 def test_seeds_that_the_other_start_lacks_are_no_pairs(theirs, difference, pairs):
     found = paired_test([12.0, 13.0], theirs)
-    assert (found.difference, found.pairs) == (pytest.approx(difference, nan_ok=True), pairs) and math.isnan(found.p)
+    assert (found.difference, found.pairs) == (
+        pytest.approx(difference, nan_ok=True),
+        pairs,
+    ) and math.isnan(found.p)
 
 
-@pytest.mark.parametrize("theirs", [[10.0, 11.0, 13.0], [9.9, 10.9, 12.9]], ids=["zero", "equal but for rounding"])
+@pytest.mark.parametrize(
+    "theirs", [[10.0, 11.0, 13.0], [9.9, 10.9, 12.9]], ids=["zero", "equal but for rounding"]
+)
 def test_differences_that_are_all_the_same_have_no_p_value(theirs):
     found = paired_test([10.0, 11.0, 13.0], theirs)
     assert math.isnan(found.p) and found.pairs == 3

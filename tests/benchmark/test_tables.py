@@ -67,9 +67,13 @@ def test_differences_come_with_the_paired_test(make_record):
 
 
 def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_record):
-    text = render_markdown(compare(make_record, {cell: v for cell, v in TWO.items() if cell != ("captions", 0.1)}))
+    text = render_markdown(
+        compare(make_record, {cell: v for cell, v in TWO.items() if cell != ("captions", 0.1)})
+    )
     assert "| random | 5.0 ± 1.4 | 21.0 ± 1.4 |" in text
-    assert "| captions | – | **31.5 ± 2.1** |" in text and "| captions | – | +10.5 (p 0.03) |" in text
+    assert (
+        "| captions | – | **31.5 ± 2.1** |" in text and "| captions | – | +10.5 (p 0.03) |" in text
+    )
 
 
 def test_published_numbers_stand_beside_ours_with_source_and_how_sure(make_record):
@@ -86,7 +90,9 @@ def test_published_numbers_are_of_all_labels_also_where_ours_are_not(make_record
 
 
 def test_a_departure_from_a_protocol_has_no_published_numbers(make_record):
-    assert "published" not in render_markdown(compare(make_record, TWO, protocol="coco-segm-1x+SOLVER.MAX_ITER=9"))
+    assert "published" not in render_markdown(
+        compare(make_record, TWO, protocol="coco-segm-1x+SOLVER.MAX_ITER=9")
+    )
 
 
 @pytest.mark.parametrize("render", [render_markdown, render_latex])
@@ -102,8 +108,12 @@ def test_csv_has_all_digits_and_a_line_per_start_and_fraction(make_record):
     assert len(lines) == 4
     last = lines[-1]
     assert (last["start"], last["fraction"], last["seeds"]) == ("captions", "1.0", "2")
-    assert float(last["Box AP mean"]) == 31.5 and float(last["Box AP deviation"]) == pytest.approx(2.1213203)
-    assert float(last["Box AP difference"]) == 10.5 and float(last["Box AP p"]) == pytest.approx(0.0303, abs=1e-4)
+    assert float(last["Box AP mean"]) == 31.5 and float(last["Box AP deviation"]) == pytest.approx(
+        2.1213203
+    )
+    assert float(last["Box AP difference"]) == 10.5 and float(last["Box AP p"]) == pytest.approx(
+        0.0303, abs=1e-4
+    )
 
 
 def test_csv_marks_published_numbers(make_record):
@@ -113,9 +123,14 @@ def test_csv_marks_published_numbers(make_record):
 
 
 def test_latex_is_escaped_and_has_as_many_columns_as_it_says(make_record):
-    text = render_latex(compare(make_record, {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)}))
+    text = render_latex(
+        compare(make_record, {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)})
+    )
     assert r"50\% \& \_x\_ & \textbf{5.0 $\pm$ 1.4} \\" in text
-    assert r"\begin{tabular}{lr}" in text and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
+    assert (
+        r"\begin{tabular}{lr}" in text
+        and text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 4
+    )
 
 
 def test_what_latex_and_markdown_would_read_in_a_name_is_escaped(make_record):
@@ -141,19 +156,28 @@ def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):
 
 
 def test_one_seed_has_no_deviation_and_the_note_claims_none(make_record):
-    text = render_markdown(compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}))
+    text = render_markdown(
+        compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)})
+    )
     assert "\nMean over 1 seed.\n" in text and "±" not in text and "| captions | +1.0 |" in text
 
 
 def test_a_metric_that_no_run_of_a_protocol_has_is_a_line_of_dashes(make_record):
     both = mixed(make_record, TWO, ("a", "b")).records
-    records = {c: replace(r, metrics={"bbox": {"AP": 1.0}}) if c.protocol == "b" else r for c, r in both.items()}
-    masks = render_markdown(Comparison("", "random", records, mix=True), {"Mask AP": ("segm", "AP")})
+    records = {
+        c: replace(r, metrics={"bbox": {"AP": 1.0}}) if c.protocol == "b" else r
+        for c, r in both.items()
+    }
+    masks = render_markdown(
+        Comparison("", "random", records, mix=True), {"Mask AP": ("segm", "AP")}
+    )
     assert "| a | random | 2.5 ± 0.7 | 10.5 ± 0.7 |" in masks and "| b | random | – | – |" in masks
 
 
 def test_a_cell_without_a_number_is_empty_in_csv(make_record):
-    line = render_csv(compare(make_record, {("random", 0.1): (4.0,)}), {"Box AP": ("bbox", "AP")}).splitlines()[1]
+    line = render_csv(
+        compare(make_record, {("random", 0.1): (4.0,)}), {"Box AP": ("bbox", "AP")}
+    ).splitlines()[1]
     assert line == "scenes-segm,random,0.1,1,4.0,,,,measured,"
 
 
@@ -171,8 +195,13 @@ def test_details_carry_seeds_and_the_test_against_the_baseline(comparison):
     assert table.columns == ["labels", "start", "seeds", "AP", "AP50", "ΔAP", "p"]
     random, captions, *_ = texts(table)
     assert random == ["10 %", "random", "2", "11.0 ± 0.7", "22.0 ± 1.4", "–", "–"]
-    assert captions[:5] == ["10 %", "captions", "2", "21.0 ± 0.7", "42.0 ± 1.4"] and captions[-2:] == ["+10.0", "–"]
-    assert table.rows[1][-2] == Value("+10.0", pytest.approx(10.0)) and table.rows[0][-1].number is None
+    assert captions[:5] == ["10 %", "captions", "2", "21.0 ± 0.7", "42.0 ± 1.4"] and captions[
+        -2:
+    ] == ["+10.0", "–"]
+    assert (
+        table.rows[1][-2] == Value("+10.0", pytest.approx(10.0))
+        and table.rows[0][-1].number is None
+    )
 
 
 def test_details_without_a_baseline_have_no_test(comparison):
@@ -219,7 +248,9 @@ def test_a_category_that_one_start_has_not_found_is_zero_there(comparison):
     assert texts(box)[0] == ["square", "0.0", "25.5"]
 
 
-def test_of_many_categories_those_are_kept_in_which_the_starts_differ_most(make_record, monkeypatch):
+def test_of_many_categories_those_are_kept_in_which_the_starts_differ_most(
+    make_record, monkeypatch
+):
     monkeypatch.setattr(tables, "MAX_CATEGORIES", 1)
     reached = {"random": {"AP-a": 1.0, "AP-b": 5.0}, "captions": {"AP-a": 2.0, "AP-b": 9.0}}
     records = {
@@ -232,4 +263,6 @@ def test_of_many_categories_those_are_kept_in_which_the_starts_differ_most(make_
 
 
 def test_without_categories_there_is_no_table(make_record):
-    assert category_tables(Comparison("", "", {Cell("random", "scenes", 1.0, 0): make_record()})) == []
+    assert (
+        category_tables(Comparison("", "", {Cell("random", "scenes", 1.0, 0): make_record()})) == []
+    )

@@ -121,7 +121,9 @@ def backbone_tensors(cfg: CfgNode) -> Tensors:
 def random_tensors(like: Tensors) -> Tensors:
     generator = torch.Generator().manual_seed(0)
     return {
-        name: torch.rand(value.shape, generator=generator) + 2 if value.is_floating_point() else torch.tensor(7)
+        name: torch.rand(value.shape, generator=generator) + 2
+        if value.is_floating_point()
+        else torch.tensor(7)
         for name, value in like.items()
     }
 
@@ -153,7 +155,10 @@ def virtex_full_model(backbone: Tensors) -> Tensors:
 def virtex_training_file(backbone: Tensors) -> dict[str, Any]:
     return {
         "model": virtex_full_model(backbone),
-        "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "optimizer": {
+            "state": {0: {"momentum_buffer": torch.ones(2)}},
+            "param_groups": [{"lr": 0.1, "params": [0]}],
+        },
         "scheduler": {"last_epoch": 3},
         "scaler": {},
         "iteration": 500000,
@@ -166,19 +171,29 @@ def fpn_detector(backbone: Tensors) -> dict[str, Any]:
         "proposal_generator.rpn_head.conv.weight": torch.ones(8, 8, 3, 3),
         "roi_heads.box_predictor.cls_score.weight": torch.ones(81, 8),
     }
-    return {"model": {f"backbone.bottom_up.{name}": value for name, value in backbone.items()} | heads, "iteration": 9}
+    return {
+        "model": {f"backbone.bottom_up.{name}": value for name, value in backbone.items()} | heads,
+        "iteration": 9,
+    }
 
 
 def c4_detector(backbone: Tensors) -> dict[str, Any]:
     model = {
-        ("roi_heads." if name.startswith("res5") else "backbone.") + name: value for name, value in backbone.items()
+        ("roi_heads." if name.startswith("res5") else "backbone.") + name: value
+        for name, value in backbone.items()
     }
-    return {"model": model | {"roi_heads.res5.norm.weight": torch.ones(128)}, "trainer": {"iteration": 9}}
+    return {
+        "model": model | {"roi_heads.res5.norm.weight": torch.ones(128)},
+        "trainer": {"iteration": 9},
+    }
 
 
 def own_pretraining(backbone: Tensors) -> dict[str, Any]:
     model = {f"backbone.{name}": value for name, value in backbone.items()}
-    return {"model": model | {"textual.weight": torch.ones(3, 3), "textual.bias": torch.ones(3)}, "iteration": 9}
+    return {
+        "model": model | {"textual.weight": torch.ones(3, 3), "textual.bias": torch.ones(3)},
+        "iteration": 9,
+    }
 
 
 # What is tried in every kind of model; layouts.py has all that is published.

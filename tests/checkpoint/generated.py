@@ -49,15 +49,54 @@ def cases() -> list[Case]:
 # One network
 
 PREFIXES = (
-    *("", "model.", "net.", "network.", "resnet.", "model.backbone.", "backbone.", "encoder.", "encoder_q."),
-    *("base_encoder.", "visual.cnn.", "student_backbone.", "backbone.body.", "backbone.0.body.", "visual.trunk."),
-    *("_feature_blocks.", "trunk.base_model._feature_blocks.", "model.visual.cnn.", "online_network.encoder.net."),
+    *(
+        "",
+        "model.",
+        "net.",
+        "network.",
+        "resnet.",
+        "model.backbone.",
+        "backbone.",
+        "encoder.",
+        "encoder_q.",
+    ),
+    *(
+        "base_encoder.",
+        "visual.cnn.",
+        "student_backbone.",
+        "backbone.body.",
+        "backbone.0.body.",
+        "visual.trunk.",
+    ),
+    *(
+        "_feature_blocks.",
+        "trunk.base_model._feature_blocks.",
+        "model.visual.cnn.",
+        "online_network.encoder.net.",
+    ),
 )
 WRAPPERS = (
-    *("", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "_forward_module.module."),
+    *(
+        "",
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "_forward_module.module.",
+    ),
     *("_fsdp_wrapped_module.", "module.module."),
 )
-KEYS = cycle(((), ("model",), ("state_dict",), ("module",), ("network",), ("checkpoint", "model"), ("ema_model",)))
+KEYS = cycle(
+    (
+        (),
+        ("model",),
+        ("state_dict",),
+        ("module",),
+        ("network",),
+        ("checkpoint", "model"),
+        ("ema_model",),
+    )
+)
 
 
 def nested(keys: tuple[str, ...], content: Any) -> Any:
@@ -71,12 +110,17 @@ def prefixes_and_wrappers() -> Iterator[Case]:
         for wrapper in WRAPPERS:
             for raw in dict.fromkeys((wrapper + prefix, prefix + wrapper)):
                 keys = next(KEYS)
-                yield Case(f"{'/'.join(keys)}|{raw}", lambda a, b, p=raw, k=keys: nested(k, torchvision_tensors(a, p)))
+                yield Case(
+                    f"{'/'.join(keys)}|{raw}",
+                    lambda a, b, p=raw, k=keys: nested(k, torchvision_tensors(a, p)),
+                )
 
 
 def wrappers_inside() -> Iterator[Case]:
     inside = {
-        "checkpointed blocks": lambda name: name.replace("layer1.0.", "layer1._checkpoint_wrapped_module.0."),
+        "checkpointed blocks": lambda name: name.replace(
+            "layer1.0.", "layer1._checkpoint_wrapped_module.0."
+        ),
         "sharded stages": lambda name: name.replace(".0.", "._fsdp_wrapped_module.0."),
         "compiled stem": lambda name: name.replace("conv1.weight", "conv1._orig_mod.weight", 1),
         "compiled stages": lambda name: name.replace("layer3.", "layer3._orig_mod.").replace(
@@ -91,7 +135,9 @@ def wrappers_inside() -> Iterator[Case]:
             yield Case(
                 f"{kind} under {prefix}",
                 lambda a, b, r=rename, p=prefix: {
-                    "state_dict": {p + r(name): value for name, value in torchvision_tensors(a).items()}
+                    "state_dict": {
+                        p + r(name): value for name, value in torchvision_tensors(a).items()
+                    }
                 },
             )
 
@@ -99,7 +145,10 @@ def wrappers_inside() -> Iterator[Case]:
 def children(backbone: Tensors) -> Tensors:
     index = {"conv1": "0", "bn1": "1", **{f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}}
     parts = {name: name.partition(".") for name in torchvision_tensors(backbone)}
-    return {f"{index[parts[n][0]]}.{parts[n][2]}": value for n, value in torchvision_tensors(backbone).items()}
+    return {
+        f"{index[parts[n][0]]}.{parts[n][2]}": value
+        for n, value in torchvision_tensors(backbone).items()
+    }
 
 
 def transformers(backbone: Tensors) -> Tensors:
@@ -109,15 +158,23 @@ def transformers(backbone: Tensors) -> Tensors:
 
 
 def caffe2(backbone: Tensors) -> Tensors:
-    return {layouts.caffe2_name(name): value for name, value in layouts.without_counters(backbone).items()}
+    return {
+        layouts.caffe2_name(name): value
+        for name, value in layouts.without_counters(backbone).items()
+    }
 
 
 def fpn(backbone: Tensors, root: str = "") -> Tensors:
-    return layouts.under(f"{root}backbone.bottom_up.", backbone) | {f"{root}roi_heads.x.weight": layouts.ONES}
+    return layouts.under(f"{root}backbone.bottom_up.", backbone) | {
+        f"{root}roi_heads.x.weight": layouts.ONES
+    }
 
 
 def c4(backbone: Tensors, root: str = "") -> Tensors:
-    named = {f"{'roi_heads.' if n.startswith('res5') else 'backbone.'}{n}": value for n, value in backbone.items()}
+    named = {
+        f"{'roi_heads.' if n.startswith('res5') else 'backbone.'}{n}": value
+        for n, value in backbone.items()
+    }
     return layouts.under(root, named | {"proposal_generator.x.weight": layouts.ONES})
 
 
@@ -140,7 +197,10 @@ NAMINGS: dict[str, Callable[[Tensors], Tensors]] = {
 def namings() -> Iterator[Case]:
     for kind, rename in NAMINGS.items():
         for wrapper in ("", "module.", "_orig_mod.module.", "model.", "module.net."):
-            yield Case(f"{kind} under {wrapper!r}", lambda a, b, r=rename, w=wrapper: {"model": layouts.under(w, r(a))})
+            yield Case(
+                f"{kind} under {wrapper!r}",
+                lambda a, b, r=rename, w=wrapper: {"model": layouts.under(w, r(a))},
+            )
 
 
 def numbers() -> Iterator[Case]:
@@ -149,7 +209,8 @@ def numbers() -> Iterator[Case]:
             yield Case(
                 f"{kind} as {dtype}",
                 lambda a, b, r=NAMINGS[kind], d=dtype: {
-                    name: value.to(d) if value.is_floating_point() else value for name, value in r(a).items()
+                    name: value.to(d) if value.is_floating_point() else value
+                    for name, value in r(a).items()
                 },
             )
 
@@ -168,12 +229,16 @@ def write_legacy(content: Any, folder: Path) -> Path:
 
 
 def write_arrays(content: Tensors, folder: Path) -> Path:
-    (folder / "w.pkl").write_bytes(pickle.dumps({"model": {name: value.numpy() for name, value in content.items()}}))
+    (folder / "w.pkl").write_bytes(
+        pickle.dumps({"model": {name: value.numpy() for name, value in content.items()}})
+    )
     return folder / "w.pkl"
 
 
 def write_safetensors(content: Tensors, folder: Path) -> Path:
-    save_file({name: value.contiguous() for name, value in content.items()}, folder / "w.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in content.items()}, folder / "w.safetensors"
+    )
     return folder / "w.safetensors"
 
 
@@ -197,7 +262,15 @@ def write_torch_shards(content: Tensors, folder: Path) -> Path:
 
 
 WRITERS = (
-    *(write_zip, write_legacy, write_arrays, write_safetensors, write_folder, write_shards, write_sharded_folder),
+    *(
+        write_zip,
+        write_legacy,
+        write_arrays,
+        write_safetensors,
+        write_folder,
+        write_shards,
+        write_sharded_folder,
+    ),
     write_torch_shards,
 )
 
@@ -205,32 +278,80 @@ WRITERS = (
 def containers() -> Iterator[Case]:
     for write in WRITERS:
         for kind in ("torchvision", "transformers", "fpn"):
-            yield Case(f"{kind} by {write.__name__}", lambda a, b, r=NAMINGS[kind]: r(a), write=write)
+            yield Case(
+                f"{kind} by {write.__name__}", lambda a, b, r=NAMINGS[kind]: r(a), write=write
+            )
 
 
 # Two networks
 
 # Nobody has said which of these is meant.
 RIVALS = (
-    *(("encoder.", "backbone."), ("student.", "teacher."), ("online_encoder.", "target_encoder."), ("a.", "b.")),
-    *(("backbone.", "model.backbone."), ("net1.", "net2."), ("models.0.", "models.1."), ("", "encoder.")),
-    *(("visual.cnn.", "textual.encoder."), ("student_backbone.", "teacher_backbone."), ("module.", "")),
-    *(("encoder_k.", "momentum_encoder."), ("branch.left.", "branch.right."), ("backbone.body.", "backbone.0.body.")),
+    *(
+        ("encoder.", "backbone."),
+        ("student.", "teacher."),
+        ("online_encoder.", "target_encoder."),
+        ("a.", "b."),
+    ),
+    *(
+        ("backbone.", "model.backbone."),
+        ("net1.", "net2."),
+        ("models.0.", "models.1."),
+        ("", "encoder."),
+    ),
+    *(
+        ("visual.cnn.", "textual.encoder."),
+        ("student_backbone.", "teacher_backbone."),
+        ("module.", ""),
+    ),
+    *(
+        ("encoder_k.", "momentum_encoder."),
+        ("branch.left.", "branch.right."),
+        ("backbone.body.", "backbone.0.body."),
+    ),
     *(("_orig_mod.", "module."), ("encoder.a.", "encoder.")),
 )
 RIVAL_KEYS = (
-    *(("student", "teacher2"), ("model", "target"), ("netA", "netB"), ("online", "target"), ("state_dict", "best")),
+    *(
+        ("student", "teacher2"),
+        ("model", "target"),
+        ("netA", "netB"),
+        ("online", "target"),
+        ("state_dict", "best"),
+    ),
     *(("generator", "discriminator"), ("model", "momentum_model")),
 )
 # Families that say so take the first.
 CHOICES = (
-    *(("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder."), ("backbone.", "momentum_backbone.")),
-    *(("encoder.", "momentum_encoder."), ("encoder_q._orig_mod.", "encoder_k._orig_mod."), ("ema_model.", "model.")),
-    *(("module.encoder_q.", "module.encoder_k."), ("swa_model.module.", "model."), ("model_ema.module.", "model.")),
+    *(
+        ("encoder_q.", "encoder_k."),
+        ("base_encoder.", "momentum_encoder."),
+        ("backbone.", "momentum_backbone."),
+    ),
+    *(
+        ("encoder.", "momentum_encoder."),
+        ("encoder_q._orig_mod.", "encoder_k._orig_mod."),
+        ("ema_model.", "model."),
+    ),
+    *(
+        ("module.encoder_q.", "module.encoder_k."),
+        ("swa_model.module.", "model."),
+        ("model_ema.module.", "model."),
+    ),
 )
 CHOICE_KEYS = (
-    *(("state_dict_ema", "state_dict"), ("model_ema", "model"), ("ema", "model"), ("ema_state_dict", "state_dict")),
-    *(("swa_state", "model"), ("averaged_model", "model"), ("ema_model", "model"), ("swa_state_dict", "state_dict")),
+    *(
+        ("state_dict_ema", "state_dict"),
+        ("model_ema", "model"),
+        ("ema", "model"),
+        ("ema_state_dict", "state_dict"),
+    ),
+    *(
+        ("swa_state", "model"),
+        ("averaged_model", "model"),
+        ("ema_model", "model"),
+        ("swa_state_dict", "state_dict"),
+    ),
 )
 
 
@@ -239,7 +360,9 @@ def two_networks() -> Iterator[Case]:
         for one, two in ((first, second), (second, first)):
             yield Case(
                 f"{one!r} and {two!r}",
-                lambda a, b, f=one, s=two: {"state_dict": torchvision_tensors(a, f) | torchvision_tensors(b, s)},
+                lambda a, b, f=one, s=two: {
+                    "state_dict": torchvision_tensors(a, f) | torchvision_tensors(b, s)
+                },
                 (f"state_dict.{one}", f"state_dict.{two}", "MODEL.WEIGHTS_PREFIX"),
             )
     for one, two in RIVAL_KEYS:
@@ -252,7 +375,11 @@ def two_networks() -> Iterator[Case]:
         yield Case(
             f"two of {rename.__name__}",
             lambda a, b, r=rename: {"model": r(a, "modelTeacher.") | r(b, "modelStudent.")},
-            ("model.modelTeacher.backbone.", "model.modelStudent.backbone.", "MODEL.WEIGHTS_PREFIX"),
+            (
+                "model.modelTeacher.backbone.",
+                "model.modelStudent.backbone.",
+                "MODEL.WEIGHTS_PREFIX",
+            ),
         )
     for kind in ("children", "transformers", "caffe2", "detectron2"):
         yield Case(
@@ -262,18 +389,27 @@ def two_networks() -> Iterator[Case]:
         )
     yield Case(
         "res5 in two places",
-        lambda a, b: {"model": fpn(a) | {f"roi_heads.{n}": v for n, v in b.items() if n.startswith("res5")}},
+        lambda a, b: {
+            "model": fpn(a) | {f"roi_heads.{n}": v for n, v in b.items() if n.startswith("res5")}
+        },
         report="",
     )
-    yield Case("a list of two", lambda a, b: [torchvision_tensors(a), torchvision_tensors(b)], ("0.", "1."))
+    yield Case(
+        "a list of two", lambda a, b: [torchvision_tensors(a), torchvision_tensors(b)], ("0.", "1.")
+    )
     yield Case(
         "the same network twice",
-        lambda a, b: torchvision_tensors(a, "backbone.") | torchvision_tensors(dict(a), "model.backbone."),
+        lambda a, b: (
+            torchvision_tensors(a, "backbone.") | torchvision_tensors(dict(a), "model.backbone.")
+        ),
         report="not taken: model.backbone.",
     )
     yield Case(
         "a copy of the same network",
-        lambda a, b: torchvision_tensors(a, "x.") | torchvision_tensors({n: v.clone() for n, v in a.items()}, "y."),
+        lambda a, b: (
+            torchvision_tensors(a, "x.")
+            | torchvision_tensors({n: v.clone() for n, v in a.items()}, "y.")
+        ),
         report="not taken: y.",
     )
 
@@ -299,7 +435,9 @@ def chosen_networks() -> Iterator[Case]:
     )
     yield Case(
         "averaged model of DDP",
-        lambda a, b: torchvision_tensors(a, "module.module.") | {"module.n_averaged": torch.tensor(7)},
+        lambda a, b: (
+            torchvision_tensors(a, "module.module.") | {"module.n_averaged": torch.tensor(7)}
+        ),
         report="n_averaged 7",
     )
     yield Case(
@@ -322,7 +460,10 @@ def chosen_networks() -> Iterator[Case]:
     )
     yield Case(
         "averages without names",
-        lambda a, b: {"state_dict": torchvision_tensors(a), "ema": {"shadow_params": list(b.values())}},
+        lambda a, b: {
+            "state_dict": torchvision_tensors(a),
+            "ema": {"shadow_params": list(b.values())},
+        },
         report="the averages in ema.shadow_params have no names and are not taken",
     )
     yield Case(
@@ -333,21 +474,32 @@ def chosen_networks() -> Iterator[Case]:
         },
         report="averaged weights of Lightning's WeightAveraging; not taken: current_model_state.model.",
     )
-    for name, prefix in (("model_ema.model", "model_ema.model*"), ("ema_backbone_", "ema_backbone_*")):
+    for name, prefix in (
+        ("model_ema.model", "model_ema.model*"),
+        ("ema_backbone_", "ema_backbone_*"),
+    ):
         yield Case(
             f"averages named {prefix}",
-            lambda a, b, n=name: torchvision_tensors(a) | {n + _without_dots(k, n): v for k, v in _tv(b).items()},
+            lambda a, b, n=name: (
+                torchvision_tensors(a) | {n + _without_dots(k, n): v for k, v in _tv(b).items()}
+            ),
             report=f"the averages in {prefix} have no names and are not taken",
         )
     yield Case(
         "averages of the parameters alone",
-        lambda a, b: {"model": torchvision_tensors(b), "model_ema": layouts.without_statistics(torchvision_tensors(a))},
+        lambda a, b: {
+            "model": torchvision_tensors(b),
+            "model_ema": layouts.without_statistics(torchvision_tensors(a)),
+        },
         ("  model.", "  model_ema.", "MODEL.WEIGHTS_PREFIX"),
     )
     for prefix in ("model_ema", "model_ema.", "model_ema.module"):
         yield Case(
             f"{prefix} by hand, wrappers below it",
-            lambda a, b: {"model": torchvision_tensors(b), "model_ema": torchvision_tensors(a, "module.")},
+            lambda a, b: {
+                "model": torchvision_tensors(b),
+                "model_ema": torchvision_tensors(a, "module."),
+            },
             prefix=prefix,
         )
     for first, second in RIVALS[:10]:
@@ -355,7 +507,8 @@ def chosen_networks() -> Iterator[Case]:
             yield Case(
                 f"{wanted!r} of {first!r} and {second!r} by hand",
                 lambda a, b, f=first, s=second, w=wanted: (
-                    torchvision_tensors(a if w == f else b, f) | torchvision_tensors(a if w == s else b, s)
+                    torchvision_tensors(a if w == f else b, f)
+                    | torchvision_tensors(a if w == s else b, s)
                 ),
                 prefix=wanted or ".",
             )
@@ -405,25 +558,35 @@ def halves_of_two() -> Iterator[Case]:
             )
     yield Case(
         "torchvision's stem and Detectron2's stages",
-        lambda a, b: _part(torchvision_tensors(a), ("conv1", "bn1", "layer1")) | _part(b, ("res3", "res4", "res5")),
+        lambda a, b: (
+            _part(torchvision_tensors(a), ("conv1", "bn1", "layer1"))
+            | _part(b, ("res3", "res4", "res5"))
+        ),
         ("missing",),
     )
     yield Case(
         "a backbone and another's last stage in the head",
         lambda a, b: (
-            _part(layouts.under("backbone.", a), ("backbone.stem", "backbone.res2", "backbone.res3"))
+            _part(
+                layouts.under("backbone.", a), ("backbone.stem", "backbone.res2", "backbone.res3")
+            )
             | layouts.under("roi_heads.", _part(b, ("res5",)))
         ),
         ("missing",),
     )
     yield Case(
         "stem and res2 of one beside the other whole",
-        lambda a, b: torchvision_tensors(_part(b, ("stem", "res2")), "encoder.") | torchvision_tensors(a, "backbone."),
+        lambda a, b: (
+            torchvision_tensors(_part(b, ("stem", "res2")), "encoder.")
+            | torchvision_tensors(a, "backbone.")
+        ),
         report="not taken: encoder.",
     )
     yield Case(
         "CLIP's tower beside a text tower with a layer1",
-        lambda a, b: torchvision_tensors(a, "visual.") | torchvision_tensors(_part(b, ("res2", "res3"))),
+        lambda a, b: (
+            torchvision_tensors(a, "visual.") | torchvision_tensors(_part(b, ("res2", "res3")))
+        ),
     )
 
 
@@ -479,7 +642,11 @@ def wrong_values() -> Iterator[Case]:
             yield Case(
                 f"{kind} in {layer}",
                 lambda a, b, n=layer, c=change: torchvision_tensors(a | {n: c(a[n])}, "backbone."),
-                (words, "nothing was loaded", f"backbone.{list(torchvision_tensors({layer: layouts.ONES}))[0]}"),
+                (
+                    words,
+                    "nothing was loaded",
+                    f"backbone.{list(torchvision_tensors({layer: layouts.ONES}))[0]}",
+                ),
             )
     for layer in ("stem.conv1.norm", "res3.1.conv2.norm", "res5.2.conv3.norm"):
         for leaf, value, words in (
@@ -520,7 +687,9 @@ def wrong_values() -> Iterator[Case]:
         ("layer1.0.conv2.weight in the file, and no plain tensor",),
     )
     yield Case(
-        "a text for a tensor", lambda a, b: torchvision_tensors(a) | {"layer1.0.conv2.weight": "x"}, ("missing",)
+        "a text for a tensor",
+        lambda a, b: torchvision_tensors(a) | {"layer1.0.conv2.weight": "x"},
+        ("missing",),
     )
 
 
@@ -538,7 +707,9 @@ def _renamed(tensors: Tensors, old: str, new: str) -> Tensors:
 
 def _folded(tensors: Tensors) -> Tensors:
     weights = {name: value for name, value in tensors.items() if value.dim() == 4}
-    return weights | {name.replace("weight", "bias"): torch.rand(len(value)) for name, value in weights.items()}
+    return weights | {
+        name.replace("weight", "bias"): torch.rand(len(value)) for name, value in weights.items()
+    }
 
 
 def _named_without_wrappers(tensors: Tensors, name: str) -> Tensor:
@@ -556,7 +727,9 @@ def not_whole() -> Iterator[Case]:
         for kind in ("torchvision", "fpn", "transformers"):
             yield Case(
                 f"{kind} without {layer}",
-                lambda a, b, n=layer, r=NAMINGS[kind]: r({name: v for name, v in a.items() if name != n}),
+                lambda a, b, n=layer, r=NAMINGS[kind]: r(
+                    {name: v for name, v in a.items() if name != n}
+                ),
                 ("1 missing", "is missing"),
             )
         yield Case(
@@ -567,24 +740,42 @@ def not_whole() -> Iterator[Case]:
     for stage in ("res3", "res5"):
         yield Case(
             f"no {stage}",
-            lambda a, b, s=stage: torchvision_tensors({name: v for name, v in a.items() if not name.startswith(s)}),
+            lambda a, b, s=stage: torchvision_tensors(
+                {name: v for name, v in a.items() if not name.startswith(s)}
+            ),
             ("missing",),
         )
     yield Case(
         "a block more",
-        lambda a, b: torchvision_tensors(a | {f"res4.6{n[6:]}": v for n, v in a.items() if n.startswith("res4.5.")}),
-        ("15 of the file that the model has not", "layer3.6.conv1.weight of the file is not in the model"),
+        lambda a, b: torchvision_tensors(
+            a | {f"res4.6{n[6:]}": v for n, v in a.items() if n.startswith("res4.5.")}
+        ),
+        (
+            "15 of the file that the model has not",
+            "layer3.6.conv1.weight of the file is not in the model",
+        ),
     )
-    for name in ("maxpool.1.filt", "maxpool.filt", "relu.weight", "layer3.0.relu.weight", "layer1.0.bn1.IN.weight"):
+    for name in (
+        "maxpool.1.filt",
+        "maxpool.filt",
+        "relu.weight",
+        "layer3.0.relu.weight",
+        "layer1.0.bn1.IN.weight",
+    ):
         yield Case(
             f"a layer {name} that no tensor of ours is for",
             lambda a, b, n=name: torchvision_tensors(a, "net.") | {f"net.{n}": layouts.ONES},
             (f"net.{name} of the file is not in the model",),
         )
-    for name in ("layer1._orig_mod.0.conv1.weight", "layer4.2._checkpoint_wrapped_module.bn3.running_mean"):
+    for name in (
+        "layer1._orig_mod.0.conv1.weight",
+        "layer4.2._checkpoint_wrapped_module.bn3.running_mean",
+    ):
         yield Case(
             f"{name} wrapped and not",
-            lambda a, b, n=name: torchvision_tensors(a) | {n: torch.rand_like(_named_without_wrappers(a, n))},
+            lambda a, b, n=name: (
+                torchvision_tensors(a) | {n: torch.rand_like(_named_without_wrappers(a, n))}
+            ),
             ("in two places", name),
         )
     yield Case(
@@ -604,7 +795,11 @@ def not_whole() -> Iterator[Case]:
     )
     for name, words in (
         *(("layer1.0.se.fc1.weight", "attention"), ("layer2.0.conv2.weight_mask", "prune.remove")),
-        *(("layer1.0.convs.0.weight", "Res2Net"), ("layer1.1.conv3.lora_A", "LoRA"), ("layer1.0.bn1.IN.bias", "IBN")),
+        *(
+            ("layer1.0.convs.0.weight", "Res2Net"),
+            ("layer1.1.conv3.lora_A", "LoRA"),
+            ("layer1.0.bn1.IN.bias", "IBN"),
+        ),
     ):
         yield Case(
             f"what {name} shows is said",
@@ -620,12 +815,22 @@ def not_whole() -> Iterator[Case]:
             lambda a, b, n=name: _renamed(torchvision_tensors(a), "layer1.0.conv1.weight", n),
             ("no weights family", words),
         )
-    yield Case("norms folded into convolutions", lambda a, b: _folded(torchvision_tensors(a)), ("norms are folded",))
+    yield Case(
+        "norms folded into convolutions",
+        lambda a, b: _folded(torchvision_tensors(a)),
+        ("norms are folded",),
+    )
     for channels in (1, 4):
         yield Case(
             f"a first convolution of {channels} channels",
-            lambda a, b, c=channels: torchvision_tensors(a) | {"conv1.weight": torch.rand(4, c, 7, 7)},
+            lambda a, b, c=channels: (
+                torchvision_tensors(a) | {"conv1.weight": torch.rand(4, c, 7, 7)}
+            ),
             (f"first convolution takes {channels} channels, the model's 3",),
         )
     yield Case("no tensor", lambda a, b: {"model": {}}, ("no weights family",))
-    yield Case("names of stages alone", lambda a, b: _part(torchvision_tensors(a), ("layer",)), ("no weights family",))
+    yield Case(
+        "names of stages alone",
+        lambda a, b: _part(torchvision_tensors(a), ("layer",)),
+        ("no weights family",),
+    )

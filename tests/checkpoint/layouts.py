@@ -39,12 +39,17 @@ class Layout(NamedTuple):
 ONES = torch.ones(2, 3)
 OPTIMIZER = {"state": {0: {"momentum_buffer": ONES}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 ARGUMENTS = argparse.Namespace(lr=0.1)
-TEXT = {f"textual.{name}": ONES for name in ("visual_projection.weight", "embedding.words.weight", "output.weight")}
+TEXT = {
+    f"textual.{name}": ONES
+    for name in ("visual_projection.weight", "embedding.words.weight", "output.weight")
+}
 
 
 def bare(network: nn.Module) -> Tensors:
     """The network without its classifier."""
-    return OrderedDict((name, value) for name, value in network.state_dict().items() if not name.startswith("fc."))
+    return OrderedDict(
+        (name, value) for name, value in network.state_dict().items() if not name.startswith("fc.")
+    )
 
 
 def full(network: nn.Module) -> Tensors:
@@ -71,7 +76,11 @@ def redcaps(network: nn.Module) -> Tensors:
 
 
 def clip(network: nn.Module) -> Tensors:
-    text = {"positional_embedding": ONES, "token_embedding.weight": ONES, "logit_scale": torch.tensor(4.6)}
+    text = {
+        "positional_embedding": ONES,
+        "token_embedding.weight": ONES,
+        "logit_scale": torch.tensor(4.6),
+    }
     return under("visual.", full(network)) | text | {"transformer.resblocks.0.ln_1.weight": ONES[0]}
 
 
@@ -113,11 +122,17 @@ def write_old_pickle(content: Any, path: Path) -> None:
 
 
 def halves(tensors: Tensors) -> Tensors:
-    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    return {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
 
 
 def doubles(tensors: Tensors) -> Tensors:
-    return {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
+    return {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
 
 
 def arrays(tensors: Tensors) -> dict[str, Any]:
@@ -125,7 +140,9 @@ def arrays(tensors: Tensors) -> dict[str, Any]:
 
 
 def without_counters(tensors: Tensors) -> Tensors:
-    return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+    return {
+        name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")
+    }
 
 
 def detectron2_name(name: str) -> str:
@@ -137,7 +154,9 @@ def detectron2_name(name: str) -> str:
 
 
 def without_statistics(tensors: Tensors) -> Tensors:
-    return {name: value for name, value in without_counters(tensors).items() if "running" not in name}
+    return {
+        name: value for name, value in without_counters(tensors).items() if "running" not in name
+    }
 
 
 def canonical(network: nn.Module) -> Tensors:
@@ -145,15 +164,24 @@ def canonical(network: nn.Module) -> Tensors:
 
 
 def caffe2(network: nn.Module) -> dict[str, Any]:
-    named = {caffe2_name(name): value for name, value in without_counters(canonical(network)).items()}
+    named = {
+        caffe2_name(name): value for name, value in without_counters(canonical(network)).items()
+    }
     return arrays(named | {"conv1_b": torch.zeros(64), "fc1000_w": ONES, "fc1000_b": ONES})
 
 
 def caffe2_name(name: str) -> str:
     layer, _, leaf = name.rpartition(".")
-    norm = {"weight": "bn_gamma", "bias": "bn_beta", "running_mean": "bn_running_mean", "running_var": "bn_running_var"}
+    norm = {
+        "weight": "bn_gamma",
+        "bias": "bn_beta",
+        "running_mean": "bn_running_mean",
+        "running_var": "bn_running_var",
+    }
     leaf = norm[leaf] if layer.endswith("norm") else "w"
-    layer = layer.removesuffix(".norm").replace("stem.conv1", "res_conv1" if leaf != "w" else "conv1")
+    layer = layer.removesuffix(".norm").replace(
+        "stem.conv1", "res_conv1" if leaf != "w" else "conv1"
+    )
     for number, letter in (("conv1", "2a"), ("conv2", "2b"), ("conv3", "2c"), ("shortcut", "1")):
         layer = layer.replace(f".{number}", f"_branch{letter}")
     return f"{layer.replace('.', '_')}_{leaf}"
@@ -176,13 +204,22 @@ def detector_and_heads(network: nn.Module) -> dict[str, Any]:
 
 def c4_detector(network: nn.Module) -> Tensors:
     tensors = canonical(network).items()
-    model = {("roi_heads." if name.startswith("res5") else "backbone.") + name: value for name, value in tensors}
-    return model | {"roi_heads.res5.norm.weight": ONES[0], "proposal_generator.rpn_head.conv.weight": ONES}
+    model = {
+        ("roi_heads." if name.startswith("res5") else "backbone.") + name: value
+        for name, value in tensors
+    }
+    return model | {
+        "roi_heads.res5.norm.weight": ONES[0],
+        "proposal_generator.rpn_head.conv.weight": ONES,
+    }
 
 
 def mm_stem(tensors: Tensors) -> Tensors:
     """timm's deep stem by OpenMMLab's names."""
-    return {re.sub("^bn1", "stem.7", re.sub("^conv1", "stem", name)): value for name, value in tensors.items()}
+    return {
+        re.sub("^bn1", "stem.7", re.sub("^conv1", "stem", name)): value
+        for name, value in tensors.items()
+    }
 
 
 def solo_learn(network: nn.Module, prefix: str = "backbone.") -> dict[str, Any]:
@@ -190,7 +227,9 @@ def solo_learn(network: nn.Module, prefix: str = "backbone.") -> dict[str, Any]:
     return {
         "epoch": 399,
         "pytorch-lightning_version": "1.5.10",
-        "state_dict": under(prefix, bare(network)) | under("momentum_" + prefix, other(bare(network))) | rest,
+        "state_dict": under(prefix, bare(network))
+        | under("momentum_" + prefix, other(bare(network)))
+        | rest,
         "hyper_parameters": Config(method="byol"),
         "callbacks": {Config: {"best": 3}},
     }
@@ -200,7 +239,9 @@ def children(network: nn.Module) -> Tensors:
     """The names of nn.Sequential(*resnet.children())."""
     index = {"conv1": "0", "bn1": "1", **{f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}}
     parts = {name: name.partition(".") for name in bare(network)}
-    return {f"{index[parts[name][0]]}.{parts[name][2]}": value for name, value in bare(network).items()}
+    return {
+        f"{index[parts[name][0]]}.{parts[name][2]}": value for name, value in bare(network).items()
+    }
 
 
 def transformers(network: nn.Module) -> Tensors:
@@ -215,10 +256,14 @@ def transformers_names(names: list[str]) -> dict[str, str]:
     for original in names:
         name = re.sub("^bn1", "embedder.embedder.normalization", original)
         name = re.sub("^conv1", "embedder.embedder.convolution", name)
-        name = re.sub(r"^layer(\d)", lambda match: f"encoder.stages.{int(match[1]) - 1}.layers", name)
+        name = re.sub(
+            r"^layer(\d)", lambda match: f"encoder.stages.{int(match[1]) - 1}.layers", name
+        )
         name = re.sub(r"\.conv(\d)", lambda match: f".layer.{int(match[1]) - 1}.convolution", name)
         name = re.sub(r"\.bn(\d)", lambda match: f".layer.{int(match[1]) - 1}.normalization", name)
-        name = name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+        name = name.replace("downsample.0", "shortcut.convolution").replace(
+            "downsample.1", "shortcut.normalization"
+        )
         renamed[original] = name
     return renamed
 
@@ -230,15 +275,23 @@ def write_shards(tensors: Tensors, folder: Path, suffix: str = ".safetensors") -
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
         file = f"{stem}-{number:05}-of-00002{suffix}"
         content = {name: tensors[name].clone() for name in part}
-        save_file(content, folder / file) if suffix == ".safetensors" else torch.save(content, folder / file)
+        save_file(content, folder / file) if suffix == ".safetensors" else torch.save(
+            content, folder / file
+        )
         weight_map |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index))
 
 
 def soco(network: nn.Module) -> Tensors:
-    fpn = {f"neck.fpn_convs.{level}.conv.weight": torch.full((8, 8, 3, 3), 5.0) for level in range(4)}
-    return under("encoder.", bare(network)) | fpn | {"head.fc1.weight": ONES, "head.bn1.weight": ONES[0]}
+    fpn = {
+        f"neck.fpn_convs.{level}.conv.weight": torch.full((8, 8, 3, 3), 5.0) for level in range(4)
+    }
+    return (
+        under("encoder.", bare(network))
+        | fpn
+        | {"head.fc1.weight": ONES, "head.bn1.weight": ONES[0]}
+    )
 
 
 V, TV, B, M = "virtex", "torchvision", "resnet_backbone", "moco"
@@ -248,26 +301,41 @@ LAYOUTS: dict[str, Layout] = {
     "virtex training": Layout(
         V,
         "ResNet-50",
-        lambda n: {"model": virtex(n), "optimizer": OPTIMIZER, "scheduler": {"last_epoch": 3}, "iteration": 500000},
+        lambda n: {
+            "model": virtex(n),
+            "optimizer": OPTIMIZER,
+            "scheduler": {"last_epoch": 3},
+            "iteration": 500000,
+        },
     ),
     "virtex zoo": Layout(V, "ResNet-50", lambda n: {"model": virtex(n)}),
     "virtex zoo R-101": Layout(V, "ResNet-101", lambda n: {"model": virtex(n)}),
     "virtex zoo w2x": Layout(V, "ResNet-50 of twice the width", lambda n: {"model": virtex(n)}),
-    "virtex zoo v0.9, before zip files": Layout(V, "ResNet-50", lambda n: {"model": virtex(n)}, write_legacy),
+    "virtex zoo v0.9, before zip files": Layout(
+        V, "ResNet-50", lambda n: {"model": virtex(n)}, write_legacy
+    ),
     "virtex full model, flat": Layout(V, "ResNet-50", virtex),
     "virtex of DDP": Layout(V, "ResNet-50", lambda n: {"model": virtex(n, "module.")}),
-    "virtex of torch.compile in DDP": Layout(V, "ResNet-50", lambda n: {"model": virtex(n, "module._orig_mod.")}),
+    "virtex of torch.compile in DDP": Layout(
+        V, "ResNet-50", lambda n: {"model": virtex(n, "module._orig_mod.")}
+    ),
     "virtex hub, flat": Layout(B, "ResNet-50", bare),
     "virtex hub v0.9, wrapped": Layout(B, "ResNet-50", lambda n: {"model": bare(n)}),
     "virtex hub, halves": Layout(B, "ResNet-50", lambda n: halves(bare(n))),
     "virtex hub, doubles": Layout(B, "ResNet-50", lambda n: doubles(bare(n))),
     "redcaps": Layout(V, "ResNet-50", lambda n: {"model": redcaps(n), "iteration": 1}),
-    "icmlm": Layout("icmlm", "ResNet-50", lambda n: {"cnn": bare(n), "fc": {"weight": ONES}, "epoch": 9}),
+    "icmlm": Layout(
+        "icmlm", "ResNet-50", lambda n: {"cnn": bare(n), "fc": {"weight": ONES}, "epoch": 9}
+    ),
     "icmlm with a classifier": Layout("icmlm", "ResNet-50", lambda n: {"cnn": full(n)}),
     "own pretraining": Layout(
         "virtex_det_pretraining",
         "ResNet-50",
-        lambda n: {"model": under("backbone.", canonical(n)) | TEXT, "trainer": {"iteration": 9}, "iteration": 9},
+        lambda n: {
+            "model": under("backbone.", canonical(n)) | TEXT,
+            "trainer": {"iteration": 9},
+            "iteration": 9,
+        },
     ),
     "openai clip RN50": Layout("clip", "CLIP RN50", lambda n: n, write_torchscript),
     "openai clip RN101": Layout("clip", "CLIP RN101", lambda n: n, write_torchscript),
@@ -277,7 +345,12 @@ LAYOUTS: dict[str, Layout] = {
     "open_clip training": Layout(
         "clip",
         "CLIP RN50",
-        lambda n: {"epoch": 3, "name": "x", "state_dict": under("module.", clip(n)), "optimizer": OPTIMIZER},
+        lambda n: {
+            "epoch": 3,
+            "name": "x",
+            "state_dict": under("module.", clip(n)),
+            "optimizer": OPTIMIZER,
+        },
     ),
     "open_clip RN101": Layout("clip", "CLIP RN101", lambda n: {"state_dict": clip(n)}),
     "open_clip, safetensors": Layout("clip", "CLIP RN50", clip, write_safetensors),
@@ -287,7 +360,10 @@ LAYOUTS: dict[str, Layout] = {
     "regionclip": Layout(
         "regionclip",
         "CLIP RN50",
-        lambda n: {"model": under("backbone.", full(n)) | {"lang_encoder.ln_final.weight": ONES}, "iteration": 1},
+        lambda n: {
+            "model": under("backbone.", full(n)) | {"lang_encoder.ln_final.weight": ONES},
+            "iteration": 1,
+        },
     ),
     "regionclip RN50x4": Layout(
         "regionclip",
@@ -296,31 +372,46 @@ LAYOUTS: dict[str, Layout] = {
     ),
     # Supervised
     "torchvision V1 and V2": Layout(TV, "ResNet-50", full),
-    "torchvision of 2017": Layout(TV, "ResNet-50", lambda n: without_counters(full(n)), write_legacy),
+    "torchvision of 2017": Layout(
+        TV, "ResNet-50", lambda n: without_counters(full(n)), write_legacy
+    ),
     "torchvision R-18": Layout(TV, "ResNet-18", full),
     "torchvision R-101": Layout(TV, "ResNet-101", full),
     "torchvision wide": Layout(TV, "ResNet-50 of twice the width", full),
     "torchvision, training of DDP": Layout(
-        TV, "ResNet-50", lambda n: {"epoch": 90, "state_dict": under("module.", full(n)), "optimizer": OPTIMIZER}
+        TV,
+        "ResNet-50",
+        lambda n: {"epoch": 90, "state_dict": under("module.", full(n)), "optimizer": OPTIMIZER},
     ),
     "torchvision reference training": Layout(
-        TV, "ResNet-50", lambda n: {"model": full(n), "args": ARGUMENTS, "lr_scheduler": {"last_epoch": 1}}
+        TV,
+        "ResNet-50",
+        lambda n: {"model": full(n), "args": ARGUMENTS, "lr_scheduler": {"last_epoch": 1}},
     ),
     "timm": Layout(TV, "timm's ResNet-50", full),
     "timm, safetensors": Layout(TV, "timm's ResNet-50", full, write_safetensors),
     "timm, averaged": Layout(
         TV,
         "timm's ResNet-50",
-        lambda n: {"arch": "resnet50", "state_dict": other(full(n)), "state_dict_ema": full(n), "args": ARGUMENTS},
+        lambda n: {
+            "arch": "resnet50",
+            "state_dict": other(full(n)),
+            "state_dict_ema": full(n),
+            "args": ARGUMENTS,
+        },
     ),
     "timm 50c": Layout("resnet_deep_stem", "ResNet-50-C", full),
     "timm 50s": Layout("resnet_deep_stem", "ResNet-50-S", full),
     "timm 50d": Layout("resnet_d", "ResNet-50-D", full),
     "timm 50d, safetensors": Layout("resnet_d", "ResNet-50-D", full, write_safetensors),
     "mmpretrain v1c": Layout(
-        "resnet_deep_stem", "ResNet-50-C", lambda n: {"state_dict": under("backbone.", mm_stem(bare(n)))}
+        "resnet_deep_stem",
+        "ResNet-50-C",
+        lambda n: {"state_dict": under("backbone.", mm_stem(bare(n)))},
     ),
-    "mmpretrain v1d": Layout("resnet_d", "ResNet-50-D", lambda n: {"state_dict": under("backbone.", mm_stem(bare(n)))}),
+    "mmpretrain v1d": Layout(
+        "resnet_d", "ResNet-50-D", lambda n: {"state_dict": under("backbone.", mm_stem(bare(n)))}
+    ),
     # Self-supervised
     "moco v1": Layout(
         M,
@@ -342,9 +433,14 @@ LAYOUTS: dict[str, Layout] = {
         },
         write_legacy,
     ),
-    "moco, extracted": Layout(B, "ResNet-50", lambda n: bare(n) | {"fc.0.weight": ONES, "fc.2.weight": ONES}),
+    "moco, extracted": Layout(
+        B, "ResNet-50", lambda n: bare(n) | {"fc.0.weight": ONES, "fc.2.weight": ONES}
+    ),
     "moco, converted for Detectron2": Layout(
-        "detectron2_torchvision", "ResNet-50", lambda n: converted(n, **{"stem.fc.weight": ONES}), write_pickle
+        "detectron2_torchvision",
+        "ResNet-50",
+        lambda n: converted(n, **{"stem.fc.weight": ONES}),
+        write_pickle,
     ),
     "moco v3": Layout(
         "moco_v3",
@@ -352,7 +448,9 @@ LAYOUTS: dict[str, Layout] = {
         lambda n: {
             "epoch": 300,
             "state_dict": under("module.momentum_encoder.", other(bare(n)))
-            | under("module.base_encoder.", bare(n) | {"fc.0.weight": ONES, "fc.1.running_mean": ONES})
+            | under(
+                "module.base_encoder.", bare(n) | {"fc.0.weight": ONES, "fc.1.running_mean": ONES}
+            )
             | {"module.predictor.0.weight": ONES},
         },
     ),
@@ -360,18 +458,27 @@ LAYOUTS: dict[str, Layout] = {
         "swav",
         "ResNet-50",
         lambda n: under(
-            "module.", bare(n), **{"module.projection_head.0.weight": ONES, "module.prototypes.weight": ONES}
+            "module.",
+            bare(n),
+            **{"module.projection_head.0.weight": ONES, "module.prototypes.weight": ONES},
         ),
     ),
     "swav training": Layout(
         "swav",
         "ResNet-50 of twice the width",
-        lambda n: {"epoch": 1, "state_dict": under("module.", bare(n), **{"module.prototypes.weight": ONES})},
+        lambda n: {
+            "epoch": 1,
+            "state_dict": under("module.", bare(n), **{"module.prototypes.weight": ONES}),
+        },
     ),
     "deepcluster v2": Layout(
-        "swav", "ResNet-50", lambda n: under("module.", bare(n), **{"module.prototypes.prototypes0.weight": ONES})
+        "swav",
+        "ResNet-50",
+        lambda n: under("module.", bare(n), **{"module.prototypes.prototypes0.weight": ONES}),
     ),
-    "densecl, extracted": Layout(B, "ResNet-50", lambda n: {"state_dict": bare(n), "author": "OpenSelfSup"}),
+    "densecl, extracted": Layout(
+        B, "ResNet-50", lambda n: {"state_dict": bare(n), "author": "OpenSelfSup"}
+    ),
     "densecl, epoch": Layout(
         "mmselfsup",
         "ResNet-50",
@@ -393,14 +500,18 @@ LAYOUTS: dict[str, Layout] = {
             | {"module.projector.linear1.weight": ONES, "module.value_transform.weight": ONES},
         },
     ),
-    "soco": Layout("soco", "ResNet-50", lambda n: {"model": under("module.", soco(n)), "opt": ARGUMENTS}),
+    "soco": Layout(
+        "soco", "ResNet-50", lambda n: {"model": under("module.", soco(n)), "opt": ARGUMENTS}
+    ),
     "soco, averaged": Layout("soco", "ResNet-50", lambda n: {"model_ema": soco(n)}),
     "dino": Layout(B, "ResNet-50", bare),
     "dino, full file": Layout(
         "dino",
         "ResNet-50",
         lambda n: {
-            "student": under("module.backbone.", other(bare(n)), **{"module.head.mlp.0.weight": ONES}),
+            "student": under(
+                "module.backbone.", other(bare(n)), **{"module.head.mlp.0.weight": ONES}
+            ),
             "teacher": under("module.backbone.", bare(n), **{"module.head.mlp.0.weight": ONES}),
             "args": ARGUMENTS,
             "dino_loss": {"center": ONES},
@@ -409,7 +520,10 @@ LAYOUTS: dict[str, Layout] = {
     "dino, teacher not of DDP": Layout(
         "dino",
         "ResNet-50",
-        lambda n: {"student": under("module.backbone.", other(bare(n))), "teacher": under("backbone.", bare(n))},
+        lambda n: {
+            "student": under("module.backbone.", other(bare(n))),
+            "teacher": under("backbone.", bare(n)),
+        },
         write_legacy,
     ),
     "barlow twins": Layout(B, "ResNet-50", bare),
@@ -439,7 +553,12 @@ LAYOUTS: dict[str, Layout] = {
         "ResNet-50",
         lambda n: {
             "classy_state_dict": {
-                "base_model": {"model": {"trunk": under("_feature_blocks.", bare(n)), "heads": {"0.weight": ONES}}}
+                "base_model": {
+                    "model": {
+                        "trunk": under("_feature_blocks.", bare(n)),
+                        "heads": {"0.weight": ONES},
+                    }
+                }
             },
             "config": Config(OPTIMIZER=Config(name="sgd")),
             "iteration": 3,
@@ -449,42 +568,64 @@ LAYOUTS: dict[str, Layout] = {
         "vissl", "ResNet-50", lambda n: {"model_state_dict": under("_feature_blocks.", bare(n))}
     ),
     "vissl, plain": Layout(B, "ResNet-50", lambda n: {"model_state_dict": bare(n)}),
-    "vissl, from Caffe2": Layout("detectron2_caffe2", "MSRA's ResNet-50", lambda n: {"blobs": caffe2(n)}, write_pickle),
+    "vissl, from Caffe2": Layout(
+        "detectron2_caffe2", "MSRA's ResNet-50", lambda n: {"blobs": caffe2(n)}, write_pickle
+    ),
     "solo-learn": Layout("lightning", "ResNet-50", solo_learn),
     "solo-learn, older": Layout("lightning", "ResNet-50", lambda n: solo_learn(n, "encoder.")),
     "mmselfsup": Layout(
         "mmselfsup",
         "ResNet-50",
-        lambda n: {"meta": {"seed": 0}, "state_dict": under("backbone.", bare(n), **{"head.fc.weight": ONES})},
+        lambda n: {
+            "meta": {"seed": 0},
+            "state_dict": under("backbone.", bare(n), **{"head.fc.weight": ONES}),
+        },
     ),
-    "mmselfsup, extracted": Layout(B, "ResNet-50", lambda n: {"meta": Config(), "state_dict": bare(n)}),
+    "mmselfsup, extracted": Layout(
+        B, "ResNet-50", lambda n: {"meta": Config(), "state_dict": bare(n)}
+    ),
     "mmpretrain": Layout(
         "mmselfsup",
         "ResNet-50",
         lambda n: {
             "message_hub": Config(),
             "param_schedulers": [Config()],
-            "state_dict": under("backbone.", bare(n), **{"head.fc.weight": ONES, "head.fc.bias": ONES}),
+            "state_dict": under(
+                "backbone.", bare(n), **{"head.fc.weight": ONES, "head.fc.bias": ONES}
+            ),
         },
     ),
     # Others' detectors, towers and libraries
     "lightly": Layout(
-        "lightly", "ResNet-50", lambda n: {"state_dict": under("backbone.", children(n), criterion=ONES)}
+        "lightly",
+        "ResNet-50",
+        lambda n: {"state_dict": under("backbone.", children(n), criterion=ONES)},
     ),
-    "transformers": Layout("transformers", "ResNet-50", lambda n: under("resnet.", transformers(n)), write_safetensors),
+    "transformers": Layout(
+        "transformers", "ResNet-50", lambda n: under("resnet.", transformers(n)), write_safetensors
+    ),
     "transformers R-18": Layout("transformers", "ResNet-18", transformers),
     "torchvision Faster R-CNN": Layout(
         "torchvision_detector",
         "ResNet-50",
-        lambda n: under("backbone.body.", without_counters(bare(n))) | {"rpn.head.cls_logits.weight": ONES},
+        lambda n: (
+            under("backbone.body.", without_counters(bare(n)))
+            | {"rpn.head.cls_logits.weight": ONES}
+        ),
     ),
     "detr": Layout(
         "detr",
         "ResNet-50",
-        lambda n: {"model": under("backbone.0.body.", without_counters(bare(n))) | {"query_embed.weight": ONES}},
+        lambda n: {
+            "model": under("backbone.0.body.", without_counters(bare(n)))
+            | {"query_embed.weight": ONES}
+        },
     ),
     "open_clip with a timm tower": Layout(
-        "open_clip_timm", "timm's ResNet-50", lambda n: under("visual.trunk.", full(n)), write_safetensors
+        "open_clip_timm",
+        "timm's ResNet-50",
+        lambda n: under("visual.trunk.", full(n)),
+        write_safetensors,
     ),
     # Detectron2
     "detectron2 MSRA": Layout("detectron2_caffe2", "MSRA's ResNet-50", caffe2, write_old_pickle),
@@ -494,7 +635,9 @@ LAYOUTS: dict[str, Layout] = {
         lambda n: converted(n, **{"stem.fc.weight": ONES, "stem.fc.bias": ONES}),
         write_pickle,
     ),
-    "pixpro, converted for Detectron2": Layout("detectron2_backbone", "ResNet-50", converted, write_old_pickle),
+    "pixpro, converted for Detectron2": Layout(
+        "detectron2_backbone", "ResNet-50", converted, write_old_pickle
+    ),
     "detectron2 zoo": Layout(
         "detector",
         "ResNet-50",
@@ -502,5 +645,7 @@ LAYOUTS: dict[str, Layout] = {
         write_pickle,
     ),
     "detectron2 training": Layout("detector", "ResNet-50", detector_and_heads),
-    "detectron2 C4 training": Layout("detector", "ResNet-50", lambda n: {"model": c4_detector(n), "iteration": 9}),
+    "detectron2 C4 training": Layout(
+        "detector", "ResNet-50", lambda n: {"model": c4_detector(n), "iteration": 9}
+    ),
 }

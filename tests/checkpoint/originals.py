@@ -68,25 +68,37 @@ def _timm_clip() -> nn.Module:
     module = pytest.importorskip("timm.models.byobnet", reason="timm is not installed")
     published = module.model_cfgs["resnet50_clip"]
     blocks = tuple(dataclasses.replace(block, c=block.c // 8) for block in published.blocks)
-    return module.ByobNet(dataclasses.replace(published, stem_chs=(4, 4, 8), blocks=blocks), img_size=64)
+    return module.ByobNet(
+        dataclasses.replace(published, stem_chs=(4, 4, 8), blocks=blocks), img_size=64
+    )
 
 
 def _timm(**arguments: Any) -> nn.Module:
     module = pytest.importorskip("timm.models.resnet", reason="timm is not installed")
-    return module.ResNet(module.Bottleneck, R50, channels=(8, 16, 32, 64), num_classes=10, **arguments)
+    return module.ResNet(
+        module.Bottleneck, R50, channels=(8, 16, 32, 64), num_classes=10, **arguments
+    )
 
 
 _NARROW = {"RESNETS.WIDTH_PER_GROUP": 4}
 _CLIP_KEYS = {
     **{"CAPTION_RESNET.STEM": "clip", "CAPTION_RESNET.DOWNSAMPLE": "clip"},
-    **{"RESNETS.STEM_OUT_CHANNELS": 8, "RESNETS.RES2_OUT_CHANNELS": 32, "RESNETS.WIDTH_PER_GROUP": 8},
+    **{
+        "RESNETS.STEM_OUT_CHANNELS": 8,
+        "RESNETS.RES2_OUT_CHANNELS": 32,
+        "RESNETS.WIDTH_PER_GROUP": 8,
+    },
 }
 _DEEP_KEYS = {**_CLIP_KEYS, "CAPTION_RESNET.STEM": "deep", "CAPTION_RESNET.DOWNSAMPLE": "conv"}
 
 ORIGINALS = {
-    "ResNet-50": Original(lambda: ResNet(Bottleneck, list(R50), width_per_group=4), _torchvision_stages, _NARROW),
+    "ResNet-50": Original(
+        lambda: ResNet(Bottleneck, list(R50), width_per_group=4), _torchvision_stages, _NARROW
+    ),
     "ResNet-50 of twice the width": Original(
-        lambda: ResNet(Bottleneck, list(R50), width_per_group=8), _torchvision_stages, {"RESNETS.WIDTH_PER_GROUP": 8}
+        lambda: ResNet(Bottleneck, list(R50), width_per_group=8),
+        _torchvision_stages,
+        {"RESNETS.WIDTH_PER_GROUP": 8},
     ),
     "ResNet-101": Original(
         lambda: ResNet(Bottleneck, list(R101), width_per_group=4),
@@ -102,9 +114,13 @@ ORIGINALS = {
         _msra, _torchvision_stages, {**_NARROW, "RESNETS.STRIDE_IN_1X1": True}, pixels=MSRA_BGR
     ),
     "timm's ResNet-50": Original(
-        lambda: _timm(), _torchvision_stages, {"RESNETS.RES2_OUT_CHANNELS": 32, "RESNETS.WIDTH_PER_GROUP": 8}
+        lambda: _timm(),
+        _torchvision_stages,
+        {"RESNETS.RES2_OUT_CHANNELS": 32, "RESNETS.WIDTH_PER_GROUP": 8},
     ),
-    "ResNet-50-C": Original(lambda: _timm(stem_type="deep", stem_width=4), _torchvision_stages, _DEEP_KEYS),
+    "ResNet-50-C": Original(
+        lambda: _timm(stem_type="deep", stem_width=4), _torchvision_stages, _DEEP_KEYS
+    ),
     "ResNet-50-D": Original(
         lambda: _timm(stem_type="deep", stem_width=4, avg_down=True),
         _torchvision_stages,
@@ -116,9 +132,14 @@ ORIGINALS = {
         {**_DEEP_KEYS, "RESNETS.STEM_OUT_CHANNELS": 16},
     ),
     "CLIP RN50": Original(lambda: _clip(R50), _clip_stages, _CLIP_KEYS, CLIP_RGB),
-    "CLIP RN101": Original(lambda: _clip(R101), _clip_stages, {**_CLIP_KEYS, "RESNETS.DEPTH": 101}, CLIP_RGB),
+    "CLIP RN101": Original(
+        lambda: _clip(R101), _clip_stages, {**_CLIP_KEYS, "RESNETS.DEPTH": 101}, CLIP_RGB
+    ),
     "CLIP RN50x4": Original(
-        lambda: _clip(RN50X4), _clip_stages, {**_CLIP_KEYS, "CAPTION_RESNET.BLOCKS": RN50X4}, CLIP_RGB
+        lambda: _clip(RN50X4),
+        _clip_stages,
+        {**_CLIP_KEYS, "CAPTION_RESNET.BLOCKS": RN50X4},
+        CLIP_RGB,
     ),
     "timm's CLIP RN50": Original(_timm_clip, _timm_clip_stages, _CLIP_KEYS, CLIP_RGB),
 }
@@ -166,7 +187,10 @@ def config(name: str, kind: str = "FPN", norm: str = "BN") -> CfgNode:
     keys = {f"MODEL.{key}": value for key, value in original.keys.items()} | _DETECTORS[kind]
     cfg.merge_from_list([part for pair in keys.items() for part in pair])
     cfg.INPUT.FORMAT = original.pixels.format
-    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(original.pixels.mean), list(original.pixels.std)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = (
+        list(original.pixels.mean),
+        list(original.pixels.std),
+    )
     return cfg
 
 

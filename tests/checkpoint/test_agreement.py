@@ -16,7 +16,9 @@ BY_NAME = {entry.name: entry for entry in FORMATS}
 
 def weights(layout: str):
     content = LAYOUTS[layout].content(network(LAYOUTS[layout].original))
-    tensors = {name: torch.as_tensor(value) for name, value in content.items()}  # Detectron2's are arrays
+    tensors = {
+        name: torch.as_tensor(value) for name, value in content.items()
+    }  # Detectron2's are arrays
     return recognise(tensors, layout)
 
 
@@ -27,7 +29,9 @@ def refusal(layout: str, cfg) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("entry", [entry for entry in FORMATS if entry.stem in (None, "basic")], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in FORMATS if entry.stem in (None, "basic")], ids=lambda e: e.name
+)
 def test_a_config_for_plain_rgb_contradicts_only_what_is_bgr(cfg, entry):
     assert bool(contradictions(entry, cfg)) == (entry.name == "detectron2_caffe2")
 
@@ -49,12 +53,16 @@ def test_a_config_for_bgr_and_caffe_strides_contradicts_virtex(cfg):
         assert contradictions(entry, caffe) == {}
 
 
-@pytest.mark.parametrize("layout", ["torchvision V1 and V2", "open_clip", "timm 50d", "detectron2 MSRA", "timm 50s"])
+@pytest.mark.parametrize(
+    "layout", ["torchvision V1 and V2", "open_clip", "timm 50d", "detectron2 MSRA", "timm 50s"]
+)
 def test_what_a_contradiction_says_to_set_mends_it(cfg, layout):
     right = config(LAYOUTS[layout].original)
     wrong = config("CLIP RN50x4") if "clip" not in layout else cfg.clone()
     message = refusal(layout, wrong)
-    settings = [line.strip().split(" ", 1) for line in message.splitlines() if line.startswith("  ")]
+    settings = [
+        line.strip().split(" ", 1) for line in message.splitlines() if line.startswith("  ")
+    ]
     for key, value in settings:
         wrong.merge_from_list([key, value.strip('"')])
     check_config(weights(layout), wrong, "weights.pth")
@@ -103,7 +111,10 @@ def following(cfg, tmp_path):
 def test_pixels_follow_the_weights_where_the_config_asks_for_it(following, save):
     cfg = following(save(LAYOUTS["open_clip"].content(network("CLIP RN50"))))
     followed = follow_weights(cfg)
-    assert tuple(followed.MODEL.PIXEL_MEAN) == CLIP_RGB.mean and tuple(followed.MODEL.PIXEL_STD) == CLIP_RGB.std
+    assert (
+        tuple(followed.MODEL.PIXEL_MEAN) == CLIP_RGB.mean
+        and tuple(followed.MODEL.PIXEL_STD) == CLIP_RGB.std
+    )
     assert followed.INPUT.FORMAT == "RGB" and followed.is_frozen()
     assert cfg.MODEL.PIXEL_MEAN[0] == 123.675
 
@@ -118,17 +129,25 @@ def test_random_init_has_no_pixels_to_follow(following):
     assert follow_weights(cfg) is cfg
 
 
-def test_weights_that_do_not_tell_their_pixels_cannot_be_followed(following, save, backbone_tensors):
+def test_weights_that_do_not_tell_their_pixels_cannot_be_followed(
+    following, save, backbone_tensors
+):
     with pytest.raises(UserError, match="MODEL.FOLLOW_WEIGHTS False"):
         follow_weights(following(save(own_pretraining(backbone_tensors))))
 
 
 def test_a_backbone_of_no_known_family_does_not_tell_its_pixels(following, save):
-    with pytest.raises(UserError, match="does not tell its pixels: .* no weights family(.|\n)*FOLLOW_WEIGHTS False"):
-        follow_weights(following(save({"patch_embed.weight": torch.ones(2), "blocks.0.weight": torch.ones(2)})))
+    with pytest.raises(
+        UserError, match="does not tell its pixels: .* no weights family(.|\n)*FOLLOW_WEIGHTS False"
+    ):
+        follow_weights(
+            following(save({"patch_embed.weight": torch.ones(2), "blocks.0.weight": torch.ones(2)}))
+        )
 
 
-def test_a_resumed_run_follows_its_own_checkpoint_and_not_the_weights_it_began_with(following, pretraining):
+def test_a_resumed_run_follows_its_own_checkpoint_and_not_the_weights_it_began_with(
+    following, pretraining
+):
     cfg = following("gone.pth")
     run = cfg.clone()
     run.defrost()
@@ -158,10 +177,19 @@ def test_a_run_of_ours_says_which_pools_it_was_pretrained_with(cfg, pretraining,
     TransferCheckpointer(pretraining(), cfg=run).load(path)
 
 
-def test_the_config_that_a_run_is_set_up_with_follows_its_weights(scenes, request, tmp_path, monkeypatch, save):
+def test_the_config_that_a_run_is_set_up_with_follows_its_weights(
+    scenes, request, tmp_path, monkeypatch, save
+):
     monkeypatch.chdir(request.config.rootpath)
     path = save(LAYOUTS["open_clip"].content(network("CLIP RN50")))
-    options = ["MODEL.WEIGHTS", path, "MODEL.FOLLOW_WEIGHTS", "True", "OUTPUT_DIR", str(tmp_path / "run")]
+    options = [
+        "MODEL.WEIGHTS",
+        path,
+        "MODEL.FOLLOW_WEIGHTS",
+        "True",
+        "OUTPUT_DIR",
+        str(tmp_path / "run"),
+    ]
     words = ["--config-file", "configs/detectron2/scenes_segm.yaml", *options]
     cfg = setup(argument_parser().parse_args(words))
     assert tuple(cfg.MODEL.PIXEL_MEAN) == CLIP_RGB.mean

@@ -40,10 +40,16 @@ def test_torchvision_networks_are_read_from_their_shapes(name, depth, groups, wi
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
-        ("timm.resnet50d", {"CAPTION_RESNET.STEM": "deep", "CAPTION_RESNET.DOWNSAMPLE": "avg_shortcut"}),
+        (
+            "timm.resnet50d",
+            {"CAPTION_RESNET.STEM": "deep", "CAPTION_RESNET.DOWNSAMPLE": "avg_shortcut"},
+        ),
         ("timm.resnet50c", {"CAPTION_RESNET.STEM": "deep", "CAPTION_RESNET.DOWNSAMPLE": "conv"}),
         ("timm.resnet50s", {"CAPTION_RESNET.STEM": "deep", "RESNETS.STEM_OUT_CHANNELS": 128}),
-        ("timm.resnet50_clip", {"CAPTION_RESNET.STEM": "clip", "CAPTION_RESNET.DOWNSAMPLE": "clip"}),
+        (
+            "timm.resnet50_clip",
+            {"CAPTION_RESNET.STEM": "clip", "CAPTION_RESNET.DOWNSAMPLE": "clip"},
+        ),
         ("timm.resnet101_clip", {"CAPTION_RESNET.STEM": "clip", "RESNETS.DEPTH": 101}),
         (
             "timm.resnet50x4_clip",
@@ -66,7 +72,9 @@ def test_published_deep_stems_are_read_from_their_shapes(name, keys):
 
 
 def test_a_network_of_no_listed_depth_shows_its_blocks():
-    architecture = describe({"res2.0.conv3.weight": torch.ones(8, 4, 1, 1), "res3.1.conv1.weight": torch.ones(1)})
+    architecture = describe(
+        {"res2.0.conv3.weight": torch.ones(8, 4, 1, 1), "res3.1.conv1.weight": torch.ones(1)}
+    )
     assert architecture.depth is None and "MODEL.RESNETS.DEPTH" not in architecture.config()
     assert "1-1-0-0" in str(architecture)
 

@@ -38,11 +38,26 @@ MODELS = {
     ),
     "a bare ResNet": (resnets(""), "", (), ()),
     "a bare FPN": ([*resnets("bottom_up."), "fpn_output2.weight"], "bottom_up.", (), ()),
-    "ViTDet": (["backbone.net.blocks.0.weight", "backbone.simfp_2.0.weight"], "backbone.net.", (), ()),
+    "ViTDet": (
+        ["backbone.net.blocks.0.weight", "backbone.simfp_2.0.weight"],
+        "backbone.net.",
+        (),
+        (),
+    ),
     "a bare network of another kind": ([OTHER, "head.weight"], "", (), ()),
     "one ResNet under another name": ([*resnets("encoder."), "head.weight"], "encoder.", (), ()),
-    "a detector in a model": ([*resnets("detector.backbone."), "head.weight"], "detector.backbone.", (), ()),
-    "a teacher beside the backbone": (resnets("teacher.", "backbone."), "backbone.", (), ("teacher.",)),
+    "a detector in a model": (
+        [*resnets("detector.backbone."), "head.weight"],
+        "detector.backbone.",
+        (),
+        (),
+    ),
+    "a teacher beside the backbone": (
+        resnets("teacher.", "backbone."),
+        "backbone.",
+        (),
+        ("teacher.",),
+    ),
     "a teacher's FPN beside a backbone without": (
         [*resnets("teacher.backbone.bottom_up."), f"backbone.{OTHER}"],
         "backbone.",
@@ -55,14 +70,24 @@ MODELS = {
         ("teacher.backbone.bottom_up.",),
         ("teacher.backbone.bottom_up.",),
     ),
-    "student and teacher, bare": (resnets("student.", "teacher."), "student.", ("teacher.",), ("teacher.",)),
+    "student and teacher, bare": (
+        resnets("student.", "teacher."),
+        "student.",
+        ("teacher.",),
+        ("teacher.",),
+    ),
     "student and teacher of another kind": (
         [f"student.backbone.{OTHER}", f"teacher.backbone.{OTHER}"],
         "student.backbone.",
         ("teacher.backbone.",),
         ("teacher.backbone.",),
     ),
-    "a ResNet in the heads": (resnets("backbone.", "roi_heads.trunk."), "backbone.", (), ("roi_heads.trunk.",)),
+    "a ResNet in the heads": (
+        resnets("backbone.", "roi_heads.trunk."),
+        "backbone.",
+        (),
+        ("roi_heads.trunk.",),
+    ),
     "a ResNet that the heads are": (
         resnets("backbone.bottom_up.", "roi_heads."),
         "backbone.bottom_up.",
@@ -109,7 +134,12 @@ def test_the_backbone_of_a_model_is_found_and_the_others_are_named(name):
 @pytest.mark.parametrize("prefix", ["", "detector."])
 def test_res5_of_a_c4_detector_is_in_its_heads(prefix):
     names = [
-        prefix + name for name in (*resnets("backbone."), "roi_heads.res5.0.conv1.weight", "roi_heads.res5.norm.bias")
+        prefix + name
+        for name in (
+            *resnets("backbone."),
+            "roi_heads.res5.0.conv1.weight",
+            "roi_heads.res5.norm.bias",
+        )
     ]
     assert list(find_backbone(names).layers.values()) == [*LAYERS, "res5.0.conv1.weight"]
 
@@ -144,11 +174,15 @@ def holds(network: nn.Module, tensors: Tensors) -> bool:
 
 
 @pytest.mark.parametrize("place", ["teacher", "roi_heads", "bottom_up"])
-def test_the_backbone_is_filled_and_the_other_network_named(resnet, file, backbone_tensors, caplog, place):
+def test_the_backbone_is_filled_and_the_other_network_named(
+    resnet, file, backbone_tensors, caplog, place
+):
     model = Model(**{place: resnet(), "backbone": resnet()})
     with caplog.at_level(logging.WARNING):
         report = load_weights(model, file)
-    assert holds(model.backbone, backbone_tensors) and not holds(model.get_submodule(place), backbone_tensors)
+    assert holds(model.backbone, backbone_tensors) and not holds(
+        model.get_submodule(place), backbone_tensors
+    )
     assert report.also_in_model == (f"{place}.",)
     said = f"the model's other network at {place}. stays as it was built"
     assert f"not filled: {said}" in report.table() and said in caplog.text
@@ -156,7 +190,9 @@ def test_the_backbone_is_filled_and_the_other_network_named(resnet, file, backbo
 
 def test_a_training_warns_of_a_network_that_stays_at_random(resnet, file, caplog):
     with caplog.at_level(logging.WARNING):
-        TransferCheckpointer(Model(backbone=resnet(), teacher=resnet())).load(file, checkpointables=[])
+        TransferCheckpointer(Model(backbone=resnet(), teacher=resnet())).load(
+            file, checkpointables=[]
+        )
     assert "other network at teacher. stays as it was built" in caplog.text
 
 
@@ -201,7 +237,9 @@ def test_a_models_own_checkpoint_fills_all_of_its_networks(resnet, save, names):
 
 def test_a_backbone_of_two_networks_is_filled_as_a_whole_or_not_at_all(resnet, file):
     model = Model(backbone=Model(a=resnet(), b=resnet()))
-    with pytest.raises(UserError, match=r"It holds 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)"):
+    with pytest.raises(
+        UserError, match=r"It holds 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)"
+    ):
         load_weights(model, file)
 
 
@@ -223,13 +261,17 @@ def test_a_c4_detector_within_a_model_is_filled_in_its_heads_too(c4, file, backb
     load_weights(model, file)
     own = model.detector.roi_heads.res5.state_dict()
     assert all(
-        torch.equal(value, backbone_tensors[f"res5.{name}"]) for name, value in own.items() if "num_b" not in name
+        torch.equal(value, backbone_tensors[f"res5.{name}"])
+        for name, value in own.items()
+        if "num_b" not in name
     )
 
 
 @pytest.mark.parametrize("require", ["backbone", "model"])
 @pytest.mark.parametrize("names", [("detector",), ("student", "teacher"), ("backbone", "teacher")])
-def test_detectors_within_a_model_load_its_own_checkpoint_by_its_own_names(c4, save, names, require):
+def test_detectors_within_a_model_load_its_own_checkpoint_by_its_own_names(
+    c4, save, names, require
+):
     model = Model(**{name: c4() for name in names})
     saved = random_tensors(model.state_dict())
     report = load_weights(model, save({"model": saved, "iteration": 9}), require=require)

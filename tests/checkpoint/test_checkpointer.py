@@ -73,7 +73,9 @@ def read_report(folder: Path) -> dict:
     return json.loads((folder / "load_report.json").read_text())
 
 
-def test_foreign_weights_leave_a_report_in_the_run_folder_and_the_log(fpn, folder, save, cfg, backbone_tensors, caplog):
+def test_foreign_weights_leave_a_report_in_the_run_folder_and_the_log(
+    fpn, folder, save, cfg, backbone_tensors, caplog
+):
     path = save(virtex_training_file(backbone_tensors))
     checkpointer = TransferCheckpointer(fpn(), str(folder), cfg=cfg)
     with caplog.at_level(logging.INFO):
@@ -128,11 +130,15 @@ def test_no_weights_cannot_be_evaluated(fpn):
 
 
 def test_the_rest_of_an_own_file_is_returned(pretraining, save, backbone_tensors):
-    rest = TransferCheckpointer(pretraining(), require="model").load(save(own_pretraining(backbone_tensors)))
+    rest = TransferCheckpointer(pretraining(), require="model").load(
+        save(own_pretraining(backbone_tensors))
+    )
     assert rest == {"iteration": 9}
 
 
-def test_weights_alone_are_taken_from_a_file_with_a_trainer(folder, pretraining, save, cfg, backbone_tensors):
+def test_weights_alone_are_taken_from_a_file_with_a_trainer(
+    folder, pretraining, save, cfg, backbone_tensors
+):
     run = Run(folder, cfg)
     checkpointer = TransferCheckpointer(pretraining(), str(folder), trainer=run.trainer)
     content = own_pretraining(backbone_tensors) | {"trainer": {"iteration": 70}}
@@ -169,14 +175,18 @@ def test_resuming_keeps_the_report_of_the_weights_that_the_run_began_with(folder
     assert resumed.checkpointer.report.format == "own checkpoint"
 
 
-def test_without_resume_the_runs_own_checkpoint_is_left_alone(run, folder, pretraining, save, backbone_tensors):
+def test_without_resume_the_runs_own_checkpoint_is_left_alone(
+    run, folder, pretraining, save, backbone_tensors
+):
     TransferCheckpointer(pretraining(), str(folder)).resume_or_load(
         save(own_pretraining(backbone_tensors)), resume=False
     )
     assert read_report(folder)["format"] == "virtex_det_pretraining"
 
 
-def test_nothing_to_resume_from_starts_from_the_weights(folder, pretraining, save, backbone_tensors, caplog):
+def test_nothing_to_resume_from_starts_from_the_weights(
+    folder, pretraining, save, backbone_tensors, caplog
+):
     checkpointer = TransferCheckpointer(pretraining(), str(folder))
     checkpointer.resume_or_load(save(own_pretraining(backbone_tensors)), resume=True)
     assert checkpointer.report.format == "virtex_det_pretraining"
@@ -184,14 +194,18 @@ def test_nothing_to_resume_from_starts_from_the_weights(folder, pretraining, sav
 
 
 @pytest.mark.parametrize("save_dir", ["", "run"])
-def test_a_foreign_last_checkpoint_in_the_working_directory_is_not_picked_up(foreign_cwd, cfg, save_dir):
+def test_a_foreign_last_checkpoint_in_the_working_directory_is_not_picked_up(
+    foreign_cwd, cfg, save_dir
+):
     checkpointer = TransferCheckpointer(nn.Linear(4, 1), save_dir)
     assert not checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == ""
     checkpointer.resume_or_load("", resume=True)
     assert checkpointer.report.format == "random init"
 
 
-@pytest.mark.parametrize("name", ["{elsewhere}/model_foreign.pth", "../elsewhere/model_foreign.pth"])
+@pytest.mark.parametrize(
+    "name", ["{elsewhere}/model_foreign.pth", "../elsewhere/model_foreign.pth"]
+)
 def test_a_last_checkpoint_that_points_elsewhere_is_refused(foreign_cwd, run, folder, cfg, name):
     (folder / "last_checkpoint").write_text(name.format(elsewhere=foreign_cwd))
     with pytest.raises(UserError, match="no file of this folder"):
@@ -261,7 +275,9 @@ def test_a_whole_detector_is_resumed_with_its_heads(c4, folder):
 def test_data_parallel_is_taken_off(fpn, folder):
     model = fpn()
     TransferCheckpointer(nn.DataParallel(model), str(folder)).save("model")
-    assert set(torch.load(folder / "model.pth", weights_only=True)["model"]) == set(model.state_dict())
+    assert set(torch.load(folder / "model.pth", weights_only=True)["model"]) == set(
+        model.state_dict()
+    )
 
 
 def test_a_checkpoint_is_tensors_and_plain_values(run, folder):
@@ -278,7 +294,11 @@ def test_a_value_that_could_not_be_read_back_is_refused_when_it_is_saved(run, fo
 
 def last_good(folder: Path) -> str:
     """The last checkpoint, seen to be readable, in a folder without half-written files."""
-    assert {path.name for path in folder.iterdir()} == {"model_first.pth", "model_last.pth", "last_checkpoint"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model_first.pth",
+        "model_last.pth",
+        "last_checkpoint",
+    }
     name = (folder / "last_checkpoint").read_text()
     assert torch.load(folder / name, weights_only=True)["trainer"]["iteration"] == 5
     return name
@@ -324,7 +344,9 @@ class Captioner(nn.Module):
 
     def __init__(self, words: int = 6) -> None:
         super().__init__()
-        self.textual = nn.ModuleDict({"embedding": nn.ModuleDict({"words": nn.Embedding(words, 2)})})
+        self.textual = nn.ModuleDict(
+            {"embedding": nn.ModuleDict({"words": nn.Embedding(words, 2)})}
+        )
 
 
 @pytest.fixture
@@ -358,7 +380,11 @@ def test_a_checkpoint_has_the_hash_of_its_tokenizer(captioner_file):
 
 def test_a_detectors_checkpoint_has_no_tokenizer(folder, cfg):
     TransferCheckpointer(nn.Linear(1, 1), str(folder), cfg=cfg).save("model")
-    assert set(torch.load(folder / "model.pth", weights_only=True)) == {"model", "pixels", "network"}
+    assert set(torch.load(folder / "model.pth", weights_only=True)) == {
+        "model",
+        "pixels",
+        "network",
+    }
 
 
 def test_the_hash_is_of_the_file_that_training_began_with(with_tokenizer, folder):
@@ -369,15 +395,25 @@ def test_the_hash_is_of_the_file_that_training_began_with(with_tokenizer, folder
     assert saved == hashlib.sha256(b"one").hexdigest()
 
 
-def test_a_whole_model_is_loaded_with_its_own_tokenizer(with_tokenizer, pretraining, backbone_tensors, save, cfg):
-    content = own_pretraining(backbone_tensors) | {"tokenizer_sha256": hashlib.sha256(b"one").hexdigest()}
+def test_a_whole_model_is_loaded_with_its_own_tokenizer(
+    with_tokenizer, pretraining, backbone_tensors, save, cfg
+):
+    content = own_pretraining(backbone_tensors) | {
+        "tokenizer_sha256": hashlib.sha256(b"one").hexdigest()
+    }
     cfg = with_tokenizer(b"one")
-    assert TransferCheckpointer(pretraining(), cfg=cfg, require="model").load(save(content)) == {"iteration": 9}
+    assert TransferCheckpointer(pretraining(), cfg=cfg, require="model").load(save(content)) == {
+        "iteration": 9
+    }
     with pytest.raises(UserError, match="another vocabulary than INPUT.CAPTION.TOKENIZER"):
-        TransferCheckpointer(pretraining(), cfg=with_tokenizer(b"two"), require="model").load(save(content))
+        TransferCheckpointer(pretraining(), cfg=with_tokenizer(b"two"), require="model").load(
+            save(content)
+        )
 
 
-def test_a_backbone_is_taken_whatever_the_tokenizer(with_tokenizer, pretraining, backbone_tensors, save):
+def test_a_backbone_is_taken_whatever_the_tokenizer(
+    with_tokenizer, pretraining, backbone_tensors, save
+):
     content = own_pretraining(backbone_tensors) | {"tokenizer_sha256": "of another"}
     checkpointer = TransferCheckpointer(pretraining(), cfg=with_tokenizer(b"two"))
     checkpointer.load(save(content), checkpointables=[])
@@ -388,11 +424,15 @@ def test_another_tokenizer_is_refused_before_anything_is_loaded(captioner_file, 
     model = Captioner()
     before = model.textual["embedding"]["words"].weight.clone()
     with pytest.raises(UserError, match=r"vocabulary\.model in the folder of the run"):
-        TransferCheckpointer(model, cfg=with_tokenizer(b"two"), require="model").load(captioner_file)
+        TransferCheckpointer(model, cfg=with_tokenizer(b"two"), require="model").load(
+            captioner_file
+        )
     assert torch.equal(model.textual["embedding"]["words"].weight, before)
 
 
-def test_a_vocabulary_of_another_size_is_refused_with_both_sizes_on_one_screen(captioner_file, with_tokenizer):
+def test_a_vocabulary_of_another_size_is_refused_with_both_sizes_on_one_screen(
+    captioner_file, with_tokenizer
+):
     with pytest.raises(UserError, match="6 pieces(?s:.*)8 pieces") as error:
         evaluate_captioner(with_tokenizer(b"two", words=8), captioner_file, words=8)
     assert len(str(error.value).splitlines()) < 10
@@ -444,12 +484,18 @@ def test_a_prefix_of_the_weights_that_a_training_began_with_does_not_keep_it_fro
 ):
     began = cfg.clone()
     began.MODEL.WEIGHTS_PREFIX, began.MODEL.WEIGHTS_FORMAT = "encoder_k.", "moco"
-    TransferCheckpointer(pretraining(), cfg=began, require="model").load(save(own_pretraining(backbone_tensors)))
+    TransferCheckpointer(pretraining(), cfg=began, require="model").load(
+        save(own_pretraining(backbone_tensors))
+    )
 
 
-def test_a_prefix_says_which_of_two_trained_models_is_evaluated(pretraining, cfg, save, backbone_tensors):
+def test_a_prefix_says_which_of_two_trained_models_is_evaluated(
+    pretraining, cfg, save, backbone_tensors
+):
     one = own_pretraining(backbone_tensors)["model"]
-    both = {f"teacher.{n}": v for n, v in one.items()} | {f"student.{n}": v + 1 for n, v in one.items()}
+    both = {f"teacher.{n}": v for n, v in one.items()} | {
+        f"student.{n}": v + 1 for n, v in one.items()
+    }
     chosen, model = cfg.clone(), pretraining()
     with pytest.raises(UserError, match="teacher.backbone.(?s:.*)student.backbone."):
         TransferCheckpointer(model, cfg=chosen, require="model").load(save({"model": both}))

@@ -10,10 +10,23 @@ from detectron2.modeling import build_model
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.checkpoint.conftest import FROZEN_TENSORS, torchvision_tensors, virtex_training_file, with_classifier
+from tests.checkpoint.conftest import (
+    FROZEN_TENSORS,
+    torchvision_tensors,
+    virtex_training_file,
+    with_classifier,
+)
 from tests.checkpoint.layouts import LAYOUTS, detector_and_heads
 from tests.checkpoint.originals import config, detector, detector_features, features, network
-from tests.golden import BICAPTIONING, CAPTIONING, FULL_SIZE, SMALL, golden, golden_config, golden_state
+from tests.golden import (
+    BICAPTIONING,
+    CAPTIONING,
+    FULL_SIZE,
+    SMALL,
+    golden,
+    golden_config,
+    golden_state,
+)
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.loading import load_weights
@@ -34,16 +47,24 @@ def source(tmp_path):
 def assert_same_features(model, original: str) -> None:
     computed = detector_features(model)
     for stage, expected in features(original).items():
-        torch.testing.assert_close(computed[stage], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            computed[stage], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        )
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 @pytest.mark.parametrize("kind", ["FPN", "C4"])
-@pytest.mark.parametrize("layout", ["virtex training", "openai clip RN50", "timm 50d", "detectron2 MSRA"])
+@pytest.mark.parametrize(
+    "layout", ["virtex training", "openai clip RN50", "timm 50d", "detectron2 MSRA"]
+)
 def test_stock_detectron2_loads_what_is_written(source, tmp_path, layout, kind, suffix):
     original = LAYOUTS[layout].original
     report = convert(source(layout), tmp_path / f"converted{suffix}")
-    assert report.format == LAYOUTS[layout].family and len(report.loaded) >= FROZEN_TENSORS and report.sha256
+    assert (
+        report.format == LAYOUTS[layout].family
+        and len(report.loaded) >= FROZEN_TENSORS
+        and report.sha256
+    )
     model = detector(original, kind, "FrozenBN")
     DetectionCheckpointer(model).load(str(tmp_path / f"converted{suffix}"))
     assert_same_features(model, original)
@@ -62,7 +83,9 @@ def test_safetensors_hold_canonical_names_in_single_precision(source, tmp_path, 
     tensors = load_file(tmp_path / "weights.safetensors")
     assert {value.dtype for value in tensors.values()} == {torch.float32, torch.int64}
     model = detector(LAYOUTS[layout].original, "FPN")
-    assert load_weights(model, str(tmp_path / "weights.safetensors")).format == "detectron2_backbone"
+    assert (
+        load_weights(model, str(tmp_path / "weights.safetensors")).format == "detectron2_backbone"
+    )
     assert_same_features(model, LAYOUTS[layout].original)
 
 
@@ -79,12 +102,19 @@ def test_the_way_back_to_clip_has_clips_names(source, tmp_path):
     convert(source("timm clip"), tmp_path / "clip.pth", to="torchvision")
     tensors = torch.load(tmp_path / "clip.pth", weights_only=True)
     found = copy.deepcopy(network("CLIP RN50")).load_state_dict(tensors, strict=False)
-    assert all(name.startswith("attnpool.") for name in found.missing_keys) and not found.unexpected_keys
+    assert (
+        all(name.startswith("attnpool.") for name in found.missing_keys)
+        and not found.unexpected_keys
+    )
 
 
 def test_a_converted_archive_is_no_larger_than_its_tensors(source, tmp_path):
     convert(source("openai clip RN50"), tmp_path / "clip.pth")
-    elements = sum(value.numel() for name, value in network("CLIP RN50").state_dict().items() if "attnpool" not in name)
+    elements = sum(
+        value.numel()
+        for name, value in network("CLIP RN50").state_dict().items()
+        if "attnpool" not in name
+    )
     assert (tmp_path / "clip.pth").stat().st_size < 4 * elements + 200_000
 
 
@@ -96,17 +126,25 @@ def refusal(source: str, target, **options) -> str:
 
 
 def test_a_deep_stem_has_no_name_in_torchvision(source, tmp_path):
-    assert "no network with a deep stem" in refusal(source("timm 50d"), tmp_path / "d.pth", to="torchvision")
+    assert "no network with a deep stem" in refusal(
+        source("timm 50d"), tmp_path / "d.pth", to="torchvision"
+    )
 
 
-@pytest.mark.parametrize(("name", "to"), [("w.bin", "detectron2"), ("w", "detectron2"), ("w.pkl", "torchvision")])
+@pytest.mark.parametrize(
+    ("name", "to"), [("w.bin", "detectron2"), ("w", "detectron2"), ("w.pkl", "torchvision")]
+)
 def test_a_target_of_an_unknown_suffix_is_refused(source, tmp_path, name, to):
     assert ".safetensors" in refusal(source("virtex zoo"), tmp_path / name, to=to)
 
 
 def test_half_a_network_is_not_converted(tmp_path, save, backbone_tensors):
-    without = {name: value for name, value in backbone_tensors.items() if name != "res4.2.conv1.weight"}
-    assert "res4.2.conv1.weight is missing" in refusal(save(torchvision_tensors(without)), tmp_path / "w.pth")
+    without = {
+        name: value for name, value in backbone_tensors.items() if name != "res4.2.conv1.weight"
+    }
+    assert "res4.2.conv1.weight is missing" in refusal(
+        save(torchvision_tensors(without)), tmp_path / "w.pth"
+    )
 
 
 def test_a_named_family_is_taken(tmp_path, save, backbone_tensors):
@@ -160,22 +198,34 @@ def test_a_published_model_goes_into_ours_whole_and_comes_out_as_it_was(tmp_path
     model, cfg = own_model(name)
     checkpointer = TransferCheckpointer(model, require="model", cfg=cfg)
     checkpointer.load(published(name, save))
-    assert checkpointer.report.format == "virtex" and set(checkpointer.report.loaded) == set(model.state_dict())
-    assert not (checkpointer.report.unused or checkpointer.report.missing or checkpointer.report.partial)
-    ours = save({"model": model.state_dict()}, "published.pth")  # in its place: the large ones are half a gigabyte
+    assert checkpointer.report.format == "virtex" and set(checkpointer.report.loaded) == set(
+        model.state_dict()
+    )
+    assert not (
+        checkpointer.report.unused or checkpointer.report.missing or checkpointer.report.partial
+    )
+    ours = save(
+        {"model": model.state_dict()}, "published.pth"
+    )  # in its place: the large ones are half a gigabyte
     assert not convert(ours, tmp_path / "back.pth", to="virtex").unused
     Path(ours).unlink()
     written = torch.load(tmp_path / "back.pth", weights_only=True)
     assert list(written) == ["model"]
     kinds = [[key, list(value.shape), str(value.dtype)] for key, value in written["model"].items()]
     assert kinds == golden(name)["state"]
-    assert all(torch.equal(written["model"][key], value) for key, value in golden_state(name).items())
+    assert all(
+        torch.equal(written["model"][key], value) for key, value in golden_state(name).items()
+    )
 
 
 def test_tied_tensors_are_written_once_to_virtex(tmp_path, save):
     convert(published(BICAPTIONING, save), tmp_path / "w.pth", to="virtex")
     model = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
-    tied = [model[f"{head}.{name}"] for head in HEADS for name in ("embedding.words.weight", "output.weight")]
+    tied = [
+        model[f"{head}.{name}"]
+        for head in HEADS
+        for name in ("embedding.words.weight", "output.weight")
+    ]
     assert len({tensor.data_ptr() for tensor in tied}) == 1
     transformers = {model[f"{head}.transformer.layers.0.norm1.weight"].data_ptr() for head in HEADS}
     assert len(transformers) == 2
@@ -192,7 +242,9 @@ def test_to_pretrain_on_the_heads_that_fit_are_loaded(save):
     before = model.backward_textual.transformer.layers[0].linear1.weight.clone()
     report = load_weights(model, published(CAPTIONING[0], save), cfg=cfg)
     state = golden_state(CAPTIONING[0])
-    assert torch.equal(model.textual.visual_projection.weight, state["textual.visual_projection.weight"])
+    assert torch.equal(
+        model.textual.visual_projection.weight, state["textual.visual_projection.weight"]
+    )
     assert torch.equal(model.backward_textual.transformer.layers[0].linear1.weight, before)
     assert all(name.startswith("textual.transformer.layers.1.") for name in report.unused)
 
@@ -205,7 +257,9 @@ def test_in_a_detector_the_textual_heads_are_unused(fpn, save, backbone_tensors)
 def test_a_backbone_alone_has_a_place_in_virtexs_layout(source, tmp_path):
     report = convert(source("moco v1"), tmp_path / "w.pth", to="virtex")
     model = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
-    assert len(model) == len(report.loaded) and all(name.startswith("visual.cnn.") for name in model)
+    assert len(model) == len(report.loaded) and all(
+        name.startswith("visual.cnn.") for name in model
+    )
     assert load_weights(detector("ResNet-50", "FPN"), str(tmp_path / "w.pth")).format == "virtex"
 
 
@@ -215,7 +269,9 @@ def test_virtex_has_no_deep_stem(source, tmp_path, layout):
 
 
 def test_virtexs_layout_is_a_pth_file(source, tmp_path):
-    assert "must end in .pth to" in refusal(source("virtex zoo"), tmp_path / "w.safetensors", to="virtex")
+    assert "must end in .pth to" in refusal(
+        source("virtex zoo"), tmp_path / "w.safetensors", to="virtex"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

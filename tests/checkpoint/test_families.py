@@ -4,35 +4,56 @@ import pytest
 import torch
 
 from tests.checkpoint.layouts import LAYOUTS
-from tests.checkpoint.originals import STAGES, config, detector, detector_features, features, network
+from tests.checkpoint.originals import (
+    STAGES,
+    config,
+    detector,
+    detector_features,
+    features,
+    network,
+)
 from virtex_det.checkpoint import FORMATS, TransferCheckpointer
 from virtex_det.checkpoint.names import from_detectron2
 from virtex_det.checkpoint.recognition import recognise
 from virtex_det.errors import UserError
 
-SUFFIXES = {"save": ".pth", "write_safetensors": ".safetensors", "write_torchscript": ".pt", "write_legacy": ".pth.tar"}
+SUFFIXES = {
+    "save": ".pth",
+    "write_safetensors": ".safetensors",
+    "write_torchscript": ".pt",
+    "write_legacy": ".pth.tar",
+}
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def published(request, tmp_path_factory):
     """Each layout in turn, and its file."""
     layout = LAYOUTS[request.param]
-    path = tmp_path_factory.mktemp("published") / f"weights{SUFFIXES.get(layout.write.__name__, '.pkl')}"
+    path = (
+        tmp_path_factory.mktemp("published")
+        / f"weights{SUFFIXES.get(layout.write.__name__, '.pkl')}"
+    )
     layout.write(layout.content(network(layout.original)), path)
     yield layout, str(path)
     path.unlink()
 
 
 @pytest.mark.parametrize(("kind", "norm"), [("FPN", "BN"), ("C4", "FrozenBN")])
-def test_it_is_loaded_whole_and_computes_what_the_original_computes(published, tmp_path, kind, norm):
+def test_it_is_loaded_whole_and_computes_what_the_original_computes(
+    published, tmp_path, kind, norm
+):
     layout, path = published
     model = detector(layout.original, kind, norm)
-    checkpointer = TransferCheckpointer(model, str(tmp_path), cfg=config(layout.original, kind, norm))
+    checkpointer = TransferCheckpointer(
+        model, str(tmp_path), cfg=config(layout.original, kind, norm)
+    )
     checkpointer.resume_or_load(path, resume=False)
     report = checkpointer.report
     assert report.format == layout.family
     assert not report.missing and not report.partial
-    backbone = {name for name in model.state_dict() if from_detectron2(name) and "num_batches" not in name}
+    backbone = {
+        name for name in model.state_dict() if from_detectron2(name) and "num_batches" not in name
+    }
     assert backbone <= set(report.loaded)
     computed, expected = detector_features(model), features(layout.original)
     for stage in STAGES:
@@ -45,7 +66,9 @@ def test_every_family_has_a_layout_and_a_name_of_its_own():
     assert len({entry.name for entry in FORMATS}) == len(FORMATS)
 
 
-@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save])
+@pytest.mark.parametrize(
+    "name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save]
+)
 def test_a_layout_that_fits_a_second_family_means_the_same_there(name, monkeypatch):
     content = LAYOUTS[name].content(network(LAYOUTS[name].original))
     first = recognise(content, name)
@@ -72,7 +95,9 @@ def wrapped(content, wrapper: str):
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.module.", "model.", "net._orig_mod."])
-@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save])
+@pytest.mark.parametrize(
+    "name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save]
+)
 def test_a_layout_stays_what_it_is_behind_a_wrapper(name, wrapper):
     content = LAYOUTS[name].content(network(LAYOUTS[name].original))
     plain, behind = recognise(content, name), recognise(wrapped(content, wrapper), name)

@@ -18,7 +18,10 @@ CASES = {case.name: case for case in cases()}
 def networks(backbone_tensors):
     """Two networks of one shape; the values of both fit into half precision."""
     generator = torch.Generator().manual_seed(1)
-    halves = {n: v.bfloat16().to(v.dtype) if v.is_floating_point() else v for n, v in backbone_tensors.items()}
+    halves = {
+        n: v.bfloat16().to(v.dtype) if v.is_floating_point() else v
+        for n, v in backbone_tensors.items()
+    }
     shift = {n: torch.rand(v.shape, generator=generator) for n, v in halves.items()}
     return halves, {n: v + shift[n] + 1 if v.is_floating_point() else v for n, v in halves.items()}
 
@@ -35,7 +38,9 @@ def test_there_are_at_least_300_files_each_with_its_own_name():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_is_loaded_whole_from_one_network_or_refused_by_name(name, networks, model, tmp_path):
+def test_a_file_is_loaded_whole_from_one_network_or_refused_by_name(
+    name, networks, model, tmp_path
+):
     case, (a, b) = CASES[name], networks
     initial = random_tensors(model.state_dict())
     model.load_state_dict(initial)
@@ -56,7 +61,9 @@ def test_a_file_is_loaded_whole_from_one_network_or_refused_by_name(name, networ
         assert all(torch.equal(value, initial[key]) for key, value in model.state_dict().items())
         return
     assert case.refused is None, report.table()
-    loaded = {layer: value for key, value in model.state_dict().items() if (layer := from_detectron2(key))}
+    loaded = {
+        layer: value for key, value in model.state_dict().items() if (layer := from_detectron2(key))
+    }
     kept = [layer for layer in loaded if not layer.endswith("num_batches_tracked")]
     assert [layer for layer in kept if not torch.equal(loaded[layer], a[layer])] == []
     assert not report.missing and not report.partial

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.conftest import torchvision_tensors
-from virtex_det.checkpoint import TransferCheckpointer, follow_weights, hashing, load_weights, reading
+from virtex_det.checkpoint import (
+    TransferCheckpointer,
+    follow_weights,
+    hashing,
+    load_weights,
+    reading,
+)
 from virtex_det.checkpoint.hashing import Digest
 from virtex_det.checkpoint.sources import open_for, open_weights
 from virtex_det.errors import UserError
@@ -55,8 +61,12 @@ def test_what_was_hashed_before_a_run_is_not_hashed_again_by_its_load(fpn, file,
     assert opened == {"reading": 2, "hashing": 1}
 
 
-def test_a_file_that_is_ambiguous_without_its_prefix_is_parsed_once(fpn, cfg, save, backbone_tensors, opened):
-    tensors = torchvision_tensors(backbone_tensors, "student.") | torchvision_tensors(backbone_tensors, "teacher.")
+def test_a_file_that_is_ambiguous_without_its_prefix_is_parsed_once(
+    fpn, cfg, save, backbone_tensors, opened
+):
+    tensors = torchvision_tensors(backbone_tensors, "student.") | torchvision_tensors(
+        backbone_tensors, "teacher."
+    )
     tensors["teacher.conv1.weight"] = tensors["student.conv1.weight"] + 1
     named = cfg.clone()
     named.MODEL.WEIGHTS_PREFIX = "student."

@@ -39,7 +39,15 @@ def numbers(*values: int) -> bytes:
 
 
 def storage(kind: str = "FloatStorage", key: str = "0", count: int = 1) -> bytes:
-    return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + number(count) + b"tQ"
+    return (
+        b"("
+        + text("storage")
+        + f"ctorch\n{kind}\n".encode()
+        + text(key)
+        + text("cpu")
+        + number(count)
+        + b"tQ"
+    )
 
 
 def tensor(offset: int, size: tuple, stride: tuple, *, stored: bytes = storage()) -> bytes:
@@ -47,7 +55,9 @@ def tensor(offset: int, size: tuple, stride: tuple, *, stored: bytes = storage()
     return GLOBAL + b"(" + stored + number(offset) + numbers(*size) + numbers(*stride) + b"\x89NtR"
 
 
-def storage_of(kind: bytes = b"ctorch\nFloatStorage\n", key: bytes = text("0"), more: bytes = b"") -> bytes:
+def storage_of(
+    kind: bytes = b"ctorch\nFloatStorage\n", key: bytes = text("0"), more: bytes = b""
+) -> bytes:
     return b"(" + text("storage") + kind + key + text("cpu") + number(1) + more + b"tQ"
 
 
@@ -56,7 +66,9 @@ def model(content: bytes) -> bytes:
     return PROTO + b"}" + text("model") + b"}" + text("a") + content + b"ss."
 
 
-def archive(pickled: bytes, storages: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED) -> bytes:
+def archive(
+    pickled: bytes, storages: dict[str, bytes] | None = None, compression: int = zipfile.ZIP_STORED
+) -> bytes:
     """A zip archive as torch.save writes it."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as file:
@@ -69,12 +81,21 @@ def archive(pickled: bytes, storages: dict[str, bytes] | None = None, compressio
 
 
 def legacy(
-    pickled: bytes, storages: list[tuple[int, bytes]] = ((1, bytes(4)),), keys: bytes = b"]" + text("0") + b"a"
+    pickled: bytes,
+    storages: list[tuple[int, bytes]] = ((1, bytes(4)),),
+    keys: bytes = b"]" + text("0") + b"a",
 ) -> bytes:
     """A file as torch.save wrote it before PyTorch 1.6."""
     magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
     head = magic + PROTO + b"M\xe9\x03." + PROTO + b"}" + text("little_endian") + b"\x88s."
-    return head + pickled + PROTO + keys + b"." + b"".join(struct.pack("<q", n) + content for n, content in storages)
+    return (
+        head
+        + pickled
+        + PROTO
+        + keys
+        + b"."
+        + b"".join(struct.pack("<q", n) + content for n, content in storages)
+    )
 
 
 def nested(levels: int, pair: bytes, begin: bytes = b"]") -> bytes:
@@ -82,10 +103,22 @@ def nested(levels: int, pair: bytes, begin: bytes = b"]") -> bytes:
     return begin + b"".join(b"\x94" + pair for _ in range(levels))
 
 
-SHARED_LISTS = b"]" + b"".join(b"q" + bytes([n]) + b"0](h" + bytes([n]) + b"h" + bytes([n]) + b"e" for n in range(40))
+SHARED_LISTS = b"]" + b"".join(
+    b"q" + bytes([n]) + b"0](h" + bytes([n]) + b"h" + bytes([n]) + b"e" for n in range(40)
+)
 SHARED_TUPLES = b"N" + b"2\x86" * 40
 SHARED_DICTS = b"}" + b"".join(
-    b"q" + bytes([n]) + b"0}(" + text("a") + b"h" + bytes([n]) + text("b") + b"h" + bytes([n]) + b"u" for n in range(40)
+    b"q"
+    + bytes([n])
+    + b"0}("
+    + text("a")
+    + b"h"
+    + bytes([n])
+    + text("b")
+    + b"h"
+    + bytes([n])
+    + b"u"
+    for n in range(40)
 )
 MODULE = b"ctorch.nn.modules.container\nSequential\n)\x81"
 SHARED_MODULES = MODULE + b"".join(
@@ -107,11 +140,19 @@ SHARED_MODULES = MODULE + b"".join(
 )
 
 
-def array(shape: tuple, code: str = "f4", order: str = "<", data: bytes = b"C\x04\0\0\0\0") -> bytes:
+def array(
+    shape: tuple, code: str = "f4", order: str = "<", data: bytes = b"C\x04\0\0\0\0"
+) -> bytes:
     """The steps of a pickle that rebuild an array."""
     made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
     dtype = (
-        b"cnumpy\ndtype\n(" + text(code) + b"K\x00K\x01tR(K\x03" + text(order) + b"NNN" + number(-1) * 2 + b"K\x00tb"
+        b"cnumpy\ndtype\n("
+        + text(code)
+        + b"K\x00K\x01tR(K\x03"
+        + text(order)
+        + b"NNN"
+        + number(-1) * 2
+        + b"K\x00tb"
     )
     return made + b"(K\x01" + numbers(*shape) + dtype + b"\x89" + data + b"tb"
 
@@ -169,7 +210,10 @@ PICKLES = {
     + b"]("
     + (b"c_codecs\nencode\nh\x00" + text("latin1") + b"\x86R") * 5000
     + b"e.",
-    "an ordered dict of odd keys": PROTO + b"ccollections\nOrderedDict\n](](" + SHARED_TUPLES + b"Nee\x85R.",
+    "an ordered dict of odd keys": PROTO
+    + b"ccollections\nOrderedDict\n](]("
+    + SHARED_TUPLES
+    + b"Nee\x85R.",
     "a state for a function": PROTO + b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("x") + b"Nsb.",
     "a state for a kind of storage": PROTO + b"ctorch\nFloatStorage\n}" + text("dtype") + b"Nsb.",
     "an array of an exabyte": PROTO + array((1 << 60,)) + b".",
@@ -177,7 +221,13 @@ PICKLES = {
     "an array of an unknown kind": PROTO + array((1,), "f3") + b".",
     "an array of huge numbers": PROTO + array((1,), "f999999999") + b".",
     "copies of an array": PROTO + b"](" + b"".join(COPIES) + b"e.",
-    "a tensor without numbers": PROTO + GLOBAL + b"(N" + number(0) + numbers(1) + numbers(1) + b"\x89NtR.",
+    "a tensor without numbers": PROTO
+    + GLOBAL
+    + b"(N"
+    + number(0)
+    + numbers(1)
+    + numbers(1)
+    + b"\x89NtR.",
     "a sparse tensor": PROTO + b"ctorch._utils\n_rebuild_sparse_tensor\n)R.",
 }
 TENSORS = {
@@ -202,7 +252,9 @@ TENSORS = {
     + b"a"
     + numbers(1)
     + b"\x89NtR",
-    "of a storage that is larger than its bytes": tensor(0, (1,), (1,), stored=storage(count=1 << 40)),
+    "of a storage that is larger than its bytes": tensor(
+        0, (1,), (1,), stored=storage(count=1 << 40)
+    ),
     "of a storage below nothing": tensor(0, (1,), (1,), stored=storage(count=-1)),
     "of an unknown kind of storage": tensor(0, (1,), (1,), stored=storage("FooStorage")),
     "of something else as a kind of storage": tensor(0, (1,), (1,), stored=storage("Size")),
@@ -218,8 +270,12 @@ TENSORS = {
     + b"\x89N}"
     + text("conj")
     + b"\x88stR",
-    "of a storage named by shared lists": tensor(0, (1,), (1,), stored=storage_of(key=SHARED_LISTS)),
-    "of a kind of storage that is shared lists": tensor(0, (1,), (1,), stored=storage_of(kind=SHARED_LISTS)),
+    "of a storage named by shared lists": tensor(
+        0, (1,), (1,), stored=storage_of(key=SHARED_LISTS)
+    ),
+    "of a kind of storage that is shared lists": tensor(
+        0, (1,), (1,), stored=storage_of(kind=SHARED_LISTS)
+    ),
     "of a size that is shared lists": GLOBAL
     + b"("
     + storage()
@@ -274,7 +330,9 @@ def test_the_harmless_form_of_these_files_is_read(written, tmp_path):
 
 
 @pytest.mark.parametrize("written", [archive, legacy])
-@pytest.mark.parametrize("name", ["lists that share lists", "tuples a million deep", "a memo of 2^31 places"])
+@pytest.mark.parametrize(
+    "name", ["lists that share lists", "tuples a million deep", "a memo of 2^31 places"]
+)
 def test_such_pickles_are_refused_within_torch_files_too(name, written, tmp_path):
     (tmp_path / "w.pth").write_bytes(written(PICKLES[name]))
     said = message_of(lambda: read_file(tmp_path / "w.pth"))
@@ -316,9 +374,13 @@ def with_entries_behind_another_end(content: bytes, count: int) -> bytes:
     """The archive with a longer list of members, which the end of large archives names and the usual end does not."""
     begin, end = content.index(b"PK\1\2"), directory_of(content)
     entries = content[begin : content.index(b"PK\6\6") if b"PK\6\6" in content else end]
-    more = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0)
+    more = struct.pack(
+        "<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0
+    )
     all_of_them = entries + b"".join(more + b"%08d" % index for index in range(count))
-    end_64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count + 4, count + 4, len(all_of_them), begin)
+    end_64 = struct.pack(
+        "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count + 4, count + 4, len(all_of_them), begin
+    )
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, begin + len(all_of_them), 1)
     usual = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, len(entries), begin, 0)
     return content[:begin] + all_of_them + end_64 + locator + usual
@@ -333,11 +395,19 @@ ARCHIVES = {
     "a storage in the place of another member": with_entry(GOOD, "archive/data/0", 42, "<I", 0),
     "a storage beyond the file": with_entry(GOOD, "archive/data/0", 42, "<I", 1 << 30),
     "a storage of 4 GB": with_entry(
-        with_entry(GOOD, "archive/data/0", 24, "<I", 0xFFFFFFF0), "archive/data/0", 20, "<I", 0xFFFFFFF0
+        with_entry(GOOD, "archive/data/0", 24, "<I", 0xFFFFFFF0),
+        "archive/data/0",
+        20,
+        "<I",
+        0xFFFFFFF0,
     ),
     "a storage of two sizes": with_entry(GOOD, "archive/data/0", 24, "<I", 3),
     "a pickle of 4 GB": with_entry(
-        with_entry(GOOD, "archive/data.pkl", 24, "<I", 0xFFFFFFF0), "archive/data.pkl", 20, "<I", 0xFFFFFFF0
+        with_entry(GOOD, "archive/data.pkl", 24, "<I", 0xFFFFFFF0),
+        "archive/data.pkl",
+        20,
+        "<I",
+        0xFFFFFFF0,
     ),
     "a wrong checksum": with_entry(GOOD, "archive/data/0", 16, "<I", 1),
     "a wrong checksum of the pickle": with_entry(GOOD, "archive/data.pkl", 16, "<I", 1),
@@ -378,11 +448,15 @@ def test_torchscript_that_lies_is_refused(tmp_path):
         with zipfile.ZipFile(stream, "a") as file:
             file.writestr("archive/constants.pkl", b"")
         (tmp_path / "w.pt").write_bytes(stream.getvalue())
-        assert message_of(lambda: read_file(tmp_path / "w.pt")).startswith(f"{tmp_path / 'w.pt'} "), name
+        assert message_of(lambda: read_file(tmp_path / "w.pt")).startswith(
+            f"{tmp_path / 'w.pt'} "
+        ), name
 
 
 OLD = {
-    "a view that is shared lists": legacy(model(tensor(0, (1,), (1,), stored=storage_of(more=SHARED_LISTS)))),
+    "a view that is shared lists": legacy(
+        model(tensor(0, (1,), (1,), stored=storage_of(more=SHARED_LISTS)))
+    ),
     "storages named by one long tuple": legacy(
         PICKLED, keys=b"](" + b"(" + b"K\x01" * 99_000 + b"tq\x07" + b"h\x07" * 200_000 + b"e"
     ),
@@ -392,7 +466,9 @@ OLD = {
     "a storage of 2^62 numbers": legacy(PICKLED, [(1 << 62, bytes(4))]),
     "a storage of less than nothing": legacy(PICKLED, [(-1, bytes(4))]),
     "a storage cut short": legacy(PICKLED, [(1, bytes(3))]),
-    "a big machine's": legacy(PICKLED).replace(text("little_endian") + b"\x88", text("little_endian") + b"\x89"),
+    "a big machine's": legacy(PICKLED).replace(
+        text("little_endian") + b"\x88", text("little_endian") + b"\x89"
+    ),
     "another version": legacy(PICKLED).replace(b"M\xe9\x03.", b"M\xea\x03."),
     "the magic alone": legacy(PICKLED)[:25],
 }
@@ -412,7 +488,9 @@ def test_an_older_file_that_is_an_archive_of_links_as_well_is_not_unpacked(tmp_p
     member = tarfile.TarInfo(legacy(PICKLED)[:20].decode("latin1"))
     pipe = tarfile.TarInfo("storages")
     pipe.type = tarfile.FIFOTYPE
-    with tarfile.open(tmp_path / "w.pth", "w", format=tarfile.GNU_FORMAT, encoding="latin1") as file:
+    with tarfile.open(
+        tmp_path / "w.pth", "w", format=tarfile.GNU_FORMAT, encoding="latin1"
+    ) as file:
         file.addfile(member)
         file.addfile(pipe)
     said = message_of(lambda: read_file(tmp_path / "w.pth"), seconds=5)
@@ -443,7 +521,9 @@ SAFETENSORS = {
     "a shape of 2^64": safetensors({"a": entry(shape=(1 << 63, 2))}),
     "a shape of 2^63 times nothing": safetensors({"a": entry(0, 0, (1 << 63, 1 << 63, 0))}, b""),
     "a name twice": safetensors(b'{"a": %s, "a": %s}' % ((json.dumps(entry()).encode(),) * 2)),
-    "a field twice": safetensors(b'{"a": {"dtype": "F32", "dtype": "I32", "shape": [1], "data_offsets": [0, 4]}}'),
+    "a field twice": safetensors(
+        b'{"a": {"dtype": "F32", "dtype": "I32", "shape": [1], "data_offsets": [0, 4]}}'
+    ),
     "a header nested deep": safetensors(b'{"a":' + b"[" * 100_000),
     "a header of a list": safetensors(b"{]"),
     "a header cut": safetensors(b'{"a": {"dtype": "F3'),
@@ -468,7 +548,8 @@ def test_arrays_of_objects_are_not_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["pipe", "socket", "/dev/zero", "/dev/null", "folder", "link to a pipe", "circle of links"]
+    "kind",
+    ["pipe", "socket", "/dev/zero", "/dev/null", "folder", "link to a pipe", "circle of links"],
 )
 def test_what_is_not_a_regular_file_is_not_opened(kind, tmp_path):
     path = Path(kind) if kind.startswith("/") else tmp_path / "w.pth"
@@ -515,7 +596,9 @@ def test_what_is_shared_within_bounds_stays_shared(tmp_path):
     assert content["list"] == [[1], (2, 3)]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.float8_e4m3fn, torch.complex64, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint16, torch.float8_e4m3fn, torch.complex64, torch.bool, torch.bfloat16]
+)
 def test_other_kinds_of_numbers_come_back(dtype, tmp_path):
     torch.save({"a": torch.ones(5).to(dtype)[1:3]}, tmp_path / "w.pth")
     found = read_file(tmp_path / "w.pth")["a"]

@@ -33,7 +33,9 @@ model = dict(
     backbone=dict(type='ResNetV1c', depth=50, dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1), style='pytorch'),
     decode_head=dict(type='ASPPHead', dilations=(1, 12, 24, 36)))
 """
-ONLY_THE_HEAD_IS_DILATED = DILATED.replace("dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1)", "strides=(1, 2, 2, 2)")
+ONLY_THE_HEAD_IS_DILATED = DILATED.replace(
+    "dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1)", "strides=(1, 2, 2, 2)"
+)
 
 
 def openmmlab(backbone, text, key="config"):
@@ -78,7 +80,9 @@ def test_openmmlabs_pytorch_style_is_that_of_torchvision(backbone_tensors, cfg):
 )
 def test_a_config_of_openmmlab_that_is_none_says_nothing(backbone_tensors, cfg, text):
     if isinstance(text, str) and text.startswith("backbone=dict(style"):
-        assert entry_of(openmmlab(backbone_tensors, text)).stride_in_1x1  # the first backbone counts
+        assert entry_of(
+            openmmlab(backbone_tensors, text)
+        ).stride_in_1x1  # the first backbone counts
     else:
         assert not contradictions(entry_of(openmmlab(backbone_tensors, text)), cfg)
 
@@ -103,7 +107,9 @@ def test_torchvisions_dilated_segmentation_is_refused(backbone_tensors, head):
 
 
 def test_a_classifier_of_linear_layers_is_none_of_segmentation(backbone_tensors):
-    assert entry_of(torchvision_tensors(backbone_tensors, "backbone.") | {"classifier.4.weight": ONES})
+    assert entry_of(
+        torchvision_tensors(backbone_tensors, "backbone.") | {"classifier.4.weight": ONES}
+    )
 
 
 def test_pixels_among_the_tensors_of_a_detector_are_compared(backbone_tensors, cfg):
@@ -121,17 +127,28 @@ def test_pixels_among_the_tensors_of_a_detector_are_compared(backbone_tensors, c
 @pytest.mark.parametrize(
     "own",
     [
-        *({"format": 3, "mean": None, "std": None}, {"format": "RGB", "mean": "abc", "std": "abc"}, 3, "RGB"),
+        *(
+            {"format": 3, "mean": None, "std": None},
+            {"format": "RGB", "mean": "abc", "std": "abc"},
+            3,
+            "RGB",
+        ),
         {"format": "RGB", "mean": [float("nan")] * 3, "std": [1] * 3},
         {"format": "RGB", "mean": [1] * 3, "std": [0] * 3},
         {"format": "RGB", "mean": [[1]], "std": [[1]]},
         {"format": "RGB", "mean": torch.ones(3), "std": torch.ones(3)},
     ],
 )
-def test_pixels_of_our_own_that_cannot_be_read_are_no_traceback_and_said(backbone_tensors, cfg, own):
+def test_pixels_of_our_own_that_cannot_be_read_are_no_traceback_and_said(
+    backbone_tensors, cfg, own
+):
     model = under("backbone.bottom_up.", backbone_tensors) | {"roi_heads.x.weight": ONES}
     entry = entry_of(
-        {"model": model, "pixels": own, "network": {"stem": [], "downsample": 3, "stride_in_1x1": torch.ones(2)}}
+        {
+            "model": model,
+            "pixels": own,
+            "network": {"stem": [], "downsample": 3, "stride_in_1x1": torch.ones(2)},
+        }
     )
     assert not contradictions(entry, cfg) and "cannot be read" in entry.note
 
@@ -141,12 +158,17 @@ def test_pixels_of_our_own_that_cannot_be_read_are_no_traceback_and_said(backbon
 
 def caffe2(backbone, norm="bn"):
     named = {caffe2_name(name): value for name, value in without_counters(backbone).items()}
-    short = {n.replace("bn_gamma", f"{norm}_s").replace("bn_beta", f"{norm}_b"): v for n, v in named.items()}
+    short = {
+        n.replace("bn_gamma", f"{norm}_s").replace("bn_beta", f"{norm}_b"): v
+        for n, v in named.items()
+    }
     return {"blobs": {n.replace("res_conv1_gn", "conv1_gn"): value for n, value in short.items()}}
 
 
 def without_statistics(content):
-    return {"blobs": {name: value for name, value in content["blobs"].items() if "running" not in name}}
+    return {
+        "blobs": {name: value for name, value in content["blobs"].items() if "running" not in name}
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,7 +176,11 @@ def without_statistics(content):
     [
         ({}, "bn", True),
         ({"NUM_GROUPS": 2, "WIDTH_PER_GROUP": 4}, "bn", False),
-        ({"NORM": "GN", "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 32}, "gn", False),
+        (
+            {"NORM": "GN", "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 32},
+            "gn",
+            False,
+        ),
     ],
 )
 def test_caffe2s_networks_of_groups_or_group_norm_stride_where_torchvisions_do(
@@ -165,30 +191,45 @@ def test_caffe2s_networks_of_groups_or_group_norm_stride_where_torchvisions_do(
     assert recognise(content, "weights.pkl").format.stride_in_1x1 is strides_in_1x1
     model = fpn(**resnets)
     load_weights(model, save(content))
-    loaded = {layer: value for name, value in model.state_dict().items() if (layer := from_detectron2(name))}
-    assert [n for n, v in loaded.items() if "num_batches" not in n and not torch.equal(v, source[n])] == []
+    loaded = {
+        layer: value
+        for name, value in model.state_dict().items()
+        if (layer := from_detectron2(name))
+    }
+    assert [
+        n for n, v in loaded.items() if "num_batches" not in n and not torch.equal(v, source[n])
+    ] == []
 
 
-def test_norms_that_detectron_folded_into_scales_are_the_same_function_frozen(fpn, save, backbone_tensors):
+def test_norms_that_detectron_folded_into_scales_are_the_same_function_frozen(
+    fpn, save, backbone_tensors
+):
     model = fpn(NORM="FrozenBN")
     model.load_state_dict(random_tensors(model.state_dict()))
     report = load_weights(model, save(without_statistics(caffe2(backbone_tensors))))
     norm = model.backbone.bottom_up.res2[0].conv1.norm
     features = torch.rand(1, 4, 3, 3)
-    scale, shift = (backbone_tensors[f"res2.0.conv1.norm.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
+    scale, shift = (
+        backbone_tensors[f"res2.0.conv1.norm.{name}"].view(1, -1, 1, 1)
+        for name in ("weight", "bias")
+    )
     torch.testing.assert_close(norm(features), features * scale + shift, rtol=1e-6, atol=1e-6)
     assert len(report.folded) == 106 and not report.missing and "106 statistics" in report.table()
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
 def test_norms_that_learn_are_not_filled_with_made_up_statistics(fpn, save, backbone_tensors, norm):
-    with pytest.raises(UserError, match=r"(?s)106 missing.*no running statistics.*FrozenBN") as caught:
+    with pytest.raises(
+        UserError, match=r"(?s)106 missing.*no running statistics.*FrozenBN"
+    ) as caught:
         load_weights(fpn(NORM=norm), save(without_statistics(caffe2(backbone_tensors))))
     assert len(str(caught.value).splitlines()) < 22
 
 
 def test_a_model_without_statistics_says_which_norm_the_file_needs(fpn, save, backbone_tensors):
-    wide = CfgNode({"NORM": "GN", "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 32})
+    wide = CfgNode(
+        {"NORM": "GN", "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 32}
+    )
     with pytest.raises(UserError, match="has to be BN, SyncBN or FrozenBN"):
         load_weights(fpn(**wide), save(torchvision_tensors(backbone_tensors)))
 

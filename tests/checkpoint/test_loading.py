@@ -23,7 +23,11 @@ from virtex_det.errors import UserError
 
 
 def backbone_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {canonical: value for name, value in model.state_dict().items() if (canonical := from_detectron2(name))}
+    return {
+        canonical: value
+        for name, value in model.state_dict().items()
+        if (canonical := from_detectron2(name))
+    }
 
 
 def assert_equal(found: dict, expected: dict) -> None:
@@ -51,13 +55,19 @@ def refusal(model: nn.Module, path: str, **options) -> str:
         (("pretraining", {"NORM": "BN"}), WEIGHTS_WITH_STATISTICS),
     ],
 )
-def test_every_layout_fills_every_backbone_tensor(request, save, layout, backbone_tensors, target, tensors):
+def test_every_layout_fills_every_backbone_tensor(
+    request, save, layout, backbone_tensors, target, tensors
+):
     (builder, settings), (make, family) = target, layout
     model = request.getfixturevalue(builder)(**settings)
     report = load_weights(model, save(make(backbone_tensors)))
     assert report.format == family
     assert not report.missing and not report.partial
-    assert len([name for name in report.loaded if from_detectron2(name)]) == len(backbone_of(model)) == tensors
+    assert (
+        len([name for name in report.loaded if from_detectron2(name)])
+        == len(backbone_of(model))
+        == tensors
+    )
     assert_equal(backbone_of(model), backbone_tensors)
 
 
@@ -85,16 +95,23 @@ def test_the_loaded_network_computes_what_the_original_computes(cfg, save):
 def realistic(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # Statistics unlike those of a fresh network, so that a lost one shows.
     return {
-        name: value + 0.1 * torch.rand(value.shape) if "running" in name else value for name, value in tensors.items()
+        name: value + 0.1 * torch.rand(value.shape) if "running" in name else value
+        for name, value in tensors.items()
     }
 
 
 def test_halves_become_floats(fpn, save, backbone_tensors):
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in backbone_tensors.items()}
+    halves = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in backbone_tensors.items()
+    }
     model = fpn()
     load_weights(model, save(torchvision_tensors(halves)))
     assert all(value.dtype != torch.half for value in model.state_dict().values())
-    assert_equal(backbone_of(model), {name: halves[name].to(value.dtype) for name, value in backbone_of(model).items()})
+    assert_equal(
+        backbone_of(model),
+        {name: halves[name].to(value.dtype) for name, value in backbone_of(model).items()},
+    )
 
 
 def test_the_norm_after_res5_keeps_its_initial_values(c4, save, backbone_tensors):
@@ -131,7 +148,9 @@ def test_what_a_pretraining_file_has_beside_the_backbone_is_unused(fpn, save, ba
 
 
 def test_a_missing_tensor_is_named_by_its_stage(c4, save, backbone_tensors):
-    without = {name: value for name, value in backbone_tensors.items() if name != "res5.1.conv2.weight"}
+    without = {
+        name: value for name, value in backbone_tensors.items() if name != "res5.1.conv2.weight"
+    }
     message = refusal(c4(), save(virtex_training_file(without)))
     assert "res5: roi_heads.res5.1.conv2.weight is missing" in message
 
@@ -141,7 +160,10 @@ def test_a_wide_file_in_a_narrow_model_says_which_width_would_fit(fpn, save, cfg
     path = save(torchvision_tensors(random_tensors(backbone_of(wide))))
     message = refusal(fpn(), path)
     assert "Config keys that would fit the file: MODEL.RESNETS.WIDTH_PER_GROUP 8\n" in message
-    assert "backbone.bottom_up.res2.0.conv1.weight [8, 4, 1, 1] in the file, [4, 4, 1, 1] in the model" in message
+    assert (
+        "backbone.bottom_up.res2.0.conv1.weight [8, 4, 1, 1] in the file, [4, 4, 1, 1] in the model"
+        in message
+    )
     load_weights(wide, path)
 
 
@@ -165,41 +187,59 @@ def test_resnet_101_fills_resnet_50_and_is_refused_all_the_same(fpn, save, cfg):
 
 def test_a_network_with_more_in_its_blocks_is_refused(fpn, save, backbone_tensors):
     squeezed = torchvision_tensors(backbone_tensors) | {"layer1.0.se.fc1.weight": torch.ones(2, 2)}
-    assert "layer1.0.se.fc1.weight of the file is not in the model" in refusal(fpn(), save(squeezed))
+    assert "layer1.0.se.fc1.weight of the file is not in the model" in refusal(
+        fpn(), save(squeezed)
+    )
 
 
 def test_batch_norm_weights_do_not_fit_group_norm(fpn, save, cfg, backbone_tensors):
     model = fpn(NORM="GN", STEM_OUT_CHANNELS=32, RES2_OUT_CHANNELS=128, WIDTH_PER_GROUP=32)
     batch_norm = fpn(STEM_OUT_CHANNELS=32, RES2_OUT_CHANNELS=128, WIDTH_PER_GROUP=32)
-    assert "bn1.running_mean of the file" in refusal(model, save(torchvision_tensors(backbone_of(batch_norm))))
+    assert "bn1.running_mean of the file" in refusal(
+        model, save(torchvision_tensors(backbone_of(batch_norm)))
+    )
 
 
 def test_a_model_without_a_resnet_is_refused(save, backbone_tensors):
     model = nn.ModuleDict({"patches": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)})
     message = refusal(model, save(torchvision_tensors(backbone_tensors)))
-    assert "no weights family" in message and "backbone of the model begins with patches.weight" in message
+    assert (
+        "no weights family" in message
+        and "backbone of the model begins with patches.weight" in message
+    )
 
 
 def test_a_partial_load_is_allowed_by_name_only_and_the_report_says_so(fpn, save, backbone_tensors):
-    without = {name: value for name, value in backbone_tensors.items() if not name.startswith("res5")}
+    without = {
+        name: value for name, value in backbone_tensors.items() if not name.startswith("res5")
+    }
     path = save(torchvision_tensors(without))
     assert "MODEL.ALLOW_PARTIAL_WEIGHTS" in refusal(fpn(), path)
     model = fpn()
     report = load_weights(model, path, allow_partial=True)
     assert report.partial and len(report.loaded) == len(without)
     assert all("res5" in name for name in report.missing)
-    assert_equal({name: value for name, value in backbone_of(model).items() if name in without}, without)
+    assert_equal(
+        {name: value for name, value in backbone_of(model).items() if name in without}, without
+    )
 
 
 def test_a_load_of_nothing_is_refused_even_where_partial_is_allowed(fpn, save):
-    other = {"conv1.weight": torch.ones(3, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(3, 3, 1, 1)}
+    other = {
+        "conv1.weight": torch.ones(3, 3, 7, 7),
+        "layer1.0.conv1.weight": torch.ones(3, 3, 1, 1),
+    }
     refusal(fpn(), save(other), allow_partial=True)
 
 
-def test_a_contradicting_config_is_refused_before_anything_is_loaded(fpn, save, cfg, backbone_tensors):
+def test_a_contradicting_config_is_refused_before_anything_is_loaded(
+    fpn, save, cfg, backbone_tensors
+):
     bgr = cfg.clone()
     bgr.INPUT.FORMAT = "BGR"
-    message = refusal(fpn(), save(torchvision_tensors(backbone_tensors)), cfg=bgr, allow_partial=True)
+    message = refusal(
+        fpn(), save(torchvision_tensors(backbone_tensors)), cfg=bgr, allow_partial=True
+    )
     assert 'INPUT.FORMAT "RGB"' in message
 
 
@@ -207,11 +247,15 @@ def test_a_detector_gives_its_heads_where_their_shapes_agree(fpn, save, backbone
     report = load_weights(fpn(), save(fpn_detector(backbone_tensors)))
     assert "backbone.fpn_lateral2.weight" in report.loaded
     assert "proposal_generator.rpn_head.conv.weight" in report.loaded
-    assert Mismatch("roi_heads.box_predictor.cls_score.weight", (81, 8), (4, 8)) in report.mismatched
+    assert (
+        Mismatch("roi_heads.box_predictor.cls_score.weight", (81, 8), (4, 8)) in report.mismatched
+    )
     assert not report.partial
 
 
-def test_a_pretraining_file_gives_its_text_head_to_a_pretraining_model(pretraining, save, backbone_tensors):
+def test_a_pretraining_file_gives_its_text_head_to_a_pretraining_model(
+    pretraining, save, backbone_tensors
+):
     model = pretraining()
     report = load_weights(model, save(own_pretraining(backbone_tensors)), require="model")
     assert torch.equal(model.textual.weight, torch.ones(3, 3)) and not report.unused
@@ -219,13 +263,17 @@ def test_a_pretraining_file_gives_its_text_head_to_a_pretraining_model(pretraini
 
 def test_virtexs_text_head_is_ours(pretraining, save, backbone_tensors):
     published, model = virtex_training_file(backbone_tensors), pretraining()
-    published["model"] = {name: v for name, v in published["model"].items() if not name.startswith("textual.")}
+    published["model"] = {
+        name: v for name, v in published["model"].items() if not name.startswith("textual.")
+    }
     published["model"] |= {"textual.weight": torch.ones(3, 3), "textual.bias": torch.ones(3)}
     load_weights(model, save(published), require="model")
     assert torch.equal(model.textual.weight, torch.ones(3, 3))
 
 
-def test_text_heads_of_other_families_are_not_mixed_up_with_ours(pretraining, save, backbone_tensors):
+def test_text_heads_of_other_families_are_not_mixed_up_with_ours(
+    pretraining, save, backbone_tensors
+):
     foreign = torchvision_tensors(backbone_tensors) | {"textual.weight": torch.ones(3, 3)}
     report = load_weights(pretraining(), save(foreign))
     assert report.unused == ("textual.weight",)
@@ -250,7 +298,10 @@ def test_a_detector_of_other_classes_may_not_be_evaluated(fpn, save, cfg):
     from detectron2.modeling import build_model
 
     message = refusal(fpn(), save({"model": build_model(other).state_dict()}), require="model")
-    assert "roi_heads.box_predictor.cls_score.weight [6, 8] in the file, [4, 8] in the model" in message
+    assert (
+        "roi_heads.box_predictor.cls_score.weight [6, 8] in the file, [4, 8] in the model"
+        in message
+    )
 
 
 def test_a_c4_detector_gives_its_backbone_to_fpn(fpn, save, backbone_tensors):
@@ -299,7 +350,9 @@ def test_the_empty_report_has_a_table():
 
 def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
     path = save(ResNet(BasicBlock, [2, 2, 2, 2]).state_dict())
-    lines = refusal(fpn(STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=256, WIDTH_PER_GROUP=64), path).splitlines()
+    lines = refusal(
+        fpn(STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=256, WIDTH_PER_GROUP=64), path
+    ).splitlines()
     assert lines[1] == "The file holds a ResNet-18, the config builds a ResNet-50."
     assert "MODEL.RESNETS.DEPTH 18" in lines[2] and "MODEL.RESNETS.RES2_OUT_CHANNELS 64" in lines[2]
     assert "165 missing, 23 of another shape" in lines[3]
@@ -307,7 +360,9 @@ def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
 
 def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
-    assert "0 missing, 0 of another shape, 255 of the file that the model has not:" in refusal(fpn(), path)
+    assert "0 missing, 0 of another shape, 255 of the file that the model has not:" in refusal(
+        fpn(), path
+    )
 
 
 @pytest.mark.parametrize("path", [None, 3, b"x.pth", {}, ["x.pth"]])

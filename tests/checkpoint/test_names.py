@@ -28,7 +28,12 @@ def test_the_norm_after_res5_is_no_part_of_the_backbone():
 @pytest.mark.parametrize(
     "name",
     [
-        *("backbone.fpn_lateral2.weight", "roi_heads.box_head.fc1.weight", "textual.weight", "pixel_mean"),
+        *(
+            "backbone.fpn_lateral2.weight",
+            "roi_heads.box_head.fc1.weight",
+            "textual.weight",
+            "pixel_mean",
+        ),
         *("stem.fc.weight", "stem.fc.0.weight"),
     ],
 )
@@ -76,7 +81,8 @@ def test_published_names(rename, name, canonical):
 
 
 @pytest.mark.parametrize(
-    "name", ["conv1.weight", "bn1.bias", "bn3.bias", "layer4.2.bn3.weight", "layer1.0.downsample.0.weight"]
+    "name",
+    ["conv1.weight", "bn1.bias", "bn3.bias", "layer4.2.bn3.weight", "layer1.0.downsample.0.weight"],
 )
 def test_the_way_to_torchvision_is_the_way_back(name):
     canonical = from_torchvision(name)

@@ -31,7 +31,10 @@ def refusal_of(path) -> str:
 ONE = {"a": torch.ones(2)}
 SEVERAL = {
     "pickles": (pickle.dumps({"a": [1]}, 2) * 2, "several objects"),
-    "files of an old PyTorch": (saved(ONE, _use_new_zipfile_serialization=False) * 2, "several objects"),
+    "files of an old PyTorch": (
+        saved(ONE, _use_new_zipfile_serialization=False) * 2,
+        "several objects",
+    ),
     "archives": (saved(ONE) * 2, "several archives"),
 }
 
@@ -44,7 +47,9 @@ def test_several_things_in_one_file_are_refused_and_not_half_read(tmp_path, cont
 
 
 BEYOND = 1 << 63
-NAMED_BY_A_LIST = b"(" + text("storage") + b"ctorch\nFloatStorage\n]" + text("cpu") + number(1) + b"tQ"
+NAMED_BY_A_LIST = (
+    b"(" + text("storage") + b"ctorch\nFloatStorage\n]" + text("cpu") + number(1) + b"tQ"
+)
 IMPOSSIBLE = {
     "an offset beyond all memory": model(tensor(BEYOND, (1,), (1,))),
     "a side beyond all memory": model(tensor(0, (BEYOND,), (1,))),
@@ -52,7 +57,15 @@ IMPOSSIBLE = {
     "more dimensions than PyTorch has": model(tensor(0, (1,) * 65, (1,) * 65)),
     "a storage named by a list": model(
         tensor(
-            0, (1,), (1,), stored=b"(" + text("storage") + b"ctorch\nFloatStorage\n]" + text("cpu") + number(1) + b"tQ"
+            0,
+            (1,),
+            (1,),
+            stored=b"("
+            + text("storage")
+            + b"ctorch\nFloatStorage\n]"
+            + text("cpu")
+            + number(1)
+            + b"tQ",
         )
     ),
     "an array without bytes": PROTO + b"}" + text("a") + array((1,), data=b"]") + b"s.",
@@ -62,7 +75,9 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("pickled", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 def test_an_impossible_tensor_is_one_screen(tmp_path, pickled):
     path = tmp_path / "weights.pth"
-    path.write_bytes(pickled if IMPOSSIBLE["an array without bytes"] is pickled else legacy(pickled))
+    path.write_bytes(
+        pickled if IMPOSSIBLE["an array without bytes"] is pickled else legacy(pickled)
+    )
     assert len(refusal_of(path).splitlines()) < 10
 
 
@@ -86,7 +101,11 @@ def test_an_endless_name_is_refused_before_it_is_searched(backbone_tensors):
 
 
 def test_a_crowd_of_networks_is_refused_by_its_number(backbone_tensors):
-    first = {name: backbone_tensors[name] for name in backbone_tensors if name.startswith(("stem", "res2.0"))}
+    first = {
+        name: backbone_tensors[name]
+        for name in backbone_tensors
+        if name.startswith(("stem", "res2.0"))
+    }
     content = {f"net{number}": torchvision_tensors(first) for number in range(60)}
     with pytest.raises(UserError, match="holds 60 networks"):
         recognise(content, "weights.pth")
@@ -118,11 +137,15 @@ def test_a_weight_that_repeats_one_number_is_named(fpn, backbone_tensors):
         fill(fpn(), recognise(content, "weights.pth"), "weights.pth")
 
 
-def test_a_query_encoder_that_is_not_whole_is_not_replaced_by_the_key_encoder_in_silence(fpn, backbone_tensors):
+def test_a_query_encoder_that_is_not_whole_is_not_replaced_by_the_key_encoder_in_silence(
+    fpn, backbone_tensors
+):
     names = list(torchvision_tensors(backbone_tensors))
     query = torchvision_tensors(backbone_tensors, "module.encoder_q.")
     del query[f"module.encoder_q.{names[-1]}"], query["module.encoder_q.layer3.0.conv1.weight"]
-    key = torchvision_tensors({name: value + 1 for name, value in backbone_tensors.items()}, "module.encoder_k.")
+    key = torchvision_tensors(
+        {name: value + 1 for name, value in backbone_tensors.items()}, "module.encoder_k."
+    )
     with pytest.raises(UserError, match=r"encoder_q"):
         fill(fpn(), recognise({"state_dict": query | key}, "moco.pth"), "moco.pth")
 

@@ -19,9 +19,14 @@ class ConvNeXt(Backbone):
 
     def __init__(self, depth: int = 3, width: int = 4) -> None:
         super().__init__()
-        self.downsample_layers = nn.ModuleList([nn.Conv2d(3, width, 4, 4), nn.Conv2d(width, width, 2, 2)])
+        self.downsample_layers = nn.ModuleList(
+            [nn.Conv2d(3, width, 4, 4), nn.Conv2d(width, width, 2, 2)]
+        )
         self.stages = nn.ModuleList(
-            [nn.ModuleDict({"dwconv": nn.Conv2d(width, width, 3), "norm": nn.LayerNorm(width)}) for _ in range(depth)]
+            [
+                nn.ModuleDict({"dwconv": nn.Conv2d(width, width, 3), "norm": nn.LayerNorm(width)})
+                for _ in range(depth)
+            ]
         )
 
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -44,7 +49,9 @@ class Detector(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int = 3, pyramid: bool = True) -> None:
         super().__init__()
         features = list(backbone.output_shape()) if pyramid else []
-        self.backbone = FPN(backbone, features, 4, top_block=LastLevelMaxPool()) if pyramid else backbone
+        self.backbone = (
+            FPN(backbone, features, 4, top_block=LastLevelMaxPool()) if pyramid else backbone
+        )
         self.roi_heads = nn.Linear(4, classes)
 
 
@@ -63,7 +70,13 @@ def trained(model: nn.Module) -> nn.Module:
 
 def assert_filled(model: nn.Module, expected: dict, prefix: str = "backbone.bottom_up.") -> None:
     own = {n.removeprefix(prefix): v for n, v in model.state_dict().items() if n.startswith(prefix)}
-    assert own and [n for n, v in own.items() if "num_batches" not in n and not torch.equal(v, expected[n])] == []
+    assert (
+        own
+        and [
+            n for n, v in own.items() if "num_batches" not in n and not torch.equal(v, expected[n])
+        ]
+        == []
+    )
 
 
 def refusal(model: nn.Module, path: str, **options) -> str:
@@ -78,13 +91,17 @@ def test_a_runs_own_checkpoint_is_transferred_evaluated_and_resumed(build, tmp_p
     run, folder = trained(Detector(build())), str(tmp_path)
     TransferCheckpointer(run, folder).save("model_final")
     for load in (
-        lambda model: TransferCheckpointer(model, require="model").load(f"{folder}/model_final.pth"),
+        lambda model: TransferCheckpointer(model, require="model").load(
+            f"{folder}/model_final.pth"
+        ),
         lambda model: TransferCheckpointer(model, folder).resume(),
         lambda model: TransferCheckpointer(model).load(f"{folder}/model_final.pth"),
     ):
         model = Detector(build())
         load(model)
-        assert all(torch.equal(value, run.state_dict()[name]) for name, value in model.state_dict().items())
+        assert all(
+            torch.equal(value, run.state_dict()[name]) for name, value in model.state_dict().items()
+        )
 
 
 def test_another_number_of_classes_is_transferred_and_not_evaluated(build, save):
@@ -92,16 +109,31 @@ def test_another_number_of_classes_is_transferred_and_not_evaluated(build, save)
     path = save({"model": run.state_dict()})
     report = load_weights(other, path)
     assert_filled(other, run.backbone.bottom_up.state_dict())
-    assert {mismatch.name for mismatch in report.mismatched} == {"roi_heads.weight", "roi_heads.bias"}
+    assert {mismatch.name for mismatch in report.mismatched} == {
+        "roi_heads.weight",
+        "roi_heads.bias",
+    }
     assert "does not fill the whole model" in refusal(other, path, require="model")
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "backbone.", "backbone.bottom_up.", "module.", "model._orig_mod.backbone.", "encoder.", "x.y."]
+    "prefix",
+    [
+        "",
+        "backbone.",
+        "backbone.bottom_up.",
+        "module.",
+        "model._orig_mod.backbone.",
+        "encoder.",
+        "x.y.",
+    ],
 )
 def test_the_backbones_names_are_found_under_any_prefix(build, save, prefix):
     source, model = trained(build()), Detector(build())
-    load_weights(model, save({"state_dict": {prefix + n: v for n, v in source.state_dict().items()}, "epoch": 3}))
+    load_weights(
+        model,
+        save({"state_dict": {prefix + n: v for n, v in source.state_dict().items()}, "epoch": 3}),
+    )
     assert_filled(model, source.state_dict())
 
 
@@ -122,12 +154,16 @@ def test_one_tensor_less_is_refused_and_named(build, save):
     tensors = trained(Detector(build())).state_dict()
     gone = list(build().state_dict())[4]
     del tensors[f"backbone.bottom_up.{gone}"]
-    assert f"backbone.bottom_up.{gone} is missing" in refusal(Detector(build()), save({"model": tensors}))
+    assert f"backbone.bottom_up.{gone} is missing" in refusal(
+        Detector(build()), save({"model": tensors})
+    )
 
 
 def test_another_depth_and_another_width_are_refused(save):
     deeper = save({"model": trained(Detector(ConvNeXt(depth=4))).state_dict()})
-    assert "stages.3.dwconv.weight of the file is not in the model" in refusal(Detector(ConvNeXt()), deeper)
+    assert "stages.3.dwconv.weight of the file is not in the model" in refusal(
+        Detector(ConvNeXt()), deeper
+    )
     assert "stages.3.dwconv.weight is missing" in refusal(
         Detector(ConvNeXt(depth=4)), save({"model": trained(Detector(ConvNeXt())).state_dict()})
     )
@@ -158,7 +194,9 @@ def test_a_resnet_refuses_their_files(build, save, fpn):
 
 def test_values_are_looked_at(build, save):
     tensors = trained(Detector(build())).state_dict()
-    name = next(name for name in tensors if name.endswith("norm.weight") or name.endswith("bn.weight"))
+    name = next(
+        name for name in tensors if name.endswith("norm.weight") or name.endswith("bn.weight")
+    )
     tensors[name][0] = float("nan")
     assert f"{name}: NaN" in refusal(Detector(build()), save({"model": tensors}))
 
@@ -175,10 +213,14 @@ def test_a_model_with_two_resnets_is_evaluated_from_its_own_checkpoint(pretraini
     run, model = trained(Siamese(pretraining)), Siamese(pretraining)
     run.teacher.load_state_dict({n: v + 1 for n, v in run.teacher.state_dict().items()})
     load_weights(model, save({"model": run.state_dict()}), require="model")
-    assert all(torch.equal(value, run.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, run.state_dict()[name]) for name, value in model.state_dict().items()
+    )
 
 
-def test_a_detector_with_res5_in_two_places_gives_a_c4_model_neither(c4, fpn, save, backbone_tensors):
+def test_a_detector_with_res5_in_two_places_gives_a_c4_model_neither(
+    c4, fpn, save, backbone_tensors
+):
     both = {f"backbone.bottom_up.{n}": v for n, v in backbone_tensors.items()}
     both |= {f"roi_heads.{n}": v + 1 for n, v in backbone_tensors.items() if n.startswith("res5")}
     message = refusal(c4(), save({"model": both}))

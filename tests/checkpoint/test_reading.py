@@ -31,7 +31,11 @@ class Malicious:
         return os.system, (f"touch {self.creates}",)
 
 
-CONTENT = {"model": {"conv1.weight": torch.arange(6.0).reshape(2, 3)}, "iteration": 3, "names": ["a", "b"]}
+CONTENT = {
+    "model": {"conv1.weight": torch.arange(6.0).reshape(2, 3)},
+    "iteration": 3,
+    "names": ["a", "b"],
+}
 
 
 def refusal(path: Path | str) -> str:
@@ -58,13 +62,18 @@ def test_what_torch_saved_comes_back(save, mmap, zipped):
 
 def test_safetensors_are_recognised_whatever_their_name(tmp_path):
     save_file(CONTENT["model"], tmp_path / "weights.pth")
-    assert torch.equal(read_file(tmp_path / "weights.pth")["conv1.weight"], CONTENT["model"]["conv1.weight"])
+    assert torch.equal(
+        read_file(tmp_path / "weights.pth")["conv1.weight"], CONTENT["model"]["conv1.weight"]
+    )
 
 
 @pytest.mark.parametrize(
     ("packed", "name"),
     [
-        (gzip.compress(b"weights", mtime=0), "gzip"),  # a time would give each test process tests of other names
+        (
+            gzip.compress(b"weights", mtime=0),
+            "gzip",
+        ),  # a time would give each test process tests of other names
         (lzma.compress(b"weights"), "xz"),
         (bz2.compress(b"weights"), "bzip2"),
         (tarfile.TarInfo("weights.pth").tobuf(tarfile.GNU_FORMAT), "tar"),
@@ -116,7 +125,8 @@ def test_a_truncated_safetensors_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "page", [b"<!DOCTYPE html><title>Sign in</title>", b"\xef\xbb\xbf\n<html>", b"<?xml version='1.0'?>"]
+    "page",
+    [b"<!DOCTYPE html><title>Sign in</title>", b"\xef\xbb\xbf\n<html>", b"<?xml version='1.0'?>"],
 )
 def test_a_web_page_saved_as_weights(tmp_path, page):
     assert "is a web page" in refusal(written(tmp_path, page))
@@ -185,7 +195,12 @@ def test_a_truncated_torchscript_archive(archive):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_objects_beside_the_tensors_are_skipped(save, zipped):
-    rest = {"args": argparse.Namespace(lr=1), "best": np.float64(3), "dtype": torch.half, "list": [Path("x"), 3]}
+    rest = {
+        "args": argparse.Namespace(lr=1),
+        "best": np.float64(3),
+        "dtype": torch.half,
+        "list": [Path("x"), 3],
+    }
     content = read_file(save(CONTENT | rest, _use_new_zipfile_serialization=zipped))
     assert torch.equal(content["model"]["conv1.weight"], CONTENT["model"]["conv1.weight"])
     assert content["args"] is None and content["list"] == [None, 3] and content["iteration"] == 3
@@ -214,7 +229,9 @@ ARRAYS = {
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_of_arrays_gives_tensors(tmp_path, protocol):
-    path = written(tmp_path, pickle.dumps({"model": ARRAYS, "__author__": "me"}, protocol), "R-50.pkl")
+    path = written(
+        tmp_path, pickle.dumps({"model": ARRAYS, "__author__": "me"}, protocol), "R-50.pkl"
+    )
     content = read_file(path)
     assert content["__author__"] == "me"
     assert {name: value.tolist() for name, value in content["model"].items()} == {
@@ -225,12 +242,16 @@ def test_a_pickle_of_arrays_gives_tensors(tmp_path, protocol):
 def test_arrays_of_numpy_1_and_2_are_the_same(tmp_path):
     pickled = pickle.dumps(ARRAYS["float"], 4)
     for old, new in ((b"numpy._core.multiarray", b"numpy.core.multiarray"),):
-        other = pickled.replace(len(old).to_bytes(1, "little") + old, len(new).to_bytes(1, "little") + new)
+        other = pickled.replace(
+            len(old).to_bytes(1, "little") + old, len(new).to_bytes(1, "little") + new
+        )
     frameless = other[:2] + other[11:]  # without the length that protocol 4 writes before it
     assert read_file(written(tmp_path, frameless)).tolist() == ARRAYS["float"].tolist()
 
 
-@pytest.mark.parametrize("array", [np.array([{}, Path("x")]), np.array(["text"]), np.zeros(2, [("a", "f4")])])
+@pytest.mark.parametrize(
+    "array", [np.array([{}, Path("x")]), np.array(["text"]), np.zeros(2, [("a", "f4")])]
+)
 def test_an_array_of_anything_but_numbers_is_skipped(tmp_path, array):
     assert read_file(written(tmp_path, pickle.dumps({"a": array, "b": 3}))) == {"a": None, "b": 3}
 
@@ -246,7 +267,9 @@ def test_vissl_375_a_torch_file_named_pkl_is_read_as_what_it_is(save):
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 def test_a_truncated_pickle(tmp_path, kept):
     pickled = pickle.dumps(ARRAYS, 2)
-    assert "cut short" in refusal(written(tmp_path, pickled[: int(len(pickled) * kept)], "R-50.pkl"))
+    assert "cut short" in refusal(
+        written(tmp_path, pickled[: int(len(pickled) * kept)], "R-50.pkl")
+    )
 
 
 class Indirect:
@@ -286,7 +309,9 @@ def test_a_malicious_torch_file_creates_nothing(save, tmp_path, zipped, attack):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_malicious_pickle_creates_nothing(tmp_path, protocol, attack):
     created = tmp_path / "created"
-    path = written(tmp_path, pickle.dumps({"model": attacks(created)[attack]}, protocol), "weights.pkl")
+    path = written(
+        tmp_path, pickle.dumps({"model": attacks(created)[attack]}, protocol), "weights.pkl"
+    )
     if protocol < 2:
         assert "is a text file" in refusal(path) or "no weights file" in refusal(path)
     else:
@@ -307,8 +332,12 @@ def test_a_malicious_torchscript_archive_creates_nothing(archive, tmp_path, atta
 
 
 def test_an_archives_own_code_is_not_run(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("the archive was loaded with its code"))
-    monkeypatch.setattr(torch._C, "import_ir_module", lambda *_: pytest.fail("the archive's code was imported"))
+    monkeypatch.setattr(
+        torch.jit, "load", lambda *_, **__: pytest.fail("the archive was loaded with its code")
+    )
+    monkeypatch.setattr(
+        torch._C, "import_ir_module", lambda *_: pytest.fail("the archive's code was imported")
+    )
     assert "visual.weight" in read_file(archive)
 
 

@@ -16,15 +16,22 @@ def test_every_layout_is_recognised_and_gives_the_same_backbone(layout, backbone
         assert weights.tensors[name] is backbone_tensors[canonical]
 
 
-@pytest.mark.parametrize("prefix", ["resnet.", "net.0.", "encoder_x.", "_blocks.", "module.visual.trunk."])
+@pytest.mark.parametrize(
+    "prefix", ["resnet.", "net.0.", "encoder_x.", "_blocks.", "module.visual.trunk."]
+)
 def test_one_whole_network_is_taken_under_any_prefix_which_is_said(backbone_tensors, prefix):
-    weights = recognise({"state_dict": torchvision_tensors(backbone_tensors, prefix)}, "foreign.pth")
+    weights = recognise(
+        {"state_dict": torchvision_tensors(backbone_tensors, prefix)}, "foreign.pth"
+    )
     assert set(weights.backbone) == set(backbone_tensors)
     assert weights.location == f"state_dict.{prefix}"
 
 
 def test_names_of_no_resnet_are_an_error_that_shows_them(backbone_tensors):
-    renamed = {name.replace("layer", "stage"): value for name, value in torchvision_tensors(backbone_tensors).items()}
+    renamed = {
+        name.replace("layer", "stage"): value
+        for name, value in torchvision_tensors(backbone_tensors).items()
+    }
     with pytest.raises(UserError) as caught:
         recognise({"state_dict": renamed}, "foreign.pth")
     message = str(caught.value)
@@ -33,7 +40,9 @@ def test_names_of_no_resnet_are_an_error_that_shows_them(backbone_tensors):
     assert "MODEL.WEIGHTS_FORMAT" in message
 
 
-@pytest.mark.parametrize("content", [torch.ones(3), [1, 2], {}, {"model": 3}, {"epoch": 1}, {3: torch.ones(1)}, None])
+@pytest.mark.parametrize(
+    "content", [torch.ones(3), [1, 2], {}, {"model": 3}, {"epoch": 1}, {3: torch.ones(1)}, None]
+)
 def test_content_without_named_tensors_is_an_error(content):
     with pytest.raises(UserError, match="no weights family"):
         recognise(content, "weights.pth")
@@ -47,13 +56,20 @@ def test_a_named_family_goes_before_what_the_content_looks_like(backbone_tensors
 
 @pytest.mark.parametrize("family", ["redcaps", "virtex"])
 def test_a_family_may_be_named_by_each_of_its_names(backbone_tensors, family):
-    assert recognise(virtex_full_model(backbone_tensors), "weights.pth", family).format.name == "virtex"
+    assert (
+        recognise(virtex_full_model(backbone_tensors), "weights.pth", family).format.name
+        == "virtex"
+    )
 
 
-@pytest.mark.parametrize("family", ["moco", "virtex_backbone", "dino", "vicreg", "barlow_twins", "densecl", "vissl"])
+@pytest.mark.parametrize(
+    "family", ["moco", "virtex_backbone", "dino", "vicreg", "barlow_twins", "densecl", "vissl"]
+)
 def test_a_family_whose_backbones_look_like_others_may_be_named(backbone_tensors, family):
     weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth", family)
-    assert weights.format.name == "resnet_backbone" and set(weights.backbone) == set(backbone_tensors)
+    assert weights.format.name == "resnet_backbone" and set(weights.backbone) == set(
+        backbone_tensors
+    )
 
 
 def test_a_file_of_another_family_than_the_one_named_is_an_error(backbone_tensors):
@@ -75,6 +91,11 @@ def test_a_checkpoint_of_ours_says_what_pixels_it_saw(backbone_tensors):
 
 @pytest.mark.parametrize("pixels", [3, {"format": "BGR"}, torch.ones(3)])
 def test_pixels_of_somebody_elses_meaning_are_not_taken(backbone_tensors, pixels):
-    content = {"model": {f"backbone.{name}": value for name, value in backbone_tensors.items()}, "pixels": pixels}
+    content = {
+        "model": {f"backbone.{name}": value for name, value in backbone_tensors.items()},
+        "pixels": pixels,
+    }
     assert recognise(content, "a.pth").format.pixels == ()
-    assert recognise(torchvision_tensors(backbone_tensors), "a.pth").format.pixels[0] == IMAGENET_RGB
+    assert (
+        recognise(torchvision_tensors(backbone_tensors), "a.pth").format.pixels[0] == IMAGENET_RGB
+    )

@@ -68,9 +68,13 @@ def test_the_hash_of_shards_is_of_all_of_them(shards):
     assert open_weights(str(shards)).sha256() != before and len(before) == 64
 
 
-@pytest.mark.parametrize("name", ["w.pth", "model.safetensors.index.json", "model-00002-of-00002.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["w.pth", "model.safetensors.index.json", "model-00002-of-00002.safetensors"]
+)
 def test_a_file_replaced_after_it_was_read_gives_no_hash(name, shards, save, backbone_tensors):
-    opened = open_weights(str(save(torchvision_tensors(backbone_tensors), name) if name == "w.pth" else shards))
+    opened = open_weights(
+        str(save(torchvision_tensors(backbone_tensors), name) if name == "w.pth" else shards)
+    )
     file = opened.file.with_name(name)
     other = file.with_name("other")
     other.write_bytes(file.read_bytes())
@@ -98,7 +102,9 @@ def test_an_index_that_knows_more_than_its_shards_is_refused(shards):
     index = json.loads(shards.read_text())
     index["weight_map"]["layer9.weight"] = "model-00001-of-00002.safetensors"
     shards.write_text(json.dumps(index))
-    assert "layer9.weight lies in model-00001-of-00002.safetensors, and it does not" in refusal(shards)
+    assert "layer9.weight lies in model-00001-of-00002.safetensors, and it does not" in refusal(
+        shards
+    )
 
 
 @pytest.mark.parametrize("place", ["../elsewhere.safetensors", "/etc/passwd", 3, ""])
@@ -126,7 +132,10 @@ def test_an_index_with_a_name_twice_is_refused(shards, name):
 
 def test_a_folder_with_two_models_of_accelerate_is_not_guessed_at(tmp_path, backbone_tensors):
     for name in ("model.safetensors", "model_1.safetensors"):
-        save_file({n: v.clone() for n, v in torchvision_tensors(backbone_tensors).items()}, tmp_path / name)
+        save_file(
+            {n: v.clone() for n, v in torchvision_tensors(backbone_tensors).items()},
+            tmp_path / name,
+        )
     assert "name one: model.safetensors, model_1.safetensors" in refusal(tmp_path)
 
 
@@ -161,7 +170,10 @@ def hugging_face(backbone_tensors):
 @pytest.mark.parametrize(
     "config",
     [
-        *({"architecture": name} for name in ("resnetblur50", "resnetaa50", "seresnet50", "resnet50t", "ecaresnet50d")),
+        *(
+            {"architecture": name}
+            for name in ("resnetblur50", "resnetaa50", "seresnet50", "resnet50t", "ecaresnet50d")
+        ),
         {"architecture": "resnet50", "model_args": {"output_stride": 16}},
         {"architecture": "resnet50", "model_args": {"act_layer": "silu"}},
         {"architecture": "resnet50", "model_args": {"aa_layer": "blur", "num_classes": 3}},
@@ -185,7 +197,9 @@ NETWORKS = {
 def test_timms_config_gives_the_pixels_of_a_plain_network(beside, pretraining, name):
     tensors = torchvision_tensors(pretraining(**NETWORKS[name]).backbone.state_dict())
     weights = open_weights(
-        beside({"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, tensors)
+        beside(
+            {"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, tensors
+        )
     ).weights
     assert [entry.mean for entry in weights.format.pixels] == [(127.5,) * 3]
     assert weights.assumed == "" and name in weights.format.note
@@ -205,7 +219,10 @@ def test_a_detectors_config_says_that_its_backbone_is_another_network(beside, co
 
 def test_open_clips_config_says_which_tower_and_which_pixels(beside, tmp_path, backbone_tensors):
     tensors = torchvision_tensors(backbone_tensors, "visual.trunk.")
-    config = {"model_cfg": {"vision_cfg": {"timm_model_name": "resnet50"}}, "preprocess_cfg": {"mean": [0.5] * 3}}
+    config = {
+        "model_cfg": {"vision_cfg": {"timm_model_name": "resnet50"}},
+        "preprocess_cfg": {"mean": [0.5] * 3},
+    }
     config["preprocess_cfg"]["std"] = [0.5] * 3
     path = beside({}, tensors, open_clip_config=config)
     assert open_weights(path).weights.format.pixels[0].mean == (127.5,) * 3
@@ -214,7 +231,8 @@ def test_open_clips_config_says_which_tower_and_which_pixels(beside, tmp_path, b
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50d", "resnet50c", "resnext50_32x4d", "wide_resnet50_2", "resnet50_clip"]
+    "name",
+    ["resnet18", "resnet50d", "resnet50c", "resnext50_32x4d", "wide_resnet50_2", "resnet50_clip"],
 )
 def test_a_config_of_another_network_is_not_of_this_file(beside, name):
     config = {"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
@@ -229,7 +247,10 @@ def test_a_config_of_another_network_is_not_of_this_file(beside, name):
         {"architecture": "resnet50", "pretrained_cfg": {"architecture": "resnetblur50"}},
         {"architecture": "resnet" + "9" * 5000},
         {"architecture": "resnet\uff15\uff10"},
-        {"model_type": "rt_detr", "backbone_config": {"model_type": "rt_detr_resnet", "hidden_act": "silu"}},
+        {
+            "model_type": "rt_detr",
+            "backbone_config": {"model_type": "rt_detr_resnet", "hidden_act": "silu"},
+        },
     ],
 )
 def test_a_config_that_names_a_second_or_an_unknown_network_is_refused(beside, config):
@@ -237,13 +258,25 @@ def test_a_config_that_names_a_second_or_an_unknown_network_is_refused(beside, c
 
 
 @pytest.mark.parametrize(
-    "mean", [[10**400, 0.5, 0.5], [float("nan")] * 3, [float("inf")] * 3, [-0.5] * 3, [True] * 3, [123.675] * 3, "abc"]
+    "mean",
+    [
+        [10**400, 0.5, 0.5],
+        [float("nan")] * 3,
+        [float("inf")] * 3,
+        [-0.5] * 3,
+        [True] * 3,
+        [123.675] * 3,
+        "abc",
+    ],
 )
 def test_a_mean_that_cannot_be_meant_is_not_asked_for(beside, mean):
     weights = open_weights(
         beside({"architecture": "resnet50", "pretrained_cfg": {"mean": mean, "std": [0.5] * 3}})
     ).weights
-    assert weights.format.pixels[0] == IMAGENET_RGB and "mean and std that no network has" in weights.format.note
+    assert (
+        weights.format.pixels[0] == IMAGENET_RGB
+        and "mean and std that no network has" in weights.format.note
+    )
 
 
 @pytest.mark.parametrize("std", [[0.0] * 3, [-1, 1, 1], [0.5] * 2])
@@ -254,7 +287,9 @@ def test_a_deviation_that_cannot_be_meant_is_not_asked_for(beside, std):
 
 def test_a_config_that_says_two_things_of_one_name_is_not_believed(beside, tmp_path):
     path = beside({})
-    (tmp_path / "config.json").write_text('{"architecture": "resnetblur50", "architecture": "resnet50"}')
+    (tmp_path / "config.json").write_text(
+        '{"architecture": "resnetblur50", "architecture": "resnet50"}'
+    )
     assert "config.json beside the file cannot be read" in open_weights(path).weights.assumed
 
 
@@ -264,7 +299,9 @@ def test_transformers_config_says_that_it_is_another_network(beside, backbone_te
     assert "config.json beside it says" in refusal(path)
 
 
-def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(beside, backbone_tensors):
+def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(
+    beside, backbone_tensors
+):
     processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     config = {"model_type": "resnet", "downsample_in_bottleneck": True}
     path = beside(config, hugging_face(backbone_tensors), preprocessor_config=processor)
@@ -272,7 +309,9 @@ def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(
     assert entry.stride_in_1x1 and entry.pixels[0].std == (63.75,) * 3
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"architecture": 3}', '{"model_type": "bert"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"architecture": 3}', '{"model_type": "bert"}', "[" * 100_000]
+)
 def test_a_config_that_says_nothing_leaves_it_assumed(beside, tmp_path, text):
     path = beside({})
     (tmp_path / "config.json").write_text(text)
@@ -288,7 +327,9 @@ def test_what_is_assumed_is_in_the_report_and_the_table(fpn, save, backbone_tens
 def test_the_zoos_record_says_which_pixels(backbone_tensors):
     weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth")
     told = told_beside(Path("nowhere.pth"), weights, "virtex://timm_resnet50d.ra4_e3600_r224_in1k")
-    assert [entry.mean for entry in told.format.pixels] == [(127.5,) * 3] and "no blur pools" in told.assumed
+    assert [entry.mean for entry in told.format.pixels] == [
+        (127.5,) * 3
+    ] and "no blur pools" in told.assumed
     told = told_beside(Path("nowhere.pth"), weights, "virtex://bicaptioning_R_50_L1_H2048")
     assert told.format == weights.format
 

@@ -22,11 +22,17 @@ from virtex_det.errors import UserError
 
 
 def backbone_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {canonical: value for name, value in model.state_dict().items() if (canonical := from_detectron2(name))}
+    return {
+        canonical: value
+        for name, value in model.state_dict().items()
+        if (canonical := from_detectron2(name))
+    }
 
 
 def assert_filled(model: nn.Module, expected: dict[str, torch.Tensor]) -> None:
-    assert [name for name, value in backbone_of(model).items() if not torch.equal(value, expected[name])] == []
+    assert [
+        name for name, value in backbone_of(model).items() if not torch.equal(value, expected[name])
+    ] == []
 
 
 def refusal(model: nn.Module, path: str, **options) -> str:
@@ -76,7 +82,9 @@ def test_clips_attention_pool_is_no_part_of_the_backbone(save):
 
 def test_clips_shortcut_has_a_pool_without_tensors_before_its_convolution():
     names = network("CLIP RN50").state_dict()
-    assert "layer2.0.downsample.0.weight" in names and not any("downsample.-1" in name for name in names)
+    assert "layer2.0.downsample.0.weight" in names and not any(
+        "downsample.-1" in name for name in names
+    )
 
 
 def test_clip_rn50x4_has_six_blocks_in_a_c4_head(save):
@@ -94,13 +102,18 @@ def test_regionclips_pixels_in_0_to_1_are_refused_with_those_in_0_to_255(save):
     cfg.MODEL.PIXEL_MEAN = [0.48145466, 0.4578275, 0.40821073]
     cfg.MODEL.PIXEL_STD = [0.26862954, 0.26130258, 0.27577711]
     message = refusal(detector("CLIP RN50", "FPN"), path, cfg=cfg)
-    assert 'MODEL.PIXEL_MEAN "[122.7709, 116.746, 104.0937]"' in message and "MODEL.PIXEL_STD" in message
+    assert (
+        'MODEL.PIXEL_MEAN "[122.7709, 116.746, 104.0937]"' in message
+        and "MODEL.PIXEL_STD" in message
+    )
 
 
 @pytest.mark.parametrize(
     ("chosen", "not_chosen"), [("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder.")]
 )
-def test_moco_the_trained_encoder_is_taken_and_not_its_momentum_copy(fpn, save, backbone_tensors, chosen, not_chosen):
+def test_moco_the_trained_encoder_is_taken_and_not_its_momentum_copy(
+    fpn, save, backbone_tensors, chosen, not_chosen
+):
     tensors = torchvision_tensors(backbone_tensors)
     for first, second in ((chosen, not_chosen), (not_chosen, chosen)):
         both = under(first, tensors if first == chosen else other(tensors))
@@ -111,8 +124,13 @@ def test_moco_the_trained_encoder_is_taken_and_not_its_momentum_copy(fpn, save, 
 
 
 def test_mocos_converter_keeps_the_classifier_in_the_stem(fpn, save, backbone_tensors):
-    kept = backbone_tensors | {"stem.fc.0.weight": torch.ones(2, 2), "stem.fc.2.weight": torch.ones(2, 2)}
-    report = load_weights(fpn(), save({"model": kept, "__author__": "MOCO", "matching_heuristics": True}))
+    kept = backbone_tensors | {
+        "stem.fc.0.weight": torch.ones(2, 2),
+        "stem.fc.2.weight": torch.ones(2, 2),
+    }
+    report = load_weights(
+        fpn(), save({"model": kept, "__author__": "MOCO", "matching_heuristics": True})
+    )
     assert report.unused == ("stem.fc.0.weight", "stem.fc.2.weight") and not report.partial
 
 
@@ -132,7 +150,10 @@ def test_w2_widens_every_channel_and_the_stem_too_unlike_wide_resnet50_2(fpn, sa
 def test_wide_resnet50_2_widens_the_middle_of_the_blocks_alone(fpn, save):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(WIDTH_PER_GROUP=8)))))
     message = refusal(fpn(), path)
-    assert "MODEL.RESNETS.WIDTH_PER_GROUP 8\n" in message and "MODEL.RESNETS.RES2_OUT_CHANNELS" not in message
+    assert (
+        "MODEL.RESNETS.WIDTH_PER_GROUP 8\n" in message
+        and "MODEL.RESNETS.RES2_OUT_CHANNELS" not in message
+    )
 
 
 @pytest.mark.parametrize("layout", ["dino, full file", "dino, teacher not of DDP"])
@@ -140,13 +161,18 @@ def test_dino_the_teacher_is_taken_and_its_namespace_skipped(save, layout):
     model = detector("ResNet-50", "FPN")
     report = load_weights(model, save(LAYOUTS[layout].content(network("ResNet-50"))))
     expected = network("ResNet-50").state_dict()["conv1.weight"]
-    assert torch.equal(model.backbone.bottom_up.stem.conv1.weight, expected) and "teacher" in report.note
+    assert (
+        torch.equal(model.backbone.bottom_up.stem.conv1.weight, expected)
+        and "teacher" in report.note
+    )
 
 
 def test_msra_differs_from_torchvision_in_channel_order_std_and_stride(tmp_path):
     layout = LAYOUTS["detectron2 MSRA"]
     layout.write(layout.content(network(layout.original)), tmp_path / "R-50.pkl")
-    message = refusal(detector("ResNet-50", "FPN"), str(tmp_path / "R-50.pkl"), cfg=config("ResNet-50"))
+    message = refusal(
+        detector("ResNet-50", "FPN"), str(tmp_path / "R-50.pkl"), cfg=config("ResNet-50")
+    )
     for setting in ('INPUT.FORMAT "BGR"', 'PIXEL_STD "[1.0, 1.0, 1.0]"', 'STRIDE_IN_1X1 "True"'):
         assert setting in message
 
@@ -165,7 +191,9 @@ def test_timm_the_averaged_weights_are_taken(save):
     assert torch.equal(model.backbone.bottom_up.stem.conv1.weight, expected)
 
 
-@pytest.mark.parametrize(("layout", "mean"), [("timm 50d", 127.5), ("timm", 127.5), ("moco v1", None)])
+@pytest.mark.parametrize(
+    ("layout", "mean"), [("timm 50d", 127.5), ("timm", 127.5), ("moco v1", None)]
+)
 def test_timm_trained_a_few_networks_with_mean_and_std_of_a_half(save, layout, mean):
     original = LAYOUTS[layout].original
     path = save(LAYOUTS[layout].content(network(original)))
@@ -177,7 +205,9 @@ def test_timm_trained_a_few_networks_with_mean_and_std_of_a_half(save, layout, m
         assert "MODEL.PIXEL_MEAN" in refusal(detector(original, "FPN"), path, cfg=cfg)
 
 
-def test_icmlm_a_prefix_slip_would_load_nothing_and_here_loads_everything(fpn, save, backbone_tensors):
+def test_icmlm_a_prefix_slip_would_load_nothing_and_here_loads_everything(
+    fpn, save, backbone_tensors
+):
     model = fpn()
     report = load_weights(model, save({"cnn": torchvision_tensors(backbone_tensors, "resnet.")}))
     assert_filled(model, backbone_tensors)
@@ -187,7 +217,9 @@ def test_icmlm_a_prefix_slip_would_load_nothing_and_here_loads_everything(fpn, s
 # 3.3 What Detectron2's own loader makes of them
 
 
-def stock_loads(model: nn.Module, content: dict, tmp_path: Path, heuristics: bool = False) -> set[str]:
+def stock_loads(
+    model: nn.Module, content: dict, tmp_path: Path, heuristics: bool = False
+) -> set[str]:
     """The backbone names that Detectron2's loader changes in a model."""
     path = tmp_path / "stock.pth"
     torch.save({"model": content, "matching_heuristics": heuristics}, path)
@@ -197,13 +229,17 @@ def stock_loads(model: nn.Module, content: dict, tmp_path: Path, heuristics: boo
     return {name for name, value in backbone_of(model).items() if not (value == 9).all()}
 
 
-@pytest.mark.parametrize("prefix", ["visual.cnn.", "module.encoder_q.", "_feature_blocks.", "module.backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["visual.cnn.", "module.encoder_q.", "_feature_blocks.", "module.backbone."]
+)
 def test_a_prefix_left_on_loads_nothing_in_detectron2_and_everything_here(
     fpn, save, tmp_path, backbone_tensors, prefix
 ):
     content = torchvision_tensors(backbone_tensors, prefix)
     changed = stock_loads(fpn(NORM="FrozenBN"), dict(content), tmp_path)
-    assert len(changed) == 106 and all("running" in name for name in changed)  # made up by FrozenBatchNorm2d
+    assert len(changed) == 106 and all(
+        "running" in name for name in changed
+    )  # made up by FrozenBatchNorm2d
     model = fpn(NORM="FrozenBN")
     assert len(load_weights(model, save({"state_dict": content})).loaded) == FROZEN_TENSORS
     assert_filled(model, backbone_tensors)
@@ -219,12 +255,17 @@ def test_torchvision_names_not_renamed_load_the_first_convolution_in_detectron2_
     assert_filled(model, backbone_tensors)
 
 
-def test_clip_without_its_prefix_fits_a_plain_resnet_but_for_the_stem_and_is_refused(fpn, save, cfg):
+def test_clip_without_its_prefix_fits_a_plain_resnet_but_for_the_stem_and_is_refused(
+    fpn, save, cfg
+):
     narrow = {"STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 8}
     path = save(full(network("CLIP RN50")))
     message = refusal(fpn(**narrow), path)
     assert "260 tensors fit" in refusal(fpn(NORM="FrozenBN", **narrow), path)
-    assert "MODEL.CAPTION_RESNET.STEM clip" in message and "MODEL.CAPTION_RESNET.DOWNSAMPLE clip" in message
+    assert (
+        "MODEL.CAPTION_RESNET.STEM clip" in message
+        and "MODEL.CAPTION_RESNET.DOWNSAMPLE clip" in message
+    )
     assert "CAPTION_RESNET.DOWNSAMPLE" in refusal(fpn(**narrow), path, cfg=cfg, allow_partial=True)
 
 
@@ -237,20 +278,26 @@ def test_resnet_ds_shortcuts_and_last_stem_norm_do_not_land_on_a_plain_stem(fpn,
     assert torch.equal(model.backbone.bottom_up.stem.conv1.norm.weight, before)
 
 
-def test_frozen_norms_make_up_what_a_file_lacks_and_it_is_counted_all_the_same(fpn, save, backbone_tensors):
+def test_frozen_norms_make_up_what_a_file_lacks_and_it_is_counted_all_the_same(
+    fpn, save, backbone_tensors
+):
     without = {name: value for name, value in backbone_tensors.items() if "running" not in name}
     assert "106 missing" in refusal(fpn(NORM="FrozenBN"), save(torchvision_tensors(without)))
 
 
 def test_batch_counters_are_no_reason_to_refuse_a_frozen_model(fpn, save, backbone_tensors):
-    assert not load_weights(fpn(NORM="FrozenBN"), save(torchvision_tensors(backbone_tensors))).partial
+    assert not load_weights(
+        fpn(NORM="FrozenBN"), save(torchvision_tensors(backbone_tensors))
+    ).partial
 
 
 @pytest.mark.parametrize("norm", ["GN", "BN", "FrozenBN", "SyncBN"])
 def test_every_kind_of_norm_is_filled_whole_or_refused(fpn, save, norm):
     wide = {"STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 128, "WIDTH_PER_GROUP": 32}
     source, target = fpn(NORM="GN", **wide), fpn(NORM=norm, **wide)
-    path = save({"model": {f"backbone.{name}": value for name, value in backbone_of(source).items()}})
+    path = save(
+        {"model": {f"backbone.{name}": value for name, value in backbone_of(source).items()}}
+    )
     if norm == "GN":
         load_weights(target, path)
         assert_filled(target, backbone_of(source))
@@ -280,7 +327,9 @@ def test_pixpro_says_that_it_is_the_backbone_alone(save):
 def test_a_named_family_in_the_config_decides(save):
     cfg = config("ResNet-50")
     cfg.MODEL.WEIGHTS_FORMAT = "dino"
-    assert load_weights(detector("ResNet-50", "FPN"), save(bare(network("ResNet-50"))), cfg=cfg).loaded
+    assert load_weights(
+        detector("ResNet-50", "FPN"), save(bare(network("ResNet-50"))), cfg=cfg
+    ).loaded
     cfg.MODEL.WEIGHTS_FORMAT = "moco_v3"
     assert "no file of the family moco_v3" in refusal(
         detector("ResNet-50", "FPN"), save(bare(network("ResNet-50"))), cfg=cfg

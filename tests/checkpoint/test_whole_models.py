@@ -45,13 +45,18 @@ def refusal(model: nn.Module, path: str) -> str:
 )
 def test_a_layer_more_in_a_part_that_the_model_has_is_another_model(detector, trained, save, name):
     message = refusal(detector, save({"model": trained | {name: torch.ones(2)}}))
-    assert f"{name} of the file is not in the model" in message and "trained with this config" in message
+    assert (
+        f"{name} of the file is not in the model" in message
+        and "trained with this config" in message
+    )
     assert "same architecture" not in message
 
 
 def test_the_norm_after_res5_is_not_left_out_of_an_evaluation(c4, save):
     saved = random_tensors(c4(extra_norm=True).state_dict())
-    assert "roi_heads.res5.norm.weight of the file is not in the model" in refusal(c4(), save({"model": saved}))
+    assert "roi_heads.res5.norm.weight of the file is not in the model" in refusal(
+        c4(), save({"model": saved})
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,9 @@ def test_the_norm_after_res5_is_not_left_out_of_an_evaluation(c4, save):
     ],
 )
 def test_whole_heads_and_buffers_of_older_versions_may_be_left_out(detector, trained, save, name):
-    assert load_weights(detector, save({"model": trained | {name: torch.ones(2)}}), require="model").unused == (name,)
+    assert load_weights(
+        detector, save({"model": trained | {name: torch.ones(2)}}), require="model"
+    ).unused == (name,)
 
 
 def test_a_detector_of_masks_is_evaluated_without_them(cfg, trained, save):
@@ -76,4 +83,6 @@ def test_a_detector_of_masks_is_evaluated_without_them(cfg, trained, save):
 
 
 def test_a_layer_more_in_the_heads_is_no_matter_for_the_backbone(detector, trained, save):
-    assert load_weights(detector, save({"model": trained | {BOX_HEAD: torch.ones(2)}})).unused == (BOX_HEAD,)
+    assert load_weights(detector, save({"model": trained | {BOX_HEAD: torch.ones(2)}})).unused == (
+        BOX_HEAD,
+    )

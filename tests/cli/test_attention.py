@@ -21,7 +21,14 @@ def config(scenes, vocabulary, tmp_path):
     """The config file of a tiny LocTex model with weights."""
     weights = tmp_path / "weights.pth"
     small = ("MODEL.LOCTEX.EMBED_SIZE", 16)
-    options = (*TINY_PRETRAINING, *small, "INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", weights)
+    options = (
+        *TINY_PRETRAINING,
+        *small,
+        "INPUT.CAPTION.TOKENIZER",
+        vocabulary,
+        "MODEL.WEIGHTS",
+        weights,
+    )
     cfg = load_config(str(ROOT / "configs/pretrain/scenes_loctex.yaml"), list(map(str, options)))
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)
     (tmp_path / "model.yaml").write_text(cfg.dump())
@@ -31,7 +38,17 @@ def config(scenes, vocabulary, tmp_path):
 def test_it_draws_a_dataset_of_narratives_as_far_as_the_limit(config, scenes, tmp_path):
     name = f"narratives:{scenes}/annotations/narratives_val.jsonl:{scenes}/val"
     run = visualize(
-        "--config-file", config, "--dataset", name, "--limit", 2, "--output", "out", "SEED", 1, cwd=tmp_path
+        "--config-file",
+        config,
+        "--dataset",
+        name,
+        "--limit",
+        2,
+        "--output",
+        "out",
+        "SEED",
+        1,
+        cwd=tmp_path,
     )
     assert run.returncode == 0, run.stderr
     assert "2 drawn, 0 skipped. Open this page:\nout/attention.html" in run.stdout
@@ -42,12 +59,26 @@ def test_it_draws_a_dataset_of_narratives_as_far_as_the_limit(config, scenes, tm
 
 def test_it_draws_images_with_one_caption_and_says_what_it_skipped(config, scenes, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    arguments = ("--config-file", config, "--caption", "a red ring", "--output", "out", "broken.jpg", scenes / "val")
+    arguments = (
+        "--config-file",
+        config,
+        "--caption",
+        "a red ring",
+        "--output",
+        "out",
+        "broken.jpg",
+        scenes / "val",
+    )
     run = visualize(*arguments, "INPUT.CAPTION.MAX_LENGTH", 30, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "4 drawn, 1 skipped" in run.stdout and "skipped: broken.jpg: image cannot be read\n" in run.stderr
+    assert (
+        "4 drawn, 1 skipped" in run.stdout
+        and "skipped: broken.jpg: image cannot be read\n" in run.stderr
+    )
     page = (tmp_path / "out" / "attention.html").read_text()
-    assert "broken.jpg: image cannot be read" in page and page.count("data:image/jpeg") == 4 * (1 + 3)
+    assert "broken.jpg: image cannot be read" in page and page.count("data:image/jpeg") == 4 * (
+        1 + 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +91,9 @@ def test_it_draws_images_with_one_caption_and_says_what_it_skipped(config, scene
         (["--dataset", "scenes_val_captions", "--caption", "a"], "--caption is for images"),
     ],
 )
-def test_what_cannot_be_meant_is_an_error_of_one_screen_and_leaves_nothing(arguments, message, config, tmp_path):
+def test_what_cannot_be_meant_is_an_error_of_one_screen_and_leaves_nothing(
+    arguments, message, config, tmp_path
+):
     for name in ("a.jpg", "broken.jpg"):
         (tmp_path / name).write_bytes(b"no image")
     run = visualize("--config-file", config, *arguments, cwd=tmp_path)

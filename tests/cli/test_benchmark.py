@@ -44,7 +44,9 @@ def done(matrix, make_record) -> Path:
         run.folder.mkdir(parents=True)
         (run.folder / "model_final.pth").touch()
         box = 10 * cell.fraction * (1 + (cell.start == "captions")) + cell.seed
-        make_record(box, seed=cell.seed, fraction=cell.fraction, iteration=run.iterations).write(run.folder)
+        make_record(box, seed=cell.seed, fraction=cell.fraction, iteration=run.iterations).write(
+            run.folder
+        )
     return matrix
 
 
@@ -94,7 +96,9 @@ def test_an_edited_record_is_refused(done):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-@pytest.mark.parametrize("words", [(), ("--against", "time"), ("--against", "time", "--count-pretraining")])
+@pytest.mark.parametrize(
+    "words", [(), ("--against", "time"), ("--against", "time", "--count-pretraining")]
+)
 def test_curves_are_drawn(done, tmp_path, suffix, words):
     main("plot", done, "--output", tmp_path / f"curves{suffix}", *words)
     assert (tmp_path / f"curves{suffix}").stat().st_size > 5000
@@ -107,7 +111,13 @@ def test_the_report_is_written(done, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [("--jobs", "-1"), ("--gpus-per-job", "-1"), ("--minutes", "0"), ("--jobs", "two"), ("--slurm-option", "account")],
+    [
+        ("--jobs", "-1"),
+        ("--gpus-per-job", "-1"),
+        ("--minutes", "0"),
+        ("--jobs", "two"),
+        ("--slurm-option", "account"),
+    ],
     ids=" ".join,
 )
 def test_options_of_a_run_that_cannot_be_meant_are_refused_before_it(done, capsys, words):
@@ -124,15 +134,25 @@ def test_records_of_another_matrix_do_not_stand_under_this_ones_title(done, tmp_
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(matrix):
-    matrix.write_text(matrix.read_text().replace('random init: ""', "random init: virtex://bicaptioning_R_50"))
-    run = subprocess.run([sys.executable, TOOL, "run", matrix], capture_output=True, text=True, cwd=ROOT)
+    matrix.write_text(
+        matrix.read_text().replace('random init: ""', "random init: virtex://bicaptioning_R_50")
+    )
+    run = subprocess.run(
+        [sys.executable, TOOL, "run", matrix], capture_output=True, text=True, cwd=ROOT
+    )
     assert run.returncode == 1 and "Traceback" not in run.stderr
-    assert "Nearest names: bicaptioning_R_50_L1_H" in run.stderr and len(run.stderr.splitlines()) < 40
+    assert (
+        "Nearest names: bicaptioning_R_50_L1_H" in run.stderr and len(run.stderr.splitlines()) < 40
+    )
 
 
 @pytest.mark.slow
 def test_a_matrix_is_run_from_pretraining_to_the_table(matrix, scenes, tmp_path):
-    text = matrix.read_text().replace("fractions: [0.5, 1.0]", "fractions: [0.5]").replace("[0, 1]", "[1]")
+    text = (
+        matrix.read_text()
+        .replace("fractions: [0.5, 1.0]", "fractions: [0.5]")
+        .replace("[0, 1]", "[1]")
+    )
     matrix.write_text(text)
     command = [sys.executable, TOOL, "run", matrix, "--jobs", "2"]
     environment = os.environ | {"DETECTRON2_DATASETS": str(scenes.parent)}
@@ -141,4 +161,11 @@ def test_a_matrix_is_run_from_pretraining_to_the_table(matrix, scenes, tmp_path)
     assert "| captions |" in run.stdout
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert again.returncode == 0 and again.stdout == run.stdout
-    assert len((tmp_path / "runs" / "captions_scenes_segm_0.5_1" / "results.jsonl").read_text().splitlines()) == 1
+    assert (
+        len(
+            (tmp_path / "runs" / "captions_scenes_segm_0.5_1" / "results.jsonl")
+            .read_text()
+            .splitlines()
+        )
+        == 1
+    )

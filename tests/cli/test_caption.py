@@ -30,21 +30,40 @@ def config(pretraining_cfg, tmp_path):
 def test_it_captions_a_folder_and_says_what_it_skipped(config, scenes, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     overrides = ("MODEL.TEXTUAL.DECODING.METHOD", "nucleus_sampling", "SEED", 1)
-    arguments = ("--config-file", config, "--output", "out", scenes / "val", "broken.jpg", *overrides)
+    arguments = (
+        "--config-file",
+        config,
+        "--output",
+        "out",
+        scenes / "val",
+        "broken.jpg",
+        *overrides,
+    )
     run = caption(*arguments, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     rows = json.loads((tmp_path / "out" / "captions.json").read_text())
     assert len(rows) == 4
     assert all(f"{row['file_name']}: {row['caption']}" in run.stdout for row in rows)
-    assert "skipped: broken.jpg: not an image\n" in run.stderr and "4 captioned, 1 skipped" in run.stdout
+    assert (
+        "skipped: broken.jpg: not an image\n" in run.stderr
+        and "4 captioned, 1 skipped" in run.stdout
+    )
     page = (tmp_path / "out" / "captions.html").read_text()
-    assert "nucleus sampling" in page and "broken.jpg" in page and page.count("data:image/jpeg") == 4
+    assert (
+        "nucleus sampling" in page and "broken.jpg" in page and page.count("data:image/jpeg") == 4
+    )
 
 
-def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_nothing(config, tmp_path):
+def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_nothing(
+    config, tmp_path
+):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     run = caption("--config-file", config, "broken.jpg", cwd=tmp_path)
-    assert run.returncode == 1 and "None of the 1 files" in run.stderr and "Traceback" not in run.stderr
+    assert (
+        run.returncode == 1
+        and "None of the 1 files" in run.stderr
+        and "Traceback" not in run.stderr
+    )
     assert not (tmp_path / "output").exists()
 
 
@@ -52,7 +71,9 @@ def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, c
     cfg = pretraining_cfg()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
-    torch.save({"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "run" / "model_final.pth")
+    torch.save(
+        {"model": Trainer.build_model(cfg).state_dict()}, tmp_path / "run" / "model_final.pth"
+    )
     main(["--run", str(tmp_path / "run"), "--output", str(tmp_path / "out"), str(scenes / "val")])
     assert "4 captioned, 0 skipped" in capsys.readouterr().out
 

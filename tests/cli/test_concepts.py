@@ -23,14 +23,22 @@ def build(*arguments):
     main(list(map(str, arguments)))
 
 
-def test_concepts_of_several_datasets_are_written_and_shown(arguments, vocabulary, tmp_path, capsys):
+def test_concepts_of_several_datasets_are_written_and_shown(
+    arguments, vocabulary, tmp_path, capsys
+):
     build(*arguments, vocabulary, "--size", 6, "--parts-of-speech", "noun", "adjective")
     printed = capsys.readouterr().out
     concepts = ConceptSet.read(tmp_path / "concepts.json")
     assert "6 concepts from" in printed and "warning" not in printed
-    assert concepts.tokenizer_sha256 == tokenizer_sha256(str(vocabulary)) and len(concepts.concepts) == 6
+    assert (
+        concepts.tokenizer_sha256 == tokenizer_sha256(str(vocabulary))
+        and len(concepts.concepts) == 6
+    )
     for concept in concepts.concepts:
-        assert f"{concept.word} {concept.count}" in printed and concept.part_of_speech in ("noun", "adjective")
+        assert f"{concept.word} {concept.count}" in printed and concept.part_of_speech in (
+            "noun",
+            "adjective",
+        )
 
 
 def test_fewer_than_asked_for_is_a_warning(arguments, tmp_path, capsys):
@@ -50,6 +58,12 @@ def test_a_size_below_one_is_refused(arguments, vocabulary, size):
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(arguments, tmp_path):
-    run = subprocess.run([sys.executable, TOOL, *arguments, "missing.model"], capture_output=True, text=True)
-    assert run.returncode == 1 and "Tokenizer file not found" in run.stderr and "Traceback" not in run.stderr
+    run = subprocess.run(
+        [sys.executable, TOOL, *arguments, "missing.model"], capture_output=True, text=True
+    )
+    assert (
+        run.returncode == 1
+        and "Tokenizer file not found" in run.stderr
+        and "Traceback" not in run.stderr
+    )
     assert not (tmp_path / "concepts.json").exists()

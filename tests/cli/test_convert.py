@@ -12,7 +12,9 @@ TOOL = Path(__file__).parents[2] / "tools" / "convert_weights.py"
 
 
 def convert_weights(*arguments):
-    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -29,7 +31,11 @@ def test_it_writes_the_file_and_prints_the_report(source, tmp_path):
 
 def test_a_mistake_is_one_screen_and_exit_code_1(source, tmp_path):
     run = convert_weights(source, tmp_path / "moco.pth", "--format", "virtex")
-    assert run.returncode == 1 and "no file of the family virtex" in run.stderr and "Traceback" not in run.stderr
+    assert (
+        run.returncode == 1
+        and "no file of the family virtex" in run.stderr
+        and "Traceback" not in run.stderr
+    )
     assert not (tmp_path / "moco.pth").exists()
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.detection.references import coco_reference, jitter, lvis_reference, random_content
+from tests.evaluation.detection.references import (
+    coco_reference,
+    jitter,
+    lvis_reference,
+    random_content,
+)
 from virtex_det.cli.evaluate import main
 from virtex_det.data.datasets import datasets_root, register_builtin_datasets
 from virtex_det.errors import UserError
@@ -34,7 +39,10 @@ def write(path, content):
 
 def known(numbers):
     """Numbers as JSON has them: without NaN."""
-    return {name: None if value != value else pytest.approx(value, abs=1e-9) for name, value in numbers.items()}
+    return {
+        name: None if value != value else pytest.approx(value, abs=1e-9)
+        for name, value in numbers.items()
+    }
 
 
 def test_it_prints_and_writes_the_numbers_of_boxes_and_masks(tmp_path, evaluate, capsys):
@@ -42,23 +50,46 @@ def test_it_prints_and_writes_the_numbers_of_boxes_and_masks(tmp_path, evaluate,
     entries = jitter(content, 0)
     write(tmp_path / "truth.json", content)
     write(tmp_path / "results.json", entries)
-    arguments = ("results.json", "--annotations", "truth.json", "--style", "coco", "--json", "out/numbers.json")
+    arguments = (
+        "results.json",
+        "--annotations",
+        "truth.json",
+        "--style",
+        "coco",
+        "--json",
+        "out/numbers.json",
+    )
     evaluate(*arguments)
     printed = capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
     for task in ("bbox", "segm"):
         expected = coco_reference(content, entries, task)
         assert numbers[task] == known(expected)
-        assert any(line.split() == ["AR100", f"{expected['AR100']:.3f}"] for line in printed.splitlines())
-    assert "segm, by category" in printed and all(category["name"] in printed for category in content["categories"])
+        assert any(
+            line.split() == ["AR100", f"{expected['AR100']:.3f}"] for line in printed.splitlines()
+        )
+    assert "segm, by category" in printed and all(
+        category["name"] in printed for category in content["categories"]
+    )
 
 
 def test_masks_alone_are_enough_for_lvis(tmp_path, evaluate):
     content = random_content(1, style="lvis")
     entries = jitter(content, 1)
     write(tmp_path / "truth.json", content)
-    write(tmp_path / "results.json", [{name: entry[name] for name in entry if name != "bbox"} for entry in entries])
-    arguments = ("results.json", "--annotations", "truth.json", "--style", "lvis", "--json", "numbers.json")
+    write(
+        tmp_path / "results.json",
+        [{name: entry[name] for name in entry if name != "bbox"} for entry in entries],
+    )
+    arguments = (
+        "results.json",
+        "--annotations",
+        "truth.json",
+        "--style",
+        "lvis",
+        "--json",
+        "numbers.json",
+    )
     evaluate(*arguments)
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["segm"] == known(lvis_reference(content, entries, "segm", tmp_path))
@@ -70,7 +101,15 @@ def test_two_runs_are_compared_by_category(tmp_path, evaluate, capsys):
     write(tmp_path / "truth.json", content)
     write(tmp_path / "ours.json", jitter(content, 2))
     write(tmp_path / "theirs.json", jitter(content, 3))
-    arguments = ("ours.json", "--compare", "theirs.json", "--annotations", "truth.json", "--style", "coco")
+    arguments = (
+        "ours.json",
+        "--compare",
+        "theirs.json",
+        "--annotations",
+        "truth.json",
+        "--style",
+        "coco",
+    )
     evaluate(*arguments, "--json", "numbers.json")
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     expected = (
@@ -78,7 +117,9 @@ def test_two_runs_are_compared_by_category(tmp_path, evaluate, capsys):
         - (coco_reference(content, jitter(content, 3), "bbox")["AP"])
     )
     assert numbers["change"]["bbox"]["AP"] == pytest.approx(expected, abs=1e-9) and expected
-    assert any(line.split()[-1:] == [f"{expected:.3f}"] for line in capsys.readouterr().out.splitlines())
+    assert any(
+        line.split()[-1:] == [f"{expected:.3f}"] for line in capsys.readouterr().out.splitlines()
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,8 +146,17 @@ def test_real_data_by_their_names(registered_samples, tmp_path, evaluate, datase
 
 
 def test_real_voc_by_its_name(registered_samples, tmp_path, evaluate, capsys):
-    box = {"image_id": "2007_000027", "category_id": 14, "bbox": [173.0, 100.0, 176.0, 251.0], "score": 0.9}
-    lines = (registered_samples / "voc_mini" / "VOC2007" / "ImageSets" / "Main" / "test.txt").read_text().split()
+    box = {
+        "image_id": "2007_000027",
+        "category_id": 14,
+        "bbox": [173.0, 100.0, 176.0, 251.0],
+        "score": 0.9,
+    }
+    lines = (
+        (registered_samples / "voc_mini" / "VOC2007" / "ImageSets" / "Main" / "test.txt")
+        .read_text()
+        .split()
+    )
     write(tmp_path / "results.json", [box | {"image_id": lines[0]}])
     arguments = ("results.json", "--dataset", "voc_mini_test")
     evaluate(*arguments)
@@ -127,6 +177,18 @@ def test_a_style_without_annotations_is_refused(evaluate, capsys):
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     write(tmp_path / "truth.json", random_content(0))
-    command = [sys.executable, str(TOOL), "results.json", "--annotations", "truth.json", "--style", "coco"]
+    command = [
+        sys.executable,
+        str(TOOL),
+        "results.json",
+        "--annotations",
+        "truth.json",
+        "--style",
+        "coco",
+    ]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 1 and "results.json is not there" in run.stderr and "Traceback" not in run.stderr
+    assert (
+        run.returncode == 1
+        and "results.json is not there" in run.stderr
+        and "Traceback" not in run.stderr
+    )

@@ -24,8 +24,12 @@ def toy_wheel(tmp_path, monkeypatch) -> str:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("toy/__init__.py", "VALUE = 1\n")
         archive.writestr("tools/__init__.py", "")
-        archive.writestr(f"{record}/METADATA", "Metadata-Version: 2.1\nName: toy-dist\nVersion: 1.0\n")
-        archive.writestr(f"{record}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: cp310-none-any\n")
+        archive.writestr(
+            f"{record}/METADATA", "Metadata-Version: 2.1\nName: toy-dist\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            f"{record}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: cp310-none-any\n"
+        )
         archive.writestr(f"{record}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
@@ -39,7 +43,9 @@ def site_packages(tmp_path) -> Path:
     return folder
 
 
-def test_a_wheel_for_another_python_is_installed_without_its_tools_package(toy_wheel, site_packages):
+def test_a_wheel_for_another_python_is_installed_without_its_tools_package(
+    toy_wheel, site_packages
+):
     installer.install(installer.Wheel("toy", "toy-dist", "1.0", toy_wheel), site_packages)
     assert {path.name for path in site_packages.iterdir()} == {"toy", "toy_dist-1.0.dist-info"}
     assert (site_packages / "toy" / "__init__.py").read_text() == "VALUE = 1\n"

@@ -5,7 +5,9 @@ import pytest
 from virtex_det.cli.parsers import positive
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", " 1", "1_0", "１", "²", "9" * 10, "9" * 5000, "nan", "1e3"])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "1.5", "", " 1", "1_0", "１", "²", "9" * 10, "9" * 5000, "nan", "1e3"]
+)
 def test_what_is_no_number_of_things_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 1 to 2147483647"):
         positive(text)

@@ -32,29 +32,52 @@ def test_a_threshold_below_the_models_own_is_reached(detector_cfg, scenes, tmp_p
     words = ("--run", run, scenes / "val", "--no-pictures", "--output")
     predict(*words, tmp_path / "own")
     predict(*words, tmp_path / "all", "--threshold", 0)
-    own, everything = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("own", "all"))
+    own, everything = (
+        json.loads((tmp_path / name / "detections.json").read_text()) for name in ("own", "all")
+    )
     assert not own and everything
     assert not (tmp_path / "all" / "pictures").exists()
 
 
 def test_weights_come_with_their_config(run, scenes, tmp_path):
     picture = next((scenes / "val").glob("*.png"))
-    words = ("--config-file", run / "config.yaml", picture, "MODEL.WEIGHTS", run / "model_final.pth")
+    words = (
+        "--config-file",
+        run / "config.yaml",
+        picture,
+        "MODEL.WEIGHTS",
+        run / "model_final.pth",
+    )
     predict("--output", tmp_path / "out", *words)
     assert (tmp_path / "out" / "detections.json").exists()
 
 
 def test_ids_of_an_annotation_file_are_written(run, scenes, tmp_path):
     annotations = scenes / "annotations" / "instances_val.json"
-    words = ("--threshold", 0, "--annotations", annotations, "--no-pictures", "--output", tmp_path / "out")
+    words = (
+        "--threshold",
+        0,
+        "--annotations",
+        annotations,
+        "--no-pictures",
+        "--output",
+        tmp_path / "out",
+    )
     predict("--run", run, scenes / "val", *words)
     ids = {image["id"] for image in json.loads(annotations.read_text())["images"]}
-    assert {entry["image_id"] for entry in json.loads((tmp_path / "out" / "detections.json").read_text())} <= ids
+    assert {
+        entry["image_id"]
+        for entry in json.loads((tmp_path / "out" / "detections.json").read_text())
+    } <= ids
 
 
-def test_weights_of_the_zoo_are_no_detector_and_the_message_says_what_makes_one(scenes, monkeypatch):
+def test_weights_of_the_zoo_are_no_detector_and_the_message_says_what_makes_one(
+    scenes, monkeypatch
+):
     monkeypatch.setattr(sys, "argv", ["virtex-det predict"])
-    with pytest.raises(UserError, match=r"needs a detector(?s:.*)virtex-det train with MODEL.WEIGHTS virtex://"):
+    with pytest.raises(
+        UserError, match=r"needs a detector(?s:.*)virtex-det train with MODEL.WEIGHTS virtex://"
+    ):
         predict("--run", "virtex://bicaptioning_R_50_L1_H2048", scenes / "val")
 
 

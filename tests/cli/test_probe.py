@@ -30,7 +30,9 @@ def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     assert run.returncode == 1 and "nowhere.pth" in run.stderr and "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("option", ["--folds=1", "--folds=x", "--costs=a,b", "--costs=-1", "--costs=nan", "--costs="])
+@pytest.mark.parametrize(
+    "option", ["--folds=1", "--folds=x", "--costs=a,b", "--costs=-1", "--costs=nan", "--costs="]
+)
 def test_costs_and_folds_are_refused_before_anything_is_read(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["voc07", option])
@@ -54,8 +56,17 @@ def test_the_svm_probe_runs_on_real_photos(samples, tmp_path, monkeypatch):
 def test_the_linear_protocol():
     cfg = load("imagenet_linear.yaml")
     solver = cfg.SOLVER
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY) == (256, 0.3, 0.9, 0.0)
-    assert (solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.MAX_ITER) == ("WarmupCosineLR", 0, 500500)
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY) == (
+        256,
+        0.3,
+        0.9,
+        0.0,
+    )
+    assert (solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.MAX_ITER) == (
+        "WarmupCosineLR",
+        0,
+        500500,
+    )
     assert (cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.CLASSIFIER.NUM_CLASSES) == (5, 1000)
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("imagenet_train",), ("imagenet_val",))
     assert cfg.INPUT.CLASSIFICATION.CROP_SCALE == (0.08, 1.0)
@@ -65,7 +76,11 @@ def test_the_inaturalist_protocol():
     cfg = load("inaturalist_2018_finetune.yaml")
     solver = cfg.SOLVER
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MOMENTUM) == (256, 0.025, 0.9)
-    assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM, solver.WEIGHT_DECAY_BIAS) == (1e-4, 1e-4, None)
+    assert (solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM, solver.WEIGHT_DECAY_BIAS) == (
+        1e-4,
+        1e-4,
+        None,
+    )
     assert (solver.STEPS, solver.GAMMA, solver.WARMUP_ITERS) == ((119700, 153900), 0.1, 0)
     assert (solver.MAX_ITER, solver.AMP.ENABLED) == (171000, True)
     assert (cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.CLASSIFIER.NUM_CLASSES) == (0, 8142)

@@ -23,7 +23,10 @@ def run(scenes, capsys):
 
 
 def chosen(fraction, seed=0, stratified=False):
-    return [entry["image_id"] for entry in take_fraction(load_dataset("scenes_train"), fraction, seed, stratified)]
+    return [
+        entry["image_id"]
+        for entry in take_fraction(load_dataset("scenes_train"), fraction, seed, stratified)
+    ]
 
 
 def test_what_a_part_holds_is_shown(run):
@@ -31,7 +34,10 @@ def test_what_a_part_holds_is_shown(run):
     dicts = take_fraction(load_dataset("scenes_train"), 0.1)
     found = {each["category_id"] for entry in dicts for each in entry["annotations"]}
     instances = sum(len(entry["annotations"]) for entry in dicts)
-    assert "scenes_train: 2 images\n" in printed and f"{instances} instances of {len(found)} categories" in printed
+    assert (
+        "scenes_train: 2 images\n" in printed
+        and f"{instances} instances of {len(found)} categories" in printed
+    )
     assert f"{8 - len(found)} categories without an instance" in printed and "sha256 " in printed
 
 
@@ -39,7 +45,10 @@ def test_a_manifest_is_written_and_shown_again_without_saying_what_it_is(run, tm
     path = tmp_path / "subset.json"
     printed = run("--fraction", 0.5, "--seed", 2, "--stratified", "--output", path)
     content = json.loads(path.read_text())
-    assert content["ids"] == {"scenes_train": chosen(0.5, 2, stratified=True)} and content["sha256"] in printed
+    assert (
+        content["ids"] == {"scenes_train": chosen(0.5, 2, stratified=True)}
+        and content["sha256"] in printed
+    )
     assert run("--split", path) == printed.rpartition(str(path))[0]
 
 
@@ -54,7 +63,10 @@ def test_unbiased_teachers_form_holds_several_parts_and_is_read_again(run, tmp_p
     path = tmp_path / "supervision.txt"
     run("--fraction", 0.25, 0.5, "--seed", 0, 1, "--format", "unbiased-teacher", "--output", path)
     content = json.loads(path.read_text())
-    assert {percent: sorted(seeds) for percent, seeds in content.items()} == {"25.0": ["0", "1"], "50.0": ["0", "1"]}
+    assert {percent: sorted(seeds) for percent, seeds in content.items()} == {
+        "25.0": ["0", "1"],
+        "50.0": ["0", "1"],
+    }
     run("--fraction", 0.5, "--seed", 1, "--split", path, "--output", tmp_path / "subset.json")
     manifest = json.loads((tmp_path / "subset.json").read_text())
     assert (manifest["fraction"], manifest["seed"]) == (0.5, 1)
@@ -77,6 +89,12 @@ def test_a_command_line_that_cannot_be_meant_is_refused(run, words, capsys):
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     done = subprocess.run(
-        [sys.executable, TOOL, "--dataset", "scenes_trian", "--fraction", "0.1"], capture_output=True, text=True
+        [sys.executable, TOOL, "--dataset", "scenes_trian", "--fraction", "0.1"],
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == 1 and "Did you mean scenes_train" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "Did you mean scenes_train" in done.stderr
+        and "Traceback" not in done.stderr
+    )

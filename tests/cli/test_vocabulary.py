@@ -9,12 +9,16 @@ TOOL = Path(__file__).parents[2] / "tools" / "build_vocabulary.py"
 
 
 def build_vocabulary(*arguments):
-    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 def test_captions_of_several_datasets_become_a_vocabulary(scenes, tmp_path):
     names = ["scenes_train_captions", "scenes_unlabelled_captions"]
-    captions = [caption for name in names for image in load_dataset(name) for caption in image["captions"]]
+    captions = [
+        caption for name in names for image in load_dataset(name) for caption in image["captions"]
+    ]
     path = tmp_path / "new" / "scenes.model"
     run = build_vocabulary("--dataset", *names, "--vocab-size", 60, "--output", path)
     assert run.returncode == 0 and f"60 pieces from {len(captions)} captions" in run.stdout
@@ -27,19 +31,28 @@ def test_datasets_may_be_named_by_where_they_lie(scenes, tmp_path):
         (tmp_path / f"{number}.jpg").touch()
         (tmp_path / f"{number}.txt").write_text(f"{caption}\n{caption} again")
     captions = f"captions:{scenes}/annotations/captions_val.json:{scenes}/val"
-    run = build_vocabulary("--dataset", f"pairs:{tmp_path}", captions, "--vocab-size", 60, "--output", tmp_path / "v")
+    run = build_vocabulary(
+        "--dataset", f"pairs:{tmp_path}", captions, "--vocab-size", 60, "--output", tmp_path / "v"
+    )
     total = 4 + sum(len(image["captions"]) for image in load_dataset(captions))
     assert run.returncode == 0 and f"60 pieces from {total} captions" in run.stdout
 
 
 def test_a_data_set_that_is_not_there_is_one_screen(tmp_path):
-    run = build_vocabulary("--dataset", f"pairs:{tmp_path}/nothing", "--output", tmp_path / "v.model")
+    run = build_vocabulary(
+        "--dataset", f"pairs:{tmp_path}/nothing", "--output", tmp_path / "v.model"
+    )
     assert run.returncode == 1 and "nothing in" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(scenes, tmp_path):
     run = build_vocabulary(
-        "--dataset", "scenes_train_captions", "--vocab-size", 10**6, "--output", tmp_path / "v.model"
+        "--dataset",
+        "scenes_train_captions",
+        "--vocab-size",
+        10**6,
+        "--output",
+        tmp_path / "v.model",
     )
     assert run.returncode == 1 and "--vocab-size" in run.stderr and "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())

@@ -48,7 +48,10 @@ def test_info_says_what_is_known_and_what_is_not(tool):
 
 
 def test_info_as_json(tool):
-    assert json.loads(tool("info", "clip_RN50", "--json"))["network"]["MODEL.CAPTION_RESNET.STEM"] == "clip"
+    assert (
+        json.loads(tool("info", "clip_RN50", "--json"))["network"]["MODEL.CAPTION_RESNET.STEM"]
+        == "clip"
+    )
 
 
 def test_download_prints_where_the_file_is(tool, tmp_path):

@@ -12,7 +12,9 @@ from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/detectron2/scenes_segm.yaml")
-CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "benchmarks"]
+CONFIGS = [
+    path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "benchmarks"
+]
 
 
 def config(*options):
@@ -29,53 +31,172 @@ def config(*options):
 
 
 NAMES = (
-    *("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.PROPOSAL_GENERATOR.NAME", "MODEL.ANCHOR_GENERATOR.NAME"),
-    *("MODEL.RPN.HEAD_NAME", "MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME", "MODEL.ROI_MASK_HEAD.NAME"),
-    *("MODEL.ROI_KEYPOINT_HEAD.NAME", "MODEL.SEM_SEG_HEAD.NAME", "MODEL.RESNETS.NORM", "MODEL.FPN.NORM"),
-    *("MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM", "MODEL.SEM_SEG_HEAD.NORM", "MODEL.RETINANET.NORM"),
-    *("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "MODEL.ROI_MASK_HEAD.POOLER_TYPE", "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE"),
-    *("MODEL.RPN.BBOX_REG_LOSS_TYPE", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.FPN.FUSE_TYPE"),
-    *("MODEL.CAPTION_RESNET.STEM", "MODEL.CAPTION_RESNET.DOWNSAMPLE", "MODEL.ICMLM.HEAD", "MODEL.TAG_PREDICTION.LOSS"),
-    *("MODEL.TEXTUAL.DECODING.METHOD", "DATALOADER.SAMPLER_TRAIN", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.FORMAT"),
-    *("INPUT.RANDOM_FLIP", "INPUT.MASK_FORMAT", "INPUT.CROP.TYPE", "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME"),
-    *("SOLVER.AMP.DTYPE", "SOLVER.WARMUP_METHOD", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "TEST.METRICS_LIBRARY"),
+    *(
+        "MODEL.META_ARCHITECTURE",
+        "MODEL.BACKBONE.NAME",
+        "MODEL.PROPOSAL_GENERATOR.NAME",
+        "MODEL.ANCHOR_GENERATOR.NAME",
+    ),
+    *(
+        "MODEL.RPN.HEAD_NAME",
+        "MODEL.ROI_HEADS.NAME",
+        "MODEL.ROI_BOX_HEAD.NAME",
+        "MODEL.ROI_MASK_HEAD.NAME",
+    ),
+    *(
+        "MODEL.ROI_KEYPOINT_HEAD.NAME",
+        "MODEL.SEM_SEG_HEAD.NAME",
+        "MODEL.RESNETS.NORM",
+        "MODEL.FPN.NORM",
+    ),
+    *(
+        "MODEL.ROI_BOX_HEAD.NORM",
+        "MODEL.ROI_MASK_HEAD.NORM",
+        "MODEL.SEM_SEG_HEAD.NORM",
+        "MODEL.RETINANET.NORM",
+    ),
+    *(
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE",
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE",
+    ),
+    *(
+        "MODEL.RPN.BBOX_REG_LOSS_TYPE",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE",
+        "MODEL.FPN.FUSE_TYPE",
+    ),
+    *(
+        "MODEL.CAPTION_RESNET.STEM",
+        "MODEL.CAPTION_RESNET.DOWNSAMPLE",
+        "MODEL.ICMLM.HEAD",
+        "MODEL.TAG_PREDICTION.LOSS",
+    ),
+    *(
+        "MODEL.TEXTUAL.DECODING.METHOD",
+        "DATALOADER.SAMPLER_TRAIN",
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING",
+        "INPUT.FORMAT",
+    ),
+    *(
+        "INPUT.RANDOM_FLIP",
+        "INPUT.MASK_FORMAT",
+        "INPUT.CROP.TYPE",
+        "SOLVER.OPTIMIZER",
+        "SOLVER.LR_SCHEDULER_NAME",
+    ),
+    *(
+        "SOLVER.AMP.DTYPE",
+        "SOLVER.WARMUP_METHOD",
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        "TEST.METRICS_LIBRARY",
+    ),
 )
 AT_LEAST_ONE = (
     *("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES", "MODEL.CLASSIFIER.NUM_CLASSES"),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.FPN.OUT_CHANNELS"),
+    *(
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+        "MODEL.RPN.BATCH_SIZE_PER_IMAGE",
+        "MODEL.FPN.OUT_CHANNELS",
+    ),
     *("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.STEM_OUT_CHANNELS", "MODEL.RESNETS.RES2_OUT_CHANNELS"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "MODEL.RESNETS.NUM_GROUPS", "MODEL.ROI_BOX_HEAD.FC_DIM"),
-    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "MODEL.ROI_MASK_HEAD.CONV_DIM", "MODEL.RPN.PRE_NMS_TOPK_TRAIN"),
+    *(
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN",
+    ),
     *("MODEL.RPN.POST_NMS_TOPK_TEST", "MODEL.TEXTUAL.NUM_LAYERS", "MODEL.TEXTUAL.HIDDEN_SIZE"),
     *("MODEL.TEXTUAL.ATTENTION_HEADS", "MODEL.TEXTUAL.FEEDFORWARD_SIZE"),
     *("MODEL.TEXTUAL.DECODING.BEAM_SIZE", "MODEL.ICMLM.NUM_LAYERS"),
     *("MODEL.LOCTEX.EMBED_SIZE", "DATALOADER.TEST_BATCH_SIZE", "DATALOADER.SHARD_SHUFFLE_SIZE"),
-    *("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "INPUT.CAPTION.CROP_SIZE", "INPUT.CAPTION.MAX_LENGTH"),
+    *(
+        "INPUT.MAX_SIZE_TRAIN",
+        "INPUT.MAX_SIZE_TEST",
+        "INPUT.CAPTION.CROP_SIZE",
+        "INPUT.CAPTION.MAX_LENGTH",
+    ),
     *("INPUT.CLASSIFICATION.CROP_SIZE", "INPUT.CLASSIFICATION.RESIZE", "SOLVER.IMS_PER_BATCH"),
-    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.LOOKAHEAD.STEPS", "TEST.DETECTIONS_PER_IMAGE", "TEST.PRECISE_BN.NUM_ITER"),
+    *(
+        "SOLVER.CHECKPOINT_PERIOD",
+        "SOLVER.LOOKAHEAD.STEPS",
+        "TEST.DETECTIONS_PER_IMAGE",
+        "TEST.PRECISE_BN.NUM_ITER",
+    ),
 )
 NOT_NEGATIVE = (
     "INPUT.MAX_VALUE",
     *("SOLVER.BASE_LR", "SOLVER.BASE_LR_END", "SOLVER.BACKBONE_MULTIPLIER"),
-    *("SOLVER.WEIGHT_DECAY", "SOLVER.WEIGHT_DECAY_NORM", "SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.MOMENTUM"),
-    *("SOLVER.GAMMA", "SOLVER.WARMUP_FACTOR", "SOLVER.BIAS_LR_FACTOR", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
+    *(
+        "SOLVER.WEIGHT_DECAY",
+        "SOLVER.WEIGHT_DECAY_NORM",
+        "SOLVER.WEIGHT_DECAY_BIAS",
+        "SOLVER.MOMENTUM",
+    ),
+    *(
+        "SOLVER.GAMMA",
+        "SOLVER.WARMUP_FACTOR",
+        "SOLVER.BIAS_LR_FACTOR",
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+    ),
     *("SOLVER.CLIP_GRADIENTS.NORM_TYPE", "SOLVER.REFERENCE_FRACTION", "SOLVER.LOOKAHEAD.ALPHA"),
     *("MODEL.RPN.LOSS_WEIGHT", "MODEL.RPN.SMOOTH_L1_BETA", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA"),
-    *("MODEL.RPN.POSITIVE_FRACTION", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
-    *("MODEL.ROI_HEADS.NMS_THRESH_TEST", "MODEL.RPN.NMS_THRESH", "MODEL.TEXTUAL.DROPOUT", "MODEL.TEXTUAL.INIT_STD"),
+    *(
+        "MODEL.RPN.POSITIVE_FRACTION",
+        "MODEL.ROI_HEADS.POSITIVE_FRACTION",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    ),
+    *(
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+        "MODEL.RPN.NMS_THRESH",
+        "MODEL.TEXTUAL.DROPOUT",
+        "MODEL.TEXTUAL.INIT_STD",
+    ),
     *("MODEL.LOCTEX.TEMPERATURE", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "MODEL.ICMLM.TAG_WEIGHT"),
     *("DATASETS.TRAIN_FRACTION", "DATASETS.MAX_MISSING_FILES", "DATALOADER.REPEAT_THRESHOLD"),
-    *("INPUT.CAPTION.FLIP_PROB", "INPUT.CAPTION.MASK_PROPORTION", "INPUT.CAPTION.COLOR_JITTER_PROB"),
+    *(
+        "INPUT.CAPTION.FLIP_PROB",
+        "INPUT.CAPTION.MASK_PROPORTION",
+        "INPUT.CAPTION.COLOR_JITTER_PROB",
+    ),
 )
 WHOLE_NOT_NEGATIVE = (
-    *("SOLVER.WARMUP_ITERS", "TEST.EVAL_PERIOD", "VIS_PERIOD", "DATALOADER.NUM_WORKERS", "INPUT.MIN_SIZE_TEST"),
-    *("DATASETS.CAPTIONS_PER_IMAGE", "MODEL.ROI_MASK_HEAD.NUM_CONV", "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"),
-    *("SOLVER.REFERENCE_WORLD_SIZE", "MODEL.TAG_PREDICTION.NUM_TAGS", "SOLVER.MAX_ITER", "MODEL.BACKBONE.FREEZE_AT"),
+    *(
+        "SOLVER.WARMUP_ITERS",
+        "TEST.EVAL_PERIOD",
+        "VIS_PERIOD",
+        "DATALOADER.NUM_WORKERS",
+        "INPUT.MIN_SIZE_TEST",
+    ),
+    *(
+        "DATASETS.CAPTIONS_PER_IMAGE",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+    ),
+    *(
+        "SOLVER.REFERENCE_WORLD_SIZE",
+        "MODEL.TAG_PREDICTION.NUM_TAGS",
+        "SOLVER.MAX_ITER",
+        "MODEL.BACKBONE.FREEZE_AT",
+    ),
 )
 AT_MOST_ONE = (
-    *("MODEL.RPN.POSITIVE_FRACTION", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "SOLVER.MOMENTUM", "MODEL.TEXTUAL.DROPOUT"),
-    *("DATASETS.TRAIN_FRACTION", "SOLVER.WARMUP_FACTOR", "SOLVER.LOOKAHEAD.ALPHA", "INPUT.CAPTION.FLIP_PROB"),
-    *("MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE", "DATASETS.MAX_MISSING_FILES", "SOLVER.REFERENCE_FRACTION"),
+    *(
+        "MODEL.RPN.POSITIVE_FRACTION",
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+        "SOLVER.MOMENTUM",
+        "MODEL.TEXTUAL.DROPOUT",
+    ),
+    *(
+        "DATASETS.TRAIN_FRACTION",
+        "SOLVER.WARMUP_FACTOR",
+        "SOLVER.LOOKAHEAD.ALPHA",
+        "INPUT.CAPTION.FLIP_PROB",
+    ),
+    *(
+        "MODEL.TEXTUAL.DECODING.NUCLEUS_SIZE",
+        "DATASETS.MAX_MISSING_FILES",
+        "SOLVER.REFERENCE_FRACTION",
+    ),
 )
 OTHERS = (
     ("SEED", 10**20),
@@ -262,7 +383,12 @@ def test_defaults_are_sound():
         ("SEED", -7),
         ("SEED", 3_000_000_000),
         (
-            *("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone"),
+            *(
+                "MODEL.META_ARCHITECTURE",
+                "RetinaNet",
+                "MODEL.BACKBONE.NAME",
+                "build_retinanet_resnet_fpn_backbone",
+            ),
             *("MODEL.ANCHOR_GENERATOR.SIZES", [[32]], "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
         ),
     ],
@@ -294,9 +420,15 @@ def test_heads_that_read_one_map_are_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), "RotatedAnchorGenerator and RRPN go together"),
+        (
+            ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+            "RotatedAnchorGenerator and RRPN go together",
+        ),
         (("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "RotatedAnchorGenerator and RRPN go together"),
-        (("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"), "CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it"),
+        (
+            ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads"),
+            "CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it",
+        ),
         (
             ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.RESNETS.DEPTH", 18),
             "RES2_OUT_CHANNELS is 32, but build_resnet_fpn_backbone builds depth 18 with 64 only",
@@ -310,19 +442,28 @@ def test_parts_that_do_not_go_together_are_named(options, message):
 
 def test_steps_that_fall_are_an_error():
     with pytest.raises(UserError, match=r"SOLVER.STEPS is \(300, 200\), but steps have to rise"):
-        check_config(config("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", (300, 200)))
+        check_config(
+            config("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", (300, 200))
+        )
 
 
 def test_several_faults_are_said_at_once():
     with pytest.raises(UserError) as caught:
-        load_config(CONFIG, ["SOLVER.BASE_LR", "-1", "TEST.EVAL_PERIOD", "-1", "MODEL.FPN.NORM", "bn"])
-    assert all(key in str(caught.value) for key in ("SOLVER.BASE_LR", "TEST.EVAL_PERIOD", "MODEL.FPN.NORM"))
+        load_config(
+            CONFIG, ["SOLVER.BASE_LR", "-1", "TEST.EVAL_PERIOD", "-1", "MODEL.FPN.NORM", "bn"]
+        )
+    assert all(
+        key in str(caught.value) for key in ("SOLVER.BASE_LR", "TEST.EVAL_PERIOD", "MODEL.FPN.NORM")
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("DATASETS.TRAIN", "scenes_train"), r"DATASETS.TRAIN is scenes_train.*Write a list, such as"),
+        (
+            ("DATASETS.TRAIN", "scenes_train"),
+            r"DATASETS.TRAIN is scenes_train.*Write a list, such as",
+        ),
         (("SOLVER.STEPS", "300"), r"such as \"\(300,\)\""),
         (("MODEL.RESNETS", "{}"), "MODEL.RESNETS.*is a section. Set its keys: DEPTH"),
         (("MODEL.MASK_ON.X", "1"), "MODEL.MASK_ON.X 1"),
@@ -339,7 +480,8 @@ def test_what_does_not_fit_a_key_is_named_with_its_key(words, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["MODEL: 3", "MODEL: null", "SOLVER: {BASE_LR: .nan}", "MODEL: {DEVICE: null}", "SEED: yes"]
+    "text",
+    ["MODEL: 3", "MODEL: null", "SOLVER: {BASE_LR: .nan}", "MODEL: {DEVICE: null}", "SEED: yes"],
 )
 def test_what_does_not_fit_in_a_file_is_named(text, tmp_path):
     path = tmp_path / "config.yaml"

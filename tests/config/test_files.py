@@ -20,20 +20,29 @@ ODD_CONFIGS = {
     "base empty text": ('_BASE_: ""\n', "_BASE_ is ''; expected the name"),
     "base the folder": ("_BASE_: .\n", "is a folder"),
     "base itself": ("_BASE_: config.yaml\n", "_BASE_ leads in a circle"),
-    "base itself by another road": ("_BASE_: ../{folder}/./config.yaml\n", "_BASE_ leads in a circle"),
+    "base itself by another road": (
+        "_BASE_: ../{folder}/./config.yaml\n",
+        "_BASE_ leads in a circle",
+    ),
     "base missing": ("_BASE_: nowhere.yaml\n", "nowhere.yaml is not there"),
     "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml is not there"),
     "base with a zero": ('_BASE_: "a\\0b"\n', "expected the name of a config file"),
     "base a long name": (f"_BASE_: {'x' * 5000}\n", "cannot be read: File name too long"),
     "base a device": ("_BASE_: /dev/zero\n", "is a device"),
-    "base over http": ("_BASE_: http://localhost:9/a.yaml\n", "address 'http://localhost:9/a.yaml'.*local files only"),
+    "base over http": (
+        "_BASE_: http://localhost:9/a.yaml\n",
+        "address 'http://localhost:9/a.yaml'.*local files only",
+    ),
     "base over HTTPS": ("_BASE_: HTTPS://localhost:9/a.yaml\n", "local files only"),
     "base of Detectron2's model zoo": ("_BASE_: detectron2://a.yaml\n", "local files only"),
     "base in our model zoo": ("_BASE_: [virtex://a]\n", "local files only"),
     "a version that is none": ("VERSION: [2]\n", r"VERSION \[2\]; expected 1 to 2"),
     "a version to come": ("VERSION: 99\n", "VERSION 99; expected 1 to 2"),
     "a version below all": ("VERSION: -1000\n", "VERSION -1000; expected 1 to 2"),
-    "signs without end in a text": (f"SEED: '{'-' * 100_000}1'\n", "config does not fit|plain YAML"),
+    "signs without end in a text": (
+        f"SEED: '{'-' * 100_000}1'\n",
+        "config does not fit|plain YAML",
+    ),
 }
 
 
@@ -97,7 +106,9 @@ def test_a_base_with_a_value_where_the_config_has_keys_is_an_error(tmp_path):
 
 
 def test_a_config_of_an_earlier_version_is_converted(tmp_path):
-    (tmp_path / "old.yaml").write_text("VERSION: 1\nMODEL:\n  RPN:\n    HEAD_NAME: StandardRPNHead\n")
+    (tmp_path / "old.yaml").write_text(
+        "VERSION: 1\nMODEL:\n  RPN:\n    HEAD_NAME: StandardRPNHead\n"
+    )
     (tmp_path / "new.yaml").write_text("_BASE_: old.yaml\nSEED: 3\n")
     cfg = load_config(str(tmp_path / "new.yaml"), [])
     assert (cfg.VERSION, cfg.SEED) == (2, 3)
@@ -105,7 +116,10 @@ def test_a_config_of_an_earlier_version_is_converted(tmp_path):
 
 def test_a_config_of_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("detectron2/coco_segm_default_init_2x.yaml", "configs/detectron2/coco_segm_default_init_2x.yaml"):
+    for name in (
+        "detectron2/coco_segm_default_init_2x.yaml",
+        "configs/detectron2/coco_segm_default_init_2x.yaml",
+    ):
         assert load_config(name, []).SOLVER.MAX_ITER == 180_000
 
 
@@ -119,7 +133,9 @@ def test_a_local_file_of_the_same_name_wins(tmp_path, monkeypatch):
 
 
 def test_a_base_may_be_a_config_of_the_package(tmp_path):
-    (tmp_path / "mine.yaml").write_text("_BASE_: detectron2/scenes_segm.yaml\nSOLVER: {MAX_ITER: 3}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "_BASE_: detectron2/scenes_segm.yaml\nSOLVER: {MAX_ITER: 3}\n"
+    )
     cfg = load_config(str(tmp_path / "mine.yaml"), [])
     assert (cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN) == (3, ("scenes_train",))
 
@@ -138,7 +154,8 @@ def test_no_name_leads_out_of_the_configs_of_the_package(name, tmp_path, monkeyp
 def test_a_name_of_no_config_gets_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"no config file detectron2/scene_segm.yaml. The nearest: detectron2/scenes_seg"
+        UserError,
+        match=r"no config file detectron2/scene_segm.yaml. The nearest: detectron2/scenes_seg",
     ):
         load_config("detectron2/scene_segm.yaml", [])
     with pytest.raises(UserError, match=f"no config file {'x' * 300}"):

@@ -17,8 +17,22 @@ def test_the_home_directory_is_written_out_in_every_path(monkeypatch, tmp_path):
 
 
 def test_a_mapping_and_pairs_of_words_set_the_same():
-    values = {"MODEL.PIXEL_MEAN": [1, 2.5, 3], "SOLVER.BASE_LR": 1, "MODEL.MASK_ON": True, "SEED": 7}
-    words = ["MODEL.PIXEL_MEAN", "[1, 2.5, 3]", "SOLVER.BASE_LR", "1", "MODEL.MASK_ON", "True", "SEED", "7"]
+    values = {
+        "MODEL.PIXEL_MEAN": [1, 2.5, 3],
+        "SOLVER.BASE_LR": 1,
+        "MODEL.MASK_ON": True,
+        "SEED": 7,
+    }
+    words = [
+        "MODEL.PIXEL_MEAN",
+        "[1, 2.5, 3]",
+        "SOLVER.BASE_LR",
+        "1",
+        "MODEL.MASK_ON",
+        "True",
+        "SEED",
+        "7",
+    ]
     assert load_config(overrides=values) == load_config("", words) == load_config("", tuple(words))
     assert load_config(overrides=values).SOLVER.BASE_LR == 1.0
 
@@ -56,24 +70,46 @@ def test_a_config_that_is_there_is_overridden_as_a_copy_and_checked():
 
 def test_a_schedule_is_scaled_once():
     scaled = load_config(
-        overrides={"SOLVER.REFERENCE_FRACTION": 1.0, "DATASETS.TRAIN_FRACTION": 0.1, "SOLVER.MAX_ITER": 1000}
+        overrides={
+            "SOLVER.REFERENCE_FRACTION": 1.0,
+            "DATASETS.TRAIN_FRACTION": 0.1,
+            "SOLVER.MAX_ITER": 1000,
+        }
     )
     assert scaled.SOLVER.MAX_ITER == override(scaled, {"SEED": 3}).SOLVER.MAX_ITER == 100
 
 
 ODD_OVERRIDES = {
-    "a section as a mapping": ({"SOLVER": {"BASE_LR": 0.1}}, "SOLVER is a section.*one by one: SOLVER.BASE_LR"),
-    "a section as text": (["SOLVER", "{'BASE_LR': 0.1}"], "SOLVER is .*, but it is a section. Set its keys: LR_"),
-    "an equals sign": (["SEED=3", "VIS_PERIOD=1"], "no config key SEED=3. Write KEY VALUE, without a = between"),
+    "a section as a mapping": (
+        {"SOLVER": {"BASE_LR": 0.1}},
+        "SOLVER is a section.*one by one: SOLVER.BASE_LR",
+    ),
+    "a section as text": (
+        ["SOLVER", "{'BASE_LR': 0.1}"],
+        "SOLVER is .*, but it is a section. Set its keys: LR_",
+    ),
+    "an equals sign": (
+        ["SEED=3", "VIS_PERIOD=1"],
+        "no config key SEED=3. Write KEY VALUE, without a = between",
+    ),
     "one equals sign": (["SEED=3"], "no = stands between"),
-    "lower case": (["solver.base_lr", "0.1"], "no config key solver.base_lr. The nearest: SOLVER.BASE_LR"),
+    "lower case": (
+        ["solver.base_lr", "0.1"],
+        "no config key solver.base_lr. The nearest: SOLVER.BASE_LR",
+    ),
     "a space after the key": (["SEED ", "3"], "no config key 'SEED '. The nearest: SEED"),
     "no key": (["", "3"], "no config key ''"),
-    "a dot at the end": (["SOLVER.BASE_LR.", "3"], "no config key SOLVER.BASE_LR.. The nearest: SOLVER.BASE_LR"),
+    "a dot at the end": (
+        ["SOLVER.BASE_LR.", "3"],
+        "no config key SOLVER.BASE_LR.. The nearest: SOLVER.BASE_LR",
+    ),
     "a key below a value": (["SEED.X", "3"], "no config key SEED.X. The nearest: SEED"),
     "an attribute of nodes": (["SOLVER.__class__", "3"], "no config key SOLVER.__class__"),
     "a number as a name": (["OUTPUT_DIR", "3"], """write quotes within quotes: "'3'\""""),
-    "a name without quotes": (["DATASETS.TRAIN", "(a, b)"], r"""Write a list, such as "\('a', 'b',\)"."""),
+    "a name without quotes": (
+        ["DATASETS.TRAIN", "(a, b)"],
+        r"""Write a list, such as "\('a', 'b',\)".""",
+    ),
     "a number for a list": (["SOLVER.STEPS", "30"], r"""such as "\(30,\)"."""),
     "yes for True": (["MODEL.MASK_ON", "yes"], "Write True or False"),
     "a number without end": (
@@ -86,7 +122,10 @@ ODD_OVERRIDES = {
     "a number": (3, "The overrides are 3; expected"),
     "bytes": (b"SEED 3", "The overrides are b'SEED 3'; expected"),
     "a set, which has no order": ({"SEED", "3"}, "The overrides are {.*}; expected"),
-    "a generator for a list": ({"DATASETS.TRAIN": (x for x in "ab")}, "DATASETS.TRAIN is <generator"),
+    "a generator for a list": (
+        {"DATASETS.TRAIN": (x for x in "ab")},
+        "DATASETS.TRAIN is <generator",
+    ),
 }
 
 
@@ -107,7 +146,12 @@ def test_numbers_of_numpy_and_pytorch_are_taken_for_those_of_python():
             "SOLVER.MAX_ITER": torch.tensor(7),
         }
     )
-    assert (cfg.SEED, cfg.SOLVER.BASE_LR, cfg.MODEL.PIXEL_MEAN, cfg.SOLVER.MAX_ITER) == (3, 0.5, [1.0, 2.0, 3.0], 7)
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR, cfg.MODEL.PIXEL_MEAN, cfg.SOLVER.MAX_ITER) == (
+        3,
+        0.5,
+        [1.0, 2.0, 3.0],
+        7,
+    )
 
 
 @pytest.mark.parametrize("name", [None, 3, b"x.yaml", ["x.yaml"]])
@@ -117,7 +161,10 @@ def test_a_config_file_that_is_no_name_is_told_so(name):
 
 
 ODD_FILES = {
-    "a dotted key": ("SOLVER.BASE_LR: 0.1\n", "SOLVER.BASE_LR is one name in the file, but SOLVER is a section"),
+    "a dotted key": (
+        "SOLVER.BASE_LR: 0.1\n",
+        "SOLVER.BASE_LR is one name in the file, but SOLVER is a section",
+    ),
     "a key without a name": ('"": 3\n', "no config key ''"),
     "lower case": ("model: {mask_on: true}\n", "no config key model. The nearest: MODEL"),
     "a set": ("SOLVER: {STEPS: !!set {1, 2}}\n", "!!set makes no plain value"),
@@ -144,7 +191,9 @@ def test_a_day_in_a_file_is_text(tmp_path):
 
 def test_a_folder_for_a_config_is_told_of_the_config_in_it(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(UserError, match=f"no config file, but a folder.*Its config is {tmp_path}/config.yaml"):
+    with pytest.raises(
+        UserError, match=f"no config file, but a folder.*Its config is {tmp_path}/config.yaml"
+    ):
         load_config(tmp_path)
 
 

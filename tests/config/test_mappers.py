@@ -57,7 +57,9 @@ def test_without_the_loss_on_attention_loctex_learns_from_captions_alone():
 
 
 def test_tags_are_what_the_named_file_has():
-    cfg = config("MODEL.META_ARCHITECTURE", "TagPredictionModel", "INPUT.CAPTION.CLUSTERS", "clusters.json")
+    cfg = config(
+        "MODEL.META_ARCHITECTURE", "TagPredictionModel", "INPUT.CAPTION.CLUSTERS", "clusters.json"
+    )
     assert mapper_name(cfg) == "ClusterMapper"
     cfg.INPUT.CAPTION.CONCEPTS = "concepts.json"
     assert mapper_name(cfg) == "ConceptMapper"
@@ -74,7 +76,9 @@ def test_tags_are_what_the_named_file_has():
     ],
 )
 def test_a_mapper_that_cannot_serve_the_model_is_refused(architecture, mapper, takes):
-    with pytest.raises(UserError, match=rf"MAPPER is {mapper}, but {architecture} .*{takes}.*which takes {takes}"):
+    with pytest.raises(
+        UserError, match=rf"MAPPER is {mapper}, but {architecture} .*{takes}.*which takes {takes}"
+    ):
         load_config("", ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.MAPPER", mapper])
 
 
@@ -95,7 +99,12 @@ def test_another_mapper_of_the_same_targets_serves(architecture, mapper):
 
 def test_masking_any_word_gives_no_tags():
     with pytest.raises(UserError, match="ICMLMModel learns from the examples of ConceptMapper"):
-        options = ["MODEL.META_ARCHITECTURE", "ICMLMModel", "DATALOADER.MAPPER", "MaskedCaptionMapper"]
+        options = [
+            "MODEL.META_ARCHITECTURE",
+            "ICMLMModel",
+            "DATALOADER.MAPPER",
+            "MaskedCaptionMapper",
+        ]
         load_config("", [*options, "MODEL.ICMLM.TAG_WEIGHT", "1.0"])
 
 
@@ -109,12 +118,16 @@ def test_a_model_of_somebodys_own_may_say_its_mapper_or_not(register):
     assert mapper_name(attribute) == "TheirMapper"
     silent = config("MODEL.META_ARCHITECTURE", "Silent", "DATALOADER.MAPPER", "CaptionMapper")
     assert not [*unfit_mapper(silent)]
-    method = register("WithMethod", mappers=classmethod(lambda cls, cfg: ("TheirMapper", "CaptionMapper")))
+    method = register(
+        "WithMethod", mappers=classmethod(lambda cls, cfg: ("TheirMapper", "CaptionMapper"))
+    )
     assert mapper_name(method) == "TheirMapper"
     method.DATALOADER.MAPPER = "ConceptMapper"
     assert len([*unfit_mapper(method)]) == 1
 
 
 def test_the_list_of_our_mappers_is_what_is_registered():
-    registered = {name for name, mapper in MAPPER_REGISTRY if mapper.__module__.startswith("virtex_det.")}
+    registered = {
+        name for name, mapper in MAPPER_REGISTRY if mapper.__module__.startswith("virtex_det.")
+    }
     assert registered == {*OURS}

@@ -10,8 +10,16 @@ from virtex_det.config.precision import computes_in_bfloat16, precision_in_words
 CASES = {
     (False, "float16", "cpu"): (False, False, "on cpu: float32$"),
     (False, "bfloat16", "cuda"): (False, False, "on cuda: float32$"),
-    (True, "float16", "cuda:1"): (False, True, "cuda:1: float16 with scaled losses in training, float32 in evaluation"),
-    (True, "float16", "cpu"): (False, True, "on cpu: float32 in evaluation.*SOLVER.AMP.DTYPE bfloat16"),
+    (True, "float16", "cuda:1"): (
+        False,
+        True,
+        "cuda:1: float16 with scaled losses in training, float32 in evaluation",
+    ),
+    (True, "float16", "cpu"): (
+        False,
+        True,
+        "on cpu: float32 in evaluation.*SOLVER.AMP.DTYPE bfloat16",
+    ),
     (True, "bfloat16", "cpu"): (True, False, "on cpu: bfloat16 in training and evaluation"),
     (True, "bfloat16", "cuda"): (True, False, "on cuda: bfloat16 in training and evaluation"),
 }

@@ -40,7 +40,10 @@ def test_bf16_is_mixed_precision_in_bfloat16(value):
 
 
 def test_bf16_false_leaves_float16_on_and_switches_bfloat16_off():
-    assert load_config(BASE, {"MODEL.BF16": False}).SOLVER.AMP == {"ENABLED": True, "DTYPE": "float16"}
+    assert load_config(BASE, {"MODEL.BF16": False}).SOLVER.AMP == {
+        "ENABLED": True,
+        "DTYPE": "float16",
+    }
     bf16 = load_config(SCENES, {"MODEL.BF16": True})
     assert not override(bf16, {"MODEL.BF16": False}).SOLVER.AMP.ENABLED
 
@@ -67,7 +70,10 @@ def test_a_rate_of_zero_meant_the_base_rate():
 
 
 def test_what_is_set_later_holds_whatever_its_name(tmp_path):
-    old = write(tmp_path / "old.yaml", f"_BASE_: {CLIP}\nMODEL:\n  BF16: True\nSOLVER:\n  BACKBONE_LR: 0.3\n")
+    old = write(
+        tmp_path / "old.yaml",
+        f"_BASE_: {CLIP}\nMODEL:\n  BF16: True\nSOLVER:\n  BACKBONE_LR: 0.3\n",
+    )
     assert rate(load_config(old)) == 0.3
     assert load_config(old, {"SOLVER.BACKBONE_MULTIPLIER": 0.5}).SOLVER.BACKBONE_MULTIPLIER == 0.5
     assert not load_config(old, {"SOLVER.AMP.ENABLED": False}).SOLVER.AMP.ENABLED
@@ -75,14 +81,21 @@ def test_what_is_set_later_holds_whatever_its_name(tmp_path):
     above = load_config(write(tmp_path / "new.yaml", f"_BASE_: old.yaml\n{new}"))
     assert (above.SOLVER.BACKBONE_MULTIPLIER, above.SOLVER.AMP.ENABLED) == (0.25, False)
     write(tmp_path / "base.yaml", f"_BASE_: {CLIP}\n{new}")
-    again = load_config(write(tmp_path / "again.yaml", "_BASE_: base.yaml\nSOLVER:\n  BACKBONE_LR: 0.3\n"))
+    again = load_config(
+        write(tmp_path / "again.yaml", "_BASE_: base.yaml\nSOLVER:\n  BACKBONE_LR: 0.3\n")
+    )
     assert rate(again) == 0.3
 
 
 def test_sizes_of_the_text_encoder_are_those_of_textual(tmp_path):
     text = "MODEL:\n  TEXT_ENCODER:\n    NUM_LAYERS: 2\n    DROPOUT: 0\n    NORM_FIRST: True\n"
     textual = load_config(write(tmp_path / "own.yaml", f"_BASE_: {LOCTEX}\n{text}")).MODEL.TEXTUAL
-    assert (textual.NUM_LAYERS, textual.DROPOUT, textual.NORM_FIRST, textual.HIDDEN_SIZE) == (2, 0.0, True, 1024)
+    assert (textual.NUM_LAYERS, textual.DROPOUT, textual.NORM_FIRST, textual.HIDDEN_SIZE) == (
+        2,
+        0.0,
+        True,
+        1024,
+    )
     assert isinstance(textual.DROPOUT, float)
 
 
@@ -100,7 +113,9 @@ def test_a_detectors_whole_config_of_an_earlier_version_is_read_without_a_word(t
 
 
 @pytest.mark.parametrize(("config", "layers"), [(BASE, 1), (LOCTEX, 3)])
-def test_a_pretraining_runs_whole_config_of_an_earlier_version_is_what_it_trained(config, layers, tmp_path):
+def test_a_pretraining_runs_whole_config_of_an_earlier_version_is_what_it_trained(
+    config, layers, tmp_path
+):
     now = load_config(config)
     file = write(tmp_path / "config.yaml", earlier_config(now, rate=0.2, bf16=True, NUM_LAYERS=3))
     then = load_config(file)
@@ -160,7 +175,10 @@ def test_bf16_false_beside_float16_is_no_contradiction():
         ({"MODEL.BF16": "yes"}, "MODEL.BF16 is 'yes', but must be True or False"),
         ({"SOLVER.BACKBONE_LR": -1}, "SOLVER.BACKBONE_LR is -1, but must be a number from 0"),
         ({"SOLVER.BACKBONE_LR": "x"}, "SOLVER.BACKBONE_LR is 'x', but must be a number from 0"),
-        ({"SOLVER.BACKBONE_LR": 0.1, "SOLVER.BASE_LR": 0}, "(?s)a multiple of SOLVER.BASE_LR, which is 0"),
+        (
+            {"SOLVER.BACKBONE_LR": 0.1, "SOLVER.BASE_LR": 0},
+            "(?s)a multiple of SOLVER.BASE_LR, which is 0",
+        ),
         ({"MODEL.TEXT_ENCODER.HIDDEN_SIZE": "wide"}, "MODEL.TEXTUAL.HIDDEN_SIZE is 'wide'"),
         ({"MODEL.BF61": True}, "There is no config key MODEL.BF61"),
     ],
@@ -176,11 +194,15 @@ def test_one_line_says_the_new_name_once(caplog):
         for _ in range(2):
             load_config(BASE, {"SOLVER.BACKBONE_LR": 0.0421})
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("SOLVER.BACKBONE_LR is an old name of SOLVER.BACKBONE_MULTIPLIER. Read as: ")
+    assert line.startswith(
+        "SOLVER.BACKBONE_LR is an old name of SOLVER.BACKBONE_MULTIPLIER. Read as: "
+    )
 
 
 def test_detectron2s_own_merging_refuses_an_old_name_with_the_new_one():
-    with pytest.raises(KeyError, match="MODEL.BF16 was renamed to SOLVER.AMP.ENABLED.*SOLVER.AMP.DTYPE"):
+    with pytest.raises(
+        KeyError, match="MODEL.BF16 was renamed to SOLVER.AMP.ENABLED.*SOLVER.AMP.DTYPE"
+    ):
         get_cfg().merge_from_list(["MODEL.BF16", True])
 
 
@@ -188,6 +210,8 @@ def test_an_old_name_set_on_a_config_in_python_is_refused_before_training():
     cfg = load_config(SCENES).clone()
     cfg.defrost()
     cfg.MODEL.BF16 = True
-    with pytest.raises(UserError, match="MODEL.BF16 is an old name.*SOLVER.AMP.ENABLED and SOLVER.AMP.DTYPE"):
+    with pytest.raises(
+        UserError, match="MODEL.BF16 is an old name.*SOLVER.AMP.ENABLED and SOLVER.AMP.DTYPE"
+    ):
         check_config(cfg)
     assert override(cfg, {}).SOLVER.AMP == BFLOAT16

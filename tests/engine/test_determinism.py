@@ -17,11 +17,25 @@ def fine_tune(scenes: Path, folder: Path, *options: str):
     """Train and evaluate through the command line, in a process of its own; return the record."""
     # Enough, on the images that it was trained on, for numbers above zero.
     schedule = ("SOLVER.MAX_ITER", "30", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.003")
-    evaluation = ("DATASETS.TEST", "('scenes_train',)", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.001")
+    evaluation = (
+        "DATASETS.TEST",
+        "('scenes_train',)",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+        "0.001",
+    )
     config = ("--config-file", "configs/detectron2/scenes_segm.yaml")
     part = ("DATASETS.TRAIN_FRACTION", "0.9", "OUTPUT_DIR", str(folder))
     subprocess.run(
-        [sys.executable, "tools/train_net.py", *config, *TINY_DETECTOR, *schedule, *evaluation, *part, *options],
+        [
+            sys.executable,
+            "tools/train_net.py",
+            *config,
+            *TINY_DETECTOR,
+            *schedule,
+            *evaluation,
+            *part,
+            *options,
+        ],
         cwd=ROOT,
         env=os.environ | {"DETECTRON2_DATASETS": str(scenes.parent), "OMP_NUM_THREADS": "2"},
         capture_output=True,
@@ -32,8 +46,12 @@ def fine_tune(scenes: Path, folder: Path, *options: str):
 
 
 @pytest.mark.slow
-def test_the_same_command_gives_the_same_numbers_to_the_last_digit_and_another_seed_others(scenes, tmp_path):
-    first, second = (fine_tune(scenes, tmp_path / name, "SEED", "3") for name in ("first", "second"))
+def test_the_same_command_gives_the_same_numbers_to_the_last_digit_and_another_seed_others(
+    scenes, tmp_path
+):
+    first, second = (
+        fine_tune(scenes, tmp_path / name, "SEED", "3") for name in ("first", "second")
+    )
     assert first.metrics == second.metrics
     assert first.metrics["bbox"]["AP"] > 0, "numbers that are all zero are equal for nothing"
     other = fine_tune(scenes, tmp_path / "other", "SEED", "4")

@@ -20,9 +20,13 @@ def trained(detector_cfg) -> Path:
     return Path(cfg.OUTPUT_DIR)
 
 
-def test_evaluation_alone_gives_what_training_gave_and_needs_no_training_data(trained, detector_cfg, tmp_path):
+def test_evaluation_alone_gives_what_training_gave_and_needs_no_training_data(
+    trained, detector_cfg, tmp_path
+):
     weights = trained / "model_final.pth"
-    cfg = detector_cfg("MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "eval", "DATASETS.TRAIN", '("nowhere",)')
+    cfg = detector_cfg(
+        "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "eval", "DATASETS.TRAIN", '("nowhere",)'
+    )
     (tmp_path / "eval").mkdir()
     evaluate(cfg)
     alone, in_training = read_records(tmp_path / "eval")[-1], read_records(trained)[-1]
@@ -34,14 +38,18 @@ def test_evaluation_alone_gives_what_training_gave_and_needs_no_training_data(tr
     assert alone.weights["format"] == "random init"
 
 
-def test_evaluation_in_the_run_folder_adds_a_record_and_keeps_the_load_report(trained, detector_cfg):
+def test_evaluation_in_the_run_folder_adds_a_record_and_keeps_the_load_report(
+    trained, detector_cfg
+):
     before = (trained / "load_report.json").read_text()
     evaluate(detector_cfg(), resume=True)
     assert (trained / "load_report.json").read_text() == before
     assert len(read_records(trained)) == 2
 
 
-def test_a_backbone_alone_is_not_evaluated_under_random_heads(trained, detector_cfg, pretraining_cfg):
+def test_a_backbone_alone_is_not_evaluated_under_random_heads(
+    trained, detector_cfg, pretraining_cfg
+):
     cfg = pretraining_cfg("SOLVER.MAX_ITER", 2)
     pretraining = Trainer(cfg)
     pretraining.resume_or_load(resume=False)
@@ -77,7 +85,9 @@ def pretrained(pretraining_cfg) -> Path:
 def test_a_pretrained_model_is_evaluated_by_its_loss_and_its_captions(
     pretrained, pretraining_cfg, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5})
+    monkeypatch.setattr(
+        "virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5}
+    )
     options = ("MODEL.WEIGHTS", pretrained / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval")
     results = evaluate(pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', *options))
     assert results["captions"] == {"BLEU_4": 12.5}
@@ -100,10 +110,24 @@ def test_captions_are_measured_with_the_standard_metrics(pretrained, pretraining
     assert {"BLEU_1", "BLEU_4", "METEOR", "ROUGE_L", "CIDEr"} <= results["captions"].keys()
 
 
-def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(pretraining_cfg, tmp_path):
+def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(
+    pretraining_cfg, tmp_path
+):
     options = (
-        *("MODEL.META_ARCHITECTURE", "MultilabelClassificationModel", "DATALOADER.MAPPER", "MultilabelMapper"),
-        *("MODEL.CLASSIFIER.NUM_CLASSES", 8, "DATASETS.TRAIN", '("scenes_train",)', "DATASETS.TEST", '("scenes_val",)'),
+        *(
+            "MODEL.META_ARCHITECTURE",
+            "MultilabelClassificationModel",
+            "DATALOADER.MAPPER",
+            "MultilabelMapper",
+        ),
+        *(
+            "MODEL.CLASSIFIER.NUM_CLASSES",
+            8,
+            "DATASETS.TRAIN",
+            '("scenes_train",)',
+            "DATASETS.TEST",
+            '("scenes_val",)',
+        ),
     )
     trainer = Trainer(pretraining_cfg(*options))
     trainer.resume_or_load(resume=False)

@@ -28,10 +28,32 @@ def train(cfg, *, resume: bool = False) -> Trainer:
 
 
 # It remembers a number outside its tensors.
-RETINANET = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
-RETINANET += ("MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.RESNETS.OUT_FEATURES", "['res3','res4','res5']")
-RETINANET += ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16],[24],[40],[64],[80]]", "MODEL.RETINANET.NUM_CLASSES", 8)
-RETINANET += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "MODEL.MASK_ON", False)
+RETINANET = (
+    "MODEL.META_ARCHITECTURE",
+    "RetinaNet",
+    "MODEL.BACKBONE.NAME",
+    "build_retinanet_resnet_fpn_backbone",
+)
+RETINANET += (
+    "MODEL.FPN.IN_FEATURES",
+    "['res3','res4','res5']",
+    "MODEL.RESNETS.OUT_FEATURES",
+    "['res3','res4','res5']",
+)
+RETINANET += (
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "[[16],[24],[40],[64],[80]]",
+    "MODEL.RETINANET.NUM_CLASSES",
+    8,
+)
+RETINANET += (
+    "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    64,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    64,
+    "MODEL.MASK_ON",
+    False,
+)
 
 
 def assert_same(one: Path, other: Path, checkpoint: str = "model_final.pth") -> None:
@@ -40,7 +62,9 @@ def assert_same(one: Path, other: Path, checkpoint: str = "model_final.pth") -> 
     assert [str(record.metrics) for record in read_records(one)] == [
         str(record.metrics) for record in read_records(other)
     ]
-    assert [record.iteration for record in read_records(one)] == [record.iteration for record in read_records(other)]
+    assert [record.iteration for record in read_records(one)] == [
+        record.iteration for record in read_records(other)
+    ]
     assert (one / "results.json").exists() == (other / "results.json").exists()
 
 
@@ -62,14 +86,19 @@ def assert_equal(one, other, path: str = "") -> None:
 
 def logged(folder: Path) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    return [{key: str(value) for key, value in row.items() if key not in TIMES} | {"keys": sorted(row)} for row in rows]
+    return [
+        {key: str(value) for key, value in row.items() if key not in TIMES} | {"keys": sorted(row)}
+        for row in rows
+    ]
 
 
 @pytest.fixture
 def resumed(tmp_path):
     """Trains a config whole, keeps a copy, and goes on from an earlier checkpoint; returns both folders."""
 
-    def resumed(make_cfg, *options, checkpoint: str = "model_0000001.pth", damage=lambda folder: None):
+    def resumed(
+        make_cfg, *options, checkpoint: str = "model_0000001.pth", damage=lambda folder: None
+    ):
         cfg = make_cfg(*options)
         folder, whole = Path(cfg.OUTPUT_DIR), tmp_path / "whole"
         train(cfg)
@@ -83,7 +112,14 @@ def resumed(tmp_path):
 
 
 def test_a_detector_that_samples_proposals_is_bit_equal(detector_cfg, resumed):
-    options = ("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2, "DATALOADER.ASPECT_RATIO_GROUPING", True)
+    options = (
+        "SOLVER.CHECKPOINT_PERIOD",
+        2,
+        "TEST.EVAL_PERIOD",
+        2,
+        "DATALOADER.ASPECT_RATIO_GROUPING",
+        True,
+    )
     assert_same(*resumed(detector_cfg, *options))
 
 
@@ -91,15 +127,33 @@ def test_a_model_that_remembers_numbers_outside_its_tensors_is_bit_equal(detecto
     assert_same(*resumed(detector_cfg, *RETINANET, "SOLVER.CHECKPOINT_PERIOD", 2))
 
 
-@pytest.mark.parametrize("checkpoint", ["model_0000019.pth", "model_0000021.pth", "model_final.pth"])
-def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(pretraining_cfg, resumed, checkpoint):
-    options = ("MODEL.TEXTUAL.DROPOUT", 0.3, "SOLVER.LOOKAHEAD.ENABLED", True, "SOLVER.LOOKAHEAD.STEPS", 3)
+@pytest.mark.parametrize(
+    "checkpoint", ["model_0000019.pth", "model_0000021.pth", "model_final.pth"]
+)
+def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(
+    pretraining_cfg, resumed, checkpoint
+):
+    options = (
+        "MODEL.TEXTUAL.DROPOUT",
+        0.3,
+        "SOLVER.LOOKAHEAD.ENABLED",
+        True,
+        "SOLVER.LOOKAHEAD.STEPS",
+        3,
+    )
     length = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 2)
     assert_same(*resumed(pretraining_cfg, *options, *length, checkpoint=checkpoint))
 
 
 def test_another_number_of_workers_is_bit_equal(pretraining_cfg, resumed):
-    options = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "MODEL.TEXTUAL.DROPOUT", 0.3)
+    options = (
+        "DATALOADER.NUM_WORKERS",
+        2,
+        "SOLVER.CHECKPOINT_PERIOD",
+        2,
+        "MODEL.TEXTUAL.DROPOUT",
+        0.3,
+    )
     whole, folder = resumed(pretraining_cfg, *options)
     (folder / "last_checkpoint").write_text("model_0000001.pth")
     train(pretraining_cfg(*options[2:], "DATALOADER.NUM_WORKERS", 0), resume=True)
@@ -115,14 +169,25 @@ def test_shards_that_workers_share_are_bit_equal(pretraining_cfg, resumed, scene
                 text.size = len(caption := b"a small red circle above a big blue square")
                 tar.addfile(text, io.BytesIO(caption))
     train = ("DATASETS.TRAIN", f"('shards:{tmp_path}/*.tar',)", "DATALOADER.SHARD_SHUFFLE_SIZE", 5)
-    options = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 9, "SOLVER.CHECKPOINT_PERIOD", 4, "DATASETS.TEST", "()")
+    options = (
+        "DATALOADER.NUM_WORKERS",
+        2,
+        "SOLVER.MAX_ITER",
+        9,
+        "SOLVER.CHECKPOINT_PERIOD",
+        4,
+        "DATASETS.TEST",
+        "()",
+    )
     whole, folder = resumed(pretraining_cfg, *train, *options, checkpoint="model_0000003.pth")
     assert_same(whole, folder)
 
 
 def cut_evaluation(folder: Path) -> None:
     """A kill between a checkpoint and the evaluation after it."""
-    (folder / "results.jsonl").write_text((folder / "results.jsonl").read_text().splitlines()[0][:-20])
+    (folder / "results.jsonl").write_text(
+        (folder / "results.jsonl").read_text().splitlines()[0][:-20]
+    )
     (folder / "metrics.json").write_text("")
 
 
@@ -133,7 +198,13 @@ def cut_a_line(folder: Path) -> None:
 
 def spoil_a_line(folder: Path) -> None:
     lines = (folder / "metrics.json").read_text().splitlines(keepends=True)
-    spoilt = ['{"iteration": Infinity}\n', '{"iteration": null}\n', "[" * 100_000 + "\n", lines[0][:40] + "\n", "\n"]
+    spoilt = [
+        '{"iteration": Infinity}\n',
+        '{"iteration": null}\n',
+        "[" * 100_000 + "\n",
+        lines[0][:40] + "\n",
+        "\n",
+    ]
     (folder / "metrics.json").write_text("".join([*spoilt, *lines]))
 
 
@@ -158,8 +229,12 @@ def test_what_a_kill_left_undone_or_half_done_is_done(detector_cfg, resumed, cut
     assert_same(*resumed(detector_cfg, *options, checkpoint=checkpoint, damage=cut))
 
 
-@pytest.mark.parametrize("name", ["coco_instances_results.json", "results.json", "model_final.pth", "last_checkpoint"])
-def test_a_run_that_ends_at_a_file_of_its_last_step_is_completed(detector_cfg, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    "name", ["coco_instances_results.json", "results.json", "model_final.pth", "last_checkpoint"]
+)
+def test_a_run_that_ends_at_a_file_of_its_last_step_is_completed(
+    detector_cfg, tmp_path, monkeypatch, name
+):
     cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
     train(cfg)
     shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")
@@ -180,13 +255,22 @@ def test_a_run_that_ends_at_a_file_of_its_last_step_is_completed(detector_cfg, t
 def test_a_complete_run_is_resumed_without_evaluating_again(detector_cfg, resumed, monkeypatch):
     evaluated = []
     test = Trainer.test.__func__
-    monkeypatch.setattr(Trainer, "test", classmethod(lambda *args: evaluated.append(1) or test(*args)))
+    monkeypatch.setattr(
+        Trainer, "test", classmethod(lambda *args: evaluated.append(1) or test(*args))
+    )
     assert_same(*resumed(detector_cfg, checkpoint="model_final.pth"))
     assert len(evaluated) == 1
 
 
 def test_averages_of_batch_norm_are_bit_equal(detector_cfg, resumed):
-    options = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3, "SOLVER.CHECKPOINT_PERIOD", 2)
+    options = (
+        "TEST.PRECISE_BN.ENABLED",
+        True,
+        "TEST.PRECISE_BN.NUM_ITER",
+        3,
+        "SOLVER.CHECKPOINT_PERIOD",
+        2,
+    )
     assert_same(*resumed(detector_cfg, *options, "DATASETS.TEST", "()"))
 
 
@@ -213,7 +297,10 @@ def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_
     content = json.loads((scenes / "annotations" / "instances_train.json").read_text())
     content["images"], last = content["images"][:-1], content["images"][-1]
     path.write_text(
-        json.dumps(content | {"annotations": [a for a in content["annotations"] if a["image_id"] != last["id"]]})
+        json.dumps(
+            content
+            | {"annotations": [a for a in content["annotations"] if a["image_id"] != last["id"]]}
+        )
     )
     register_coco_instances("grows", {}, str(path), str(scenes / "train"))
     try:
@@ -222,7 +309,10 @@ def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_
         DatasetCatalog.remove("grows")
         MetadataCatalog.remove("grows")
         register_coco_instances("grows", {}, str(path), str(scenes / "train"))
-        with pytest.raises(UserError, match=r"other training data:\n  grows: .*'images': 11.*, and now .*'images': 12"):
+        with pytest.raises(
+            UserError,
+            match=r"other training data:\n  grows: .*'images': 11.*, and now .*'images': 12",
+        ):
             train(cfg, resume=True)
         evaluate(cfg, resume=True)
         assert read_records(cfg.OUTPUT_DIR)[-1].train_images == 11
@@ -235,7 +325,9 @@ def test_a_run_is_not_resumed_from_the_checkpoint_of_another_run(begun, detector
     cfg = begun()
     train(detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SEED", 5, "OUTPUT_DIR", tmp_path / "other"))
     shutil.copy(tmp_path / "other" / "model_0000001.pth", cfg.OUTPUT_DIR)
-    with pytest.raises(UserError, match="checkpoint is of a run with SEED 5, and this one has SEED 0"):
+    with pytest.raises(
+        UserError, match="checkpoint is of a run with SEED 5, and this one has SEED 0"
+    ):
         train(cfg, resume=True)
 
 
@@ -254,13 +346,17 @@ def test_a_run_does_not_take_the_load_report_of_another_run_for_its_own(begun):
     path = Path(cfg.OUTPUT_DIR) / "load_report.json"
     own = path.read_text()
     path.write_text(json.dumps(json.loads(own) | {"format": "virtex", "sha256": "f" * 64}))
-    with pytest.raises(UserError, match="weights of the format random init .* tells of virtex .* is of another run"):
+    with pytest.raises(
+        UserError, match="weights of the format random init .* tells of virtex .* is of another run"
+    ):
         train(cfg, resume=True)
     path.unlink()
     train(cfg, resume=True)
 
 
-@pytest.mark.parametrize("damage", [{"recent": {"loss": 3}}, {"origin": 3}, {"training_seconds": "x"}])
+@pytest.mark.parametrize(
+    "damage", [{"recent": {"loss": 3}}, {"origin": 3}, {"training_seconds": "x"}]
+)
 def test_a_checkpoint_that_says_odd_things_of_its_training_is_damaged(begun, damage):
     cfg = begun()
     path = Path(cfg.OUTPUT_DIR) / "model_0000001.pth"
@@ -270,15 +366,21 @@ def test_a_checkpoint_that_says_odd_things_of_its_training_is_damaged(begun, dam
     [name] = damage
     with pytest.raises(UserError, match=f"Cannot resume.*its '{name}' is"):
         train(cfg, resume=True)
-    with pytest.raises(UserError, match=f"is damaged: of the training behind the model, its '{name}' is"):
+    with pytest.raises(
+        UserError, match=f"is damaged: of the training behind the model, its '{name}' is"
+    ):
         evaluate(cfg, resume=True)
 
 
-def test_a_run_that_goes_on_for_longer_learns_at_the_new_rates_and_its_records_say_so(begun, detector_cfg):
+def test_a_run_that_goes_on_for_longer_learns_at_the_new_rates_and_its_records_say_so(
+    begun, detector_cfg
+):
     begun()
     cfg = detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_ITER", 8)
     rates = train(cfg, resume=True).storage.history("lr").values()
-    uninterrupted = detector_cfg("SOLVER.MAX_ITER", 8, "OUTPUT_DIR", cfg.OUTPUT_DIR + "_2", "DATASETS.TEST", "()")
+    uninterrupted = detector_cfg(
+        "SOLVER.MAX_ITER", 8, "OUTPUT_DIR", cfg.OUTPUT_DIR + "_2", "DATASETS.TEST", "()"
+    )
     assert rates[-6:] == train(uninterrupted).storage.history("lr").values()[-6:]
     assert read_records(cfg.OUTPUT_DIR)[-1].protocol.endswith("+schedule-changed-at=2")
     evaluate(cfg, resume=True)

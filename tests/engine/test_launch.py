@@ -31,7 +31,10 @@ def test_a_name_in_a_message_does_not_act_on_the_terminal(capsys):
 
     with pytest.raises(SystemExit):
         with_one_screen_errors(name_it)
-    assert capsys.readouterr().err == "\nerror: no class \\x1b[2J\\x1b]0;x\\x07 \\u202e \\udc80\nset it\n"
+    assert (
+        capsys.readouterr().err
+        == "\nerror: no class \\x1b[2J\\x1b]0;x\\x07 \\u202e \\udc80\nset it\n"
+    )
 
 
 def test_an_error_of_ours_keeps_its_traceback():
@@ -58,7 +61,9 @@ def test_a_full_disk_while_training_is_logged_without_a_traceback():
     logger = logging.getLogger("detectron2.engine.train_loop")
     with_one_screen_errors(lambda: None)
     full = OSError(errno.ENOSPC, "No space left on device")
-    record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), (OSError, full, None))
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, "", 0, "Exception", (), (OSError, full, None)
+    )
     assert logger.filter(record) and record.exc_info is None
 
 
@@ -69,24 +74,37 @@ def test_training_logs_a_users_mistake_without_traceback(caplog):
     try:
         fail()
     except UserError:
-        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, "Exception", (), sys.exc_info())
+        record = logger.makeRecord(
+            logger.name, logging.ERROR, "", 0, "Exception", (), sys.exc_info()
+        )
     assert logger.filter(record)
     assert record.exc_info is None
 
 
-@pytest.mark.skipif(torch.cuda.device_count() >= 2, reason="this machine has the GPUs that the test asks for in vain")
+@pytest.mark.skipif(
+    torch.cuda.device_count() >= 2,
+    reason="this machine has the GPUs that the test asks for in vain",
+)
 def test_more_gpus_than_there_are_is_an_error(capsys):
     with pytest.raises(SystemExit):
-        launch(lambda args: None, argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"))
+        launch(
+            lambda args: None,
+            argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto"),
+        )
     assert "--num-gpus 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("gpus", "machines", "rank"), [(-1, 1, 0), (1, 0, 0), (1, 1, 1), (1, 2, 5), (1, 2, -1), (0, 2, 0)]
+    ("gpus", "machines", "rank"),
+    [(-1, 1, 0), (1, 0, 0), (1, 1, 1), (1, 2, 5), (1, 2, -1), (0, 2, 0)],
 )
-def test_processes_and_machines_that_cannot_be_are_an_error_and_nothing_waits(capsys, gpus, machines, rank):
+def test_processes_and_machines_that_cannot_be_are_an_error_and_nothing_waits(
+    capsys, gpus, machines, rank
+):
     with pytest.raises(SystemExit):
-        args = argparse.Namespace(num_gpus=gpus, num_machines=machines, machine_rank=rank, dist_url="auto")
+        args = argparse.Namespace(
+            num_gpus=gpus, num_machines=machines, machine_rank=rank, dist_url="auto"
+        )
         launch(lambda args: None, args)
     assert f"--num-machines {machines}" in capsys.readouterr().err
 
@@ -126,7 +144,9 @@ def test_a_mistake_that_one_process_alone_meets_is_the_only_message(capfd):
 
 def test_without_gpus_the_command_runs_in_this_process():
     seen = []
-    launch(seen.append, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto"))
+    launch(
+        seen.append, argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="auto")
+    )
     assert len(seen) == 1
 
 
@@ -185,8 +205,13 @@ elif __name__ == "__main__":
 def test_a_signal_before_the_processes_can_obey_it_is_called_by_its_name(tmp_path, receiver):
     program = tmp_path / "program.py"
     program.write_text(_SIGNALLED_EARLY)
-    ended = subprocess.run([sys.executable, "-W", "ignore", program, receiver], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", program, receiver], capture_output=True, text=True
+    )
     assert ended.returncode == 143, ended.stderr
     last = ended.stderr.strip().splitlines()[-1]
-    assert last.startswith("interrupted by SIGTERM; what was saved stays. To go on: python ") and "--resume" in last
+    assert (
+        last.startswith("interrupted by SIGTERM; what was saved stays. To go on: python ")
+        and "--resume" in last
+    )
     assert "SIGKILL" not in ended.stderr and "Traceback" not in ended.stderr

@@ -10,14 +10,18 @@ import pytest
 from virtex_det.engine.lock import LOCKED, keep_locked, locked
 from virtex_det.errors import UserError
 
-HOLD = "import sys, time; from pathlib import Path; from virtex_det.engine.lock import keep_locked\n"
+HOLD = (
+    "import sys, time; from pathlib import Path; from virtex_det.engine.lock import keep_locked\n"
+)
 HOLD += "keep_locked(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that works in the folder."""
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"locked\n"
     yield process
     process.kill()
@@ -31,7 +35,9 @@ def impatient(monkeypatch):
 
 @pytest.mark.usefixtures("impatient")
 def test_a_folder_in_which_another_process_works_is_refused_with_its_number(holder, tmp_path):
-    with pytest.raises(UserError, match=rf"Another process works in {tmp_path}: process {holder.pid} on \S+\."):
+    with pytest.raises(
+        UserError, match=rf"Another process works in {tmp_path}: process {holder.pid} on \S+\."
+    ):
         keep_locked(tmp_path)
     holder.kill()
     holder.wait()
@@ -40,7 +46,9 @@ def test_a_folder_in_which_another_process_works_is_refused_with_its_number(hold
 
 def test_the_workers_of_a_killed_run_are_waited_for(tmp_path, monkeypatch):
     # Its worker has the lock from it, and lives until its input ends.
-    program = HOLD.replace("time.sleep(60)", "import os; os.fork() and os.kill(os.getpid(), 9); sys.stdin.read()")
+    program = HOLD.replace(
+        "time.sleep(60)", "import os; os.fork() and os.kill(os.getpid(), 9); sys.stdin.read()"
+    )
     words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     run = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert run.wait() == -signal.SIGKILL

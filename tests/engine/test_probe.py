@@ -35,13 +35,17 @@ def config(name, *options):
 
 def config_for(path, *options):
     """The config of a probe of a file, in which nothing but the file is named."""
-    args = argparse.Namespace(config_file=str(CONFIGS / "voc07_svm.yaml"), opts=["MODEL.WEIGHTS", path, *options])
+    args = argparse.Namespace(
+        config_file=str(CONFIGS / "voc07_svm.yaml"), opts=["MODEL.WEIGHTS", path, *options]
+    )
     args = follow_backbone(args)
     return follow_weights(load_config(args.config_file, args.opts))
 
 
 @pytest.mark.parametrize("family", [entry.name for entry in FORMATS])
-def test_features_of_every_family_are_those_of_the_original_and_nothing_is_set_by_hand(family, tmp_path):
+def test_features_of_every_family_are_those_of_the_original_and_nothing_is_set_by_hand(
+    family, tmp_path
+):
     layout = FIRST_LAYOUTS[family]
     layout.write(layout.content(network(layout.original)), tmp_path / "weights")
     cfg = config_for(str(tmp_path / "weights"), "MODEL.FOLLOW_WEIGHTS", family not in UNTOLD)
@@ -85,7 +89,9 @@ def voc(tmp_path):
         objects = "".join(f"<object><name>{colour}</name>{box}</object>" for colour in colours)
         path = tmp_path / "Annotations" / f"{index}.xml"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"<annotation><size><width>48</width><height>40</height></size>{objects}</annotation>")
+        path.write_text(
+            f"<annotation><size><width>48</width><height>40</height></size>{objects}</annotation>"
+        )
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     names = {"trainval": range(12), "test": range(12, 24)}
     for split, ids in names.items():
@@ -114,7 +120,9 @@ def test_the_svm_probe_tells_drawings_apart_and_leaves_a_record(voc, tmp_path):
 def test_features_have_length_1_and_do_not_depend_on_the_batch(voc):
     model = Trainer.build_model(config("voc07_svm.yaml", *voc)).eval()
     parts = [
-        extract_examples(config("voc07_svm.yaml", *voc, "DATALOADER.TEST_BATCH_SIZE", size), model, "drawn_test")
+        extract_examples(
+            config("voc07_svm.yaml", *voc, "DATALOADER.TEST_BATCH_SIZE", size), model, "drawn_test"
+        )
         for size in (5, 12)
     ]
     assert parts[0].features.shape == (12, 64)
@@ -131,7 +139,11 @@ def test_a_part_of_the_training_images_is_refused_instead_of_recorded_wrongly(vo
 
 def test_a_config_of_another_model_is_refused(voc):
     with pytest.raises(UserError, match=r"voc07_svm\.yaml"):
-        probe_voc07(config("voc07_svm.yaml", *voc, "MODEL.META_ARCHITECTURE", "MultilabelClassificationModel"))
+        probe_voc07(
+            config(
+                "voc07_svm.yaml", *voc, "MODEL.META_ARCHITECTURE", "MultilabelClassificationModel"
+            )
+        )
 
 
 def test_two_training_sets_are_refused(voc, tmp_path):
@@ -151,7 +163,14 @@ def folders(tmp_path):
         names.append(f"drawn_folders_{split}")
         register_image_folders(names[-1], tmp_path / split)
     yield (
-        *("DATASETS.TRAIN", (names[0],), "DATASETS.TEST", (names[1],), "OUTPUT_DIR", str(tmp_path / "run")),
+        *(
+            "DATASETS.TRAIN",
+            (names[0],),
+            "DATASETS.TEST",
+            (names[1],),
+            "OUTPUT_DIR",
+            str(tmp_path / "run"),
+        ),
         *("MODEL.CLASSIFIER.NUM_CLASSES", 2, "SOLVER.IMS_PER_BATCH", 8, "TEST.EVAL_PERIOD", 0),
     )
     for name in names:
@@ -179,20 +198,37 @@ def test_fine_tuning_learns_drawings_and_evaluation_alone_says_the_same(folders,
     evaluate(cfg, resume=True)
     alone = read_records(cfg.OUTPUT_DIR)[-1]
     assert alone.metrics["classification"] == in_training.metrics["classification"]
-    assert alone.metrics["validation"]["loss"] == pytest.approx(in_training.metrics["validation"]["loss"], rel=1e-4)
+    assert alone.metrics["validation"]["loss"] == pytest.approx(
+        in_training.metrics["validation"]["loss"], rel=1e-4
+    )
 
 
 def test_a_linear_probe_leaves_every_tensor_of_the_backbone_as_it_was(folders, tmp_path):
     torch.manual_seed(0)
     start = Trainer.build_model(config("imagenet_linear.yaml", *folders)).state_dict()
-    start = {n: v + 0.1 if v.is_floating_point() else v for n, v in start.items() if n.startswith("backbone.")}
+    start = {
+        n: v + 0.1 if v.is_floating_point() else v
+        for n, v in start.items()
+        if n.startswith("backbone.")
+    }
     torch.save({"model": start, "pixels": PIXELS}, tmp_path / "start.pth")
     cfg = config(
-        *("imagenet_linear.yaml", *folders, "SOLVER.MAX_ITER", 5, "MODEL.WEIGHTS", str(tmp_path / "start.pth")),
+        *(
+            "imagenet_linear.yaml",
+            *folders,
+            "SOLVER.MAX_ITER",
+            5,
+            "MODEL.WEIGHTS",
+            str(tmp_path / "start.pth"),
+        ),
         *("INPUT.CLASSIFICATION.CROP_SCALE", (0.9, 1.0)),
     )
     trained = train(cfg)
-    assert all(torch.equal(trained[name], value) for name, value in start.items() if "num_batches" not in name)
+    assert all(
+        torch.equal(trained[name], value)
+        for name, value in start.items()
+        if "num_batches" not in name
+    )
     assert trained["classifier.bias"].any()
     record = read_records(cfg.OUTPUT_DIR)[-1]
     assert record.protocol.startswith("imagenet-linear+DATASETS.TEST=")
@@ -205,4 +241,13 @@ PIXELS = {"format": "RGB", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57
 
 def test_a_classifier_of_another_size_than_the_data_is_refused_before_training(folders):
     with pytest.raises(UserError, match="Set MODEL.CLASSIFIER.NUM_CLASSES 2"):
-        train(config("imagenet_linear.yaml", *folders, "SOLVER.MAX_ITER", 1, "MODEL.CLASSIFIER.NUM_CLASSES", 1000))
+        train(
+            config(
+                "imagenet_linear.yaml",
+                *folders,
+                "SOLVER.MAX_ITER",
+                1,
+                "MODEL.CLASSIFIER.NUM_CLASSES",
+                1000,
+            )
+        )

@@ -18,7 +18,10 @@ def clock(monkeypatch, caplog):
 
 def steps(hook, clock, seconds, begin, end, total):
     hook.trainer = SimpleNamespace(
-        iter=begin, start_iter=begin, max_iter=total, storage=SimpleNamespace(latest=lambda: {"total_loss": (2.5, 0)})
+        iter=begin,
+        start_iter=begin,
+        max_iter=total,
+        storage=SimpleNamespace(latest=lambda: {"total_loss": (2.5, 0)}),
     )
     hook.before_train()
     for hook.trainer.iter in range(begin, end):

@@ -25,7 +25,9 @@ def changed(config, monkeypatch, tmp_path):
     own = config.clone()
     own.defrost()
     own.OUTPUT_DIR = str(tmp_path)
-    monkeypatch.setattr("virtex_det.engine.run_folder.read_run_config", lambda folder: plain_leaves(own))
+    monkeypatch.setattr(
+        "virtex_det.engine.run_folder.read_run_config", lambda folder: plain_leaves(own)
+    )
 
     def changed(key):
         cfg = own.clone()
@@ -77,7 +79,12 @@ def test_what_decides_the_weights_is_fixed():
     """The keys of the solver, the input and the model that are free change no trained number."""
     free = {key for key in KEYS if role_of(key) not in FIXED and key.startswith("SOLVER.")}
     assert free == {
-        *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINT_ON_SIGNAL"),
+        *(
+            "SOLVER.MAX_ITER",
+            "SOLVER.STEPS",
+            "SOLVER.CHECKPOINT_PERIOD",
+            "SOLVER.CHECKPOINT_ON_SIGNAL",
+        ),
         *("SOLVER.REFERENCE_WORLD_SIZE", "SOLVER.PROCESS_TIMEOUT"),
     }
     assert role_of("SOLVER.MAX_ITER") is Role.SCHEDULE

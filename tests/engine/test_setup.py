@@ -68,14 +68,20 @@ def test_whole_numbers_will_do_for_fractions_on_the_command_line():
 
 
 def test_whole_numbers_will_do_for_fractions_in_a_file_and_its_base(tmp_path):
-    (tmp_path / "base.yaml").write_text("DATASETS:\n  TRAIN_FRACTION: 1\nSOLVER:\n  BASE_LR: 9\nVERSION: 2\n")
+    (tmp_path / "base.yaml").write_text(
+        "DATASETS:\n  TRAIN_FRACTION: 1\nSOLVER:\n  BASE_LR: 9\nVERSION: 2\n"
+    )
     path = tmp_path / "config.yaml"
-    path.write_text("_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 2\nMODEL:\n  ROI_HEADS:\n    SCORE_THRESH_TEST: 0\n")
+    path.write_text(
+        "_BASE_: base.yaml\nSOLVER:\n  BASE_LR: 2\nMODEL:\n  ROI_HEADS:\n    SCORE_THRESH_TEST: 0\n"
+    )
     found = floats_of(load_config(str(path), []))
     assert found == FLOATS and all(isinstance(value, float) for value in found.values())
 
 
-@pytest.mark.parametrize("words", [("SOLVER.MAX_ITER", "1.5"), ("DATASETS.TRAIN_FRACTION", "all"), ("SEED",)])
+@pytest.mark.parametrize(
+    "words", [("SOLVER.MAX_ITER", "1.5"), ("DATASETS.TRAIN_FRACTION", "all"), ("SEED",)]
+)
 def test_other_types_are_refused_as_before(words):
     with pytest.raises(UserError, match="The config does not fit"):
         load_config(CONFIG, [*words])
@@ -88,7 +94,14 @@ def test_a_config_of_an_earlier_detectron2_is_converted(tmp_path):
     assert cfg.VERSION == 2 and cfg.MODEL.WEIGHTS == "some.pth"
 
 
-SCHEDULE = ("SOLVER.MAX_ITER", "180000", "SOLVER.STEPS", "(120000, 160000)", "SOLVER.WARMUP_ITERS", "1000")
+SCHEDULE = (
+    "SOLVER.MAX_ITER",
+    "180000",
+    "SOLVER.STEPS",
+    "(120000, 160000)",
+    "SOLVER.WARMUP_ITERS",
+    "1000",
+)
 
 
 def schedule(*words):
@@ -109,12 +122,17 @@ def schedule(*words):
     ],
 )
 def test_a_schedule_keeps_its_epochs_at_another_fraction(fraction, reference, expected):
-    assert schedule("DATASETS.TRAIN_FRACTION", fraction, "SOLVER.REFERENCE_FRACTION", reference) == expected
+    assert (
+        schedule("DATASETS.TRAIN_FRACTION", fraction, "SOLVER.REFERENCE_FRACTION", reference)
+        == expected
+    )
 
 
 def test_periods_stay_as_they_are_under_another_schedule():
     options = ["TEST.EVAL_PERIOD", "50", "SOLVER.CHECKPOINT_PERIOD", "60"]
-    cfg = load_config(CONFIG, [*options, "DATASETS.TRAIN_FRACTION", "0.5", "SOLVER.REFERENCE_FRACTION", "1"])
+    cfg = load_config(
+        CONFIG, [*options, "DATASETS.TRAIN_FRACTION", "0.5", "SOLVER.REFERENCE_FRACTION", "1"]
+    )
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (50, 60)
 
 
@@ -131,10 +149,19 @@ def test_a_warm_up_that_is_too_long_is_refused_under_another_schedule_too(tmp_pa
 
 
 def test_a_config_that_a_run_wrote_is_not_scaled_again(tmp_path):
-    options = ("DATASETS.TRAIN_FRACTION", 0.1, "SOLVER.REFERENCE_FRACTION", 1, "OUTPUT_DIR", tmp_path)
+    options = (
+        "DATASETS.TRAIN_FRACTION",
+        0.1,
+        "SOLVER.REFERENCE_FRACTION",
+        1,
+        "OUTPUT_DIR",
+        tmp_path,
+    )
     solver = setup(arguments(*SCHEDULE, *options)).SOLVER
     log = (tmp_path / "log.txt").read_text()
-    assert "TRAIN_FRACTION 0.1: SOLVER.MAX_ITER 18000, STEPS (12000, 16000), WARMUP_ITERS 100" in log
+    assert (
+        "TRAIN_FRACTION 0.1: SOLVER.MAX_ITER 18000, STEPS (12000, 16000), WARMUP_ITERS 100" in log
+    )
     own = str(tmp_path / "config.yaml")
     assert load_config(own, []).SOLVER == solver
     assert load_config(own, ["DATASETS.TRAIN_FRACTION", "1"]).SOLVER.MAX_ITER == 180000
@@ -212,20 +239,31 @@ def test_a_run_does_not_go_on_with_another_recipe_other_data_or_another_seed(run
     "change",
     [
         *[("SOLVER.BASE_LR", 0.01), ("SOLVER.OPTIMIZER", "SGD"), ("SOLVER.IMS_PER_BATCH", 4)],
-        *[("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1), ("SOLVER.WARMUP_ITERS", 3), ("MODEL.WEIGHTS", "other.pth")],
+        *[
+            ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1),
+            ("SOLVER.WARMUP_ITERS", 3),
+            ("MODEL.WEIGHTS", "other.pth"),
+        ],
         ("TEST.PRECISE_BN.ENABLED", True),
     ],
 )
 def test_a_run_is_not_resumed_with_another_solver_or_start(run, change):
     with pytest.raises(UserError, match=rf"began with\n  {change[0]} "):
         setup(arguments("--resume", *run, *change))
-    assert setup(arguments("--resume", "--eval-only", *run, *change)).dump() == (run[1] / "config.yaml").read_text()
+    assert (
+        setup(arguments("--resume", "--eval-only", *run, *change)).dump()
+        == (run[1] / "config.yaml").read_text()
+    )
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        *[("TEST.DETECTIONS_PER_IMAGE", 5), ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5), ("DATASETS.TEST", "()")],
+        *[
+            ("TEST.DETECTIONS_PER_IMAGE", 5),
+            ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5),
+            ("DATASETS.TEST", "()"),
+        ],
         *[("DATALOADER.NUM_WORKERS", 1), ("SOLVER.CHECKPOINT_PERIOD", 7), ("TEST.EVAL_PERIOD", 9)],
         *[("SOLVER.MAX_ITER", 200), ("INPUT.CAPTION.MAX_LENGTH", 9)],
     ],
@@ -252,7 +290,9 @@ def test_the_seed_that_a_run_drew_is_its_own(tmp_path):
     assert setup(arguments("--resume", "--eval-only", *words)).SEED == drawn
 
 
-@pytest.mark.parametrize("content", ["]", "SEED: [", "SOLVER: 3", "\x00", "- 1", "SOLVER:\n  MAX_ITER: many"])
+@pytest.mark.parametrize(
+    "content", ["]", "SEED: [", "SOLVER: 3", "\x00", "- 1", "SOLVER:\n  MAX_ITER: many"]
+)
 @pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
 def test_a_damaged_config_of_a_run_is_one_screen(run, mode, content):
     (run[1] / "config.yaml").write_text(content)
@@ -276,10 +316,14 @@ def test_a_run_whose_config_is_missing_does_not_go_on_with_any(run):
     setup(arguments("--resume", "--eval-only", *run))
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"sub/model_0000049.pth", b"..", b"x" * 5000, b"a\0b"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\n", b"sub/model_0000049.pth", b"..", b"x" * 5000, b"a\0b"]
+)
 def test_a_last_checkpoint_that_names_no_file_is_one_screen_with_those_that_are_there(run, content):
     (run[1] / "last_checkpoint").write_bytes(content)
-    with pytest.raises(UserError, match=r"last_checkpoint names .*no file of this folder.*model_0000049\.pth"):
+    with pytest.raises(
+        UserError, match=r"last_checkpoint names .*no file of this folder.*model_0000049\.pth"
+    ):
         setup(arguments("--resume", *run))
 
 
@@ -293,7 +337,8 @@ def test_a_run_with_several_checkpoints_of_which_none_is_the_last_does_not_begin
     (run[1] / "last_checkpoint").unlink()
     (run[1] / "model_0000099.pth").touch()
     with pytest.raises(
-        UserError, match=r"last_checkpoint is missing\. Checkpoints there: .*49\.pth, .*99\.pth\. To go"
+        UserError,
+        match=r"last_checkpoint is missing\. Checkpoints there: .*49\.pth, .*99\.pth\. To go",
     ):
         setup(arguments("--resume", *run))
     (run[1] / "last_checkpoint").write_text("model_0000099.pth")
@@ -301,31 +346,42 @@ def test_a_run_with_several_checkpoints_of_which_none_is_the_last_does_not_begin
 
 
 def test_amp_on_a_cpu_is_bfloat16_in_the_config_that_is_kept(tmp_path):
-    cfg = setup(arguments("OUTPUT_DIR", tmp_path, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True))
+    cfg = setup(
+        arguments("OUTPUT_DIR", tmp_path, "MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", True)
+    )
     kept = load_config(str(tmp_path / "config.yaml"), [])
     assert cfg.SOLVER.AMP == kept.SOLVER.AMP == {"ENABLED": True, "DTYPE": "bfloat16"}
 
 
 def test_an_evaluation_in_another_precision_than_the_runs_is_refused(run):
-    setup(arguments("--resume", "--eval-only", *run, "SOLVER.AMP.ENABLED", True))  # of training alone
+    setup(
+        arguments("--resume", "--eval-only", *run, "SOLVER.AMP.ENABLED", True)
+    )  # of training alone
     bfloat16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
     with pytest.raises(UserError, match="SOLVER.AMP.ENABLED False, and the config has True"):
         setup(arguments("--resume", "--eval-only", *run, *bfloat16))
 
 
 @pytest.mark.parametrize("mode", [["--resume"], ["--resume", "--eval-only"]])
-@pytest.mark.parametrize(("old", "new"), [("SOLVER.BACKBONE_LR", "SOLVER.BACKBONE_MULTIPLIER"), ("MODEL.BF16", "AMP")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("SOLVER.BACKBONE_LR", "SOLVER.BACKBONE_MULTIPLIER"), ("MODEL.BF16", "AMP")]
+)
 def test_a_run_that_began_with_old_names_goes_on(run, mode, old, new):
     path = run[1] / "config.yaml"
     path.write_text(earlier_config(load_config(str(path), [])))
     assert setup(arguments(*mode, *run)).SOLVER.BACKBONE_MULTIPLIER == 1
     with pytest.raises(UserError, match=rf"began with(?s:.*){new}"):
-        setup(arguments("--resume", *run, old, {"SOLVER.BACKBONE_LR": 0.5, "MODEL.BF16": True}[old]))
+        setup(
+            arguments("--resume", *run, old, {"SOLVER.BACKBONE_LR": 0.5, "MODEL.BF16": True}[old])
+        )
 
 
 def test_a_run_goes_on_for_longer_but_is_evaluated_under_its_own_schedule(run):
     longer = ("SOLVER.MAX_ITER", 200, "SOLVER.STEPS", "(7,)", "TEST.DETECTIONS_PER_IMAGE", 5)
-    evaluated, began = setup(arguments("--resume", "--eval-only", *run, *longer)), setup(arguments("--resume", *run))
+    evaluated, began = (
+        setup(arguments("--resume", "--eval-only", *run, *longer)),
+        setup(arguments("--resume", *run)),
+    )
     assert evaluated.SOLVER == began.SOLVER and evaluated.TEST.DETECTIONS_PER_IMAGE == 5
     assert setup(arguments("--resume", *run, *longer)).SOLVER.MAX_ITER == 200
 
@@ -335,7 +391,9 @@ def test_a_config_for_other_processes_is_scaled_before_it_is_kept(tmp_path):
     solver = setup(arguments(*words)).SOLVER
     assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.REFERENCE_WORLD_SIZE) == (4, 300, 1)
     assert load_config(str(tmp_path / "config.yaml"), []).SOLVER == solver
-    with pytest.raises(UserError, match="IMS_PER_BATCH 8 cannot be shared by SOLVER.REFERENCE_WORLD_SIZE 3"):
+    with pytest.raises(
+        UserError, match="IMS_PER_BATCH 8 cannot be shared by SOLVER.REFERENCE_WORLD_SIZE 3"
+    ):
         setup(arguments(*words[:3], 3))
 
 
@@ -376,7 +434,9 @@ def test_a_detector_with_another_number_of_classes_than_its_data_is_refused(tmp_
 
 
 def test_evaluation_does_not_ask_for_training_data(tmp_path):
-    setup(arguments("--eval-only", "OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", '("coco_2017_train",)'))
+    setup(
+        arguments("--eval-only", "OUTPUT_DIR", tmp_path, "DATASETS.TRAIN", '("coco_2017_train",)')
+    )
 
 
 PRETRAINING = "configs/pretrain/scenes_bicaptioning.yaml"
@@ -417,13 +477,17 @@ def test_a_detectors_run_folder_has_no_tokenizer(tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_tokenizer(pretraining_run, tokenizer):
-    assert setup(pretraining("--resume", *pretraining_run)).INPUT.CAPTION.TOKENIZER == str(tokenizer)
+    assert setup(pretraining("--resume", *pretraining_run)).INPUT.CAPTION.TOKENIZER == str(
+        tokenizer
+    )
 
 
 def test_a_run_does_not_go_on_with_another_tokenizer(pretraining_run, tokenizer, tmp_path):
     tokenizer.write_bytes(b"another")
     own = tmp_path / "run" / "vocabulary.model"
-    with pytest.raises(UserError, match=rf"tokenizer\.model is another file than {own}(?s:.*)TOKENIZER {own}"):
+    with pytest.raises(
+        UserError, match=rf"tokenizer\.model is another file than {own}(?s:.*)TOKENIZER {own}"
+    ):
         setup(pretraining("--resume", *pretraining_run))
     assert own.read_bytes() != b"another"
     setup(pretraining("--resume", *pretraining_run[:2], "INPUT.CAPTION.TOKENIZER", own))
@@ -447,7 +511,14 @@ def test_the_tokenizer_of_a_start_without_a_checkpoint_binds_nobody(tokenizer, t
 
 def test_a_task_of_virtex_takes_no_vocabulary_of_bert(tmp_path):
     with pytest.raises(UserError, match="BicaptioningModel reads a SentencePiece vocabulary"):
-        setup(pretraining("OUTPUT_DIR", tmp_path / "run", "INPUT.CAPTION.TOKENIZER", "google-bert/bert-base-uncased"))
+        setup(
+            pretraining(
+                "OUTPUT_DIR",
+                tmp_path / "run",
+                "INPUT.CAPTION.TOKENIZER",
+                "google-bert/bert-base-uncased",
+            )
+        )
 
 
 def test_concepts_and_clusters_travel_with_the_run_too(tokenizer, tmp_path):
@@ -469,10 +540,19 @@ def test_a_run_folder_that_was_moved_alone_is_whole(pretraining_run, tokenizer, 
     (tmp_path / "run").rename(tmp_path / "moved")
     tokenizer.unlink()
     args = argument_parser().parse_args(
-        ["--config-file", str(tmp_path / "moved/config.yaml"), mode, "OUTPUT_DIR", str(tmp_path / "moved")]
+        [
+            "--config-file",
+            str(tmp_path / "moved/config.yaml"),
+            mode,
+            "OUTPUT_DIR",
+            str(tmp_path / "moved"),
+        ]
     )
     cfg = setup(args)
-    assert cfg.INPUT.CAPTION.TOKENIZER == str(tmp_path / "moved" / "vocabulary.model") and cfg.is_frozen()
+    assert (
+        cfg.INPUT.CAPTION.TOKENIZER == str(tmp_path / "moved" / "vocabulary.model")
+        and cfg.is_frozen()
+    )
 
 
 def test_a_new_run_does_not_take_up_a_tokenizer_that_lies_in_its_folder(tokenizer, tmp_path):
@@ -504,8 +584,23 @@ SPECIAL = {
     "a device": lambda path: path.symlink_to("/dev/zero"),
 }
 RUN_FILES = (
-    *("config.yaml", "last_checkpoint", "classes.json", "load_report.json", "metrics.json", "results.json"),
-    *("results.jsonl", "left_out.json", "environment.txt", "log.txt", ".lock", "model_0000049.pth", "model_final.pth"),
+    *(
+        "config.yaml",
+        "last_checkpoint",
+        "classes.json",
+        "load_report.json",
+        "metrics.json",
+        "results.json",
+    ),
+    *(
+        "results.jsonl",
+        "left_out.json",
+        "environment.txt",
+        "log.txt",
+        ".lock",
+        "model_0000049.pth",
+        "model_final.pth",
+    ),
     "vocabulary.model",
 )
 
@@ -517,7 +612,9 @@ def test_what_is_no_file_in_the_place_of_a_runs_file_is_named_and_not_waited_for
     path.unlink(missing_ok=True)
     SPECIAL[kind](path)
     for mode in ([], ["--resume"]):
-        with pytest.raises(UserError, match=rf"{path} is .*\nA run has a file of its own there; take this away"):
+        with pytest.raises(
+            UserError, match=rf"{path} is .*\nA run has a file of its own there; take this away"
+        ):
             setup(arguments(*mode, *run))
 
 
@@ -535,9 +632,17 @@ def test_files_of_a_run_may_be_links_to_files(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 77}, {"train_fraction": 0.25}, {"subset_seed": 5}, {"train_datasets": ("other_train",)}]
+    "other",
+    [
+        {"seed": 77},
+        {"train_fraction": 0.25},
+        {"subset_seed": 5},
+        {"train_datasets": ("other_train",)},
+    ],
 )
-def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(run, make_record, other):
+def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(
+    run, make_record, other
+):
     own = make_record(fraction=0.5)
     own.write(run[1])
     setup(arguments("--resume", *run))
@@ -546,11 +651,15 @@ def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(
         setup(arguments("--resume", *run))
 
 
-def test_a_folder_that_keeps_the_records_of_a_run_alone_is_no_place_for_another(tmp_path, make_record):
+def test_a_folder_that_keeps_the_records_of_a_run_alone_is_no_place_for_another(
+    tmp_path, make_record
+):
     for name in ("run", "eval"):
         (tmp_path / name).mkdir()
     make_record().write(tmp_path / "run")
     with pytest.raises(UserError, match="holds another run"):
         setup(arguments("OUTPUT_DIR", tmp_path / "run"))
-    dataclasses.replace(make_record(), evaluated={"path": "x.pth", "sha256": "", "format": ""}).write(tmp_path / "eval")
+    dataclasses.replace(
+        make_record(), evaluated={"path": "x.pth", "sha256": "", "format": ""}
+    ).write(tmp_path / "eval")
     setup(arguments("OUTPUT_DIR", tmp_path / "eval"))

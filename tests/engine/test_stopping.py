@@ -61,7 +61,9 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_to_go_on(long_cfg, capfd,
     assert end_code(cfg, Send(number, 4)) == code
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_0000004.pth"
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith(f"interrupted by {signal.Signals(number).name}; 5 of 8 iterations are done")
+    assert last.startswith(
+        f"interrupted by {signal.Signals(number).name}; 5 of 8 iterations are done"
+    )
     assert "model_0000004.pth. To go on: python " in last and "--resume" in last
 
 
@@ -81,7 +83,9 @@ def test_without_the_key_nothing_is_saved(long_cfg, capfd):
     assert "the last checkpoint is" in capfd.readouterr().err
 
 
-def test_a_signal_ends_an_evaluation_at_once_and_what_was_trained_is_saved(detector_cfg, monkeypatch, tmp_path):
+def test_a_signal_ends_an_evaluation_at_once_and_what_was_trained_is_saved(
+    detector_cfg, monkeypatch, tmp_path
+):
     options = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 100)
     cfg = detector_cfg(*options)
     train(cfg)
@@ -120,7 +124,14 @@ def send_in_precise_bn(monkeypatch):
 def test_a_signal_ends_precise_batch_norm_which_the_resumed_run_computes_anew(
     detector_cfg, send_in_precise_bn, tmp_path, average, saved, architecture
 ):
-    options = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 3, "SOLVER.CHECKPOINT_PERIOD", 2)
+    options = (
+        "TEST.PRECISE_BN.ENABLED",
+        True,
+        "TEST.PRECISE_BN.NUM_ITER",
+        3,
+        "SOLVER.CHECKPOINT_PERIOD",
+        2,
+    )
     cfg = detector_cfg(*options, *architecture)
     train(cfg)
     shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")

@@ -20,7 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_two_processes_train_and_evaluate_one_model(detector_cfg, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(detector_cfg("OUTPUT_DIR", tmp_path / "run", "SOLVER.MAX_ITER", 2).dump())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run(
         [*torchrun, "tools/train_net.py", "--config-file", str(config)],
         cwd=ROOT,
@@ -36,10 +43,21 @@ def test_two_processes_train_and_evaluate_one_model(detector_cfg, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_torchrun_ends_its_processes_which_save(detector_cfg, tmp_path, monkeypatch, number):
+def test_a_signal_to_torchrun_ends_its_processes_which_save(
+    detector_cfg, tmp_path, monkeypatch, number
+):
     config, run = tmp_path / "config.yaml", tmp_path / "run"
-    config.write_text(detector_cfg("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 100_000, "DATASETS.TEST", "()").dump())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    config.write_text(
+        detector_cfg("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 100_000, "DATASETS.TEST", "()").dump()
+    )
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     with (tmp_path / "output").open("wb") as output:
         launcher = subprocess.Popen(
             [*torchrun, "tools/train_net.py", "--config-file", str(config)],

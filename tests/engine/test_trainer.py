@@ -36,7 +36,10 @@ def final_weights(cfg) -> dict[str, torch.Tensor]:
 
 
 def logged(cfg) -> list[dict]:
-    return [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    ]
 
 
 def test_a_detector_trains_and_leaves_a_record_with_where_it_came_from(detector_cfg):
@@ -63,7 +66,9 @@ def test_expected_results_that_are_not_met_stop_the_run(detector_cfg):
         train(detector_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AP", 99.0, 0.1]]))
 
 
-def test_a_pretrained_backbone_goes_into_a_detector_whole_and_unchanged(pretraining_cfg, detector_cfg):
+def test_a_pretrained_backbone_goes_into_a_detector_whole_and_unchanged(
+    pretraining_cfg, detector_cfg
+):
     train(pretraining_cfg())
     weights = Path(pretraining_cfg().OUTPUT_DIR) / "model_final.pth"
     trainer = Trainer(detector_cfg("MODEL.WEIGHTS", weights))
@@ -87,10 +92,14 @@ def test_pretraining_lowers_its_loss(pretraining_cfg):
 @pytest.fixture
 def bleu(monkeypatch):
     """A constant in place of the caption metrics, which take Java."""
-    monkeypatch.setattr("virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5})
+    monkeypatch.setattr(
+        "virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5}
+    )
 
 
-def test_validation_while_pretraining_reaches_tensorboard_metrics_json_and_the_record(pretraining_cfg, bleu):
+def test_validation_while_pretraining_reaches_tensorboard_metrics_json_and_the_record(
+    pretraining_cfg, bleu
+):
     cfg = pretraining_cfg("DATASETS.TEST", '("scenes_val_captions",)', "TEST.EVAL_PERIOD", 2)
     train(cfg)
     rows = [row for row in logged(cfg) if "validation/loss" in row]
@@ -100,7 +109,9 @@ def test_validation_while_pretraining_reaches_tensorboard_metrics_json_and_the_r
     losses = records[-1].metrics["validation"]
     assert losses.keys() == {"loss_captioning_forward", "loss_captioning_backward", "loss"}
     assert losses["loss"] == rows[-1]["validation/loss"]
-    events = b"".join(path.read_bytes() for path in Path(cfg.OUTPUT_DIR).glob("events.out.tfevents*"))
+    events = b"".join(
+        path.read_bytes() for path in Path(cfg.OUTPUT_DIR).glob("events.out.tfevents*")
+    )
     assert b"validation/loss" in events
 
 
@@ -128,14 +139,20 @@ def test_predictions_on_a_dataset_named_by_its_path_stay_in_the_run_folder(pretr
     assert folder == Path(cfg.OUTPUT_DIR) / "inference" / "pairs_.._.._elsewhere_images"
 
 
-def test_what_was_left_out_of_training_is_said_at_its_end(pretraining_cfg, scenes, tmp_path, caplog):
+def test_what_was_left_out_of_training_is_said_at_its_end(
+    pretraining_cfg, scenes, tmp_path, caplog
+):
     content = json.loads((scenes / "annotations" / "captions_train.json").read_text())
     for image in content["images"]:
         shutil.copy(scenes / "train" / image["file_name"], tmp_path)
     (tmp_path / content["images"][0]["file_name"]).write_bytes(b"no image")
     (tmp_path / "captions.json").write_text(json.dumps(content))
     train(pretraining_cfg("DATASETS.TRAIN", f"('captions:{tmp_path}/captions.json:{tmp_path}',)"))
-    last = [record.getMessage() for record in caplog.records if "Left out of training" in record.getMessage()][-1]
+    last = [
+        record.getMessage()
+        for record in caplog.records
+        if "Left out of training" in record.getMessage()
+    ][-1]
     assert "1 x image cannot be read" in last
 
 
@@ -161,7 +178,10 @@ def test_a_resumed_run_goes_on_with_its_weights_optimizer_schedule_and_iteration
     saved = torch.load(run / "model_0000001.pth", weights_only=True)
     assert resumed.start_iter == 2
     assert resumed.scheduler.last_epoch == 2
-    assert resumed.optimizer.param_groups[0]["lr"] == saved["trainer"]["step"]["optimizer"]["param_groups"][0]["lr"]
+    assert (
+        resumed.optimizer.param_groups[0]["lr"]
+        == saved["trainer"]["step"]["optimizer"]["param_groups"][0]["lr"]
+    )
     momenta = resumed.optimizer.state_dict()["state"]
     assert momenta
     wanted = saved["trainer"]["step"]["optimizer"]["state"]
@@ -173,7 +193,12 @@ def found(detector_cfg) -> Callable:
     """Evaluates an untrained detector that calls everything an object; takes ``KEY, VALUE`` pairs."""
 
     def found(*options: object, evaluators: list | None = None) -> dict[str, dict[str, float]]:
-        anything = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.ROI_HEADS.NMS_THRESH_TEST", 1.0)
+        anything = (
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+            0.0,
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+            1.0,
+        )
         cfg = detector_cfg(*anything, "TEST.DETECTIONS_PER_IMAGE", 200, *options)
         torch.manual_seed(0)
         return Trainer.test(cfg, Trainer.build_model(cfg), evaluators)
@@ -182,20 +207,29 @@ def found(detector_cfg) -> Callable:
 
 
 def test_numbers_and_results_file_are_those_of_detectron2s_own_evaluation(found, tmp_path):
-    ours, theirs = found(), found("TEST.METRICS_LIBRARY", "reference", "OUTPUT_DIR", tmp_path / "theirs")
+    ours, theirs = (
+        found(),
+        found("TEST.METRICS_LIBRARY", "reference", "OUTPUT_DIR", tmp_path / "theirs"),
+    )
     assert ours.keys() == theirs.keys() == {"bbox", "segm"} and ours["bbox"]["AR100"] > 0
     for task, numbers in theirs.items():
-        assert {name: ours[task][name] for name in numbers} == pytest.approx(numbers, abs=1e-9, nan_ok=True)
+        assert {name: ours[task][name] for name in numbers} == pytest.approx(
+            numbers, abs=1e-9, nan_ok=True
+        )
     file = "inference/scenes_val/coco_instances_results.json"
     content = [json.loads((tmp_path / folder / file).read_text()) for folder in ("run", "theirs")]
-    assert content[0] == content[1] and any(len(entry["segmentation"]["counts"]) > 9 for entry in content[0])
+    assert content[0] == content[1] and any(
+        len(entry["segmentation"]["counts"]) > 9 for entry in content[0]
+    )
 
 
 def test_in_bf16_boxes_and_scores_are_those_of_the_models_own_forward(found, tmp_path):
     content = []
     for library in ("hotcoco", "reference"):
         found(*BF16, "TEST.METRICS_LIBRARY", library, "OUTPUT_DIR", tmp_path / library)
-        rows = json.loads((tmp_path / library / "inference/scenes_val/coco_instances_results.json").read_text())
+        rows = json.loads(
+            (tmp_path / library / "inference/scenes_val/coco_instances_results.json").read_text()
+        )
         content.append([(row["score"], row["bbox"]) for row in rows])
     assert content[0] == content[1]
 
@@ -218,11 +252,18 @@ def test_a_model_is_in_training_mode_after_an_evaluation_as_before(detector_cfg)
 
 def test_every_test_dataset_has_its_results(found):
     results = found("DATASETS.TEST", '("scenes_val", "scenes_train")')
-    assert results.keys() == {"scenes_val", "scenes_train"} and results["scenes_train"].keys() == {"bbox", "segm"}
+    assert results.keys() == {"scenes_val", "scenes_train"} and results["scenes_train"].keys() == {
+        "bbox",
+        "segm",
+    }
 
 
-def test_seconds_in_training_steps_add_up_over_resumed_parts_and_reach_the_record(detector_cfg, monkeypatch):
-    clock = SimpleNamespace(perf_counter=map(float, itertools.count()).__next__, monotonic=time.monotonic)
+def test_seconds_in_training_steps_add_up_over_resumed_parts_and_reach_the_record(
+    detector_cfg, monkeypatch
+):
+    clock = SimpleNamespace(
+        perf_counter=map(float, itertools.count()).__next__, monotonic=time.monotonic
+    )
     monkeypatch.setattr("virtex_det.engine.trainer.time", clock)
     options = ("SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2)
     train(detector_cfg(*options))
@@ -252,7 +293,9 @@ def test_a_resumed_run_ignores_model_weights(detector_cfg):
     assert resumed.start_iter == 4
 
 
-def test_the_last_checkpoint_of_another_folder_is_not_picked_up(detector_cfg, tmp_path, monkeypatch):
+def test_the_last_checkpoint_of_another_folder_is_not_picked_up(
+    detector_cfg, tmp_path, monkeypatch
+):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     torch.save({"model": {}, "iteration": 99}, "model_final.pth")
@@ -305,8 +348,14 @@ def test_two_processes_hold_the_same_weights_from_random_init_to_the_last_step(d
 
 def test_convolutions_on_the_cpu_keep_channels_last(detector_cfg):
     model = Trainer.build_model(detector_cfg())
-    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4 and parameter.shape[2] > 1]
-    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    kernels = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.dim() == 4 and parameter.shape[2] > 1
+    ]
+    assert kernels and all(
+        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels
+    )
 
 
 def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
@@ -319,7 +368,15 @@ def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
 def test_mixed_precision_on_a_cpu_is_bfloat16(detector_cfg, tmp_path):
     losses = []
     for number, options in enumerate([("SOLVER.AMP.ENABLED", True), BF16, ()]):
-        cfg = detector_cfg(*options, "MODEL.DEVICE", "cpu", "DATASETS.TEST", "()", "OUTPUT_DIR", tmp_path / str(number))
+        cfg = detector_cfg(
+            *options,
+            "MODEL.DEVICE",
+            "cpu",
+            "DATASETS.TEST",
+            "()",
+            "OUTPUT_DIR",
+            tmp_path / str(number),
+        )
         seed_all_rng(0)
         trainer = train(cfg)
         losses.append(logged(cfg)[-1]["total_loss"])
@@ -329,30 +386,47 @@ def test_mixed_precision_on_a_cpu_is_bfloat16(detector_cfg, tmp_path):
 
 def test_precise_bn_runs_before_every_checkpoint(detector_cfg, monkeypatch):
     seen = []
-    monkeypatch.setattr("virtex_det.engine.hooks.PreciseBN.update_stats", lambda hook: seen.append(hook.trainer.iter))
-    train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 3, "DATASETS.TEST", "()"))
+    monkeypatch.setattr(
+        "virtex_det.engine.hooks.PreciseBN.update_stats",
+        lambda hook: seen.append(hook.trainer.iter),
+    )
+    train(
+        detector_cfg(
+            "TEST.PRECISE_BN.ENABLED", True, "SOLVER.CHECKPOINT_PERIOD", 3, "DATASETS.TEST", "()"
+        )
+    )
     assert seen == [2, 3]
 
 
 def test_precise_bn_takes_the_images_that_training_has_loaded(detector_cfg, monkeypatch):
     loads = []
     monkeypatch.setattr(
-        "virtex_det.data.build.load_training_set", lambda cfg: loads.append(1) or load_training_set(cfg)
+        "virtex_det.data.build.load_training_set",
+        lambda cfg: loads.append(1) or load_training_set(cfg),
     )
-    train(detector_cfg("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1, "DATASETS.TEST", "()"))
+    train(
+        detector_cfg(
+            "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1, "DATASETS.TEST", "()"
+        )
+    )
     assert loads == [1]
 
 
 @pytest.mark.parametrize(
     "options",
-    [("SOLVER.LR_SCHEDULER_NAME", "Cosine"), ("SOLVER.STEPS", (3, 2), "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR")],
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "Cosine"),
+        ("SOLVER.STEPS", (3, 2), "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"),
+    ],
 )
 def test_a_schedule_that_cannot_be_is_an_error(detector_cfg, options):
     with pytest.raises(UserError, match=rf"{re.escape(options[0])} is .* but"):
         Trainer(detector_cfg(*options))
 
 
-def test_a_data_set_without_a_file_keeps_its_version_under_detectron2s_own_evaluator(detector_cfg, scenes):
+def test_a_data_set_without_a_file_keeps_its_version_under_detectron2s_own_evaluator(
+    detector_cfg, scenes
+):
     names = ("version_evaluated", "version_not")
     for name in names:
         DatasetCatalog.register(name, lambda: load_dataset("scenes_val"))
@@ -361,7 +435,9 @@ def test_a_data_set_without_a_file_keeps_its_version_under_detectron2s_own_evalu
         )
     try:
         Trainer.build_evaluator(detector_cfg("TEST.METRICS_LIBRARY", "reference"), names[0])
-        assert "json_file" in MetadataCatalog.get(names[0]).as_dict(), "what this test is about happens no more"
+        assert "json_file" in MetadataCatalog.get(names[0]).as_dict(), (
+            "what this test is about happens no more"
+        )
         assert dataset_version(names[0]) == dataset_version(names[1])
     finally:
         for name in names:

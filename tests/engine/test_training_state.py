@@ -16,7 +16,9 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("state", [SOUND, {}, {"iteration": 3, "_trainer": {}}, {"origin": {}, "schedule": None}])
+@pytest.mark.parametrize(
+    "state", [SOUND, {}, {"iteration": 3, "_trainer": {}}, {"origin": {}, "schedule": None}]
+)
 def test_what_a_trainer_of_any_version_writes_is_taken(state):
     assert check_training_state(state) is state
 
@@ -38,7 +40,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in ODD.items() for value in values]
+)
 def test_a_value_that_no_trainer_writes_is_named(name, value):
     with pytest.raises(ValueError, match=f"its '{name}'"):
         check_training_state(SOUND | {name: value})
@@ -53,7 +57,9 @@ def stepped(kind, **options):
     return optimizer
 
 
-@pytest.mark.parametrize(("kind", "options"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [(torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {})]
+)
 def test_an_optimizer_that_lost_its_state_or_has_that_of_another_model_is_refused(kind, options):
     optimizer = stepped(kind, **options)
     check_optimizer(optimizer)

@@ -26,7 +26,9 @@ def test_a_process_that_is_stopped_is_named_and_not_waited_for_without_end(capfd
         launch_processes(_stop_one, stopped, processes=2)
     assert time.monotonic() - started < 120
     printed = capfd.readouterr().err
-    assert f"Nothing was heard of process {stopped} (number " in printed and "Traceback" not in printed
+    assert (
+        f"Nothing was heard of process {stopped} (number " in printed and "Traceback" not in printed
+    )
 
 
 def _work_for_long() -> None:

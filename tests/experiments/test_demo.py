@@ -12,7 +12,13 @@ from virtex_det.experiments.demo import FULL, DemoSize, demo_matrix, preparation
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = DemoSize(
-    train=8, val=2, captioned=64, pretrain_iterations=2, finetune_iterations=4, fractions=(0.5,), seeds=(0, 1)
+    train=8,
+    val=2,
+    captioned=64,
+    pretrain_iterations=2,
+    finetune_iterations=4,
+    fractions=(0.5,),
+    seeds=(0, 1),
 )
 
 
@@ -23,7 +29,9 @@ def options_of(run) -> dict[str, str]:
 def test_both_starts_are_fine_tuned_alike_but_for_their_weights(tmp_path):
     matrix = demo_matrix(tmp_path, SIZE)
     assert len(matrix.cells) == 4
-    random, captions = (options_of(matrix.cells[Cell(start, "scenes", 0.5, 1)]) for start in matrix.starts)
+    random, captions = (
+        options_of(matrix.cells[Cell(start, "scenes", 0.5, 1)]) for start in matrix.starts
+    )
     (pretraining,) = matrix.pretraining()
     assert random.pop("MODEL.WEIGHTS") == ""
     assert captions.pop("MODEL.WEIGHTS") == str(pretraining.folder / "model_final.pth")
@@ -40,7 +48,10 @@ def test_the_full_demo_is_what_the_readme_shows(tmp_path):
     run = matrix.cells[Cell("captions", "scenes", 0.1, 1)]
     assert run.config == ROOT / "configs/detectron2/scenes_segm.yaml"
     schedule = {key: options_of(run)[key] for key in ("SOLVER.WARMUP_ITERS", "TEST.EVAL_PERIOD")}
-    assert (run.iterations, schedule) == (150, {"SOLVER.WARMUP_ITERS": "15", "TEST.EVAL_PERIOD": "50"})
+    assert (run.iterations, schedule) == (
+        150,
+        {"SOLVER.WARMUP_ITERS": "15", "TEST.EVAL_PERIOD": "50"},
+    )
 
 
 def test_scenes_and_vocabulary_lie_in_the_demos_folder(tmp_path):
@@ -63,7 +74,11 @@ def test_the_whole_road_makes_a_page_and_with_more_seeds_does_nothing_again(tmp_
     try:
         page = run_demo(tmp_path, dataclasses.replace(SIZE, seeds=(0,)))
         html = page.read_text()
-        assert "captions, 50 % of the labels" in html and "image/jpeg" in html and "an easy transfer" in html
+        assert (
+            "captions, 50 % of the labels" in html
+            and "image/jpeg" in html
+            and "an easy transfer" in html
+        )
         assert f"export DETECTRON2_DATASETS={tmp_path / 'datasets'}" in html
         assert capfd.readouterr().out.strip().endswith(str(page))
         written = {path: path.stat().st_mtime for path in tmp_path.rglob("model_final.pth")}
@@ -77,5 +92,7 @@ def test_the_whole_road_makes_a_page_and_with_more_seeds_does_nothing_again(tmp_
 
 
 def test_the_command_line_names_its_options():
-    done = subprocess.run([sys.executable, "tools/demo.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "tools/demo.py", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
     assert "--quick" in done.stdout

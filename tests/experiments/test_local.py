@@ -32,7 +32,9 @@ def test_runs_at_once_share_the_gpus(tmp_path, monkeypatch):
     launcher = LocalLauncher(gpus_per_run=2)
     assert launcher.at_once == 2
     seen = "print(os.environ['CUDA_VISIBLE_DEVICES'])"
-    for job in [launcher.start(fake_run(tmp_path / str(n), seen, "time.sleep(1)")) for n in range(2)]:
+    for job in [
+        launcher.start(fake_run(tmp_path / str(n), seen, "time.sleep(1)")) for n in range(2)
+    ]:
         wait_for(job)
     assert [(tmp_path / str(n) / "stdout.txt").read_text() for n in range(2)] == ["0,1\n", "2,3\n"]
 
@@ -82,7 +84,9 @@ def test_runs_do_not_outlive_who_started_them_even_where_that_is_killed(tmp_path
     program += "from virtex_det.experiments.local import LocalLauncher\n"
     program += "job = LocalLauncher(1).start(fake_run(Path(sys.argv[1]), 'time.sleep(60)'))\n"
     program += "print(job.process.pid, flush=True); time.sleep(60)"
-    runner = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    runner = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], stdout=subprocess.PIPE
+    )
     run = int(runner.stdout.readline())
     runner.kill()
     runner.wait()

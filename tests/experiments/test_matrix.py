@@ -23,8 +23,17 @@ CAPTIONS = Pretraining(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
 
 def make_matrix(folder: Path, **fields) -> Matrix:
     starts = {"random init": "", "VirTex, again": CAPTIONS}
-    standard = {"title": "Two starts", "output": folder / "runs", "protocols": {"scenes-segm": DETECTOR}}
-    standard |= {"starts": starts, "fractions": (0.1, 1), "seeds": (0, 3), "baseline": "random init"}
+    standard = {
+        "title": "Two starts",
+        "output": folder / "runs",
+        "protocols": {"scenes-segm": DETECTOR},
+    }
+    standard |= {
+        "starts": starts,
+        "fractions": (0.1, 1),
+        "seeds": (0, 3),
+        "baseline": "random init",
+    }
     return Matrix(**standard | fields)
 
 
@@ -53,14 +62,19 @@ def test_runs_of_a_seed_differ_in_their_weights_alone(matrix):
     weights = matrix.cells[cells[1]].after.folder / "model_final.pth"
     assert (random.pop("MODEL.WEIGHTS"), captions.pop("MODEL.WEIGHTS")) == ("", str(weights))
     assert random == captions
-    assert (random["SEED"], random["DATASETS.SUBSET_SEED"], random["DATASETS.TRAIN_FRACTION"]) == ("3", "3", "1.0")
+    assert (random["SEED"], random["DATASETS.SUBSET_SEED"], random["DATASETS.TRAIN_FRACTION"]) == (
+        "3",
+        "3",
+        "1.0",
+    )
 
 
 def test_each_seed_is_pretrained_by_itself_and_named_after_start_and_seed(matrix):
     assert [run.folder.name for run in matrix.pretraining()] == ["virtex_again_0", "virtex_again_3"]
     assert [options_of(run)["SEED"] for run in matrix.pretraining()] == ["0", "3"]
     assert all(
-        run.after is None or run.after.folder.name[-1] == options_of(run)["SEED"] for run in matrix.cells.values()
+        run.after is None or run.after.folder.name[-1] == options_of(run)["SEED"]
+        for run in matrix.cells.values()
     )
 
 
@@ -73,21 +87,33 @@ def test_a_folder_depends_on_start_protocol_fraction_and_seed_only(tmp_path):
     one = make_matrix(tmp_path, fractions=(0.1,), starts={"a": "", "random init": ""})
     other = make_matrix(tmp_path, seeds=(3,), title="Other")
     cell = Cell("random init", "scenes-segm", 0.1, 3)
-    assert one.cells[cell].folder == other.cells[cell].folder == tmp_path / "runs" / "random_init_scenes_segm_0.1_3"
+    assert (
+        one.cells[cell].folder
+        == other.cells[cell].folder
+        == tmp_path / "runs" / "random_init_scenes_segm_0.1_3"
+    )
 
 
 def test_schedules_are_those_of_the_configs_and_may_be_set_by_options(tmp_path, matrix):
     assert {run.iterations for run in matrix.pretraining()} == {1300}
     assert {run.iterations for run in matrix.cells.values()} == {150}
     short = {"SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 2}
-    quick = make_matrix(tmp_path, options=short, starts={"captions": CAPTIONS._replace(options=short)}, baseline="")
+    quick = make_matrix(
+        tmp_path, options=short, starts={"captions": CAPTIONS._replace(options=short)}, baseline=""
+    )
     assert {run.iterations for run in [*quick.cells.values(), *quick.pretraining()]} == {20}
-    assert all(options_of(run)["SOLVER.MAX_ITER"] == "20" for run in [*quick.cells.values(), *quick.pretraining()])
+    assert all(
+        options_of(run)["SOLVER.MAX_ITER"] == "20"
+        for run in [*quick.cells.values(), *quick.pretraining()]
+    )
 
 
 def test_a_schedule_in_proportion_to_the_labels_is_complete_in_proportion(tmp_path):
     matrix = make_matrix(tmp_path, options={"SOLVER.REFERENCE_FRACTION": 1.0})
-    assert {cell.fraction: run.iterations for cell, run in matrix.cells.items()} == {0.1: 15, 1.0: 150}
+    assert {cell.fraction: run.iterations for cell, run in matrix.cells.items()} == {
+        0.1: 15,
+        1.0: 150,
+    }
     assert "SOLVER.MAX_ITER" not in options_of(next(iter(matrix.cells.values())))
 
 
@@ -120,7 +146,11 @@ def test_what_was_measured_is_the_record_of_the_last_iteration(matrix, make_reco
 
 def test_a_matrix_of_two_protocols_is_compared_when_asked_for(matrix, make_record):
     finish(matrix, make_record)
-    finish(make_matrix(matrix.output.parent, protocols={"other": DETECTOR}), make_record, protocol="other")
+    finish(
+        make_matrix(matrix.output.parent, protocols={"other": DETECTOR}),
+        make_record,
+        protocol="other",
+    )
     both = make_matrix(matrix.output.parent, protocols={"scenes-segm": DETECTOR, "other": DETECTOR})
     with pytest.raises(UserError, match="2 protocols"):
         measured(both)
@@ -138,7 +168,9 @@ def test_kept_records_are_those_of_the_matrix(matrix, make_record, tmp_path):
     records = tmp_path / "kept.jsonl"
     measured(matrix).write_records(records)
     assert recorded(matrix, records) == measured(matrix)
-    with pytest.raises(UserError, match="records of another matrix, e.g. of VirTex, again, scenes-segm, 0.1, 0"):
+    with pytest.raises(
+        UserError, match="records of another matrix, e.g. of VirTex, again, scenes-segm, 0.1, 0"
+    ):
         recorded(make_matrix(tmp_path, starts={"random init": ""}), records)
     more = make_matrix(tmp_path, seeds=(0, 3, 4))
     with pytest.raises(UserError, match="lacks 4 of the 12 runs"):
@@ -164,7 +196,10 @@ def test_the_commands_of_a_row_repeat_it_from_pretraining_on(matrix):
     assert len(lines) == 4 and all(
         line.startswith("virtex-det train --resume --config-file configs/") for line in lines
     )
-    assert "configs/pretrain/scenes_bicaptioning.yaml" in lines[0] and "configs/detectron2/scenes_segm.yaml" in lines[1]
+    assert (
+        "configs/pretrain/scenes_bicaptioning.yaml" in lines[0]
+        and "configs/detectron2/scenes_segm.yaml" in lines[1]
+    )
     assert len(matrix.commands()["random init, 100 % of the labels"]) == 2
 
 
@@ -177,7 +212,11 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
     finish(matrix, make_record)
     report(matrix, tmp_path / "page.html", notes=["A note of ours."])
     page = (tmp_path / "page.html").read_text()
-    assert "Two starts" in page and "A note of ours." in page and "VirTex, again, 10 % of the labels" in page
+    assert (
+        "Two starts" in page
+        and "A note of ours." in page
+        and "VirTex, again, 10 % of the labels" in page
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,12 +227,22 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
         ({"fractions": (0.1, 0.1)}, "fractions, or one of them twice"),
         ({"seeds": (0, 0)}, "seeds, or one of them twice"),
         ({"seeds": ()}, "no seeds"),
-        ({"starts": {"a b": "", "A-b": ""}, "baseline": ""}, "starts, or one of them twice: a_b, a_b"),
+        (
+            {"starts": {"a b": "", "A-b": ""}, "baseline": ""},
+            "starts, or one of them twice: a_b, a_b",
+        ),
         ({"baseline": "random"}, "none of the starts; the nearest: random init"),
         ({"options": {"SEED": 3}}, "SEED under options"),
-        ({"starts": {"a": CAPTIONS._replace(options={"SEED": 3})}, "baseline": ""}, "SEED under options"),
         (
-            {"starts": {"a": "", "a b": ""}, "protocols": {"b c": DETECTOR, "c": DETECTOR}, "baseline": ""},
+            {"starts": {"a": CAPTIONS._replace(options={"SEED": 3})}, "baseline": ""},
+            "SEED under options",
+        ),
+        (
+            {
+                "starts": {"a": "", "a b": ""},
+                "protocols": {"b c": DETECTOR, "c": DETECTOR},
+                "baseline": "",
+            },
             "folders, or one of them twice: a_b_c, a_c, a_b_b_c, a_b_c",
         ),
     ],
@@ -213,7 +262,10 @@ def test_a_name_too_long_for_a_folder_is_refused(tmp_path, name):
 def test_no_name_leads_out_of_the_folder_of_the_runs(tmp_path, name):
     matrix = make_matrix(tmp_path, starts={name: CAPTIONS, "b": ""}, baseline="")
     folders = [run.folder for run in [*matrix.cells.values(), *matrix.pretraining()]]
-    assert {folder.parent for folder in folders} == {tmp_path / "runs", tmp_path / "runs" / "pretrain"}
+    assert {folder.parent for folder in folders} == {
+        tmp_path / "runs",
+        tmp_path / "runs" / "pretrain",
+    }
 
 
 def test_commands_name_a_folder_elsewhere_by_a_variable(tmp_path, monkeypatch):

@@ -29,14 +29,24 @@ def read(tmp_path: Path, text: str):
 
 def test_a_matrix_is_read_as_it_is_written(tmp_path):
     matrix = read(tmp_path, MATRIX)
-    assert (matrix.title, matrix.output, matrix.baseline) == ("Two starts", Path("runs"), "random init")
+    assert (matrix.title, matrix.output, matrix.baseline) == (
+        "Two starts",
+        Path("runs"),
+        "random init",
+    )
     assert matrix.starts["random init"] == ""
     config = Path("configs/pretrain/scenes_bicaptioning.yaml")
     assert matrix.starts["captions"] == Pretraining(config, 1, {"SOLVER.MAX_ITER": 20})
-    assert (matrix.fractions, matrix.seeds, matrix.options) == ((0.1, 1.0), (0, 3), {"SOLVER.BASE_LR": 0.002})
+    assert (matrix.fractions, matrix.seeds, matrix.options) == (
+        (0.1, 1.0),
+        (0, 3),
+        {"SOLVER.BASE_LR": 0.002},
+    )
 
 
-@pytest.mark.parametrize("broken", ["- a list", "title: no more", "{", "", MATRIX.replace("[0, 3]", "many")])
+@pytest.mark.parametrize(
+    "broken", ["- a list", "title: no more", "{", "", MATRIX.replace("[0, 3]", "many")]
+)
 def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
     with pytest.raises(UserError, match=r"is no matrix(?s:.*)Expected:"):
         read(tmp_path, broken)
@@ -67,7 +77,9 @@ def test_a_slip_is_named_with_what_was_meant(tmp_path, here, there, message):
 
 
 def test_what_is_left_empty_is_left_out(tmp_path):
-    text = MATRIX.replace("baseline: random init", "baseline:").replace("options: {SOLVER.BASE_LR: 0.002}", "options:")
+    text = MATRIX.replace("baseline: random init", "baseline:").replace(
+        "options: {SOLVER.BASE_LR: 0.002}", "options:"
+    )
     matrix = read(tmp_path, text)
     assert (matrix.baseline, matrix.options) == ("", {})
 
@@ -86,4 +98,8 @@ def test_the_shipped_matrix_can_be_read(monkeypatch):
     monkeypatch.chdir(ROOT)
     matrix = read_matrix("configs/benchmarks/scenes.yaml")
     assert len(matrix.cells) == 8 * 6 * 3
-    assert {run.folder.name for run in matrix.pretraining()} >= {"virtex_bicaptioning_0", "icmlm_tfm_0", "loctex_0"}
+    assert {run.folder.name for run in matrix.pretraining()} >= {
+        "virtex_bicaptioning_0",
+        "icmlm_tfm_0",
+        "loctex_0",
+    }

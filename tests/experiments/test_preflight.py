@@ -16,7 +16,16 @@ from virtex_det.text_files import read_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
-OPTIONS = ("MODEL.WEIGHTS", "", "DATASETS.SUBSET_SEED", "0", "SEED", "0", "DATASETS.TRAIN_FRACTION", "0.1")
+OPTIONS = (
+    "MODEL.WEIGHTS",
+    "",
+    "DATASETS.SUBSET_SEED",
+    "0",
+    "SEED",
+    "0",
+    "DATASETS.TRAIN_FRACTION",
+    "0.1",
+)
 
 
 def written(folder: Path, *options: str, **more) -> Run:
@@ -33,7 +42,9 @@ def test_a_zoo_name_that_does_not_exist_is_answered_with_the_nearest():
 
 def test_a_file_that_does_not_exist_is_answered_with_its_neighbours(tmp_path):
     (tmp_path / "moco_v2_800ep.pth").touch()
-    with pytest.raises(UserError, match="'MoCo' names weights that are not there.*nearest:.*moco_v2_800ep.pth"):
+    with pytest.raises(
+        UserError, match="'MoCo' names weights that are not there.*nearest:.*moco_v2_800ep.pth"
+    ):
         check_weights({"MoCo": str(tmp_path / "moco_v2_80ep.pth")})
 
 
@@ -46,11 +57,15 @@ def test_weights_that_are_there_pass(tmp_path):
     (tmp_path / "some.pth").touch()
     address = "https://example.org/some.pth"
     zoo = "virtex://bicaptioning_R_50_L1_H2048"
-    check_weights({"random": "", "file": str(tmp_path / "some.pth"), "address": address, "zoo": zoo})
+    check_weights(
+        {"random": "", "file": str(tmp_path / "some.pth"), "address": address, "zoo": zoo}
+    )
 
 
 def test_a_config_that_does_not_exist_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match=r"no config file .*scene_segm.yaml.*nearest:.*scenes_segm.yaml"):
+    with pytest.raises(
+        UserError, match=r"no config file .*scene_segm.yaml.*nearest:.*scenes_segm.yaml"
+    ):
         config_of(DETECTOR.with_name("scene_segm.yaml"), ())
 
 
@@ -102,7 +117,9 @@ def test_old_names_in_a_config_of_an_earlier_version_are_read_as_the_new_ones(tm
     (run.folder / "config.yaml").write_text(earlier_config(cfg) + "PROTOCOL: scenes-segm\n")
     check_folders([run])
     (run.folder / "config.yaml").write_text(earlier_config(cfg, bf16=True))
-    with pytest.raises(UserError, match=r"(?s)another config.*SOLVER.AMP.ENABLED: True there, False in the matrix"):
+    with pytest.raises(
+        UserError, match=r"(?s)another config.*SOLVER.AMP.ENABLED: True there, False in the matrix"
+    ):
         check_folders([run])
 
 
@@ -118,7 +135,9 @@ def test_mixed_precision_on_this_machine_is_compared_as_it_was_trained(tmp_path)
 def test_a_folder_whose_config_is_damaged_is_named(tmp_path, damage):
     run = written(tmp_path / "run")
     (run.folder / "config.yaml").write_text(damage)
-    with pytest.raises(UserError, match=r"run/config.yaml is not as a run wrote it(?s:.*)Move its folder away"):
+    with pytest.raises(
+        UserError, match=r"run/config.yaml is not as a run wrote it(?s:.*)Move its folder away"
+    ):
         check_folders([run])
 
 
@@ -127,7 +146,11 @@ def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     weights.folder.mkdir()
     (weights.folder / "model_final.pth").write_bytes(b"first")
     run = written(tmp_path / "run", "MODEL.WEIGHTS", "moved/model_final.pth", after=weights)
-    report = {"path": "model_final.pth", "sha256": hashlib.sha256(b"first").hexdigest(), "format": "virtex_det"}
+    report = {
+        "path": "model_final.pth",
+        "sha256": hashlib.sha256(b"first").hexdigest(),
+        "format": "virtex_det",
+    }
     (run.folder / "load_report.json").write_text(json.dumps(report))
     check_folders([run])
     (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
@@ -143,16 +166,35 @@ def backbone_file(path: Path, *options: str) -> Path:
 
 
 def test_weights_of_another_depth_are_found_before_any_run_begins(tmp_path, scenes):
-    weights = backbone_file(tmp_path / "r50.pth", "MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256")
+    weights = backbone_file(
+        tmp_path / "r50.pth", "MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.RES2_OUT_CHANNELS", "256"
+    )
     run = Run(tmp_path / "run", DETECTOR, ("MODEL.WEIGHTS", str(weights)), 150)
     with pytest.raises(UserError, match=r"(?s)r50.pth .* does not fill the backbone.*ResNet-50"):
         check_sources([run])
 
 
-def test_a_pretraining_of_another_depth_is_found_before_any_run_begins(tmp_path, scenes, vocabulary):
-    words = ("INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", "80", "MODEL.RESNETS.DEPTH", "34")
-    before = Run(tmp_path / "pretrain", ROOT / "configs/pretrain/scenes_bicaptioning.yaml", words, 150)
-    run = Run(tmp_path / "run", DETECTOR, ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth")), 150, after=before)
+def test_a_pretraining_of_another_depth_is_found_before_any_run_begins(
+    tmp_path, scenes, vocabulary
+):
+    words = (
+        "INPUT.CAPTION.TOKENIZER",
+        str(vocabulary),
+        "MODEL.TEXTUAL.VOCAB_SIZE",
+        "80",
+        "MODEL.RESNETS.DEPTH",
+        "34",
+    )
+    before = Run(
+        tmp_path / "pretrain", ROOT / "configs/pretrain/scenes_bicaptioning.yaml", words, 150
+    )
+    run = Run(
+        tmp_path / "run",
+        DETECTOR,
+        ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth")),
+        150,
+        after=before,
+    )
     with pytest.raises(UserError, match="(?s)does not fill the backbone.*ResNet-34"):
         check_sources([run, before])
 
@@ -166,8 +208,12 @@ def test_data_that_cannot_be_evaluated_are_found_before_any_run_begins(tmp_path,
 def test_runs_in_order_pass_and_parse_each_annotation_file_once(tmp_path, scenes, monkeypatch):
     parsed = []
     monkeypatch.setattr(
-        annotation_content, "read_bytes", lambda path, what: parsed.append(path.name) or read_bytes(path, what)
+        annotation_content,
+        "read_bytes",
+        lambda path, what: parsed.append(path.name) or read_bytes(path, what),
     )
-    runs = [Run(tmp_path / f, DETECTOR, ("DATASETS.TRAIN_FRACTION", f), 150) for f in ("0.5", "1.0")]
+    runs = [
+        Run(tmp_path / f, DETECTOR, ("DATASETS.TRAIN_FRACTION", f), 150) for f in ("0.5", "1.0")
+    ]
     check_sources(runs)
     assert sorted(parsed) == ["instances_train.json", "instances_val.json"]

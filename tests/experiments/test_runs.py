@@ -34,7 +34,9 @@ def test_several_gpus_are_a_process_each(tmp_path):
     assert make_run(tmp_path).command(gpus=8)[3:5] == ["--num-gpus", "8"]
 
 
-def test_an_evaluated_run_is_complete_with_weights_and_the_record_of_its_last_iteration(tmp_path, make_record):
+def test_an_evaluated_run_is_complete_with_weights_and_the_record_of_its_last_iteration(
+    tmp_path, make_record
+):
     run = make_run(tmp_path)
     finish(run, make_record, iteration=2)
     assert not run.is_complete()
@@ -53,10 +55,22 @@ def test_the_record_of_another_dataset_is_not_its_own(tmp_path, make_record):
     assert make_run(tmp_path).record() is None
 
 
-def test_a_later_evaluation_with_other_settings_does_not_take_the_place_of_its_own(tmp_path, make_record):
+def test_a_later_evaluation_with_other_settings_does_not_take_the_place_of_its_own(
+    tmp_path, make_record
+):
     (tmp_path / "config.yaml").write_text("SEED: 0\n")
-    finish(make_run(tmp_path), make_record, config_sha256=sha256_of("SEED: 0\n"), metrics={"bbox": {"AP": 1.0}})
-    finish(make_run(tmp_path), make_record, config_sha256=sha256_of("SEED: 1\n"), metrics={"bbox": {"AP": 2.0}})
+    finish(
+        make_run(tmp_path),
+        make_record,
+        config_sha256=sha256_of("SEED: 0\n"),
+        metrics={"bbox": {"AP": 1.0}},
+    )
+    finish(
+        make_run(tmp_path),
+        make_record,
+        config_sha256=sha256_of("SEED: 1\n"),
+        metrics={"bbox": {"AP": 2.0}},
+    )
     assert make_run(tmp_path).record().metrics == {"bbox": {"AP": 1.0}}
 
 
@@ -84,13 +98,17 @@ def test_what_is_complete_is_not_run_again(tmp_path):
 def test_a_run_begins_when_its_weights_are_there(tmp_path):
     weights = fake_run(tmp_path / "weights", "time.sleep(0.8)", FINISH)
     looks = "assert pathlib.Path('../weights/model_final.pth').exists()"
-    train_all([fake_run(tmp_path / "cell", looks, FINISH, after=weights), weights], LocalLauncher(2))
+    train_all(
+        [fake_run(tmp_path / "cell", looks, FINISH, after=weights), weights], LocalLauncher(2)
+    )
     assert (tmp_path / "cell" / "model_final.pth").exists()
 
 
 def test_a_cell_does_not_wait_for_the_weights_of_another(tmp_path):
     slow = fake_run(tmp_path / "slow", "time.sleep(1.5)", FINISH)
-    early = fake_run(tmp_path / "early", "assert not pathlib.Path('../slow/model_final.pth').exists()", FINISH)
+    early = fake_run(
+        tmp_path / "early", "assert not pathlib.Path('../slow/model_final.pth').exists()", FINISH
+    )
     train_all([slow, early, fake_run(tmp_path / "late", after=slow)], LocalLauncher(2))
 
 
@@ -109,7 +127,10 @@ def test_a_run_that_fails_stops_no_other_but_those_that_need_its_weights(tmp_pat
 
 def test_a_killed_run_is_named_and_the_next_call_does_only_that(tmp_path):
     kill_once = "if not pathlib.Path('been').exists(): pathlib.Path('been').touch(); os.kill(os.getpid(), 9)"
-    runs = [fake_run(tmp_path / "killed", kill_once, FINISH), fake_run(tmp_path / "good", "print('done')", FINISH)]
+    runs = [
+        fake_run(tmp_path / "killed", kill_once, FINISH),
+        fake_run(tmp_path / "good", "print('done')", FINISH),
+    ]
     with pytest.raises(UserError, match="killed: killed by signal 9"):
         train_all(runs, LocalLauncher(2))
     train_all(runs, LocalLauncher(2))
@@ -138,9 +159,14 @@ def test_an_edited_record_is_put_aside_and_the_run_done_again(tmp_path, make_rec
     path.write_text(good.replace('"AP": 10.0', '"AP": 99.0'))
     (tmp_path / "good.jsonl").write_text(good)
     again = "pathlib.Path('good.jsonl').replace('results.jsonl')"
-    train_all([dataclasses.replace(fake_run(tmp_path, again), dataset="scenes_val")], LocalLauncher(1))
+    train_all(
+        [dataclasses.replace(fake_run(tmp_path, again), dataset="scenes_val")], LocalLauncher(1)
+    )
     assert path.read_text() == good
-    assert json.loads((tmp_path / "results.jsonl.damaged").read_text())["metrics"]["bbox"]["AP"] == 99.0
+    assert (
+        json.loads((tmp_path / "results.jsonl.damaged").read_text())["metrics"]["bbox"]["AP"]
+        == 99.0
+    )
     assert "edited by hand" in capsys.readouterr().err
 
 
@@ -161,7 +187,9 @@ def test_progress_counts_all_runs(tmp_path, capfd):
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "model_final.pth").touch()
     log = "pathlib.Path('metrics.json').write_text('{\"iteration\": 3}\\n')"
-    train_all([fake_run(tmp_path / "done"), fake_run(tmp_path / "new", log, FINISH)], LocalLauncher(1))
+    train_all(
+        [fake_run(tmp_path / "done"), fake_run(tmp_path / "new", log, FINISH)], LocalLauncher(1)
+    )
     assert "8/8" in capfd.readouterr().err
 
 
@@ -189,7 +217,9 @@ def test_what_a_run_does_besides_training_is_read_from_the_end_of_its_log(tmp_pa
 
 
 def test_the_bar_says_what_runs_do_that_train_no_step(tmp_path, capfd):
-    evaluating = "print('Inference done 11/200. Total: 1 s/iter. ETA=0:09:00', flush=True); time.sleep(1.2)"
+    evaluating = (
+        "print('Inference done 11/200. Total: 1 s/iter. ETA=0:09:00', flush=True); time.sleep(1.2)"
+    )
     log = "pathlib.Path('metrics.json').write_text('{\"iteration\": 3}\\n')"
     train_all([fake_run(tmp_path / "new", evaluating, log, FINISH)], LocalLauncher(1))
     assert "new evaluating 11/200, 0:09:00 left" in capfd.readouterr().err

@@ -52,9 +52,7 @@ def slurm(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
-        head = (
-            f"#!{sys.executable}\nimport os, pathlib, re, subprocess, sys, time\nfolder = pathlib.Path({str(folder)!r})"
-        )
+        head = f"#!{sys.executable}\nimport os, pathlib, re, subprocess, sys, time\nfolder = pathlib.Path({str(folder)!r})"
         (folder / name).write_text(head + text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -70,21 +68,31 @@ def wait_for(job) -> None:
 def test_runs_are_jobs_and_a_run_that_needs_weights_waits_for_them(tmp_path):
     weights = fake_run(tmp_path / "weights")
     cell = fake_run(
-        tmp_path / "cell", "assert pathlib.Path('../weights/model_final.pth').exists()", FINISH, after=weights
+        tmp_path / "cell",
+        "assert pathlib.Path('../weights/model_final.pth').exists()",
+        FINISH,
+        after=weights,
     )
     train_all([cell, weights], SlurmLauncher(tmp_path / "slurm", CPU, cluster="local"))
-    assert (tmp_path / "cell" / "model_final.pth").exists() and list((tmp_path / "slurm").glob("*_log.out"))
+    assert (tmp_path / "cell" / "model_final.pth").exists() and list(
+        (tmp_path / "slurm").glob("*_log.out")
+    )
 
 
 def test_a_job_that_fails_is_named_with_the_end_of_its_log_and_the_others_go_on(tmp_path):
-    runs = [fake_run(tmp_path / "bad", "print('out of luck')", "sys.exit(2)"), fake_run(tmp_path / "good")]
+    runs = [
+        fake_run(tmp_path / "bad", "print('out of luck')", "sys.exit(2)"),
+        fake_run(tmp_path / "good"),
+    ]
     with pytest.raises(UserError, match=r"1 run failed(?s:.*)bad: Slurm job \d+(?s:.*)out of luck"):
         train_all(runs, SlurmLauncher(tmp_path / "slurm", CPU, cluster="local"))
     assert (tmp_path / "good" / "model_final.pth").exists()
 
 
 def test_a_job_asks_slurm_for_what_the_command_line_says(tmp_path, slurm):
-    resources = Resources("gpu-long", gpus=2, cpus=16, minutes=90, memory_gb=64, more={"account": "vision"})
+    resources = Resources(
+        "gpu-long", gpus=2, cpus=16, minutes=90, memory_gb=64, more={"account": "vision"}
+    )
     wait_for(SlurmLauncher(tmp_path / "slurm", resources).start(fake_run(tmp_path / "run")))
     script = next(slurm.glob("*.sh")).read_text()
     for option in (
@@ -152,7 +160,9 @@ def test_a_job_that_slurm_ended_without_a_word_is_named_with_its_state(tmp_path,
 
 
 def test_letting_go_of_a_job_leaves_it_to_slurm_and_says_so(tmp_path, slurm, capsys):
-    job = SlurmLauncher(tmp_path / "slurm", CPU).start(fake_run(tmp_path / "run", "time.sleep(1)", FINISH))
+    job = SlurmLauncher(tmp_path / "slurm", CPU).start(
+        fake_run(tmp_path / "run", "time.sleep(1)", FINISH)
+    )
     job.let_go()
     job.await_end()
     assert f"scancel {job.job.job_id}" in capsys.readouterr().out

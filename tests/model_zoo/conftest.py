@@ -15,9 +15,15 @@ import pytest
 
 from virtex_det.model_zoo import transfer
 
-HEADER = json.dumps({"a": {"dtype": "U8", "shape": [102_000], "data_offsets": [0, 102_000]}}).encode().ljust(392)
+HEADER = (
+    json.dumps({"a": {"dtype": "U8", "shape": [102_000], "data_offsets": [0, 102_000]}})
+    .encode()
+    .ljust(392)
+)
 NUMBERS = bytes(range(250)) * 408
-PAYLOAD = struct.pack("<Q", len(HEADER)) + HEADER + NUMBERS  # 102,400 bytes in the form of safetensors
+PAYLOAD = (
+    struct.pack("<Q", len(HEADER)) + HEADER + NUMBERS
+)  # 102,400 bytes in the form of safetensors
 OTHER = PAYLOAD[:400] + NUMBERS[::-1]
 
 
@@ -44,7 +50,9 @@ class Server(ThreadingHTTPServer):
         self.excess = 0  # bytes that are promised and do not come
         self.pause = 0.0  # before each reply
         self.raw = b""  # send just this, and close the connection
-        self.answers: list[bytes | Callable[[BinaryIO], None]] = []  # one a request, the last again and again
+        self.answers: list[
+            bytes | Callable[[BinaryIO], None]
+        ] = []  # one a request, the last again and again
         self.dripping = b""  # send just this, a byte at a time, without end
         self.drip = 0.02  # seconds between two of its bytes
 
@@ -122,7 +130,9 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -131,7 +141,14 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty cache; no waiting, and neither mirror nor proxy of the machine's own."""
-    for name in ("VIRTEX_DET_MIRROR", "VIRTEX_DET_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (
+        "VIRTEX_DET_MIRROR",
+        "VIRTEX_DET_OFFLINE",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.0)

@@ -8,7 +8,9 @@ from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import record_of
 
 
-@pytest.mark.parametrize("sent", [PAYLOAD[:50_000], b'{"error": "no such file"}', b"<html>log in</html>"])
+@pytest.mark.parametrize(
+    "sent", [PAYLOAD[:50_000], b'{"error": "no such file"}', b"<html>log in</html>"]
+)
 def test_what_is_no_whole_file_is_not_kept_and_the_next_try_brings_the_file(sent, server, cache):
     url, server.payload = f"{server.url}/weights.pth", sent
     with pytest.raises(UserError, match="was not fetched") as caught:
@@ -49,7 +51,9 @@ def test_the_name_in_the_cache_is_one_that_any_disk_takes(url):
     assert name.isascii() and "/" not in name and name[0] not in "-." and len(name) < 100
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[bad", "https:///x.pth", "http://a b/c", "http://host/\n"])
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[bad", "https:///x.pth", "http://a b/c", "http://host/\n"]
+)
 def test_what_is_no_address_is_one_screen(url):
     with pytest.raises(UserError, match="is no address of a file"):
         local_path(url)
@@ -71,7 +75,9 @@ def test_offline_an_address_says_how_to_fetch_it_elsewhere(server, monkeypatch):
         ("catalog://ImageNetPretrained/MSRA/R-50", "detectron/ImageNetPretrained/MSRA/R-50.pkl"),
     ],
 )
-def test_what_detectron2_has_in_its_cache_is_taken_if_it_is_whole(path, kept, tmp_path, cache, monkeypatch):
+def test_what_detectron2_has_in_its_cache_is_taken_if_it_is_whole(
+    path, kept, tmp_path, cache, monkeypatch
+):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "detectron2"))
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     file = tmp_path / "detectron2" / kept

@@ -45,8 +45,12 @@ def test_features_and_pixels_are_those_of_torchvision(torchvision_file):
         torch.testing.assert_close(found[stage], expected)
     assert backbone.channel_order == "RGB" and backbone.pixel_mean == tuple(MEAN)
     assert backbone.report.format == "torchvision" and len(backbone.report.loaded) == 120
-    assert not backbone.training and all(parameter.requires_grad for parameter in backbone.parameters())
-    assert backbone.output_shape()["res5"].channels == 512 and backbone.device == torch.device("cpu")
+    assert not backbone.training and all(
+        parameter.requires_grad for parameter in backbone.parameters()
+    )
+    assert backbone.output_shape()["res5"].channels == 512 and backbone.device == torch.device(
+        "cpu"
+    )
 
 
 def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path):
@@ -57,20 +61,28 @@ def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path)
     assert torch.equal(backbone.transform(PIXELS, size=32), (cut - mean) / std)
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # PyTorch's too, of pixels of a file that must not be written to
+        warnings.simplefilter(
+            "error"
+        )  # PyTorch's too, of pixels of a file that must not be written to
         assert torch.equal(backbone.transform(tmp_path / "a.png"), backbone.transform(PIXELS))
 
 
 @pytest.mark.parametrize(
     "images",
     [
-        *[torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), torch.zeros(1, 8, 8, 3)],
+        *[
+            torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+            torch.zeros(3, 8, 8),
+            torch.zeros(1, 8, 8, 3),
+        ],
         *["photo.jpg", None, [torch.zeros(3, 8, 8)]],
     ],
     ids=["uint8", "one image", "channels last", "a name", "nothing", "a list"],
 )
 def test_images_that_were_not_prepared_are_refused(images, torchvision_file):
-    with pytest.raises(UserError, match=r"expected a float batch \(N, 3, H, W\).\nStack what transform"):
+    with pytest.raises(
+        UserError, match=r"expected a float batch \(N, 3, H, W\).\nStack what transform"
+    ):
         load_backbone(torchvision_file[1], device="cpu")(images)
 
 
@@ -81,7 +93,9 @@ def test_images_follow_the_network_to_its_device(torchvision_file):
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
-def test_a_detectors_run_gives_the_backbone_and_the_pixels_of_its_detector(order, detector_cfg, tmp_path):
+def test_a_detectors_run_gives_the_backbone_and_the_pixels_of_its_detector(
+    order, detector_cfg, tmp_path
+):
     step = 1 if order == "RGB" else -1
     cfg = detector_cfg("INPUT.FORMAT", order, "MODEL.PIXEL_MEAN", MEAN[::step])
     run = write_run(cfg, tmp_path / "run")
@@ -102,7 +116,9 @@ def test_pixels_that_nothing_tells_have_to_be_given_as_a_whole(detector_cfg, tmp
     file = run / "model_final.pth"
     given = {"INPUT.FORMAT": "RGB", "MODEL.PIXEL_MEAN": MEAN, "MODEL.PIXEL_STD": STD}
     for part in ({}, {"INPUT.FORMAT": "RGB"}):
-        with pytest.raises(UserError, match="not known as a whole.*\nSet all of INPUT.FORMAT, MODEL.PIXEL_MEAN"):
+        with pytest.raises(
+            UserError, match="not known as a whole.*\nSet all of INPUT.FORMAT, MODEL.PIXEL_MEAN"
+        ):
             load_backbone(file, part, device="cpu")
     backbone = load_backbone(file, given, device="cpu")
     assert backbone.pixel_std == tuple(STD) and not backbone.report.missing
@@ -114,14 +130,22 @@ def test_a_part_of_the_pixels_is_refused_where_the_file_tells_them(torchvision_f
 
 
 def test_pixels_that_contradict_the_file_are_refused(torchvision_file):
-    given = {"INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": MEAN[::-1], "MODEL.PIXEL_STD": [1.0, 1.0, 1.0]}
+    given = {
+        "INPUT.FORMAT": "BGR",
+        "MODEL.PIXEL_MEAN": MEAN[::-1],
+        "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+    }
     with pytest.raises(UserError, match="(?s)contradicts the weights.*INPUT.FORMAT"):
         load_backbone(torchvision_file[1], given, device="cpu")
 
 
 def test_a_file_with_a_part_of_the_network_is_refused(torchvision_file):
     network, file = torchvision_file
-    content = {name: value for name, value in network.state_dict().items() if not name.startswith("layer4.1.bn2")}
+    content = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.startswith("layer4.1.bn2")
+    }
     torch.save(content, file)
     with pytest.raises(UserError, match="does not fill the backbone; nothing was loaded"):
         load_backbone(file, device="cpu")
@@ -129,9 +153,14 @@ def test_a_file_with_a_part_of_the_network_is_refused(torchvision_file):
 
 def test_a_zoo_name_brings_stem_and_pixels_of_its_record(tmp_path, monkeypatch):
     name = "clip_RN50"
-    small = {f"MODEL.RESNETS.{key}": value for key, value in [("RES2_OUT_CHANNELS", 16), ("STEM_OUT_CHANNELS", 8)]}
+    small = {
+        f"MODEL.RESNETS.{key}": value
+        for key, value in [("RES2_OUT_CHANNELS", 16), ("STEM_OUT_CHANNELS", 8)]
+    }
     records = [
-        dataclasses.replace(record, network=record.network | small, sha256=None) if record.name == name else record
+        dataclasses.replace(record, network=record.network | small, sha256=None)
+        if record.name == name
+        else record
         for record in catalog.catalog()
     ]
     monkeypatch.setattr(catalog, "catalog", lambda: tuple(records))
@@ -139,7 +168,10 @@ def test_a_zoo_name_brings_stem_and_pixels_of_its_record(tmp_path, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path))
     published = model_zoo.get(name, trained=False, device="cpu")
     torch.save({"model": published.network.state_dict()}, tmp_path / f"{name}.pt")
-    for backbone in (load_backbone(f"virtex://{name}", device="cpu"), model_zoo.get(name, device="cpu")):
+    for backbone in (
+        load_backbone(f"virtex://{name}", device="cpu"),
+        model_zoo.get(name, device="cpu"),
+    ):
         assert backbone.pixel_mean == pytest.approx((122.7709, 116.746, 104.0937))
         assert backbone.report.path == f"virtex://{name}"
         image = backbone.transform(PIXELS, size=64)[None]
@@ -152,8 +184,13 @@ def test_a_backbone_that_is_no_resnet_says_what_builds_it(pretraining_cfg, tmp_p
     if "plain_network_of_this_test" not in BACKBONE_REGISTRY:
         BACKBONE_REGISTRY.register(plain_network_of_this_test)
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("build_caption_resnet_backbone", "plain_network_of_this_test"))
-    with pytest.raises(UserError, match="is plain_network_of_this_test; load_backbone builds ResNets.\n.*build_model"):
+    config.write_text(
+        config.read_text().replace("build_caption_resnet_backbone", "plain_network_of_this_test")
+    )
+    with pytest.raises(
+        UserError,
+        match="is plain_network_of_this_test; load_backbone builds ResNets.\n.*build_model",
+    ):
         load_backbone(run)
 
 
@@ -168,7 +205,9 @@ def test_what_is_not_there_is_named(name, tmp_path, monkeypatch):
         load_backbone(name)
 
 
-@pytest.mark.parametrize(("source", "message"), [("", "name of the weights is empty"), (None, "given as a NoneType")])
+@pytest.mark.parametrize(
+    ("source", "message"), [("", "name of the weights is empty"), (None, "given as a NoneType")]
+)
 def test_what_is_no_name_is_told_so(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").touch()

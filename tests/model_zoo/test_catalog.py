@@ -43,7 +43,9 @@ def test_virtex_has_thirteen_files_under_sixteen_config_names():
     paths = [f"{folder}/{name}" for folder, names in VIRTEX_CONFIGS.items() for name in names]
     assert len(paths) == 16
     assert len({find(path).name for path in paths}) == 13
-    assert find("width_ablations/bicaptioning_R_50_L1_H2048.yaml").name == "bicaptioning_R_50_L1_H2048"
+    assert (
+        find("width_ablations/bicaptioning_R_50_L1_H2048.yaml").name == "bicaptioning_R_50_L1_H2048"
+    )
 
 
 def test_no_two_records_have_one_address():
@@ -56,7 +58,11 @@ def test_nothing_is_said_to_be_tested_that_was_not():
 
 
 def test_a_hash_in_an_address_is_the_hash_of_the_record():
-    stated = {record.name: re.search(r"/([0-9a-f]{64})/", record.urls[0]) for record in catalog() if record.urls}
+    stated = {
+        record.name: re.search(r"/([0-9a-f]{64})/", record.urls[0])
+        for record in catalog()
+        if record.urls
+    }
     assert {name: found[1] for name, found in stated.items() if found} == {
         f"clip_{net}": find(f"clip_{net}").sha256 for net in ("RN50", "RN101", "RN50x4")
     }
@@ -132,7 +138,9 @@ def test_an_alias_that_is_a_name_is_an_error(broken, entry):
         broken(entry, other)
 
 
-@pytest.mark.parametrize("text", ["weights: [", "weights: !!python/object/apply:os.getcwd []", "[]", "weights: 3"])
+@pytest.mark.parametrize(
+    "text", ["weights: [", "weights: !!python/object/apply:os.getcwd []", "[]", "weights: 3"]
+)
 def test_a_file_that_is_no_catalogue_is_an_error(tmp_path, text):
     path = tmp_path / "catalog.yaml"
     path.write_text(text)

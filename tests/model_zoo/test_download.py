@@ -70,7 +70,9 @@ def test_a_cached_file_is_not_asked_for_again(record, server):
 
 def test_a_cached_file_that_did_not_change_is_not_read_again(record, monkeypatch):
     fetch(record)
-    monkeypatch.setattr("virtex_det.model_zoo.cache.file_sha256", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(
+        "virtex_det.model_zoo.cache.file_sha256", lambda path: pytest.fail("it was read")
+    )
     fetch(record)
 
 
@@ -85,7 +87,10 @@ def test_the_hash_is_noted_before_the_file_has_its_name(record, cache, monkeypat
     monkeypatch.setattr(Path, "replace", stop_at_the_file)
     with pytest.raises(KeyboardInterrupt):
         fetch(record)
-    assert SHA256 in (cache / "weights.pth.sha256.json").read_text() and not (cache / "weights.pth").exists()
+    assert (
+        SHA256 in (cache / "weights.pth.sha256.json").read_text()
+        and not (cache / "weights.pth").exists()
+    )
 
 
 def test_a_slow_server_is_waited_for(record, server):
@@ -111,7 +116,11 @@ def test_two_processes_that_ask_at_once_make_one_request(record, server):
 def test_a_cut_connection_is_taken_up_where_it_ended(record, server):
     server.cut_after, server.cuts = 30_000, 2
     assert fetch(record).read_bytes() == PAYLOAD
-    assert [request.get("Range") for request in server.requests] == [None, "bytes=30000-", "bytes=60000-"]
+    assert [request.get("Range") for request in server.requests] == [
+        None,
+        "bytes=30000-",
+        "bytes=60000-",
+    ]
 
 
 def test_without_range_support_a_cut_download_begins_anew(record, server):
@@ -149,7 +158,9 @@ def test_a_part_outlives_a_server_in_trouble(record, server, trouble):
     assert server.requests[-1]["Range"] == "bytes=40000-"
 
 
-def test_a_part_is_not_gone_on_with_when_the_remote_file_changed_meanwhile(record_without_hash, server):
+def test_a_part_is_not_gone_on_with_when_the_remote_file_changed_meanwhile(
+    record_without_hash, server
+):
     server.cut_after = 10_000
     with pytest.raises(UserError):
         fetch(record_without_hash)
@@ -211,7 +222,9 @@ def test_a_server_that_stays_busy_is_an_error(record, server):
         fetch(record)
 
 
-def test_a_redirect_to_a_web_page_is_an_error_and_nothing_is_kept(record_without_hash, server, cache):
+def test_a_redirect_to_a_web_page_is_an_error_and_nothing_is_kept(
+    record_without_hash, server, cache
+):
     server.location = f"{server.url}/page"
     with pytest.raises(UserError, match="web page"):
         fetch(record_without_hash)
@@ -232,7 +245,10 @@ def test_no_network_is_one_message_that_names_address_and_place(record, cache):
     with pytest.raises(UserError) as caught:
         fetch(dataclasses.replace(record, urls=["http://127.0.0.1:9/weights.pth"]))
     message = str(caught.value)
-    assert "http://127.0.0.1:9/weights.pth: no connection" in message and str(cache / "weights.pth") in message
+    assert (
+        "http://127.0.0.1:9/weights.pth: no connection" in message
+        and str(cache / "weights.pth") in message
+    )
     assert len(message.splitlines()) == 3
 
 
@@ -292,7 +308,9 @@ def test_a_file_put_there_by_hand_is_used(record_without_hash, server, cache):
 
 def test_weights_without_an_address_say_where_a_person_finds_them(record, cache):
     manual = dataclasses.replace(record, urls=[], note="In a folder.")
-    with pytest.raises(UserError, match="by hand from https://example.org and put it at .*weights.pth. In a folder"):
+    with pytest.raises(
+        UserError, match="by hand from https://example.org and put it at .*weights.pth. In a folder"
+    ):
         fetch(manual)
 
 
@@ -428,7 +446,9 @@ INSTEAD = {
 @pytest.mark.parametrize("name", INSTEAD)
 def test_what_is_no_whole_file_of_weights_is_not_kept(name, record_without_hash, server, cache):
     server.payload = INSTEAD[name]
-    with pytest.raises(UserError, match=r"(?s)weights was not fetched:.*http://.*Fetched by hand from") as caught:
+    with pytest.raises(
+        UserError, match=r"(?s)weights was not fetched:.*http://.*Fetched by hand from"
+    ) as caught:
         fetch(record_without_hash)
     assert leftovers(cache) == []
     assert len(str(caught.value).splitlines()) == 3
@@ -448,7 +468,11 @@ def test_what_an_earlier_version_kept_is_looked_at_once_more(name, record_withou
     path = cache / "weights.pth"
     path.write_bytes(INSTEAD[name])
     status = path.stat()
-    note = {"sha256": hashlib.sha256(INSTEAD[name]).hexdigest(), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    note = {
+        "sha256": hashlib.sha256(INSTEAD[name]).hexdigest(),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
     (cache / "weights.pth.sha256.json").write_text(json.dumps(note))
     with pytest.raises(UserError, match=f"Delete it to fetch it again: rm '{path}'"):
         fetch(record_without_hash)
@@ -471,7 +495,10 @@ ANSWERS = {
     "no length": (head() + PAYLOAD, True),
     "no length, and cut": (head() + PAYLOAD[:50_000], False),
     "HTTP/1.0, and cut": (head(status="HTTP/1.0 200 OK") + PAYLOAD[:50_000], False),
-    "chunks": (head("Transfer-Encoding: chunked") + b"19000\r\n" + PAYLOAD + b"\r\n0\r\n\r\n", True),
+    "chunks": (
+        head("Transfer-Encoding: chunked") + b"19000\r\n" + PAYLOAD + b"\r\n0\r\n\r\n",
+        True,
+    ),
     "chunks, and cut": (head("Transfer-Encoding: chunked") + b"19000\r\n" + PAYLOAD[:5000], False),
     "chunks of an unknown size": (head("Transfer-Encoding: chunked") + b"zz\r\n" + PAYLOAD, False),
     "an empty body": (head("Content-Length: 0"), False),
@@ -480,11 +507,17 @@ ANSWERS = {
     "not modified": (head(status="HTTP/1.1 304 Not Modified"), False),
     "a status of its own": (head(LENGTH, status="HTTP/1.1 299 Odd") + PAYLOAD, False),
     "a piece that was not asked for": (
-        head("Content-Length: 400", "Content-Range: bytes 0-399/102400", status="HTTP/1.1 206 Partial") + PAYLOAD[:400],
+        head(
+            "Content-Length: 400",
+            "Content-Range: bytes 0-399/102400",
+            status="HTTP/1.1 206 Partial",
+        )
+        + PAYLOAD[:400],
         False,
     ),
     "a piece of another place": (
-        head("Content-Length: 4", "Content-Range: bytes 7-10/102400", status="HTTP/1.1 206 Partial") + b"abcd",
+        head("Content-Length: 4", "Content-Range: bytes 7-10/102400", status="HTTP/1.1 206 Partial")
+        + b"abcd",
         False,
     ),
     "a piece of nowhere": (head(LENGTH, status="HTTP/1.1 206 Partial") + PAYLOAD, False),
@@ -494,13 +527,28 @@ ANSWERS = {
         True,
     ),
     "compressed as it says, and not": (head("Content-Encoding: gzip", LENGTH) + PAYLOAD, False),
-    "a redirect to a bad address": (head("Location: http://[bad", status="HTTP/1.1 302 Found"), False),
-    "a redirect to a bad port": (head("Location: http://localhost:abc/", status="HTTP/1.1 302 Found"), False),
-    "a redirect to an empty host": (head("Location: http:///x", status="HTTP/1.1 302 Found"), False),
-    "a redirect to a long name": (head(f"Location: http://{'a' * 300}/", status="HTTP/1.1 302 Found"), False),
+    "a redirect to a bad address": (
+        head("Location: http://[bad", status="HTTP/1.1 302 Found"),
+        False,
+    ),
+    "a redirect to a bad port": (
+        head("Location: http://localhost:abc/", status="HTTP/1.1 302 Found"),
+        False,
+    ),
+    "a redirect to an empty host": (
+        head("Location: http:///x", status="HTTP/1.1 302 Found"),
+        False,
+    ),
+    "a redirect to a long name": (
+        head(f"Location: http://{'a' * 300}/", status="HTTP/1.1 302 Found"),
+        False,
+    ),
     "a redirect to dots": (head("Location: http://a..b/", status="HTTP/1.1 302 Found"), False),
     "a redirect in circles": (head("Location: /", status="HTTP/1.1 302 Found"), False),
-    "a redirect to a file": (head("Location: file:///etc/passwd", status="HTTP/1.1 302 Found"), False),
+    "a redirect to a file": (
+        head("Location: file:///etc/passwd", status="HTTP/1.1 302 Found"),
+        False,
+    ),
     "a redirect to ftp": (head("Location: ftp://localhost/x", status="HTTP/1.1 302 Found"), False),
     "a redirect to data": (head("Location: data:text/plain,x", status="HTTP/1.1 302 Found"), False),
     "a redirect to nowhere": (head(status="HTTP/1.1 302 Found"), False),
@@ -548,7 +596,9 @@ def test_a_server_without_end_is_left(record_without_hash, server, cache, monkey
 
 @pytest.mark.parametrize("suffix", [".part", ".part.version"])
 @pytest.mark.parametrize("is_hard", [True, False])
-def test_a_link_in_the_cache_is_not_written_through(record, server, cache, tmp_path, suffix, is_hard):
+def test_a_link_in_the_cache_is_not_written_through(
+    record, server, cache, tmp_path, suffix, is_hard
+):
     secret = tmp_path / "secret"
     secret.write_text("mine")
     cache.mkdir()
@@ -587,7 +637,8 @@ def test_a_link_from_the_mirror_is_followed_and_copied(record, tmp_path, monkeyp
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 @pytest.mark.parametrize(
-    "name", ["weights.pth", "weights.pth.part", "weights.pth.sha256.json", "weights.pth.part.version"]
+    "name",
+    ["weights.pth", "weights.pth.part", "weights.pth.sha256.json", "weights.pth.part.version"],
 )
 def test_a_pipe_or_a_folder_in_the_cache_is_no_hang(record, cache, kind, name):
     cache.mkdir()
@@ -602,7 +653,9 @@ def test_a_pipe_or_a_folder_in_the_cache_is_no_hang(record, cache, kind, name):
     assert said == "ACCEPTED" or str(cache) in said
 
 
-@pytest.mark.parametrize("note", ["[1]", "{}", '"x"', "[" * 100_000, '{"sha256": 3}', "\x00", '{"other": 1}'])
+@pytest.mark.parametrize(
+    "note", ["[1]", "{}", '"x"', "[" * 100_000, '{"sha256": 3}', "\x00", '{"other": 1}']
+)
 def test_a_note_that_is_damaged_is_named(record, cache, note):
     fetch(record)
     (cache / "weights.pth.sha256.json").write_text(note)
@@ -610,14 +663,17 @@ def test_a_note_that_is_damaged_is_named(record, cache, note):
         fetch(record)
 
 
-@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", "", "a\0b", "\udc80", "x" * 100_000])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/passwd", "..", "", "a\0b", "\udc80", "x" * 100_000]
+)
 def test_a_name_that_leads_out_of_the_cache_is_no_name(name):
     with pytest.raises(UserError, match="model zoo has no weights"):
         find(name)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a/x.p/th", "http://a/..", "http://a/x." + "y" * 300, "http://a/x.\x00", "http://a/"]
+    "url",
+    ["http://a/x.p/th", "http://a/..", "http://a/x." + "y" * 300, "http://a/x.\x00", "http://a/"],
 )
 def test_a_file_keeps_its_name_whatever_the_address(record, url):
     assert dataclasses.replace(record, urls=[url]).file_name == "weights.pth"

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_page_in_the_repository_is_what_the_catalogue_gives():
-    assert page.render(ROOT / "results") == (ROOT / page.PAGE).read_text(), "stale; run: python tools/model_zoo.py page"
+    assert page.render(ROOT / "results") == (ROOT / page.PAGE).read_text(), (
+        "stale; run: python tools/model_zoo.py page"
+    )
 
 
 def test_every_record_is_on_the_page():
@@ -22,7 +24,12 @@ def test_every_record_is_on_the_page():
 
 def test_every_published_number_is_on_the_page():
     text = page.render()
-    numbers = [f"{m} {v}" for record in catalog() for group in record.numbers.values() for m, v in group.items()]
+    numbers = [
+        f"{m} {v}"
+        for record in catalog()
+        for group in record.numbers.values()
+        for m, v in group.items()
+    ]
     assert all(number in text for number in numbers)
 
 
@@ -39,12 +46,18 @@ def results(tmp_path, make_record):
         for seed in (0, 1)
     }
     (tmp_path / "results").mkdir()
-    Comparison("how much a start is worth", "random", records).write_records(tmp_path / "results" / "starts.jsonl")
+    Comparison("how much a start is worth", "random", records).write_records(
+        tmp_path / "results" / "starts.jsonl"
+    )
     return tmp_path / "results"
 
 
 def rows_of(text):
-    return [line for line in text.partition("## Results of this package")[2].splitlines() if "starts.jsonl" in line]
+    return [
+        line
+        for line in text.partition("## Results of this package")[2].splitlines()
+        if "starts.jsonl" in line
+    ]
 
 
 def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(results):
@@ -65,7 +78,8 @@ def test_a_metric_that_no_run_of_a_file_has_is_a_dash(results, make_record):
 
 def test_protocols_have_rows_of_their_own(results, make_record):
     records = {
-        Cell("random", name, 0.1, 0): dataclasses.replace(make_record(seed=0), protocol=name) for name in ("a", "b")
+        Cell("random", name, 0.1, 0): dataclasses.replace(make_record(seed=0), protocol=name)
+        for name in ("a", "b")
     }
     Comparison("mixed", "", records, mix=True).write_records(results / "starts.jsonl")
     assert [row.split(" | ")[1] for row in rows_of(page.render(results))] == ["`a`", "`b`"]

@@ -37,7 +37,11 @@ def record(server) -> Record:
 
 
 def kept(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock")) if cache.is_dir() else []
+    return (
+        sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+        if cache.is_dir()
+        else []
+    )
 
 
 def refusal(record: Record, cache: Path, *, lines: int = 3) -> str:
@@ -56,7 +60,9 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 WHOLE = answer(PAYLOAD, ETag='"a"', Content_Length=SIZE)
 
 
-def rest(body: bytes = OTHER[HAVE:], piece: str = f"bytes {HAVE}-{SIZE - 1}/{SIZE}", **headers: str | int) -> bytes:
+def rest(
+    body: bytes = OTHER[HAVE:], piece: str = f"bytes {HAVE}-{SIZE - 1}/{SIZE}", **headers: str | int
+) -> bytes:
     told = {"Content_Range": piece} if piece else {}
     return answer(body, "206 Partial Content", Content_Length=len(body), **told, **headers)
 
@@ -107,7 +113,9 @@ def test_by_a_date_too_the_rest_of_another_file_is_not_appended(date, record, se
     assert fetch(record).read_bytes() == OTHER
 
 
-@pytest.mark.parametrize("by", [{"ETag": '"a"'}, {"Last_Modified": DATE}, {"ETag": '"\xe4"', "Last_Modified": DATE}])
+@pytest.mark.parametrize(
+    "by", [{"ETag": '"a"'}, {"Last_Modified": DATE}, {"ETag": '"\xe4"', "Last_Modified": DATE}]
+)
 def test_the_rest_of_the_same_file_is_appended(by, record, server):
     server.answers = [answer(PAYLOAD[:HAVE], Content_Length=SIZE, **by), rest(PAYLOAD[HAVE:], **by)]
     assert fetch(record).read_bytes() == PAYLOAD
@@ -164,13 +172,17 @@ def test_a_file_that_became_shorter_is_not_kept(record, server, cache):
         b"\x00",
     ],
 )  # fmt: skip
-def test_a_part_outlives_whatever_a_server_says_instead(trouble, record, server, cache, monkeypatch):
+def test_a_part_outlives_whatever_a_server_says_instead(
+    trouble, record, server, cache, monkeypatch
+):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     server.answers = [answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE)]
     refusal(record, cache)
     server.answers = [trouble]
     refusal(record, cache)
-    is_kept = b"206" not in trouble[:20]  # a piece of an unknown file says that the part is of no use
+    is_kept = (
+        b"206" not in trouble[:20]
+    )  # a piece of an unknown file says that the part is of no use
     assert ("weights.pth.part" in kept(cache)) == is_kept
     server.answers = [rest(PAYLOAD[HAVE:], ETag='"a"') if is_kept else WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
@@ -220,13 +232,42 @@ def test_a_version_that_is_too_long_to_be_told_again_is_forgotten(record, server
     "status",
     [
         *(201, 202, 203, 204, 205, 206, 207, 226, 299, 300, 304, 305, 306, 399),
-        *(400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 412, 413, 414, 416, 418, 421, 425, 426, 429, 431, 451),
+        *(
+            400,
+            401,
+            402,
+            403,
+            404,
+            405,
+            406,
+            407,
+            408,
+            409,
+            410,
+            412,
+            413,
+            414,
+            416,
+            418,
+            421,
+            425,
+            426,
+            429,
+            431,
+            451,
+        ),
         *(500, 501, 502, 503, 504, 505, 508, 511, 520, 521, 529, 599, 999),
     ],
 )
 def test_any_status_but_200_is_named_and_its_body_is_no_file(status, record, server, cache):
-    server.answers = [answer(b"" if status in (204, 304) else PAYLOAD, f"{status} Some Reason", Content_Length=SIZE)]
-    assert f"the server answers {'with status ' if status < 400 else ''}{status}" in refusal(record, cache)
+    server.answers = [
+        answer(
+            b"" if status in (204, 304) else PAYLOAD, f"{status} Some Reason", Content_Length=SIZE
+        )
+    ]
+    assert f"the server answers {'with status ' if status < 400 else ''}{status}" in refusal(
+        record, cache
+    )
     assert kept(cache) == []
 
 
@@ -278,7 +319,9 @@ def test_a_compressed_file_that_was_cut_is_begun_anew(record, server):
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("place", ["{url}/file", "/file", "file?x=1#y", "//{host}/file", "HTTP://{host}/file"])
+@pytest.mark.parametrize(
+    "place", ["{url}/file", "/file", "file?x=1#y", "//{host}/file", "HTTP://{host}/file"]
+)
 def test_a_redirect_is_followed_to_the_file(code, place, record, server):
     location = place.format(url=server.url, host=server.url.removeprefix("http://"))
     server.answers = [answer(status=f"{code} Go", Location=location, Content_Length=0), WHOLE]
@@ -317,7 +360,9 @@ def test_redirects_in_a_circle_end(record, server, cache):
 
 
 def test_many_redirects_may_lead_to_the_file(record, server):
-    server.answers = [answer(status="302 Go", Location="/again", Content_Length=0)] * transfer.MAX_REDIRECTS + [WHOLE]
+    server.answers = [
+        answer(status="302 Go", Location="/again", Content_Length=0)
+    ] * transfer.MAX_REDIRECTS + [WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
 
 
@@ -338,10 +383,18 @@ def test_of_an_answer_without_the_file_no_body_is_read(status, record, server, m
     assert sum(sent) < 32 << 20
 
 
-@pytest.mark.parametrize("when", ["at once", "after a byte", "in the head", "after the head", "in the first piece"])
+@pytest.mark.parametrize(
+    "when", ["at once", "after a byte", "in the head", "after the head", "in the first piece"]
+)
 def test_a_connection_that_is_closed_is_one_message(when, record, server, cache):
     whole = answer(PAYLOAD, Content_Length=SIZE)
-    ends = {"at once": 0, "after a byte": 1, "in the head": 20, "after the head": 40, "in the first piece": 100}
+    ends = {
+        "at once": 0,
+        "after a byte": 1,
+        "in the head": 20,
+        "after the head": 40,
+        "in the first piece": 100,
+    }
     server.answers = [whole[: ends[when]]]
     refusal(record, cache)
 
@@ -358,17 +411,30 @@ def test_a_connection_that_was_closed_is_made_again(when, record, server):
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://127.0.0.1:9", "foo://bar", "http://[bad", "socks9://x", "127.0.0.1:99999999", "http://", "\x7f"]
+    "proxy",
+    [
+        "http://127.0.0.1:9",
+        "foo://bar",
+        "http://[bad",
+        "socks9://x",
+        "127.0.0.1:99999999",
+        "http://",
+        "\x7f",
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_one_message(proxy, record, cache, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy)
-    assert "no connection" in refusal(dataclasses.replace(record, urls=["http://weights.invalid/weights.pth"]), cache)
+    assert "no connection" in refusal(
+        dataclasses.replace(record, urls=["http://weights.invalid/weights.pth"]), cache
+    )
 
 
-@pytest.mark.parametrize("status", ["200 OK", "407 Proxy Authentication Required", "502 Bad Gateway", "511 Sign In"])
+@pytest.mark.parametrize(
+    "status", ["200 OK", "407 Proxy Authentication Required", "502 Bad Gateway", "511 Sign In"]
+)
 def test_a_proxy_with_a_page_of_its_own_is_no_file(status, record, server, cache, monkeypatch):
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -380,20 +446,26 @@ def test_a_proxy_with_a_page_of_its_own_is_no_file(status, record, server, cache
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("kind", ["missing", "no certificate", "empty folder"])
-def test_certificates_that_are_none_are_named(name, kind, record, server, cache, tmp_path, monkeypatch):
+def test_certificates_that_are_none_are_named(
+    name, kind, record, server, cache, tmp_path, monkeypatch
+):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     (tmp_path / "no certificate").write_text("none")
     (tmp_path / "empty folder").mkdir()
     for each in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, str(tmp_path / kind))
-    said = refusal(dataclasses.replace(record, urls=[server.url.replace("http", "https") + "/weights.pth"]), cache)
+    said = refusal(
+        dataclasses.replace(record, urls=[server.url.replace("http", "https") + "/weights.pth"]),
+        cache,
+    )
     assert "no connection" in said and "Cannot write" not in said
     assert kind != "missing" or (name in said and str(tmp_path / kind) in said)
 
 
 @pytest.mark.parametrize(
-    "folder", ["{tmp}/file", "{tmp}/file/below", "/proc/nowhere", "{tmp}/" + "x" * 300, "~nobody-here/x"]
+    "folder",
+    ["{tmp}/file", "{tmp}/file/below", "/proc/nowhere", "{tmp}/" + "x" * 300, "~nobody-here/x"],
 )
 def test_a_cache_that_can_be_none_is_named(folder, record, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
@@ -402,7 +474,9 @@ def test_a_cache_that_can_be_none_is_named(folder, record, tmp_path, monkeypatch
         fetch(record)
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotImplementedError("no locks here")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), NotImplementedError("no locks here")]
+)
 def test_a_cache_that_cannot_be_locked_is_named(error, record, cache, monkeypatch):
     def refuse(*args, **options):
         raise error
@@ -411,7 +485,9 @@ def test_a_cache_that_cannot_be_locked_is_named(error, record, cache, monkeypatc
     assert "Set VIRTEX_DET_CACHE" in refusal(record, cache, lines=1)
 
 
-@pytest.mark.parametrize("mirror", ["~nobody-here", "{tmp}/file", "{tmp}/" + "x" * 300, "file://{tmp}", "{tmp}/pipes"])
+@pytest.mark.parametrize(
+    "mirror", ["~nobody-here", "{tmp}/file", "{tmp}/" + "x" * 300, "file://{tmp}", "{tmp}/pipes"]
+)
 def test_a_mirror_that_can_be_none_is_passed_over(mirror, record, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "pipes").mkdir()
@@ -421,7 +497,9 @@ def test_a_mirror_that_can_be_none_is_passed_over(mirror, record, tmp_path, monk
 
 
 @pytest.mark.parametrize("mirror", ["~nobody-here", "{tmp}/empty"])
-def test_offline_a_mirror_without_the_file_is_one_message(mirror, record, cache, tmp_path, monkeypatch):
+def test_offline_a_mirror_without_the_file_is_one_message(
+    mirror, record, cache, tmp_path, monkeypatch
+):
     monkeypatch.setenv("VIRTEX_DET_MIRROR", mirror.format(tmp=tmp_path))
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     refusal(record, cache)
@@ -437,8 +515,12 @@ def test_a_file_that_may_not_be_read_is_passed_over(record, tmp_path, monkeypatc
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-@pytest.mark.parametrize("path", ["../../secret.pkl", "a/../../../secret.pkl", "..", "%2e%2e/secret.pkl", "x\0.pkl"])
-def test_an_address_of_detectron2_leads_to_no_file_outside_of_its_cache(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "path", ["../../secret.pkl", "a/../../../secret.pkl", "..", "%2e%2e/secret.pkl", "x\0.pkl"]
+)
+def test_an_address_of_detectron2_leads_to_no_file_outside_of_its_cache(
+    path, tmp_path, monkeypatch
+):
     inside = tmp_path / "one" / "two" / "detectron2"
     inside.mkdir(parents=True)
     for folder in inside.parents[:3]:
@@ -457,7 +539,9 @@ def test_a_note_that_cannot_be_written_is_named(number, record, server, cache, m
 
     monkeypatch.setattr(transfer, "write_atomically", refuse)
     server.answers = [WHOLE]
-    assert f"Cannot write {cache / 'weights.pth.part'}: {os.strerror(number)}" in refusal(record, cache, lines=1)
+    assert f"Cannot write {cache / 'weights.pth.part'}: {os.strerror(number)}" in refusal(
+        record, cache, lines=1
+    )
 
 
 def test_a_cache_that_is_deleted_meanwhile_is_one_message(record, server, cache):
@@ -527,11 +611,18 @@ def stalling(after: int) -> Callable:
 
 
 @pytest.mark.parametrize("after", [0, 10_000, HAVE, SIZE - 1])
-def test_a_process_killed_in_the_middle_costs_nothing_but_its_last_piece(after, record, server, cache):
+def test_a_process_killed_in_the_middle_costs_nothing_but_its_last_piece(
+    after, record, server, cache
+):
     server.answers = [stalling(after)]
     child = in_a_process(lambda: fetch(record))
     part = cache / "weights.pth.part"
-    until(lambda: len(server.requests) == 1 and (after < 10_000 or (part.exists() and part.stat().st_size > 0)))
+    until(
+        lambda: (
+            len(server.requests) == 1
+            and (after < 10_000 or (part.exists() and part.stat().st_size > 0))
+        )
+    )
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     have = part.stat().st_size if part.exists() else 0
@@ -541,11 +632,15 @@ def test_a_process_killed_in_the_middle_costs_nothing_but_its_last_piece(after, 
     assert kept(cache) == ["weights.pth", "weights.pth.sha256.json"]
 
 
-def test_a_process_killed_before_the_file_has_its_name_costs_one_question(record, server, cache, monkeypatch):
+def test_a_process_killed_before_the_file_has_its_name_costs_one_question(
+    record, server, cache, monkeypatch
+):
     rename = Path.replace
 
     def end(part: Path, path: Path) -> None:
-        os.kill(os.getpid(), signal.SIGKILL) if path == cache / "weights.pth" else rename(part, path)
+        os.kill(os.getpid(), signal.SIGKILL) if path == cache / "weights.pth" else rename(
+            part, path
+        )
 
     def work() -> None:
         monkeypatch.setattr(Path, "replace", end)
@@ -554,12 +649,18 @@ def test_a_process_killed_before_the_file_has_its_name_costs_one_question(record
     server.answers = [WHOLE]
     os.waitpid(in_a_process(work), 0)
     assert "weights.pth" not in kept(cache)
-    server.answers = [answer(status="416 No", Content_Range=f"bytes */{SIZE}", ETag='"a"', Content_Length=0)]
+    server.answers = [
+        answer(status="416 No", Content_Range=f"bytes */{SIZE}", ETag='"a"', Content_Length=0)
+    ]
     assert fetch(record).read_bytes() == PAYLOAD
 
 
 def test_who_waits_goes_on_when_the_first_is_killed(record, server, cache):
-    server.answers = [stalling(HAVE), rest(PAYLOAD[20_000:], f"bytes 20000-{SIZE - 1}/{SIZE}", ETag='"a"'), WHOLE]
+    server.answers = [
+        stalling(HAVE),
+        rest(PAYLOAD[20_000:], f"bytes 20000-{SIZE - 1}/{SIZE}", ETag='"a"'),
+        WHOLE,
+    ]
     first = in_a_process(lambda: fetch(record))
     until(lambda: (cache / "weights.pth.part").exists())
     second = in_a_process(lambda: fetch(record))
@@ -585,7 +686,11 @@ def test_two_processes_at_a_server_that_drips_make_one_file(record, server, cach
 
 
 def test_an_address_of_a_users_own_is_fetched_by_the_same_rules(server, cache):
-    server.answers = [answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE), rest(ETag='"b"'), WHOLE]
+    server.answers = [
+        answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE),
+        rest(ETag='"b"'),
+        WHOLE,
+    ]
     url = f"{server.url}/some/weights.pth"
     assert local_path(url).read_bytes() == PAYLOAD
     assert local_path(url).name == record_of(url).file_name

@@ -10,7 +10,9 @@ from virtex_det.model_zoo import watch
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n"
 
 
-@pytest.mark.parametrize("sent", [b"HTTP/1.1 200 OK\r\nX: ", HEAD, HEAD + b"\r\n", HEAD + b"\r\n" + PAYLOAD[:600]])
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\nX: ", HEAD, HEAD + b"\r\n", HEAD + b"\r\n" + PAYLOAD[:600]]
+)
 def test_a_server_that_drips_is_given_up(sent, server, monkeypatch):
     monkeypatch.setattr(watch, "STALL_SECONDS", 0.3)
     server.dripping, server.drip = sent, 0.001

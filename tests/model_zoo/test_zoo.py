@@ -34,10 +34,19 @@ def test_the_config_file_that_goes_with_weights_already_has_their_width_and_dept
     for record in catalog():
         alone = load_config(zoo.get_config_file(record.name))
         full = zoo.get_config(record.name)
-        if record.architecture in ("R-50", "R-101", "R-50 w2x", "CLIP RN50", "CLIP RN101", "CLIP RN50x4"):
+        if record.architecture in (
+            "R-50",
+            "R-101",
+            "R-50 w2x",
+            "CLIP RN50",
+            "CLIP RN101",
+            "CLIP RN50x4",
+        ):
             assert alone.MODEL.CAPTION_RESNET == full.MODEL.CAPTION_RESNET, record.name
             assert alone.MODEL.RESNETS.DEPTH == full.MODEL.RESNETS.DEPTH, record.name
-            assert alone.MODEL.RESNETS.WIDTH_PER_GROUP == full.MODEL.RESNETS.WIDTH_PER_GROUP, record.name
+            assert alone.MODEL.RESNETS.WIDTH_PER_GROUP == full.MODEL.RESNETS.WIDTH_PER_GROUP, (
+                record.name
+            )
 
 
 def test_untrained_the_config_starts_at_random():
@@ -49,7 +58,9 @@ def test_a_virtex_config_name_is_a_name():
 
 
 def test_the_address_of_weights():
-    assert model_zoo.get_checkpoint_url(NAME).startswith("https://www.dropbox.com/s/mbeeso8wyieq8wy/")
+    assert model_zoo.get_checkpoint_url(NAME).startswith(
+        "https://www.dropbox.com/s/mbeeso8wyieq8wy/"
+    )
 
 
 def test_weights_without_an_address_have_none_to_give():
@@ -59,7 +70,9 @@ def test_weights_without_an_address_have_none_to_give():
 
 def test_a_path_with_our_prefix_is_fetched_by_detectron2s_path_manager(server, cache, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_MIRROR", server.url)
-    assert PathManager.get_local_path(f"virtex://width_ablations/{NAME}") == str(cache / f"{NAME}.pth")
+    assert PathManager.get_local_path(f"virtex://width_ablations/{NAME}") == str(
+        cache / f"{NAME}.pth"
+    )
     with PathManager.open(f"virtex://{NAME}", "rb") as file:
         assert file.read() == PAYLOAD
     assert len(server.requests) == 1
@@ -109,7 +122,9 @@ def _tiny(record):
 
 
 def of_stem(tensors):
-    return {name.rpartition("stem.")[2]: value for name, value in tensors.items() if "stem." in name}
+    return {
+        name.rpartition("stem.")[2]: value for name, value in tensors.items() if "stem." in name
+    }
 
 
 def test_by_default_a_model_is_what_the_file_holds_and_is_whole(published, caplog):
@@ -136,7 +151,9 @@ def test_a_detector_has_the_published_backbone_and_says_what_is_random(published
     assert type(model).__name__ == "GeneralizedRCNN"
     ours, theirs = of_stem(model.state_dict()), of_stem(published)
     assert len(ours) == 6 and all(torch.equal(ours[name], value) for name, value in theirs.items())
-    [warning] = [record.getMessage() for record in caplog.records if "random" in record.getMessage()]
+    [warning] = [
+        record.getMessage() for record in caplog.records if "random" in record.getMessage()
+    ]
     assert f"{NAME} is the backbone alone" in warning and "roi_heads" in warning
 
 
@@ -155,10 +172,13 @@ def test_nothing_is_at_random_without_a_warning(task, published, caplog):
 
 def test_a_file_with_a_backbone_alone_has_no_pretraining_model():
     with pytest.raises(
-        UserError, match=r"clip_RN50 .* has no pretraining model here.*load_backbone\('virtex://clip_RN50'\)"
+        UserError,
+        match=r"clip_RN50 .* has no pretraining model here.*load_backbone\('virtex://clip_RN50'\)",
     ):
         zoo.get("clip_RN50", task="pretraining")
-    with pytest.raises(UserError, match="no config for the task 'captions'; expected 'detection' or 'pretraining'"):
+    with pytest.raises(
+        UserError, match="no config for the task 'captions'; expected 'detection' or 'pretraining'"
+    ):
         zoo.get_config(NAME, task="captions")
 
 
@@ -169,7 +189,10 @@ def test_every_pretraining_config_exists_and_is_of_the_published_network():
         cfg = zoo.get_config(record.name, task="pretraining")
         as_given = load_config(zoo.get_config_file(record.name, "pretraining"))
         assert cfg.MODEL.RESNETS == as_given.MODEL.RESNETS, record.name
-        assert record.pretraining_config.removeprefix("pretrain/").removesuffix(".yaml") in record.aliases
+        assert (
+            record.pretraining_config.removeprefix("pretrain/").removesuffix(".yaml")
+            in record.aliases
+        )
 
 
 def test_importing_the_package_registers_the_zoo_without_its_downloader():

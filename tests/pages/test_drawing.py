@@ -32,7 +32,8 @@ def test_an_outline_has_a_dark_edge_that_shows_on_its_own_colour():
 def test_dashes_leave_gaps_and_a_solid_line_leaves_none():
     box = [box_contour((50, 50, 250, 150))]
     solid, dashed, dotted = (
-        draw_marks(GREY, [Mark(box, "", RED, dash)], 16)[50, 60:240, 0] > 180 for dash in (None, (5, 3), (0.5, 2.5))
+        draw_marks(GREY, [Mark(box, "", RED, dash)], 16)[50, 60:240, 0] > 180
+        for dash in (None, (5, 3), (0.5, 2.5))
     )
     assert solid.all() and 0 < dashed.sum() < 180 and 0 < dotted.sum() < 180
     assert np.diff(dotted.astype(int)).clip(0).sum() > np.diff(dashed.astype(int)).clip(0).sum() > 3
@@ -69,7 +70,10 @@ def test_labels_of_any_text_are_drawn(text):
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1)])
 def test_a_tiny_picture_is_drawn(size):
     pixels = np.zeros((*size, 3), np.uint8)
-    assert draw_marks(pixels, [Mark([box_contour((0, 0, 1, 1))], "dot", RED)], 16).shape == pixels.shape
+    assert (
+        draw_marks(pixels, [Mark([box_contour((0, 0, 1, 1))], "dot", RED)], 16).shape
+        == pixels.shape
+    )
     assert draw_remark(pixels, "nothing", 16).shape == pixels.shape
 
 

@@ -8,7 +8,9 @@ TEXT, LINES = 4.5, 3.0  # WCAG 2.2, 1.4.3 and 1.4.11
 def luminance(colour: str) -> float:
     """Return the relative luminance of #rrggbb as WCAG defines it."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 

@@ -7,7 +7,16 @@ SCRIPT = Path(__file__).parents[2] / "timing" / "annotations.py"
 
 
 def test_it_prints_a_table_and_writes_the_same_figures(tmp_path):
-    arguments = ["--images", "10", "--objects", "130", "--rounds", "1", "--json", str(tmp_path / "rows.json")]
+    arguments = [
+        "--images",
+        "10",
+        "--objects",
+        "130",
+        "--rounds",
+        "1",
+        "--json",
+        str(tmp_path / "rows.json"),
+    ]
     run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = json.loads((tmp_path / "rows.json").read_text())

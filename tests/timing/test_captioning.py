@@ -24,13 +24,25 @@ def test_both_formulations_return_the_same(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = json.loads((tmp_path / "captioning.json").read_text())["jobs"]
-    assert [row["job"].split(",")[0] for row in rows] == [*4 * ["decoding"], "training", "classification loss"]
-    assert all(row["job"] in run.stdout and row["plain alone"] > 0 and row["difference"] < 1e-5 for row in rows)
+    assert [row["job"].split(",")[0] for row in rows] == [
+        *4 * ["decoding"],
+        "training",
+        "classification loss",
+    ]
+    assert all(
+        row["job"] in run.stdout and row["plain alone"] > 0 and row["difference"] < 1e-5
+        for row in rows
+    )
     assert all(row["plain whole"] > row["plain alone"] for row in rows[:-1])
 
 
 @pytest.mark.parametrize(
-    ("job", "broken"), [("decoding", "decode"), ("training", "caption_plainly"), ("classification", "classify_plainly")]
+    ("job", "broken"),
+    [
+        ("decoding", "decode"),
+        ("training", "caption_plainly"),
+        ("classification", "classify_plainly"),
+    ],
 )
 def test_other_results_are_an_error(monkeypatch: pytest.MonkeyPatch, job: str, broken: str) -> None:
     script = load_script()

@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "evaluation.py"
-needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is read from /proc"
+)
 
 
 def figures(tmp_path: Path, *arguments: str) -> tuple[list[dict], str]:
-    command = [sys.executable, str(SCRIPT), "--small", "--json", str(tmp_path / "evaluation.json"), *arguments]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--small",
+        "--json",
+        str(tmp_path / "evaluation.json"),
+        *arguments,
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     return json.loads((tmp_path / "evaluation.json").read_text())["cases"], run.stdout
@@ -22,7 +31,9 @@ def test_it_prints_a_table_and_writes_the_same_figures(tmp_path):
     rows, printed = figures(tmp_path, "--only", "numbers: LVIS mask")
     assert [row["evaluator"] for row in rows] == ["Detectron2's evaluator", "virtex_det"]
     assert rows[0]["speed-up"] == rows[0]["memory ratio"] == 1
-    assert all(row["CPU s"] > 0 and row["peak MB"] > 0 and row["evaluator"] in printed for row in rows)
+    assert all(
+        row["CPU s"] > 0 and row["peak MB"] > 0 and row["evaluator"] in printed for row in rows
+    )
     assert rows[1]["difference"] < 1e-7
 
 

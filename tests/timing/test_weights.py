@@ -14,4 +14,6 @@ def test_it_prints_a_table_and_writes_the_same_figures(tmp_path):
     run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = json.loads((tmp_path / "weights.json").read_text())["loaders"]
-    assert rows[1]["time ratio"] == 1 and all(row["loader"] in run.stdout and row["seconds"] > 0 for row in rows)
+    assert rows[1]["time ratio"] == 1 and all(
+        row["loader"] in run.stdout and row["seconds"] > 0 for row in rows
+    )

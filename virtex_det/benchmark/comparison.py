@@ -66,11 +66,18 @@ class Comparison:
 
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
-        lines = [{"cell": cell._asdict(), "record": dataclasses.asdict(r)} for cell, r in self.records.items()]
-        write_atomically(Path(path), "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        lines = [
+            {"cell": cell._asdict(), "record": dataclasses.asdict(r)}
+            for cell, r in self.records.items()
+        ]
+        write_atomically(
+            Path(path), "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        )
 
 
-def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mix: bool = False) -> Comparison:
+def read_comparison(
+    path: str | Path, title: str = "", baseline: str = "", *, mix: bool = False
+) -> Comparison:
     """Read what ``Comparison.write_records`` wrote.
 
     Raises:
@@ -87,23 +94,33 @@ def read_comparison(path: str | Path, title: str = "", baseline: str = "", *, mi
     for number, line in enumerate(lines, start=1):
         cell, record = _cell_and_record(line, f"{path}, line {number}")
         if cell in found:
-            raise UserError(f"{path}, line {number}: a second record of {_words(cell)}. Remove one of the two.")
+            raise UserError(
+                f"{path}, line {number}: a second record of {_words(cell)}. Remove one of the two."
+            )
         found[cell] = record
     if not found:
-        raise UserError(f"{path} holds no records. Make it from the runs: tools/benchmark.py table --write-records.")
+        raise UserError(
+            f"{path} holds no records. Make it from the runs: tools/benchmark.py table --write-records."
+        )
     return Comparison(title, baseline, found, mix)
 
 
 def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
     try:
         content = json.loads(line)
-        if not isinstance(content, dict) or not isinstance(content.get("cell"), dict) or "record" not in content:
+        if (
+            not isinstance(content, dict)
+            or not isinstance(content.get("cell"), dict)
+            or "record" not in content
+        ):
             raise ValueError('expected {"cell": {...}, "record": {...}}')
         cell, record = Cell(**content["cell"]), content["record"]
         if not isinstance(cell.start, str) or not isinstance(cell.protocol, str):
             raise ValueError(f"its cell is {str(tuple(cell)):.200}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{where} is not a record: {error}\nMake the file again from the runs.") from error
+        raise UserError(
+            f"{where} is not a record: {error}\nMake the file again from the runs."
+        ) from error
     found = record_from(record, where)
     if (cell.fraction, cell.seed) != (found.train_fraction, found.seed):
         raise UserError(
@@ -117,13 +134,19 @@ def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
     """Numbers on one data set's name and two contents never compare."""
     found: dict[str, dict[str, Cell]] = defaultdict(dict)
     for cell, record in records.items():
-        for name, version in (record.train_versions | {record.dataset: record.dataset_version}).items():
-            found[name].setdefault(f"{version['images']} images, sha256 {version['sha256'][:12]}", cell)
+        for name, version in (
+            record.train_versions | {record.dataset: record.dataset_version}
+        ).items():
+            found[name].setdefault(
+                f"{version['images']} images, sha256 {version['sha256'][:12]}", cell
+            )
     for name, versions in found.items():
         if len(versions) > 1:
             raise UserError(
                 f"These records are of {len(versions)} versions of {name}, whose numbers do not compare:\n"
-                + "\n".join(f"  {version}, e.g. {_words(cell)}" for version, cell in versions.items())
+                + "\n".join(
+                    f"  {version}, e.g. {_words(cell)}" for version, cell in versions.items()
+                )
                 + "\nDo the runs of one of them again, or compare each version by itself."
             )
 

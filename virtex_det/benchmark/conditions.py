@@ -24,10 +24,23 @@ def conditions(comparison: Comparison) -> list[str]:
         evaluated = (record.dataset, record.dataset_version.get("images"))
         weights = (record.weights.get("path", ""), record.weights.get("sha256", ""))
         labels = (record.manifest_sha256, record.empty_categories)
-        rows.append([*cell, record.protocol, evaluated, *labels, *weights, record.code_revision, machine])
+        rows.append(
+            [*cell, record.protocol, evaluated, *labels, *weights, record.code_revision, machine]
+        )
     columns = ["start", "protocol", "fraction", "seed", "recipe", "evaluated", "manifest", "empty"]
-    runs = pd.DataFrame(rows, columns=[*columns, "weights", "weights_sha256", "code", "machine"], dtype=object)
-    sections = (_evaluation, _protocol, _labels, _seeds, _compute, _weights, _empty_categories, _surroundings)
+    runs = pd.DataFrame(
+        rows, columns=[*columns, "weights", "weights_sha256", "code", "machine"], dtype=object
+    )
+    sections = (
+        _evaluation,
+        _protocol,
+        _labels,
+        _seeds,
+        _compute,
+        _weights,
+        _empty_categories,
+        _surroundings,
+    )
     return [sentence for section in sections for sentence in section(runs)]
 
 
@@ -116,7 +129,10 @@ def _time(seconds: float | None, more: str = "") -> Value:
 
 
 def _evaluation(runs: pd.DataFrame) -> list[str]:
-    sets = [f"{dataset} ({images} images)" for dataset, images in sorted(set(runs["evaluated"]), key=str)]
+    sets = [
+        f"{dataset} ({images} images)"
+        for dataset, images in sorted(set(runs["evaluated"]), key=str)
+    ]
     if len(sets) > 1:
         return [f"Not equal: what the runs are evaluated on, {' and '.join(sets)}."]
     return [f"Equal: what all runs are evaluated on, {sets[0]}, in the same version."]
@@ -125,7 +141,9 @@ def _evaluation(runs: pd.DataFrame) -> list[str]:
 def _protocol(runs: pd.DataFrame) -> list[str]:
     ids = sorted(runs["recipe"].unique())
     if len(ids) > 1:
-        return [f"Not equal: the protocol. Numbers of {', '.join(ids)} are not to be compared with each other."]
+        return [
+            f"Not equal: the protocol. Numbers of {', '.join(ids)} are not to be compared with each other."
+        ]
     return [
         f"Equal: detector, schedule, batch, learning rates, augmentation and metric, all as in {ids[0]}. How pixels "
         "are normalised goes with the weights."
@@ -134,12 +152,18 @@ def _protocol(runs: pd.DataFrame) -> list[str]:
 
 def _labels(runs: pd.DataFrame) -> list[str]:
     if (runs["manifest"] == "").any():
-        return ["Not known: whether all starts saw the same labelled images; some records do not say."]
+        return [
+            "Not known: whether all starts saw the same labelled images; some records do not say."
+        ]
     manifests = runs.groupby(["protocol", "fraction", "seed"], sort=False)["manifest"].nunique()
     if odd := list(manifests[manifests > 1].index):
         where = ", ".join(f"{share(fraction)} seed {seed}" for _, fraction, seed in odd)
-        return [f"Not equal: the labelled images, at {where}: the starts were trained on different ones."]
-    return ["Equal: the labelled images of each part and seed; the hash of their ids is the same in every start."]
+        return [
+            f"Not equal: the labelled images, at {where}: the starts were trained on different ones."
+        ]
+    return [
+        "Equal: the labelled images of each part and seed; the hash of their ids is the same in every start."
+    ]
 
 
 def _seeds(runs: pd.DataFrame) -> list[str]:
@@ -168,11 +192,17 @@ def _weights(runs: pd.DataFrame) -> list[str]:
     for start, found in runs[runs["weights_sha256"] != ""].groupby("start", sort=False):
         of_seed = found.groupby("seed")["weights_sha256"].nunique()
         if of_seed.max() > 1:
-            said["Not equal: the weights of {}. Runs of one seed began from several files."].append(start)
+            said["Not equal: the weights of {}. Runs of one seed began from several files."].append(
+                start
+            )
         elif found["weights_sha256"].nunique() < len(of_seed):
-            said["One set of weights serves several seeds of {}: the spread has no pretraining in it."].append(start)
+            said[
+                "One set of weights serves several seeds of {}: the spread has no pretraining in it."
+            ].append(start)
         elif len(of_seed) > 1:
-            said["Each seed of {} has weights of its own: the spread has pretraining in it."].append(start)
+            said[
+                "Each seed of {} has weights of its own: the spread has pretraining in it."
+            ].append(start)
     return [sentence.format(", ".join(starts)) for sentence, starts in said.items()]
 
 
@@ -193,5 +223,7 @@ def _surroundings(runs: pd.DataFrame) -> list[str]:
     if len(revisions := sorted(runs["code"].unique())) > 1:
         sentences.append(f"Not equal: the code. Revisions: {', '.join(revisions)}.")
     if len(machines := sorted(runs["machine"].unique())) > 1:
-        sentences.append(f"Not equal: the machine, so times are not to be compared: {', '.join(machines)}.")
+        sentences.append(
+            f"Not equal: the machine, so times are not to be compared: {', '.join(machines)}."
+        )
     return sentences

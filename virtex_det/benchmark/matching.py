@@ -21,7 +21,10 @@ class Verdict(enum.Enum):
 
 
 def judge(
-    detections: Sequence[dict], labelled: Sequence[dict], image: Mapping[str, Any], size: tuple[int, int]
+    detections: Sequence[dict],
+    labelled: Sequence[dict],
+    image: Mapping[str, Any],
+    size: tuple[int, int],
 ) -> list[tuple[dict, Verdict]]:
     """Match detections with annotations of their class, the surest first, each annotation once.
 

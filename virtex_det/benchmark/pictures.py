@@ -21,7 +21,9 @@ from virtex_det.yaml_files import read_yaml
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6
 MAX_STARTS = 5  # with the ground truth two full rows of three
-SIDE = 480  # longest side of a picture in pixels: six images from five starts stay below two megabytes
+SIDE = (
+    480  # longest side of a picture in pixels: six images from five starts stay below two megabytes
+)
 TYPE_SIZE = 19  # pixels, of a picture that a page shows at about 300
 JPEG_QUALITY = 80
 TRUTH = "ground truth"
@@ -34,7 +36,13 @@ _LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, st
     Verdict.MISSED: ((255, 255, 255), (0.5, 2.5), "missed {name}"),
     Verdict.UNJUDGED: ((190, 190, 190), None, "{name} {score:.2f}"),
 }
-_ORDER = (Verdict.LABELLED, Verdict.FALSE_ALARM, Verdict.FOUND, Verdict.MISSED, Verdict.UNJUDGED)  # of labels
+_ORDER = (
+    Verdict.LABELLED,
+    Verdict.FALSE_ALARM,
+    Verdict.FOUND,
+    Verdict.MISSED,
+    Verdict.UNJUDGED,
+)  # of labels
 
 
 class Run(NamedTuple):
@@ -88,7 +96,10 @@ class Annotations:
 
 
 def draw_strips(
-    runs: Mapping[str, Run], annotations: str | Path, image_root: str | Path, count: int = MAX_IMAGES
+    runs: Mapping[str, Run],
+    annotations: str | Path,
+    image_root: str | Path,
+    count: int = MAX_IMAGES,
 ) -> list[Strip]:
     """Draw images of the evaluation set with their ground truth and with the confident detections of each run.
 
@@ -124,7 +135,9 @@ def detections_file(run: Run) -> Path:
     return run.folder / "inference" / run.record.dataset / "coco_instances_results.json"
 
 
-def draw_truth(pixels: np.ndarray, labelled: Sequence[dict], names: Mapping[int, str]) -> DrawnImage:
+def draw_truth(
+    pixels: np.ndarray, labelled: Sequence[dict], names: Mapping[int, str]
+) -> DrawnImage:
     """Draw what is labelled in an image.
 
     Args:
@@ -132,14 +145,20 @@ def draw_truth(pixels: np.ndarray, labelled: Sequence[dict], names: Mapping[int,
         labelled: COCO or LVIS annotations.
         names: class names by category id.
     """
-    judged = [(annotation, Verdict.LABELLED) for annotation in labelled if not annotation.get("iscrowd")]
+    judged = [
+        (annotation, Verdict.LABELLED) for annotation in labelled if not annotation.get("iscrowd")
+    ]
     drawn = _draw(pixels, judged, names)
     if not judged:
-        return DrawnImage(as_jpeg(draw_remark(drawn, "nothing is labelled", TYPE_SIZE)), "nothing is labelled")
+        return DrawnImage(
+            as_jpeg(draw_remark(drawn, "nothing is labelled", TYPE_SIZE)), "nothing is labelled"
+        )
     return DrawnImage(as_jpeg(drawn), f"{len(judged)} labelled")
 
 
-def draw_detections(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]) -> DrawnImage:
+def draw_detections(
+    pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
+) -> DrawnImage:
     """Draw what a run found in an image, what it missed, and which of its finds are false alarms.
 
     Args:
@@ -154,7 +173,11 @@ def draw_detections(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], 
         nothing = f"nothing above {SCORE_THRESHOLD}"
         return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), f"{nothing}, {missed}")
     alarms = counts[Verdict.FALSE_ALARM]
-    said = [f"{counts[Verdict.FOUND]} found", missed, f"{alarms} false alarm{'' if alarms == 1 else 's'}"]
+    said = [
+        f"{counts[Verdict.FOUND]} found",
+        missed,
+        f"{alarms} false alarm{'' if alarms == 1 else 's'}",
+    ]
     if counts[Verdict.UNJUDGED]:
         said.append(f"{counts[Verdict.UNJUDGED]} not judged")
     return DrawnImage(as_jpeg(drawn), ", ".join(said))
@@ -166,7 +189,9 @@ def as_jpeg(pixels: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def _draw(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]) -> np.ndarray:
+def _draw(
+    pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
+) -> np.ndarray:
     """Draw marks over an image enlarged a whole number of times or shrunk, so that its longest side nears SIDE."""
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
@@ -178,7 +203,9 @@ def _draw(pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Map
     for instance, verdict in sorted(judged, key=_importance):
         colour, dash, words = _LOOKS[verdict]
         label = words.format(name=names[instance["category_id"]], score=instance.get("score", 0.0))
-        marks.append(Mark(_contours(instance, (height, width), canvas.shape[:2]), label, colour, dash))
+        marks.append(
+            Mark(_contours(instance, (height, width), canvas.shape[:2]), label, colour, dash)
+        )
     return draw_marks(canvas, marks, TYPE_SIZE)
 
 

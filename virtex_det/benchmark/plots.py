@@ -24,8 +24,13 @@ from virtex_det.utils import replacing
 
 MARKERS = "osD^vP*X<>"
 STYLES = ("-", "--", ":", "-.")
-MOST_IN_LEGEND = 4  # with more curves in a plot, names stand at the lines, and bands would hide each other
-SIZE = (464 / 96, 320 / 96)  # inches, of one plot: half the width of a page at a browser's 96 pixels per inch
+MOST_IN_LEGEND = (
+    4  # with more curves in a plot, names stand at the lines, and bands would hide each other
+)
+SIZE = (
+    464 / 96,
+    320 / 96,
+)  # inches, of one plot: half the width of a page at a browser's 96 pixels per inch
 TYPE_SIZE = SMALL_TYPE * 72 / 96  # points
 
 _NAME_WIDTH, _NAME_LINES = 20, 2  # characters and lines of a name at a line
@@ -163,7 +168,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     if path.suffix not in dates:
-        raise UserError(f"Pictures are written as {', '.join(dates)}, and {path} ends on none of these.")
+        raise UserError(
+            f"Pictures are written as {', '.join(dates)}, and {path} ends on none of these."
+        )
     with replacing(path) as unfinished, rc_context({"svg.hashsalt": "virtex_det"}):
         figure.savefig(unfinished, format=path.suffix[1:], dpi=150, metadata=dates[path.suffix])
 
@@ -186,7 +193,9 @@ def spread_out(places: Sequence[float], heights: Sequence[float], top: float) ->
     if moved:
         moved[-1] = min(moved[-1], top - heights[-1] / 2)
     for upper in range(len(moved) - 1, 0, -1):
-        moved[upper - 1] = min(moved[upper - 1], moved[upper] - (heights[upper - 1] + heights[upper]) / 2)
+        moved[upper - 1] = min(
+            moved[upper - 1], moved[upper] - (heights[upper - 1] + heights[upper]) / 2
+        )
     return moved
 
 
@@ -222,7 +231,13 @@ def _finished(figure: Figure) -> Figure:
         if len(axes.lines) > MOST_IN_LEGEND:
             _name_lines(figure, axes)
         elif number == 0 and axes.lines:
-            axes.legend(frameon=False, fontsize=TYPE_SIZE, labelcolor=LIGHT.ink, handlelength=1.6, borderaxespad=0)
+            axes.legend(
+                frameon=False,
+                fontsize=TYPE_SIZE,
+                labelcolor=LIGHT.ink,
+                handlelength=1.6,
+                borderaxespad=0,
+            )
     return figure
 
 
@@ -231,7 +246,10 @@ def _lines(comparison: Comparison, part: pd.DataFrame) -> list[Line]:
     lines = []
     known = part.dropna(subset="mean").fillna({"deviation": 0.0})
     for (protocol, start), found in known.groupby(["protocol", "start"], sort=False, observed=True):
-        columns = (found.index.get_level_values("fraction"), *(found[name] for name in Point._fields[1:]))
+        columns = (
+            found.index.get_level_values("fraction"),
+            *(found[name] for name in Point._fields[1:]),
+        )
         style = {
             "color": colours[start],
             "marker": MARKERS[comparison.starts.index(start) % len(MARKERS)],
@@ -248,7 +266,9 @@ def _timed(line: Line, pretraining: Mapping[str, float] | None) -> tuple[Line, l
     is_known = pretraining is None or before is not None
     label = line.label if is_known else f"{line.label} (without pretraining)"
     points = [point for point in line.points if not math.isnan(point.seconds)]
-    return line._replace(points=points, label=label), [(before or 0.0) + point.seconds for point in points]
+    return line._replace(points=points, label=label), [
+        (before or 0.0) + point.seconds for point in points
+    ]
 
 
 def _unit(longest: float) -> tuple[str, float]:
@@ -263,16 +283,33 @@ def _draw(axes: Axes, curves: Sequence[Curve], *, is_joined: bool = True) -> Non
     has_spread = len(curves) <= MOST_IN_LEGEND
     for curve in curves:
         width, size = (1.6, 4.5) if is_joined else (0.7, 6.5)
-        axes.plot(curve.x, curve.mean, label=in_plot(curve.name), markersize=size, linewidth=width, **curve.style)
+        axes.plot(
+            curve.x,
+            curve.mean,
+            label=in_plot(curve.name),
+            markersize=size,
+            linewidth=width,
+            **curve.style,
+        )
         if not has_spread or not curve.x:
             continue
         if is_joined:
-            low = [mean - deviation for mean, deviation in zip(curve.mean, curve.deviation, strict=True)]
-            high = [mean + deviation for mean, deviation in zip(curve.mean, curve.deviation, strict=True)]
-            axes.fill_between(curve.x, low, high, color=curve.style["color"], alpha=0.15, linewidth=0)
+            low = [
+                mean - deviation
+                for mean, deviation in zip(curve.mean, curve.deviation, strict=True)
+            ]
+            high = [
+                mean + deviation
+                for mean, deviation in zip(curve.mean, curve.deviation, strict=True)
+            ]
+            axes.fill_between(
+                curve.x, low, high, color=curve.style["color"], alpha=0.15, linewidth=0
+            )
         else:
             colour = curve.style["color"]
-            axes.errorbar(curve.x, curve.mean, curve.deviation, fmt="none", ecolor=colour, elinewidth=1.2)
+            axes.errorbar(
+                curve.x, curve.mean, curve.deviation, fmt="none", ecolor=colour, elinewidth=1.2
+            )
 
 
 def _name_fractions(axes: Axes, lines: Sequence[Line], curves: Sequence[Curve]) -> None:
@@ -299,7 +336,9 @@ def _name_fractions(axes: Axes, lines: Sequence[Line], curves: Sequence[Curve]) 
 def _name_lines(figure: Figure, axes: Axes) -> None:
     """Write the name of each line to the right of the plot, as near to the height of its end as the others allow."""
     figure.draw_without_rendering()
-    unit = axes.get_ylim()[1] / (axes.bbox.height * 72 / figure.dpi)  # of the axis, per point of type
+    unit = axes.get_ylim()[1] / (
+        axes.bbox.height * 72 / figure.dpi
+    )  # of the axis, per point of type
     drawn = [line for line in axes.lines if np.size(line.get_xdata())]
     ends = sorted([(np.asarray(line.get_xydata())[-1], line) for line in drawn], key=_height)
     names = [_in_lines(str(line.get_label())) for _, line in ends]

@@ -54,6 +54,8 @@ def published_for(protocol: str) -> tuple[PublishedResult, ...]:
 
 
 def _result(group: Mapping, row: Mapping) -> PublishedResult:
-    common = {name: group[name] for name in ("protocol", "source", "how_sure", "differs") if name in group}
+    common = {
+        name: group[name] for name in ("protocol", "source", "how_sure", "differs") if name in group
+    }
     metrics = {task: row[task] for task in ("bbox", "segm", "svm", "classification") if task in row}
     return PublishedResult(start=row["start"], metrics=metrics, **common)

@@ -72,13 +72,17 @@ class ResultRecord:
     hardware: dict[str, Any] = dataclasses.field(default_factory=lambda: describe_hardware())
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
     code_revision: str = dataclasses.field(default_factory=lambda: code_revision())
-    created: str = dataclasses.field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    created: str = dataclasses.field(
+        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
+    )
     schema: int = SCHEMA
     sha256: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         fields = [field.name for field in dataclasses.fields(self) if field.init]
-        object.__setattr__(self, "sha256", _fingerprint({name: getattr(self, name) for name in fields}))
+        object.__setattr__(
+            self, "sha256", _fingerprint({name: getattr(self, name) for name in fields})
+        )
 
     def write(self, run_folder: str | Path) -> None:
         """Make this the folder's ``results.json`` and add it to ``results.jsonl``, which keeps every evaluation."""
@@ -105,7 +109,9 @@ def read_records(run_folder: str | Path) -> list[ResultRecord]:
         return []
     whole, half = _whole_lines(path.read_bytes())
     if half:
-        logging.getLogger(__name__).warning(f"{path}: the last line is half-written and left out; evaluate again.")
+        logging.getLogger(__name__).warning(
+            f"{path}: the last line is half-written and left out; evaluate again."
+        )
     return [record_from(_parse(line, where), where) for where, line in _numbered(path, whole)]
 
 
@@ -143,16 +149,24 @@ def record_from(content: Any, where: str) -> ResultRecord:
         )
     names = {field.name for field in dataclasses.fields(ResultRecord)}
     if odd := sorted(names ^ set(content)):
-        raise UserError(f"{where}: fields that are unknown or missing: {', '.join(odd)}. Evaluate again.")
+        raise UserError(
+            f"{where}: fields that are unknown or missing: {', '.join(odd)}. Evaluate again."
+        )
     fields = {name: content[name] for name in names - {"sha256"}}
     if _fingerprint(fields) != content["sha256"]:
-        raise UserError(f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again.")
+        raise UserError(
+            f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again."
+        )
     for name, kind in get_type_hints(ResultRecord).items():
         if name in fields and not _fits(fields[name], kind):
-            raise UserError(f"{where}: {name} is {json.dumps(fields[name])[:200]}, which no evaluation writes.")
+            raise UserError(
+                f"{where}: {name} is {json.dumps(fields[name])[:200]}, which no evaluation writes."
+            )
     for found in (fields["dataset_version"], *fields["train_versions"].values()):
         if "images" not in found or not isinstance(found.get("sha256"), str):
-            raise UserError(f"{where}: a data set has the version {json.dumps(found)[:200]}. Evaluate again.")
+            raise UserError(
+                f"{where}: a data set has the version {json.dumps(found)[:200]}. Evaluate again."
+            )
     tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
     return ResultRecord(**fields | tuples)
 
@@ -201,7 +215,9 @@ def _parse(line: str, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}. Remove the line, or evaluate again.") from error
+        raise UserError(
+            f"{where} is not JSON: {error}. Remove the line, or evaluate again."
+        ) from error
 
 
 def _fingerprint(fields: Mapping[str, Any]) -> str:
@@ -228,7 +244,11 @@ def describe_hardware() -> dict[str, Any]:
     """Return the processor, its usable cores, and the GPU if PyTorch finds one."""
     import torch
 
-    hardware: dict[str, Any] = {"machine": platform.machine(), "cpu": _cpu_name(), "cores": os.cpu_count()}
+    hardware: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+    }
     if torch.cuda.is_available():
         hardware |= {"gpu": torch.cuda.get_device_name(), "gpus": torch.cuda.device_count()}
     return hardware
@@ -237,7 +257,9 @@ def describe_hardware() -> dict[str, Any]:
 def code_revision() -> str:
     """Return the git commit of this package, with ``-dirty`` after uncommitted changes; "unknown" outside a clone."""
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)  # installed below another repository, it is not of it
+        _git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # installed below another repository, it is not of it
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

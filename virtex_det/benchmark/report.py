@@ -14,7 +14,15 @@ from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions, cost_table, costs
 from virtex_det.benchmark.finding import Finding, main_finding
 from virtex_det.benchmark.matching import MIN_OVERLAP
-from virtex_det.benchmark.pictures import MAX_STARTS, SCORE_THRESHOLD, TRUTH, Run, Strip, detections_file, draw_strips
+from virtex_det.benchmark.pictures import (
+    MAX_STARTS,
+    SCORE_THRESHOLD,
+    TRUTH,
+    Run,
+    Strip,
+    detections_file,
+    draw_strips,
+)
 from virtex_det.benchmark.plots import (
     MOST_IN_LEGEND,
     plot_fractions,
@@ -25,7 +33,13 @@ from virtex_det.benchmark.plots import (
 )
 from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, share, tasks_of
-from virtex_det.benchmark.tables import WORDS, category_tables, count, protocol_tables, render_markdown
+from virtex_det.benchmark.tables import (
+    WORDS,
+    category_tables,
+    count,
+    protocol_tables,
+    render_markdown,
+)
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
 from virtex_det.pages.html import render_html
@@ -79,7 +93,9 @@ def write_page(
     refuse_special_target(path)
     picture = path.with_suffix(".svg")
     save_figure(plot_fractions(comparison, metrics=metrics), picture)
-    write_atomically(path, render_page(comparison, cards, commands, picture=picture.name, metrics=metrics))
+    write_atomically(
+        path, render_page(comparison, cards, commands, picture=picture.name, metrics=metrics)
+    )
     return [picture, path]
 
 
@@ -157,7 +173,9 @@ def _has_bands(comparison: Comparison) -> bool:
 
 def _lead(comparison: Comparison) -> str:
     records = comparison.records.values()
-    data = _joined(f"{record.dataset}, {record.dataset_version['images']} images" for record in records)
+    data = _joined(
+        f"{record.dataset}, {record.dataset_version['images']} images" for record in records
+    )
     fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
     return (
         f"The same detector from {count(len(comparison.starts), 'start')}, fine-tuned on {fractions} of the labels "
@@ -169,26 +187,40 @@ def _joined(words: Iterable[str]) -> str:
     return " and ".join(sorted(set(words)))
 
 
-def _curves(comparison: Comparison, pretraining: Mapping[str, float | None]) -> list[dict[str, str]]:
+def _curves(
+    comparison: Comparison, pretraining: Mapping[str, float | None]
+) -> list[dict[str, str]]:
     """Return AP against labels and against time; with pretraining's where it is known of every start, since a start
     of which it is not would look cheap beside the others."""
     if len(comparison.fractions) < 2:
         return []
     metrics = [title for title, (task, _) in METRICS.items() if task in tasks_of(comparison)]
-    figures = {f"{metric} against the part of the labels": plot_fractions(comparison, metric) for metric in metrics}
+    figures = {
+        f"{metric} against the part of the labels": plot_fractions(comparison, metric)
+        for metric in metrics
+    }
     if any(record.training_seconds is not None for record in comparison.records.values()):
         known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
         counted = known if len(known) == len(pretraining) and any(known.values()) else None
-        figures |= {f"{m} against training time": plot_time(comparison, m, pretraining=counted) for m in metrics}
+        figures |= {
+            f"{m} against training time": plot_time(comparison, m, pretraining=counted)
+            for m in metrics
+        }
     return [as_picture(figure, title) for title, figure in figures.items()]
 
 
 def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dict[str, str]]:
     """Return curves of AP over iterations, where runs were evaluated on their way."""
     colours = start_colours(comparison)
-    panels: dict[tuple[str, float], dict[str, list[ResultRecord]]] = defaultdict(lambda: defaultdict(list))
+    panels: dict[tuple[str, float], dict[str, list[ResultRecord]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for cell, last in comparison.records.items():
-        found = {record.iteration: record for record in read_records(folders[cell]) if _is_on_the_way(record, last)}
+        found = {
+            record.iteration: record
+            for record in read_records(folders[cell])
+            if _is_on_the_way(record, last)
+        }
         if len(found) > 1:
             panels[cell.protocol, cell.fraction][cell.start] += found.values()
     figures = []
@@ -203,7 +235,9 @@ def _histories(comparison: Comparison, folders: Mapping[Cell, Path]) -> list[dic
 def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
     """Say whether a record of a run's folder is of its training, and not of another file or with other settings."""
     of_run = (last.dataset, last.config_sha256)
-    return (record.dataset, record.config_sha256) == of_run and (record == last or not record.evaluated)
+    return (record.dataset, record.config_sha256) == of_run and (
+        record == last or not record.evaluated
+    )
 
 
 def _pictures(
@@ -217,10 +251,14 @@ def _pictures(
     if annotations is None or image_root is None:
         return None
     cells = _cells_to_show(comparison, folders, found.starts)
-    runs = {start: Run(Path(folders[cell]), comparison.records[cell]) for start, cell in cells.items()}
+    runs = {
+        start: Run(Path(folders[cell]), comparison.records[cell]) for start, cell in cells.items()
+    }
     return {
         "strips": draw_strips(runs, annotations, image_root) if Path(annotations).exists() else [],
-        "runs": _joined(f"{share(cell.fraction)} of the labels and seed {cell.seed}" for cell in cells.values()),
+        "runs": _joined(
+            f"{share(cell.fraction)} of the labels and seed {cell.seed}" for cell in cells.values()
+        ),
         "left_out": [start for start in comparison.starts if start not in cells],
         "sources": [shown_path(annotations), shown_path(image_root)],
         "threshold": SCORE_THRESHOLD,
@@ -236,7 +274,9 @@ def _first_row(pictures: Mapping[str, Any] | None, found: Finding) -> Strip | No
     return strip._replace(pictures={title: strip.pictures[title] for title in shown})
 
 
-def _cells_to_show(comparison: Comparison, folders: Mapping[Cell, Path], first: Sequence[str]) -> dict[str, Cell]:
+def _cells_to_show(
+    comparison: Comparison, folders: Mapping[Cell, Path], first: Sequence[str]
+) -> dict[str, Cell]:
     """Return by start, of the first protocol, the lowest seed with the most labels that left detections.
 
     Of more than MAX_STARTS the last are left out, but none of ``first``.
@@ -258,9 +298,13 @@ def _facts(records: Sequence[ResultRecord]) -> dict[str, str]:
     days = sorted(record.created for record in records)
     return {
         "Code": _joined(record.code_revision for record in records),
-        "Libraries": _joined(", ".join(f"{n} {v}" for n, v in record.versions.items()) for record in records),
+        "Libraries": _joined(
+            ", ".join(f"{n} {v}" for n, v in record.versions.items()) for record in records
+        ),
         "Hardware": _joined(_hardware(record.hardware) for record in records),
-        "Data": ", ".join(f"{name}: {v['images']} images, sha256 {v['sha256'][:12]}" for name, v in data.items()),
+        "Data": ", ".join(
+            f"{name}: {v['images']} images, sha256 {v['sha256'][:12]}" for name, v in data.items()
+        ),
         "Evaluated": " to ".join(dict.fromkeys([days[0], days[-1]])),
     }
 

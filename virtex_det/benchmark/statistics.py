@@ -41,14 +41,20 @@ def tidy(comparison: Comparison) -> pd.DataFrame:
         percent; NaN where no run of the protocol has it).
     """
     tables = [record.metrics for record in comparison.records.values()]
-    names = dict.fromkeys((task, name) for nested in tables for task in nested for name in nested[task])
+    names = dict.fromkeys(
+        (task, name) for nested in tables for task in nested for name in nested[task]
+    )
     rows = []
     for cell, record in comparison.records.items():
         for task, name in names:
             value = record.metrics.get(task, {}).get(name)
-            rows.append([*cell, record.protocol, record.dataset, record.training_seconds, task, name, value])
+            rows.append(
+                [*cell, record.protocol, record.dataset, record.training_seconds, task, name, value]
+            )
     columns = [*Cell._fields, "recipe", "dataset", "seconds", "task", "metric", "value"]
-    frame = pd.DataFrame(rows, columns=columns, dtype=object).astype({"seconds": float, "value": float})
+    frame = pd.DataFrame(rows, columns=columns, dtype=object).astype(
+        {"seconds": float, "value": float}
+    )
     for column, order in {"protocol": comparison.protocols, "start": comparison.starts}.items():
         frame[column] = pd.Categorical(frame[column], order, ordered=True)
     frame = frame.sort_values(["protocol", "start", "fraction", "seed"])
@@ -59,7 +65,11 @@ def tidy(comparison: Comparison) -> pd.DataFrame:
 
 def tasks_of(comparison: Comparison) -> list[str]:
     """Return the tasks that were measured, "bbox" before "segm"."""
-    return [task for task in TASKS if any(task in record.metrics for record in comparison.records.values())]
+    return [
+        task
+        for task in TASKS
+        if any(task in record.metrics for record in comparison.records.values())
+    ]
 
 
 def find_metrics(comparison: Comparison, names: Iterable[str] = ()) -> Metrics:
@@ -73,7 +83,9 @@ def find_metrics(comparison: Comparison, names: Iterable[str] = ()) -> Metrics:
         UserError: no record has one of that name.
     """
     tables = [record.metrics for record in comparison.records.values()]
-    known = dict.fromkeys(f"{task}/{name}" for nested in tables for task in nested for name in nested[task])
+    known = dict.fromkeys(
+        f"{task}/{name}" for nested in tables for task in nested for name in nested[task]
+    )
     names = list(names) or [name for name in map("/".join, METRICS.values()) if name in known]
     for name in names:
         if name not in known:
@@ -92,7 +104,9 @@ def summarize(comparison: Comparison, metrics: Metrics = METRICS) -> pd.DataFram
         recipe; difference (from the baseline), p, pairs (of seeds that both have); best (no start
         has more, and there are others).
     """
-    wanted = pd.DataFrame([(title, *names) for title, names in metrics.items()], columns=["title", "task", "metric"])
+    wanted = pd.DataFrame(
+        [(title, *names) for title, names in metrics.items()], columns=["title", "task", "metric"]
+    )
     frame = wanted.merge(tidy(comparison), on=["task", "metric"])
     same_run = ["title", "protocol", "fraction", "seed"]
     baseline = frame[frame["start"] == comparison.baseline].set_index(same_run)["value"]
@@ -141,7 +155,9 @@ def paired_test(ours: Sequence[float], theirs: Sequence[float]) -> PairedTest:
         return PairedTest(fmean(differences), math.nan, len(pairs))
     from scipy.stats import ttest_rel  # a second to import, and no training needs it
 
-    return PairedTest(fmean(differences), float(ttest_rel(*zip(*pairs, strict=True)).pvalue), len(pairs))
+    return PairedTest(
+        fmean(differences), float(ttest_rel(*zip(*pairs, strict=True)).pvalue), len(pairs)
+    )
 
 
 def reached(means: pd.Series, baseline: str, title: str) -> str:
@@ -156,10 +172,16 @@ def reached(means: pd.Series, baseline: str, title: str) -> str:
         A sentence; "" where the baseline's value with all labels is 0 or not known.
     """
     goal = means.get((baseline, 1.0), math.nan)
-    others = [(start, curve) for start, curve in means.groupby("start", sort=False, observed=True) if start != baseline]
+    others = [
+        (start, curve)
+        for start, curve in means.groupby("start", sort=False, observed=True)
+        if start != baseline
+    ]
     if not goal > 0 or not others:
         return ""
-    enough = "; ".join(f"{start}: {enough_labels(curve.droplevel('start'), goal)}" for start, curve in others)
+    enough = "; ".join(
+        f"{start}: {enough_labels(curve.droplevel('start'), goal)}" for start, curve in others
+    )
     return (
         f"With all labels, {baseline} has {goal:.1f} {title}. "
         f"Fraction of the labels at which each other start reaches it, interpolated: {enough}."

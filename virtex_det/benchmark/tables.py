@@ -12,11 +12,27 @@ import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
-from virtex_det.benchmark.statistics import METRICS, ROW, TASKS, Metrics, reached, share, summarize, tidy
+from virtex_det.benchmark.statistics import (
+    METRICS,
+    ROW,
+    TASKS,
+    Metrics,
+    reached,
+    share,
+    summarize,
+    tidy,
+)
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = "Several protocols stand in this table. Their numbers do not compare: read the rows of one at a time."
-WORDS = ("protocol", "start", "published start", "category", "source", "how sure")  # columns without numbers
+WORDS = (
+    "protocol",
+    "start",
+    "published start",
+    "category",
+    "source",
+    "how sure",
+)  # columns without numbers
 DETAILS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 MAX_CATEGORIES = 100
 
@@ -65,7 +81,9 @@ def result_tables(comparison: Comparison, metrics: Metrics = METRICS) -> list[Ta
 
 def protocol_tables(comparison: Comparison, protocol: str) -> dict[str, Any]:
     """Return the tables of one protocol: AP by start and fraction, every metric by row, what others published."""
-    records = {cell: record for cell, record in comparison.records.items() if cell.protocol == protocol}
+    records = {
+        cell: record for cell, record in comparison.records.items() if cell.protocol == protocol
+    }
     part = dataclasses.replace(comparison, records=records)
     summary = summarize(part)
     titles = list(summary.index.unique("title"))
@@ -90,13 +108,23 @@ def means_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table
     most = int(part["seeds"].max())
     rows = []
     for first, cells in _lines(comparison, part):
-        rows.append([*first, *(mean(cell, comparison.is_of_one_protocol and cell.best, most) for cell in cells)])
+        rows.append(
+            [
+                *first,
+                *(mean(cell, comparison.is_of_one_protocol and cell.best, most) for cell in cells),
+            ]
+        )
     notes = [MIXED] if len(comparison.recipes) > 1 else []
     notes.append(f"Mean{' ± sample standard deviation' * (most > 1)} over {count(most, 'seed')}.")
     for protocol, means in part["mean"].groupby("protocol", sort=False, observed=True):
         where = f" under {protocol}" if len(comparison.protocols) > 1 else ""
         notes.append(reached(means.droplevel("protocol"), comparison.baseline, f"{title}{where}"))
-    return Table(f"{title} by part of the labels", _columns(comparison), rows, [note for note in notes if note])
+    return Table(
+        f"{title} by part of the labels",
+        _columns(comparison),
+        rows,
+        [note for note in notes if note],
+    )
 
 
 def details_table(comparison: Comparison, task: str) -> Table:
@@ -108,12 +136,17 @@ def details_table(comparison: Comparison, task: str) -> Table:
     for (fraction, start), cells in summary.groupby(["fraction", "start"], observed=True):
         of_name = {cell.Index[0]: cell for cell in cells.itertuples()}
         row = [Value(share(fraction), fraction), Value(start), number(cells["seeds"].iloc[0], "d")]
-        row += [mean(of_name[name], comparison.is_of_one_protocol and of_name[name].best) for name in names]
+        row += [
+            mean(of_name[name], comparison.is_of_one_protocol and of_name[name].best)
+            for name in names
+        ]
         if tested:
             row += [number(of_name["AP"].difference, "+.1f"), _p_value(of_name["AP"].p)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
-    return Table(f"{TASKS[task]} metrics", ["labels", "start", "seeds", *names, *tested], rows, notes)
+    return Table(
+        f"{TASKS[task]} metrics", ["labels", "start", "seeds", *names, *tested], rows, notes
+    )
 
 
 def category_tables(comparison: Comparison) -> list[Table]:
@@ -122,13 +155,17 @@ def category_tables(comparison: Comparison) -> list[Table]:
     Of many categories those are kept in which the starts differ most.
     """
     protocol, fraction = comparison.protocols[0], comparison.fractions[-1]
-    where = f"{share(fraction)} of the labels" + (f", {protocol}" if len(comparison.protocols) > 1 else "")
+    where = f"{share(fraction)} of the labels" + (
+        f", {protocol}" if len(comparison.protocols) > 1 else ""
+    )
     frame = tidy(comparison).dropna(subset="value")
     frame = frame[(frame["protocol"] == protocol) & (frame["fraction"] == fraction)]
     frame = frame[frame["metric"].str.startswith("AP-")]
     tables = []
     for task, of_task in frame.groupby("task", sort=False):
-        means = of_task.groupby(["metric", "start"], observed=True)["value"].agg(fmean).unstack("start")
+        means = (
+            of_task.groupby(["metric", "start"], observed=True)["value"].agg(fmean).unstack("start")
+        )
         means = means.reindex(of_task["metric"].unique())
         widest = (means.max(axis=1) - means.min(axis=1)).nlargest(MAX_CATEGORIES)
         shown = means[means.index.isin(widest.index)]
@@ -138,8 +175,12 @@ def category_tables(comparison: Comparison) -> list[Table]:
         ]
         title = f"{TASKS[task]} AP"
         if len(shown) < len(means):
-            title += f": the {len(shown)} categories in which the starts differ most, of {len(means)}"
-        tables.append(Table(title, ["category", *shown.columns], rows, [f"With {where}, mean over seeds."]))
+            title += (
+                f": the {len(shown)} categories in which the starts differ most, of {len(means)}"
+            )
+        tables.append(
+            Table(title, ["category", *shown.columns], rows, [f"With {where}, mean over seeds."])
+        )
     return tables
 
 
@@ -147,17 +188,26 @@ def published_table(recipes: Sequence[str]) -> Table | None:
     """Return what others published under protocols, None where there is nothing."""
     results = [result for recipe in recipes for result in published_for(recipe)]
     names = [(task, name) for task in TASKS for name in DETAILS]
-    names = [each for each in names if any(not math.isnan(result.metric(*each)) for result in results)]
+    names = [
+        each for each in names if any(not math.isnan(result.metric(*each)) for result in results)
+    ]
     rows = []
     for result in results:
         numbers = [number(result.metric(*each), ".1f") for each in names]
         source = "; differs: ".join(filter(None, (result.source, result.differs)))
         rows.append([Value(result.start), *numbers, Value(source), Value(result.how_sure)])
-    columns = ["published start", *(f"{TASKS[task]} {name}" for task, name in names), "source", "how sure"]
+    columns = [
+        "published start",
+        *(f"{TASKS[task]} {name}" for task, name in names),
+        "source",
+        "how sure",
+    ]
     return Table("Published under this protocol, by others", columns, rows) if rows else None
 
 
-def render_markdown(comparison: Comparison, metrics: Metrics = METRICS, heading: str = "###") -> str:
+def render_markdown(
+    comparison: Comparison, metrics: Metrics = METRICS, heading: str = "###"
+) -> str:
     """Return the tables of a comparison in Markdown."""
     return "\n".join(to_markdown(table, heading) for table in result_tables(comparison, metrics))
 
@@ -182,14 +232,18 @@ FORMATS: dict[str, Callable[[Comparison, Metrics], str]] = {
 def to_markdown(table: Table, heading: str = "###") -> str:
     """Write a table with its title and notes in Markdown."""
     notes = "  \n".join(map(in_markdown, table.notes))
-    return "\n".join([f"{heading} {in_markdown(table.title)}", "", markdown_grid(table), "", notes, ""])
+    return "\n".join(
+        [f"{heading} {in_markdown(table.title)}", "", markdown_grid(table), "", notes, ""]
+    )
 
 
 def markdown_grid(table: Table) -> str:
     """Write a table's columns and rows in Markdown, without padding, which would change every line with one cell."""
     lines = [map(in_markdown, table.columns), ["---"] * len(table.columns)]
     for row in table.rows:
-        lines.append([f"**{value.text}**" if value.is_best else in_markdown(value.text) for value in row])
+        lines.append(
+            [f"**{value.text}**" if value.is_best else in_markdown(value.text) for value in row]
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -197,7 +251,10 @@ def to_latex(table: Table) -> str:
     """Write a table with its title and notes, as comments, in LaTeX."""
     lines = []
     for row in table.rows:
-        cells = [rf"\textbf{{{in_latex(value.text)}}}" if value.is_best else in_latex(value.text) for value in row]
+        cells = [
+            rf"\textbf{{{in_latex(value.text)}}}" if value.is_best else in_latex(value.text)
+            for value in row
+        ]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join(
         [
@@ -222,7 +279,10 @@ def to_csv(table: Table) -> str:
     writer.writerow(map(in_csv, table.columns))
     for row in table.rows:
         texts = ["" if value == Value() else in_csv(value.text) for value in row]
-        writer.writerow(text if value.number is None else value.number for text, value in zip(texts, row, strict=True))
+        writer.writerow(
+            text if value.number is None else value.number
+            for text, value in zip(texts, row, strict=True)
+        )
     return file.getvalue()
 
 
@@ -243,8 +303,15 @@ def _csv_table(comparison: Comparison, metrics: Metrics) -> Table:
     rows = []
     groups = summarize(comparison, metrics).groupby(ROW[1:], sort=False, observed=True)
     for (protocol, start, fraction), cells in groups:
-        values = [Value(_protocol(comparison, protocol, cells)), Value(start), number(fraction, "g")]
-        values += [number(value, "g") for value in (cells["seeds"].iloc[0], *cells[whats].to_numpy().ravel())]
+        values = [
+            Value(_protocol(comparison, protocol, cells)),
+            Value(start),
+            number(fraction, "g"),
+        ]
+        values += [
+            number(value, "g")
+            for value in (cells["seeds"].iloc[0], *cells[whats].to_numpy().ravel())
+        ]
         rows.append([*values, Value("measured"), Value("")])
     for recipe in comparison.recipes:
         for result in published_for(recipe):
@@ -280,14 +347,22 @@ def _differences_table(comparison: Comparison, part: pd.DataFrame, title: str) -
     others = part[part.index.get_level_values("start") != comparison.baseline]
     rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, others)]
     pairs = count(int(part["pairs"].max()), "seed")
-    note = f"p: two-sided paired t-test over {pairs} at most; not corrected for the number of tests."
-    return Table(f"{title}, difference from {comparison.baseline}", _columns(comparison), rows, [note])
+    note = (
+        f"p: two-sided paired t-test over {pairs} at most; not corrected for the number of tests."
+    )
+    return Table(
+        f"{title}, difference from {comparison.baseline}", _columns(comparison), rows, [note]
+    )
 
 
-def _lines(comparison: Comparison, part: pd.DataFrame) -> Iterator[tuple[list[Value], Iterator[Any]]]:
+def _lines(
+    comparison: Comparison, part: pd.DataFrame
+) -> Iterator[tuple[list[Value], Iterator[Any]]]:
     """Yield the first cells of each line and its rows of the summary by fraction; NaN where it was not run."""
     for (protocol, start), line in part.groupby(["protocol", "start"], sort=False, observed=True):
-        first = [] if comparison.is_of_one_protocol else [Value(_protocol(comparison, protocol, line))]
+        first = (
+            [] if comparison.is_of_one_protocol else [Value(_protocol(comparison, protocol, line))]
+        )
         by_fraction = line.droplevel(["protocol", "start"]).reindex(comparison.fractions)
         yield [*first, Value(start)], by_fraction.itertuples()
 
@@ -300,14 +375,24 @@ def _columns(comparison: Comparison) -> list[str]:
 def _protocol(comparison: Comparison, protocol: str, line: pd.DataFrame) -> str:
     """Return the recipe of rows of the summary, with the matrix's name for it where several names have the same."""
     recipes = " / ".join(line["recipe"].unique())
-    return recipes if len(comparison.protocols) <= len(comparison.recipes) else f"{protocol}: {recipes}"
+    return (
+        recipes
+        if len(comparison.protocols) <= len(comparison.recipes)
+        else f"{protocol}: {recipes}"
+    )
 
 
 def _difference(cell: Any) -> Value:
     if math.isnan(cell.difference):
         return Value()
     digits = 2 if cell.p >= 0.01 else 3
-    p = " (p < 0.001)" if cell.p < 0.001 else "" if math.isnan(cell.p) else f" (p {cell.p:.{digits}f})"
+    p = (
+        " (p < 0.001)"
+        if cell.p < 0.001
+        else ""
+        if math.isnan(cell.p)
+        else f" (p {cell.p:.{digits}f})"
+    )
     return Value(f"{cell.difference:+.1f}{p}", cell.difference)
 
 

@@ -24,15 +24,27 @@ def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
     Raises:
         UserError: naming the keys and the values to set, those of depth and widths among them.
     """
-    wrong = contradictions(weights.format, cfg) if weights.is_resnet else _pixel_contradictions(weights.format, cfg)
+    wrong = (
+        contradictions(weights.format, cfg)
+        if weights.is_resnet
+        else _pixel_contradictions(weights.format, cfg)
+    )
     if not wrong:
         return
     if weights.is_resnet:
-        wrong |= {key: value for key, value in weights.architecture.config().items() if _differs(cfg, key, value)}
+        wrong |= {
+            key: value
+            for key, value in weights.architecture.config().items()
+            if _differs(cfg, key, value)
+        }
     settings = "".join(f'\n  {key} "{value}"' for key, value in wrong.items())
     raise UserError(
         f"The config contradicts the weights {path} (format {weights.format.name}); nothing was loaded. Set:{settings}"
-        + ("\nor, for the pixels, MODEL.FOLLOW_WEIGHTS True" if _pixel_contradictions(weights.format, cfg) else "")
+        + (
+            "\nor, for the pixels, MODEL.FOLLOW_WEIGHTS True"
+            if _pixel_contradictions(weights.format, cfg)
+            else ""
+        )
     )
 
 
@@ -79,7 +91,9 @@ def backbone_keys(cfg: CfgNode) -> dict[str, Any]:
         return {}
     weights = open_weights(path, cfg).weights
     stride = weights.format.stride_in_1x1
-    return weights.architecture.config() | ({} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride})
+    return weights.architecture.config() | (
+        {} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride}
+    )
 
 
 def _pixel_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
@@ -101,7 +115,9 @@ def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
 def network_facts(cfg: CfgNode) -> dict[str, Any]:
     """Return what the tensors of a config's network do not show, under the names of ``Format``."""
     is_ours = cfg.MODEL.BACKBONE.NAME.startswith("build_caption_resnet")
-    variety = cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}  # Detectron2's own builder knows none of it
+    variety = (
+        cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}
+    )  # Detectron2's own builder knows none of it
     return {
         "stem": variety.get("STEM", "basic"),
         "downsample": variety.get("DOWNSAMPLE", "conv"),
@@ -151,4 +167,6 @@ def _differs(cfg: CfgNode, key: str, value: Any) -> bool:
 
 def _near(expected: tuple[float, ...], given: list[float]) -> bool:
     # One grey level: published configs round the same mean differently.
-    return len(expected) == len(given) and all(abs(a - b) < 1 for a, b in zip(expected, given, strict=True))
+    return len(expected) == len(given) and all(
+        abs(a - b) < 1 for a, b in zip(expected, given, strict=True)
+    )

@@ -47,7 +47,11 @@ class Architecture(NamedTuple):
     @property
     def name(self) -> str:
         """The network in a word."""
-        return f"ResNet-{self.depth}" if self.depth else f"ResNet of {'-'.join(map(str, self.blocks))} blocks"
+        return (
+            f"ResNet-{self.depth}"
+            if self.depth
+            else f"ResNet of {'-'.join(map(str, self.blocks))} blocks"
+        )
 
     def __str__(self) -> str:
         depth = self.name if self.depth else f"a {self.name}"
@@ -70,7 +74,9 @@ def describe(
     """
     has_bottlenecks = "res2.0.conv3.weight" in backbone
     blocks = tuple(_count_blocks(backbone, stage) for stage in ("res2", "res3", "res4", "res5"))
-    convolutions = {name: tensor for name, tensor in backbone.items() if tensor.dim() == 4 and tensor.numel()}
+    convolutions = {
+        name: tensor for name, tensor in backbone.items() if tensor.dim() == 4 and tensor.numel()
+    }
     middle = convolutions.get("res2.0.conv2.weight")
     last = convolutions.get("res2.0.conv3.weight", middle)
     stem_end = convolutions.get("stem.conv3.weight", convolutions.get("stem.conv1.weight"))

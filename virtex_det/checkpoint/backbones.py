@@ -18,7 +18,9 @@ class Backbone(NamedTuple):
 
     layers: dict[str, str]  # name in the model -> name below the prefix
     prefix: str = ""
-    rivals: tuple[str, ...] = ()  # prefixes of networks that could be meant as well: nothing says which is
+    rivals: tuple[
+        str, ...
+    ] = ()  # prefixes of networks that could be meant as well: nothing says which is
     others: tuple[str, ...] = ()  # prefixes of all other networks, rivals among them
 
 
@@ -49,12 +51,18 @@ def find_backbone(names: Iterable[str]) -> Backbone:
     called, resnets = _called_backbone(names), _resnets(names)
     beside = [prefix for prefix in resnets if not any(prefix.startswith(base) for base in called)]
     candidates = [*called.values()] or beside
-    clear = [called["backbone."]] if "backbone." in called else [prefix for prefix in _BARE if prefix in beside]
+    clear = (
+        [called["backbone."]]
+        if "backbone." in called
+        else [prefix for prefix in _BARE if prefix in beside]
+    )
     prefix = [*clear, *candidates, ""][0]
     layers = _layers(names, prefix, prefix in resnets)
     rivals = [] if clear else [other for other in candidates if other != prefix]
     nested = [root for base, root in called.items() if root != base]
-    others = [other for other in [*resnets, *nested] if other != prefix and other + STEM not in layers]
+    others = [
+        other for other in [*resnets, *nested] if other != prefix and other + STEM not in layers
+    ]
     return Backbone(layers, prefix, tuple(rivals), tuple(dict.fromkeys([*rivals, *others])))
 
 

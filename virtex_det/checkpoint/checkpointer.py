@@ -95,9 +95,20 @@ class TransferCheckpointer(DetectionCheckpointer):
         if self.require == "model":
             self._check_tokenizer(content, path)
             self.classes = classes_in(content)
-        report = fill(self.model, weights, path, require=self.require, allow_partial=self.allow_partial, cfg=self.cfg)
+        report = fill(
+            self.model,
+            weights,
+            path,
+            require=self.require,
+            allow_partial=self.allow_partial,
+            cfg=self.cfg,
+        )
         self._publish(report._replace(sha256=source.sha256()))
-        if not weights.format.detectron2_names or not isinstance(content, Mapping) or "model" not in content:
+        if (
+            not weights.format.detectron2_names
+            or not isinstance(content, Mapping)
+            or "model" not in content
+        ):
             return {}
         return self._restore(content, [key for key in wanted if key in content], path)
 
@@ -110,7 +121,9 @@ class TransferCheckpointer(DetectionCheckpointer):
         if resume and self.has_checkpoint():
             return self.resume()
         if resume:
-            self.logger.warning("Nothing to resume from in %r; starting from MODEL.WEIGHTS %r", self.save_dir, path)
+            self.logger.warning(
+                "Nothing to resume from in %r; starting from MODEL.WEIGHTS %r", self.save_dir, path
+            )
         return self.load(path, checkpointables=[])
 
     def resume(self) -> dict[str, Any]:
@@ -123,17 +136,25 @@ class TransferCheckpointer(DetectionCheckpointer):
         try:
             opened = open_file(path, mmap=False, hashed=True)
             content = opened.content
-            absent = {"model", *self.checkpointables} - set(content if isinstance(content, Mapping) else ())
+            absent = {"model", *self.checkpointables} - set(
+                content if isinstance(content, Mapping) else ()
+            )
             if absent:
-                raise UserError(f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}.")
+                raise UserError(
+                    f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}."
+                )
             self._check_tokenizer(content, path)
             report = fill(self.model, own_weights(content), path, require="model")
             self.report = report._replace(sha256=opened.sha256())
             rest = self._restore(content, list(self.checkpointables), path)
             self.classes = classes_in(content)
         except UserError as error:
-            raise UserError(f"Cannot resume. {error}\n{other_checkpoints(self.save_dir, Path(path).name)}") from error
-        self.logger.info("Resumed %s from %s", ", ".join(["the model", *self.checkpointables]), path)
+            raise UserError(
+                f"Cannot resume. {error}\n{other_checkpoints(self.save_dir, Path(path).name)}"
+            ) from error
+        self.logger.info(
+            "Resumed %s from %s", ", ".join(["the model", *self.checkpointables]), path
+        )
         return rest
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -154,7 +175,10 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         try:
             with replacing(path) as unfinished:
-                torch.save({"model": self.model.state_dict(), **self._origin(), **states, **kwargs}, unfinished)
+                torch.save(
+                    {"model": self.model.state_dict(), **self._origin(), **states, **kwargs},
+                    unfinished,
+                )
                 _check_plain(unfinished)  # what could not be read back must not replace what can
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
@@ -178,7 +202,9 @@ class TransferCheckpointer(DetectionCheckpointer):
 
     def _start_from_random(self) -> None:
         if self.require == "model":
-            raise UserError("There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give --resume.")
+            raise UserError(
+                "There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give --resume."
+            )
         self.logger.info("MODEL.WEIGHTS is empty: the model starts from random weights")
         frozen = 0 if self.cfg is None else self.cfg.MODEL.BACKBONE.FREEZE_AT
         if frozen > 0:
@@ -193,9 +219,13 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.report = report
         if report.path:
             state = "partly " if report.partial else ""
-            heading = f"{state}loaded {report.path} (format {report.format}, sha256 {report.sha256[:12]})"
+            heading = (
+                f"{state}loaded {report.path} (format {report.format}, sha256 {report.sha256[:12]})"
+            )
             is_less = report.partial or report.also_in_model
-            self.logger.log(logging.WARNING if is_less else logging.INFO, "%s\n%s", heading, report.table())
+            self.logger.log(
+                logging.WARNING if is_less else logging.INFO, "%s\n%s", heading, report.table()
+            )
         if self.save_dir and self.save_to_disk:
             report.write(self.save_dir)
 
@@ -220,14 +250,26 @@ class TransferCheckpointer(DetectionCheckpointer):
             return classes
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
-        return {"pixels": pixels._asdict(), "network": network_facts(self.cfg), **classes, **tokenizer}
+        return {
+            "pixels": pixels._asdict(),
+            "network": network_facts(self.cfg),
+            **classes,
+            **tokenizer,
+        }
 
     def _check_tokenizer(self, content: Any, path: str) -> None:
         saved = content.get(_TOKENIZER) if isinstance(content, Mapping) else None
-        if self.cfg is None or not saved or not isinstance(saved, str) or self._tokenizer_sha256 in ("", saved):
+        if (
+            self.cfg is None
+            or not saved
+            or not isinstance(saved, str)
+            or self._tokenizer_sha256 in ("", saved)
+        ):
             return
         tensors = own_weights(content).tensors
-        words = next((len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS)), "?")
+        words = next(
+            (len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS)), "?"
+        )
         raise UserError(
             f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER {_tokenizer_of(self.cfg)}:\n"
             f"  {words} pieces, sha256 {saved[:12]} in the file\n"
@@ -239,7 +281,11 @@ class TransferCheckpointer(DetectionCheckpointer):
         reason = str(error).partition("\n")[0]
         free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.exists() else 0
         tag = path.with_name(LAST_CHECKPOINT)
-        last = f"{tag.read_text(errors='replace')} is untouched" if tag.is_file() else "there was none before"
+        last = (
+            f"{tag.read_text(errors='replace')} is untouched"
+            if tag.is_file()
+            else "there was none before"
+        )
         return (
             f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
             "make room, then go on with --resume."

@@ -18,10 +18,14 @@ _COUNTER = ".num_batches_tracked"
 
 def _is_below(network: Network, prefix: str) -> bool:
     above = f"{prefix.strip('.')}."
-    return any(text.startswith(above) for text in (network.location, network.prefix, network.plain_prefix))
+    return any(
+        text.startswith(above) for text in (network.location, network.prefix, network.plain_prefix)
+    )
 
 
-def at_prefix(found: list[Found], prefix: str, path: str, networks: Iterable[Network]) -> list[Found]:
+def at_prefix(
+    found: list[Found], prefix: str, path: str, networks: Iterable[Network]
+) -> list[Found]:
     """Return those that MODEL.WEIGHTS_PREFIX names, or what lies below it.
 
     Raises:
@@ -47,7 +51,11 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
     Raises:
         UserError: there are several, and nothing says which is meant.
     """
-    whole = [each for each in found if each.weights.is_whole] if found[0].weights.is_resnet else _fullest(found, like)
+    whole = (
+        [each for each in found if each.weights.is_whole]
+        if found[0].weights.is_resnet
+        else _fullest(found, like)
+    )
     # What its family takes before a whole one is meant, whole or not: it must not be replaced in silence.
     meant = [each for each in found if any(each is one or _is_over(each, one) for one in whole)]
     candidates = meant or list(found)
@@ -59,11 +67,14 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
     chosen = winners[0]
     if not set(like) <= set(chosen.weights.rest) and (exact := _with_all_names([chosen], like)):
         chosen = exact[0]  # a detector within a model, whose names are the model's below that
-    all_taken = chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet  # by the names of the whole model
+    all_taken = (
+        chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet
+    )  # by the names of the whole model
     others = [
         each
         for each in found
-        if each.network is not chosen.network and not (all_taken and each.network.place is chosen.network.place)
+        if each.network is not chosen.network
+        and not (all_taken and each.network.place is chosen.network.place)
     ]
     reason = _reason(chosen, others)
     return chosen.weights._replace(choice=reason)
@@ -92,7 +103,9 @@ def _with_all_names(candidates: Sequence[Found], like: Sequence[str]) -> list[Fo
 
 def _winners(candidates: Sequence[Found]) -> list[Found]:
     """Return those that go before all others; an average only where it is clear which network it is of."""
-    winners = [each for each in candidates if all(_goes_before(each, other) for other in candidates)]
+    winners = [
+        each for each in candidates if all(_goes_before(each, other) for other in candidates)
+    ]
     raw = [each for each in candidates if not each.network.is_averaged]
     if winners and winners[0].network.is_averaged and raw and not _winners(raw):
         return []
@@ -102,7 +115,9 @@ def _winners(candidates: Sequence[Found]) -> list[Found]:
 def _is_over(one: Found, other: Found) -> bool:
     """Whether one's family takes it before the other."""
     location = other.network.plain_location
-    return one is not other and any(re.search(pattern, location) for pattern in one.weights.format.over)
+    return one is not other and any(
+        re.search(pattern, location) for pattern in one.weights.format.over
+    )
 
 
 def _goes_before(one: Found, other: Found) -> bool:
@@ -110,7 +125,11 @@ def _goes_before(one: Found, other: Found) -> bool:
         return True
     if other.network.is_raw and not one.network.is_raw and _same_shapes(one.weights, other.weights):
         return True
-    return one.network.is_averaged and not other.network.is_averaged and _same_shapes(one.weights, other.weights)
+    return (
+        one.network.is_averaged
+        and not other.network.is_averaged
+        and _same_shapes(one.weights, other.weights)
+    )
 
 
 def _same_shapes(one: Weights, other: Weights) -> bool:
@@ -133,25 +152,33 @@ def _are_equal(one: Weights, other: Weights) -> bool:
         for layer in one.backbone
         if not layer.endswith(_COUNTER)
     )
-    return all(first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs)
+    return all(
+        first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs
+    )
 
 
 def _reason(chosen: Found, others: Sequence[Found]) -> str:
     words = []
     count = chosen.network.averaged_count
     if count == 0:
-        words.append("n_averaged is 0: nothing was averaged yet, these are the weights that averaging begins with")
+        words.append(
+            "n_averaged is 0: nothing was averaged yet, these are the weights that averaging begins with"
+        )
     elif chosen.network.is_averaged:
         words.append("these are averaged weights" + (f" (n_averaged {count})" if count else ""))
     if any(each.network.is_raw for each in others) and not chosen.network.is_raw:
         words.append("these are the averaged weights of Lightning's WeightAveraging")
     if others:
-        words.append(f"not taken: {', '.join(each.network.location for each in others)}; MODEL.WEIGHTS_PREFIX chooses")
+        words.append(
+            f"not taken: {', '.join(each.network.location for each in others)}; MODEL.WEIGHTS_PREFIX chooses"
+        )
     return "; ".join(words)
 
 
 def _several(candidates: Sequence[Found], path: str) -> str:
-    lines = "".join(f"\n  {each.network.location}  ({_what(each.weights)})" for each in candidates[:8])
+    lines = "".join(
+        f"\n  {each.network.location}  ({_what(each.weights)})" for each in candidates[:8]
+    )
     more = f"\n  and {len(candidates) - 8} more" if len(candidates) > 8 else ""
     return (
         f"{path} holds {len(candidates)} networks, and it is not clear which to load; "

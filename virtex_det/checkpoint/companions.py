@@ -25,7 +25,14 @@ _ZOO_FACTS = {
     "MODEL.CAPTION_RESNET.DOWNSAMPLE": "downsample",
 }
 _MAX_CONFIG = 4 << 20  # bytes
-_HARMLESS_ARGUMENTS = ("num_classes", "in_chans", "zero_init_last", "global_pool", "img_size", "pretrained")
+_HARMLESS_ARGUMENTS = (
+    "num_classes",
+    "in_chans",
+    "zero_init_last",
+    "global_pool",
+    "img_size",
+    "pretrained",
+)
 
 
 def told_beside(file: Path, weights: Weights, path: str) -> Weights:
@@ -47,17 +54,27 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
         return _from_zoo(path, weights)
     config = _read(file.with_name("config.json"))
     if config is None:
-        return weights._replace(assumed=f"{_assumed(weights)} (config.json beside the file cannot be read)")
+        return weights._replace(
+            assumed=f"{_assumed(weights)} (config.json beside the file cannot be read)"
+        )
     pretrained = _at(config, "pretrained_cfg")
-    names = [each["architecture"] for each in (config, pretrained) if isinstance(each.get("architecture"), str)]
+    names = [
+        each["architecture"]
+        for each in (config, pretrained)
+        if isinstance(each.get("architecture"), str)
+    ]
     if names:
         return _from_timm(config, pretrained, names, weights, path)
     if tower := _open_clip_tower(file):
         return _from_timm({}, *tower, weights, path)
     if config.get("model_type") == "resnet" and weights.format.name == "transformers":
-        return _from_transformers(config, _read(file.with_name("preprocessor_config.json")) or {}, weights, path)
+        return _from_transformers(
+            config, _read(file.with_name("preprocessor_config.json")) or {}, weights, path
+        )
     if unusual := _unusual_backbone(config):
-        raise UserError(_refusal(path, f"config.json beside it says {unusual}, which no tensor shows"))
+        raise UserError(
+            _refusal(path, f"config.json beside it says {unusual}, which no tensor shows")
+        )
     return weights._replace(assumed=_assumed(weights))
 
 
@@ -91,7 +108,11 @@ def _unusual_backbone(config: Mapping[str, Any]) -> str:
     if stride != 32:
         return f"output_stride {stride}"
     backbone = config.get("backbone")
-    if isinstance(backbone, str) and "resne" in backbone and not _SAME_IN_TIMM.fullmatch(backbone.partition(".")[0]):
+    if (
+        isinstance(backbone, str)
+        and "resne" in backbone
+        and not _SAME_IN_TIMM.fullmatch(backbone.partition(".")[0])
+    ):
         return f"backbone {backbone}"
     for each in (config, _at(config, "backbone_config")):
         activation = each.get("hidden_act", "relu")
@@ -109,13 +130,21 @@ def _at(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _from_timm(
-    config: Mapping[str, Any], pretrained: Mapping[str, Any], names: Sequence[str], weights: Weights, path: str
+    config: Mapping[str, Any],
+    pretrained: Mapping[str, Any],
+    names: Sequence[str],
+    weights: Weights,
+    path: str,
 ) -> Weights:
-    kinds = [_SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names]  # a tag of the training follows a dot
+    kinds = [
+        _SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names
+    ]  # a tag of the training follows a dot
     unusual = [
         f"{key}={value!r}"
         for key, value in _at(config, "model_args").items()
-        if key not in _HARMLESS_ARGUMENTS and not key.startswith("drop_") and (key, value) != ("output_stride", 32)
+        if key not in _HARMLESS_ARGUMENTS
+        and not key.startswith("drop_")
+        and (key, value) != ("output_stride", 32)
     ]
     for name, kind in zip(names, kinds, strict=True):
         if kind and not _is_of(kind, weights.architecture):
@@ -125,7 +154,10 @@ def _from_timm(
         if not kind or unusual:
             network = " ".join([name, *unusual])
             raise UserError(
-                _refusal(path, f"config.json beside it says that these are the tensors of timm's {network}")
+                _refusal(
+                    path,
+                    f"config.json beside it says that these are the tensors of timm's {network}",
+                )
             )
     facts: dict[str, Any] = {"note": f"config.json beside the file says timm's {names[0]}"}
     given = [pretrained.get(name, config.get(name)) for name in ("mean", "std")]
@@ -140,19 +172,32 @@ def _is_of(kind: re.Match[str], network: Architecture) -> bool:
     """Whether tensors can be of the kind of network that timm's name says, as far as shapes show."""
     if kind["clip"] or network.stem == "clip":
         return bool(kind["clip"]) and network.stem == "clip"
-    facts = [network.depth in (None, int(kind["depth"])), bool(kind["deep"]) == (network.stem == "deep")]
-    if network.has_bottlenecks and network.num_groups and network.width_per_group and network.res2_out_channels:
+    facts = [
+        network.depth in (None, int(kind["depth"])),
+        bool(kind["deep"]) == (network.stem == "deep"),
+    ]
+    if (
+        network.has_bottlenecks
+        and network.num_groups
+        and network.width_per_group
+        and network.res2_out_channels
+    ):
         facts.append(bool(kind["groups"]) == (network.num_groups > 1))
         facts.append(
-            bool(kind["groups"]) or bool(kind["wide"]) == (network.width_per_group * 2 == network.res2_out_channels)
+            bool(kind["groups"])
+            or bool(kind["wide"]) == (network.width_per_group * 2 == network.res2_out_channels)
         )
     return all(facts)
 
 
-def _from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], weights: Weights, path: str) -> Weights:
+def _from_transformers(
+    config: Mapping[str, Any], processor: Mapping[str, Any], weights: Weights, path: str
+) -> Weights:
     activation = config.get("hidden_act", "relu")
     if activation != "relu":
-        raise UserError(_refusal(path, f"config.json beside it says hidden_act {activation!r}, not relu"))
+        raise UserError(
+            _refusal(path, f"config.json beside it says hidden_act {activation!r}, not relu")
+        )
     if config.get("downsample_in_first_stage"):
         raise UserError(_refusal(path, "config.json beside it says downsample_in_first_stage true"))
     facts: dict[str, Any] = {
@@ -190,7 +235,12 @@ def _assumed(weights: Weights) -> str:
     if entry.stride_in_1x1 is None and entry.stem is None:
         return "ReLU; pools, strides and dilation as in this config"
     pools = {"clip": "an average pool after the stem", "basic": "a 3x3 max pool after the stem"}
-    parts = ["ReLU", pools.get(entry.stem or "", "a 3x3 max pool after the stem"), "no blur pools", "no dilation"]
+    parts = [
+        "ReLU",
+        pools.get(entry.stem or "", "a 3x3 max pool after the stem"),
+        "no blur pools",
+        "no dilation",
+    ]
     if entry.downsample == "clip":
         parts.append("average pools in place of strides")
     elif weights.architecture.has_bottlenecks:

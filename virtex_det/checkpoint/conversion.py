@@ -28,7 +28,12 @@ Tensors = dict[str, torch.Tensor]
 
 
 def convert(
-    source: str, target: str | Path, *, family: str = "", prefix: str = "", to: Naming = "detectron2"
+    source: str,
+    target: str | Path,
+    *,
+    family: str = "",
+    prefix: str = "",
+    to: Naming = "detectron2",
 ) -> LoadReport:
     """Write a backbone or more under Detectron2's, torchvision's or VirTex's names; halves become floats.
 
@@ -53,15 +58,28 @@ def convert(
     opened = open_weights(source, family=family, prefix=prefix, hashed=True)
     weights = opened.weights
     names = _names(weights, to)
-    tensors = _copies({new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex")
+    tensors = _copies(
+        {new: weights.tensors[old] for new, old in names.items()}, keep_ties=to == "virtex"
+    )
     report = fill(_network(weights), weights, source)
-    check_values({new: weights.tensors[old] for new, old in names.items()}, _without_values(tensors), names, source)
+    check_values(
+        {new: weights.tensors[old] for new, old in names.items()},
+        _without_values(tensors),
+        names,
+        source,
+    )
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are PyTorch's and safetensors' of a disk
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # the latter two are PyTorch's and safetensors' of a disk
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise UserError(f"Cannot write {target}: {why}. Look at its permissions and the room on the disk.") from error
+        raise UserError(
+            f"Cannot write {target}: {why}. Look at its permissions and the room on the disk."
+        ) from error
     unused = tuple(sorted(set(weights.tensors) - set(names.values())))
     return report._replace(sha256=opened.sha256(), unused=unused)
 
@@ -81,10 +99,17 @@ def _network(weights: Weights) -> nn.Module:
 def _names(weights: Weights, to: Naming) -> dict[str, str]:
     """Return for each name to write that of the file."""
     if to == "detectron2":
-        return weights.rest if weights.format.detectron2_names and weights.rest else weights.backbone
+        return (
+            weights.rest if weights.format.detectron2_names and weights.rest else weights.backbone
+        )
     if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
-        raise UserError("torchvision has no network with a deep stem; only `--to detectron2` can name its tensors.")
-    names = {to_torchvision(canonical): weights.backbone[canonical] for canonical in _shortcuts_last(weights.backbone)}
+        raise UserError(
+            "torchvision has no network with a deep stem; only `--to detectron2` can name its tensors."
+        )
+    names = {
+        to_torchvision(canonical): weights.backbone[canonical]
+        for canonical in _shortcuts_last(weights.backbone)
+    }
     if to == "torchvision":
         return names
     heads = {name: source for name, source in weights.rest.items() if from_virtex_heads(name)}
@@ -94,12 +119,17 @@ def _names(weights: Weights, to: Naming) -> dict[str, str]:
 def _shortcuts_last(canonical: Iterable[str]) -> list[str]:
     """Put each block's shortcut where torchvision has it: behind the convolutions, not before them."""
     blocks = groupby(canonical, key=lambda name: re.sub(r"^(stem|res\d\.\d+)\..*", r"\1", name))
-    return [name for _, block in blocks for name in sorted(block, key=lambda name: ".shortcut." in name)]
+    return [
+        name for _, block in blocks for name in sorted(block, key=lambda name: ".shortcut." in name)
+    ]
 
 
 def _copies(tensors: Tensors, keep_ties: bool) -> Tensors:
     """Copy as floats; with `keep_ties`, tensors that are one stay one."""
-    places = {name: (tensor.data_ptr(), tensor.shape) if keep_ties else name for name, tensor in tensors.items()}
+    places = {
+        name: (tensor.data_ptr(), tensor.shape) if keep_ties else name
+        for name, tensor in tensors.items()
+    }
     one_of_each = {place: name for name, place in places.items()}
     copies = {place: _as_float(tensors[name]) for place, name in one_of_each.items()}
     return {name: copies[place] for name, place in places.items()}
@@ -123,7 +153,9 @@ def _writer(target: Path, to: Naming) -> Callable[[Tensors, Path, bool], None]:
     }
     writers = by_naming[to]
     if target.suffix not in writers:
-        raise UserError(f"{target} must end in {', '.join(sorted(writers))} to be written with {to}'s names.")
+        raise UserError(
+            f"{target} must end in {', '.join(sorted(writers))} to be written with {to}'s names."
+        )
     return writers[target.suffix]
 
 

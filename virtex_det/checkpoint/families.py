@@ -44,7 +44,9 @@ def entries_of(family: str) -> tuple[Format, ...]:
             f"There is no weights family {family!r} (MODEL.WEIGHTS_FORMAT). "
             f"The nearest: {', '.join(nearest) or 'none'}; all: {', '.join(known)}"
         )
-    return tuple(sorted(entries, key=lambda entry: entry.name != family))  # then those that it may look like
+    return tuple(
+        sorted(entries, key=lambda entry: entry.name != family)
+    )  # then those that it may look like
 
 
 def as_known(network: Network, entries: Iterable[Format], named: Named) -> Found | None:
@@ -59,7 +61,9 @@ def as_known(network: Network, entries: Iterable[Format], named: Named) -> Found
 def _as_family(network: Network, entry: Format, named: Named) -> Weights | None:
     """Take a network as one of a family; None where its names or its place are another's."""
     own = re.search(rf"(?<![^.])(?:{entry.prefix})$", network.plain_prefix)
-    is_here = own is not None and re.fullmatch(entry.place, ".".join(network.place.keys)) is not None
+    is_here = (
+        own is not None and re.fullmatch(entry.place, ".".join(network.place.keys)) is not None
+    )
     if not is_here and not (named.family and is_at(network, named.prefix)):
         return None
     own_prefix = own[0] if own else ""
@@ -74,21 +78,33 @@ def is_at(network: Network, prefix: str) -> bool:
     if not prefix:
         return False
     wanted = prefix.strip(".")
-    return wanted in {text.strip(".") for text in (network.location, network.prefix, network.plain_prefix)}
+    return wanted in {
+        text.strip(".") for text in (network.location, network.prefix, network.plain_prefix)
+    }
 
 
-def _sort_tensors(network: Network, entry: Format, own_prefix: str, siblings: Mapping[str, list[str]]) -> Weights:
+def _sort_tensors(
+    network: Network, entry: Format, own_prefix: str, siblings: Mapping[str, list[str]]
+) -> Weights:
     tensors, layers = network.place.tensors, network.local
     if entry.detectron2_names and own_prefix:  # a C4 detector has its last stage in the head
         head = {layer: names for name, names in siblings.items() if (layer := _in_head(name))}
-        layers = {layer: [*layers.get(layer, ()), *head.get(layer, ())] for layer in [*layers, *head]}
+        layers = {
+            layer: [*layers.get(layer, ()), *head.get(layer, ())] for layer in [*layers, *head]
+        }
     backbone: dict[str, list[str]] = {}
     for name, sources in layers.items():
         if (canonical := entry.rename(name)) and not _is_zero_bias(canonical, sources, tensors):
             backbone.setdefault(canonical, []).extend(sources)
     rest: dict[str, str] = {}
     for name, sources in siblings.items():
-        model_name = name if entry.detectron2_names else entry.rename_rest(name) if entry.rename_rest else None
+        model_name = (
+            name
+            if entry.detectron2_names
+            else entry.rename_rest(name)
+            if entry.rename_rest
+            else None
+        )
         if model_name and len(sources) == 1:
             rest[model_name] = sources[0]
     return Weights(
@@ -96,8 +112,14 @@ def _sort_tensors(network: Network, entry: Format, own_prefix: str, siblings: Ma
         tensors,
         {canonical: sources[0] for canonical, sources in backbone.items() if sources[0] in tensors},
         rest,
-        repeated={canonical: tuple(sources) for canonical, sources in backbone.items() if len(sources) > 1},
-        unreadable={canonical: sources[0] for canonical, sources in backbone.items() if sources[0] not in tensors},
+        repeated={
+            canonical: tuple(sources) for canonical, sources in backbone.items() if len(sources) > 1
+        },
+        unreadable={
+            canonical: sources[0]
+            for canonical, sources in backbone.items()
+            if sources[0] not in tensors
+        },
         location=network.location,
     )
 
@@ -107,7 +129,9 @@ def _in_head(name: str) -> str | None:
     return canonical_only(layer) if layer != name and layer.startswith("res5.") else None
 
 
-def _is_zero_bias(canonical: str, sources: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> bool:
+def _is_zero_bias(
+    canonical: str, sources: Sequence[str], tensors: Mapping[str, torch.Tensor]
+) -> bool:
     # Caffe2 writes a bias of zeros beside the first convolution, which has none in Detectron2.
     if not canonical.endswith(".bias") or ".norm." in canonical:
         return False
@@ -123,7 +147,11 @@ def found_like(network: Network, layers: Iterable[str]) -> Found:
     weights = Weights(
         SAME_NAMES,
         tensors,
-        {layer: names[0] for layer, names in local.items() if names[0] in tensors and (own or _shares(layer, wanted))},
+        {
+            layer: names[0]
+            for layer, names in local.items()
+            if names[0] in tensors and (own or _shares(layer, wanted))
+        },
         {name: names[0] for name, names in siblings.items() if len(names) == 1},
         repeated={layer: tuple(names) for layer, names in local.items() if len(names) > 1},
         unreadable={layer: names[0] for layer, names in local.items() if names[0] not in tensors},

@@ -81,7 +81,12 @@ _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Langua
 
 def _resnet(name: str, *, prefix: str = "", marks: tuple[str, ...] = (), **facts: Any) -> Format:
     """Return a family of plain ResNets by torchvision's names and pixels, under a prefix."""
-    known: dict[str, Any] = {"pixels": (IMAGENET_RGB,), "stride_in_1x1": False, "stem": "basic", "downsample": "conv"}
+    known: dict[str, Any] = {
+        "pixels": (IMAGENET_RGB,),
+        "stride_in_1x1": False,
+        "stem": "basic",
+        "downsample": "conv",
+    }
     own_marks = (rf"^{prefix}conv1\.weight$", rf"^{prefix}layer1\.0\.conv1\.weight$")
     return Format(name, (*own_marks, *marks), prefix=prefix, **(known | facts))
 
@@ -280,7 +285,17 @@ FORMATS = (
     _resnet(
         "resnet_backbone",
         pixels=(IMAGENET_RGB, HALF_RGB),
-        also=("virtex_backbone", "dino", "barlow_twins", "vicreg", "densecl", "moco", "vissl", "torchvision", "timm"),
+        also=(
+            "virtex_backbone",
+            "dino",
+            "barlow_twins",
+            "vicreg",
+            "densecl",
+            "moco",
+            "vissl",
+            "torchvision",
+            "timm",
+        ),
         note="backbones by torchvision's names without a classifier look alike, whoever trained them",
         paper=_RESNET,
     ),

@@ -36,7 +36,11 @@ class Digest(Thread):
         """Take it."""
         try:
             hashes = [file_sha256(file) for file in self._files]
-            found = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+            found = (
+                hashes[0]
+                if len(hashes) == 1
+                else hashlib.sha256("".join(hashes).encode()).hexdigest()
+            )
             if _stamps(self._files) == self._stamps:
                 _known[self._stamps] = found
             self._found = found
@@ -56,7 +60,9 @@ class Digest(Thread):
         if self._error is not None:
             raise self._error
         if _stamps(self._files) != self._stamps:
-            raise UserError(f"{self._files[0]} changed after it was read. Wait until it is written, and load it again.")
+            raise UserError(
+                f"{self._files[0]} changed after it was read. Wait until it is written, and load it again."
+            )
         return self._found
 
 
@@ -77,4 +83,6 @@ def file_sha256(path: str | Path) -> str:
 def _stamps(files: Sequence[Path]) -> Stamps:
     """Return what tells files from others that take their names, and from themselves once they are written to."""
     found = [file.stat() for file in files if file.is_file()]
-    return tuple((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+    return tuple(
+        (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found
+    )

@@ -96,7 +96,9 @@ def _of_detectron2(content: Any, weights: Weights) -> dict[str, Any]:
 
 
 def _normalisation(weights: Weights) -> Pixels | None:
-    values = [weights.tensors.get(weights.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")]
+    values = [
+        weights.tensors.get(weights.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")
+    ]
     mean, std = ([] if value is None or value.numel() > 4 else _rounded(value) for value in values)
     return _pixels("", mean, std)  # the order of the channels is not told
 
@@ -153,9 +155,15 @@ def _numbers(text: str) -> list[float]:
 
 def _pixels(order: str, mean: Any, std: Any) -> Pixels | None:
     """Return pixels of any number of channels, None where the numbers cannot be right."""
-    if not all(isinstance(given, list | tuple) and all(map(_is_finite, given)) for given in (mean, std)):
+    if not all(
+        isinstance(given, list | tuple) and all(map(_is_finite, given)) for given in (mean, std)
+    ):
         return None
-    return Pixels(order, tuple(mean), tuple(std)) if len(mean) == len(std) > 0 and min(std) > 0 else None
+    return (
+        Pixels(order, tuple(mean), tuple(std))
+        if len(mean) == len(std) > 0 and min(std) > 0
+        else None
+    )
 
 
 def _is_finite(value: Any) -> bool:

@@ -58,7 +58,9 @@ def load_weights(
             f"The model is a {type(model).__name__}; expected a torch.nn.Module: load_weights(model, path)."
         )
     source = open_for(tuple(model.state_dict()), path, require, cfg)
-    report = fill(model, source.weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
+    report = fill(
+        model, source.weights, path, require=require, allow_partial=allow_partial, cfg=cfg
+    )
     if report.also_in_model:
         logger.warning("%s: %s", path, report.not_filled())
     return report._replace(sha256=source.sha256())
@@ -93,8 +95,12 @@ def fill(
     # The parameters themselves: what two networks share is one object.
     own = model.state_dict(keep_vars=True)
     targets = {name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
-    report, sources = compare(targets, weights, path, require=require, allow_partial=allow_partial, cfg=cfg)
-    check_values({name: weights.tensors[source] for name, source in sources.items()}, targets, sources, path)
+    report, sources = compare(
+        targets, weights, path, require=require, allow_partial=allow_partial, cfg=cfg
+    )
+    check_values(
+        {name: weights.tensors[source] for name, source in sources.items()}, targets, sources, path
+    )
     with torch.no_grad():
         for name, source in sources.items():
             targets[name].copy_(weights.tensors[source])
@@ -156,7 +162,11 @@ def match(
     report = LoadReport(
         format=weights.format.name,
         loaded=tuple(sources),
-        missing=tuple(name for name in targets if name in required and name not in named and name not in folded),
+        missing=tuple(
+            name
+            for name in targets
+            if name in required and name not in named and name not in folded
+        ),
         mismatched=tuple(mismatched),
         unused=tuple(sorted(set(weights.tensors) - set(named.values()))),
         note=weights.format.note,
@@ -176,7 +186,11 @@ def _not_filled(targets: Mapping[str, torch.Tensor], sources: Iterable[str]) -> 
     return tuple(
         prefix
         for prefix in find_backbone(targets).others
-        if not any(name in filled or id(value) in objects for name, value in targets.items() if name.startswith(prefix))
+        if not any(
+            name in filled or id(value) in objects
+            for name, value in targets.items()
+            if name.startswith(prefix)
+        )
     )
 
 
@@ -185,19 +199,27 @@ def _folded(names: Iterable[str], weights: Weights) -> list[str]:
 
     Norms that learn begin with the statistics of their data: 0 and 1 would be wrong there.
     """
-    if weights.format.name != CAFFE2 or any(layer.endswith(_STATISTICS) for layer in weights.backbone):
+    if weights.format.name != CAFFE2 or any(
+        layer.endswith(_STATISTICS) for layer in weights.backbone
+    ):
         return []
     names = set(names)
-    layers = {name: layer for name, layer in backbone_names(names).items() if layer.endswith(_STATISTICS)}
+    layers = {
+        name: layer for name, layer in backbone_names(names).items() if layer.endswith(_STATISTICS)
+    }
     return [
         name
         for name, layer in layers.items()
-        if f"{layer.rpartition('.')[0]}.weight" in weights.backbone and name.rpartition(".")[0] + _COUNTER not in names
+        if f"{layer.rpartition('.')[0]}.weight" in weights.backbone
+        and name.rpartition(".")[0] + _COUNTER not in names
     ]
 
 
 def check_values(
-    tensors: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], sources: Mapping[str, str], path: str
+    tensors: Mapping[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
+    sources: Mapping[str, str],
+    path: str,
 ) -> None:
     """Refuse values that no trained network has.
 
@@ -210,11 +232,21 @@ def check_values(
     Raises:
         UserError: naming them as the file does.
     """
-    wrong = {sources[name]: why for name, value in tensors.items() if (why := problem(name, value, targets[name]))}
+    wrong = {
+        sources[name]: why
+        for name, value in tensors.items()
+        if (why := problem(name, value, targets[name]))
+    }
     if wrong:
         lines = [f"  {source}: {why}" for source, why in list(wrong.items())[:5]]
         more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
         raise UserError(
-            "\n".join([f"{path} has values that no trained network has; nothing was loaded:", *lines, *more])
+            "\n".join(
+                [
+                    f"{path} has values that no trained network has; nothing was loaded:",
+                    *lines,
+                    *more,
+                ]
+            )
             + "\nTake another checkpoint of that training, or convert the file again from its source."
         )

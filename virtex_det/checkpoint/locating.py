@@ -13,8 +13,15 @@ from virtex_det.text_files import parse_json
 
 _INDEX = ".index.json"
 _MAX_INDEX = 64 << 20  # bytes
-_OF_ACCELERATE = re.compile(r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)")  # the first has none
-_SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_OF_ACCELERATE = re.compile(
+    r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)"
+)  # the first has none
+_SINGLE = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 def locate(path: str) -> Path:
@@ -45,7 +52,11 @@ def local_path(path: str) -> Path:
             from virtex_det.model_zoo.download import fetch_address
 
             return fetch_address(url)
-        return Path(PathManager.get_local_path(str(Path(path).expanduser()) if path.startswith("~") else path))
+        return Path(
+            PathManager.get_local_path(
+                str(Path(path).expanduser()) if path.startswith("~") else path
+            )
+        )
     except UserError:
         raise
     except Exception as error:  # each of the handlers raises what the library behind it does
@@ -74,10 +85,18 @@ def _model_in(path: Path) -> Path:
         return path
     indices = sorted(path.glob(f"[!.]*{_INDEX}"))
     if len(indices) > 1:
-        raise UserError(f"{path} has several models; name the index of one: {', '.join(each.name for each in indices)}")
-    models = {each.name: match for each in sorted(path.iterdir()) if (match := _OF_ACCELERATE.fullmatch(each.name))}
+        raise UserError(
+            f"{path} has several models; name the index of one: {', '.join(each.name for each in indices)}"
+        )
+    models = {
+        each.name: match
+        for each in sorted(path.iterdir())
+        if (match := _OF_ACCELERATE.fullmatch(each.name))
+    }
     if any(match["number"] for match in models.values()):
-        raise UserError(f"{path} has several models, as Accelerate saves them; name one: {', '.join([*models][:5])}")
+        raise UserError(
+            f"{path} has several models, as Accelerate saves them; name one: {', '.join([*models][:5])}"
+        )
     single = [path / name for name in _SINGLE if (path / name).is_file()]
     return [*single, *indices, path][0]
 
@@ -108,7 +127,9 @@ def tensors_by_shard(index: Path) -> dict[str, list[str]]:
     shards: dict[str, list[str]] = {}
     for name, shard in sorted(weight_map.items(), key=lambda pair: str(pair[1])):
         if not isinstance(shard, str) or not shard or Path(shard).name != shard:
-            raise UserError(f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was loaded.")
+            raise UserError(
+                f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was loaded."
+            )
         shards.setdefault(shard, []).append(name)
     return shards
 
@@ -117,5 +138,7 @@ def _weight_map(index: Path) -> dict[str, Any]:
     content = parse_json(read_regular(index, _MAX_INDEX), str(index))
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index} is no index of a sharded model: it has no weight_map from tensors to files.")
+        raise UserError(
+            f"{index} is no index of a sharded model: it has no weight_map from tensors to files."
+        )
     return weight_map

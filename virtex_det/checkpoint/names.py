@@ -55,19 +55,28 @@ def _renamed(name: str, rename: Callable[[str], str]) -> str | None:
 def _sequential(layer: str, modules: str) -> Rules:
     """Rules for a deep stem in nn.Sequential; ``modules`` are the indices of its convolutions and norms."""
     parts = ("conv1", "conv1.norm", "conv2", "conv2.norm", "conv3", "conv3.norm")
-    return tuple((rf"^{layer}\.{index}\.", f"stem.{part}.") for index, part in zip(modules, parts, strict=False))
+    return tuple(
+        (rf"^{layer}\.{index}\.", f"stem.{part}.")
+        for index, part in zip(modules, parts, strict=False)
+    )
 
 
 _STAGES = tuple((rf"^layer{stage}\.", f"res{stage + 1}.") for stage in (1, 2, 3, 4))
 _NORMS = (r"\.bn(\d)\.", r".conv\1.norm.")
 _SHORTCUT = ((r"\.downsample\.0\.", ".shortcut."), (r"\.downsample\.1\.", ".shortcut.norm."))
 _POOLED_SHORTCUT = ((r"\.downsample\.1\.", ".shortcut."), (r"\.downsample\.2\.", ".shortcut.norm."))
-_DEEP_STEM = (*_sequential("conv1", "01346"), (r"^bn1\.", "stem.conv3.norm."), *_sequential("stem", "013467"))
+_DEEP_STEM = (
+    *_sequential("conv1", "01346"),
+    (r"^bn1\.", "stem.conv3.norm."),
+    *_sequential("stem", "013467"),
+)
 
 # Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three norms.
 # Our stem has no pool or activation with tensors: one must not pass for a tensor of a head.
 _UNKNOWN_STEM = (r"^(maxpool|pool|relu|prelu|act\d?)\.", r"stem.\1.")
-_torchvision = _renamer((r"^(conv|bn)(\d)\.", r"stem.\1\2."), _UNKNOWN_STEM, *_STAGES, _NORMS, *_SHORTCUT)
+_torchvision = _renamer(
+    (r"^(conv|bn)(\d)\.", r"stem.\1\2."), _UNKNOWN_STEM, *_STAGES, _NORMS, *_SHORTCUT
+)
 _deep = _renamer(*_DEEP_STEM, *_STAGES, _NORMS, *_SHORTCUT)
 _deep_pooled = _renamer(*_DEEP_STEM, *_STAGES, _NORMS, *_POOLED_SHORTCUT)
 _timm_clip = _renamer(
@@ -110,10 +119,22 @@ _to_torchvision = _renamer(
     (r"\.shortcut\.", ".downsample.0."),
 )
 _soco = _renamer(
-    *((rf"^neck\.lateral_convs\.{level}\.conv\.", f"backbone.fpn_lateral{level + 2}.") for level in range(4)),
-    *((rf"^neck\.lateral_convs\.{level}\.bn\.", f"backbone.fpn_lateral{level + 2}.norm.") for level in range(4)),
-    *((rf"^neck\.fpn_convs\.{level}\.conv\.", f"backbone.fpn_output{level + 2}.") for level in range(4)),
-    *((rf"^neck\.fpn_convs\.{level}\.bn\.", f"backbone.fpn_output{level + 2}.norm.") for level in range(4)),
+    *(
+        (rf"^neck\.lateral_convs\.{level}\.conv\.", f"backbone.fpn_lateral{level + 2}.")
+        for level in range(4)
+    ),
+    *(
+        (rf"^neck\.lateral_convs\.{level}\.bn\.", f"backbone.fpn_lateral{level + 2}.norm.")
+        for level in range(4)
+    ),
+    *(
+        (rf"^neck\.fpn_convs\.{level}\.conv\.", f"backbone.fpn_output{level + 2}.")
+        for level in range(4)
+    ),
+    *(
+        (rf"^neck\.fpn_convs\.{level}\.bn\.", f"backbone.fpn_output{level + 2}.norm.")
+        for level in range(4)
+    ),
     (r"^head\.bn(\d)\.", r"roi_heads.box_head.conv\1.norm."),
     (r"^head\.", "roi_heads.box_head."),
 )

@@ -12,11 +12,11 @@ from virtex_det.checkpoint.values import WHOLE_NUMBERS
 TOP_LEVEL = "."
 LONGEST_NAME = 500  # characters, of a tensor or of a key on the way to it
 # What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put into names.
-_WRAPPERS = (
-    "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
-)
+_WRAPPERS = "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
 _WRAPPER = re.compile(rf"(?<![^.])(?:(?:{_WRAPPERS})\.)+")
-_NOT_WEIGHTS = re.compile(r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scaler|amp)(?:_states?)?")
+_NOT_WEIGHTS = re.compile(
+    r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scaler|amp)(?:_states?)?"
+)
 _AVERAGED = re.compile(
     r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)(?=[._]|model|weights|state|callback|net|$)"
 )
@@ -28,7 +28,10 @@ _DEEPEST = 8  # mappings in mappings
 # In each way of naming a ResNet: its first convolution, and that of its first block.
 _SIGNATURES = (
     (r"conv1\.weight", r"layer1\.0\.conv1\.weight"),  # torchvision, CLIP
-    (r"(?:conv1|stem)\.0\.weight", r"layer1\.0\.conv1\.weight"),  # deep stems of timm and mmpretrain
+    (
+        r"(?:conv1|stem)\.0\.weight",
+        r"layer1\.0\.conv1\.weight",
+    ),  # deep stems of timm and mmpretrain
     (r"stem\.conv1\.conv\.weight", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),  # timm's CLIP
     (r"0\.weight", r"4\.0\.conv1\.weight"),  # children of torchvision's in nn.Sequential
     (
@@ -115,7 +118,9 @@ def unnamed_averages(places: Iterable[Place]) -> list[str]:
         if all(name.isdigit() for name in place.tensors):
             found.append(".".join(place.keys))
         matches = (_WITHOUT_DOTS.fullmatch(name) for name in place.tensors)
-        found += ["".join(f"{key}." for key in place.keys) + f"{match[1]}*" for match in matches if match]
+        found += [
+            "".join(f"{key}." for key in place.keys) + f"{match[1]}*" for match in matches if match
+        ]
     return [keys for keys in found if _AVERAGED.search(f"{keys}.".replace("*.", ""))]
 
 
@@ -147,7 +152,11 @@ def find_like(places: Iterable[Place], layers: Iterable[str]) -> list[Network]:
                 if (prefix := _prefix_before(layer, name)) is not None:
                     found.setdefault((index, prefix), set()).add(layer)
     most = max(map(len, found.values()), default=0)
-    return [Network(places[index], prefix) for (index, prefix), seen in found.items() if len(seen) == most]
+    return [
+        Network(places[index], prefix)
+        for (index, prefix), seen in found.items()
+        if len(seen) == most
+    ]
 
 
 @lru_cache(maxsize=100_000)
@@ -180,7 +189,9 @@ def _walk(content: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[Place
     seen.add(id(content))
     items = [(str(key), value) for key, value in _items(content)]
     tensors = {key: value for key, value in items if isinstance(value, torch.Tensor)}
-    unreadable = frozenset(key for key, value in items if value is None and "." in key and len(key) <= LONGEST_NAME)
+    unreadable = frozenset(
+        key for key, value in items if value is None and "." in key and len(key) <= LONGEST_NAME
+    )
     if tensors or unreadable:
         yield Place(keys, tensors, unreadable)
     for key, value in items:
@@ -203,7 +214,11 @@ def _prefixes(place: Place) -> list[str]:
     found: dict[str, None] = {}
     for stem, block in _COMPILED:
         stems = {match[1] for name in names if (match := stem.fullmatch(name))}
-        found |= {match[1]: None for name in names if (match := block.fullmatch(name)) and match[1] in stems}
+        found |= {
+            match[1]: None
+            for name in names
+            if (match := block.fullmatch(name)) and match[1] in stems
+        }
     return list(found)
 
 

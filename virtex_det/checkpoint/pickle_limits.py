@@ -11,7 +11,9 @@ from typing import Any, BinaryIO, NamedTuple
 MAX_STEPS = 2_000_000
 MAX_DEPTH = 50  # of tuples in tuples
 MAX_ITEMS = 100_000  # of a tuple and the tuples in it, written out
-MAX_KEY_ITEMS = 10_000  # of all keys together but text and numbers; their hashes can be made to collide
+MAX_KEY_ITEMS = (
+    10_000  # of all keys together but text and numbers; their hashes can be made to collide
+)
 MAX_BITS = 4096  # of a whole number
 
 
@@ -31,7 +33,13 @@ _OBJECT = _Item(1, 1)
 _PUSHED = {info.name: len(info.stack_after) for info in pickletools.opcodes}
 _MARKED = {info.name: pickletools.markobject in info.stack_before for info in pickletools.opcodes}
 _POPPED = {
-    info.name: len([item for item in info.stack_before if item not in (pickletools.markobject, pickletools.stackslice)])
+    info.name: len(
+        [
+            item
+            for item in info.stack_before
+            if item not in (pickletools.markobject, pickletools.stackslice)
+        ]
+    )
     for info in pickletools.opcodes
 } | {"OBJ": 0}  # its class lies above the mark
 _VALUES = re.compile(r".*(INT\d?|LONG\d?|FLOAT|STRING|UNICODE\d?|BYTES\d?|NONE|NEWTRUE|NEWFALSE)")
@@ -53,7 +61,9 @@ def check_pickle(file: BinaryIO) -> None:
     stack = _Stack()
     for count, (info, argument, position) in enumerate(pickletools.genops(file), start=1):
         if count > MAX_STEPS:
-            raise Refused(f"holds a pickle of more than {MAX_STEPS:,} steps, the most that are followed.")
+            raise Refused(
+                f"holds a pickle of more than {MAX_STEPS:,} steps, the most that are followed."
+            )
         if info.name == "FRAME" and (argument or 0) > end - (position or 0):
             raise ValueError("a frame is longer than the file")
         stack.follow(info.name, argument, count)
@@ -130,11 +140,16 @@ class _Stack:
 
 
 def _tuple_of(items: list[_Item]) -> _Item:
-    made = _Item(1 + max((item.depth for item in items), default=0), 1 + sum(max(1, item.items) for item in items))
+    made = _Item(
+        1 + max((item.depth for item in items), default=0),
+        1 + sum(max(1, item.items) for item in items),
+    )
     if made.depth > MAX_DEPTH:
         raise Refused(f"holds tuples nested more than {MAX_DEPTH} deep.")
     if made.items > MAX_ITEMS:
-        raise Refused(f"holds a tuple of more than {MAX_ITEMS:,} items, with those of the tuples in it.")
+        raise Refused(
+            f"holds a tuple of more than {MAX_ITEMS:,} items, with those of the tuples in it."
+        )
     return made
 
 

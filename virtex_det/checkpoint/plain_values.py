@@ -12,7 +12,11 @@ MAX_DEPTH = 100
 MAX_VALUES = 3_000_000  # what is shared counts as often as it stands
 MAX_WRITTEN_OUT = 8  # times the bytes of the file, and SPARE_BYTES: what all tensors take when none shares its numbers
 SPARE_BYTES = 64 << 20
-_MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # how a torch.nn.Module keeps what its state_dict names
+_MODULE_PARTS = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+)  # how a torch.nn.Module keeps what its state_dict names
 _MAX_NAME = 1000
 _MAX_NAMES = 200_000
 _PLAIN_TYPES = (str, bytes, bytearray, bool, int, float, complex, type(None))
@@ -40,7 +44,9 @@ class _Plain:
         self.most_bytes = MAX_WRITTEN_OUT * file_bytes + SPARE_BYTES
         self.bytes = 0
         self.names = 0
-        self.made: dict[int, tuple[Any, int, int]] = {}  # by identity: result, values in it, depth of it
+        self.made: dict[
+            int, tuple[Any, int, int]
+        ] = {}  # by identity: result, values in it, depth of it
         self.open: set[int] = set()
 
     def of(self, value: Any, depth: int) -> tuple[Any, int, int]:
@@ -64,7 +70,10 @@ class _Plain:
         if isinstance(value, Inert) and value.entries:
             value = value.entries
         if isinstance(value, Inert):
-            named = {name: self.of(tensor, depth)[0] for name, tensor in self._named_tensors(value, "", (id(value),))}
+            named = {
+                name: self.of(tensor, depth)[0]
+                for name, tensor in self._named_tensors(value, "", (id(value),))
+            }
             return named or None, 1 + len(named), 1
         if isinstance(value, dict):
             parts = [self.of(item, depth + 1) for item in value.values()]
@@ -78,7 +87,9 @@ class _Plain:
     def _extent(self, parts: list[tuple[Any, int, int]]) -> tuple[int, int]:
         values = 1 + sum(part[1] for part in parts)
         if values > MAX_VALUES:
-            raise Refused(f"holds more than {MAX_VALUES:,} values, those counted twice that stand twice.")
+            raise Refused(
+                f"holds more than {MAX_VALUES:,} values, those counted twice that stand twice."
+            )
         return values, 1 + max((part[2] for part in parts), default=0)
 
     def _check_depth(self, depth: int) -> None:
@@ -94,14 +105,18 @@ class _Plain:
             )
         return saved.make()
 
-    def _named_tensors(self, part: Any, prefix: str, path: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    def _named_tensors(
+        self, part: Any, prefix: str, path: tuple[int, ...]
+    ) -> Iterator[tuple[str, Any]]:
         """Yield the tensors of a pickled module by name; what points back to a module above is left out."""
         content = part.state if isinstance(part, Inert) else part
         for key, value in content.items() if isinstance(content, dict) else ():
             name = prefix if key in _MODULE_PARTS else f"{prefix}{key}."
             self.names += 1
             if self.names > _MAX_NAMES or len(name) > _MAX_NAME or len(path) > MAX_DEPTH:
-                raise Refused(f"holds an object of more than {_MAX_NAMES:,} parts, or nested too deep.")
+                raise Refused(
+                    f"holds an object of more than {_MAX_NAMES:,} parts, or nested too deep."
+                )
             if isinstance(value, SavedTensor):
                 yield name[:-1], value
             elif id(value) not in path:

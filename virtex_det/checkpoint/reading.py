@@ -15,7 +15,13 @@ from virtex_det.checkpoint import unpickling
 from virtex_det.checkpoint.locating import is_index, tensors_by_shard
 from virtex_det.checkpoint.pickle_limits import Refused
 from virtex_det.checkpoint.plain_values import plain
-from virtex_det.checkpoint.torch_files import LEGACY_MAGIC, Mapped, read_archive, read_legacy, refuse_more
+from virtex_det.checkpoint.torch_files import (
+    LEGACY_MAGIC,
+    Mapped,
+    read_archive,
+    read_legacy,
+    refuse_more,
+)
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 
@@ -98,20 +104,28 @@ def _read_shards(index: Path, *, mmap: bool = True) -> dict[str, torch.Tensor]:
         for name in names:
             value = content.get(name) if isinstance(content, Mapping) else None
             if not isinstance(value, torch.Tensor):
-                raise UserError(f"{index} says that {name} lies in {shard}, and it does not: fetch both again.")
+                raise UserError(
+                    f"{index} says that {name} lies in {shard}, and it does not: fetch both again."
+                )
             tensors[name] = value
     return tensors
 
 
 def _opened(path: Path) -> BinaryIO:
     if path.is_dir():
-        inside = [child.name for child in sorted(path.iterdir()) if child.suffix in (".pth", ".pt", ".safetensors")]
+        inside = [
+            child.name
+            for child in sorted(path.iterdir())
+            if child.suffix in (".pth", ".pt", ".safetensors")
+        ]
         raise UserError(
             f"{path} is a folder, not a weights file; name one file in it ({', '.join(inside[:3]) or 'none'})."
         )
     if not path.exists():
         scheme = re.match(r"(\w+):/", str(path))
-        hint = f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
+        hint = (
+            f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
+        )
         raise UserError(f"No weights file at {path}: {hint}.")
     return open_regular(path)
 
@@ -153,7 +167,9 @@ def _naming_damage(path: Path) -> Iterator[None]:
 
 def _is_damaged(path: Path, error: Exception) -> str:
     reason = str(error).partition("\n")[0][:200] or "it ends too early"
-    return f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {reason}): {_FETCH_AGAIN}."
+    return (
+        f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {reason}): {_FETCH_AGAIN}."
+    )
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -168,7 +184,9 @@ def _what_else(head: bytes) -> str:
     if text.startswith(b"<") or re.search(rb"<(!doctype )?html", head, re.IGNORECASE):
         return "is a web page, not weights: the link wanted a login or a confirmation; fetch the file itself."
     if _is_text(head):
-        return f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."
+        return (
+            f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."
+        )
     for magic, name in _PACKED.items():
         if head.startswith(magic) or head[257:262] == magic:
             return f"is packed with {name}, not weights themselves: unpack it, and name the file in it."

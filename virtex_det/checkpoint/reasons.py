@@ -6,18 +6,30 @@ from collections.abc import Iterable, Mapping
 _BLOCK = r"(?:layer|res)\d\.\d+\.(?:.*\.)?"
 # What some name of the file has: what that is.
 _SIGNS = (
-    (rf"{_BLOCK}(?:se|eca|cbam|gc|attn|att)\d?\.", "Its blocks have attention (SE, ECA, CBAM or the like)."),
+    (
+        rf"{_BLOCK}(?:se|eca|cbam|gc|attn|att)\d?\.",
+        "Its blocks have attention (SE, ECA, CBAM or the like).",
+    ),
     (rf"{_BLOCK}(?:convs|bns)\.\d", "Its blocks split their middle convolution, as Res2Net's do."),
     (rf"{_BLOCK}bn\d\.(?:IN|BN)\.", "Its norms are partly instance norms, as IBN-Net's are."),
     (r"\.filt$", "It has blur pools."),
-    (r"\.weight_(?:orig|mask)$", "It was saved while being pruned: save it again after torch.nn.utils.prune.remove."),
+    (
+        r"\.weight_(?:orig|mask)$",
+        "It was saved while being pruned: save it again after torch.nn.utils.prune.remove.",
+    ),
     (
         r"\.weight_[gv]$|\.parametrizations\.",
         "Its weights are parametrised (weight norm or the like): save it again after "
         "torch.nn.utils.parametrize.remove_parametrizations.",
     ),
-    (r"\.lora_|\.base_layer\.", "It has adapters beside its weights (LoRA): merge them, and save it again."),
-    (r"(?:^|\.)(?:cls_token|class_embedding|patch_embed|visual\.transformer)\b", "It has a vision transformer."),
+    (
+        r"\.lora_|\.base_layer\.",
+        "It has adapters beside its weights (LoRA): merge them, and save it again.",
+    ),
+    (
+        r"(?:^|\.)(?:cls_token|class_embedding|patch_embed|visual\.transformer)\b",
+        "It has a vision transformer.",
+    ),
     (
         r"fake_quant|activation_post_process",
         "It was saved while being prepared for quantisation: take the float model.",
@@ -45,10 +57,14 @@ def of_path(path: str) -> list[str]:
         ['It is one of several files of a model: name their folder, or the *.index.json beside them.']
     """
     is_shard = _SHARD.fullmatch(path) is not None
-    return ["It is one of several files of a model: name their folder, or the *.index.json beside them."] * is_shard
+    return [
+        "It is one of several files of a model: name their folder, or the *.index.json beside them."
+    ] * is_shard
 
 
-def of_layers(in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tuple[int, ...]]) -> list[str]:
+def of_layers(
+    in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tuple[int, ...]]
+) -> list[str]:
     """Return what the shapes show.
 
     Args:
@@ -59,16 +75,26 @@ def of_layers(in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tup
     stem = "stem.conv1.weight"
     channels = [shapes[stem][1] for shapes in both if len(shapes.get(stem, ())) == 4]
     if len(set(channels)) == 2:
-        reasons.append(f"Its first convolution takes {channels[0]} channels, the model's {channels[1]}.")
+        reasons.append(
+            f"Its first convolution takes {channels[0]} channels, the model's {channels[1]}."
+        )
     has_norms = any(".norm." in layer for layer in in_file)
-    if not has_norms and any(re.search(r"\.(?:conv\d|shortcut)\.bias$", layer) for layer in in_file):
-        reasons.append("Its norms are folded into its convolutions: take the file from before that.")
-    file_counts, model_counts = (any(layer.endswith(".norm.running_var") for layer in each) for each in both)
+    if not has_norms and any(
+        re.search(r"\.(?:conv\d|shortcut)\.bias$", layer) for layer in in_file
+    ):
+        reasons.append(
+            "Its norms are folded into its convolutions: take the file from before that."
+        )
+    file_counts, model_counts = (
+        any(layer.endswith(".norm.running_var") for layer in each) for each in both
+    )
     if has_norms and model_counts and not file_counts:
         reasons.append(
             "Its norms have no running statistics. MODEL.RESNETS.NORM GN is for group norms, and FrozenBN for the "
             "norms of the first Detectron, which are scales and biases."
         )
     if file_counts and not model_counts:
-        reasons.append("Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or FrozenBN.")
+        reasons.append(
+            "Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or FrozenBN."
+        )
     return reasons

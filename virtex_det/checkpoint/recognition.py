@@ -24,7 +24,9 @@ from virtex_det.errors import UserError
 _MOST_NETWORKS = 50  # in a file
 
 
-def recognise(content: Any, path: str, family: str = "", prefix: str = "", like: Sequence[str] = ()) -> Weights:
+def recognise(
+    content: Any, path: str, family: str = "", prefix: str = "", like: Sequence[str] = ()
+) -> Weights:
     """Find the network in what was read from a file, and its family: one whole network, from one place.
 
     Args:
@@ -55,7 +57,9 @@ def recognise(content: Any, path: str, family: str = "", prefix: str = "", like:
     if prefix:
         found = at_prefix(found, prefix, path, networks)
     if not found:
-        raise UserError(_unknown(content, places, path, family) + ("" if is_resnet else _wanted(layers)))
+        raise UserError(
+            _unknown(content, places, path, family) + ("" if is_resnet else _wanted(layers))
+        )
     return told_inside(content, _without_unnamed(choose(found, path, like), places), path)
 
 
@@ -84,9 +88,14 @@ def _unknown(content: Any, places: Sequence[Place], path: str, family: str) -> s
         "nothing was loaded.",
         f"Its first names: {', '.join(names) or f'none, it is a {type(content).__name__}'}",
     ]
-    lines += [*reasons.of_names(name for place in places for name in place.tensors), *reasons.of_path(path)]
+    lines += [
+        *reasons.of_names(name for place in places for name in place.tensors),
+        *reasons.of_path(path),
+    ]
     if unreadable:
-        lines.append(f"Not plain tensors, but quantised, sparse or other objects: {', '.join(unreadable[:3])}")
+        lines.append(
+            f"Not plain tensors, but quantised, sparse or other objects: {', '.join(unreadable[:3])}"
+        )
     lines += [
         f"Known families: {', '.join(entry.name for entry in FORMATS)}",
         "A network must have its first convolution and its blocks under one prefix. To take it as one of a family: "
@@ -101,9 +110,7 @@ def _wanted(layers: Mapping[str, str]) -> str:
     inside = [name.removesuffix(STEM) for name in layers if name.endswith(STEM)]
     if not inside:
         return begin
-    return (
-        f"{begin}\nIt holds {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}), and is filled as a whole."
-    )
+    return f"{begin}\nIt holds {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}), and is filled as a whole."
 
 
 def _keys(content: Any) -> list[str]:

@@ -54,7 +54,9 @@ def required_names(names: Iterable[str], require: Required) -> set[str]:
     return {name for name in wanted if not name.endswith(_COUNTER)}
 
 
-def _check_repeated(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> None:
+def _check_repeated(
+    report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]
+) -> None:
     """Refuse layers that the file holds twice, unless the model's own names decide between them."""
     layers = backbone_names(targets)
     used = set(weights.tensors) - set(report.unused)
@@ -89,20 +91,31 @@ def _problems(
 ) -> dict[str, str]:
     """Return what keeps the model from being whole: by name, what is wrong."""
     layers, required = backbone_names(targets), required_names(targets, require)
-    problems = {name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing}
+    problems = {
+        name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing
+    }
     problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
     used = set(weights.tensors) - set(report.unused)
     # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
     stages = {layer.partition(".")[0] for layer in layers.values()}
     for layer, source in weights.backbone.items():
-        if source not in used and layer.partition(".")[0] in stages and not source.endswith(_COUNTER):
+        if (
+            source not in used
+            and layer.partition(".")[0] in stages
+            and not source.endswith(_COUNTER)
+        ):
             problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
     if require == "model":
-        problems |= {n: f"{source} of the file {_NOT_IN_MODEL}" for n, source in _more_of_parts(targets, weights, used)}
+        problems |= {
+            n: f"{source} of the file {_NOT_IN_MODEL}"
+            for n, source in _more_of_parts(targets, weights, used)
+        }
     return problems
 
 
-def _more_of_parts(targets: Iterable[str], weights: Weights, used: set[str]) -> Iterator[tuple[str, str]]:
+def _more_of_parts(
+    targets: Iterable[str], weights: Weights, used: set[str]
+) -> Iterator[tuple[str, str]]:
     """Yield what the file has more of the model's parts: names as a model has them, and in the file.
 
     A whole head that the model does not have is left out by choice, such as that of masks with MASK_ON False. A layer
@@ -142,28 +155,45 @@ def _explain(
         f"{report.path} (format {report.format}) does not fill {what}; nothing was loaded.",
         *plain,
         f"{len(report.loaded)} tensors fit; {', '.join(counts)}:",
-        *(f"  {stage}: {some([problems[n] for n in names], shown=2)}" for stage, names in by_stage(problems).items()),
+        *(
+            f"  {stage}: {some([problems[n] for n in names], shown=2)}"
+            for stage, names in by_stage(problems).items()
+        ),
         *_reasons(report, weights, targets),
         *(advice if set(by_stage(problems)) - {OTHER_LAYERS} else []),
-        *([f"Of the networks in the file, that at {weights.location}; {weights.choice}."] if weights.choice else []),
+        *(
+            [f"Of the networks in the file, that at {weights.location}; {weights.choice}."]
+            if weights.choice
+            else []
+        ),
     ]
     if require == "model":
         lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")
     else:
-        lines.append("To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True")
+        lines.append(
+            "To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True"
+        )
     return "\n".join(lines)
 
 
-def _reasons(report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]) -> list[str]:
+def _reasons(
+    report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]
+) -> list[str]:
     if not weights.is_resnet:
         return reasons.of_path(report.path)
-    in_file = {layer: tuple(weights.tensors[name].shape) for layer, name in weights.backbone.items()}
-    in_model = {layer: tuple(targets[name].shape) for name, layer in backbone_names(targets).items()}
+    in_file = {
+        layer: tuple(weights.tensors[name].shape) for layer, name in weights.backbone.items()
+    }
+    in_model = {
+        layer: tuple(targets[name].shape) for name, layer in backbone_names(targets).items()
+    }
     shown = reasons.of_names(set(weights.backbone.values()) & set(report.unused))
     return [*shown, *reasons.of_layers(in_file, in_model), *reasons.of_path(report.path)]
 
 
-def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+def _compare_architectures(
+    weights: Weights, targets: Mapping[str, torch.Tensor]
+) -> tuple[list[str], list[str]]:
     """Return what is wrong in a word, where the networks differ, and how file and model could come together."""
     layers = backbone_names(targets)
     model = {layer: targets[name] for name, layer in layers.items()}
@@ -172,11 +202,15 @@ def _compare_architectures(weights: Weights, targets: Mapping[str, torch.Tensor]
     in_file = weights.architecture
     in_model = describe(model, in_file.stem, in_file.downsample)
     if in_model.stem != in_file.stem:
-        in_model = in_model._replace(downsample=None)  # pools have no tensors: what is not told stays unknown
+        in_model = in_model._replace(
+            downsample=None
+        )  # pools have no tensors: what is not told stays unknown
     if in_file == in_model:
         return [], [f"File and model have the same architecture: {in_file}."]
     here = in_model.config()
-    fitting = [f"{key} {value}" for key, value in in_file.config().items() if here.get(key) != value]
+    fitting = [
+        f"{key} {value}" for key, value in in_file.config().items() if here.get(key) != value
+    ]
     keys = f"Config keys that would fit the file: {'  '.join(fitting) or 'none known'}"
     both = [f"The file has {in_file}.", f"The model has {in_model}."]
     if in_file.name == in_model.name or not weights.is_whole:

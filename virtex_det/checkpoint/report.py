@@ -43,18 +43,36 @@ class LoadReport(NamedTuple):
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
     choice: str = ""  # which other networks the file has, and why this one was taken
     assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
-    folded: tuple[str, ...] = ()  # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
-    also_in_model: tuple[str, ...] = ()  # prefixes of other networks of the model, which stay as they were
+    folded: tuple[
+        str, ...
+    ] = ()  # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
+    also_in_model: tuple[
+        str, ...
+    ] = ()  # prefixes of other networks of the model, which stay as they were
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""
-        groups = (by_stage(self.loaded), by_stage(self.missing), by_stage(m.name for m in self.mismatched))
+        groups = (
+            by_stage(self.loaded),
+            by_stage(self.missing),
+            by_stage(m.name for m in self.mismatched),
+        )
         rows = [[stage, *(len(group.get(stage, ())) for group in groups)] for stage in _STAGES]
         total = ["all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))]
-        table = tabulate([*(row for row in rows if any(row[1:])), total], ["stage", "loaded", "missing", "other shape"])
-        remarks = {"network at": self.location, "choice": self.choice, "assumed": self.assumed, "note": self.note}
+        table = tabulate(
+            [*(row for row in rows if any(row[1:])), total],
+            ["stage", "loaded", "missing", "other shape"],
+        )
+        remarks = {
+            "network at": self.location,
+            "choice": self.choice,
+            "assumed": self.assumed,
+            "note": self.note,
+        }
         if self.folded:
-            remarks["folded"] = f"{len(self.folded)} statistics are in the scales and biases, and set to 0 and 1"
+            remarks["folded"] = (
+                f"{len(self.folded)} statistics are in the scales and biases, and set to 0 and 1"
+            )
         remarks["not filled"] = self.not_filled()
         lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
         return visible(f"{table}\nunused tensors of the file: {some(self.unused)}{lines}")
@@ -66,7 +84,9 @@ class LoadReport(NamedTuple):
 
     def to_json(self) -> str:
         """Return every field as JSON."""
-        fields = self._asdict() | {"mismatched": [mismatch._asdict() for mismatch in self.mismatched]}
+        fields = self._asdict() | {
+            "mismatched": [mismatch._asdict() for mismatch in self.mismatched]
+        }
         return json.dumps(fields, indent=2) + "\n"
 
     def write(self, run_folder: str | Path) -> None:

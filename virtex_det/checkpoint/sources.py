@@ -107,7 +107,12 @@ def open_weights(
 
 
 def open_for(
-    names: Sequence[str], path: str, require: Required, cfg: CfgNode | None = None, *, mmap: bool = True
+    names: Sequence[str],
+    path: str,
+    require: Required,
+    cfg: CfgNode | None = None,
+    *,
+    mmap: bool = True,
 ) -> Source:
     """Open a file for a model; its hash is taken meanwhile.
 

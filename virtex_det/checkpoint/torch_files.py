@@ -25,7 +25,9 @@ from virtex_det.checkpoint.unpickling import load, load_with_storages
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
 MAX_DIRECTORY = 8 << 20  # bytes of a zip archive's list of members
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # magic; lengths of the name and the extra field that follow
+_LOCAL_HEADER = struct.Struct(
+    "<4s22xHH"
+)  # magic; lengths of the name and the extra field that follow
 _END = struct.Struct("<4s8xII2x")  # of a zip archive: magic; size and place of its list of members
 _END_64 = struct.Struct("<4s36xQQ")
 _LOCATOR_64 = 20  # bytes between the two
@@ -68,20 +70,28 @@ def read_archive(file: BinaryIO, mapped: Mapped) -> Any:
     members = _members(file, mapped)
     pickled = [name for name in members if PurePosixPath(name).name == "data.pkl"]
     if not pickled:
-        raise Refused("is a zip archive but no weights: expected what torch.save writes, or safetensors.")
+        raise Refused(
+            "is a zip archive but no weights: expected what torch.save writes, or safetensors."
+        )
     if len(pickled) > 1:
-        raise Refused(f"is a zip archive with several weights: {', '.join(pickled[:3])}. Take it apart.")
+        raise Refused(
+            f"is a zip archive with several weights: {', '.join(pickled[:3])}. Take it apart."
+        )
     folder = pickled[0].removesuffix("data.pkl")
     order = members.get(f"{folder}byteorder")
     if order is not None and order.read(mapped).numpy().tobytes() != b"little":
-        raise Refused("was written on a machine of the other byte order; save it again on one like this.")
+        raise Refused(
+            "was written on a machine of the other byte order; save it again on one like this."
+        )
     described = io.BytesIO(members[pickled[0]].read(mapped).numpy().tobytes())
     content, storages = load_with_storages(described)
     for key, of_key in storages.items():
         found = members[f"{folder}data/{key}"].read(mapped)
         for storage in of_key:
             if len(found) < storage.size:
-                raise ValueError(f"{folder}data/{key} has {len(found):,} bytes instead of {storage.size:,}")
+                raise ValueError(
+                    f"{folder}data/{key} has {len(found):,} bytes instead of {storage.size:,}"
+                )
             storage.bytes = found[: storage.size]
     return content
 
@@ -95,7 +105,9 @@ def read_legacy(mapped: Mapped) -> Any:
     file: Any = mapped.map  # reads like a file
     _, version, system = load(file), load(file), load(file)
     if version != 1001 or not isinstance(system, dict) or not system.get("little_endian", True):
-        raise Refused("was written by another version of PyTorch or on a machine of the other byte order.")
+        raise Refused(
+            "was written by another version of PyTorch or on a machine of the other byte order."
+        )
     content, storages = load_with_storages(file)
     for key in load(file):
         if type(key) is not str:
@@ -119,7 +131,9 @@ def refuse_more(file: BinaryIO) -> None:
         file: at the end of the first.
     """
     if file.read(2) == LEGACY_MAGIC[:2]:
-        raise Refused("holds several objects, one after the other: load it where it was made, and save one of them.")
+        raise Refused(
+            "holds several objects, one after the other: load it where it was made, and save one of them."
+        )
 
 
 class _Member(NamedTuple):
@@ -183,4 +197,6 @@ def _check_directory(mapped: Mapped) -> None:
         place -= _LOCATOR_64 + _END_64.size
         _, size, _ = _END_64.unpack(mapped.map[max(place, 0) :][: _END_64.size])
     if size > MAX_DIRECTORY:
-        raise Refused(f"is a zip archive whose list of members takes {size:,} bytes, more than {MAX_DIRECTORY:,}.")
+        raise Refused(
+            f"is a zip archive whose list of members takes {size:,} bytes, more than {MAX_DIRECTORY:,}."
+        )

@@ -89,7 +89,10 @@ class Storage:
             raise ValueError("the numbers of a tensor are missing")
         if dtype not in self._views:
             whole = self.bytes[: len(self.bytes) // dtype.itemsize * dtype.itemsize]
-            is_aligned = whole.data_ptr() % dtype.itemsize == 0 and whole.storage_offset() % dtype.itemsize == 0
+            is_aligned = (
+                whole.data_ptr() % dtype.itemsize == 0
+                and whole.storage_offset() % dtype.itemsize == 0
+            )
             self._views[dtype] = (whole if is_aligned else whole.clone()).view(dtype)
         return self._views[dtype]
 
@@ -97,10 +100,16 @@ class Storage:
 class SavedTensor:
     """A tensor as a file describes it: part of a storage, in strides."""
 
-    def __init__(self, storage: Storage, dtype: torch.dtype | None, offset: int, size: tuple, stride: tuple) -> None:
+    def __init__(
+        self, storage: Storage, dtype: torch.dtype | None, offset: int, size: tuple, stride: tuple
+    ) -> None:
         if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
             raise ValueError("a tensor without numbers")
-        if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS or not all(map(_is_place, (offset, *size, *stride))):
+        if (
+            len(size) != len(stride)
+            or len(size) > _MAX_DIMENSIONS
+            or not all(map(_is_place, (offset, *size, *stride)))
+        ):
             raise ValueError("a tensor of impossible size, strides or place in its storage")
         self.storage, self.dtype = storage, dtype
         self.offset, self.size, self.stride = offset, tuple(size), tuple(stride)
@@ -116,9 +125,13 @@ class SavedTensor:
     def make(self) -> torch.Tensor:
         """Return the tensor, which refers to its storage."""
         numbers = self.storage.numbers(self.dtype)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        last = self.offset + sum(
+            (n - 1) * step for n, step in zip(self.size, self.stride, strict=True)
+        )
         if 0 not in self.size and last >= len(numbers):
-            raise ValueError(f"a tensor of size {self.size} lies beyond its {len(numbers):,} numbers")
+            raise ValueError(
+                f"a tensor of size {self.size} lies beyond its {len(numbers):,} numbers"
+            )
         if 0 in self.size:
             return numbers.new_empty(self.size)
         return numbers.as_strided(self.size, self.stride, numbers.storage_offset() + self.offset)
@@ -159,7 +172,9 @@ class SavedArray:
         content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
         array = np.frombuffer(content, self.dtype).reshape(self.shape, order=self.order)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of bytes that must not be written to, and are not
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # of bytes that must not be written to, and are not
             return torch.from_numpy(array.astype(self.dtype.newbyteorder("="), copy=False))
 
 
@@ -221,12 +236,21 @@ class StorageType:
 
 def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> SavedTensor:
     if len(rest) > 2 and rest[2]:
-        raise Refused("holds a conjugated or negated view of a tensor; save it with .resolve_conj().resolve_neg().")
+        raise Refused(
+            "holds a conjugated or negated view of a tensor; save it with .resolve_conj().resolve_neg()."
+        )
     return SavedTensor(storage, getattr(storage, "dtype", None), offset, size, stride)
 
 
 def _tensor_of_dtype(
-    storage: Storage, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: torch.dtype, *rest: Any
+    storage: Storage,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    grad: Any,
+    hooks: Any,
+    dtype: torch.dtype,
+    *rest: Any,
 ) -> SavedTensor:
     return SavedTensor(storage, dtype, offset, size, stride)
 
@@ -309,8 +333,14 @@ class Unpickler(pickle.Unpickler):
                 "made, and save it with torch.save or as safetensors."
             )
         if name == "_rebuild_meta_tensor_no_storage":
-            raise Refused("holds tensors of the device meta, which have no numbers: save the model after its weights.")
-        if module == "torch._utils" and name.startswith("_rebuild_") and (module, name) not in _ADMITTED:
+            raise Refused(
+                "holds tensors of the device meta, which have no numbers: save the model after its weights."
+            )
+        if (
+            module == "torch._utils"
+            and name.startswith("_rebuild_")
+            and (module, name) not in _ADMITTED
+        ):
             raise Refused(
                 f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): save it again after "
                 ".to_dense() where it is sparse, .dequantize() where it is quantised, .cpu() otherwise."

@@ -31,20 +31,33 @@ def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | 
     if name.endswith(_COUNTER):
         return None if _is_count(tensor) else f"{kind}, and counts batches from 0"
     if target.is_floating_point():
-        hint = "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
+        hint = (
+            "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
+        )
         return None if tensor.dtype in _KNOWN else f"{kind}, not float{hint}"
-    return None if tensor.dtype == target.dtype else f"{kind}, not {str(target.dtype).removeprefix('torch.')}"
+    return (
+        None
+        if tensor.dtype == target.dtype
+        else f"{kind}, not {str(target.dtype).removeprefix('torch.')}"
+    )
 
 
 def _is_count(tensor: torch.Tensor) -> bool:
     if tensor.dtype not in (*WHOLE_NUMBERS, *_KNOWN):
         return False
     values = tensor.double()
-    return tensor.is_meta or bool(((values >= 0) & (values < 2**62) & (values == values.round())).all())
+    return tensor.is_meta or bool(
+        ((values >= 0) & (values < 2**62) & (values == values.round())).all()
+    )
 
 
 def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
-    if not target.is_floating_point() or not tensor.numel() or name.endswith(_COUNTER) or tensor.is_meta:
+    if (
+        not target.is_floating_point()
+        or not tensor.numel()
+        or name.endswith(_COUNTER)
+        or tensor.is_meta
+    ):
         return None
     low, high = (float(value) for value in torch.aminmax(tensor))
     if low != low or high != high:
@@ -53,7 +66,9 @@ def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str 
     if max(-low, high) > largest and (target.is_meta or bool(target.isfinite().all())):
         if float("inf") in (-low, high):
             return f"infinite in {int(tensor.isinf().sum()):,} of {tensor.numel():,} values"
-        return f"values up to {max(-low, high):.3g}, beyond {str(target.dtype).removeprefix('torch.')}"
+        return (
+            f"values up to {max(-low, high):.3g}, beyond {str(target.dtype).removeprefix('torch.')}"
+        )
     if name.endswith("running_var") and low < 0:
         return f"a variance of {low:.3g}"
     if name.endswith("running_var") and high == 0 and tensor.numel() > 1:

@@ -71,4 +71,6 @@ def own_weights(content: Any) -> Weights:
     named = model.items() if isinstance(model, Mapping) else ()
     tensors = {str(name): value for name, value in named if isinstance(value, torch.Tensor)}
     backbone = {canonical: name for name, canonical in backbone_names(tensors).items()}
-    return Weights(OWN_CHECKPOINT, tensors, backbone, {name: name for name in tensors}, location="model.")
+    return Weights(
+        OWN_CHECKPOINT, tensors, backbone, {name: name for name in tensors}, location="model."
+    )

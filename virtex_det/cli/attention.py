@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for reason in sheets.skipped:
         say(f"skipped: {reason}", file=sys.stderr)
     if not sheets.drawn:
-        raise UserError(f"None of the {len(sheets.skipped)} images can be drawn; the reasons stand above.")
+        raise UserError(
+            f"None of the {len(sheets.skipped)} images can be drawn; the reasons stand above."
+        )
     page = write_sheets(options.output, sheets, drawer.describe())
     say(f"\n{len(sheets.drawn)} drawn, {len(sheets.skipped)} skipped. Open this page:\n{page}")
 
@@ -61,10 +63,26 @@ def _parser() -> argparse.ArgumentParser:
         help="files, folders, quoted patterns; then KEY VALUE of the config",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a LocTexModel's or ICMLMModel's run")
-    model.add_argument("--config-file", metavar="FILE", help="config of such a model, with MODEL.WEIGHTS set")
-    parser.add_argument("--dataset", metavar="NAME", help="narratives or captions, instead of images")
-    parser.add_argument("--caption", default="", metavar="TEXT", help="of all images; else the .txt beside each")
-    parser.add_argument("--limit", type=positive, default=20, metavar="N", help="first images (default: %(default)s)")
-    parser.add_argument("--output", default="output/attention", metavar="FOLDER", help="default: %(default)s")
+    model.add_argument(
+        "--run", metavar="FOLDER", help="OUTPUT_DIR of a LocTexModel's or ICMLMModel's run"
+    )
+    model.add_argument(
+        "--config-file", metavar="FILE", help="config of such a model, with MODEL.WEIGHTS set"
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="narratives or captions, instead of images"
+    )
+    parser.add_argument(
+        "--caption", default="", metavar="TEXT", help="of all images; else the .txt beside each"
+    )
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="first images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output", default="output/attention", metavar="FOLDER", help="default: %(default)s"
+    )
     return parser

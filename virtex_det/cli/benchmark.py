@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(words)
     options.command = as_called(f"python tools/benchmark.py {shlex.join(words)}")
     for name in ("output", "page", "write_records"):
-        check_output(getattr(options, name, None), options.matrix if hasattr(options, "matrix") else None)
+        check_output(
+            getattr(options, name, None), options.matrix if hasattr(options, "matrix") else None
+        )
     options.action(options)
 
 
@@ -68,7 +70,17 @@ def table(options: argparse.Namespace) -> None:
         comparison.write_records(options.write_records)
     if options.page:
         commands = [as_called(f"python tools/benchmark.py run {options.matrix}"), options.command]
-        say(" ".join(map(str, ("written:", *write_page(options.page, comparison, matrix.cards(), commands, metrics)))))
+        say(
+            " ".join(
+                map(
+                    str,
+                    (
+                        "written:",
+                        *write_page(options.page, comparison, matrix.cards(), commands, metrics),
+                    ),
+                )
+            )
+        )
     else:
         print(FORMATS[options.format](comparison, metrics))
 
@@ -81,8 +93,14 @@ def plot(options: argparse.Namespace) -> None:
     if options.against == "fraction":
         figure = plot_fractions(comparison, metrics=metrics)
     else:
-        known = {start: cost.pretraining for start, cost in costs(comparison).items() if cost.pretraining is not None}
-        figure = plot_time(comparison, metrics=metrics, pretraining=known if options.count_pretraining else None)
+        known = {
+            start: cost.pretraining
+            for start, cost in costs(comparison).items()
+            if cost.pretraining is not None
+        }
+        figure = plot_time(
+            comparison, metrics=metrics, pretraining=known if options.count_pretraining else None
+        )
     save_figure(figure, options.output)
     say(f"written: {options.output}")
 
@@ -107,14 +125,18 @@ def _comparison(matrix: Matrix, options: argparse.Namespace) -> Comparison:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    actions = parser.add_subparsers(dest="name", required=True, metavar="run | table | plot | report | protocols")
+    actions = parser.add_subparsers(
+        dest="name", required=True, metavar="run | table | plot | report | protocols"
+    )
     for name, action in {"run": run, "table": table, "plot": plot, "report": write_html}.items():
         command = actions.add_parser(name, help=action.__doc__, description=action.__doc__)
         command.add_argument("matrix", metavar="MATRIX.yaml")
         command.set_defaults(action=action)
         if name != "run":
             command.add_argument(
-                "--mix-protocols", action="store_true", help="compare several protocols; the tables say so"
+                "--mix-protocols",
+                action="store_true",
+                help="compare several protocols; the tables say so",
             )
         if name in ("table", "plot"):
             _add_records(command)
@@ -123,30 +145,51 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(actions.choices["run"])
     _add_table(actions.choices["table"])
     _add_plot(actions.choices["plot"])
-    actions.choices["report"].add_argument("--output", type=Path, required=True, metavar="PAGE.html")
+    actions.choices["report"].add_argument(
+        "--output", type=Path, required=True, metavar="PAGE.html"
+    )
     return parser
 
 
 def _add_records(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs")
-    parser.add_argument("--partial", action="store_true", help="show what there is of an unfinished matrix")
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="TASK/NAME", help="such as bbox/AP50, segm/APs")
+    parser.add_argument(
+        "--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs"
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="show what there is of an unfinished matrix"
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="such as bbox/AP50, segm/APs"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--jobs", type=_at_least(0), default=0, metavar="N", help="at once; default: one per GPU or core; Slurm: all"
+        "--jobs",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="at once; default: one per GPU or core; Slurm: all",
     )
     parser.add_argument(
-        "--gpus-per-job", type=_at_least(0), default=1, metavar="N", help="processes of a run, where there are GPUs"
+        "--gpus-per-job",
+        type=_at_least(0),
+        default=1,
+        metavar="N",
+        help="processes of a run, where there are GPUs",
     )
     slurm = parser.add_argument_group("on a cluster")
-    slurm.add_argument("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
+    slurm.add_argument(
+        "--slurm", action="store_true", help="each run is a Slurm job; needs submitit"
+    )
     slurm.add_argument("--slurm-partition", default="", metavar="NAME")
     slurm.add_argument("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
     slurm.add_argument("--memory-gb", type=_at_least(0), default=0, metavar="N")
     slurm.add_argument(
-        "--minutes", type=_at_least(1), default=24 * 60, help="after which a job is queued again and goes on"
+        "--minutes",
+        type=_at_least(1),
+        default=24 * 60,
+        help="after which a job is queued again and goes on",
     )
     slurm.add_argument(
         "--slurm-option",
@@ -176,15 +219,24 @@ def _key_and_value(word: str) -> tuple[str, str]:
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="markdown")
-    parser.add_argument("--page", type=Path, metavar="FILE.md", help="write a page, its curves beside it")
     parser.add_argument(
-        "--write-records", type=Path, metavar="FILE.jsonl", help="keep the records of all runs in one file"
+        "--page", type=Path, metavar="FILE.md", help="write a page, its curves beside it"
+    )
+    parser.add_argument(
+        "--write-records",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep the records of all runs in one file",
     )
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf"
+    )
     parser.add_argument("--against", choices=["fraction", "time"], default="fraction")
     parser.add_argument(
-        "--count-pretraining", action="store_true", help="in the time, where its log lies beside the weights"
+        "--count-pretraining",
+        action="store_true",
+        help="in the time, where its log lies beside the weights",
     )

@@ -37,9 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for reason in captions.skipped:
         say(f"skipped: {reason}", file=sys.stderr)
     if not captions.captioned:
-        raise UserError(f"None of the {len(images)} files can be read as an image; the reasons stand above.")
+        raise UserError(
+            f"None of the {len(images)} files can be read as an image; the reasons stand above."
+        )
     page = write_captions(options.output, captions, captioner.describe())
-    say(f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}")
+    say(
+        f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,8 +55,16 @@ def _parser() -> argparse.ArgumentParser:
         help="files, folders, quoted patterns; then KEY VALUE of the config",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run, or virtex://NAME")
-    model.add_argument("--config-file", metavar="FILE", help="config of a captioning model, with MODEL.WEIGHTS set")
-    parser.add_argument("--output", default="output/captions", metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="default: %(default)s")
+    model.add_argument(
+        "--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run, or virtex://NAME"
+    )
+    model.add_argument(
+        "--config-file", metavar="FILE", help="config of a captioning model, with MODEL.WEIGHTS set"
+    )
+    parser.add_argument(
+        "--output", default="output/captions", metavar="FOLDER", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="default: %(default)s"
+    )
     return parser

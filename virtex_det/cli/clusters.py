@@ -27,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captions = sorted({caption for image in images for caption in image.get("captions", [])})
     check_numbers(len(captions), options.size, options.seed)
     vectors, made_of = (
-        (_bert_vectors(captions, options), options.bert) if options.bert else (tf_idf(captions), "tf-idf")
+        (_bert_vectors(captions, options), options.bert)
+        if options.bert
+        else (tf_idf(captions), "tf-idf")
     )
     clusters = cluster(captions, vectors, options.size, options.seed, made_of)
     clusters.write(options.output)
-    say(f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}")
+    say(
+        f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}"
+    )
 
 
 def _bert_vectors(captions: list[str], options: argparse.Namespace) -> Any:
@@ -42,11 +46,18 @@ def _bert_vectors(captions: list[str], options: argparse.Namespace) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
     parser.add_argument(
-        "--bert", default="", metavar="PATH", help="folder or hub name; without one: TF-IDF of the words"
+        "--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions"
     )
-    parser.add_argument("--size", type=int, default=5000, metavar="K", help="clusters (default: %(default)s)")
+    parser.add_argument(
+        "--bert",
+        default="",
+        metavar="PATH",
+        help="folder or hub name; without one: TF-IDF of the words",
+    )
+    parser.add_argument(
+        "--size", type=int, default=5000, metavar="K", help="clusters (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
     return parser

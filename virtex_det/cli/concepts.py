@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in options.parts_of_speech:
         _print_part(concepts, part)
     if len(concepts.concepts) < options.size:
-        say(f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for")
+        say(
+            f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for"
+        )
 
 
 def _print_part(concepts: ConceptSet, part: str) -> None:
@@ -42,16 +44,24 @@ def _print_part(concepts: ConceptSet, part: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions")
+    parser.add_argument(
+        "--dataset", nargs="+", required=True, metavar="NAME", help="datasets with captions"
+    )
     parser.add_argument(
         "--tokenizer",
         required=True,
         metavar="PATH",
         help="the run's: a SentencePiece model, or a BERT (folder or hub name)",
     )
-    parser.add_argument("--size", type=int, default=5000, metavar="K", help="concepts (default: %(default)s)")
     parser.add_argument(
-        "--parts-of-speech", nargs="+", default=PARTS_OF_SPEECH, choices=PARTS_OF_SPEECH, help="(default: all three)"
+        "--size", type=int, default=5000, metavar="K", help="concepts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--parts-of-speech",
+        nargs="+",
+        default=PARTS_OF_SPEECH,
+        choices=PARTS_OF_SPEECH,
+        help="(default: all three)",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
     return parser

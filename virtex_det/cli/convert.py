@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Convert the file that the command line names."""
     options = _parser().parse_args(arguments)
     check_output(options.target, options.source)
-    report = convert(options.source, options.target, family=options.format, prefix=options.prefix, to=options.to)
+    report = convert(
+        options.source, options.target, family=options.format, prefix=options.prefix, to=options.to
+    )
     say(f"{options.source} (format {report.format}, sha256 {report.sha256}) -> {options.target}")
     say(report.table())
 
@@ -29,10 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("source", metavar="SRC", help="weights file, URL, or virtex://NAME")
-    parser.add_argument("target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors")
-    parser.add_argument("--format", default="", metavar="NAME", help="family of SRC (default: recognised by content)")
-    parser.add_argument("--prefix", default="", help="where the network begins in SRC, if it has several")
     parser.add_argument(
-        "--to", choices=get_args(Naming), default="detectron2", help="whose names (default: %(default)s)"
+        "target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors"
+    )
+    parser.add_argument(
+        "--format",
+        default="",
+        metavar="NAME",
+        help="family of SRC (default: recognised by content)",
+    )
+    parser.add_argument(
+        "--prefix", default="", help="where the network begins in SRC, if it has several"
+    )
+    parser.add_argument(
+        "--to",
+        choices=get_args(Naming),
+        default="detectron2",
+        help="whose names (default: %(default)s)",
     )
     return parser

@@ -29,10 +29,23 @@ class Wheel(NamedTuple):
 
 
 WHEELS = (
-    Wheel("lvis", "lvis", "0.5.3", "4f07153330df342b3161fafb46641ce7c02864113a8ddf0d6ffab6b02407bef0"),
-    Wheel("detectron2", "sal-detectron2", "0.7.2", "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561"),
+    Wheel(
+        "lvis", "lvis", "0.5.3", "4f07153330df342b3161fafb46641ce7c02864113a8ddf0d6ffab6b02407bef0"
+    ),
+    Wheel(
+        "detectron2",
+        "sal-detectron2",
+        "0.7.2",
+        "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561",
+    ),
 )
-ANY_PYTHON = ["--python-version=3.10", "--implementation=cp", "--abi=none", "--platform=any", "--only-binary=:all:"]
+ANY_PYTHON = [
+    "--python-version=3.10",
+    "--implementation=cp",
+    "--abi=none",
+    "--platform=any",
+    "--only-binary=:all:",
+]
 ABSENT = 3
 PROBE = f"import importlib.util as u, sys; u.find_spec(sys.argv[1]) or sys.exit({ABSENT}); __import__(sys.argv[1])"
 
@@ -55,7 +68,9 @@ def is_present(module: str) -> bool:
     """
     # Not from the current folder: beside a clone named detectron2, Python would take that folder for the module.
     neutral = sysconfig.get_path("stdlib")
-    probe = subprocess.run([sys.executable, "-c", PROBE, module], cwd=neutral, capture_output=True, text=True)
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, module], cwd=neutral, capture_output=True, text=True
+    )
     if probe.returncode not in (0, ABSENT):
         problem = f"{module} is installed but cannot be imported ({last_line(probe.stderr)})"
         raise InstallError(f"{problem}; run pip install -e . first, or uninstall {module}")
@@ -65,9 +80,26 @@ def is_present(module: str) -> bool:
 def download(wheel: Wheel, target: Path) -> None:
     """Unpack a wheel into a folder with pip, which refuses a file of another sha256."""
     requirements = target / "requirements.txt"
-    requirements.write_text(f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--require-hashes", "--requirement", str(requirements), "--target", str(target), *ANY_PYTHON]
+    requirements.write_text(
+        f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
+    command += [
+        "--require-hashes",
+        "--requirement",
+        str(requirements),
+        "--target",
+        str(target),
+        *ANY_PYTHON,
+    ]
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode != 0:
         errors = [line for line in pip.stderr.splitlines() if line.startswith("ERROR:")]
@@ -90,7 +122,9 @@ def install(wheel: Wheel, site_packages: Path) -> None:
 
 def main() -> int:
     """Install what is missing; return the exit code."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     site_packages = Path(sysconfig.get_path("purelib"))
     try:
         for wheel in WHEELS:
@@ -98,7 +132,9 @@ def main() -> int:
                 print(f"{wheel.module}: already here, kept")
                 continue
             install(wheel, site_packages)
-            print(f"{wheel.module}: installed {wheel.distribution} {wheel.version}, sha256 verified")
+            print(
+                f"{wheel.module}: installed {wheel.distribution} {wheel.version}, sha256 verified"
+            )
     except (InstallError, OSError) as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 1

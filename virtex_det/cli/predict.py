@@ -41,9 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = options.annotations
     ids = ids_of_file(detector, paths, file) if file else own_ids(detector, paths)
     draw = not options.no_pictures
-    written = write_detections(options.output, detector, paths, ids, threshold=options.threshold, draw=draw)
-    print(f"\n{written.detections} detections in {written.pictures} pictures, {written.skipped} left out.")
-    print(f"written: {', '.join([DETECTIONS, IMAGES] + [f'{PICTURES}/'] * draw)} in {options.output}")
+    written = write_detections(
+        options.output, detector, paths, ids, threshold=options.threshold, draw=draw
+    )
+    print(
+        f"\n{written.detections} detections in {written.pictures} pictures, {written.skipped} left out."
+    )
+    print(
+        f"written: {', '.join([DETECTIONS, IMAGES] + [f'{PICTURES}/'] * draw)} in {options.output}"
+    )
 
 
 def _reaching(cfg: CfgNode, threshold: float | None) -> CfgNode:
@@ -58,17 +64,28 @@ def _reaching(cfg: CfgNode, threshold: float | None) -> CfgNode:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURES", help="files, folders, quoted patterns; then KEY VALUE of the config"
+        "pictures",
+        nargs="+",
+        metavar="PICTURES",
+        help="files, folders, quoted patterns; then KEY VALUE of the config",
     )
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="RUN", help="OUTPUT_DIR of a detector's run, or a checkpoint in it")
-    model.add_argument("--config-file", metavar="FILE", help="config of a detector, with MODEL.WEIGHTS set")
+    model.add_argument(
+        "--run", metavar="RUN", help="OUTPUT_DIR of a detector's run, or a checkpoint in it"
+    )
+    model.add_argument(
+        "--config-file", metavar="FILE", help="config of a detector, with MODEL.WEIGHTS set"
+    )
     threshold = f"least score of a detection (default: all are written, drawn from {DRAWN_FROM} on)"
     parser.add_argument("--threshold", type=_score, metavar="SCORE", help=threshold)
-    annotations = "annotation file whose ids of images and categories are written (default: 1, 2, 3 ...)"
+    annotations = (
+        "annotation file whose ids of images and categories are written (default: 1, 2, 3 ...)"
+    )
     parser.add_argument("--annotations", metavar="FILE.json", help=annotations)
     parser.add_argument("--no-pictures", action="store_true", help="write the detections alone")
-    parser.add_argument("--output", default="output/predictions", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument(
+        "--output", default="output/predictions", metavar="FOLDER", help="default: %(default)s"
+    )
     return parser
 
 

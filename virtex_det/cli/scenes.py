@@ -36,13 +36,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     default = datasets_root() / "scenes"
-    parser.add_argument("--output", type=Path, default=default, help=f"folder to write (default: {default})")
-    parser.add_argument("--train", type=int, default=300, help="labelled training images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=200, help="labelled validation images (default: %(default)s)")
-    parser.add_argument("--unlabelled", type=int, default=3000, help="images with captions only (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, default=96, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--captions", type=int, default=5, help="captions of each image (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
-    parser.add_argument("--overwrite", action="store_true", help="replace scenes with other settings")
+    parser.add_argument(
+        "--output", type=Path, default=default, help=f"folder to write (default: {default})"
+    )
+    parser.add_argument(
+        "--train", type=int, default=300, help="labelled training images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--val", type=int, default=200, help="labelled validation images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--unlabelled",
+        type=int,
+        default=3000,
+        help="images with captions only (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=96, help="side in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--captions", type=int, default=5, help="captions of each image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=None, help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace scenes with other settings"
+    )
     return parser

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parts = [stated]
     else:
         parts = [
-            Part(fraction, seed, options.stratified) for fraction in options.fraction or [1.0] for seed in options.seed
+            Part(fraction, seed, options.stratified)
+            for fraction in options.fraction or [1.0]
+            for seed in options.seed
         ]
     if options.format == "unbiased-teacher":
         _write_index_file(parser, options, parts)
@@ -49,15 +51,25 @@ def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
     say(describe_part(chosen))
     say(f"sha256 {manifest.sha256}")
     if options.output:
-        manifest.write(options.output) if options.format == "manifest" else write_ids(options.output, manifest)
-        say(f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it")
+        manifest.write(options.output) if options.format == "manifest" else write_ids(
+            options.output, manifest
+        )
+        say(
+            f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it"
+        )
 
 
-def _write_index_file(parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]) -> None:
+def _write_index_file(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]
+) -> None:
     if options.split or not options.output:
-        parser.error("unbiased-teacher is written of a fraction, not of --split, and needs --output")
+        parser.error(
+            "unbiased-teacher is written of a fraction, not of --split, and needs --output"
+        )
     write_index_file(options.output, {name: load_dataset(name) for name in options.dataset}, parts)
-    say(f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it")
+    say(
+        f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it"
+    )
 
 
 def _config(options: argparse.Namespace, part: Part) -> CfgNode:
@@ -70,11 +82,28 @@ def _config(options: argparse.Namespace, part: Part) -> CfgNode:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    parser.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help="registered, as in DATASETS.TRAIN")
-    parser.add_argument("--fraction", nargs="+", type=float, metavar="F", help="of the images (default: all)")
-    parser.add_argument("--seed", nargs="+", type=int, default=[0], metavar="N", help="which part (default: 0)")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="registered, as in DATASETS.TRAIN",
+    )
+    parser.add_argument(
+        "--fraction", nargs="+", type=float, metavar="F", help="of the images (default: all)"
+    )
+    parser.add_argument(
+        "--seed", nargs="+", type=int, default=[0], metavar="N", help="which part (default: 0)"
+    )
     parser.add_argument("--stratified", action="store_true", help="take of each category its share")
-    parser.add_argument("--split", default="", metavar="FILE", help="a split file to show, or to write in another form")
-    parser.add_argument("--format", choices=("manifest", "ids", "unbiased-teacher"), default="manifest")
+    parser.add_argument(
+        "--split",
+        default="",
+        metavar="FILE",
+        help="a split file to show, or to write in another form",
+    )
+    parser.add_argument(
+        "--format", choices=("manifest", "ids", "unbiased-teacher"), default="manifest"
+    )
     parser.add_argument("--output", metavar="FILE", help="write it; without, it is only shown")
     return parser

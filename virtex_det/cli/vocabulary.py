@@ -33,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="datasets with captions; captions:FILE.json:IMAGE_FOLDER, pairs:FOLDER, pairs:FILE.jsonl, shards:PATTERN",
     )
-    parser.add_argument("--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)")
+    parser.add_argument(
+        "--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)"
+    )
     parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
     return parser

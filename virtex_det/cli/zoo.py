@@ -51,7 +51,9 @@ def list_records(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Print all that is known of one file."""
     record = find(options.name)
-    facts = dataclasses.asdict(record) | {"cached": str(cache_path(record)) if cache_path(record).exists() else ""}
+    facts = dataclasses.asdict(record) | {
+        "cached": str(cache_path(record)) if cache_path(record).exists() else ""
+    }
     if options.json:
         _print_json(facts)
         return
@@ -71,14 +73,18 @@ def download(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> None:
     """Read cached files again and compare their hashes; exit with 1 where one differs or is not there."""
     records = (
-        [_named(options.name)] if options.name else [record for record in catalog() if cache_path(record).exists()]
+        [_named(options.name)]
+        if options.name
+        else [record for record in catalog() if cache_path(record).exists()]
     )
     rows = [_verified(record) for record in records]
     _print_rows(rows, options.json)
     if not rows:
         say(f"the cache {cache_folder()} holds none of them", file=sys.stderr)
     if bad := [row["name"] for row in rows if row["state"] != "as it should be"]:
-        raise UserError(f"{len(bad)} of {len(rows)} files are not as they should be: {', '.join(bad)}")
+        raise UserError(
+            f"{len(bad)} of {len(rows)} files are not as they should be: {', '.join(bad)}"
+        )
 
 
 def write_page(options: argparse.Namespace) -> None:
@@ -144,11 +150,15 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON")
         return command
 
-    add("list", list_records, "all weights, or those that match").add_argument("filter", nargs="?", default="")
-    add("info", info, "all that is known of one file").add_argument("name", metavar="NAME")
-    add("download", download, "fetch files, by name or by http address, into the cache").add_argument(
-        "names", nargs="+", metavar="NAME"
+    add("list", list_records, "all weights, or those that match").add_argument(
+        "filter", nargs="?", default=""
     )
-    add("verify", verify, "read cached files again").add_argument("name", nargs="?", metavar="NAME", help="or address")
+    add("info", info, "all that is known of one file").add_argument("name", metavar="NAME")
+    add(
+        "download", download, "fetch files, by name or by http address, into the cache"
+    ).add_argument("names", nargs="+", metavar="NAME")
+    add("verify", verify, "read cached files again").add_argument(
+        "name", nargs="?", metavar="NAME", help="or address"
+    )
     add("page", write_page, "write MODEL_ZOO.md anew")
     return parser

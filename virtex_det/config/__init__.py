@@ -1,7 +1,14 @@
 """The config: every key with its default, and reading it from a file and overrides."""
 
 from virtex_det.config.defaults import add_virtex_det_config, get_cfg
-from virtex_det.config.loading import Overrides, load_config, override, override_pairs, scale_schedule, with_options
+from virtex_det.config.loading import (
+    Overrides,
+    load_config,
+    override,
+    override_pairs,
+    scale_schedule,
+    with_options,
+)
 from virtex_det.config.nodes import leaves, plain_leaves
 
 __all__ = [

@@ -41,7 +41,9 @@ MOST_LAYERS = 1000  # more are a mistake, and building them would not end
 WIDTH = whole(1, 2**17)  # channels or features; weights beyond fill any memory
 NOT_NEGATIVE = number(0)
 POSITIVE = number(above=0)
-NORMS = one_of("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+NORMS = one_of(
+    "", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N"
+)
 BOX_LOSSES = one_of("smooth_l1", "giou", "diou", "ciou")
 
 # By dotted name or shell pattern; the first that fits a key holds.
@@ -50,7 +52,9 @@ RULES: dict[str, Rule] = {
     # Names of what is built.
     "MODEL.META_ARCHITECTURE": registered(lambda: modeling.META_ARCH_REGISTRY),
     "MODEL.BACKBONE.NAME": registered(lambda: modeling.BACKBONE_REGISTRY),
-    "MODEL.PROPOSAL_GENERATOR.NAME": registered(lambda: modeling.PROPOSAL_GENERATOR_REGISTRY, "PrecomputedProposals"),
+    "MODEL.PROPOSAL_GENERATOR.NAME": registered(
+        lambda: modeling.PROPOSAL_GENERATOR_REGISTRY, "PrecomputedProposals"
+    ),
     "MODEL.ANCHOR_GENERATOR.NAME": registered(lambda: modeling.ANCHOR_GENERATOR_REGISTRY),
     "MODEL.RPN.HEAD_NAME": registered(lambda: modeling.RPN_HEAD_REGISTRY),
     "MODEL.ROI_HEADS.NAME": registered(lambda: modeling.ROI_HEADS_REGISTRY),
@@ -169,7 +173,9 @@ RULES: dict[str, Rule] = {
     "INPUT.*_PROB": SHARE,
     # Schedule.
     "SOLVER.OPTIMIZER": one_of("SGD", "AdamW"),
-    "SOLVER.LR_SCHEDULER_NAME": one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    "SOLVER.LR_SCHEDULER_NAME": one_of(
+        "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"
+    ),
     "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
     "SOLVER.BASE_LR*": NOT_NEGATIVE,
     "SOLVER.BACKBONE_MULTIPLIER": NOT_NEGATIVE,
@@ -186,7 +192,9 @@ RULES: dict[str, Rule] = {
     "SOLVER.CHECKPOINT_PERIOD": whole(1),
     "SOLVER.IMS_PER_BATCH": whole(1),
     "SOLVER.REFERENCE_WORLD_SIZE": whole(0),
-    "SOLVER.REFERENCE_FRACTION": either(number(high=1, above=0), exactly(0.0, "the schedule stands as it is")),
+    "SOLVER.REFERENCE_FRACTION": either(
+        number(high=1, above=0), exactly(0.0, "the schedule stands as it is")
+    ),
     "SOLVER.BIAS_LR_FACTOR": NOT_NEGATIVE,
     "SOLVER.NO_DECAY": regular_expression(),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": one_of("value", "norm", "full_model"),
@@ -205,9 +213,14 @@ RULES: dict[str, Rule] = {
     "TEST.AUG.MIN_SIZES": several(whole(1), 1),
     "TEST.AUG.MAX_SIZE": whole(1),
     "TEST.PRECISE_BN.NUM_ITER": whole(1),
-    "SEED": Rule(f"a whole number up to {_LARGEST_SEED}; -1 draws one", whole(-(2**63), _LARGEST_SEED).holds),
+    "SEED": Rule(
+        f"a whole number up to {_LARGEST_SEED}; -1 draws one", whole(-(2**63), _LARGEST_SEED).holds
+    ),
     "VIS_PERIOD": whole(0),
-    "OUTPUT_DIR": Rule("the name of a folder, not an address", lambda name: line().holds(name) and "://" not in name),
+    "OUTPUT_DIR": Rule(
+        "the name of a folder, not an address",
+        lambda name: line().holds(name) and "://" not in name,
+    ),
 }
 
 
@@ -220,7 +233,9 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         UserError: naming every such key, what it is, what it must be, its default and the nearest names.
     """
-    faults = [*_old_names(cfg), *_missing_keys(cfg)] or [*_wrong_values(cfg)] or [*contradictions(cfg)]
+    faults = (
+        [*_old_names(cfg), *_missing_keys(cfg)] or [*_wrong_values(cfg)] or [*contradictions(cfg)]
+    )
     if faults:
         more = f"\n... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise UserError("\n".join(faults[:_SHOWN]) + more)
@@ -251,7 +266,9 @@ def _wrong_values(cfg: CfgNode) -> Iterator[str]:
         rule = _rule_of(key, default)
         if not rule.holds(value):
             nearest = rule.nearest(value)
-            advice = f"The nearest: {', '.join(nearest)}." if nearest else f"The default is {default!r}."
+            advice = (
+                f"The nearest: {', '.join(nearest)}." if nearest else f"The default is {default!r}."
+            )
             yield f"{key} is {_shown(value)}, but must be {rule.expected}. {advice}"
 
 

@@ -57,7 +57,9 @@ def _sizes(cfg: CfgNode) -> Iterator[str]:
                 f"shortest side that is longer than its longest. Raise MAX_SIZE_{part}, or lower MIN_SIZE_{part}."
             )
     low_and_high = sizes.MIN_SIZE_TRAIN
-    if sizes.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(low_and_high) != 2 or low_and_high[0] > low_and_high[1]):
+    if sizes.MIN_SIZE_TRAIN_SAMPLING == "range" and (
+        len(low_and_high) != 2 or low_and_high[0] > low_and_high[1]
+    ):
         yield (
             f"INPUT.MIN_SIZE_TRAIN is {low_and_high}, but INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two sizes, the "
             "smallest first, such as (640, 800)."
@@ -90,9 +92,14 @@ def _crops(cfg: CfgNode) -> Iterator[str]:
 
 def _schedule(cfg: CfgNode) -> Iterator[str]:
     solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and sorted(solver.STEPS) != list(solver.STEPS):
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and sorted(solver.STEPS) != list(
+        solver.STEPS
+    ):
         yield f"SOLVER.STEPS is {solver.STEPS}, but steps have to rise."
-    if solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR" and solver.NUM_DECAYS >= solver.MAX_ITER:
+    if (
+        solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR"
+        and solver.NUM_DECAYS >= solver.MAX_ITER
+    ):
         yield (
             f"SOLVER.NUM_DECAYS is {solver.NUM_DECAYS} and SOLVER.MAX_ITER {solver.MAX_ITER}: there have to be more "
             "iterations than decays."
@@ -123,7 +130,11 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
     known = (*_DEPTHS, 200) if "caption" in name else _DEPTHS
     if model.RESNETS.DEPTH not in known:
         yield f"MODEL.RESNETS.DEPTH is {model.RESNETS.DEPTH}, but {name} builds {', '.join(map(str, known))}."
-    if "caption" not in name and model.RESNETS.DEPTH in (18, 34) and model.RESNETS.RES2_OUT_CHANNELS != 64:
+    if (
+        "caption" not in name
+        and model.RESNETS.DEPTH in (18, 34)
+        and model.RESNETS.RES2_OUT_CHANNELS != 64
+    ):
         yield (
             f"MODEL.RESNETS.RES2_OUT_CHANNELS is {model.RESNETS.RES2_OUT_CHANNELS}, but {name} builds depth "
             f"{model.RESNETS.DEPTH} with 64 only."
@@ -135,7 +146,9 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
         )
     yield from _unknown("MODEL.RESNETS.OUT_FEATURES", model.RESNETS.OUT_FEATURES, _STAGES)
     if name in _PYRAMIDS:
-        yield from _unknown("MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES)
+        yield from _unknown(
+            "MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES
+        )
         strided = [name.removeprefix("res") for name in model.FPN.IN_FEATURES]
         yield from _gaps("MODEL.FPN.IN_FEATURES", [f"p{stage}" for stage in strided])
         if not model.FPN.IN_FEATURES:
@@ -170,7 +183,9 @@ def _given_features(cfg: CfgNode) -> list[str]:
     model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
     if name in _RESNETS:
         return list(model.RESNETS.OUT_FEATURES)
-    levels = [_STAGES.index(feature) + 1 for feature in model.FPN.IN_FEATURES if feature in _STAGES[1:]]
+    levels = [
+        _STAGES.index(feature) + 1 for feature in model.FPN.IN_FEATURES if feature in _STAGES[1:]
+    ]
     if name not in _PYRAMIDS or not levels:
         return []
     coarser = range(max(levels) + 1, max(levels) + 1 + _PYRAMIDS[name])
@@ -262,7 +277,11 @@ def _heads(cfg: CfgNode) -> Iterator[str]:
 
 def _expected_results(cfg: CfgNode) -> Iterator[str]:
     for row in cfg.TEST.EXPECTED_RESULTS:
-        if not (isinstance(row, list | tuple) and len(row) == 4 and all(isinstance(v, int | float) for v in row[2:])):
+        if not (
+            isinstance(row, list | tuple)
+            and len(row) == 4
+            and all(isinstance(v, int | float) for v in row[2:])
+        ):
             yield (
                 f"TEST.EXPECTED_RESULTS has {row!r}, but each entry is [task, metric, value, tolerance], such as "
                 "[bbox, AP, 38.5, 0.2]."

@@ -25,7 +25,9 @@ def device_of_file(named: str, config_file: str) -> str:
     """
     if _reason_against(_parsed(named)) == "":
         return named
-    logger.warning(f"{config_file} names MODEL.DEVICE {named}, which is not here; {default_device()} is used instead.")
+    logger.warning(
+        f"{config_file} names MODEL.DEVICE {named}, which is not here; {default_device()} is used instead."
+    )
     return default_device()
 
 
@@ -58,7 +60,9 @@ def _reason_against(device: torch.device) -> str:
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if found > (device.index or 0):
             return ""
-        return f"PyTorch {torch.__version__} finds {found} GPU(s) here" + ("; the first is cuda:0" if found else "")
+        return f"PyTorch {torch.__version__} finds {found} GPU(s) here" + (
+            "; the first is cuda:0" if found else ""
+        )
     if device.type == "cpu" and device.index is not None:
         return "there is one CPU, which is called cpu"
     if device.type in ("cpu", "meta"):
@@ -66,5 +70,7 @@ def _reason_against(device: torch.device) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        return f"PyTorch {torch.__version__} cannot use it here ({str(error).splitlines()[0][:100]})"
+        return (
+            f"PyTorch {torch.__version__} cannot use it here ({str(error).splitlines()[0][:100]})"
+        )
     return ""

@@ -51,9 +51,15 @@ def _find(name: str | Path, folder: Path) -> Path:
 
 def _nearest_to(name: str | Path) -> str:
     beside = [str(path) for path in Path(name).parent.glob("*.yaml")]
-    packaged = [str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name[0] != "_"]
+    packaged = [
+        str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.name[0] != "_"
+    ]
     nearest = difflib.get_close_matches(str(name)[:1000], [*beside, *packaged], n=3, cutoff=0.5)
-    return f" The nearest: {', '.join(nearest)}" if nearest else f" Those of virtex_det lie in {CONFIGS}."
+    return (
+        f" The nearest: {', '.join(nearest)}"
+        if nearest
+        else f" Those of virtex_det lie in {CONFIGS}."
+    )
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -75,10 +81,14 @@ def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dic
         circle = " -> ".join([*above[above.index(real) :], real])
         raise UserError(f"_BASE_ leads in a circle: {circle}\nTake _BASE_ out of one of them.")
     if next(left, None) is None:
-        raise UserError(f"{(*above, real)[0]} is made of more than {MAX_BASES} _BASE_ files, the most that are read.")
+        raise UserError(
+            f"{(*above, real)[0]} is made of more than {MAX_BASES} _BASE_ files, the most that are read."
+        )
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no config: expected lines of KEY: VALUE, found {shortened(content)}.")
+        raise UserError(
+            f"{path} is no config: expected lines of KEY: VALUE, found {shortened(content)}."
+        )
     _check_keys(content, path)
     merged: dict[str, Any] = {}
     for base in _bases(content, path):
@@ -98,7 +108,9 @@ def _lay_over(lower: dict[str, Any], upper: dict[str, Any], path: Path) -> None:
 def _check_keys(content: dict[Any, Any], path: Path) -> None:
     for key, value in content.items():
         if not isinstance(key, str):
-            raise UserError(f"{path}: the key {shortened(key)} is not text. Config keys are names such as MODEL.")
+            raise UserError(
+                f"{path}: the key {shortened(key)} is not text. Config keys are names such as MODEL."
+            )
         if isinstance(value, dict):
             _check_keys(value, path)
 
@@ -124,7 +136,9 @@ def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:
         if isinstance(value, dict) and key in lower:
             if not isinstance(lower[key], dict):
                 found = shortened(lower[key])
-                raise UserError(f"{path}: {key} holds keys, and the _BASE_ has the value {found} there.")
+                raise UserError(
+                    f"{path}: {key} holds keys, and the _BASE_ has the value {found} there."
+                )
             _merge(value, lower[key], path)
         else:
             lower[key] = value

@@ -17,7 +17,14 @@ from virtex_det.config.device import check_device, default_device, device_of_fil
 from virtex_det.config.files import find_config, read_config_file
 from virtex_det.config.mappers import name_mapper
 from virtex_det.config.nodes import leaves
-from virtex_det.config.renames import OLD_NAMES, admit_old_names, forget, replace_old_names, superseded, without_effect
+from virtex_det.config.renames import (
+    OLD_NAMES,
+    admit_old_names,
+    forget,
+    replace_old_names,
+    superseded,
+    without_effect,
+)
 from virtex_det.errors import UserError
 from virtex_det.files import as_name
 from virtex_det.yaml_files import shortened
@@ -26,7 +33,15 @@ Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value
 
 _SHOWN = 200  # characters of a value in a message
 # What merging a key or value that does not fit raises.
-_DOES_NOT_FIT = (KeyError, AssertionError, ValueError, TypeError, AttributeError, RecursionError, MemoryError)
+_DOES_NOT_FIT = (
+    KeyError,
+    AssertionError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides = ()) -> CfgNode:
@@ -107,7 +122,9 @@ def scale_schedule(cfg: CfgNode) -> None:
             f"SOLVER.REFERENCE_FRACTION is {reference}; it must be a DATASETS.TRAIN_FRACTION (above 0, at most 1), "
             "or 0 for schedules that stand as they are."
         )
-    if reference in (0, fraction) or not 0 < fraction <= 1:  # which is refused where the data are loaded
+    if (
+        reference in (0, fraction) or not 0 < fraction <= 1
+    ):  # which is refused where the data are loaded
         return
     scale, warmup, total = fraction / reference, solver.WARMUP_ITERS, solver.MAX_ITER
     solver.MAX_ITER = max(1, round(total * scale))
@@ -125,7 +142,9 @@ def _expand_home(cfg: CfgNode) -> None:
     for key, value in leaves(cfg):
         if isinstance(value, str) and value.startswith("~/"):
             *parents, name = key.split(".")
-            reduce(lambda node, part: node[part], parents, cfg)[name] = str(Path(value).expanduser())
+            reduce(lambda node, part: node[part], parents, cfg)[name] = str(
+                Path(value).expanduser()
+            )
 
 
 def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
@@ -142,7 +161,9 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
     try:
         _merge_version(cfg, given, config_file)
     except _DOES_NOT_FIT as error:
-        raise UserError(f"{_explain(error, cfg)}\nIt stands in {config_file} or one of its _BASE_ files.") from error
+        raise UserError(
+            f"{_explain(error, cfg)}\nIt stands in {config_file} or one of its _BASE_ files."
+        ) from error
 
 
 def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
@@ -179,8 +200,12 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
             raise UserError(f"{_no_such_key(key, cfg)}\nIt was set as {_as_set(key, value)}.")
         if isinstance(value, Mapping) and key not in defaults:
             some = [f"{key}.{name}" for name in value][:3]
-            raise UserError(f"{key} is a section, and was set as a whole. Set its keys one by one: {', '.join(some)}.")
-        is_whole = type(value) is int or (isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value))
+            raise UserError(
+                f"{key} is a section, and was set as a whole. Set its keys one by one: {', '.join(some)}."
+            )
+        is_whole = type(value) is int or (
+            isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value)
+        )
         if is_whole and isinstance(defaults.get(key), float):
             value = float(value)  # yacs takes a whole number for another type
         try:
@@ -189,7 +214,9 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
             else:
                 cfg.merge_from_list([key, value])
         except _DOES_NOT_FIT as error:
-            raise UserError(f"{_explain(error, cfg)}\nIt was set as {_as_set(key, value)}.") from error
+            raise UserError(
+                f"{_explain(error, cfg)}\nIt was set as {_as_set(key, value)}."
+            ) from error
 
 
 def _holds(cfg: CfgNode, key: str) -> bool:
@@ -224,8 +251,14 @@ def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
         UserError: the overrides are no pairs.
     """
     if isinstance(overrides, str | bytes | Set) or not isinstance(overrides, Iterable):
-        raise UserError(f'The overrides are {shortened(overrides)}; expected {{"KEY": value}} or ["KEY", "VALUE"].')
-    options = list(chain.from_iterable(overrides.items())) if isinstance(overrides, Mapping) else list(overrides)
+        raise UserError(
+            f'The overrides are {shortened(overrides)}; expected {{"KEY": value}} or ["KEY", "VALUE"].'
+        )
+    options = (
+        list(chain.from_iterable(overrides.items()))
+        if isinstance(overrides, Mapping)
+        else list(overrides)
+    )
     if len(options) % 2:
         raise UserError(
             f"The config does not fit: the overrides are pairs of KEY VALUE, and {shortened(options[-1])} at their end "
@@ -270,9 +303,7 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
 def _explain_type(key: str, given: str, cfg: CfgNode) -> str:
     default = reduce(getattr, key.split("."), cfg)
     if isinstance(default, CfgNode):
-        return (
-            f"The config does not fit: {key} is {_cut(given)}, but it is a section. Set its keys: {', '.join(default)}."
-        )
+        return f"The config does not fit: {key} is {_cut(given)}, but it is a section. Set its keys: {', '.join(default)}."
     advice = ""
     if isinstance(default, bool):
         advice = " Write True or False."

@@ -8,7 +8,14 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 # Mappers of this package; others may be registered besides.
 OURS = (
-    *("DetectionMapper", "DatasetMapper", "CaptionMapper", "MaskedCaptionMapper", "ConceptMapper", "ClusterMapper"),
+    *(
+        "DetectionMapper",
+        "DatasetMapper",
+        "CaptionMapper",
+        "MaskedCaptionMapper",
+        "ConceptMapper",
+        "ClusterMapper",
+    ),
     *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
 )
 _OF_DETECTORS = ("DetectionMapper", "DatasetMapper")

@@ -24,7 +24,15 @@ logger = logging.getLogger(__name__)
 BF16, BACKBONE_LR = "MODEL.BF16", "SOLVER.BACKBONE_LR"
 _AMP, _DTYPE = "SOLVER.AMP.ENABLED", "SOLVER.AMP.DTYPE"
 _MULTIPLIER, _BASE_LR = "SOLVER.BACKBONE_MULTIPLIER", "SOLVER.BASE_LR"
-_SIZES = ("NUM_LAYERS", "HIDDEN_SIZE", "ATTENTION_HEADS", "FEEDFORWARD_SIZE", "DROPOUT", "NORM_FIRST", "INIT_STD")
+_SIZES = (
+    "NUM_LAYERS",
+    "HIDDEN_SIZE",
+    "ATTENTION_HEADS",
+    "FEEDFORWARD_SIZE",
+    "DROPOUT",
+    "NORM_FIRST",
+    "INIT_STD",
+)
 # The models whose text encoder had sizes of its own; others read those of MODEL.TEXTUAL, or none.
 _WITH_TEXT_ENCODER = ("ICMLMModel", "LocTexModel")
 
@@ -52,7 +60,11 @@ def admit_old_names(cfg: CfgNode) -> None:
 
 def superseded(values: Mapping[str, Any]) -> list[str]:
     """Return the old names that values set earlier under them have no say any more: these set the new names alone."""
-    return [old for old, news in OLD_NAMES.items() if old not in values and any(new in values for new in news)]
+    return [
+        old
+        for old, news in OLD_NAMES.items()
+        if old not in values and any(new in values for new in news)
+    ]
 
 
 def without_effect(values: Mapping[str, Any], where: str) -> list[str]:
@@ -73,7 +85,9 @@ def without_effect(values: Mapping[str, Any], where: str) -> list[str]:
             continue
         if old == BACKBONE_LR and _plain(values[old]) == 0:
             found.append(old)
-        elif not is_whole_config and not _agree(old, {key: _plain(value) for key, value in values.items()}):
+        elif not is_whole_config and not _agree(
+            old, {key: _plain(value) for key, value in values.items()}
+        ):
             said = ", ".join(f"{new} {values[new]}" for new in news if new in values)
             raise UserError(
                 f"{old} {values[old]} is an old name of {' and '.join(news)}, and {where} sets both, to different "
@@ -118,7 +132,9 @@ def replace_old_names(cfg: CfgNode) -> None:
                 section[name] = new_value
         if changes or not is_whole_config:
             read_as = ", ".join(f"{new} {new_value}" for new, new_value in replaced.items())
-            _say(f"{old} is an old name of {' and '.join(OLD_NAMES[old])}. Read as: {read_as or 'nothing to set'}.")
+            _say(
+                f"{old} is an old name of {' and '.join(OLD_NAMES[old])}. Read as: {read_as or 'nothing to set'}."
+            )
 
 
 def advice(old: str) -> str:
@@ -130,7 +146,9 @@ def _replaced(cfg: CfgNode, old: str, value: Any) -> dict[str, Any]:
     """Return what an old name's value is under the new names; nothing where it had no effect."""
     if old == BF16:
         if not isinstance(value, bool):
-            raise UserError(f"{BF16} is {value!r}, but must be True or False. It is an old name of {_DTYPE} bfloat16.")
+            raise UserError(
+                f"{BF16} is {value!r}, but must be True or False. It is an old name of {_DTYPE} bfloat16."
+            )
         if value:
             return {_AMP: True, _DTYPE: "bfloat16"}
         return {_AMP: False} if computes_in_bfloat16(cfg) else {}
@@ -146,7 +164,9 @@ def _replaced(cfg: CfgNode, old: str, value: Any) -> dict[str, Any]:
 def _multiplier(rate: Any, base: float) -> float:
     """Return by what the base rate is multiplied for the backbone's, to the last digit where there is such a number."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        raise UserError(f"{BACKBONE_LR} is {rate!r}, but must be a number from 0 on. It is an old name: {_MULTIPLIER}.")
+        raise UserError(
+            f"{BACKBONE_LR} is {rate!r}, but must be a number from 0 on. It is an old name: {_MULTIPLIER}."
+        )
     if rate == 0:
         return 1.0  # it meant the base rate
     if not isinstance(base, float) or not 0 < base < math.inf:
@@ -166,7 +186,11 @@ def _had_sizes_of_its_own(cfg: CfgNode) -> bool:
     name = cfg.MODEL.META_ARCHITECTURE
     if cfg.MODEL.TEXT_ENCODER.WEIGHTS:
         return False
-    module = getattr(META_ARCH_REGISTRY.get(name), "__module__", "") if name in META_ARCH_REGISTRY else ""
+    module = (
+        getattr(META_ARCH_REGISTRY.get(name), "__module__", "")
+        if name in META_ARCH_REGISTRY
+        else ""
+    )
     is_known = module.startswith(("virtex_det.", "detectron2."))
     return name in _WITH_TEXT_ENCODER or not is_known
 

@@ -21,7 +21,9 @@ class Role(Enum):
     RECIPE = "what is trained, in its protocol's id; refused on resume"
     RUN = "which run of a protocol: seed, weights and part of the data; refused on resume"
     START = "how weights are read, and the pixels that they bring: the weights may set it; refused on resume"
-    SCHEDULE = "how long is trained, in its protocol's id; applied on resume, and the records say where"
+    SCHEDULE = (
+        "how long is trained, in its protocol's id; applied on resume, and the records say where"
+    )
     EVALUATION = "how a model is measured, in its protocol's id; applied on resume"
     REPORT = "what is measured besides, and when; applied on resume"
     FILE = "a file that the run keeps a copy of, or what stands in it: its content decides, not its place"
@@ -64,27 +66,49 @@ ROLES: dict[str, Role] = {
     # Evaluation.
     "TEST": Role.EVALUATION,
     **dict.fromkeys(("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST"), Role.EVALUATION),
-    **dict.fromkeys(("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "DATALOADER.TEST_BATCH_SIZE"), Role.EVALUATION),
-    **dict.fromkeys(("MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST"), Role.EVALUATION),
-    **dict.fromkeys(("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.NMS_THRESH_TEST"), Role.EVALUATION),
-    **dict.fromkeys(("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.RETINANET.NMS_THRESH_TEST"), Role.EVALUATION),
-    **dict.fromkeys(("MODEL.RETINANET.TOPK_CANDIDATES_TEST", "MODEL.PANOPTIC_FPN.COMBINE"), Role.EVALUATION),
+    **dict.fromkeys(
+        ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "DATALOADER.TEST_BATCH_SIZE"), Role.EVALUATION
+    ),
+    **dict.fromkeys(
+        ("MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST"), Role.EVALUATION
+    ),
+    **dict.fromkeys(
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.NMS_THRESH_TEST"), Role.EVALUATION
+    ),
+    **dict.fromkeys(
+        ("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.RETINANET.NMS_THRESH_TEST"), Role.EVALUATION
+    ),
+    **dict.fromkeys(
+        ("MODEL.RETINANET.TOPK_CANDIDATES_TEST", "MODEL.PANOPTIC_FPN.COMBINE"), Role.EVALUATION
+    ),
     **dict.fromkeys(("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"), Role.EVALUATION),
     **dict.fromkeys(("INPUT.CLASSIFICATION.RESIZE", "MODEL.TEXTUAL.DECODING"), Role.EVALUATION),
-    **dict.fromkeys(("TEST.EVAL_PERIOD", "TEST.METRICS_LIBRARY", "TEST.EXTRA_MAX_DETECTIONS"), Role.REPORT),
+    **dict.fromkeys(
+        ("TEST.EVAL_PERIOD", "TEST.METRICS_LIBRARY", "TEST.EXTRA_MAX_DETECTIONS"), Role.REPORT
+    ),
     **dict.fromkeys(("TEST.BOUNDARY_AP", "TEST.EXPECTED_RESULTS"), Role.REPORT),
     # Files and the machine.
     **dict.fromkeys(FILES, Role.FILE),
     "MODEL.TEXTUAL.VOCAB_SIZE": Role.FILE,  # the tokenizer's
-    **dict.fromkeys(("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "GLOBAL"), Role.MACHINE),
-    **dict.fromkeys(("MODEL.DEVICE", "MODEL.GATHER_ROI_ALIGN", "DATALOADER.NUM_WORKERS"), Role.MACHINE),
+    **dict.fromkeys(
+        ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "GLOBAL"), Role.MACHINE
+    ),
+    **dict.fromkeys(
+        ("MODEL.DEVICE", "MODEL.GATHER_ROI_ALIGN", "DATALOADER.NUM_WORKERS"), Role.MACHINE
+    ),
     **dict.fromkeys(("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINT_ON_SIGNAL"), Role.MACHINE),
     **dict.fromkeys(("SOLVER.REFERENCE_WORLD_SIZE", "SOLVER.PROCESS_TIMEOUT"), Role.MACHINE),
 }
 
 IN_PROTOCOL = (Role.KIND, Role.RECIPE, Role.SCHEDULE, Role.EVALUATION, Role.FILE)
 FIXED = (Role.KIND, Role.RECIPE, Role.RUN, Role.START)  # as long as a run lives
-IN_CELL = (Role.KIND, Role.RECIPE, Role.RUN, Role.SCHEDULE, Role.EVALUATION)  # what two runs of one cell share
+IN_CELL = (
+    Role.KIND,
+    Role.RECIPE,
+    Role.RUN,
+    Role.SCHEDULE,
+    Role.EVALUATION,
+)  # what two runs of one cell share
 
 # What a matrix sets for each of its runs, and what of the run that comes from.
 OF_MATRIX = {
@@ -95,7 +119,14 @@ OF_MATRIX = {
     "OUTPUT_DIR": "folder",
 }
 
-_DETECTORS = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS", "PanopticFPN", "SemanticSegmentor")
+_DETECTORS = (
+    "GeneralizedRCNN",
+    "ProposalNetwork",
+    "RetinaNet",
+    "FCOS",
+    "PanopticFPN",
+    "SemanticSegmentor",
+)
 _NO_CAPTIONS = ("DetectionMapper", "ClassificationMapper")
 _NO_TOKENS = (*_NO_CAPTIONS, "DatasetMapper", "MultilabelMapper", "ClusterMapper")
 
@@ -117,14 +148,22 @@ def reads_tokenizer(cfg: CfgNode) -> bool:
 
 # By prefix: whether a config's model and data read the keys below it. Keys that are not here are always read.
 _READ_IF: dict[str, Callable[[CfgNode], bool]] = {
-    **dict.fromkeys(("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER", "MODEL.ICMLM", "MODEL.TAG_PREDICTION"), _is_pretraining),
+    **dict.fromkeys(
+        ("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER", "MODEL.ICMLM", "MODEL.TAG_PREDICTION"),
+        _is_pretraining,
+    ),
     **dict.fromkeys(("MODEL.LOCTEX", "MODEL.CLASSIFIER"), _is_pretraining),
-    **dict.fromkeys(("INPUT.CAPTION", "DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"), _reads_captions),
+    **dict.fromkeys(
+        ("INPUT.CAPTION", "DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"),
+        _reads_captions,
+    ),
     "DATALOADER.SHARD_SHUFFLE_SIZE": _reads_captions,
     "INPUT.CLASSIFICATION": lambda cfg: mapper_name(cfg) == "ClassificationMapper",
     "MODEL.RETINANET": lambda cfg: cfg.MODEL.META_ARCHITECTURE == "RetinaNet",
     "MODEL.PANOPTIC_FPN": lambda cfg: cfg.MODEL.META_ARCHITECTURE == "PanopticFPN",
-    "MODEL.SEM_SEG_HEAD": lambda cfg: cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"),
+    "MODEL.SEM_SEG_HEAD": lambda cfg: (
+        cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor")
+    ),
     "MODEL.ROI_MASK_HEAD": lambda cfg: cfg.MODEL.MASK_ON,
     "MODEL.ROI_KEYPOINT_HEAD": lambda cfg: cfg.MODEL.KEYPOINT_ON,
     "MODEL.ROI_BOX_CASCADE_HEAD": lambda cfg: cfg.MODEL.ROI_HEADS.NAME == "CascadeROIHeads",

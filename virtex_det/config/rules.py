@@ -27,7 +27,10 @@ class Rule(NamedTuple):
     def nearest(self, value: Any) -> list[str]:
         """Return the known names that look most like a value."""
         known = {name.lower(): name for name in self.names() if name}
-        return [known[name] for name in difflib.get_close_matches(str(value).lower(), list(known), n=3, cutoff=0.5)]
+        return [
+            known[name]
+            for name in difflib.get_close_matches(str(value).lower(), list(known), n=3, cutoff=0.5)
+        ]
 
 
 def number(
@@ -50,7 +53,10 @@ def number(
 
 def whole(low: int, high: int = LARGEST) -> Rule:
     """A whole number from ``low`` to ``high``."""
-    return Rule(f"a whole number{_range(low, high, -math.inf, math.inf)}", lambda value: _is_whole(value, low, high))
+    return Rule(
+        f"a whole number{_range(low, high, -math.inf, math.inf)}",
+        lambda value: _is_whole(value, low, high),
+    )
 
 
 def one_of(*names: str) -> Rule:
@@ -73,15 +79,30 @@ def several(each: Rule, low: int = 0, high: int | None = None) -> Rule:
     limit = math.inf if high is None else high
 
     def holds(value: Any) -> bool:
-        return isinstance(value, list | tuple) and low <= len(value) <= limit and all(map(each.holds, value))
+        return (
+            isinstance(value, list | tuple)
+            and low <= len(value) <= limit
+            and all(map(each.holds, value))
+        )
 
-    count = f" of {low}" if low == high else f" of {low} to {high}" if high else f" of {low} or more" if low else ""
+    count = (
+        f" of {low}"
+        if low == high
+        else f" of {low} to {high}"
+        if high
+        else f" of {low} or more"
+        if low
+        else ""
+    )
     return Rule(f"a list{count}, each entry {each.expected}", holds, each.names)
 
 
 def either(first: Rule, second: Rule) -> Rule:
     """A value that obeys one of two rules."""
-    return Rule(f"{first.expected}, or {second.expected}", lambda value: first.holds(value) or second.holds(value))
+    return Rule(
+        f"{first.expected}, or {second.expected}",
+        lambda value: first.holds(value) or second.holds(value),
+    )
 
 
 def exactly(value: Any, meaning: str) -> Rule:
@@ -125,7 +146,9 @@ def _compiles(value: Any) -> bool:
 def _is_line(value: Any) -> bool:
     if not isinstance(value, str) or any(character in value for character in "\0\n\r"):
         return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)  # half a character: cannot be written
+    return not any(
+        "\ud800" <= character <= "\udfff" for character in value
+    )  # half a character: cannot be written
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:
@@ -134,8 +157,16 @@ def _is_whole(value: Any, low: float, high: float) -> bool:
 
 def _range(low: float, high: float, above: float, below: float) -> str:
     bounds = [
-        f"from {_shown(low)}" if math.isfinite(low) else f"above {_shown(above)}" if math.isfinite(above) else "",
-        f"to {_shown(high)}" if math.isfinite(high) else f"below {_shown(below)}" if math.isfinite(below) else "",
+        f"from {_shown(low)}"
+        if math.isfinite(low)
+        else f"above {_shown(above)}"
+        if math.isfinite(above)
+        else "",
+        f"to {_shown(high)}"
+        if math.isfinite(high)
+        else f"below {_shown(below)}"
+        if math.isfinite(below)
+        else "",
     ]
     if math.isfinite(low) and not (math.isfinite(high) or math.isfinite(below)):
         bounds[1] = "on"

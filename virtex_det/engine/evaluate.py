@@ -34,20 +34,26 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         UserError: the weights leave a part of the model randomly initialised, or there is nothing to evaluate.
     """
     if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val.")
+        raise UserError(
+            "DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val."
+        )
     started = time.monotonic()
     last = find_last(cfg.OUTPUT_DIR)
     weights = last if resume else cfg.MODEL.WEIGHTS
     if not weights:
         wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
-        raise UserError(f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth.")
+        raise UserError(
+            f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth."
+        )
     with building("data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
         check_evaluation(cfg, weights)
     model, report, rest = load_trained(cfg, weights, report_folder="" if last else cfg.OUTPUT_DIR)
     trainer = _training_state(rest, weights)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
-    done = rest["iteration"] + 1 if "iteration" in rest else None  # the file names the last iteration, from 0
+    done = (
+        rest["iteration"] + 1 if "iteration" in rest else None
+    )  # the file names the last iteration, from 0
     write_records(
         cfg,
         results,

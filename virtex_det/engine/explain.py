@@ -20,8 +20,25 @@ TRACEBACK = "VIRTEX_DET_TRACEBACK"
 # The keys that determine a model most.
 MODEL_KEYS = ("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.ROI_HEADS.NAME")
 # No file can be written: no permission, no space, a file instead of a folder, or the reverse.
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ELOOP}
-_REFUSALS |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE, errno.EBUSY, errno.ENOTEMPTY}
+_REFUSALS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ELOOP,
+}
+_REFUSALS |= {
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ESTALE,
+    errno.EBUSY,
+    errno.ENOTEMPTY,
+}
 _VIRTUAL = ("/proc", "/sys", "/dev")  # kernel folders, which report a refused file as missing
 # Messages of gloo, NCCL and the process group's store after another process has ended.
 _PEER_ENDED = (
@@ -50,7 +67,9 @@ def explain(error: BaseException | None) -> str | None:
 
 def is_lost_peer(error: BaseException) -> bool:
     """Return whether an error is the effect of another process's end."""
-    return isinstance(error, RuntimeError) and bool(re.search(_PEER_ENDED, str(error), re.IGNORECASE))
+    return isinstance(error, RuntimeError) and bool(
+        re.search(_PEER_ENDED, str(error), re.IGNORECASE)
+    )
 
 
 @contextmanager
@@ -193,7 +212,9 @@ def _place(error: BaseException) -> str:
     """Return the line of code of an error without a message, such as an assertion."""
     frames = traceback.extract_tb(error.__traceback__)
     return (
-        f"{frames[-1].line} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else type(error).__name__
+        f"{frames[-1].line} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+        if frames
+        else type(error).__name__
     )
 
 

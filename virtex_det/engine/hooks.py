@@ -79,7 +79,10 @@ class PreciseBN(hooks.PreciseBN):
         self.prepare()
         self.progress, self.done = Progress("precise batch norm", self.num_iter), 0
         model = self.numbers.model
-        buffers, numbers = [(buffer, buffer.clone()) for buffer in model.buffers()], numbers_of(model)
+        buffers, numbers = (
+            [(buffer, buffer.clone()) for buffer in model.buffers()],
+            numbers_of(model),
+        )
         try:
             super().update_stats()
         except _Interrupted as interrupted:

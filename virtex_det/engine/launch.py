@@ -44,16 +44,22 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
     that asks the process to end does it with one line, and with the code that a shell gives for it, 128 and its number.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
-    if logging.lastResort and not logging.lastResort.filters:  # writes warnings where no log was set up
+    if (
+        logging.lastResort and not logging.lastResort.filters
+    ):  # writes warnings where no log was set up
         logging.lastResort.addFilter(VisibleText())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may have characters that a terminal cannot show
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # file names may have characters that a terminal cannot show
     try:
         with stop_at_once():
             function(*args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain again when it ends
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # Python would complain again when it ends
         sys.exit(1)
     except Stopped as stopped:
         print(f"\n{stopped}", file=sys.stderr)
@@ -116,7 +122,9 @@ def _resumable(main: Callable[[argparse.Namespace], object], args: argparse.Name
     except Stopped as stopped:
         if stopped.message or getattr(args, "eval_only", False):
             raise
-        raise Stopped(stopped.number, f"what was saved stays. To go on: {command('--resume')}") from stopped
+        raise Stopped(
+            stopped.number, f"what was saved stays. To go on: {command('--resume')}"
+        ) from stopped
 
 
 def launch_processes(
@@ -174,7 +182,9 @@ def _end_like(error: ProcessExitedException, processes: int, asked: list[int]) -
     by_signal = signal.Signals[error.signal_name] if error.signal_name else 0
     if error.exit_code - 128 in SIGNALS:
         sys.exit(error.exit_code)  # the process has said what becomes of the work
-    if by_signal in SIGNALS or (asked and not by_signal):  # the signal came before the process could obey it
+    if by_signal in SIGNALS or (
+        asked and not by_signal
+    ):  # the signal came before the process could obey it
         raise Stopped(asked[0] if asked else by_signal) from error
     if by_signal:
         raise UserError(
@@ -192,8 +202,12 @@ def _one_of_several(parent: int, function: Callable[..., object], *args: object)
     with_one_screen_errors(_in_group, function, *args)
 
 
-def _join_environment(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which leaves its processes at work when it is killed
+def _join_environment(
+    main: Callable[[argparse.Namespace], object], args: argparse.Namespace
+) -> None:
+    if (
+        "TORCHELASTIC_RUN_ID" in os.environ
+    ):  # torchrun, which leaves its processes at work when it is killed
         end_with_parent(signal.SIGTERM)
     has_gpu = torch.cuda.is_available()
     torch.distributed.init_process_group("nccl" if has_gpu else "gloo")
@@ -211,7 +225,9 @@ def _in_group(function: Callable[..., object], *args: object) -> None:
     except Stopped as stopped:
         if comm.is_main_process():
             raise
-        time.sleep(2)  # the launcher ends all when one has ended: let the main one say what is saved
+        time.sleep(
+            2
+        )  # the launcher ends all when one has ended: let the main one say what is saved
         sys.exit(stopped.exit_code)
     except Exception as error:
         if is_lost_peer(error):

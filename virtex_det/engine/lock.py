@@ -37,7 +37,9 @@ def keep_locked(folder: Path) -> None:
     Raises:
         UserError: another process works in the folder; the message says which.
     """
-    if os.environ.get(LOCKED) != str(folder.resolve()) and not any(_is_lock_of(file, folder) for file in _kept):
+    if os.environ.get(LOCKED) != str(folder.resolve()) and not any(
+        _is_lock_of(file, folder) for file in _kept
+    ):
         _kept.append(_lock(folder))
 
 

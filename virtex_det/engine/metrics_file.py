@@ -34,7 +34,9 @@ class MetricsWriter(EventWriter):
         if not self.path.exists():
             return
         text = self.path.read_text(errors="replace")
-        kept = {line: _iteration(line) for line in text.splitlines() if _iteration(line) < start_iter}
+        kept = {
+            line: _iteration(line) for line in text.splitlines() if _iteration(line) < start_iter
+        }
         whole = "".join(f"{line}\n" for line in kept)
         if whole != text:
             write_atomically(self.path, whole)
@@ -42,14 +44,18 @@ class MetricsWriter(EventWriter):
 
     def write(self) -> None:
         news: dict[int, dict[str, float]] = defaultdict(dict)
-        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(WINDOW).items():
+        for name, (value, iteration) in (
+            get_event_storage().latest_with_smoothing_hint(WINDOW).items()
+        ):
             if iteration > self.written:
                 news[iteration][name] = value
         if not news:
             return
         with self.path.open("a") as file:
             for iteration in sorted(news):
-                file.write(json.dumps({**news[iteration], "iteration": iteration}, sort_keys=True) + "\n")
+                file.write(
+                    json.dumps({**news[iteration], "iteration": iteration}, sort_keys=True) + "\n"
+                )
             file.flush()
             os.fsync(file.fileno())
         self.written = max(news)
@@ -59,8 +65,13 @@ def recent(storage: EventStorage) -> Recent:
     """Return the state on which a storage's next lines depend, as plain values for a checkpoint."""
     found = {}
     for name, smooth in storage.smoothing_hints().items():
-        values = storage.history(name).values()[-storage.count_samples(name, WINDOW) if smooth else -1 :]
-        found[name] = {"smooth": smooth, "values": [(float(value), int(iteration)) for value, iteration in values]}
+        values = storage.history(name).values()[
+            -storage.count_samples(name, WINDOW) if smooth else -1 :
+        ]
+        found[name] = {
+            "smooth": smooth,
+            "values": [(float(value), int(iteration)) for value, iteration in values],
+        }
     return found
 
 

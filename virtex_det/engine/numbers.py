@@ -11,7 +11,9 @@ def numbers_of(model: nn.Module) -> Values:
     """Return the plain numbers among the attributes of a model's modules."""
     found = {}
     for name, module in model.named_modules():
-        found[name] = {key: value for key, value in vars(module).items() if type(value) in (int, float)}
+        found[name] = {
+            key: value for key, value in vars(module).items() if type(value) in (int, float)
+        }
     return found
 
 
@@ -19,7 +21,9 @@ def changed_numbers(model: nn.Module, before: Values) -> Values:
     """Return the numbers that differ from those ``before``."""
     found = {}
     for name, numbers in numbers_of(model).items():
-        changed = {key: value for key, value in numbers.items() if before.get(name, {}).get(key) != value}
+        changed = {
+            key: value for key, value in numbers.items() if before.get(name, {}).get(key) != value
+        }
         if changed:
             found[name] = changed
     return found

@@ -61,7 +61,9 @@ def _origin(cfg: CfgNode) -> Origin:
         "images": {"number": part.images, "manifest sha256": part.manifest_sha256},
         "empty categories": list(part.empty_categories),
         "processes": comm.get_world_size(),
-        _START: {name: value for name, value in read_start(cfg.OUTPUT_DIR).items() if name != "path"},
+        _START: {
+            name: value for name, value in read_start(cfg.OUTPUT_DIR).items() if name != "path"
+        },
         **workers,
     }
 
@@ -69,7 +71,9 @@ def _origin(cfg: CfgNode) -> Origin:
 def _explain(cfg: CfgNode, what: str, began: Any, now: Any) -> str:
     run = f"The run in {cfg.OUTPUT_DIR} began with "
     if what in _WHY:
-        return f"{run}{began} {what}, and this is {now}: {_WHY[what]} ({began}), or start a new run."
+        return (
+            f"{run}{began} {what}, and this is {now}: {_WHY[what]} ({began}), or start a new run."
+        )
     if what == _START:
         return (
             f"{run}weights of the format {began['format']} with the sha256 {began['sha256']!r:.20}, and its "
@@ -80,4 +84,10 @@ def _explain(cfg: CfgNode, what: str, began: Any, now: Any) -> str:
         began, now = {what: began}, {what: now}
     changed = [key for key in began if began[key] != now.get(key)]
     lines = [f"  {key}: {began[key]}, and now {now.get(key)}" for key in changed]
-    return "\n".join([f"{run}other training data:", *lines, "Put these back to go on with it, or start a new run."])
+    return "\n".join(
+        [
+            f"{run}other training data:",
+            *lines,
+            "Put these back to go on with it, or start a new run.",
+        ]
+    )

@@ -53,13 +53,22 @@ def probe_voc07(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS
     model = Trainer.build_model(cfg).eval()
     assert isinstance(model, ImageClassifier)
     TransferCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    train, test = (extract_examples(cfg, model, name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    train, test = (
+        extract_examples(cfg, model, name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    )
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     results = {"svm": probe_classes(train, test, classes, costs, folds)}
     seconds = time.monotonic() - started
     departures = [f"COSTS=({','.join(map(str, costs))})"] if tuple(costs) != COSTS else []
     departures += [f"FOLDS={folds}"] if folds != FOLDS else []
-    write_records(cfg, results, iteration=None, training_seconds=None, wall_seconds=seconds, departures=departures)
+    write_records(
+        cfg,
+        results,
+        iteration=None,
+        training_seconds=None,
+        wall_seconds=seconds,
+        departures=departures,
+    )
     return results
 
 

@@ -10,8 +10,13 @@ from detectron2.engine import HookBase
 
 logger = logging.getLogger(__name__)
 
-FIRST, BETWEEN = 3.0, 20.0  # seconds until the first line of slow work, and from one line to the next
-_DETECTRON2_EVALUATES = 10  # batches after which inference_on_dataset logs its own progress, every five seconds
+FIRST, BETWEEN = (
+    3.0,
+    20.0,
+)  # seconds until the first line of slow work, and from one line to the next
+_DETECTRON2_EVALUATES = (
+    10  # batches after which inference_on_dataset logs its own progress, every five seconds
+)
 
 
 class Progress:
@@ -49,7 +54,9 @@ class Progress:
         now = time.monotonic()
         each = (now - self.started) / max(done - self.begin, 1)
         left = datetime.timedelta(seconds=round(each * (self.total - done)))
-        logger.info(f"{self.what}: {done} of {self.total} done, {each:.3g} s each, about {left} left{detail}")
+        logger.info(
+            f"{self.what}: {done} of {self.total} done, {each:.3g} s each, about {left} left{detail}"
+        )
         self.next_line = now + BETWEEN
 
 

@@ -55,8 +55,13 @@ def write_records(
             subset_seed=cfg.DATASETS.SUBSET_SEED,
             seed=cfg.SEED,
             iteration=iteration,
-            training_seconds=None if training_seconds is None else _finite(round(training_seconds, 1)),
-            metrics={task: {name: _finite(value) for name, value in table.items()} for task, table in metrics.items()},
+            training_seconds=None
+            if training_seconds is None
+            else _finite(round(training_seconds, 1)),
+            metrics={
+                task: {name: _finite(value) for name, value in table.items()}
+                for task, table in metrics.items()
+            },
             weights=read_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR),
             evaluated=_identity(evaluated._asdict()) if evaluated else {},
             config_sha256=sha256_of(cfg.dump()),
@@ -96,7 +101,9 @@ def cut_records(cfg: CfgNode, iteration: int) -> None:
     """
     run_folder = cfg.OUTPUT_DIR
     records = check_records(cfg)
-    kept = [record for record in records if record.evaluated or (record.iteration or 0) <= iteration]
+    kept = [
+        record for record in records if record.evaluated or (record.iteration or 0) <= iteration
+    ]
     rewrite_records(run_folder, kept)
 
 
@@ -114,7 +121,11 @@ def check_records(cfg: CfgNode) -> list[ResultRecord]:
         "train_datasets": tuple(dict.fromkeys(cfg.DATASETS.TRAIN)),
     }
     for record in records:
-        other = [name for name, value in own.items() if getattr(record, name) != value and not record.evaluated]
+        other = [
+            name
+            for name, value in own.items()
+            if getattr(record, name) != value and not record.evaluated
+        ]
         if other:
             raise UserError(
                 f"{cfg.OUTPUT_DIR}/results.jsonl holds a record of another run: its {other[0]} is "
@@ -139,7 +150,12 @@ def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
     except UserError:
         if is_needed:
             raise
-        return {"train_versions": {}, "train_images": None, "manifest_sha256": "", "empty_categories": ()}
+        return {
+            "train_versions": {},
+            "train_images": None,
+            "manifest_sha256": "",
+            "empty_categories": (),
+        }
     return {
         "train_versions": versions,
         "train_images": part.images,

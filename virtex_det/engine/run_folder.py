@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-_FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"  # with which each config that a run writes begins and ends
+_FIRST_KEY, _LAST_KEY = (
+    "CUDNN_BENCHMARK",
+    "VIS_PERIOD",
+)  # with which each config that a run writes begins and ends
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
 _RUN_FILES: tuple[str, ...] = (
@@ -62,10 +65,14 @@ def check_run_files(run_folder: str | Path) -> None:
             refuse_special(path, path.stat())
         except (OSError, UserError) as error:
             reason = error if isinstance(error, UserError) else f"{path} is a link to nothing."
-            raise UserError(f"{reason}\nA run has a file of its own there; take this away.") from error
+            raise UserError(
+                f"{reason}\nA run has a file of its own there; take this away."
+            ) from error
     inference = folder / _INFERENCE
     if os.path.lexists(inference) and not inference.is_dir():
-        raise UserError(f"{inference} is no folder, and a run writes its predictions below it. Take it away.")
+        raise UserError(
+            f"{inference} is no folder, and a run writes its predictions below it. Take it away."
+        )
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:
@@ -92,7 +99,11 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
         kept = [] if computes_in_bfloat16(cfg) == _computed_in_bfloat16(began) else ["SOLVER.AMP"]
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS", but=kept)
     now = plain_leaves(cfg)
-    other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key, began[key])]
+    other = [
+        key
+        for key in now
+        if key in began and now[key] != began[key] and _stays(cfg, key, began[key])
+    ]
     if other:
         lines = [f"  {key} {began[key]}, and the config has {now[key]}" for key in other[:8]]
         lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []
@@ -116,7 +127,9 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
         check_whole(path)
         return plain_leaves(load_config(str(path), []))
     except UserError as error:
-        raise UserError(f"{path}, the config that the run began with, is damaged.\n{error}\n{_PUT_BACK}") from error
+        raise UserError(
+            f"{path}, the config that the run began with, is damaged.\n{error}\n{_PUT_BACK}"
+        ) from error
 
 
 def check_whole(path: str | Path) -> None:
@@ -141,7 +154,9 @@ def keep_config(cfg: CfgNode) -> None:
     write_atomically(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
 
 
-def _with_values(cfg: CfgNode, began: Mapping[str, Any], *prefixes: str, but: Sequence[str] = ()) -> CfgNode:
+def _with_values(
+    cfg: CfgNode, began: Mapping[str, Any], *prefixes: str, but: Sequence[str] = ()
+) -> CfgNode:
     """Return the config with the run's own values of all keys below one of the prefixes."""
     options = []
     for key, _ in leaves(cfg):
@@ -233,10 +248,14 @@ def keep_files(cfg: CfgNode) -> None:
 
 def keep_classes(run_folder: str | Path, classes: Sequence[str]) -> None:
     """Write the class names of the run's training data, in the order of their numbers."""
-    write_atomically(Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n")
+    write_atomically(
+        Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n"
+    )
 
 
-def keep_left_out(run_folder: str | Path, left_out: Mapping[str, Sequence[str]], *, goes_on: bool) -> None:
+def keep_left_out(
+    run_folder: str | Path, left_out: Mapping[str, Sequence[str]], *, goes_on: bool
+) -> None:
     """Write which images training could not use, by reason; no file where it used all.
 
     Args:
@@ -259,7 +278,10 @@ def _read_left_out(path: Path) -> dict[str, list[str]]:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {str(reason): [str(name) for name in names] for reason, names in content.items()}
     except (ValueError, AttributeError, TypeError):
-        logger.warning("%s is damaged: it is written anew, without what the run left out before it was resumed", path)
+        logger.warning(
+            "%s is damaged: it is written anew, without what the run left out before it was resumed",
+            path,
+        )
         return {}
 
 
@@ -281,7 +303,11 @@ def read_classes(run_folder: str | Path) -> tuple[str, ...]:
     try:
         names = read_json(path)
     except UserError as error:
-        raise UserError(f"{path} is damaged: {error}. Delete it; checkpoints of the run have the names too.") from error
+        raise UserError(
+            f"{path} is damaged: {error}. Delete it; checkpoints of the run have the names too."
+        ) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} holds no list of class names. Delete it; checkpoints of the run have the names too.")
+        raise UserError(
+            f"{path} holds no list of class names. Delete it; checkpoints of the run have the names too."
+        )
     return tuple(names)

@@ -83,9 +83,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only:
         check_schedule(cfg)
     check_settings(cfg, trains=not args.eval_only)
-    check_data(cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    check_data(
+        cfg, [*cfg.DATASETS.TEST] if args.eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    )
     if not cfg.OUTPUT_DIR:
-        raise UserError("OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run.")
+        raise UserError(
+            "OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run."
+        )
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
     is_measured = not all(record.evaluated for record in read_records(run_folder))  # by a training
@@ -104,7 +108,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
             sweep(folder)
     for name in ("fvcore", "detectron2", "virtex_det"):
         log = setup_logger(
-            str(run_folder), distributed_rank=rank, name=name, abbrev_name=name.replace("detectron2", "d2")
+            str(run_folder),
+            distributed_rank=rank,
+            name=name,
+            abbrev_name=name.replace("detectron2", "d2"),
         )
         for handler in log.handlers:
             handler.addFilter(_visible_text)
@@ -112,11 +119,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)
     begins = not (goes_on or args.eval_only)
-    if comm.is_main_process() and (begins or not is_run):  # a resumed run keeps its own until it trains
+    if comm.is_main_process() and (
+        begins or not is_run
+    ):  # a resumed run keeps its own until it trains
         keep_config(cfg)
         write_atomically(run_folder / "environment.txt", collect_env_info())
         keep_files(cfg)
-        logger.info(f"The full config and the environment are in {run_folder}: config.yaml, environment.txt")
+        logger.info(
+            f"The full config and the environment are in {run_folder}: config.yaml, environment.txt"
+        )
 
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only

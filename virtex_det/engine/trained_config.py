@@ -40,7 +40,9 @@ def _scaled(cfg: CfgNode) -> CfgNode:
 
 
 def _with_mapper(cfg: CfgNode) -> CfgNode:
-    return cfg if cfg.DATALOADER.MAPPER else with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
+    return (
+        cfg if cfg.DATALOADER.MAPPER else with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
+    )
 
 
 def on_this_machine(cfg: CfgNode) -> CfgNode:

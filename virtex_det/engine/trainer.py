@@ -13,7 +13,14 @@ from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+    hooks,
+)
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -95,7 +102,9 @@ class Trainer(DefaultTrainer):
         self._check()
 
         model = self.build_model(cfg)
-        with building("optimizer", cfg, "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME", "SOLVER.STEPS"):
+        with building(
+            "optimizer", cfg, "SOLVER.OPTIMIZER", "SOLVER.LR_SCHEDULER_NAME", "SOLVER.STEPS"
+        ):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # train() loads the data: only then is the sampler's first iteration known.
@@ -151,7 +160,11 @@ class Trainer(DefaultTrainer):
         try:
             # Parts that do not fit together fail in the first step.
             is_first = self.iter == self.start_iter
-            first = building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER") if is_first else nullcontext()
+            first = (
+                building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER")
+                if is_first
+                else nullcontext()
+            )
             # TorchScript, as in RetinaNet's focal loss, uses other kernels from its third call on.
             with first, torch.jit.optimized_execution(False):
                 self.step_trainer.run_step()
@@ -237,7 +250,12 @@ class Trainer(DefaultTrainer):
         began = state_dict.get("schedule")
         if began in (None, schedule_of(self.cfg)):
             return
-        logger.warning("The schedule changes after %d iterations: %s, now %s", done, began, schedule_of(self.cfg))
+        logger.warning(
+            "The schedule changes after %d iterations: %s, now %s",
+            done,
+            began,
+            schedule_of(self.cfg),
+        )
         self.schedule_changes.append(done)
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
@@ -247,11 +265,15 @@ class Trainer(DefaultTrainer):
         on_main = comm.is_main_process()
         numbers = Numbers(self.checkpointer.model)
         found = [
-            hooks.IterationTimer(warmup_iter=0),  # so that the first line after a resume also has a time
+            hooks.IterationTimer(
+                warmup_iter=0
+            ),  # so that the first line after a resume also has a time
             hooks.LRScheduler(),
             self._build_precise_bn(numbers) if cfg.TEST.PRECISE_BN.ENABLED else None,
             numbers,
-            PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if on_main else None,
+            PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+            if on_main
+            else None,
             BrokenImages(cfg.OUTPUT_DIR),
             FirstSteps(period=_LOG_PERIOD) if on_main else None,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
@@ -282,7 +304,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start_iter: int = 0) -> Iterable:
-        with building("training data", cfg, "DATASETS.TRAIN", "DATALOADER.MAPPER", "DATALOADER.SAMPLER_TRAIN"):
+        with building(
+            "training data", cfg, "DATASETS.TRAIN", "DATALOADER.MAPPER", "DATALOADER.SAMPLER_TRAIN"
+        ):
             return build_train_loader(cfg, start_iter=start_iter)
 
     @classmethod
@@ -303,7 +327,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: nn.Module, evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
         """Evaluate a model on ``DATASETS.TEST``; our evaluator of detections gets masks that are not pasted yet.
 
@@ -344,7 +371,9 @@ class Trainer(DefaultTrainer):
         classes = training_classes(self.cfg)
         if classes and self.checkpointer.classes:
             sides = {"the checkpoint": self.checkpointer.classes, "DATASETS.TRAIN": classes}
-            compare_classes(sides, advice="Go on with the data that the run began with, or start a new run.")
+            compare_classes(
+                sides, advice="Go on with the data that the run began with, or start a new run."
+            )
         self.checkpointer.classes = classes
         if classes and comm.is_main_process():
             keep_classes(self.cfg.OUTPUT_DIR, classes)
@@ -360,7 +389,9 @@ class Trainer(DefaultTrainer):
     def _precise_bn_batches(self) -> Iterator[list[dict]]:
         cfg = self.cfg.clone()
         cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # a loader of its own, so that training's order stays; it need not be fast
+        cfg.DATALOADER.NUM_WORKERS = (
+            0  # a loader of its own, so that training's order stays; it need not be fast
+        )
         with lending_images(getattr(self.data_loader, "loader", None)):
             loader = self.build_train_loader(cfg)
         while True:  # the same images each time, whenever the run was resumed

@@ -33,7 +33,9 @@ def check_training_state(state: Any) -> Mapping[str, Any]:
     if not isinstance(state, Mapping):
         raise ValueError(f"the trainer's state is {state!r:.80}")
     for name, kind in _KINDS.items():
-        if name in state and (not isinstance(state[name], kind) or isinstance(state[name], bool | str)):
+        if name in state and (
+            not isinstance(state[name], kind) or isinstance(state[name], bool | str)
+        ):
             raise ValueError(f"its {name!r} is {state[name]!r:.80}")
     if state.get("iteration", 0) < 0:
         raise ValueError(f"its 'iteration' is {state['iteration']}")
@@ -60,11 +62,19 @@ def check_optimizer(optimizer: Optimizer) -> None:
         ValueError: says what is missing, or of which shape it is.
     """
     keeps_state = any(group.get("momentum", 1) for group in optimizer.param_groups)
-    states = [(parameter, state) for parameter, state in optimizer.state.items() if isinstance(parameter, torch.Tensor)]
+    states = [
+        (parameter, state)
+        for parameter, state in optimizer.state.items()
+        if isinstance(parameter, torch.Tensor)
+    ]
     if keeps_state and not states:  # what stands under a name is LookAhead's
         raise ValueError("the optimizer's state is empty, and it has done steps")
     for parameter, state in states:
         for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != parameter.shape:
+            if (
+                isinstance(value, torch.Tensor)
+                and value.numel() != 1
+                and value.shape != parameter.shape
+            ):
                 shapes = f"{tuple(value.shape)}, and a parameter of {tuple(parameter.shape)}"
                 raise ValueError(f"the optimizer's state has a {name} of shape {shapes}")

@@ -40,7 +40,10 @@ def watching_each_other(minutes: float) -> Iterator[None]:
     Args:
         minutes: of silence after which all others end, with one screen; 0 waits as PyTorch does.
     """
-    watched = any(isinstance(thread, _Watchdog) and not thread.over.is_set() for thread in threading.enumerate())
+    watched = any(
+        isinstance(thread, _Watchdog) and not thread.over.is_set()
+        for thread in threading.enumerate()
+    )
     if comm.get_world_size() == 1 or minutes <= 0 or watched:
         yield
         return
@@ -113,7 +116,9 @@ class _Watchdog(threading.Thread):
             file=sys.stderr,
             flush=True,
         )
-        if peer.machine == self.own.machine:  # nobody could wait for the end of a process that is stopped
+        if (
+            peer.machine == self.own.machine
+        ):  # nobody could wait for the end of a process that is stopped
             with contextlib.suppress(ProcessLookupError):
                 os.kill(peer.number, signal.SIGKILL)
         os._exit(1)  # the main thread waits in a collective call

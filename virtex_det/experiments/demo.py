@@ -45,7 +45,13 @@ class DemoSize:
 
 FULL = DemoSize()
 QUICK = DemoSize(
-    train=60, val=20, captioned=256, pretrain_iterations=20, finetune_iterations=20, fractions=(0.25,), seeds=(0, 1)
+    train=60,
+    val=20,
+    captioned=256,
+    pretrain_iterations=20,
+    finetune_iterations=20,
+    fractions=(0.25,),
+    seeds=(0, 1),
 )
 
 
@@ -101,24 +107,41 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
 
 def demo_matrix(folder: Path, size: DemoSize) -> Matrix:
     """Return what the demo compares: random against captions, one pretraining for all seeds."""
-    pretraining = {"INPUT.CAPTION.TOKENIZER": _vocabulary(folder)} | _schedule(size.pretrain_iterations)
+    pretraining = {"INPUT.CAPTION.TOKENIZER": _vocabulary(folder)} | _schedule(
+        size.pretrain_iterations
+    )
     return Matrix(
         title="Captions in, AP out",
         output=folder,
         protocols={"scenes": FINETUNE_CONFIG},
-        starts={"random": "", "captions": Pretraining(PRETRAIN_CONFIG, seed=0, options=pretraining)},
+        starts={
+            "random": "",
+            "captions": Pretraining(PRETRAIN_CONFIG, seed=0, options=pretraining),
+        },
         fractions=size.fractions,
         seeds=size.seeds,
         baseline="random",
-        options={"TEST.EVAL_PERIOD": max(size.finetune_iterations // 3, 1)} | _schedule(size.finetune_iterations),
+        options={"TEST.EVAL_PERIOD": max(size.finetune_iterations // 3, 1)}
+        | _schedule(size.finetune_iterations),
     )
 
 
 def preparation(folder: Path, size: DemoSize) -> tuple[list[str], list[str]]:
     """Return the commands that make the scenes and the vocabulary: of each its script, and its arguments."""
     counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
-    scenes = ["--output", str(folder / "datasets" / "scenes"), *(f"--{part}={n}" for part, n in counts.items())]
-    captions = ["--dataset", "scenes_unlabelled_captions", "--vocab-size", "130", "--output", str(_vocabulary(folder))]
+    scenes = [
+        "--output",
+        str(folder / "datasets" / "scenes"),
+        *(f"--{part}={n}" for part, n in counts.items()),
+    ]
+    captions = [
+        "--dataset",
+        "scenes_unlabelled_captions",
+        "--vocab-size",
+        "130",
+        "--output",
+        str(_vocabulary(folder)),
+    ]
     return ["generate_scenes", *scenes], ["build_vocabulary", *captions]
 
 
@@ -135,7 +158,9 @@ def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
     wanted = dataclasses.asdict(size)
     del wanted["seeds"]  # more of them go into the same folder
     if path.exists() and path.read_text() != json.dumps(wanted):
-        raise UserError(f"{folder} holds a demo of another size. Remove the folder or give another one with --output.")
+        raise UserError(
+            f"{folder} holds a demo of another size. Remove the folder or give another one with --output."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(wanted))
 

@@ -36,7 +36,10 @@ class LocalLauncher:
         """
         run.folder.mkdir(parents=True, exist_ok=True)
         slot = min(set(range(self.at_once)) - {job.slot for job in self.jobs if job.is_running()})
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(self.threads),
+            "PYTHONWARNINGS": "ignore",
+        }
         with (run.folder / LOG).open("a") as output, locked(run.folder) as lock:
             process = subprocess.Popen(
                 run.command(self.gpus_per_run),
@@ -44,7 +47,9 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 env=environment | self._gpus_of(slot) | run.environment(),
                 preexec_fn=functools.partial(end_with_parent, signal.SIGTERM, os.getpid()),
-                pass_fds=[lock],  # the folder stays locked as long as the run lives, whatever becomes of this process
+                pass_fds=[
+                    lock
+                ],  # the folder stays locked as long as the run lives, whatever becomes of this process
             )
         self.jobs.append(LocalJob(process, slot))
         return self.jobs[-1]
@@ -53,7 +58,9 @@ class LocalLauncher:
         if not self.gpus:
             return {}
         first = slot * self.gpus_per_run
-        share = [self.gpus[number % len(self.gpus)] for number in range(first, first + self.gpus_per_run)]
+        share = [
+            self.gpus[number % len(self.gpus)] for number in range(first, first + self.gpus_per_run)
+        ]
         return {"CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(share))}
 
 
@@ -69,7 +76,13 @@ class LocalJob:
 
     def failure(self) -> str:
         status = self.process.returncode
-        return f"killed by signal {-status}" if status < 0 else f"exit status {status}" if status else ""
+        return (
+            f"killed by signal {-status}"
+            if status < 0
+            else f"exit status {status}"
+            if status
+            else ""
+        )
 
     def let_go(self) -> None:
         """Ask the run to save and end."""

@@ -68,22 +68,32 @@ class Matrix:
     def __post_init__(self) -> None:
         named: dict[str, Sequence[object]] = {"fractions": self.fractions, "seeds": self.seeds}
         named |= {what: [_slug(name) for name in names] for what, names in self._names().items()}
-        named["folders"] = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
+        named["folders"] = [
+            _slug(start, protocol) for start in self.starts for protocol in self.protocols
+        ]
         if long := [name for name in named["folders"] if len(str(name).encode()) > _LONGEST]:
             raise UserError(
                 f"The matrix has names that are too long for a folder, e.g. {long[0]:.100}... Shorten them."
             )
         for what, values in named.items():
             if not values or len(set(values)) < len(values):
-                raise UserError(f"The matrix has no {what}, or one of them twice: {', '.join(map(str, values))}")
+                raise UserError(
+                    f"The matrix has no {what}, or one of them twice: {', '.join(map(str, values))}"
+                )
         if wrong := [fraction for fraction in self.fractions if not 0 < fraction <= 1]:
-            raise UserError(f"A fraction of the labels is above 0 and at most 1, and the matrix has {wrong[0]}.")
+            raise UserError(
+                f"A fraction of the labels is above 0 and at most 1, and the matrix has {wrong[0]}."
+            )
         if self.baseline and self.baseline not in self.starts:
             nearest = difflib.get_close_matches(self.baseline, self.starts, n=1, cutoff=0) or [""]
-            raise UserError(f"The baseline {self.baseline!r} is none of the starts; the nearest: {nearest[0]}")
+            raise UserError(
+                f"The baseline {self.baseline!r} is none of the starts; the nearest: {nearest[0]}"
+            )
         made = [start for start in self.starts.values() if isinstance(start, Pretraining)]
         own = [key for key in self.options if key in OF_MATRIX]
-        if own := own + [key for start in made for key in start.options if key in ("SEED", "OUTPUT_DIR")]:
+        if own := own + [
+            key for start in made for key in start.options if key in ("SEED", "OUTPUT_DIR")
+        ]:
             raise UserError(
                 f"{own[0]} under options: a matrix sets it itself, from starts, fractions, seeds and output."
             )
@@ -116,23 +126,35 @@ class Matrix:
         lines: dict[str, dict[str, None]] = {}
         for cell, run in self.cells.items():
             protocol = f", {cell.protocol}" if len(self.protocols) > 1 else ""
-            row = lines.setdefault(f"{cell.start}{protocol}, {share(cell.fraction)} of the labels", {})
+            row = lines.setdefault(
+                f"{cell.start}{protocol}, {share(cell.fraction)} of the labels", {}
+            )
             row |= {_command_line(each): None for each in (run.after, run) if each}
         return {heading: list(row) for heading, row in lines.items()}
 
     def _finetuning(self, cell: Cell) -> Run:
         start = self.starts[cell.start]
-        after = self._pretraining(cell.start, start, cell.seed) if isinstance(start, Pretraining) else None
+        after = (
+            self._pretraining(cell.start, start, cell.seed)
+            if isinstance(start, Pretraining)
+            else None
+        )
         weights = str(after.folder / "model_final.pth") if after else str(start)
-        own = _words({"MODEL.WEIGHTS": weights, "DATASETS.SUBSET_SEED": cell.seed, "SEED": cell.seed})
+        own = _words(
+            {"MODEL.WEIGHTS": weights, "DATASETS.SUBSET_SEED": cell.seed, "SEED": cell.seed}
+        )
         options = own + self._shared_options(cell.fraction)
         cfg = self.config(cell.protocol, cell.fraction)
         dataset = next(iter(cfg.DATASETS.TEST), "")
         folder = self.output / _slug(*cell)
-        return Run(folder, self.protocols[cell.protocol], options, cfg.SOLVER.MAX_ITER, dataset, after)
+        return Run(
+            folder, self.protocols[cell.protocol], options, cfg.SOLVER.MAX_ITER, dataset, after
+        )
 
     def _shared_options(self, fraction: float) -> tuple[str, ...]:
-        return _words({"DATASETS.TRAIN_FRACTION": fraction, "TEST.EVAL_PERIOD": 0} | dict(self.options))
+        return _words(
+            {"DATASETS.TRAIN_FRACTION": fraction, "TEST.EVAL_PERIOD": 0} | dict(self.options)
+        )
 
     def _pretraining(self, name: str, start: Pretraining, seed: int) -> Run:
         seed = seed if start.seed is None else start.seed
@@ -196,7 +218,11 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
         )
     records = {cell: record for cell, record in found.items() if record}
     for cell, record in records.items():
-        if (record.train_fraction, record.subset_seed, record.seed) != (cell.fraction, cell.seed, cell.seed):
+        if (record.train_fraction, record.subset_seed, record.seed) != (
+            cell.fraction,
+            cell.seed,
+            cell.seed,
+        ):
             raise UserError(
                 f"{matrix.cells[cell].folder} holds a record of {share(record.train_fraction)} of the labels and seed "
                 f"{record.seed}, not its own. Move that folder away and do the run again."
@@ -204,7 +230,9 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
     return Comparison(matrix.title, matrix.baseline, records, mix)
 
 
-def recorded(matrix: Matrix, path: str | Path, *, mix: bool = False, partial: bool = False) -> Comparison:
+def recorded(
+    matrix: Matrix, path: str | Path, *, mix: bool = False, partial: bool = False
+) -> Comparison:
     """Return what ``Comparison.write_records`` has kept of a matrix's runs.
 
     Raises:
@@ -216,7 +244,9 @@ def recorded(matrix: Matrix, path: str | Path, *, mix: bool = False, partial: bo
             f"{path} holds records of another matrix, e.g. of {', '.join(map(str, strange[0]))} (start, protocol, "
             "fraction, seed).\nName the matrix that they are of, or make the file again: --write-records."
         )
-    if (missing := [cell for cell in matrix.cells if cell not in comparison.records]) and not partial:
+    if (
+        missing := [cell for cell in matrix.cells if cell not in comparison.records]
+    ) and not partial:
         raise UserError(
             f"{path} lacks {len(missing)} of the {len(matrix.cells)} runs of the matrix, e.g. "
             f"{matrix.cells[missing[0]].folder.name}.\nTo see what there is: --partial."
@@ -271,7 +301,10 @@ def portable(commands: Mapping[str, list[str]], output: Path) -> dict[str, list[
     """
     if not output.is_absolute() or output.is_relative_to(Path.cwd()):
         return dict(commands)
-    found = {row: [line.replace(f"{output}/", "$OUTPUT/") for line in lines] for row, lines in commands.items()}
+    found = {
+        row: [line.replace(f"{output}/", "$OUTPUT/") for line in lines]
+        for row, lines in commands.items()
+    }
     return {"folder of the runs": [f"export OUTPUT={output.name}  # or another folder"]} | found
 
 

@@ -54,7 +54,9 @@ def _matrix(content: Any) -> Matrix:
         },
         fractions=tuple(map(_fraction, _list(content, "fractions"))),
         seeds=tuple(map(_seed, _list(content, "seeds"))),
-        baseline=_text(content["baseline"], "baseline") if content.get("baseline") is not None else "",
+        baseline=_text(content["baseline"], "baseline")
+        if content.get("baseline") is not None
+        else "",
         options=_options(content, "options"),
     )
 
@@ -65,14 +67,20 @@ def _start(name: str, what: Any) -> str | Pretraining:
     _check_keys(_mapping(what, f"the start {name}"), _START_KEYS)
     seed = what.get("seed")
     config = Path(_text(what["pretrain"], f"pretrain of the start {name}"))
-    return Pretraining(config, None if seed is None else _seed(seed), _options(what, f"options of the start {name}"))
+    return Pretraining(
+        config,
+        None if seed is None else _seed(seed),
+        _options(what, f"options of the start {name}"),
+    )
 
 
 def _text(value: Any, what: str) -> str:
     if value in (None, ""):
         raise ValueError(f"{what} is empty")
     if not isinstance(value, str):
-        raise ValueError(f"{what} is {value!r}, and has to be text; put numbers and the like in quotes")
+        raise ValueError(
+            f"{what} is {value!r}, and has to be text; put numbers and the like in quotes"
+        )
     return value
 
 

@@ -12,7 +12,13 @@ from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.config import get_cfg, load_config, override, plain_leaves
 from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
-from virtex_det.engine.preflight import check_data, check_schedule, check_settings, check_successor, check_trainings
+from virtex_det.engine.preflight import (
+    check_data,
+    check_schedule,
+    check_settings,
+    check_successor,
+    check_trainings,
+)
 from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.run_folder import read_start
 from virtex_det.engine.trained_config import on_this_machine
@@ -53,7 +59,9 @@ def check_weights(starts: Mapping[str, str]) -> None:
             folder = Path(weights).parent
             others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
             nearest = _nearest(weights, [*others, *(PREFIX + model for model in list_models())])
-            raise UserError(f"The start {name!r} names weights that are not there: {weights}.{nearest}")
+            raise UserError(
+                f"The start {name!r} names weights that are not there: {weights}.{nearest}"
+            )
 
 
 def check_sources(runs: Iterable[Run]) -> None:
@@ -113,7 +121,10 @@ def check_folders(runs: Iterable[Run]) -> None:
             other.discard("MODEL.WEIGHTS")
             _check_start(run)
         if other:
-            shown = "\n".join(f"  {key}: {theirs[key]} there, {ours[key]} in the matrix" for key in sorted(other)[:5])
+            shown = "\n".join(
+                f"  {key}: {theirs[key]} there, {ours[key]} in the matrix"
+                for key in sorted(other)[:5]
+            )
             raise UserError(
                 f"{run.folder} holds a run of another config:\n{shown}\n"
                 "Give the matrix another output, or move that folder away to do the run again."
@@ -122,11 +133,16 @@ def check_folders(runs: Iterable[Run]) -> None:
 
 def _check_start(run: Run) -> None:
     """Refuse a run whose starting weights have been made again since."""
-    weights, start = run.after.folder / "model_final.pth" if run.after else None, read_start(run.folder)
+    weights, start = (
+        run.after.folder / "model_final.pth" if run.after else None,
+        read_start(run.folder),
+    )
     if not weights or not weights.exists() or not start:
         return
     if start["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
-        raise UserError(f"{run.folder} did not start from what {weights} holds now. Move that folder away.")
+        raise UserError(
+            f"{run.folder} did not start from what {weights} holds now. Move that folder away."
+        )
 
 
 @cache
@@ -136,13 +152,17 @@ def _sha256(path: Path, changed: int) -> str:
 
 def _shared_config(run: Run) -> CfgNode:
     pairs = zip(run.options[::2], run.options[1::2], strict=True)
-    return config_of(run.config, tuple(word for pair in pairs if pair[0] not in PER_CELL for word in pair))
+    return config_of(
+        run.config, tuple(word for pair in pairs if pair[0] not in PER_CELL for word in pair)
+    )
 
 
 def _settings(run: Run) -> dict[str, Any]:
     pairs = dict(zip(run.options[::2], run.options[1::2], strict=True))
     own = {
-        key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key] for key in PER_CELL if key in pairs
+        key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key]
+        for key in PER_CELL
+        if key in pairs
     }
     return _of_cell(on_this_machine(_shared_config(run))) | own
 

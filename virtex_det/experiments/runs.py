@@ -26,7 +26,10 @@ _DOING: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"Running precise-BN", lambda line: "precise batch norm"),
     (r"Saving checkpoint", lambda line: "saving"),
     (r"Start inference on (\d+) batches", lambda line: f"evaluating 0/{line[1]}"),
-    (r"Inference done (\d+/\d+)\..*ETA=([\d:]+)", lambda line: f"evaluating {line[1]}, {line[2]} left"),
+    (
+        r"Inference done (\d+/\d+)\..*ETA=([\d:]+)",
+        lambda line: f"evaluating {line[1]}, {line[2]} left",
+    ),
     (r"Total inference time|Measuring \d", lambda line: "measuring"),
 )
 
@@ -53,7 +56,14 @@ class Run:
 
     def arguments(self) -> list[str]:
         """Return the arguments of the training; ``--resume`` starts afresh where there is nothing yet."""
-        return ["--resume", "--config-file", str(self.config), *self.options, "OUTPUT_DIR", str(self.folder)]
+        return [
+            "--resume",
+            "--config-file",
+            str(self.config),
+            *self.options,
+            "OUTPUT_DIR",
+            str(self.folder),
+        ]
 
     def command(self, gpus: int = 1) -> list[str]:
         """Return the command line with this Python, and with a process per GPU where there are several."""
@@ -75,7 +85,10 @@ class Run:
         config = self.folder / "config.yaml"
         own = sha256_of(config.read_text(errors="replace")) if config.exists() else None
         for record in reversed(read_records(self.folder)):
-            is_own = own in (None, record.config_sha256)  # not of a later evaluation with other settings
+            is_own = own in (
+                None,
+                record.config_sha256,
+            )  # not of a later evaluation with other settings
             if is_own and (record.dataset, record.iteration) == (self.dataset, self.iterations):
                 return record
         return None
@@ -86,7 +99,9 @@ class Run:
 
     def is_complete(self) -> bool:
         """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
-        return (self.folder / "model_final.pth").exists() and (not self.dataset or self.record() is not None)
+        return (self.folder / "model_final.pth").exists() and (
+            not self.dataset or self.record() is not None
+        )
 
     def doing(self) -> str:
         """Return the run's current phase from the end of its log; "" for training or an empty log."""
@@ -96,13 +111,21 @@ class Run:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_END))
             end = file.read().decode(errors="replace")
-        found = [(match.start(), what(match)) for pattern, what in _DOING for match in re.finditer(pattern, end)]
+        found = [
+            (match.start(), what(match))
+            for pattern, what in _DOING
+            for match in re.finditer(pattern, end)
+        ]
         return max(found, default=(0, ""))[1]
 
     def log_tail(self) -> str:
         """Return the end of what the run has printed."""
         path = self.folder / LOG
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else ["(it has printed nothing)"]
+        lines = (
+            path.read_text(errors="replace").splitlines()
+            if path.exists()
+            else ["(it has printed nothing)"]
+        )
         return "\n".join(f"  {line[:160]}" for line in lines[-6:])
 
 
@@ -168,7 +191,10 @@ def is_complete(run: Run) -> bool:
     except UserError as error:
         aside = run.folder / f"{RECORDS}.damaged"
         (run.folder / RECORDS).replace(aside)
-        print(f"{error}\nThe records now lie in {aside}, and the run is evaluated again.", file=sys.stderr)
+        print(
+            f"{error}\nThe records now lie in {aside}, and the run is evaluated again.",
+            file=sys.stderr,
+        )
         return False
 
 
@@ -180,14 +206,19 @@ def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:
     """Take the jobs that have ended out, and say of each what went wrong."""
     for run in [run for run, job in working.items() if not job.is_running()]:
         failure = working.pop(run).failure()
-        yield run, failure or ("" if is_complete(run) else "ended without a record of its last iteration")
+        yield (
+            run,
+            failure or ("" if is_complete(run) else "ended without a record of its last iteration"),
+        )
 
 
 class _Progress:
     """A bar over the iterations of all runs."""
 
     def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
-        self.done = {run: run.done_iterations() if run in missing else run.iterations for run in runs}
+        self.done = {
+            run: run.done_iterations() if run in missing else run.iterations for run in runs
+        }
         self.shown, self.next_words = "", 0.0
 
     def __enter__(self) -> "_Progress":
@@ -221,9 +252,14 @@ class _Progress:
 def _what_failed(failed: dict[Run, str]) -> str:
     shown = list(failed.items())[:3]
     tails = "\n".join(
-        f"{run.folder.name}: {what}; the end of {run.folder / LOG}:\n{run.log_tail()}" for run, what in shown
+        f"{run.folder.name}: {what}; the end of {run.folder / LOG}:\n{run.log_tail()}"
+        for run, what in shown
     )
-    others = f"\nand: {', '.join(run.folder.name for run in list(failed)[3:])}" if len(failed) > 3 else ""
+    others = (
+        f"\nand: {', '.join(run.folder.name for run in list(failed)[3:])}"
+        if len(failed) > 3
+        else ""
+    )
     runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
     return f"{runs} failed. What is complete stays, and the same command does only what is missing.\n{tails}{others}"
 
@@ -231,5 +267,11 @@ def _what_failed(failed: dict[Run, str]) -> str:
 def _iteration(line: str) -> int:
     try:
         return int(json.loads(line)["iteration"]) + 1
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # being written, or damaged
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):  # being written, or damaged
         return 0

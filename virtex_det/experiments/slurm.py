@@ -42,7 +42,9 @@ class Resources(NamedTuple):
 class SlurmLauncher:
     """Submits runs to Slurm."""
 
-    def __init__(self, folder: Path, resources: Resources, at_once: int = 0, cluster: str = "slurm") -> None:
+    def __init__(
+        self, folder: Path, resources: Resources, at_once: int = 0, cluster: str = "slurm"
+    ) -> None:
         """
         Args:
             folder: of the jobs' scripts and Slurm's own logs; every machine has to see it.
@@ -54,7 +56,9 @@ class SlurmLauncher:
             UserError: submitit is not installed, there is no Slurm here, or a name would not stay in its line of the
                 job's script.
         """
-        _check_lines({"output": folder.resolve(), "--slurm-partition": resources.partition, **resources.more})
+        _check_lines(
+            {"output": folder.resolve(), "--slurm-partition": resources.partition, **resources.more}
+        )
         self.at_once, self.resources, self.cluster = at_once or 1000, resources, cluster
         self.executor = _executor(folder.resolve(), resources, cluster)
 
@@ -119,7 +123,12 @@ class _Training:
         environment |= {LOCKED: str(self.log.parent.resolve())}
         with self.log.open("a") as output, locked(self.log.parent) as lock:
             subprocess.run(
-                self.command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=True, pass_fds=[lock]
+                self.command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                check=True,
+                pass_fds=[lock],
             )
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
@@ -133,7 +142,9 @@ def _check_lines(words: Mapping[str, Any]) -> None:
     """Refuse words with line feeds: in a script for sbatch the next line is a command."""
     for name, value in words.items():
         if not f"{name}{value}".isprintable():
-            raise UserError(f"{name} is {str(value)!r}: a job's script takes it without line feeds and their like.")
+            raise UserError(
+                f"{name} is {str(value)!r}: a job's script takes it without line feeds and their like."
+            )
 
 
 def _executor(folder: Path, resources: Resources, cluster: str) -> "submitit.AutoExecutor":

@@ -77,7 +77,9 @@ class PretrainedBackbone(nn.Module):
             image = centre_crop(size)(image)
         if self.channel_order == "BGR":
             image = image.flip(0)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.pixel_mean, self.pixel_std))
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1) for values in (self.pixel_mean, self.pixel_std)
+        )
         return ((image - mean) / std).contiguous()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -92,7 +94,9 @@ class PretrainedBackbone(nn.Module):
         if not isinstance(images, Tensor):
             raise UserError(f"The images are a {type(images).__name__}; {_BATCH}")
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise UserError(f"The images are {images.dtype} with the shape {tuple(images.shape)}; {_BATCH}")
+            raise UserError(
+                f"The images are {images.dtype} with the shape {tuple(images.shape)}; {_BATCH}"
+            )
         features: dict[str, Tensor] = self.network(images.to(self.device))
         return features
 
@@ -129,7 +133,9 @@ def load_backbone(
     """
     path = as_name(source, "The weights file or run folder")
     if not path:
-        raise UserError("The name of the weights is empty. Name a file, a run folder, or such as virtex://clip_RN50.")
+        raise UserError(
+            "The name of the weights is empty. Name a file, a run folder, or such as virtex://clip_RN50."
+        )
     if (Path(path) / "config.yaml").is_file():
         weights, keys = run_weights(path), _network_of_run(Path(path))
     else:

@@ -36,7 +36,9 @@ def cache_folder() -> Path:
     try:
         return folder.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{folder} is no folder for the cache: {error} Set VIRTEX_DET_CACHE to one.") from error
+        raise UserError(
+            f"{folder} is no folder for the cache: {error} Set VIRTEX_DET_CACHE to one."
+        ) from error
 
 
 def cache_path(record: Record) -> Path:
@@ -61,7 +63,10 @@ def check(record: Record, path: Path, *, thorough: bool = False) -> str:
         UserError: when it is another file.
     """
     seen, status = recall(path), path.stat()
-    unchanged = seen is not None and (seen.size, seen.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    unchanged = seen is not None and (seen.size, seen.mtime_ns) == (
+        status.st_size,
+        status.st_mtime_ns,
+    )
     known = seen if unchanged and not thorough else None
     digest = known.sha256 if known else file_sha256(path)
     problem = difference(record, seen, digest, status.st_size)
@@ -70,7 +75,9 @@ def check(record: Record, path: Path, *, thorough: bool = False) -> str:
     if problem:
         problem = problem.rstrip(".")
         quoted = str(path).replace("'", "'\"'\"'")  # as a shell wants it
-        raise UserError(f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{quoted}'")
+        raise UserError(
+            f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{quoted}'"
+        )
     if seen is None or not (unchanged and seen.are_weights):
         with suppress(OSError):  # a read-only cache is used as it is
             remember(path, path, digest)
@@ -103,7 +110,9 @@ def recall(path: Path) -> Seen | None:
     try:
         return Seen(**json.loads(read_regular(notes, _MAX_NOTES))) if notes.exists() else None
     except (UserError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{notes} is damaged: {error}. Delete it; the file beside it will be hashed anew.") from error
+        raise UserError(
+            f"{notes} is damaged: {error}. Delete it; the file beside it will be hashed anew."
+        ) from error
 
 
 def remember(path: Path, file: Path, digest: str) -> None:

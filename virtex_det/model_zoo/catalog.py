@@ -82,7 +82,14 @@ def list_models(filter: str = "") -> list[str]:
     """Return the names of the records that have ``filter`` in a name, family, format, architecture or pretraining."""
 
     def says(record: Record) -> str:
-        texts = (record.name, *record.aliases, record.family, record.format, record.architecture, record.pretraining)
+        texts = (
+            record.name,
+            *record.aliases,
+            record.family,
+            record.format,
+            record.architecture,
+            record.pretraining,
+        )
         return "\n".join(texts).lower()
 
     return [record.name for record in catalog() if filter.lower() in says(record)]
@@ -123,7 +130,9 @@ def record_of(url: str) -> Record:
         host = None
     if not host or not is_address(url) or not url.isprintable() or " " in url:
         raise UserError(f"{url!r} is no address of a file; expected https://HOST/PATH.")
-    unknown: dict[str, Any] = dict.fromkeys(("family", "format", "architecture", "pretraining", "paper", "config"), "")
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("family", "format", "architecture", "pretraining", "paper", "config"), ""
+    )
     return Record(name=url, urls=[url], licence=None, page=url, **unknown)
 
 
@@ -141,7 +150,9 @@ def read_catalog(path: Path) -> tuple[Record, ...]:
     entries = content.get("weights") if isinstance(content, Mapping) else None
     if not isinstance(entries, list):
         raise UserError(f"The catalogue {path} has no list of records under the key weights.")
-    records = tuple(_record(entry, f"{path}, record {index}") for index, entry in enumerate(entries, start=1))
+    records = tuple(
+        _record(entry, f"{path}, record {index}") for index, entry in enumerate(entries, start=1)
+    )
     _check_names(records, path)
     return records
 
@@ -152,7 +163,9 @@ def _record(entry: Any, where: str) -> Record:
     where = f"{where} ({entry.get('name', 'without a name')})"
     if unknown := sorted(set(map(str, entry)) - set(_FIELDS)):
         nearest = difflib.get_close_matches(unknown[0], _FIELDS, n=1) or sorted(_FIELDS)
-        raise UserError(f"{where}, field {unknown[0]}: there is no such field. Did you mean {' or '.join(nearest)}?")
+        raise UserError(
+            f"{where}, field {unknown[0]}: there is no such field. Did you mean {' or '.join(nearest)}?"
+        )
     for field, (fits, expected) in _FIELDS.items():
         if field not in entry:
             if field in _REQUIRED:
@@ -168,7 +181,9 @@ def _check_names(records: tuple[Record, ...], path: Path) -> None:
         for field, names in (("name", [record.name]), ("aliases", record.aliases)):
             for name in names:
                 if name in seen:
-                    raise UserError(f"{path}, record {index} ({record.name}), field {field}: {name} is taken already.")
+                    raise UserError(
+                        f"{path}, record {index} ({record.name}), field {field}: {name} is taken already."
+                    )
                 seen.add(name)
 
 
@@ -185,7 +200,9 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(isinstance(key, str) and fits(value[key]) for key in value)
+    return lambda value: (
+        isinstance(value, dict) and all(isinstance(key, str) and fits(value[key]) for key in value)
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -196,7 +213,10 @@ _text = _matches(r"\S(.*\S)?")
 _url = _matches(r"https?://\S+")
 _config_key = _matches(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_matches(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"), "letters, digits and . _ + -, not a . first"),
+    "name": (
+        _matches(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"),
+        "letters, digits and . _ + -, not a . first",
+    ),
     "family": (_text, "text"),
     "format": (_matches(r"\w+"), "the name of a weights family"),
     "architecture": (_text, "text"),
@@ -208,7 +228,10 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "licence": (_or_null(_text), "text or null"),
     "page": (_url, "an http address"),
     "size": (_or_null(lambda value: type(value) is int and value > 0), "a number of bytes or null"),
-    "sha256": (_or_null(_matches(r"[0-9a-f]{8,64}")), "8 to 64 hexadecimal digits in quotes, or null"),
+    "sha256": (
+        _or_null(_matches(r"[0-9a-f]{8,64}")),
+        "8 to 64 hexadecimal digits in quotes, or null",
+    ),
     "aliases": (_list_of(_text), "a list of names"),
     "network": (
         lambda value: isinstance(value, dict) and all(map(_config_key, value)),

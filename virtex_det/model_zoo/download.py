@@ -14,7 +14,15 @@ from iopath.common.file_io import get_cache_dir
 from virtex_det.checkpoint.hashing import file_sha256, remember_sha256
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
-from virtex_det.model_zoo.cache import cache_path, check, difference, not_whole, notes_of, recall, remember
+from virtex_det.model_zoo.cache import (
+    cache_path,
+    check,
+    difference,
+    not_whole,
+    notes_of,
+    recall,
+    remember,
+)
 from virtex_det.model_zoo.catalog import Record, is_address, record_of
 from virtex_det.model_zoo.transfer import PIECE_BYTES, NotFetched, download, forget, kept, open_part
 from virtex_det.model_zoo.watch import Stalled, watched
@@ -78,16 +86,22 @@ def _download(record: Record, path: Path) -> None:
         except OSError as error:
             raise UserError(_cannot_write(part, error)) from error
     raise UserError(
-        f"{record.name} was not fetched:\n" + "\n".join(failures) + f"\nFetched by hand from {record.page}, it goes to "
+        f"{record.name} was not fetched:\n"
+        + "\n".join(failures)
+        + f"\nFetched by hand from {record.page}, it goes to "
         f"{path}; VIRTEX_DET_MIRROR names another address or a folder to take it from."
     )
 
 
 def _sources(record: Record, path: Path) -> list[str]:
     mirror = os.environ.get("VIRTEX_DET_MIRROR", "").rstrip("/")
-    sources = ([f"{mirror}/{record.file_name}"] if mirror else []) + _of_detectron2(record) + record.urls
+    sources = (
+        ([f"{mirror}/{record.file_name}"] if mirror else []) + _of_detectron2(record) + record.urls
+    )
     if not sources:
-        by_hand = f"No direct address is known for {record.name}. Fetch it by hand from {record.page}"
+        by_hand = (
+            f"No direct address is known for {record.name}. Fetch it by hand from {record.page}"
+        )
         raise UserError(f"{by_hand} and put it at {path}. {record.note}".strip())
     if is_offline():
         sources = [source for source in sources if not is_address(source)]
@@ -142,10 +156,14 @@ def _accept(record: Record, part: Path, path: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     digest = file_sha256(part)
-    problem = difference(record, recall(path), digest, size) or ("" if record.sha256 else not_whole(part))
+    problem = difference(record, recall(path), digest, size) or (
+        "" if record.sha256 else not_whole(part)
+    )
     if problem:
         forget(part)
-        raise NotFetched(f"what came {problem.rstrip('.')}; it was not kept. {_advice(record, path)}")
+        raise NotFetched(
+            f"what came {problem.rstrip('.')}; it was not kept. {_advice(record, path)}"
+        )
     remember(path, part, digest)
     part.replace(path)
     forget(part)  # the note of its version

@@ -18,14 +18,18 @@ class VirtexHandler(PathHandler):
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         from virtex_det.model_zoo.catalog import find
-        from virtex_det.model_zoo.download import fetch  # requests and its companions, only where something is fetched
+        from virtex_det.model_zoo.download import (
+            fetch,
+        )  # requests and its companions, only where something is fetched
 
         self._check_kwargs(kwargs)
         return str(fetch(find(path.removeprefix(PREFIX))))
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
         if mode not in ("r", "rb"):
-            raise UserError(f"{path} is published weights and can only be read, not opened with mode {mode!r}.")
+            raise UserError(
+                f"{path} is published weights and can only be read, not opened with mode {mode!r}."
+            )
         return Path(self._get_local_path(path, **kwargs)).open(mode, buffering)
 
     def _exists(self, path: str, **kwargs: Any) -> bool:

@@ -18,7 +18,9 @@ PAGE = Path("MODEL_ZOO.md")  # in a clone
 RESULTS = Path("results")
 NOTHING = Markdown("-")
 ROW = ["start", "recipe", "dataset", "fraction"]
-_OF_ADDRESSES = "/:?=&%#~+@!$,;*'"  # not the brackets, bars and blanks that would end a link or a cell
+_OF_ADDRESSES = (
+    "/:?=&%#~+@!$,;*'"  # not the brackets, bars and blanks that would end a link or a cell
+)
 
 
 def render(results: Path = RESULTS) -> str:
@@ -27,7 +29,10 @@ def render(results: Path = RESULTS) -> str:
     Args:
         results: folder of files that ``Comparison.write_records`` wrote; the table of our own results.
     """
-    families = [(family, list(members)) for family, members in groupby(catalog(), key=lambda record: record.family)]
+    families = [
+        (family, list(members))
+        for family, members in groupby(catalog(), key=lambda record: record.family)
+    ]
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
         records=catalog(),
@@ -44,16 +49,27 @@ def weights_table(records: Sequence[Record]) -> str:
     sources = _sources(records)
     rows = []
     for record in records:
-        name = _link(record.name, record.urls[0]) if record.urls else f"*{_link(record.name, record.page)}*"
+        name = (
+            _link(record.name, record.urls[0])
+            if record.urls
+            else f"*{_link(record.name, record.page)}*"
+        )
         known = {0: NOTHING, 64: "whole"}.get(len(record.sha256 or ""), "first digits")
-        texts = [Markdown(name), record.architecture, record.pretraining, _numbers(record, sources), known]
+        texts = [
+            Markdown(name),
+            record.architecture,
+            record.pretraining,
+            _numbers(record, sources),
+            known,
+        ]
         rows.append([Value(text) for text in texts])
     return markdown_grid(Table("", ["name", "network", "pretraining", "published", "sha256"], rows))
 
 
 def _numbers(record: Record, sources: Sequence[str]) -> str:
     groups = (
-        ", ".join(f"{metric} {value}" for metric, value in metrics.items()) + f" ({sources.index(source) + 1})"
+        ", ".join(f"{metric} {value}" for metric, value in metrics.items())
+        + f" ({sources.index(source) + 1})"
         for source, metrics in record.numbers.items()
     )
     return "; ".join(groups) or NOTHING
@@ -71,12 +87,18 @@ def _results_table(folder: Path) -> str:
     """Return a Markdown table, a row for all seeds of a start, a protocol and a fraction; "" without records."""
     rows = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
-        scores = tidy(read_comparison(path, mix=True)).query("metric == 'AP'")  # each row names its protocol
-        for (start, protocol, dataset, fraction), runs in scores.groupby(ROW, sort=False, observed=True):
+        scores = tidy(read_comparison(path, mix=True)).query(
+            "metric == 'AP'"
+        )  # each row names its protocol
+        for (start, protocol, dataset, fraction), runs in scores.groupby(
+            ROW, sort=False, observed=True
+        ):
             spreads = spread(runs.groupby("task")["value"]).reindex(["bbox", "segm"])
             values = [Value(text) for text in (start, Markdown(in_inline_code(protocol)), dataset)]
             values += [Value(f"{100 * fraction:.4g}%"), Value(str(runs["seed"].nunique()))]
-            values += [Value(NOTHING) if isnan(cell.mean) else mean(cell) for cell in spreads.itertuples()]
+            values += [
+                Value(NOTHING) if isnan(cell.mean) else mean(cell) for cell in spreads.itertuples()
+            ]
             rows.append([*values, Value(_link(path.stem, f"results/{path.name}"))])
     columns = ["start", "protocol", "data set", "labels", "seeds", "box AP", "mask AP", "records"]
     return markdown_grid(Table("", columns, rows)) if rows else ""
@@ -85,5 +107,10 @@ def _results_table(folder: Path) -> str:
 def _formats_table() -> str:
     rows = []
     for entry in FORMATS:
-        rows.append([Value(Markdown(f"`{entry.name}`")), Value(entry.paper or "this package and Detectron2")])
+        rows.append(
+            [
+                Value(Markdown(f"`{entry.name}`")),
+                Value(entry.paper or "this package and Detectron2"),
+            ]
+        )
     return markdown_grid(Table("", ["family", "from"], rows))

@@ -39,7 +39,12 @@ MAX_BYTES = 8 << 30  # of a file
 MAX_REDIRECTS = 30
 _BUSY = (429, 500, 502, 503, 504)  # worth asking again
 _PIECE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
-_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")  # one of them; many in turn make gigabytes of nothing
+_ENCODINGS = (
+    "identity",
+    "gzip",
+    "x-gzip",
+    "deflate",
+)  # one of them; many in turn make gigabytes of nothing
 _MAX_VERSION = 1000  # characters that a server is told again
 _MAX_NOTE = 1 << 13  # bytes
 _TELLING_BYTES = 512  # of its beginning
@@ -106,7 +111,9 @@ def _get_rest(session: requests.Session, url: str, part: Path, watch: Watch) -> 
         if status not in ((200, 206) if begun else (200,)):
             raise NotFetched(_refusal(response))
         if _encoding(response) not in _ENCODINGS:
-            raise NotFetched(f"the server sends it as {_encoding(response)[:100]}, although asked for it as it is")
+            raise NotFetched(
+                f"the server sends it as {_encoding(response)[:100]}, although asked for it as it is"
+            )
         if status == 200:
             have = 0
         total = _total(response, have)
@@ -137,7 +144,9 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> req
         if not is_address(target):
             raise NotFetched(f"it is redirected to {target[:200]}, which is no http address")
         if url.lower().startswith("https:") and not target.lower().startswith("https:"):
-            raise NotFetched("it is redirected from https to http")  # what comes then may be anybody's
+            raise NotFetched(
+                "it is redirected from https to http"
+            )  # what comes then may be anybody's
         url = target
     raise NotFetched(f"it is redirected more than {MAX_REDIRECTS} times")
 
@@ -151,7 +160,9 @@ def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> reques
     except _FAILURES as error:
         raise NotFetched(f"no connection: {_cause(error)}") from error
     except OSError as error:  # of certificates that the environment names
-        raise NotFetched(f"no connection: {error} (REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE)") from error
+        raise NotFetched(
+            f"no connection: {error} (REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE)"
+        ) from error
 
 
 def _target(session: requests.Session, url: str, response: requests.Response) -> str:
@@ -210,7 +221,9 @@ def _begun(url: str, part: Path) -> _Begun | None:
 
 def _total(response: requests.Response, have: int) -> int | None:
     """Return how many bytes the whole file has; None where the server does not say it in a form that can be used."""
-    if response.status_code == 206 and (piece := _PIECE.fullmatch(response.headers.get("Content-Range", ""))):
+    if response.status_code == 206 and (
+        piece := _PIECE.fullmatch(response.headers.get("Content-Range", ""))
+    ):
         return int(piece[3])
     length = response.headers.get("Content-Length", "")
     is_encoded = _encoding(response) != "identity"
@@ -221,7 +234,9 @@ def _encoding(response: requests.Response) -> str:
     return response.headers.get("Content-Encoding", "").strip().lower() or "identity"
 
 
-def _write(response: requests.Response, url: str, part: Path, have: int, total: int | None, watch: Watch) -> None:
+def _write(
+    response: requests.Response, url: str, part: Path, have: int, total: int | None, watch: Watch
+) -> None:
     pieces = response.iter_content(PIECE_BYTES)
     if not have:
         beginning = b""
@@ -236,7 +251,9 @@ def _write(response: requests.Response, url: str, part: Path, have: int, total: 
             write_atomically(version_file(part), json.dumps(begun._asdict()))
         pieces = itertools.chain([beginning], pieces)
     with (
-        tqdm(initial=have, total=total, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+        tqdm(
+            initial=have, total=total, desc=part.stem, unit="B", unit_scale=True, disable=None
+        ) as bar,
         open_part(part) as file,
     ):
         for piece in pieces:
@@ -250,7 +267,9 @@ def _write(response: requests.Response, url: str, part: Path, have: int, total: 
 
 def open_part(part: Path) -> BinaryIO:
     """Open a part to go on with; never through a link that someone put in its place."""
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    handle = os.open(
+        part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+    )
     return os.fdopen(handle, "ab")
 
 
@@ -281,7 +300,11 @@ def forget(part: Path) -> None:
 def kept(part: Path) -> str:
     """Return what to do about a part that is not whole."""
     have = part.stat().st_size if part.exists() else 0
-    return f"the {have:,} bytes that came are kept, run it again to go on" if have else "run it again later"
+    return (
+        f"the {have:,} bytes that came are kept, run it again to go on"
+        if have
+        else "run it again later"
+    )
 
 
 def _cause(error: Exception) -> str:

@@ -47,7 +47,9 @@ def get_config(name: str, trained: bool = False, task: str = "detection") -> Cfg
         The config, not frozen, as Detectron2's model zoo returns it.
     """
     record = find(name)
-    keys: dict[str, object] = {"MODEL.TEXTUAL.VOCAB_SIZE": _PUBLISHED_PIECES} if task == "pretraining" else {}
+    keys: dict[str, object] = (
+        {"MODEL.TEXTUAL.VOCAB_SIZE": _PUBLISHED_PIECES} if task == "pretraining" else {}
+    )
     keys |= record.network
     if trained:
         keys["MODEL.WEIGHTS"] = PREFIX + record.name
@@ -98,7 +100,9 @@ def _config_of(record: Record, task: str) -> str:
     if task == "detection":
         return record.config
     if task != "pretraining":
-        raise UserError(f"There is no config for the task {task!r}; expected 'detection' or 'pretraining'.")
+        raise UserError(
+            f"There is no config for the task {task!r}; expected 'detection' or 'pretraining'."
+        )
     if not record.pretraining_config:
         raise UserError(
             f"{record.name} ({record.family}: {record.pretraining}) has no pretraining model here; its backbone alone "
@@ -126,5 +130,7 @@ def get_checkpoint_url(name: str) -> str:
     """
     record = find(name)
     if not record.urls:
-        raise UserError(f"No direct address is known for {record.name}; see {record.page}. {record.note}".strip())
+        raise UserError(
+            f"No direct address is known for {record.name}; see {record.page}. {record.note}".strip()
+        )
     return record.urls[0]

@@ -25,7 +25,8 @@ def content(images: int = 4) -> dict:
     ]
     return {
         "images": [
-            {"id": image, "file_name": f"{image}.png", "height": 40, "width": 60} for image in range(1, images + 1)
+            {"id": image, "file_name": f"{image}.png", "height": 40, "width": 60}
+            for image in range(1, images + 1)
         ],
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(NAMES, 1)],
@@ -41,7 +42,9 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Writes and registers a data set with its pictures: ``parts("train", spoil)``, where spoil changes the content."""
     names: list[str] = []
 
-    def register(split: str, spoil: Callable[[dict], object] = lambda content: None, **metadata: object) -> str:
+    def register(
+        split: str, spoil: Callable[[dict], object] = lambda content: None, **metadata: object
+    ) -> str:
         folder = tmp_path / split
         folder.mkdir()
         wanted = copy.deepcopy(content())
@@ -49,7 +52,9 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
             Image.new("RGB", (60, 40), (40 * image["id"], 90, 30)).save(folder / image["file_name"])
         spoil(wanted)
         (folder / "instances.json").write_text(json.dumps(wanted))
-        register_coco_instances(f"parts_{split}", metadata, str(folder / "instances.json"), str(folder))
+        register_coco_instances(
+            f"parts_{split}", metadata, str(folder / "instances.json"), str(folder)
+        )
         names.append(f"parts_{split}")
         return names[-1]
 
@@ -60,11 +65,20 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def parts_cfg(detector_cfg: Callable[..., CfgNode], parts: Callable[..., str]) -> Callable[..., CfgNode]:
+def parts_cfg(
+    detector_cfg: Callable[..., CfgNode], parts: Callable[..., str]
+) -> Callable[..., CfgNode]:
     """Makes configs of a tiny Mask R-CNN on parts_train and parts_val, of which the latter is spoilt."""
 
     def make(*options: object, spoil: Callable[[dict], object] = lambda content: None) -> CfgNode:
-        names = ("DATASETS.TRAIN", f"('{parts('train')}',)", "DATASETS.TEST", f"('{parts('val', spoil)}',)")
-        return detector_cfg(*names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options)
+        names = (
+            "DATASETS.TRAIN",
+            f"('{parts('train')}',)",
+            "DATASETS.TEST",
+            f"('{parts('val', spoil)}',)",
+        )
+        return detector_cfg(
+            *names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options
+        )
 
     return make

@@ -53,7 +53,10 @@ def test_an_address_among_the_dicts_of_a_function_is_refused_by_name(parts, part
     cfg.defrost()
     for names in (((NAME,), ()), (cfg.DATASETS.TRAIN, (NAME,))):
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = names
-        with pytest.raises(UserError, match="file_name of 1 of 4 images is an address, e.g. http://localhost:9/1.png"):
+        with pytest.raises(
+            UserError,
+            match="file_name of 1 of 4 images is an address, e.g. http://localhost:9/1.png",
+        ):
             check_training(cfg)
 
 
@@ -61,9 +64,17 @@ def test_an_address_among_the_dicts_of_a_function_is_refused_by_name(parts, part
 @pytest.mark.parametrize(
     ("json_file", "image_root", "message"),
     [
-        ("http://localhost:9/a.json", ".", "its json_file is the address http://localhost:9/a.json"),
+        (
+            "http://localhost:9/a.json",
+            ".",
+            "its json_file is the address http://localhost:9/a.json",
+        ),
         ("FTP://localhost/a.json", ".", "its json_file is the address FTP://localhost/a.json"),
-        ("{file}", "https://localhost/images/", "its image_root is the address https://localhost/images/"),
+        (
+            "{file}",
+            "https://localhost/images/",
+            "its image_root is the address https://localhost/images/",
+        ),
     ],
 )
 def test_annotations_and_folders_that_are_addresses_are_refused(
@@ -82,7 +93,11 @@ def test_annotations_and_folders_that_are_addresses_are_refused(
 def test_lvis_data_with_classes_of_their_own_are_told_how_to_register(parts, parts_cfg):
     def spoil(content: dict) -> None:
         for image in content["images"]:
-            image.update(coco_url="http://a/train2017/1.png", neg_category_ids=[], not_exhaustive_category_ids=[])
+            image.update(
+                coco_url="http://a/train2017/1.png",
+                neg_category_ids=[],
+                not_exhaustive_category_ids=[],
+            )
 
     cfg = parts_cfg(spoil=spoil)
     file = MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file
@@ -90,7 +105,10 @@ def test_lvis_data_with_classes_of_their_own_are_told_how_to_register(parts, par
     cfg.defrost()
     cfg.DATASETS.TEST = ("own_addresses",)
     try:
-        with pytest.raises(UserError, match="knows the classes of LVIS's releases alone.*\n.*register_coco_instances"):
+        with pytest.raises(
+            UserError,
+            match="knows the classes of LVIS's releases alone.*\n.*register_coco_instances",
+        ):
             check_training(cfg)
     finally:
         DatasetCatalog.remove("own_addresses")

@@ -19,7 +19,14 @@ SEMANTIC = ("MODEL.META_ARCHITECTURE", "SemanticSegmentor")
 PANOPTIC = ("MODEL.META_ARCHITECTURE", "PanopticFPN")
 HEAD = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32)
 KEYPOINTS = (
-    *("MODEL.KEYPOINT_ON", True, "MODEL.MASK_ON", False, "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 3),
+    *(
+        "MODEL.KEYPOINT_ON",
+        True,
+        "MODEL.MASK_ON",
+        False,
+        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+        3,
+    ),
     *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)", "TEST.METRICS_LIBRARY", "reference"),
 )
 NAMED = {"keypoint_names": ["a", "b", "c"], "keypoint_flip_map": [("a", "b")]}
@@ -29,11 +36,15 @@ NAMED = {"keypoint_names": ["a", "b", "c"], "keypoint_flip_map": [("a", "b")]}
 def pixels(parts) -> Iterator[Callable[..., str]]:
     """Registers images with semantic masks of the classes 0 to 2: ``pixels(spoil)``, where spoil changes the dicts."""
 
-    def register(spoil: Callable[[list[dict]], object] = lambda dicts: None, **metadata: object) -> str:
+    def register(
+        spoil: Callable[[list[dict]], object] = lambda dicts: None, **metadata: object
+    ) -> str:
         dicts = DatasetCatalog.get(parts("train"))
         for entry in dicts:
             mask = Path(entry["file_name"]).with_suffix(".mask.png")
-            Image.fromarray(np.random.default_rng(0).integers(0, 3, (40, 60), dtype=np.uint8)).save(mask)
+            Image.fromarray(np.random.default_rng(0).integers(0, 3, (40, 60), dtype=np.uint8)).save(
+                mask
+            )
             entry["sem_seg_file_name"] = str(mask)
         spoil(dicts)
         DatasetCatalog.register(NAME, lambda: copy.deepcopy(dicts))
@@ -50,7 +61,9 @@ def pixels(parts) -> Iterator[Callable[..., str]]:
 
 def _cfg(detector_cfg: Callable[..., CfgNode], train: str, test: str, *options: object) -> CfgNode:
     names = ("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)" if test else "()")
-    return detector_cfg(*names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options)
+    return detector_cfg(
+        *names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options
+    )
 
 
 def _save(entry: dict, image: Image.Image) -> None:
@@ -72,9 +85,18 @@ def _palette() -> Image.Image:
             "4 of 4 images .* have no sem_seg_file_nam",
         ),
         (lambda dicts: dicts[2].pop("sem_seg_file_name"), "1 of 4 images .*e.g. image 3"),
-        (lambda dicts: Path(dicts[1]["sem_seg_file_name"]).unlink(), "1 of 4 semantic masks have no file"),
-        (lambda dicts: _save(dicts[0], Image.new("L", (30, 30))), r"has \[height, width\] \[30, 30\], and its image"),
-        (lambda dicts: _save(dicts[0], Image.new("L", (60, 40), 7)), "has the values 7; expected class numbers below"),
+        (
+            lambda dicts: Path(dicts[1]["sem_seg_file_name"]).unlink(),
+            "1 of 4 semantic masks have no file",
+        ),
+        (
+            lambda dicts: _save(dicts[0], Image.new("L", (30, 30))),
+            r"has \[height, width\] \[30, 30\], and its image",
+        ),
+        (
+            lambda dicts: _save(dicts[0], Image.new("L", (60, 40), 7)),
+            "has the values 7; expected class numbers below",
+        ),
         (lambda dicts: _save(dicts[0], _palette()), "has the values 38;.*\n.*palette"),
         (
             lambda dicts: _save(dicts[0], Image.fromarray(np.ones((40, 60), np.uint16))),
@@ -82,7 +104,9 @@ def _palette() -> Image.Image:
         ),
     ],
 )
-def test_a_model_of_pixels_needs_masks_that_it_can_learn_from(architecture, spoil, message, pixels, detector_cfg):
+def test_a_model_of_pixels_needs_masks_that_it_can_learn_from(
+    architecture, spoil, message, pixels, detector_cfg
+):
     cfg = _cfg(detector_cfg, pixels(spoil), "", *architecture, *HEAD)
     with pytest.raises(UserError, match=message):
         check_training(cfg)
@@ -91,12 +115,16 @@ def test_a_model_of_pixels_needs_masks_that_it_can_learn_from(architecture, spoi
 @pytest.mark.parametrize("architecture", [SEMANTIC, PANOPTIC])
 def test_the_semantic_head_has_as_many_classes_as_the_data(architecture, pixels, detector_cfg):
     cfg = _cfg(detector_cfg, pixels(stuff_classes=["a", "b", "c", "d"]), "", *architecture, *HEAD)
-    with pytest.raises(UserError, match="the semantic head has 3 classes, .*\n.*MODEL.SEM_SEG_HEAD.NUM_CLASSES 4"):
+    with pytest.raises(
+        UserError, match="the semantic head has 3 classes, .*\n.*MODEL.SEM_SEG_HEAD.NUM_CLASSES 4"
+    ):
         check_training(cfg)
 
 
 @pytest.mark.parametrize("architecture", [SEMANTIC, PANOPTIC])
-def test_a_model_of_pixels_trains_with_the_mapper_that_gives_it_pixels(architecture, pixels, detector_cfg):
+def test_a_model_of_pixels_trains_with_the_mapper_that_gives_it_pixels(
+    architecture, pixels, detector_cfg
+):
     cfg = _cfg(detector_cfg, pixels(), "", *architecture, *HEAD, "SOLVER.MAX_ITER", 2)
     assert cfg.DATALOADER.MAPPER == "DatasetMapper"
     Trainer(cfg).train()
@@ -111,8 +139,16 @@ def test_semantic_segmentation_needs_no_objects(pixels, detector_cfg):
     ("kind", "architecture", "message"),
     [
         ("sem_seg", SEMANTIC, "neither semantic nor panoptic segmentation is evaluated here"),
-        ("coco_panoptic_seg", PANOPTIC, "neither semantic nor panoptic segmentation is evaluated here"),
-        ("coco", SEMANTIC, "SemanticSegmentor finds a class for each pixel, which is not evaluated here"),
+        (
+            "coco_panoptic_seg",
+            PANOPTIC,
+            "neither semantic nor panoptic segmentation is evaluated here",
+        ),
+        (
+            "coco",
+            SEMANTIC,
+            "SemanticSegmentor finds a class for each pixel, which is not evaluated here",
+        ),
         ("pascal_voc", (), "its metadata has no dirname, split, year"),
     ],
 )
@@ -127,7 +163,10 @@ def test_an_evaluator_that_cannot_measure_the_model_is_found_before_training(
 def _with_keypoints(points: int = 3) -> Callable[[dict], None]:
     def spoil(content: dict) -> None:
         for entry in content["annotations"]:
-            entry.update(keypoints=[entry["bbox"][0] + 1, entry["bbox"][1] + 1, 2] * points, num_keypoints=points)
+            entry.update(
+                keypoints=[entry["bbox"][0] + 1, entry["bbox"][1] + 1, 2] * points,
+                num_keypoints=points,
+            )
 
     return spoil
 
@@ -150,16 +189,34 @@ def _hide(content: dict) -> None:
     [
         (lambda content: None, {}, "names no keypoints"),
         (_with_keypoints(), {"keypoint_names": ["a", "b", "c"]}, "names no keypoints"),
-        (_with_keypoints(), {**NAMED, "keypoint_names": ["a", "b"]}, "finds 3 keypoints, data set .* has 2"),
-        (_with_keypoints(), {**NAMED, "keypoint_flip_map": [("a", "d")]}, "has 'd', which keypoint_names has not"),
-        (lambda content: None, NAMED, "object 0 of image 1 .* has keypoints None; expected 9 numbers"),
+        (
+            _with_keypoints(),
+            {**NAMED, "keypoint_names": ["a", "b"]},
+            "finds 3 keypoints, data set .* has 2",
+        ),
+        (
+            _with_keypoints(),
+            {**NAMED, "keypoint_flip_map": [("a", "d")]},
+            "has 'd', which keypoint_names has not",
+        ),
+        (
+            lambda content: None,
+            NAMED,
+            "object 0 of image 1 .* has keypoints None; expected 9 numbers",
+        ),
         (_with_keypoints(4), NAMED, "expected 9 numbers"),
         (_then(lambda entry: entry.update(keypoints=[1, 2])), NAMED, "expected 9 numbers"),
-        (_then(lambda entry: entry.pop("keypoints")), NAMED, "object 0 of image 1 .* has keypoints None"),
+        (
+            _then(lambda entry: entry.pop("keypoints")),
+            NAMED,
+            "object 0 of image 1 .* has keypoints None",
+        ),
         (_hide, NAMED, "has a visible keypoint"),
     ],
 )
-def test_keypoints_that_cannot_be_trained_on_are_found(spoil, metadata, message, parts, detector_cfg):
+def test_keypoints_that_cannot_be_trained_on_are_found(
+    spoil, metadata, message, parts, detector_cfg
+):
     cfg = _cfg(detector_cfg, parts("train", spoil, **metadata), "", *KEYPOINTS)
     with pytest.raises(UserError, match=message):
         check_training(cfg)
@@ -170,9 +227,17 @@ def test_keypoints_that_cannot_be_trained_on_are_found(spoil, metadata, message,
     [
         (_with_keypoints(), "()", "finds 3 keypoints, and COCO's sigmas, the default, are of 17"),
         (_with_keypoints(), "(0.1, 0.1)", "TEST.KEYPOINT_OKS_SIGMAS has 2"),
-        (lambda content: None, "(0.1, 0.1, 0.1)", "annotation 11 has keypoints None; expected 9 numbers"),
+        (
+            lambda content: None,
+            "(0.1, 0.1, 0.1)",
+            "annotation 11 has keypoints None; expected 9 numbers",
+        ),
         (_with_keypoints(4), "(0.1, 0.1, 0.1)", "expected 9 numbers"),
-        (_then(lambda entry: entry.pop("num_keypoints")), "(0.1, 0.1, 0.1)", "annotation 11 has num_keypoints None"),
+        (
+            _then(lambda entry: entry.pop("num_keypoints")),
+            "(0.1, 0.1, 0.1)",
+            "annotation 11 has num_keypoints None",
+        ),
     ],
 )
 def test_keypoints_that_cannot_be_measured_are_found(spoil, sigmas, message, parts, detector_cfg):
@@ -199,7 +264,9 @@ def test_images_with_too_few_keypoints_are_left_out(parts, detector_cfg):
             entry.update(keypoints=[0] * 9, num_keypoints=0)
 
     name = parts("train", hide_in_first, **NAMED)
-    assert [entry["image_id"] for entry in load_train_dicts(_cfg(detector_cfg, name, "", *KEYPOINTS))] == [2, 3, 4]
+    assert [
+        entry["image_id"] for entry in load_train_dicts(_cfg(detector_cfg, name, "", *KEYPOINTS))
+    ] == [2, 3, 4]
     fewest = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
     assert len(load_train_dicts(_cfg(detector_cfg, name, "", *KEYPOINTS, fewest, 0))) == 4
 
@@ -207,7 +274,13 @@ def test_images_with_too_few_keypoints_are_left_out(parts, detector_cfg):
 _FIVE = ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "(10, 10, 5, 5, 1)")
 _ROTATED = (
     *("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "MODEL.RPN.BBOX_REG_WEIGHTS", "(1, 1, 1, 1, 1)"),
-    *("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "MODEL.ROI_HEADS.NAME", "RROIHeads", *_FIVE),
+    *(
+        "MODEL.ANCHOR_GENERATOR.NAME",
+        "RotatedAnchorGenerator",
+        "MODEL.ROI_HEADS.NAME",
+        "RROIHeads",
+        *_FIVE,
+    ),
 )
 
 
@@ -215,10 +288,16 @@ _ROTATED = (
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"), "proposals that were computed before are not read"),
+        (
+            ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
+            "proposals that were computed before are not read",
+        ),
         (("MODEL.LOAD_PROPOSALS", True), "proposals that were computed before are not read"),
         (_ROTATED, "RRPN.*: (rotated boxes need|the mapper)"),
-        (("MODEL.ROI_HEADS.NAME", "RROIHeads", *_FIVE), "RROIHeads: (rotated boxes need|the mapper)"),
+        (
+            ("MODEL.ROI_HEADS.NAME", "RROIHeads", *_FIVE),
+            "RROIHeads: (rotated boxes need|the mapper)",
+        ),
     ],
 )
 def test_a_part_that_has_nothing_to_work_with_is_found(check, options, message, parts_cfg):
@@ -226,13 +305,17 @@ def test_a_part_that_has_nothing_to_work_with_is_found(check, options, message, 
         check(parts_cfg(*options))
 
 
-def test_boxes_outside_their_image_are_refused_if_most_are_and_counted_if_some(parts, detector_cfg, caplog):
+def test_boxes_outside_their_image_are_refused_if_most_are_and_counted_if_some(
+    parts, detector_cfg, caplog
+):
     def move(content: dict, count: int) -> None:
         for entry in content["annotations"][:count]:
             entry["bbox"] = [100, 100, 10, 10]
 
     name = parts("train", lambda content: move(content, 5))
-    with pytest.raises(UserError, match=r"5 of 8 boxes are outside their image.\nThe first: annotation 11"):
+    with pytest.raises(
+        UserError, match=r"5 of 8 boxes are outside their image.\nThe first: annotation 11"
+    ):
         check_training(_cfg(detector_cfg, name, ""))
     name = parts("val", lambda content: move(content, 1))
     check_training(_cfg(detector_cfg, name, ""))

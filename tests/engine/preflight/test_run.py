@@ -54,14 +54,23 @@ SPOILT = {
         with_changes("annotations", segmentation=[[5, 5, 25, 5, 25, 20], [1, 2, 3, 4]]),
         "annotation 11 has a polygon of 4 numbers",
     ),
-    "box as text": (with_changes("annotations", bbox=["5", "5", "20", "15"]), "annotation 11 .*has the box"),
+    "box as text": (
+        with_changes("annotations", bbox=["5", "5", "20", "15"]),
+        "annotation 11 .*has the box",
+    ),
     "area as text": (with_changes("annotations", area="large"), "annotation 11 has area"),
     "category ids 1.0": (with_float_ids, "category 0 of the list .* has id 1.0"),
     "other order": (swap, r"(?s)have different classes.*0 +bolt +nut"),
     "another name": (rename, r"have different classes"),
-    "another category": (lambda c: c["categories"].append({"id": 3, "name": "cog"}), r"2 +\(none\) +cog"),
+    "another category": (
+        lambda c: c["categories"].append({"id": 3, "name": "cog"}),
+        r"2 +\(none\) +cog",
+    ),
     "missing picture": (with_changes("images", file_name="gone.png"), "1 of 4 images have no file"),
-    "folder as picture": (with_changes("images", file_name="../train"), "1 of 4 images have no file"),
+    "folder as picture": (
+        with_changes("images", file_name="../train"),
+        "1 of 4 images have no file",
+    ),
     "backslashes": (with_changes("images", file_name="a\\1.png"), "backslashes"),
 }
 
@@ -79,16 +88,23 @@ def test_a_data_set_in_order_passes(parts_cfg):
 
 
 @pytest.mark.parametrize("number", [1, 80])
-def test_the_number_of_classes_is_compared_for_data_whose_classes_are_known_once_loaded(number, parts_cfg):
+def test_the_number_of_classes_is_compared_for_data_whose_classes_are_known_once_loaded(
+    number, parts_cfg
+):
     with pytest.raises(
-        UserError, match=f"has {number} classes, .* has 2: bolt, nut\nSet MODEL.ROI_HEADS.NUM_CLASSES 2"
+        UserError,
+        match=f"has {number} classes, .* has 2: bolt, nut\nSet MODEL.ROI_HEADS.NUM_CLASSES 2",
     ):
         Trainer(parts_cfg("MODEL.ROI_HEADS.NUM_CLASSES", number))
 
 
 def test_training_sets_are_compared_with_each_other(parts, parts_cfg):
-    cfg = parts_cfg("DATASETS.TRAIN", f"('{parts('more', swap)}', 'parts_train')", "DATASETS.TEST", "()")
-    with pytest.raises(UserError, match=r"(?s)parts_more and parts_train have different classes.*0 +nut +bolt"):
+    cfg = parts_cfg(
+        "DATASETS.TRAIN", f"('{parts('more', swap)}', 'parts_train')", "DATASETS.TEST", "()"
+    )
+    with pytest.raises(
+        UserError, match=r"(?s)parts_more and parts_train have different classes.*0 +nut +bolt"
+    ):
         Trainer(cfg)
 
 
@@ -127,7 +143,11 @@ def by_function(parts_cfg):
         dicts = load_dataset("parts_val")
         for entry in dicts:
             change(entry)
-        registered("parts_by_function", dicts, **{"evaluator_type": "coco", "thing_classes": [*NAMES]} | metadata)
+        registered(
+            "parts_by_function",
+            dicts,
+            **{"evaluator_type": "coco", "thing_classes": [*NAMES]} | metadata,
+        )
         return cfg
 
     yield register
@@ -148,8 +168,14 @@ def test_text_ids_of_a_function_are_found_before_training(by_function):
 OF_A_FUNCTION = {
     "no size": (lambda entry: entry.pop("height"), "image 1 has height None"),
     "no box": (lambda entry: entry["annotations"][0].pop("bbox"), "has bbox None"),
-    "another mode": (lambda entry: entry["annotations"][0].update(bbox_mode="XYXY"), "bbox_mode 'XYXY'"),
-    "a class by name": (lambda entry: entry["annotations"][0].update(category_id="nut"), "has category_id 'nut'"),
+    "another mode": (
+        lambda entry: entry["annotations"][0].update(bbox_mode="XYXY"),
+        "bbox_mode 'XYXY'",
+    ),
+    "a class by name": (
+        lambda entry: entry["annotations"][0].update(category_id="nut"),
+        "has category_id 'nut'",
+    ),
     "a mask as pixels": (
         lambda entry: entry["annotations"][0].update(segmentation=np.ones((40, 60))),
         "its dicts cannot be converted to COCO's format",
@@ -158,15 +184,22 @@ OF_A_FUNCTION = {
 
 
 @pytest.mark.parametrize("change, message", OF_A_FUNCTION.values(), ids=OF_A_FUNCTION)
-def test_data_of_a_function_that_cannot_be_evaluated_are_named_before_training(change, message, by_function):
+def test_data_of_a_function_that_cannot_be_evaluated_are_named_before_training(
+    change, message, by_function
+):
     with pytest.raises(UserError, match=f"(?s)data set parts_by_function.*{message}"):
         Trainer(by_function(change))
 
 
 def test_a_box_or_mask_of_a_function_that_would_be_left_out_at_each_step_is_named(by_function):
-    cfg = with_options(by_function(lambda entry: None), ["DATASETS.TRAIN", "('parts_by_function',)"])
+    cfg = with_options(
+        by_function(lambda entry: None), ["DATASETS.TRAIN", "('parts_by_function',)"]
+    )
     cfg = with_options(cfg, ["DATASETS.TEST", "()"])
-    for change, message in (({"bbox": np.ones(4)}, "NumPy array as bbox"), ({"segmentation": np.ones(4)}, "ndarray")):
+    for change, message in (
+        ({"bbox": np.ones(4)}, "NumPy array as bbox"),
+        ({"segmentation": np.ones(4)}, "ndarray"),
+    ):
         by_function(lambda entry, change=change: entry["annotations"][0].update(change))
         with pytest.raises(UserError, match=message):
             Trainer(cfg)
@@ -176,13 +209,17 @@ def test_any_error_of_a_users_function_names_the_data_set(by_function):
     cfg = by_function(lambda entry: None)
     DatasetCatalog.pop("parts_by_function")
     DatasetCatalog.register("parts_by_function", lambda: 1 / 0)
-    with pytest.raises(UserError, match="(?s)parts_by_function.*ZeroDivisionError.*The function registered"):
+    with pytest.raises(
+        UserError, match="(?s)parts_by_function.*ZeroDivisionError.*The function registered"
+    ):
         Trainer(cfg)
 
 
 def test_images_that_are_not_in_the_annotations_are_found_before_training(by_function, tmp_path):
     json_file = str(tmp_path / "val" / "instances.json")
-    cfg = by_function(lambda entry: entry.update(image_id=entry["image_id"] + 100), json_file=json_file)
+    cfg = by_function(
+        lambda entry: entry.update(image_id=entry["image_id"] + 100), json_file=json_file
+    )
     with pytest.raises(UserError, match="image 101 is not in .*instances.json"):
         Trainer(cfg)
 
@@ -194,10 +231,16 @@ def test_an_image_that_occurs_twice_is_found_before_training(by_function, tmp_pa
         Trainer(cfg)
 
 
-def test_classes_in_another_order_than_in_the_annotations_are_found_before_training(by_function, tmp_path):
+def test_classes_in_another_order_than_in_the_annotations_are_found_before_training(
+    by_function, tmp_path
+):
     json_file, ids = str(tmp_path / "val" / "instances.json"), {1: 1, 2: 0}
-    cfg = by_function(lambda entry: None, json_file=json_file, thing_dataset_id_to_contiguous_id=ids)
-    with pytest.raises(UserError, match=r"class 0 is 'bolt' \(category id 2\), and in .* that id is 'nut'"):
+    cfg = by_function(
+        lambda entry: None, json_file=json_file, thing_dataset_id_to_contiguous_id=ids
+    )
+    with pytest.raises(
+        UserError, match=r"class 0 is 'bolt' \(category id 2\), and in .* that id is 'nut'"
+    ):
         Trainer(cfg)
 
 
@@ -207,24 +250,41 @@ def test_a_data_set_without_class_names_cannot_be_evaluated(by_function):
         Trainer(cfg)
 
 
-def test_expected_results_of_a_task_that_the_model_does_not_have_are_found_before_training(parts_cfg):
-    with pytest.raises(UserError, match="names the task 'box', and this model is evaluated by bbox, segm"):
+def test_expected_results_of_a_task_that_the_model_does_not_have_are_found_before_training(
+    parts_cfg,
+):
+    with pytest.raises(
+        UserError, match="names the task 'box', and this model is evaluated by bbox, segm"
+    ):
         Trainer(parts_cfg("TEST.EXPECTED_RESULTS", "[['box', 'AP', 30.0, 1.0]]"))
 
 
 @pytest.mark.parametrize(
     ("metric", "message"),
-    [("AP5", "(?s)metric 'AP5' of segm.*Did you mean AP(50|75)"), ("AP-nutt", "Did you mean AP-nut"), (7, "metric 7")],
+    [
+        ("AP5", "(?s)metric 'AP5' of segm.*Did you mean AP(50|75)"),
+        ("AP-nutt", "Did you mean AP-nut"),
+        (7, "metric 7"),
+    ],
 )
-def test_expected_results_of_a_metric_that_the_evaluation_does_not_give_are_found(parts_cfg, metric, message):
+def test_expected_results_of_a_metric_that_the_evaluation_does_not_give_are_found(
+    parts_cfg, metric, message
+):
     with pytest.raises(UserError, match=message):
-        Trainer(parts_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AP-bolt", 1.0, 99.0], ["segm", metric, 30.0, 1.0]]))
+        Trainer(
+            parts_cfg(
+                "TEST.EXPECTED_RESULTS",
+                [["bbox", "AP-bolt", 1.0, 99.0], ["segm", metric, 30.0, 1.0]],
+            )
+        )
 
 
 def test_the_reference_has_fewer_metrics(parts_cfg):
     cfg = parts_cfg("TEST.EXPECTED_RESULTS", [["bbox", "AR100", 30.0, 1.0]])
     check_training(cfg)
-    with pytest.raises(UserError, match="metric 'AR100' of bbox(?s:.*)It gives AP, AP50, AP75, APs, APm, APl, and"):
+    with pytest.raises(
+        UserError, match="metric 'AR100' of bbox(?s:.*)It gives AP, AP50, AP75, APs, APm, APl, and"
+    ):
         check_training(with_options(cfg, ["TEST.METRICS_LIBRARY", "reference"]))
 
 
@@ -247,14 +307,20 @@ def test_a_detector_is_not_evaluated_on_captions(detector_cfg):
         Trainer(detector_cfg("DATASETS.TEST", "('scenes_val_captions',)"))
 
 
-def test_a_missing_caption_file_or_picture_is_found_before_training(pretraining_cfg, scenes, tmp_path):
+def test_a_missing_caption_file_or_picture_is_found_before_training(
+    pretraining_cfg, scenes, tmp_path
+):
     with pytest.raises(UserError, match="none.json"):
         Trainer(pretraining_cfg("DATASETS.TEST", f"('captions:{tmp_path}/none.json:{tmp_path}',)"))
     content = json.loads((scenes / "annotations" / "captions_val.json").read_text())
     content["images"][0]["file_name"] = "gone.png"
     (tmp_path / "captions.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"1 of {len(content['images'])} images have no file"):
-        Trainer(pretraining_cfg("DATASETS.TEST", f"('captions:{tmp_path}/captions.json:{scenes / 'val'}',)"))
+        Trainer(
+            pretraining_cfg(
+                "DATASETS.TEST", f"('captions:{tmp_path}/captions.json:{scenes / 'val'}',)"
+            )
+        )
 
 
 def test_what_was_looked_at_is_not_loaded_again_to_train_on(parts_cfg, monkeypatch):
@@ -287,17 +353,22 @@ def test_a_run_on_data_whose_classes_are_known_once_loaded_keeps_their_names(tra
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_model_is_not_evaluated_on_other_classes_than_it_was_trained_on(trained, resume, parts, detector_cfg):
+def test_a_model_is_not_evaluated_on_other_classes_than_it_was_trained_on(
+    trained, resume, parts, detector_cfg
+):
     weights = Path(trained.OUTPUT_DIR) / "model_final.pth"
     options = ("DATASETS.TEST", f"('{parts('swapped', swap)}',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
     cfg = detector_cfg(*options, "MODEL.WEIGHTS", weights)
     with pytest.raises(
-        UserError, match=r"(?s)the model of .*model_final.pth and data set parts_swapped have different"
+        UserError,
+        match=r"(?s)the model of .*model_final.pth and data set parts_swapped have different",
     ):
         evaluate(cfg, resume=resume)
 
 
-def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_folder(trained, parts, detector_cfg):
+def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_folder(
+    trained, parts, detector_cfg
+):
     weights = Path(trained.OUTPUT_DIR) / "model_final.pth"
     content = torch.load(weights)
     del content["classes"]
@@ -309,7 +380,9 @@ def test_the_classes_of_a_run_without_names_in_its_checkpoint_are_read_from_its_
 
 def test_an_evaluation_parses_its_annotations_once(trained, monkeypatch):
     parsed = []
-    monkeypatch.setattr(annotation_content, "read_bytes", lambda *args: parsed.append(args[0]) or read_bytes(*args))
+    monkeypatch.setattr(
+        annotation_content, "read_bytes", lambda *args: parsed.append(args[0]) or read_bytes(*args)
+    )
     evaluate(trained, resume=True)
     assert parsed == [Path(MetadataCatalog.get("parts_val").json_file)]
 
@@ -321,15 +394,31 @@ def test_a_run_is_not_resumed_on_data_of_other_classes(trained, tmp_path, parts)
         vars(MetadataCatalog.get(f"parts_{split}")).pop("thing_classes")
     trainer = Trainer(trained)
     trainer.resume_or_load(resume=True)
-    with pytest.raises(UserError, match=r"(?s)the checkpoint and DATASETS.TRAIN have different classes.*bolt +nut"):
+    with pytest.raises(
+        UserError, match=r"(?s)the checkpoint and DATASETS.TRAIN have different classes.*bolt +nut"
+    ):
         trainer.train()
 
 
 def test_a_model_of_other_classes_is_a_start_for_training(trained, parts, detector_cfg, tmp_path):
     name = parts("swapped", swap)
-    options = ("DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
-    weights = ("MODEL.WEIGHTS", Path(trained.OUTPUT_DIR) / "model_final.pth", "OUTPUT_DIR", tmp_path / "second")
-    trainer = Trainer(detector_cfg(*options, *weights, "SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False))
+    options = (
+        "DATASETS.TRAIN",
+        f"('{name}',)",
+        "DATASETS.TEST",
+        "()",
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        2,
+    )
+    weights = (
+        "MODEL.WEIGHTS",
+        Path(trained.OUTPUT_DIR) / "model_final.pth",
+        "OUTPUT_DIR",
+        tmp_path / "second",
+    )
+    trainer = Trainer(
+        detector_cfg(*options, *weights, "SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False)
+    )
     trainer.resume_or_load(resume=False)
     trainer.train()
     assert read_classes(tmp_path / "second") == NAMES[::-1]
@@ -368,20 +457,29 @@ def test_classes_of_one_name_are_said(parts, parts_cfg, caplog):
 CANNOT_BE_EVALUATED = {
     "a data set twice": (("DATASETS.TEST", "('parts_val', 'parts_val')"), "names parts_val twice"),
     "augmentation": (("TEST.AUG.ENABLED", True), "TEST.AUG.ENABLED is True"),
-    "proposals": (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "proposals, which hotcoco does not evaluate"),
+    "proposals": (
+        ("MODEL.META_ARCHITECTURE", "ProposalNetwork"),
+        "proposals, which hotcoco does not evaluate",
+    ),
 }
 
 
 @pytest.mark.parametrize("options, message", CANNOT_BE_EVALUATED.values(), ids=CANNOT_BE_EVALUATED)
 @pytest.mark.parametrize("look", [Trainer, evaluate], ids=["training", "evaluation"])
-def test_an_evaluation_that_cannot_be_is_found_before_any_work(look, options, message, parts_cfg, tmp_path):
+def test_an_evaluation_that_cannot_be_is_found_before_any_work(
+    look, options, message, parts_cfg, tmp_path
+):
     torch.save({}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=message):
         look(parts_cfg("MODEL.WEIGHTS", tmp_path / "weights.pth", *options))
 
 
 def test_images_that_count_twice_and_images_that_are_known_are_said(parts_cfg, caplog):
-    Trainer(parts_cfg("DATASETS.TRAIN", "('parts_train', 'parts_train')", "DATASETS.TEST", "('parts_train',)"))
+    Trainer(
+        parts_cfg(
+            "DATASETS.TRAIN", "('parts_train', 'parts_train')", "DATASETS.TEST", "('parts_train',)"
+        )
+    )
     assert "names parts_train 2 times" in caplog.text
     assert "DATASETS.TEST names parts_train, which DATASETS.TRAIN names" in caplog.text
 
@@ -395,10 +493,14 @@ def test_weights_that_name_no_classes_are_said_when_they_are_evaluated(trained, 
     content = torch.load(Path(trained.OUTPUT_DIR) / "model_final.pth")
     del content["classes"]
     torch.save(content, tmp_path / "weights.pth")
-    cfg = with_options(trained, ["MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "OUTPUT_DIR", str(tmp_path / "other")])
+    cfg = with_options(
+        trained,
+        ["MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "OUTPUT_DIR", str(tmp_path / "other")],
+    )
     evaluate(cfg)
     assert (
-        "weights.pth does not say which classes it was trained on: see that they are those of parts_val" in caplog.text
+        "weights.pth does not say which classes it was trained on: see that they are those of parts_val"
+        in caplog.text
     )
 
 

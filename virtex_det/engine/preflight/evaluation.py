@@ -20,7 +20,12 @@ from virtex_det.engine.preflight.expected import check_expected_names
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import REFERENCE_EVALUATORS, check_metrics_library, evaluator_kind
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
-from virtex_det.evaluation.detection.ground_truth import GroundTruth, class_ids, keep_truth, read_truth
+from virtex_det.evaluation.detection.ground_truth import (
+    GroundTruth,
+    class_ids,
+    keep_truth,
+    read_truth,
+)
 from virtex_det.evaluation.detection.validation import is_number
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 
@@ -31,7 +36,9 @@ _KEYPOINTS_OF_COCO = 17
 Truth = GroundTruth | VOCGroundTruth
 
 
-def check_test_set(cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep: bool = False) -> list[dict[str, Any]]:
+def check_test_set(
+    cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep: bool = False
+) -> list[dict[str, Any]]:
     """See that a data set can be evaluated on.
 
     Args:
@@ -142,14 +149,22 @@ def _check_keypoints(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
     """See that keypoints can be measured: pycocotools takes for granted that each object has as many as the model."""
     points, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, cfg.TEST.KEYPOINT_OKS_SIGMAS
     if len(sigmas or range(_KEYPOINTS_OF_COCO)) != points:
-        given = f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)}" if sigmas else "COCO's sigmas, the default, are of 17"
+        given = (
+            f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)}"
+            if sigmas
+            else "COCO's sigmas, the default, are of 17"
+        )
         raise UserError(
             f"the model finds {points} keypoints, and {given}.\nSet TEST.KEYPOINT_OKS_SIGMAS to {points} numbers, the "
             "spread of each keypoint (https://cocodataset.org/#keypoints-eval)."
         )
     for entry in (entry for image_id in truth.images for entry in truth.annotations_of(image_id)):
         found, count = entry.get("keypoints"), entry.get("num_keypoints")
-        if not isinstance(found, list) or len(found) != 3 * points or not all(map(is_number, found)):
+        if (
+            not isinstance(found, list)
+            or len(found) != 3 * points
+            or not all(map(is_number, found))
+        ):
             raise UserError(
                 f"{truth.source}: annotation {entry['id']} has keypoints {found!r:.80}; expected {3 * points} numbers, "
                 f"x, y and visibility of the {points} keypoints of the model.\nEvaluate {name} with "
@@ -206,11 +221,15 @@ def _check_categories(name: str, truth: GroundTruth) -> None:
 
 def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
     if not truth.has_annotations:
-        logger.warning("%s has no annotations: its evaluation gives a results file and no number", name)
+        logger.warning(
+            "%s has no annotations: its evaluation gives a results file and no number", name
+        )
         return
     if not any(map(truth.annotations_of, truth.images)):
         logger.warning(
-            "data set %s has %d images without an object: its AP is no number (NaN)", name, len(truth.images)
+            "data set %s has %d images without an object: its AP is no number (NaN)",
+            name,
+            len(truth.images),
         )
     if cfg.TEST.METRICS_LIBRARY == "reference":
         return truth.check_masks() if cfg.MODEL.MASK_ON else None

@@ -25,7 +25,9 @@ _OTHERS = {
 }
 
 
-def check_expected_names(cfg: CfgNode, name: str, truth: GroundTruth | VOCGroundTruth | None) -> None:
+def check_expected_names(
+    cfg: CfgNode, name: str, truth: GroundTruth | VOCGroundTruth | None
+) -> None:
     """Refuse a metric that the evaluation of a data set does not give, which would fail after training.
 
     Args:
@@ -53,7 +55,11 @@ def _given(
         return {task: _OTHERS[task] for task in tasks if task in _OTHERS}
     if cfg.TEST.METRICS_LIBRARY == "reference":
         metadata = MetadataCatalog.get(name)
-        of_classes = [f"AP-{title}" for title in metadata.thing_classes] if metadata.evaluator_type == "coco" else []
+        of_classes = (
+            [f"AP-{title}" for title in metadata.thing_classes]
+            if metadata.evaluator_type == "coco"
+            else []
+        )
         return dict.fromkeys(tasks, [*_REFERENCE[metadata.evaluator_type], *of_classes])
     if isinstance(truth, VOCGroundTruth):
         return {task: VOCAveragePrecision(truth).names() for task in tasks if task == "bbox"}
@@ -71,5 +77,6 @@ def _refuse(task: str, metric: object, given: Collection[str]) -> None:
     totals = [name for name in given if not name.startswith("AP-")]
     raise UserError(
         f"TEST.EXPECTED_RESULTS names the metric {metric!r:.80} of {task}, which the evaluation does not give.\n"
-        f"{hint}It gives {', '.join(totals)}" + (", and AP-NAME of each class." if len(totals) < len(given) else ".")
+        f"{hint}It gives {', '.join(totals)}"
+        + (", and AP-NAME of each class." if len(totals) < len(given) else ".")
     )

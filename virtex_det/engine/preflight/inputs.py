@@ -72,7 +72,11 @@ def _check_semantic_masks(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> N
             f"no sem_seg_file_name, e.g. image {without[0]['image_id']} ({without[0].get('file_name')}).\n"
             "Train on data with semantic masks, such as coco_2017_train_panoptic_separated, or name the mask of each "
             "image in the dicts of your function: an 8-bit grey picture of class numbers."
-            + (" For boxes and masks alone set MODEL.META_ARCHITECTURE GeneralizedRCNN." if only_objects else "")
+            + (
+                " For boxes and masks alone set MODEL.META_ARCHITECTURE GeneralizedRCNN."
+                if only_objects
+                else ""
+            )
         )
     for name in cfg.DATASETS.TRAIN:
         classes = MetadataCatalog.get(name).get("stuff_classes")
@@ -96,7 +100,9 @@ def _check_semantic_mask(cfg: CfgNode, entry: Mapping[str, Any]) -> None:
         check_eight_bits(file)
         mask = detection_utils.read_image(file, "L")[:, :, 0]
     except (BrokenExample, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"the semantic mask of image {entry['image_id']} cannot be used: {error}") from error
+        raise UserError(
+            f"the semantic mask of image {entry['image_id']} cannot be used: {error}"
+        ) from error
     size = [entry.get("height", mask.shape[0]), entry.get("width", mask.shape[1])]
     if [*mask.shape] != size:
         raise UserError(
@@ -138,4 +144,6 @@ def _check_keypoints(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
 
 def _are_numbers(values: Any, count: int) -> bool:
     is_list = isinstance(values, list | tuple | np.ndarray) and len(values) == count
-    return is_list and all(isinstance(value, int | float | np.number) and math.isfinite(value) for value in values)
+    return is_list and all(
+        isinstance(value, int | float | np.number) and math.isfinite(value) for value in values
+    )

@@ -37,7 +37,10 @@ def build_shapes(cfg: CfgNode) -> nn.Module:
         try:
             with torch.device("meta"):
                 return build_model(cfg)
-        except (NotImplementedError, RuntimeError):  # a model that looks at values while it is built
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ):  # a model that looks at values while it is built
             cfg.MODEL.DEVICE = "cpu"
             return build_model(cfg)
 
@@ -73,9 +76,15 @@ def check_successor(cfg: CfgNode, before: CfgNode) -> None:
     """
     model, pretrained = build_shapes(cfg), build_shapes(before)
     pixels = Pixels(before.INPUT.FORMAT, before.MODEL.PIXEL_MEAN, before.MODEL.PIXEL_STD)
-    saved = {"model": pretrained.state_dict(), "pixels": pixels._asdict(), "network": network_facts(before)}
+    saved = {
+        "model": pretrained.state_dict(),
+        "pixels": pixels._asdict(),
+        "network": network_facts(before),
+    }
     name = f"the model of the pretraining {before.OUTPUT_DIR}"
-    targets = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    targets = {
+        name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)
+    }
     weights = recognise(saved, name, like=tuple(targets))
     compare(targets, weights, name, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, cfg=cfg)
 
@@ -91,7 +100,9 @@ def classes_of(weights: str) -> tuple[str, ...]:
     except UserError:
         is_other = True
     if is_other:
-        logger.warning("%s is damaged or has other classes than %s, which hold", file.parent / CLASSES, file)
+        logger.warning(
+            "%s is damaged or has other classes than %s, which hold", file.parent / CLASSES, file
+        )
     return known
 
 
@@ -99,7 +110,11 @@ def warn_of_full_disk(cfg: CfgNode) -> None:
     """Warn where the disk of OUTPUT_DIR has no room for two checkpoints: one stays while the next is written."""
     model = build_shapes(cfg)
     copies = 1 + {"AdamW": 2, "SGD": 1}.get(cfg.SOLVER.OPTIMIZER, 2)
-    needed = 2 * copies * sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    needed = (
+        2
+        * copies
+        * sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    )
     folder = _existing(Path(cfg.OUTPUT_DIR).absolute())
     free = shutil.disk_usage(folder).free
     if free < needed:

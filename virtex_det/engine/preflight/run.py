@@ -10,7 +10,12 @@ from detectron2.utils import comm
 from tqdm import tqdm
 
 from virtex_det.data.build import check_train_loader
-from virtex_det.data.classes import check_classes, check_unnamed_classes, class_names, compare_classes
+from virtex_det.data.classes import (
+    check_classes,
+    check_unnamed_classes,
+    class_names,
+    compare_classes,
+)
 from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
 from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.loading import forget_loaded
@@ -25,7 +30,9 @@ from virtex_det.evaluation.detection.ground_truth import forget_truths
 
 logger = logging.getLogger(__name__)
 
-_OTHER_CLASSES = "Evaluate on a data set with the classes that the model was trained on, in their order."
+_OTHER_CLASSES = (
+    "Evaluate on a data set with the classes that the model was trained on, in their order."
+)
 
 
 def check_training(
@@ -121,7 +128,9 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
         )
     for name in test:
         if trained and (found := class_names(cfg, name)):
-            compare_classes({f"the model of {weights}": trained, f"data set {name}": found}, _OTHER_CLASSES)
+            compare_classes(
+                {f"the model of {weights}": trained, f"data set {name}": found}, _OTHER_CLASSES
+            )
 
 
 def _check_train(cfg: CfgNode) -> None:
@@ -141,7 +150,9 @@ def _check_test(cfg: CfgNode, name: str, own_evaluator: bool, keep: bool) -> Non
 
 def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
     """Do the steps behind a progress bar, on the main process of a terminal."""
-    with tqdm(steps, leave=False, disable=None if comm.is_main_process() else True, unit="check") as bar:
+    with tqdm(
+        steps, leave=False, disable=None if comm.is_main_process() else True, unit="check"
+    ) as bar:
         for title, step in bar:
             bar.set_description(f"looking at {visible(title, '')}", refresh=True)
             step()

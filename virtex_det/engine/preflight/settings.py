@@ -21,7 +21,12 @@ from virtex_det.errors import UserError
 logger = logging.getLogger(__name__)
 
 _CAPTION_TASKS = ("validation", "captions", "pointing")
-SENTENCEPIECE_MODELS = ("BicaptioningModel", "CaptioningModel", "MaskedLanguageModel", "TokenClassificationModel")
+SENTENCEPIECE_MODELS = (
+    "BicaptioningModel",
+    "CaptioningModel",
+    "MaskedLanguageModel",
+    "TokenClassificationModel",
+)
 
 
 def check_schedule(cfg: CfgNode) -> None:
@@ -87,8 +92,16 @@ def _check_proposals(cfg: CfgNode) -> None:
             "MODEL.LOAD_PROPOSALS is True: proposals that were computed before are not read here.\n"
             "Set it False; the detector then finds its own, with MODEL.PROPOSAL_GENERATOR.NAME RPN."
         )
-    finds_objects = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
-    if finds_objects and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals" and mapper_name(cfg) in OURS:
+    finds_objects = cfg.MODEL.META_ARCHITECTURE in (
+        "GeneralizedRCNN",
+        "PanopticFPN",
+        "ProposalNetwork",
+    )
+    if (
+        finds_objects
+        and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals"
+        and mapper_name(cfg) in OURS
+    ):
         raise UserError(
             "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals: proposals that were computed before are not read "
             "here.\nSet it RPN; the detector then finds its own."
@@ -98,7 +111,11 @@ def _check_proposals(cfg: CfgNode) -> None:
 def _check_rotated_boxes(cfg: CfgNode) -> None:
     """Refuse Detectron2's detectors of rotated boxes where its compiled part or a mapper for them is missing."""
     keys = {"MODEL.PROPOSAL_GENERATOR.NAME": "RRPN", "MODEL.ROI_HEADS.NAME": "RROIHeads"}
-    found = [f"{key} {name}" for key, name in keys.items() if reduce(getattr, key.split("."), cfg) == name]
+    found = [
+        f"{key} {name}"
+        for key, name in keys.items()
+        if reduce(getattr, key.split("."), cfg) == name
+    ]
     if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "ProposalNetwork") or not found:
         return
     if not hasattr(torch.ops.detectron2, "box_iou_rotated"):
@@ -120,12 +137,19 @@ def check_names(cfg: CfgNode) -> None:
     """Refuse a data set that is to be evaluated twice; warn of one that is trained on twice, or on both sides."""
     repeated = [name for name, count in Counter(cfg.DATASETS.TEST).items() if count > 1]
     if repeated:
-        raise UserError(f"DATASETS.TEST names {repeated[0]} twice: its results go by its name. Name it once.")
+        raise UserError(
+            f"DATASETS.TEST names {repeated[0]} twice: its results go by its name. Name it once."
+        )
     for name, count in Counter(cfg.DATASETS.TRAIN).items():
         if count > 1:
-            logger.warning("DATASETS.TRAIN names %s %d times: each of its images counts so often", name, count)
+            logger.warning(
+                "DATASETS.TRAIN names %s %d times: each of its images counts so often", name, count
+            )
         if name in cfg.DATASETS.TEST:
-            logger.warning("DATASETS.TEST names %s, which DATASETS.TRAIN names: the model knows its images", name)
+            logger.warning(
+                "DATASETS.TEST names %s, which DATASETS.TRAIN names: the model knows its images",
+                name,
+            )
 
 
 def check_inference(cfg: CfgNode) -> None:
@@ -161,8 +185,16 @@ def _check_expected_results(cfg: CfgNode) -> None:
 
 def _tasks(cfg: CfgNode) -> list[str]:
     if is_detector(cfg):
-        return ["bbox", *(["segm"] if cfg.MODEL.MASK_ON else []), *(["keypoints"] if cfg.MODEL.KEYPOINT_ON else [])]
-    return ["classification", "validation"] if "Classification" in mapper_name(cfg) else [*_CAPTION_TASKS]
+        return [
+            "bbox",
+            *(["segm"] if cfg.MODEL.MASK_ON else []),
+            *(["keypoints"] if cfg.MODEL.KEYPOINT_ON else []),
+        ]
+    return (
+        ["classification", "validation"]
+        if "Classification" in mapper_name(cfg)
+        else [*_CAPTION_TASKS]
+    )
 
 
 def check_devices(cfg: CfgNode) -> None:
