@@ -7,6 +7,7 @@ It lies beside the package: importing that takes seconds and needs Detectron2, a
 
 import difflib
 import importlib.util
+import os
 import re
 import runpy
 import sys
@@ -90,7 +91,11 @@ detectron2/coco_segm_default_init_2x.yaml, wherever you are."""
 
 def main() -> None:
     """Start the command that the command line names."""
-    command, arguments = choose(sys.argv[1:])
+    try:
+        command, arguments = choose(sys.argv[1:])
+    except BrokenPipeError:  # who reads the list, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     sys.argv = [f"{PROGRAM} {command.name}", *arguments]
     if command.name == INSTALLER:
         _run_installer()
@@ -119,7 +124,7 @@ def choose(words: Sequence[str]) -> tuple[Command, list[str]]:
     group = first if any(command.name.startswith(f"{first} ") for command in COMMANDS) else ""
     asked, name = (second, f"{first} {second}") if group else (first, first)
     if asked in ("-h", "--help"):
-        print(overview(group))
+        print(overview(group), flush=True)
         sys.exit(0)
     if not asked:
         print(overview(group), file=sys.stderr)

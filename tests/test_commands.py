@@ -2,12 +2,14 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import virtex_det_commands
 from virtex_det.errors import UserError
 from virtex_det.signals import command
 from virtex_det_commands import COMMANDS, as_called, choose, main, overview, own_command
@@ -140,3 +142,10 @@ def test_a_process_of_our_own_is_started_by_this_python_as_the_script_is_named()
 def test_every_command_has_a_main_that_says_what_it_does(module):
     main = import_module(f"virtex_det.cli.{module}").main
     assert main.__doc__ and main.__doc__.endswith(".")
+
+
+def test_a_reader_that_has_seen_enough_of_the_list_ends_it_without_a_traceback():
+    command = [sys.executable, virtex_det_commands.__file__, "-h"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
