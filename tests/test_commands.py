@@ -117,19 +117,33 @@ def test_a_process_without_a_command_line_has_texts_too(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("argv", "expected"),
+    ("argv", "plain", "under_torchrun"),
     [
-        (["virtex-det train", "SEED", "1"], "virtex-det train --resume SEED 1"),
-        (["tools/train_net.py", "--resume"], "python tools/train_net.py --resume"),
-        (["my folder/train.py", "a b"], "python 'my folder/train.py' --resume 'a b'"),
+        (
+            ["virtex-det train", "SEED", "1"],
+            "virtex-det train --resume SEED 1",
+            "torchrun ... -m virtex_det.cli train --resume SEED 1",
+        ),
+        (
+            ["tools/train_net.py", "--resume"],
+            "python tools/train_net.py --resume",
+            "torchrun ... tools/train_net.py --resume",
+        ),
+        (
+            ["my folder/train.py", "a b"],
+            "python 'my folder/train.py' --resume 'a b'",
+            "torchrun ... 'my folder/train.py' --resume 'a b'",
+        ),
     ],
 )
-def test_the_command_that_goes_on_is_the_one_that_was_typed(argv, expected, monkeypatch):
+def test_the_command_that_goes_on_is_the_one_that_was_typed(
+    argv, plain, under_torchrun, monkeypatch
+):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setattr(sys, "argv", argv)
-    assert command("--resume") == expected
+    assert command("--resume") == plain
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    assert command("--resume") == f"torchrun ... {expected.removeprefix('python ')}"
+    assert command("--resume") == under_torchrun
 
 
 def test_a_process_of_our_own_is_started_by_this_python_as_the_script_is_named():

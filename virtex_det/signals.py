@@ -167,12 +167,15 @@ def serve_parent(parent: int, *_: object) -> None:
 def command(*more: str) -> str:
     """Return the command line of this process, with additional words that it does not have yet."""
     script, *words = sys.argv
-    is_script = not script.startswith(f"{PROGRAM} ")
-    launcher = (
-        ["torchrun ..."] if "TORCHELASTIC_RUN_ID" in os.environ else ["python"] if is_script else []
-    )
     words = [word for word in more if word not in words] + words
-    return " ".join([*launcher, shlex.quote(script) if is_script else script, shlex.join(words)])
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if not script.startswith(f"{PROGRAM} "):
+        start = f"{'torchrun ...' if under_torchrun else 'python'} {shlex.quote(script)}"
+    elif under_torchrun:  # it starts Python files and modules only
+        start = f"torchrun ... -m virtex_det.cli {script.removeprefix(PROGRAM).strip()}"
+    else:
+        start = script
+    return f"{start} {shlex.join(words)}"
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
