@@ -209,6 +209,22 @@ def test_complete_scenes_with_the_same_settings_are_kept(root, monkeypatch):
     assert _contents(root) == before
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["val/000001.png", "annotations/instances_val.json", "annotations/narratives_train.jsonl"],
+)
+def test_scenes_that_lack_a_file_are_refused_unless_overwritten(name, tmp_path):
+    folder = generate_scenes(tmp_path / "scenes", **SMALL)
+    before = _contents(folder)
+    (folder / name).unlink()
+    with pytest.raises(
+        UserError, match=f"has these scenes, but {name} is missing.*(?s:.*overwrite)"
+    ):
+        generate_scenes(folder, **SMALL)
+    generate_scenes(folder, **SMALL, overwrite=True)
+    assert _contents(folder) == before
+
+
 def test_scenes_with_other_settings_are_refused_unless_overwritten(tmp_path):
     folder = generate_scenes(tmp_path / "scenes", **SMALL)
     before = _contents(folder)

@@ -33,6 +33,11 @@ GENERATOR_VERSION = 3
 
 # Only labelled splits have instances.
 _LABELLED = ("train", "val")
+_CAPTIONED = (("captions", ".json"), ("narratives", ".jsonl"))
+_FILES = {
+    split: (("instances", ".json"), *_CAPTIONED) if split in _LABELLED else _CAPTIONED
+    for split in SPLITS
+}
 _CHUNK = 50
 # Ids of the splits are this far apart, so that no two images share one.
 _MAX_IMAGES = 10_000_000
@@ -169,7 +174,13 @@ def _is_kept(root: Path, settings: dict[str, Any], overwrite: bool) -> bool:
             "Nothing was changed. Choose another folder, or remove this one yourself."
         ) from None
     if found == settings:
-        return True
+        missing = _missing_file(root, settings)
+        if missing and not overwrite:
+            raise UserError(
+                f"{root} has these scenes, but {missing} is missing.\n"
+                "Choose another folder, or write them again (--overwrite)."
+            )
+        return not missing
     if not overwrite:
         raise UserError(
             f"{root} has scenes with other settings.\n"
@@ -178,6 +189,18 @@ def _is_kept(root: Path, settings: dict[str, Any], overwrite: bool) -> bool:
             "Choose another folder, or replace them (--overwrite)."
         )
     return False
+
+
+def _missing_file(root: Path, settings: dict[str, Any]) -> str:
+    """Return the first file of a set of scenes that is not there; "" if all are."""
+    names = [f"annotations/{name}_{split}{end}" for split in SPLITS for name, end in _FILES[split]]
+    for split in SPLITS:
+        names += [f"{split}/{_image_name(index)}" for index in range(settings["num_images"][split])]
+    return next((name for name in names if not (root / name).is_file()), "")
+
+
+def _image_name(index: int) -> str:
+    return f"{index:06d}.png"
 
 
 def _write_all(folder: Path, settings: dict[str, Any], num_workers: int | None) -> None:
@@ -277,7 +300,7 @@ def _write_chunk(chunk: _Chunk) -> _Records:
         scene = draw_scene(
             chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image
         )
-        image_id, file_name = first_id + index, f"{index:06d}.png"
+        image_id, file_name = first_id + index, _image_name(index)
         _, encoded = cv2.imencode(".png", scene.image[:, :, ::-1], _PNG)
         (chunk.folder / chunk.split / file_name).write_bytes(encoded.tobytes())
         size = chunk.image_size
