@@ -1,4 +1,7 @@
-"""Signals as exceptions, at once or at the next place that can stop, without orphaned children."""
+"""Signals as exceptions, at once or at the next place that can stop, without orphaned children.
+
+Children that are not Python's are started by this file alone, so it imports the standard library.
+"""
 
 import ctypes
 import multiprocessing
@@ -11,8 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from virtex_det_commands import PROGRAM
 
 # Signals of a user, a shell, Slurm before preemption, and a closing terminal.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -166,6 +167,8 @@ def serve_parent(parent: int, *_: object) -> None:
 
 def command(*more: str) -> str:
     """Return the command line of this process, with additional words that it does not have yet."""
+    from virtex_det_commands import PROGRAM
+
     script, *words = sys.argv
     words = [word for word in more if word not in words] + words
     under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
