@@ -63,6 +63,45 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: the config is invalid, or the run folder holds another run.
     """
+    cfg, goes_on = _checked_config(args)
+    run_folder = Path(cfg.OUTPUT_DIR)
+    is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
+    is_measured = not all(record.evaluated for record in read_records(run_folder))  # by a training
+    if (is_run or is_measured) and not (args.resume or args.eval_only):
+        raise UserError(
+            f"The output folder {run_folder} holds another run.\n"
+            "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."
+        )
+    comm.synchronize()  # a rank must not find the folder that a faster one has just filled
+
+    run_folder.mkdir(parents=True, exist_ok=True)
+    rank = comm.get_rank()
+    if comm.is_main_process() and not args.eval_only:
+        keep_locked(run_folder)
+        for folder in (run_folder, *run_folder.glob("inference/*")):
+            sweep(folder)
+    _start_logging(run_folder, rank)
+    logger = logging.getLogger("virtex_det")
+    logger.info(f"Command line: {vars(args)}")
+    _log_schedule(cfg)
+    begins = not (goes_on or args.eval_only)
+    # a resumed run keeps its own until it trains
+    if comm.is_main_process() and (begins or not is_run):
+        keep_config(cfg)
+        write_atomically(run_folder / "environment.txt", collect_env_info())
+        keep_files(cfg)
+        logger.info(
+            f"The full config and the environment are in {run_folder}: config.yaml, environment.txt"
+        )
+
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    tune_process()
+    return cfg
+
+
+def _checked_config(args: argparse.Namespace) -> tuple[CfgNode, bool]:
+    """Return the full config, and whether its run goes on from a checkpoint."""
     cfg = load_config(args.config_file, args.opts)
     if cfg.OUTPUT_DIR:
         check_run_files(cfg.OUTPUT_DIR)
@@ -90,22 +129,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise UserError(
             "OUTPUT_DIR is empty: name the folder of the run, e.g. OUTPUT_DIR output/run."
         )
-    run_folder = Path(cfg.OUTPUT_DIR)
-    is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
-    is_measured = not all(record.evaluated for record in read_records(run_folder))  # by a training
-    if (is_run or is_measured) and not (args.resume or args.eval_only):
-        raise UserError(
-            f"The output folder {run_folder} holds another run.\n"
-            "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."
-        )
-    comm.synchronize()  # a rank must not find the folder that a faster one has just filled
+    return cfg, goes_on
 
-    run_folder.mkdir(parents=True, exist_ok=True)
-    rank = comm.get_rank()
-    if comm.is_main_process() and not args.eval_only:
-        keep_locked(run_folder)
-        for folder in (run_folder, *run_folder.glob("inference/*")):
-            sweep(folder)
+
+def _start_logging(run_folder: Path, rank: int) -> None:
     for name in ("fvcore", "detectron2", "virtex_det"):
         log = setup_logger(
             str(run_folder),
@@ -115,24 +142,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
         )
         for handler in log.handlers:
             handler.addFilter(_visible_text)
-    logger = logging.getLogger("virtex_det")
-    logger.info(f"Command line: {vars(args)}")
-    _log_schedule(cfg)
-    begins = not (goes_on or args.eval_only)
-    if comm.is_main_process() and (
-        begins or not is_run
-    ):  # a resumed run keeps its own until it trains
-        keep_config(cfg)
-        write_atomically(run_folder / "environment.txt", collect_env_info())
-        keep_files(cfg)
-        logger.info(
-            f"The full config and the environment are in {run_folder}: config.yaml, environment.txt"
-        )
-
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
-    tune_process()
-    return cfg
 
 
 def _log_schedule(cfg: CfgNode) -> None:

@@ -129,19 +129,23 @@ def generate_scenes(
         logger.info("%s already holds these scenes: kept", root)
         return root
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with _folder_beside(root) as temporary:
-            folder = temporary / "new"
-            _write_all(folder, settings, num_workers)
-            if root.exists():
-                root.replace(temporary / "old")
-            folder.replace(root)
+        _replace_with_new(root, settings, num_workers)
     except OSError as error:
         raise UserError(
             f"cannot write scenes to {root}: {error}; check free space and permissions"
         ) from error
     logger.info("wrote %d scenes to %s", sum(counts.values()), root)
     return root
+
+
+def _replace_with_new(root: Path, settings: dict[str, Any], num_workers: int | None) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _folder_beside(root) as temporary:
+        folder = temporary / "new"
+        _write_all(folder, settings, num_workers)
+        if root.exists():
+            root.replace(temporary / "old")
+        folder.replace(root)
 
 
 @contextmanager
