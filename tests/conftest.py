@@ -26,6 +26,12 @@ for _number, _handler in {
         signal.signal(_number, _handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take long; at the end only one process would work on the last."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def scenes() -> Path:
     """The folder of a small set of captioned scenes, registered under its names."""

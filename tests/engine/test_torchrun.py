@@ -14,22 +14,18 @@ from virtex_det.engine.lock import LOCK, keep_locked
 from virtex_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = [
+    sys.executable,
+    *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+]
 
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_one_model(detector_cfg, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(detector_cfg("OUTPUT_DIR", tmp_path / "run", "SOLVER.MAX_ITER", 2).dump())
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
     done = subprocess.run(
-        [*torchrun, "tools/train_net.py", "--config-file", str(config)],
+        [*TORCHRUN, "tools/train_net.py", "--config-file", str(config)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -50,17 +46,9 @@ def test_a_signal_to_torchrun_ends_its_processes_which_save(
     config.write_text(
         detector_cfg("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 100_000, "DATASETS.TEST", "()").dump()
     )
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
     with (tmp_path / "output").open("wb") as output:
         launcher = subprocess.Popen(
-            [*torchrun, "tools/train_net.py", "--config-file", str(config)],
+            [*TORCHRUN, "tools/train_net.py", "--config-file", str(config)],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=output,
