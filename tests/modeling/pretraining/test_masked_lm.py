@@ -43,8 +43,9 @@ def test_features_loss_and_most_probable_tokens_are_the_authors():
     assert_same_visual_features(MASKED_LM, grid)
     assert mean_losses(model(examples)) == pytest.approx({"loss_masked_lm": case["loss"]}, rel=1e-4)
     tokens, lengths = torch.tensor(case["masked_tokens"]), torch.tensor(case["lengths"])
+    padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
     predicted = model.textual.output(
-        model.textual.see_all(tokens, lengths, model.textual.project(grid))
+        model.textual.see_all(tokens, padding, model.textual.project(grid))
     ).argmax(-1)
     is_masked = torch.tensor(case["masked_labels"]) != 0
     assert predicted[is_masked].tolist() == torch.tensor(case["argmax"])[is_masked].tolist()
@@ -58,9 +59,8 @@ def test_the_loss_is_the_mean_over_the_masked_tokens(model):
     for example, (value, _) in zip(batch(), losses, strict=True):
         memory = model.textual.project(model.visual_grid([example]))
         tokens, labels = example["caption_tokens"], example["masked_labels"]
-        logits = model.textual.output(
-            model.textual.see_all(tokens[None], torch.tensor([len(tokens)]), memory)
-        )[0]
+        padding = torch.zeros(1, len(tokens), dtype=torch.bool)
+        logits = model.textual.output(model.textual.see_all(tokens[None], padding, memory))[0]
         expected = F.cross_entropy(logits[labels > 0], labels[labels > 0], reduction="sum")
         torch.testing.assert_close(value, expected)
         total += float(expected)

@@ -6,6 +6,7 @@ import torch
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
+from virtex_det.modeling.textual.padding import pad_captions
 
 
 def build_head(norm_first: bool = False, **sizes: float) -> TransformerDecoderTextualHead:
@@ -85,18 +86,19 @@ def test_only_the_pre_norm_decoder_ends_in_a_norm() -> None:
 def test_seeing_all_a_feature_depends_on_every_token_of_its_caption(norm_first: bool) -> None:
     head = build_head(norm_first).eval()
     memory = head.project(torch.randn(1, 12, 3, 3))
-    first = head.see_all(torch.tensor([[1, 7, 8, 9, 2]]), torch.tensor([5]), memory)
-    other = head.see_all(torch.tensor([[1, 7, 8, 5, 2]]), torch.tensor([5]), memory)
+    first = head.see_all(*pad_captions([torch.tensor([1, 7, 8, 9, 2])]), memory)
+    other = head.see_all(*pad_captions([torch.tensor([1, 7, 8, 5, 2])]), memory)
     assert not torch.isclose(first, other).all(dim=-1).any()
 
 
 def test_seeing_all_padding_changes_nothing_but_an_unknown_token_within_a_caption_is_seen() -> None:
     head = build_head().eval()
     memory = head.project(torch.randn(1, 12, 3, 3))
-    alone = head.see_all(torch.tensor([[1, 7, 0, 2]]), torch.tensor([4]), memory)
-    padded = head.see_all(torch.tensor([[1, 7, 0, 2, 0, 0]]), torch.tensor([4]), memory)
+    at_the_end = torch.tensor([[False] * 4 + [True] * 2])
+    alone = head.see_all(torch.tensor([[1, 7, 0, 2]]), at_the_end[:, :4], memory)
+    padded = head.see_all(torch.tensor([[1, 7, 0, 2, 0, 0]]), at_the_end, memory)
     torch.testing.assert_close(padded[:, :4], alone)
-    without = head.see_all(torch.tensor([[1, 7, 0, 0]]), torch.tensor([2]), memory)
+    without = head.see_all(torch.tensor([[1, 7, 0, 0]]), at_the_end[:, 2:], memory)
     assert not torch.isclose(without[:, :2], alone[:, :2]).all(dim=-1).any()
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
+from virtex_det.modeling.textual.padding import pad_captions
 
 
 @META_ARCH_REGISTRY.register()
@@ -58,15 +57,13 @@ class MaskedLanguageModel(ImageModel):
                 "masked_labels" (L,): the true token at masked positions, padding elsewhere.
         """
         head = self.textual
-        captions = self.on_device(batched_inputs, "caption_tokens")
         # shape: (images, longest)
-        tokens = pad_sequence(captions, batch_first=True, padding_value=head.padding_idx)
-        labels = pad_sequence(self.on_device(batched_inputs, self.target), batch_first=True)
-        lengths = torch.tensor([len(caption) for caption in captions], device=self.device)
-        images, positions = (labels != head.padding_idx).nonzero(as_tuple=True)
+        tokens, padding = pad_captions(self.on_device(batched_inputs, "caption_tokens"))
+        labels, _ = pad_captions(self.on_device(batched_inputs, self.target))
+        images, positions = labels.nonzero(as_tuple=True)
         # shape: (images, cells, hidden)
         memory = head.project(self.visual_grid(batched_inputs))
         # shape: (targets, hidden)
-        features = head.see_all(tokens, lengths, memory)[images, positions]
+        features = head.see_all(tokens, padding, memory)[images, positions]
         values = F.cross_entropy(head.output(features), labels[images, positions], reduction="none")
         return {"loss_masked_lm": TargetLosses(values, images)}

@@ -1,6 +1,5 @@
 """The textual head: a transformer decoder that reads the image grid."""
 
-import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
@@ -15,7 +14,6 @@ class TransformerDecoderTextualHead(nn.Module):
     """Transformer decoder over projected image features (VirTex, sec. 3).
 
     The word embedding and the output layer share weights.
-
 
     The steps `project`, `forward` and `output` are separate to save work: one projection serves
     both caption directions, and the output layer, the widest, is needed only at positions with a
@@ -35,6 +33,7 @@ class TransformerDecoderTextualHead(nn.Module):
         padding_idx: padding token.
 
     Example:
+        >>> import torch
         >>> head = TransformerDecoderTextualHead(512, 20, 16, 1, 2, feedforward_size=32)
         >>> memory = head.project(torch.zeros(1, 512, 7, 7))
         >>> features = head(torch.tensor([[1, 7, 8]]), memory)
@@ -99,19 +98,17 @@ class TransformerDecoderTextualHead(nn.Module):
         )
         return self.transformer(self.embedding(tokens), memory, tgt_mask=future, tgt_is_causal=True)
 
-    def see_all(self, tokens: Tensor, lengths: Tensor, memory: Tensor) -> Tensor:
+    def see_all(self, tokens: Tensor, padding: Tensor, memory: Tensor) -> Tensor:
         """Return a feature per token from the image and all tokens: for masked language modelling.
 
         Args:
             tokens: (captions, length), padded on the right.
-            lengths: (captions,), tokens before the padding; the unknown token has the padding's id.
+            padding: (captions, length), True at padding; the unknown token has the padding's id.
             memory: (captions, cells, hidden_size), from `project`.
 
         Returns:
             (captions, length, hidden_size); meaningless at padding.
         """
-        # shape: (captions, length)
-        padding = torch.arange(tokens.shape[1], device=tokens.device) >= lengths.unsqueeze(1)
         return self.transformer(self.embedding(tokens), memory, tgt_key_padding_mask=padding)
 
 
