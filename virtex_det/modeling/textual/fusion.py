@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virtex_det.errors import UserError
-from virtex_det.modeling.textual.attention_heads import check_heads
+from virtex_det.modeling.textual.sizes import check_heads
 
 
 class Masked(NamedTuple):

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
-from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.bert import BertTextEncoder
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
+from virtex_det.modeling.textual.sizes import textual_sizes
 
 
 class TransformerTextEncoder(nn.Module):
@@ -99,23 +99,12 @@ def build_text_encoder(cfg: CfgNode) -> TextEncoder:
             config; the transformer's heads do not divide its width; or the tokenizer cannot be
             read.
     """
-    bert, textual = cfg.MODEL.TEXT_ENCODER, cfg.MODEL.TEXTUAL
+    bert = cfg.MODEL.TEXT_ENCODER
     if bert.WEIGHTS:
         encoder = BertTextEncoder(bert.WEIGHTS, frozen=bert.FREEZE)
         _check_fits(cfg, encoder)
         return encoder
-    check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
-    return TransformerTextEncoder(
-        vocab_size=vocabulary_size(cfg),
-        hidden_size=textual.HIDDEN_SIZE,
-        num_layers=textual.NUM_LAYERS,
-        attention_heads=textual.ATTENTION_HEADS,
-        feedforward_size=textual.FEEDFORWARD_SIZE,
-        dropout=textual.DROPOUT,
-        norm_first=textual.NORM_FIRST,
-        init_std=textual.INIT_STD,
-        max_length=cfg.INPUT.CAPTION.MAX_LENGTH,
-    )
+    return TransformerTextEncoder(**textual_sizes(cfg))
 
 
 def _check_fits(cfg: CfgNode, encoder: BertTextEncoder) -> None:

@@ -3,9 +3,8 @@
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from virtex_det.data.vocabulary import vocabulary_size
-from virtex_det.modeling.textual.attention_heads import check_heads
 from virtex_det.modeling.textual.embedding import WordAndPositionEmbedding
+from virtex_det.modeling.textual.sizes import textual_sizes
 
 BERT_STD = 0.02
 
@@ -118,20 +117,7 @@ def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDec
     Raises:
         UserError: the attention heads do not divide the width, or the tokenizer cannot be read.
     """
-    textual = cfg.MODEL.TEXTUAL
-    check_heads("MODEL.TEXTUAL.ATTENTION_HEADS", textual.ATTENTION_HEADS, textual.HIDDEN_SIZE)
-    return TransformerDecoderTextualHead(
-        visual_feature_size=visual_feature_size,
-        vocab_size=vocabulary_size(cfg),
-        hidden_size=textual.HIDDEN_SIZE,
-        num_layers=textual.NUM_LAYERS,
-        attention_heads=textual.ATTENTION_HEADS,
-        feedforward_size=textual.FEEDFORWARD_SIZE,
-        dropout=textual.DROPOUT,
-        norm_first=textual.NORM_FIRST,
-        init_std=textual.INIT_STD,
-        max_length=cfg.INPUT.CAPTION.MAX_LENGTH,
-    )
+    return TransformerDecoderTextualHead(visual_feature_size, **textual_sizes(cfg))
 
 
 def _initialise(module: nn.Module, std: float) -> None:
