@@ -266,14 +266,10 @@ class TransferCheckpointer(DetectionCheckpointer):
             or self._tokenizer_sha256 in ("", saved)
         ):
             return
-        tensors = own_weights(content).tensors
-        words = next(
-            (len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS)), "?"
-        )
         raise UserError(
             f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER {_tokenizer_of(self.cfg)}:\n"
-            f"  {words} pieces, sha256 {saved[:12]} in the file\n"
-            f"  {self.cfg.MODEL.TEXTUAL.VOCAB_SIZE} pieces, sha256 {self._tokenizer_sha256[:12]} in the config\n"
+            f"  {_pieces(own_weights(content).tensors)} pieces, sha256 {saved[:12]} in the file\n"
+            f"  {_pieces(self.model.state_dict())} pieces, sha256 {self._tokenizer_sha256[:12]} in the config\n"
             "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that wrote the file."
         )
 
@@ -297,6 +293,12 @@ def classes_in(content: Any) -> tuple[str, ...]:
     names = content.get(_CLASSES) if isinstance(content, Mapping) else None
     is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if names and is_list else ()
+
+
+def _pieces(tensors: Mapping[str, torch.Tensor]) -> int | str:
+    """Return the size of a model's vocabulary; "?" where it embeds no words."""
+    words = (len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS))
+    return next(words, "?")
 
 
 def _tokenizer_of(cfg: CfgNode | None) -> str:
