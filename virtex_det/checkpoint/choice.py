@@ -9,11 +9,10 @@ import torch
 from virtex_det.checkpoint.backbones import backbone_names
 from virtex_det.checkpoint.families import Found, is_at
 from virtex_det.checkpoint.formats import SAME_NAMES
+from virtex_det.checkpoint.names import COUNTER
 from virtex_det.checkpoint.networks import Network, without_wrappers
 from virtex_det.checkpoint.weights import Weights
 from virtex_det.errors import UserError
-
-_COUNTER = ".num_batches_tracked"
 
 
 def _is_below(network: Network, prefix: str) -> bool:
@@ -82,14 +81,14 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
 
 def _fullest(found: Sequence[Found], like: Sequence[str]) -> list[Found]:
     """Return those with every layer of a model's backbone; where none has, the one with most."""
-    layers = {layer for layer in backbone_names(like).values() if not layer.endswith(_COUNTER)}
+    layers = {layer for layer in backbone_names(like).values() if not layer.endswith(COUNTER)}
     full = [each for each in found if layers <= set(each.weights.backbone)]
     return full or [max(found, key=lambda each: len(layers & set(each.weights.backbone)))]
 
 
 def _with_all_names(candidates: Sequence[Found], like: Sequence[str]) -> list[Found]:
     """Return the one in a place with every tensor of a model, by the model's own names."""
-    names = {name for name in like if not name.endswith(_COUNTER)}
+    names = {name for name in like if not name.endswith(COUNTER)}
     if not names:
         return []
     exact = []
@@ -137,7 +136,7 @@ def _same_shapes(one: Weights, other: Weights) -> bool:
         return {
             layer: weights.tensors[name].shape
             for layer, name in weights.backbone.items()
-            if not layer.endswith(_COUNTER)
+            if not layer.endswith(COUNTER)
         }
 
     return shapes(one) == shapes(other)
@@ -150,7 +149,7 @@ def _are_equal(one: Weights, other: Weights) -> bool:
     pairs = (
         (one.tensors[one.backbone[layer]], other.tensors[other.backbone[layer]])
         for layer in one.backbone
-        if not layer.endswith(_COUNTER)
+        if not layer.endswith(COUNTER)
     )
     return all(
         first.dtype == second.dtype and torch.equal(first, second) for first, second in pairs

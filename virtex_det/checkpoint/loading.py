@@ -11,6 +11,7 @@ from torch import nn
 from virtex_det.checkpoint.agreement import check_config
 from virtex_det.checkpoint.backbones import backbone_names, find_backbone
 from virtex_det.checkpoint.formats import CAFFE2
+from virtex_det.checkpoint.names import COUNTER
 from virtex_det.checkpoint.refusal import check_whole, required_names
 from virtex_det.checkpoint.report import LoadReport, Mismatch
 from virtex_det.checkpoint.sources import open_for
@@ -19,7 +20,6 @@ from virtex_det.checkpoint.weights import Required, Weights
 from virtex_det.errors import UserError
 from virtex_det.files import as_name
 
-_COUNTER = ".num_batches_tracked"
 _STATISTICS = (".norm.running_mean", ".norm.running_var")
 _EPSILON = 1e-5  # of FrozenBatchNorm2d, which adds it to the variance
 
@@ -211,7 +211,7 @@ def _folded(names: Iterable[str], weights: Weights) -> list[str]:
         name
         for name, layer in layers.items()
         if f"{layer.rpartition('.')[0]}.weight" in weights.backbone
-        and name.rpartition(".")[0] + _COUNTER not in names
+        and name.rpartition(".")[0] + COUNTER not in names
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 Rules = tuple[tuple[str, str], ...]
 Rename = Callable[[str], str | None]
 
+COUNTER = ".num_batches_tracked"  # end of the name of a norm's count of batches
 _VIRTEX_HEADS = ("textual.", "backward_textual.")
 _LAYER = r"(?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+"  # converters for Detectron2 keep a classifier as ``stem.fc``
 _CANONICAL_NAME = re.compile(_LAYER)

@@ -8,11 +8,11 @@ import torch
 from virtex_det.checkpoint import reasons
 from virtex_det.checkpoint.architecture import describe
 from virtex_det.checkpoint.backbones import backbone_names, find_backbone
+from virtex_det.checkpoint.names import COUNTER
 from virtex_det.checkpoint.report import OTHER_LAYERS, LoadReport, by_stage, some
 from virtex_det.checkpoint.weights import Required, Weights
 from virtex_det.errors import UserError
 
-_COUNTER = ".num_batches_tracked"
 _NOT_IN_MODEL = "is not in the model"
 # Buffers that older versions saved, and counts that no model needs.
 _NOT_OF_A_MODEL = re.compile(r".*\.num_batches_tracked|.*anchor_generator\.cell_anchors.*")
@@ -51,7 +51,7 @@ def required_names(names: Iterable[str], require: Required) -> set[str]:
     names = list(names)
     wanted = names if require == "model" else backbone_names(names)
     # The count of batches seen steers only a norm with momentum None, and frozen norms have none to give.
-    return {name for name in wanted if not name.endswith(_COUNTER)}
+    return {name for name in wanted if not name.endswith(COUNTER)}
 
 
 def _check_repeated(
@@ -102,7 +102,7 @@ def _problems(
         if (
             source not in used
             and layer.partition(".")[0] in stages
-            and not source.endswith(_COUNTER)
+            and not source.endswith(COUNTER)
         ):
             problems[layer] = f"{source} of the file {_NOT_IN_MODEL}"
     if require == "model":

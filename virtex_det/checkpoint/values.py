@@ -4,10 +4,11 @@ import re
 
 import torch
 
+from virtex_det.checkpoint.names import COUNTER
+
 _CONVOLUTION = re.compile(r"(?:.*\.)?(?:stem\.conv\d|res[2-5]\.\d+\.(?:conv\d|shortcut))\.weight")
 _KNOWN = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_COUNTER = ".num_batches_tracked"
 
 
 def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
@@ -28,7 +29,7 @@ def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | 
     if tensor.layout != torch.strided or tensor.is_quantized:
         return f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float tensor"
     kind = str(tensor.dtype).removeprefix("torch.")
-    if name.endswith(_COUNTER):
+    if name.endswith(COUNTER):
         return None if _is_count(tensor) else f"{kind}, and counts batches from 0"
     if target.is_floating_point():
         hint = (
@@ -55,7 +56,7 @@ def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str 
     if (
         not target.is_floating_point()
         or not tensor.numel()
-        or name.endswith(_COUNTER)
+        or name.endswith(COUNTER)
         or tensor.is_meta
     ):
         return None

@@ -9,11 +9,11 @@ import torch
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.backbones import backbone_names
 from virtex_det.checkpoint.formats import OWN_CHECKPOINT, Format
+from virtex_det.checkpoint.names import COUNTER
 from virtex_det.checkpoint.networks import TOP_LEVEL
 
 Required = Literal["backbone", "model"]  # what of a model has to be filled
 _STAGES = ("res2", "res3", "res4", "res5")
-_COUNTER = ".num_batches_tracked"
 
 
 class Weights(NamedTuple):
@@ -38,7 +38,7 @@ class Weights(NamedTuple):
         """
         names = list(names)
         layers = backbone_names(names)
-        if all(name in self.rest for name in layers if not name.endswith(_COUNTER)):
+        if all(name in self.rest for name in layers if not name.endswith(COUNTER)):
             return {name: self.rest[name] for name in names if name in self.rest}
         found = {}
         for name in names:
