@@ -89,11 +89,7 @@ def backbone_keys(cfg: CfgNode) -> dict[str, Any]:
     path = cfg.MODEL.WEIGHTS
     if not path:
         return {}
-    weights = open_weights(path, cfg).weights
-    stride = weights.format.stride_in_1x1
-    return weights.architecture.config() | (
-        {} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride}
-    )
+    return open_weights(path, cfg).weights.network_keys()
 
 
 def _pixel_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:

@@ -53,6 +53,12 @@ class Weights(NamedTuple):
         backbone = {canonical: self.tensors[name] for canonical, name in self.backbone.items()}
         return describe(backbone, self.format.stem, self.format.downsample)
 
+    def network_keys(self) -> dict[str, Any]:
+        """Return the config keys that build this network, as far as file and family tell."""
+        stride = self.format.stride_in_1x1
+        told = {} if stride is None else {"MODEL.RESNETS.STRIDE_IN_1X1": stride}
+        return self.architecture.config() | told
+
     @property
     def is_whole(self) -> bool:
         """Whether a ResNet has its stem and every stage, from the first block on and without a gap."""

@@ -155,9 +155,7 @@ def _network_of_file(path: str, overrides: Overrides) -> dict[str, Any]:
     """Return the config keys of network and pixels, as far as a weights file tells them."""
     given = dict(override_pairs(overrides))
     found = open_weights(path, override(load_config(), overrides)).weights
-    keys = found.architecture.config()
-    if found.format.stride_in_1x1 is not None:
-        keys["MODEL.RESNETS.STRIDE_IN_1X1"] = found.format.stride_in_1x1
+    keys = found.network_keys()
     if all(key in given for key in _PIXEL_KEYS):
         return keys
     if not found.format.pixels or any(key in given for key in _PIXEL_KEYS):
