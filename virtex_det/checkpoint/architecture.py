@@ -6,15 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from virtex_det.modeling.backbone.caption_resnet import BLOCKS_PER_STAGE
+
 # (has bottlenecks, blocks per stage): depth
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
-    (False, (2, 2, 2, 2)): 18,
-    (False, (3, 4, 6, 3)): 34,
-    (True, (3, 4, 6, 3)): 50,
-    (True, (3, 4, 23, 3)): 101,
-    (True, (3, 8, 36, 3)): 152,
-    (True, (3, 24, 36, 3)): 200,
-}
+_DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS_PER_STAGE.items()}
 _IN_RESNETS = ("depth", "num_groups", "width_per_group", "res2_out_channels", "stem_out_channels")
 _IN_CAPTION_RESNET = ("stem", "downsample")
 
