@@ -53,6 +53,17 @@ def test_features_and_pixels_are_those_of_torchvision(torchvision_file):
     )
 
 
+@torch.no_grad()
+def test_bottlenecks_stride_where_those_of_torchvision_do(tmp_path):
+    bottleneck = torchvision.models.resnet.Bottleneck
+    network = torchvision.models.ResNet(bottleneck, [1, 1, 1, 1], width_per_group=4).eval()
+    torch.save(network.state_dict(), tmp_path / "small.pth")
+    backbone = load_backbone(tmp_path / "small.pth", device="cpu")
+    images = torch.rand(1, 3, 64, 64)
+    expected = torch.nn.Sequential(*[*network.children()][:-2])(images)
+    torch.testing.assert_close(backbone(images)["res5"], expected)
+
+
 def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path):
     backbone = load_backbone(torchvision_file[1], device="cpu")
     cfg = load_config(overrides={"INPUT.CAPTION.CROP_SIZE": 32, "INPUT.FORMAT": "RGB"})
