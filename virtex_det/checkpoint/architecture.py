@@ -9,7 +9,9 @@ import torch
 from virtex_det.modeling.backbone.caption_resnet import BLOCKS_PER_STAGE
 
 # (has bottlenecks, blocks per stage): depth
-_DEPTHS = {(depth >= 50, blocks): depth for depth, blocks in BLOCKS_PER_STAGE.items()}
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (depth >= 50, blocks): depth for depth, blocks in BLOCKS_PER_STAGE.items()
+}
 _IN_RESNETS = ("depth", "num_groups", "width_per_group", "res2_out_channels", "stem_out_channels")
 _IN_CAPTION_RESNET = ("stem", "downsample")
 
