@@ -124,8 +124,7 @@ def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
     objects = [entry["annotations"][number] for entry, number in found]
 
     def name(place: int) -> str:
-        entry, number = found[place]
-        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+        return name_object(*found[place])
 
     for place, entry in enumerate(objects):
         if "bbox" not in entry or entry.get("bbox_mode") not in (
@@ -158,6 +157,11 @@ def _check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
             source,
         )
     )
+
+
+def name_object(entry: Mapping[str, Any], number: int) -> str:
+    """Return the name in messages of an object of a dataset dict, by its place in the image."""
+    return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
 
 
 def check_boxes(boxes: Boxes) -> None:
@@ -462,10 +466,7 @@ def check_masks(dicts: Sequence[Mapping[str, Any]], mask_format: str) -> None:
             if not annotation.get("iscrowd", 0) and (
                 fault := _fault_of_mask(annotation, mask_format)
             ):
-                raise UserError(
-                    f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) "
-                    f"{fault}"
-                )
+                raise UserError(f"{name_object(entry, number)} {fault}")
     _check_runs(dicts)
     _check_polygons_at_boxes(dicts)
 
@@ -485,8 +486,7 @@ def _check_polygons_at_boxes(dicts: Sequence[Mapping[str, Any]]) -> None:
     boxes[sizes, 2:] += boxes[sizes, :2]
 
     def name(place: int) -> str:
-        entry, number = found[place]
-        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+        return name_object(*found[place])
 
     masks = [entry["segmentation"] for entry in objects]
     check_mask_places(masks, boxes, name, "training data")
@@ -503,8 +503,7 @@ def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
     masks = [entry["annotations"][number]["segmentation"] for entry, number in found]
 
     def name(place: int) -> str:
-        entry, number = found[place]
-        return f"object {number} of image {entry['image_id']} ({entry.get('file_name')})"
+        return name_object(*found[place])
 
     for place, ((entry, _), mask) in enumerate(zip(found, masks, strict=True)):
         if not is_run_lengths(mask, str | bytes | list):

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog, detection_utils
 
 from virtex_det.data.datasets import find_missing
 from virtex_det.data.datasets.missing_files import list_missing
+from virtex_det.data.datasets.objects import name_object
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import check_eight_bits
 
@@ -129,8 +130,8 @@ def _check_keypoints(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
             points = found.get("keypoints")
             if not _are_numbers(points, wanted):
                 raise UserError(
-                    f"object {number} of image {entry['image_id']} ({entry.get('file_name')}) has keypoints "
-                    f"{points!r:.80}; expected {wanted} numbers, x, y and visibility (0, 1 or 2) of each of the "
+                    f"{name_object(entry, number)} has keypoints {points!r:.80}; expected "
+                    f"{wanted} numbers, x, y and visibility (0, 1 or 2) of each of the "
                     f"{wanted // 3} keypoints of MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS.\n"
                     "An object without them has zeros. Without keypoints set MODEL.KEYPOINT_ON False."
                 )
