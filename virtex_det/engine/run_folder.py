@@ -28,13 +28,11 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-_FIRST_KEY, _LAST_KEY = (
-    "CUDNN_BENCHMARK",
-    "VIS_PERIOD",
-)  # with which each config that a run writes begins and ends
+# with which each config that a run writes begins and ends
+_FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
-_RUN_FILES: tuple[str, ...] = (
+_RUN_FILES = (
     LAST_CHECKPOINT,
     CONFIG,
     LEFT_OUT,
@@ -44,8 +42,11 @@ _RUN_FILES: tuple[str, ...] = (
     "results.json*",
     "log.txt*",
     ".lock",
+    "load_report.json",
+    "environment.txt",
+    "events.out.*",
+    *FILES.values(),
 )
-_RUN_FILES += ("load_report.json", "environment.txt", "events.out.*", *FILES.values())
 _INFERENCE = "inference"
 
 
@@ -99,11 +100,7 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
         kept = [] if computes_in_bfloat16(cfg) == _computed_in_bfloat16(began) else ["SOLVER.AMP"]
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS", but=kept)
     now = plain_leaves(cfg)
-    other = [
-        key
-        for key in now
-        if key in began and now[key] != began[key] and _stays(cfg, key, began[key])
-    ]
+    other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key)]
     if other:
         lines = [f"  {key} {began[key]}, and the config has {now[key]}" for key in other[:8]]
         lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []
@@ -173,7 +170,7 @@ def _computed_in_bfloat16(began: Mapping[str, Any]) -> bool:
     return bool(began.get("SOLVER.AMP.ENABLED")) and began.get("SOLVER.AMP.DTYPE") == "bfloat16"
 
 
-def _stays(cfg: CfgNode, key: str, began: Any) -> bool:
+def _stays(cfg: CfgNode, key: str) -> bool:
     """Return whether a value other than the run's own is refused."""
     if key == "MODEL.WEIGHTS" and _are_same_weights(cfg):
         return False
