@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from virtex_det import get_cfg
 from virtex_det.data import CaptionMapper, SentencePieceTokenizer
-from virtex_det.data.mappers.caption import WordExchange, exchange_left_and_right
+from virtex_det.data.mappers.caption import LEFT_AND_RIGHT, WordExchange
 from virtex_det.data.mappers.pretraining import build_image_transform
 from virtex_det.errors import UserError
 
@@ -177,8 +177,8 @@ def test_a_format_without_colours_is_an_error(cfg):
     ],
 )
 def test_left_and_right_change_places_as_whole_words_in_their_case(caption, exchanged):
-    assert exchange_left_and_right(caption) == exchanged
-    assert exchange_left_and_right(exchanged) == caption
+    exchange = WordExchange(LEFT_AND_RIGHT)
+    assert exchange(caption) == exchanged and exchange(exchanged) == caption
 
 
 def test_a_vocabulary_of_another_size_than_the_model_is_refused_with_both(cfg):

@@ -182,6 +182,3 @@ def _pattern(word: str) -> str:
         for letter in (word[0], word[-1])
     )
     return f"{start}{re.escape(word)}{end}"
-
-
-exchange_left_and_right = WordExchange(LEFT_AND_RIGHT)
