@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from torch.optim import Optimizer
 
+from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.errors import UserError
 
 # If set, every command shows the traceback of its error.
@@ -100,7 +101,7 @@ def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
 def diverged(error: FloatingPointError, optimizer: Optimizer, cfg: CfgNode) -> UserError:
     """Return the error for a training whose loss became infinite or NaN."""
     rates = sorted({f"{group['lr']:.3g}" for group in optimizer.param_groups})
-    last = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    last = Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT
     saved = "Nothing was saved"
     if last.is_file():
         saved = f"The last checkpoint is {last.parent / last.read_text(errors='replace').strip()}"
