@@ -157,7 +157,8 @@ def as_called(text: str) -> str:
     if Path(next(iter(sys.argv), "")).parent.name == "tools":
         return text
     names = {command.script: f"{PROGRAM} {command.name}" for command in COMMANDS}
-    return re.sub(r"(?:python )?tools/(\w+)\.py", lambda found: names.get(found[1], found[0]), text)
+    script = r"(?<![\w./~-])(?:python )?tools/(\w+)\.py"  # not the end of a longer path
+    return re.sub(script, lambda found: names.get(found[1], found[0]), text)
 
 
 def own_command(script: str, *arguments: str) -> list[str]:

@@ -111,6 +111,14 @@ def test_texts_name_the_commands_as_the_process_was_started(script, expected, mo
     assert as_called(text) == expected and str(UserError(text)) == expected
 
 
+@pytest.mark.parametrize(
+    "path", ["/clone/tools/demo.py", "../tools/demo.py", "my-tools/demo.py", "~/tools/demo.py"]
+)
+def test_a_path_of_the_users_that_ends_like_a_script_stays(path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["virtex-det train"])
+    assert as_called(f"{path} is no config") == f"{path} is no config"
+
+
 def test_a_process_without_a_command_line_has_texts_too(monkeypatch):
     monkeypatch.setattr(sys, "argv", [])
     assert as_called("tools/demo.py") == "virtex-det demo"
