@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from virtex_det.cli.parsers import positive
+from virtex_det.cli.parsers import positive, split_overrides
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,12 @@ def test_what_is_no_number_of_things_is_refused(text):
 
 def test_numbers_of_things_are_whole():
     assert [positive(text) for text in ("1", "007", "2147483647")] == [1, 7, 2**31 - 1]
+
+
+def test_overrides_begin_at_the_first_config_key_that_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "MODEL.jpg").touch()
+    images = ["b.jpg", "MODEL.jpg"]
+    overrides = ["MODEL.WEIGHTS", "a.pth", "SEED", "3"]
+    assert split_overrides([*images, *overrides]) == (images, overrides)
+    assert split_overrides(images) == (images, [])

@@ -15,7 +15,6 @@ from virtex_det.inference.captioning import (
     Caption,
     Captioner,
     Captions,
-    split_overrides,
     write_captions,
 )
 
@@ -38,15 +37,6 @@ def photos(tmp_path):
 def run(captioner_run):
     """A run folder with no more than what makes it whole."""
     return captioner_run
-
-
-def test_overrides_begin_at_the_first_config_key_that_is_no_file(photos, monkeypatch):
-    monkeypatch.chdir(photos)
-    picture(photos / "MODEL.jpg")
-    images = ["b.jpg", "MODEL.jpg"]
-    overrides = ["MODEL.WEIGHTS", "a.pth", "SEED", "3"]
-    assert split_overrides([*images, *overrides]) == (images, overrides)
-    assert split_overrides(images) == (images, [])
 
 
 def test_a_run_folder_is_whole_wherever_it_lies(run, photos):

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from virtex_det.cli.parsers import command_parser, positive
+from virtex_det.cli.parsers import command_parser, positive, split_overrides
 from virtex_det.config import load_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.pictures import find_images
@@ -23,7 +23,6 @@ from virtex_det.errors import UserError
 from virtex_det.escaping import say
 from virtex_det.inference.attention import AttentionDrawer, with_captions
 from virtex_det.inference.attention_sheets import write_sheets
-from virtex_det.inference.captioning import split_overrides
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

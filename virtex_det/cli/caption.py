@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from detectron2.utils.env import seed_all_rng
 
-from virtex_det.cli.parsers import command_parser, positive
+from virtex_det.cli.parsers import command_parser, positive, split_overrides
 from virtex_det.config import load_config
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
-from virtex_det.inference.captioning import Captioner, split_overrides, write_captions
+from virtex_det.inference.captioning import Captioner, write_captions
 from virtex_det.inference.trained import CAPTIONS, trained_config
 
 

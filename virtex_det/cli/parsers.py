@@ -1,7 +1,10 @@
-"""What the parsers of the commands share."""
+"""What the commands share in reading their command lines."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
+from virtex_det.config import get_cfg
 from virtex_det.config.rules import LARGEST
 from virtex_det_commands import as_called
 
@@ -24,3 +27,12 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= LARGEST):
         raise argparse.ArgumentTypeError(f"{text[:50]!r} is no whole number from 1 to {LARGEST}")
     return int(text)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split images from the ``KEY VALUE`` pairs after them, which begin at a key, not a file."""
+    known = get_cfg()
+    for index, argument in enumerate(arguments):
+        if argument.partition(".")[0] in known and not Path(argument).exists():
+            return list(arguments[:index]), list(arguments[index:])
+    return list(arguments), []

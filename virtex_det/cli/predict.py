@@ -13,11 +13,10 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import command_parser, split_overrides
 from virtex_det.config import load_config, override
 from virtex_det.data.pictures import find_images
 from virtex_det.inference import Detector
-from virtex_det.inference.captioning import split_overrides
 from virtex_det.inference.detection_files import (
     DETECTIONS,
     DRAWN_FROM,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from virtex_det.config import Overrides, get_cfg
+from virtex_det.config import Overrides
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.pictures import (
     Picture,
@@ -231,15 +231,6 @@ class Captioner:
             )
             for (picture, prepared), output in zip(pictures, outputs, strict=True)
         ]
-
-
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split images from the ``KEY VALUE`` pairs after them, which begin at a key, not a file."""
-    known = get_cfg()
-    for index, argument in enumerate(arguments):
-        if argument.partition(".")[0] in known and not Path(argument).exists():
-            return list(arguments[:index]), list(arguments[index:])
-    return list(arguments), []
 
 
 def write_captions(folder: str | Path, captions: Captions, facts: dict[str, str]) -> Path:
