@@ -12,7 +12,7 @@ import torch
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.clusters import check_numbers, cluster, tf_idf
-from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets import load_captions
 from virtex_det.data.wordpiece import WordPieceTokenizer
 from virtex_det.escaping import say
 from virtex_det.files import check_output
@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Cluster the captions that the command line names."""
     options = _parser().parse_args(arguments)
     check_output(options.output)
-    images = [image for name in options.dataset for image in load_dataset(name)]
-    captions = sorted({caption for image in images for caption in image.get("captions", [])})
+    captions = sorted(set(load_captions(options.dataset)))
     check_numbers(len(captions), options.size, options.seed)
     vectors, made_of = (
         (_bert_vectors(captions, options), options.bert)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data import train_tokenizer
-from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets import load_captions
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 
@@ -18,8 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make the vocabulary that the command line names."""
     options = _parser().parse_args(arguments)
     check_output(options.output)
-    examples = [example for name in options.dataset for example in load_dataset(name)]
-    captions = [caption for example in examples for caption in example.get("captions", [])]
+    captions = load_captions(options.dataset)
     train_tokenizer(captions, options.output, options.vocab_size)
     say(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
 

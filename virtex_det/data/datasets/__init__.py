@@ -11,6 +11,7 @@ from virtex_det.data.datasets.loading import (
     check_datasets,
     check_num_classes,
     keep_loaded,
+    load_captions,
     load_dataset,
 )
 from virtex_det.data.datasets.missing_files import find_missing, leave_out_missing
@@ -45,6 +46,7 @@ __all__ = [
     "is_in_fraction",
     "keep_loaded",
     "leave_out_missing",
+    "load_captions",
     "load_coco_captions",
     "load_dataset",
     "load_pairs",

@@ -112,6 +112,16 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     return dicts
 
 
+def load_captions(names: Iterable[str]) -> list[str]:
+    """Load data sets and return all their captions, in order; one without captions has none.
+
+    Raises:
+        UserError: as ``load_dataset``.
+    """
+    images = [image for name in names for image in load_dataset(name)]
+    return [caption for image in images for caption in image.get("captions", [])]
+
+
 def _check_function(name: str, dicts: Any) -> None:
     try:
         check_dataset_dicts(dicts, MetadataCatalog.get(name).as_dict())
