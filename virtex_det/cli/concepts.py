@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets import load_captions
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 
@@ -22,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     check_output(options.output, options.tokenizer)
     tokenizer = read_tokenizer(options.tokenizer)
-    sha256 = tokenizer_sha256(options.tokenizer)
     captions = load_captions(options.dataset)
-    concepts = build_concepts(captions, tokenizer, sha256, options.parts_of_speech, options.size)
+    concepts = build_concepts(
+        captions, tokenizer, tokenizer.sha256, options.parts_of_speech, options.size
+    )
     concepts.write(options.output)
     say(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")
     for part in options.parts_of_speech:

@@ -1,5 +1,6 @@
 """The SentencePiece vocabulary of captions: training, reading, encoding and decoding."""
 
+import hashlib
 import io
 import re
 import unicodedata
@@ -33,6 +34,7 @@ class SentencePieceTokenizer:
         """
         if not Path(model_file).is_file():
             raise UserError(f"Tokenizer file not found: '{model_file}'\n{_HOW_TO_BUILD}")
+        self._model_file = Path(model_file)
         sentencepiece = _sentencepiece()
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
@@ -53,6 +55,11 @@ class SentencePieceTokenizer:
     def vocab_size(self) -> int:
         """Number of tokens, including the special ones."""
         return self._processor.get_piece_size()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the model file."""
+        return hashlib.sha256(self._model_file.read_bytes()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a caption, without boundaries."""

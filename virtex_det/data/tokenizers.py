@@ -1,6 +1,5 @@
 """The choice of a tokenizer by its name: SentencePiece or BERT's WordPiece."""
 
-import hashlib
 from pathlib import Path
 
 from virtex_det.data.tokenizer import SentencePieceTokenizer
@@ -29,10 +28,7 @@ def tokenizer_sha256(source: str) -> str:
     Raises:
         UserError: it cannot be read.
     """
-    tokenizer = read_tokenizer(source)
-    if isinstance(tokenizer, WordPieceTokenizer):
-        return tokenizer.sha256
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return read_tokenizer(source).sha256
 
 
 def is_sentencepiece(source: str) -> bool:
