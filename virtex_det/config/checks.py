@@ -31,6 +31,7 @@ from virtex_det.config.rules import (
     whole,
 )
 from virtex_det.errors import UserError
+from virtex_det.yaml_files import shortened
 
 _SHOWN = 8  # faults in one message: it fits on a screen
 # NumPy's seeds have 32 bits, and each process adds its rank.
@@ -269,7 +270,7 @@ def _wrong_values(cfg: CfgNode) -> Iterator[str]:
             advice = (
                 f"The nearest: {', '.join(nearest)}." if nearest else f"The default is {default!r}."
             )
-            yield f"{key} is {_shown(value)}, but must be {rule.expected}. {advice}"
+            yield f"{key} is {shortened(value)}, but must be {rule.expected}. {advice}"
 
 
 def _rule_of(key: str, default: Any) -> Rule:
@@ -288,8 +289,3 @@ def _rule_by_type(default: Any) -> Rule:
     if isinstance(default, float):
         return number()
     return line() if isinstance(default, str) else anything()
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:100]}..."
