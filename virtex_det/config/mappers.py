@@ -8,15 +8,15 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 # Mappers of this package; others may be registered besides.
 OURS = (
-    *(
-        "DetectionMapper",
-        "DatasetMapper",
-        "CaptionMapper",
-        "MaskedCaptionMapper",
-        "ConceptMapper",
-        "ClusterMapper",
-    ),
-    *("NarrativeMapper", "MultilabelMapper", "ClassificationMapper"),
+    "DetectionMapper",
+    "DatasetMapper",
+    "CaptionMapper",
+    "MaskedCaptionMapper",
+    "ConceptMapper",
+    "ClusterMapper",
+    "NarrativeMapper",
+    "MultilabelMapper",
+    "ClassificationMapper",
 )
 _OF_DETECTORS = ("DetectionMapper", "DatasetMapper")
 _OF_PIXEL_CLASSES = ("PanopticFPN", "SemanticSegmentor")
