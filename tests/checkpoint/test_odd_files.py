@@ -55,19 +55,7 @@ IMPOSSIBLE = {
     "a side beyond all memory": model(tensor(0, (BEYOND,), (1,))),
     "a step beyond all memory": model(tensor(0, (2,), (BEYOND,))),
     "more dimensions than PyTorch has": model(tensor(0, (1,) * 65, (1,) * 65)),
-    "a storage named by a list": model(
-        tensor(
-            0,
-            (1,),
-            (1,),
-            stored=b"("
-            + text("storage")
-            + b"ctorch\nFloatStorage\n]"
-            + text("cpu")
-            + number(1)
-            + b"tQ",
-        )
-    ),
+    "a storage named by a list": model(tensor(0, (1,), (1,), stored=NAMED_BY_A_LIST)),
     "an array without bytes": PROTO + b"}" + text("a") + array((1,), data=b"]") + b"s.",
 }
 

@@ -65,7 +65,7 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         UserError: naming what the file is instead, and what to do; one line.
     """
     path = Path(path)
-    with _opened(path) as file, _naming_damage(path), _unchanged(path, file):
+    with _opened(path) as file, _naming_damage(path), _unchanged(file):
         head = file.read(512)
         if not head:
             raise Refused(f"is empty (0 bytes): {_FETCH_AGAIN}.")
@@ -131,7 +131,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _unchanged(path: Path, file: BinaryIO) -> Iterator[None]:
+def _unchanged(file: BinaryIO) -> Iterator[None]:
     before = os.fstat(file.fileno())
     yield
     now = os.fstat(file.fileno())

@@ -120,8 +120,8 @@ def _of_detectron2(record: Record) -> list[str]:
     path = PurePosixPath(urlsplit(record.name).path.lstrip("/"))
     if ".." in path.parts or "\0" in str(path):  # it would lead out of that cache
         return []
-    kept = Path(get_cache_dir()) / path
-    return [str(kept)] if kept.is_file() else []
+    file = Path(get_cache_dir()) / path
+    return [str(file)] if file.is_file() else []
 
 
 def _bring(source: str, part: Path) -> None:
