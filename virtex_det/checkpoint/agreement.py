@@ -111,9 +111,8 @@ def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
 def network_facts(cfg: CfgNode) -> dict[str, Any]:
     """Return what the tensors of a config's network do not show, under the names of ``Format``."""
     is_ours = cfg.MODEL.BACKBONE.NAME.startswith("build_caption_resnet")
-    variety = (
-        cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}
-    )  # Detectron2's own builder knows none of it
+    # Detectron2's own builder knows none of it.
+    variety = cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}
     return {
         "stem": variety.get("STEM", "basic"),
         "downsample": variety.get("DOWNSAMPLE", "conv"),

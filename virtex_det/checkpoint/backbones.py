@@ -18,10 +18,10 @@ class Backbone(NamedTuple):
 
     layers: dict[str, str]  # name in the model -> name below the prefix
     prefix: str = ""
-    rivals: tuple[
-        str, ...
-    ] = ()  # prefixes of networks that could be meant as well: nothing says which is
-    others: tuple[str, ...] = ()  # prefixes of all other networks, rivals among them
+    # prefixes of networks that could be meant as well: nothing says which is
+    rivals: tuple[str, ...] = ()
+    # prefixes of all other networks, rivals among them
+    others: tuple[str, ...] = ()
 
 
 def backbone_names(names: Iterable[str]) -> dict[str, str]:

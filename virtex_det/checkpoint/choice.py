@@ -66,9 +66,8 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
     chosen = winners[0]
     if not set(like) <= set(chosen.weights.rest) and (exact := _with_all_names([chosen], like)):
         chosen = exact[0]  # a detector within a model, whose names are the model's below that
-    all_taken = (
-        chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet
-    )  # by the names of the whole model
+    # By the names of the whole model.
+    all_taken = chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet
     others = [
         each
         for each in found

@@ -136,9 +136,8 @@ def _from_timm(
     weights: Weights,
     path: str,
 ) -> Weights:
-    kinds = [
-        _SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names
-    ]  # a tag of the training follows a dot
+    # A tag of the training follows a dot.
+    kinds = [_SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names]
     unusual = [
         f"{key}={value!r}"
         for key, value in _at(config, "model_args").items()

@@ -71,11 +71,8 @@ def convert(
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # the latter two are PyTorch's and safetensors' of a disk
+    # RuntimeError and SafetensorError are PyTorch's and safetensors' of a disk.
+    except (OSError, RuntimeError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(
             f"Cannot write {target}: {why}. Look at its permissions and the room on the disk."

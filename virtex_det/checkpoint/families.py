@@ -44,9 +44,8 @@ def entries_of(family: str) -> tuple[Format, ...]:
             f"There is no weights family {family!r} (MODEL.WEIGHTS_FORMAT). "
             f"The nearest: {', '.join(nearest) or 'none'}; all: {', '.join(known)}"
         )
-    return tuple(
-        sorted(entries, key=lambda entry: entry.name != family)
-    )  # then those that it may look like
+    # The one of this name, then those that it may look like.
+    return tuple(sorted(entries, key=lambda entry: entry.name != family))
 
 
 def as_known(network: Network, entries: Iterable[Format], named: Named) -> Found | None:

@@ -25,7 +25,6 @@ _MM_MEAN = re.compile(r"\bmean=\[([0-9., ]{1,80})\]")
 _MM_STD = re.compile(r"\bstd=\[([0-9., ]{1,80})\]")
 _MM_USUAL = {"dilations": [1, 1, 1, 1], "strides": [1, 2, 2, 2]}
 
-
 # torchvision's FCN and DeepLab.
 _LAST_OF_FCN = re.compile(r"(?:^|\.)classifier\.4\.weight$")
 _OF_SEGMENTATION = re.compile(r"(?:^|\.)(?:aux_classifier|classifier\.0\.convs)\.")

@@ -13,9 +13,8 @@ from virtex_det.text_files import parse_json
 
 _INDEX = ".index.json"
 _MAX_INDEX = 64 << 20  # bytes
-_OF_ACCELERATE = re.compile(
-    r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)"
-)  # the first has none
+# The first of several has no number.
+_OF_ACCELERATE = re.compile(r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)")
 _SINGLE = (
     "model.safetensors",
     "pytorch_model.bin",

@@ -11,9 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 MAX_STEPS = 2_000_000
 MAX_DEPTH = 50  # of tuples in tuples
 MAX_ITEMS = 100_000  # of a tuple and the tuples in it, written out
-MAX_KEY_ITEMS = (
-    10_000  # of all keys together but text and numbers; their hashes can be made to collide
-)
+# Of all keys together but text and numbers; their hashes can be made to collide.
+MAX_KEY_ITEMS = 10_000
 MAX_BITS = 4096  # of a whole number
 
 

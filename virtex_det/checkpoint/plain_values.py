@@ -12,11 +12,8 @@ MAX_DEPTH = 100
 MAX_VALUES = 3_000_000  # what is shared counts as often as it stands
 MAX_WRITTEN_OUT = 8  # times the bytes of the file, and SPARE_BYTES: what all tensors take when none shares its numbers
 SPARE_BYTES = 64 << 20
-_MODULE_PARTS = (
-    "_parameters",
-    "_buffers",
-    "_modules",
-)  # how a torch.nn.Module keeps what its state_dict names
+# How a torch.nn.Module keeps what its state_dict names.
+_MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MAX_NAME = 1000
 _MAX_NAMES = 200_000
 _PLAIN_TYPES = (str, bytes, bytearray, bool, int, float, complex, type(None))
@@ -44,9 +41,8 @@ class _Plain:
         self.most_bytes = MAX_WRITTEN_OUT * file_bytes + SPARE_BYTES
         self.bytes = 0
         self.names = 0
-        self.made: dict[
-            int, tuple[Any, int, int]
-        ] = {}  # by identity: result, values in it, depth of it
+        # by identity: result, values in it, depth of it
+        self.made: dict[int, tuple[Any, int, int]] = {}
         self.open: set[int] = set()
 
     def of(self, value: Any, depth: int) -> tuple[Any, int, int]:

@@ -202,9 +202,8 @@ def _compare_architectures(
     in_file = weights.architecture
     in_model = describe(model, in_file.stem, in_file.downsample)
     if in_model.stem != in_file.stem:
-        in_model = in_model._replace(
-            downsample=None
-        )  # pools have no tensors: what is not told stays unknown
+        # Pools have no tensors: what is not told stays unknown.
+        in_model = in_model._replace(downsample=None)
     if in_file == in_model:
         return [], [f"File and model have the same architecture: {in_file}."]
     here = in_model.config()

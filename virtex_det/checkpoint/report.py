@@ -43,12 +43,10 @@ class LoadReport(NamedTuple):
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
     choice: str = ""  # which other networks the file has, and why this one was taken
     assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
-    folded: tuple[
-        str, ...
-    ] = ()  # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
-    also_in_model: tuple[
-        str, ...
-    ] = ()  # prefixes of other networks of the model, which stay as they were
+    # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
+    folded: tuple[str, ...] = ()
+    # prefixes of other networks of the model, which stay as they were
+    also_in_model: tuple[str, ...] = ()
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""

@@ -25,9 +25,8 @@ from virtex_det.checkpoint.unpickling import load, load_with_storages
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before PyTorch 1.6
 MAX_DIRECTORY = 8 << 20  # bytes of a zip archive's list of members
-_LOCAL_HEADER = struct.Struct(
-    "<4s22xHH"
-)  # magic; lengths of the name and the extra field that follow
+# Magic; lengths of the name and the extra field that follow.
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END = struct.Struct("<4s8xII2x")  # of a zip archive: magic; size and place of its list of members
 _END_64 = struct.Struct("<4s36xQQ")
 _LOCATOR_64 = 20  # bytes between the two

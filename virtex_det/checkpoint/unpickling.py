@@ -172,9 +172,8 @@ class SavedArray:
         content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
         array = np.frombuffer(content, self.dtype).reshape(self.shape, order=self.order)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # of bytes that must not be written to, and are not
+            # Of bytes that must not be written to, and are not.
+            warnings.simplefilter("ignore", UserWarning)
             return torch.from_numpy(array.astype(self.dtype.newbyteorder("="), copy=False))
 
 

@@ -122,9 +122,8 @@ def scale_schedule(cfg: CfgNode) -> None:
             f"SOLVER.REFERENCE_FRACTION is {reference}; it must be a DATASETS.TRAIN_FRACTION (above 0, at most 1), "
             "or 0 for schedules that stand as they are."
         )
-    if (
-        reference in (0, fraction) or not 0 < fraction <= 1
-    ):  # which is refused where the data are loaded
+    # Another fraction is refused where the data are loaded.
+    if reference in (0, fraction) or not 0 < fraction <= 1:
         return
     scale, warmup, total = fraction / reference, solver.WARMUP_ITERS, solver.MAX_ITER
     solver.MAX_ITER = max(1, round(total * scale))

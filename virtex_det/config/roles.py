@@ -102,13 +102,8 @@ ROLES: dict[str, Role] = {
 
 IN_PROTOCOL = (Role.KIND, Role.RECIPE, Role.SCHEDULE, Role.EVALUATION, Role.FILE)
 FIXED = (Role.KIND, Role.RECIPE, Role.RUN, Role.START)  # as long as a run lives
-IN_CELL = (
-    Role.KIND,
-    Role.RECIPE,
-    Role.RUN,
-    Role.SCHEDULE,
-    Role.EVALUATION,
-)  # what two runs of one cell share
+# What two runs of one cell share.
+IN_CELL = (Role.KIND, Role.RECIPE, Role.RUN, Role.SCHEDULE, Role.EVALUATION)
 
 # What a matrix sets for each of its runs, and what of the run that comes from.
 OF_MATRIX = {

@@ -146,9 +146,8 @@ def _compiles(value: Any) -> bool:
 def _is_line(value: Any) -> bool:
     if not isinstance(value, str) or any(character in value for character in "\0\n\r"):
         return False
-    return not any(
-        "\ud800" <= character <= "\udfff" for character in value
-    )  # half a character: cannot be written
+    # Half a character cannot be written.
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_whole(value: Any, low: float, high: float) -> bool:

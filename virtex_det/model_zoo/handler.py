@@ -17,10 +17,9 @@ class VirtexHandler(PathHandler):
         return [PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        # requests and its companions, only where something is fetched
         from virtex_det.model_zoo.catalog import find
-        from virtex_det.model_zoo.download import (
-            fetch,
-        )  # requests and its companions, only where something is fetched
+        from virtex_det.model_zoo.download import fetch
 
         self._check_kwargs(kwargs)
         return str(fetch(find(path.removeprefix(PREFIX))))

@@ -18,9 +18,8 @@ PAGE = Path("MODEL_ZOO.md")  # in a clone
 RESULTS = Path("results")
 NOTHING = Markdown("-")
 ROW = ["start", "recipe", "dataset", "fraction"]
-_OF_ADDRESSES = (
-    "/:?=&%#~+@!$,;*'"  # not the brackets, bars and blanks that would end a link or a cell
-)
+# Not the brackets, bars and blanks that would end a link or a cell.
+_OF_ADDRESSES = "/:?=&%#~+@!$,;*'"
 
 
 def render(results: Path = RESULTS) -> str:
@@ -87,9 +86,8 @@ def _results_table(folder: Path) -> str:
     """Return a Markdown table, a row for all seeds of a start, a protocol and a fraction; "" without records."""
     rows = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
-        scores = tidy(read_comparison(path, mix=True)).query(
-            "metric == 'AP'"
-        )  # each row names its protocol
+        # Each row names its protocol.
+        scores = tidy(read_comparison(path, mix=True)).query("metric == 'AP'")
         for (start, protocol, dataset, fraction), runs in scores.groupby(
             ROW, sort=False, observed=True
         ):

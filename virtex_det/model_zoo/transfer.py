@@ -39,12 +39,8 @@ MAX_BYTES = 8 << 30  # of a file
 MAX_REDIRECTS = 30
 _BUSY = (429, 500, 502, 503, 504)  # worth asking again
 _PIECE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
-_ENCODINGS = (
-    "identity",
-    "gzip",
-    "x-gzip",
-    "deflate",
-)  # one of them; many in turn make gigabytes of nothing
+# One of them; many in turn make gigabytes of nothing.
+_ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 _MAX_VERSION = 1000  # characters that a server is told again
 _MAX_NOTE = 1 << 13  # bytes
 _TELLING_BYTES = 512  # of its beginning
@@ -144,9 +140,8 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> req
         if not is_address(target):
             raise NotFetched(f"it is redirected to {target[:200]}, which is no http address")
         if url.lower().startswith("https:") and not target.lower().startswith("https:"):
-            raise NotFetched(
-                "it is redirected from https to http"
-            )  # what comes then may be anybody's
+            # What comes then may be anybody's.
+            raise NotFetched("it is redirected from https to http")
         url = target
     raise NotFetched(f"it is redirected more than {MAX_REDIRECTS} times")
 
