@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -126,3 +127,14 @@ def test_files_none_of_which_can_be_read_leave_nothing(detector, tmp_path):
     with pytest.raises(UserError, match="None of the 1 files"):
         write_detections(tmp_path / "out", detector, [broken], own_ids(detector, [broken]))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_deep_picture_is_drawn_as_the_detector_has_read_it(detector_run, tmp_path):
+    deep = np.linspace(0, 4095, 64 * 64).reshape(64, 64)
+    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "deep.png")
+    detector = vd.Detector(detector_run, overrides={"INPUT.MAX_VALUE": 4095})
+    paths = [tmp_path / "deep.png"]
+    write_detections(tmp_path, detector, paths, own_ids(detector, paths), threshold=1.0)
+    [picture] = (tmp_path / "pictures").iterdir()
+    drawn = np.asarray(Image.open(picture).convert("L"), float)
+    assert np.abs(drawn - deep / 4095 * 255).max() < 6

@@ -170,4 +170,5 @@ class Detector:
         for masks in ("box_masks", "pred_masks"):
             if instances.has(masks):
                 instances.remove(masks)
-        return ImageDetections(instances, self.classes, rles, picture_name(picture))
+        name = picture_name(picture)
+        return ImageDetections(instances, self.classes, rles, name, self.cfg.INPUT.MAX_VALUE)

@@ -42,6 +42,7 @@ class ImageDetections:
         class_names: Sequence[str] = (),
         rles: list[dict[str, Any]] | None = None,
         file_name: str = "",
+        max_value: float = 0.0,
     ) -> None:
         """
         Args:
@@ -50,11 +51,13 @@ class ImageDetections:
             class_names: names of all classes, by number.
             rles: a mask for each instance, or None.
             file_name: file name of the picture.
+            max_value: INPUT.MAX_VALUE of the detector, to read the picture again as it did.
         """
         self._instances = instances
         self.class_names = tuple(class_names)
         self.rles = rles
         self.file_name = file_name
+        self._max_value = max_value
 
     @property
     def boxes(self) -> np.ndarray:
@@ -143,7 +146,7 @@ class ImageDetections:
                 "The detections are of a picture without a file; pass the picture: "
                 "detections.draw(picture)."
             )
-        pixels = read_rgb(self.file_name if picture is None else picture)
+        pixels = read_rgb(self.file_name if picture is None else picture, self._max_value)
         if pixels.shape[:2] != self.image_size:
             raise UserError(
                 f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are "
@@ -166,7 +169,11 @@ class ImageDetections:
         places = np.atleast_1d(np.arange(len(self))[index])
         rles = None if self.rles is None else [self.rles[place] for place in places]
         return ImageDetections(
-            self._instances[torch.from_numpy(places)], self.class_names, rles, self.file_name
+            self._instances[torch.from_numpy(places)],
+            self.class_names,
+            rles,
+            self.file_name,
+            self._max_value,
         )
 
     def __len__(self) -> int:
