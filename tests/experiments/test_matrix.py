@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -277,3 +281,30 @@ def test_commands_name_a_folder_elsewhere_by_a_variable(tmp_path, monkeypatch):
     }
     for near in (Path("output"), tmp_path / "output"):
         assert portable(commands, near) == commands
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["OUTPUT_DIR", "/data/my runs/a/b c"],
+        ["X=/data/my runs/a/b", "--output=/data/my runs/a/b"],
+        ["('coco:/data/my runs/a/t.json:/data/my runs/a/t',)"],
+        ['/data/my runs/a/cost $5 `x` "y" \\z'],
+        ["/mnt/data/my runs/a/b", "/data/my runs/ab", "/data/my runs/a"],
+    ],
+)
+def test_a_shell_reads_commands_with_the_variable_as_it_read_them_without(words):
+    folder = Path("/data/my runs/a")
+    [setting], [line] = portable({"a": [shlex.join(["printf", "%s\\n", *words])]}, folder).values()
+    assert setting == "export OUTPUT=a  # or another folder"
+    shell = {"OUTPUT": str(folder), "PATH": os.environ["PATH"]}
+    said = subprocess.run(["sh", "-c", line], env=shell, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == words
+    assert line.count("$OUTPUT/") == sum(
+        len(re.findall(r"(?<!/mnt)/data/my runs/a/", word)) for word in words
+    )
+
+
+def test_the_name_of_a_folder_elsewhere_is_quoted():
+    [setting] = portable({}, Path("/data/my runs"))["folder of the runs"]
+    assert setting == "export OUTPUT='my runs'  # or another folder"

@@ -301,11 +301,24 @@ def portable(commands: Mapping[str, list[str]], output: Path) -> dict[str, list[
     """
     if not output.is_absolute() or output.is_relative_to(Path.cwd()):
         return dict(commands)
-    found = {
-        row: [line.replace(f"{output}/", "$OUTPUT/") for line in lines]
-        for row, lines in commands.items()
-    }
-    return {"folder of the runs": [f"export OUTPUT={output.name}  # or another folder"]} | found
+    found: dict[str, list[str]] = {}
+    for row, lines in commands.items():
+        found[row] = [
+            " ".join(_portable_word(word, output) for word in shlex.split(line)) for line in lines
+        ]
+    name = shlex.quote(output.name)
+    return {"folder of the runs": [f"export OUTPUT={name}  # or another folder"]} | found
+
+
+def _portable_word(word: str, output: Path) -> str:
+    """Quote a word for a shell, with ``$OUTPUT`` for the folder wherever a path in it begins so."""
+    parts = re.split(rf"(?<![\w.~/-]){re.escape(str(output))}(?=/)", word)
+    if len(parts) == 1:
+        return shlex.quote(word)
+    if shlex.quote(word) == word:
+        return "$OUTPUT".join(parts)
+    escaped = [re.sub(r'[$`"\\]', r"\\\g<0>", part) for part in parts]
+    return '"' + "$OUTPUT".join(escaped) + '"'
 
 
 def _existing(dataset: str, what: str) -> Path | None:
