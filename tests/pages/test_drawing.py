@@ -62,6 +62,22 @@ def test_labels_stay_in_the_picture_and_a_long_one_loses_its_middle():
     assert picture.shape == GREY.shape and covered_by(picture, RED) > 0
 
 
+def test_a_label_without_a_place_takes_no_room_from_the_others():
+    corner, elsewhere = [box_contour((0, 0, 2, 2))], [box_contour((150, 100, 200, 150))]
+    crowd = [Mark(corner, "first", RED)] + [Mark(corner, "none of these", RED)] * 50
+    marks = [*crowd, Mark(elsewhere, "x", BLUE)]
+    alone = draw_marks(GREY, marks[-1:], 16)
+    assert covered_by(draw_marks(GREY, marks, 16), BLUE) == covered_by(alone, BLUE) > 0
+
+
+def test_a_very_long_label_keeps_its_ends():
+    box = [box_contour((50, 50, 250, 150))]
+    ends = [Mark(box, f"{end}{'-' * 20_000}{end}", RED) for end in ("a", "b")]
+    pictures = [draw_marks(GREY, [mark], 16) for mark in ends]
+    places = np.nonzero((pictures[0] != pictures[1]).any(axis=2))[1]
+    assert places.min() < 20 and places.max() > 270
+
+
 @pytest.mark.parametrize("text", ["", "\x1b[2J", "\ud800", "星"])
 def test_labels_of_any_text_are_drawn(text):
     draw_marks(GREY, [Mark([box_contour((50, 50, 250, 150))], text, RED)], 16)

@@ -1,5 +1,6 @@
 """Objects marked in a picture: outlines seen on any ground, and labels that do not overlap."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -133,9 +134,10 @@ def _draw_labels(picture: Image.Image, marks: Sequence[Mark], font: ImageFont.Fr
             continue
         text = _fitted(visible(mark.label, ""), font, picture.width)
         size = _size(text, font)
+        area = size[0] * size[1]
         box = _free_place(_bounds(corners), size, picture.size, taken)
-        room -= size[0] * size[1]
-        if box is not None and (room >= 0 or not taken):
+        if box is not None and (area <= room or not taken):
+            room -= area
             taken.append(box)
             pen.rectangle(box, mark.colour, _EDGE)
             pen.text((box.left + _PAD, (box.top + box.bottom) / 2), text, _TEXT, font, anchor="lm")
@@ -143,11 +145,17 @@ def _draw_labels(picture: Image.Image, marks: Sequence[Mark], font: ImageFont.Fr
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Return a text with its middle left out where it is wider than the picture."""
-    shown = text
-    while len(text) > 3 and font.getlength(shown) > width - 2 * _PAD:
-        text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
-        shown = f"{text[: len(text) // 2]}…{text[len(text) // 2 :]}"
-    return shown
+    room = float(width - 2 * _PAD)
+    if len(text) <= 3 or font.getlength(text) <= room:
+        return text
+
+    def without_middle(kept: int) -> str:
+        begin = kept // 2
+        return f"{text[:begin]}…{text[len(text) - kept + begin :]}"
+
+    lengths = range(3, len(text))
+    too_long = bisect_right(lengths, room, key=lambda kept: font.getlength(without_middle(kept)))
+    return without_middle(lengths[max(too_long - 1, 0)])
 
 
 def _size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
