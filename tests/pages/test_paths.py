@@ -46,5 +46,13 @@ def test_a_path_below_the_working_folder_is_relative_to_it(tmp_path, monkeypatch
     assert shown_path(Path("relative/x.pth")) == "relative/x.pth"
 
 
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("/x.pth", "…/x.pth"), ("/data/x.pth", "…/x.pth"), ("/a/b/x.pth", "…/b/x.pth")],
+)
+def test_a_path_of_few_parts_keeps_its_file(path, shown):
+    assert shown_path(path) == shown
+
+
 def test_a_path_with_spaces_is_shown_by_its_last_parts():
     assert shown_path("/home/jo smith/my runs/captions/x.pth") == "…/captions/x.pth"

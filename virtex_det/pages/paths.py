@@ -24,7 +24,7 @@ def shown_path(path: str | os.PathLike[str]) -> str:
         return str(path)
     if path.is_relative_to(Path.cwd()) and Path.cwd() != Path(Path.cwd().anchor):
         return str(path.relative_to(Path.cwd()))
-    return "/".join(["…", *path.parts[2:][-_KEPT:]])
+    return "/".join(["…", *(path.parts[2:] or path.parts[1:])[-_KEPT:]])
 
 
 def without_absolute_paths(text: str) -> str:
