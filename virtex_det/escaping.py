@@ -98,11 +98,6 @@ class VisibleText(logging.Filter):
         return True
 
 
-def in_html(value: Any) -> Any:
-    """Return a value for a Jinja template, with ``visible`` text; autoescape handles tags."""
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
 class Markdown(str):
     """Text that is Markdown already, such as a link: ``in_markdown`` leaves it as it is."""
 

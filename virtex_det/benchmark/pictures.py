@@ -1,6 +1,5 @@
 """The same images under each start, with ground truth: drawn from the detections that runs leave behind."""
 
-import base64
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from virtex_det.benchmark.records import ResultRecord
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
+from virtex_det.pages.html import data_uri
 from virtex_det.text_files import read_json
 from virtex_det.yaml_files import read_yaml
 
@@ -186,7 +186,7 @@ def draw_detections(
 def as_jpeg(pixels: np.ndarray) -> str:
     """Return an RGB image as a data URI."""
     encoded = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+    return data_uri(encoded.tobytes())
 
 
 def _draw(

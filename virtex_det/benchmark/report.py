@@ -1,6 +1,5 @@
 """The pages of a comparison: one in Markdown, and one in HTML that holds its curves and pictures."""
 
-import base64
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +41,7 @@ from virtex_det.benchmark.tables import (
 )
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
-from virtex_det.pages.html import render_html
+from virtex_det.pages.html import data_uri, render_html
 from virtex_det.pages.paths import shown_path
 from virtex_det.pages.theme import DARK, on_dark_ground
 from virtex_det.utils import fill_template, write_atomically
@@ -159,11 +158,11 @@ def as_picture(figure: Figure, title: str) -> dict[str, str]:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    return {"title": title, "light": _data_uri(svg), "dark": _data_uri(on_dark_ground(svg))}
-
-
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return {
+        "title": title,
+        "light": data_uri(svg.encode(), "svg+xml"),
+        "dark": data_uri(on_dark_ground(svg).encode(), "svg+xml"),
+    }
 
 
 def _has_bands(comparison: Comparison) -> bool:

@@ -12,7 +12,8 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from virtex_det.escaping import visible
-from virtex_det.inference.pages import data_uri, write_page
+from virtex_det.inference.pages import write_page
+from virtex_det.pages.html import data_uri
 from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # side of the whole picture in pixels

@@ -33,8 +33,9 @@ from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
-from virtex_det.inference.pages import data_uri, encode_jpeg, write_page
+from virtex_det.inference.pages import encode_jpeg, write_page
 from virtex_det.inference.trained import CAPTIONS, Source, trained_config
+from virtex_det.pages.html import data_uri
 from virtex_det.pages.paths import shown_path
 from virtex_det.utils import write_atomically
 

@@ -1,6 +1,5 @@
 """Rendering of pages with pictures, with the code revision and the hardware."""
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,3 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-def data_uri(jpeg: bytes) -> str:
-    """Return a JPEG file as a data URI, so that a page needs no other file."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,12 +1,24 @@
 """Renders HTML pages: one look, light or dark as the screen is, and text that stays text."""
 
+import base64
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from virtex_det.escaping import in_html
+from virtex_det.escaping import visible
 from virtex_det.pages.paths import without_absolute_paths
 from virtex_det.pages.theme import DARK, LIGHT, SMALL_TYPE
+
+
+def data_uri(content: bytes, kind: str = "jpeg") -> Markup:
+    """Return a picture's file as a data URI, so that a page needs no other file.
+
+    Args:
+        content: of the file.
+        kind: "jpeg" or "svg+xml".
+    """
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
 
 
 def render_html(template: str, **values: Any) -> str:
@@ -26,12 +38,7 @@ def render_html(template: str, **values: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Return what a page prints for a value of its template."""
-    if isinstance(value, str) and value.startswith("data:image/"):
+    """Return what a page prints for a value of its template; Markup stays as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    shown = in_html(value)
-    return (
-        without_absolute_paths(shown)
-        if isinstance(shown, str) and not hasattr(shown, "__html__")
-        else shown
-    )
+    return without_absolute_paths(visible(value))
