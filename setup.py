@@ -33,6 +33,7 @@ INSTALL_REQUIRES = [
     "filelock>=3.4",  # one download when many processes ask; torch needs it too
     "PyYAML>=5.1",  # configs and catalogues, read with safe_load
     "Jinja2",  # the page that a comparison makes, MODEL_ZOO.md; torch needs it too
+    "MarkupSafe>=2",  # marks the pictures of a page as markup; Jinja2 needs it too
     # What Detectron2 imports; they stand here because it is installed without its own list of
     # dependencies, which asks for numpy<2 although it runs with NumPy 2.
     "setuptools<81",  # it imports pkg_resources, which later releases no longer have
