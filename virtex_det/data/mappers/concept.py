@@ -1,7 +1,6 @@
 """The mapper of ICMLM: a caption with a masked concept word, and the caption's concepts."""
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,6 +10,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.concept_words import ConceptWords
 from virtex_det.data.concepts import ConceptSet
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
@@ -40,13 +40,7 @@ class ConceptMapper(CaptionMapper):
             caption_options: options of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
-        concepts.require_pieces(self.tokenizer)
-        self.concepts = concepts.concepts
-        self._whole_words: dict[tuple[int, ...], bool] = {}
-        self._index = torch.full((self.tokenizer.vocab_size,), -1)
-        self._index[[concept.token_id for concept in self.concepts]] = torch.arange(
-            len(self.concepts)
-        )
+        self.words = ConceptWords(concepts, self.tokenizer)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -66,7 +60,7 @@ class ConceptMapper(CaptionMapper):
         example = super().__call__({**dataset_dict, "captions": self._with_concept(captions)})
         tokens = example["caption_tokens"]
         positions = self.concept_positions(tokens)
-        tags = self._index[tokens[positions]].unique()
+        tags = self.words.index(tokens[positions]).unique()
         with nullcontext() if self.is_train else seeded(example["image_id"]):
             chosen = positions[torch.randperm(len(positions))[:1]]
         return {**example, **self._mask(tokens, chosen), "tags": tags}
@@ -79,17 +73,8 @@ class ConceptMapper(CaptionMapper):
         )
 
     def concept_positions(self, tokens: Tensor) -> Tensor:
-        """Return the positions (n,) of concepts in tokens (L,), as whole words.
-
-        The token "cat" at the start of "catfish" is not one. Nor is the last token of a full-length
-        caption: the rest of its word may have been cut.
-        """
-        candidates = (self._index[tokens[: self.max_length - 2]] >= 0).nonzero().flatten()
-        listed = tokens.tolist()
-        whole = [
-            self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()
-        ]
-        return candidates[torch.tensor(whole, dtype=torch.bool)]
+        """Return the positions (n,) of concepts in tokens (L,), as whole words."""
+        return self.words.positions(tokens, self.max_length)
 
     def _with_concept(self, captions: Sequence[str]) -> list[str]:
         order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
@@ -98,14 +83,6 @@ class ConceptMapper(CaptionMapper):
 
     def _has_concept(self, caption: str) -> bool:
         return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0
-
-    def _is_whole_word(self, tokens: Sequence[int]) -> bool:
-        """Return whether a concept's token is a whole word, given the token after it."""
-        pair = tuple(tokens)
-        if pair not in self._whole_words:  # few pairs occur, and decoding is the slowest step
-            word = self.concepts[self._index[pair[0]]].word
-            self._whole_words[pair] = re.findall(r"\w+", self.tokenizer.decode(pair))[:1] == [word]
-        return self._whole_words[pair]
 
     def _mask(self, tokens: Tensor, positions: Tensor) -> dict[str, Tensor]:
         labels, masked = torch.zeros_like(tokens), tokens.clone()
