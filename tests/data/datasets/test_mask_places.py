@@ -24,14 +24,16 @@ def check(masks, boxes):
     ],
 )
 def test_polygons_away_from_their_boxes_are_refused_with_the_first(mask, box, message):
-    with pytest.raises(UserError, match=f"(?s)2 of 3 masks .*The first: annotation 1.*{message}"):
+    with pytest.raises(
+        UserError, match=f"(?s)2 of 3 checked masks .*The first: annotation 1.*{message}"
+    ):
         check([SQUARE, mask, mask], [BOX, box, box])
 
 
 def test_a_few_are_counted(caplog):
     with caplog.at_level(logging.WARNING, "virtex_det"):
         check([SQUARE, SQUARE, ELSEWHERE], [BOX] * 3)
-    assert "file.json: 1 of 3 masks lie away from their boxes" in caplog.text
+    assert "file.json: 1 of 3 checked masks lie away from their boxes" in caplog.text
 
 
 def test_several_polygons_of_an_object_count_together_and_rounding_is_allowed(caplog):
@@ -40,3 +42,9 @@ def test_several_polygons_of_an_object_count_together_and_rounding_is_allowed(ca
     check([FRACTIONS], [[0, 0, 1, 1]])  # an object as small as a pixel
     check([], [])
     assert not caplog.text
+
+
+def test_of_many_objects_those_at_even_distances_are_checked_and_named_by_their_place():
+    masks = [SQUARE] * 20_000 + [ELSEWHERE] * 21_000  # every third is checked
+    with pytest.raises(UserError, match=r"7000 of 13667 checked .*\nThe first: annotation 20001 "):
+        check(masks, [BOX] * len(masks))
