@@ -20,7 +20,7 @@ ODD_CONFIGS = {
     "base empty text": ('_BASE_: ""\n', "_BASE_ is ''; expected the name"),
     "base the folder": ("_BASE_: .\n", "is a folder"),
     "base itself": ("_BASE_: config.yaml\n", "_BASE_ leads in a circle"),
-    "base itself by another road": (
+    "base itself by another path": (
         "_BASE_: ../{folder}/./config.yaml\n",
         "_BASE_ leads in a circle",
     ),
@@ -36,18 +36,18 @@ ODD_CONFIGS = {
     "base over HTTPS": ("_BASE_: HTTPS://localhost:9/a.yaml\n", "local files only"),
     "base of Detectron2's model zoo": ("_BASE_: detectron2://a.yaml\n", "local files only"),
     "base in our model zoo": ("_BASE_: [virtex://a]\n", "local files only"),
-    "a version that is none": ("VERSION: [2]\n", r"VERSION \[2\]; expected 1 to 2"),
-    "a version to come": ("VERSION: 99\n", "VERSION 99; expected 1 to 2"),
+    "a version that is not a number": ("VERSION: [2]\n", r"VERSION \[2\]; expected 1 to 2"),
+    "a later version": ("VERSION: 99\n", "VERSION 99; expected 1 to 2"),
     "a version below all": ("VERSION: -1000\n", "VERSION -1000; expected 1 to 2"),
-    "signs without end in a text": (
+    "100,000 minus signs in a text": (
         f"SEED: '{'-' * 100_000}1'\n",
-        "config does not fit|plain YAML",
+        "config is invalid|plain YAML",
     ),
 }
 
 
 @pytest.mark.parametrize("name", ODD_CONFIGS)
-def test_a_config_that_cannot_be_meant_is_one_screen(name, tmp_path):
+def test_an_invalid_config_file_gives_an_error_of_one_screen(name, tmp_path):
     content, message = ODD_CONFIGS[name]
     (tmp_path / "config.yaml").write_text(content.replace("{folder}", tmp_path.name))
     with pytest.raises(UserError, match=message) as caught:
@@ -70,7 +70,7 @@ def test_a_circle_through_a_link_is_found(tmp_path):
         read_config_file(tmp_path / "a.yaml")
 
 
-def test_bases_that_double_at_each_step_end(tmp_path):
+def test_bases_that_double_at_each_level_are_refused(tmp_path):
     for n in range(50):
         (tmp_path / f"{n}.yaml").write_text(f"_BASE_: [{n + 1}.yaml, {n + 1}.yaml]\n")
     (tmp_path / "50.yaml").write_text("SEED: 1\n")
@@ -101,7 +101,7 @@ def test_bases_are_laid_over_each_other_as_detectron2_does(tmp_path, monkeypatch
 def test_a_base_with_a_value_where_the_config_has_keys_is_an_error(tmp_path):
     (tmp_path / "a.yaml").write_text("MODEL: 3\n")
     (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\nMODEL: {DEVICE: cpu}\n")
-    with pytest.raises(UserError, match="MODEL holds keys, and the _BASE_ has the value 3"):
+    with pytest.raises(UserError, match="MODEL is a section of keys, but the _BASE_ sets it to 3"):
         read_config_file(tmp_path / "b.yaml")
 
 
@@ -151,7 +151,7 @@ def test_no_name_leads_out_of_the_configs_of_the_package(name, tmp_path, monkeyp
         find_config(name)
 
 
-def test_a_name_of_no_config_gets_the_nearest(tmp_path, monkeypatch):
+def test_the_error_for_an_unknown_config_gives_the_nearest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         UserError,

@@ -27,6 +27,4 @@ def test_every_key_of_the_help_exists():
 def test_meanings_are_the_comments_of_the_defaults():
     meanings = key_comments()
     assert meanings["DATASETS.SUBSET_SEED"] == "Seed of the choice: another seed takes another part"
-    assert (
-        meanings["SOLVER.AMP.DTYPE"] == "Numbers that mixed precision (AMP.ENABLED) computes with"
-    )
+    assert meanings["SOLVER.AMP.DTYPE"] == "Data type of mixed precision (AMP.ENABLED)"

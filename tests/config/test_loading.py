@@ -23,16 +23,7 @@ def test_a_mapping_and_pairs_of_words_set_the_same():
         "MODEL.MASK_ON": True,
         "SEED": 7,
     }
-    words = [
-        "MODEL.PIXEL_MEAN",
-        "[1, 2.5, 3]",
-        "SOLVER.BASE_LR",
-        "1",
-        "MODEL.MASK_ON",
-        "True",
-        "SEED",
-        "7",
-    ]
+    words = "MODEL.PIXEL_MEAN [1,2.5,3] SOLVER.BASE_LR 1 MODEL.MASK_ON True SEED 7".split()
     assert load_config(overrides=values) == load_config("", words) == load_config("", tuple(words))
     assert load_config(overrides=values).SOLVER.BASE_LR == 1.0
 
@@ -47,18 +38,18 @@ def test_paths_are_taken_as_text(tmp_path):
     ("overrides", "message"),
     [
         ("SEED 7", 'The overrides are .SEED 7.; expected {"KEY": value}'),
-        (["SEED"], "'SEED' at their end has no partner"),
+        (["SEED"], "but the last key, 'SEED', has no value"),
         ({"SEEDS": 7}, "There is no config key SEEDS. The nearest: SEED"),
         ({"SEED": "many"}, "SEED is str, but must be of the type int|SEED"),
-        ({3: 4}, "no config key 3|does not fit"),
+        ({3: 4}, "no config key 3"),
     ],
 )
-def test_overrides_of_another_form_are_told_so(overrides, message):
+def test_overrides_of_an_invalid_form_are_an_error(overrides, message):
     with pytest.raises(UserError, match=message):
         load_config(overrides=overrides)
 
 
-def test_a_config_that_is_there_is_overridden_as_a_copy_and_checked():
+def test_overriding_a_config_returns_a_checked_copy():
     cfg = load_config()
     other = override(cfg, {"MODEL.RESNETS.DEPTH": 101})
     assert other.MODEL.RESNETS.DEPTH == 101 and other.is_frozen() and cfg.MODEL.RESNETS.DEPTH == 50
@@ -92,7 +83,7 @@ ODD_OVERRIDES = {
         ["SEED=3", "VIS_PERIOD=1"],
         "no config key SEED=3. Write KEY VALUE, without a = between",
     ),
-    "one equals sign": (["SEED=3"], "no = stands between"),
+    "one equals sign": (["SEED=3"], "write no = between"),
     "lower case": (
         ["solver.base_lr", "0.1"],
         "no config key solver.base_lr. The nearest: SOLVER.BASE_LR",
@@ -112,12 +103,12 @@ ODD_OVERRIDES = {
     ),
     "a number for a list": (["SOLVER.STEPS", "30"], r"""such as "\(30,\)"."""),
     "yes for True": (["MODEL.MASK_ON", "yes"], "Write True or False"),
-    "a number without end": (
+    "a number of 5000 digits": (
         ["SOLVER.MAX_ITER", "9" * 5000],
         "MAX_ITER is 9{200}\\.\\.\\., but must be",
     ),
-    "brackets without end": (["SEED", "(" * 100_000], "SEED is \\({200}\\.\\.\\."),
-    "a key without end": (["A." * 10_000, "3"], "no config key (A\\.){100}\\.\\.\\."),
+    "100,000 brackets": (["SEED", "(" * 100_000], "SEED is \\({200}\\.\\.\\."),
+    "a key of 20,000 characters": (["A." * 10_000, "3"], "no config key (A\\.){100}\\.\\.\\."),
     "nothing": (None, "The overrides are None; expected"),
     "a number": (3, "The overrides are 3; expected"),
     "bytes": (b"SEED 3", "The overrides are b'SEED 3'; expected"),
@@ -137,7 +128,7 @@ def test_odd_overrides_are_one_screen_with_what_to_write(name):
     assert len(str(caught.value)) < 2000
 
 
-def test_numbers_of_numpy_and_pytorch_are_taken_for_those_of_python():
+def test_numbers_of_numpy_and_pytorch_become_those_of_python():
     cfg = load_config(
         overrides={
             "SEED": np.int64(3),
@@ -146,16 +137,12 @@ def test_numbers_of_numpy_and_pytorch_are_taken_for_those_of_python():
             "SOLVER.MAX_ITER": torch.tensor(7),
         }
     )
-    assert (cfg.SEED, cfg.SOLVER.BASE_LR, cfg.MODEL.PIXEL_MEAN, cfg.SOLVER.MAX_ITER) == (
-        3,
-        0.5,
-        [1.0, 2.0, 3.0],
-        7,
-    )
+    assert cfg.MODEL.PIXEL_MEAN == [1.0, 2.0, 3.0]
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (3, 0.5, 7)
 
 
 @pytest.mark.parametrize("name", [None, 3, b"x.yaml", ["x.yaml"]])
-def test_a_config_file_that_is_no_name_is_told_so(name):
+def test_a_config_file_that_is_not_a_name_is_an_error(name):
     with pytest.raises(UserError, match="The config file is given as a .*; expected its name"):
         load_config(name)
 
@@ -163,15 +150,15 @@ def test_a_config_file_that_is_no_name_is_told_so(name):
 ODD_FILES = {
     "a dotted key": (
         "SOLVER.BASE_LR: 0.1\n",
-        "SOLVER.BASE_LR is one name in the file, but SOLVER is a section",
+        "SOLVER.BASE_LR is written as one name in the file, but SOLVER is a section",
     ),
     "a key without a name": ('"": 3\n', "no config key ''"),
     "lower case": ("model: {mask_on: true}\n", "no config key model. The nearest: MODEL"),
     "a set": ("SOLVER: {STEPS: !!set {1, 2}}\n", "!!set makes no plain value"),
     "bytes": ("OUTPUT_DIR: !!binary aGVsbG8=\n", "!!binary makes no plain value"),
-    "an earlier version with keys of today": (
+    "an earlier version with a current key": (
         "VERSION: 1\nMODEL: {ANCHOR_GENERATOR: {SIZES: [[32]]}}\n",
-        "VERSION 1, and the key MODEL.ANCHOR_GENERATOR.SIZES is of VERSION 2",
+        "VERSION 1, but the key MODEL.ANCHOR_GENERATOR.SIZES is of VERSION 2",
     ),
 }
 
@@ -189,10 +176,10 @@ def test_a_day_in_a_file_is_text(tmp_path):
     assert load_config(tmp_path / "x.yaml").OUTPUT_DIR == "2024-01-01"
 
 
-def test_a_folder_for_a_config_is_told_of_the_config_in_it(tmp_path):
+def test_the_error_for_a_folder_names_the_config_in_it(tmp_path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(
-        UserError, match=f"no config file, but a folder.*Its config is {tmp_path}/config.yaml"
+        UserError, match=f"is a folder.*, not a config file. Its config is {tmp_path}/config.yaml"
     ):
         load_config(tmp_path)
 
@@ -205,5 +192,5 @@ def test_the_home_directory_is_written_out_in_the_name_of_a_config(tmp_path, mon
 
 @pytest.mark.parametrize("device", ["cpu:1", "cpu:0", "cpu:100"])
 def test_there_is_one_cpu(device):
-    with pytest.raises(UserError, match="there is one CPU, which is called cpu"):
+    with pytest.raises(UserError, match="PyTorch has a single CPU device, which is named cpu"):
         load_config(overrides={"MODEL.DEVICE": device})

@@ -29,37 +29,43 @@ def register(monkeypatch):
 
     def add(name, **attributes):
         registry.register(type(name, (nn.Module,), attributes))
-        return config("MODEL.META_ARCHITECTURE", name)
+        return config(name)
 
     return add
 
 
-def config(*options):
+def config(architecture="GeneralizedRCNN", mapper=""):
+    """A config as it is before loading."""
     cfg = get_cfg()
-    cfg.merge_from_list([*options])
+    cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER = architecture, mapper
     return cfg
+
+
+def loaded(architecture, mapper="", **others):
+    names = {"MODEL.META_ARCHITECTURE": architecture, "DATALOADER.MAPPER": mapper}
+    return load_config("", names | others)
 
 
 @pytest.mark.parametrize(("architecture", "mapper"), OWN.items())
 def test_a_model_names_its_mapper_and_a_loaded_config_holds_the_name(architecture, mapper):
     assert config().DATALOADER.MAPPER == ""
-    assert load_config("", ["MODEL.META_ARCHITECTURE", architecture]).DATALOADER.MAPPER == mapper
-    assert mapper_name(config("MODEL.META_ARCHITECTURE", architecture)) == mapper
+    assert loaded(architecture).DATALOADER.MAPPER == mapper
+    assert mapper_name(config(architecture)) == mapper
 
 
 def test_any_detector_of_detectron2_has_the_mapper_of_detectors():
-    assert mapper_name(config("MODEL.META_ARCHITECTURE", "RetinaNet")) == "DetectionMapper"
+    assert mapper_name(config("RetinaNet")) == "DetectionMapper"
 
 
 def test_without_the_loss_on_attention_loctex_learns_from_captions_alone():
-    cfg = config("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.0)
+    cfg = config("LocTexModel")
+    cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT = 0.0
     assert mapper_name(cfg) == "CaptionMapper"
 
 
 def test_tags_are_what_the_named_file_has():
-    cfg = config(
-        "MODEL.META_ARCHITECTURE", "TagPredictionModel", "INPUT.CAPTION.CLUSTERS", "clusters.json"
-    )
+    cfg = config("TagPredictionModel")
+    cfg.INPUT.CAPTION.CLUSTERS = "clusters.json"
     assert mapper_name(cfg) == "ClusterMapper"
     cfg.INPUT.CAPTION.CONCEPTS = "concepts.json"
     assert mapper_name(cfg) == "ConceptMapper"
@@ -75,11 +81,11 @@ def test_tags_are_what_the_named_file_has():
         ("ImageClassifier", "MultilabelMapper", "ClassificationMapper"),
     ],
 )
-def test_a_mapper_that_cannot_serve_the_model_is_refused(architecture, mapper, takes):
+def test_a_mapper_that_does_not_fit_the_model_is_refused(architecture, mapper, takes):
     with pytest.raises(
         UserError, match=rf"MAPPER is {mapper}, but {architecture} .*{takes}.*which takes {takes}"
     ):
-        load_config("", ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.MAPPER", mapper])
+        loaded(architecture, mapper)
 
 
 @pytest.mark.parametrize(
@@ -92,32 +98,24 @@ def test_a_mapper_that_cannot_serve_the_model_is_refused(architecture, mapper, t
         ("ICMLMModel", "MaskedCaptionMapper"),
     ],
 )
-def test_another_mapper_of_the_same_targets_serves(architecture, mapper):
-    cfg = load_config("", ["MODEL.META_ARCHITECTURE", architecture, "DATALOADER.MAPPER", mapper])
-    assert cfg.DATALOADER.MAPPER == mapper
+def test_another_mapper_with_the_same_targets_is_accepted(architecture, mapper):
+    assert loaded(architecture, mapper).DATALOADER.MAPPER == mapper
 
 
 def test_masking_any_word_gives_no_tags():
     with pytest.raises(UserError, match="ICMLMModel learns from the examples of ConceptMapper"):
-        options = [
-            "MODEL.META_ARCHITECTURE",
-            "ICMLMModel",
-            "DATALOADER.MAPPER",
-            "MaskedCaptionMapper",
-        ]
-        load_config("", [*options, "MODEL.ICMLM.TAG_WEIGHT", "1.0"])
+        loaded("ICMLMModel", "MaskedCaptionMapper", **{"MODEL.ICMLM.TAG_WEIGHT": 1.0})
 
 
-def test_a_mapper_of_somebodys_own_is_not_judged():
-    assert not [*unfit_mapper(config("DATALOADER.MAPPER", "TheirMapper"))]
+def test_a_mapper_of_another_package_is_not_checked():
+    assert not [*unfit_mapper(config(mapper="TheirMapper"))]
 
 
-def test_a_model_of_somebodys_own_may_say_its_mapper_or_not(register):
+def test_a_model_of_another_package_may_name_its_mapper(register):
     assert mapper_name(register("Silent")) == "DetectionMapper"
     attribute = register("WithAttribute", mapper="TheirMapper")
     assert mapper_name(attribute) == "TheirMapper"
-    silent = config("MODEL.META_ARCHITECTURE", "Silent", "DATALOADER.MAPPER", "CaptionMapper")
-    assert not [*unfit_mapper(silent)]
+    assert not [*unfit_mapper(config("Silent", "CaptionMapper"))]
     method = register(
         "WithMethod", mappers=classmethod(lambda cls, cfg: ("TheirMapper", "CaptionMapper"))
     )

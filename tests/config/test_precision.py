@@ -1,4 +1,4 @@
-"""What the one switch of mixed precision does on which device."""
+"""What SOLVER.AMP, the one switch of mixed precision, does on each device."""
 
 import re
 

@@ -20,12 +20,12 @@ OURS = [key for key in KEYS if key not in DETECTRON2S]
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_of_detectron2_and_of_ours_has_a_role(key):
+def test_every_key_has_a_role(key):
     assert isinstance(role_of(key), Role)
 
 
 @pytest.mark.parametrize("key", OURS)
-def test_a_key_of_ours_has_an_entry_that_was_written_for_it_or_its_node(key):
+def test_a_key_that_virtex_det_adds_has_its_own_entry_or_its_nodes(key):
     assert any(f"{key}.".startswith(f"{prefix}.") for prefix in ROLES if prefix not in SECTIONS)
 
 
@@ -35,34 +35,19 @@ def test_keys_by_role_are_all_keys_once():
     assert set(keys_of(Role.FILE)) == {*FILES, "MODEL.TEXTUAL.VOCAB_SIZE"}
 
 
-def test_what_a_matrix_compares_of_a_cell():
+def test_a_matrix_compares_the_keys_that_decide_a_cells_result():
     compared = keys_of(*IN_CELL)
-    assert {
-        "SEED",
-        "MODEL.WEIGHTS",
-        "DATASETS.SUBSET_FILE",
-        "SOLVER.MAX_ITER",
-        "TEST.AUG.ENABLED",
-    } <= {*compared}
-    # The weights may set these, the run keeps these files, and these are of the machine.
-    left_out = {
-        "INPUT.FORMAT",
-        "MODEL.PIXEL_STD",
-        "MODEL.WEIGHTS_FORMAT",
-        *FILES,
-        "OUTPUT_DIR",
-        "DATALOADER.NUM_WORKERS",
-    }
-    assert not left_out & {*compared}
+    decide = "SEED MODEL.WEIGHTS DATASETS.SUBSET_FILE SOLVER.MAX_ITER TEST.AUG.ENABLED"
+    assert {*decide.split()} <= {*compared}
+    from_weights = {"INPUT.FORMAT", "MODEL.PIXEL_STD", "MODEL.WEIGHTS_FORMAT"}
+    of_machine = {"OUTPUT_DIR", "DATALOADER.NUM_WORKERS"}
+    assert not (from_weights | {*FILES} | of_machine) & {*compared}
     assert {*OF_MATRIX} <= {*KEYS}
 
 
-def test_values_are_as_json_has_them_in_a_config_and_in_its_file():
-    cfg, content = (
-        get_cfg(),
-        {"INPUT": {"CAPTION": {"CROP_SCALE": (0.2, 1.0)}}, "SEED": 3, "GLOBAL": {}},
-    )
-    assert plain_leaves(cfg)["INPUT.CAPTION.CROP_SCALE"] == [0.2, 1.0]
+def test_plain_leaves_have_jsons_types():
+    content = {"INPUT": {"CAPTION": {"CROP_SCALE": (0.2, 1.0)}}, "SEED": 3, "GLOBAL": {}}
+    assert plain_leaves(get_cfg())["INPUT.CAPTION.CROP_SCALE"] == [0.2, 1.0]
     assert plain_leaves(content) == {"INPUT.CAPTION.CROP_SCALE": [0.2, 1.0], "SEED": 3}
 
 
@@ -71,7 +56,7 @@ def test_a_new_kind_of_keys_needs_a_role():
         role_of("NEW_NODE.KEY")
 
 
-def test_every_role_is_of_a_key_that_exists():
+def test_every_entry_is_of_a_key_that_exists():
     assert [
         prefix for prefix in ROLES if not any(f"{key}.".startswith(f"{prefix}.") for key in KEYS)
     ] == []

@@ -1,4 +1,4 @@
-"""The config: every key with its default, and reading it from a file and overrides."""
+"""The config: its keys with their defaults, and loading it from a file and overrides."""
 
 from virtex_det.config.defaults import add_virtex_det_config, get_cfg
 from virtex_det.config.loading import (

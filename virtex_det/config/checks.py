@@ -1,4 +1,4 @@
-"""The rules for the values of all config keys, Detectron2's too; checked before anything is built."""
+"""Rules for the values of config keys, also of Detectron2's, checked before a model is built."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -33,13 +33,13 @@ from virtex_det.config.rules import (
 from virtex_det.errors import UserError
 from virtex_det.yaml_files import shortened
 
-_SHOWN = 8  # faults in one message: it fits on a screen
+_SHOWN = 8  # faults in one message, which then fits on a screen
 # NumPy's seeds have 32 bits, and each process adds its rank.
 _LARGEST_SEED = 2**32 - 2**16
 
 SHARE = number(0, 1)
-MOST_LAYERS = 1000  # more are a mistake, and building them would not end
-WIDTH = whole(1, 2**17)  # channels or features; weights beyond fill any memory
+MOST_LAYERS = 1000  # more are a mistake and would take hours to build
+WIDTH = whole(1, 2**17)  # channels or features; larger weights fill any memory
 NOT_NEGATIVE = number(0)
 POSITIVE = number(above=0)
 NORMS = one_of(
@@ -47,9 +47,9 @@ NORMS = one_of(
 )
 BOX_LOSSES = one_of("smooth_l1", "giou", "diou", "ciou")
 
-# By dotted name or shell pattern; the first that fits a key holds.
+# By dotted name or shell pattern; the first pattern that matches a key decides.
 RULES: dict[str, Rule] = {
-    "VERSION": exactly(2, "the only version of configs that there is now"),
+    "VERSION": exactly(2, "the current version of configs"),
     # Names of what is built.
     "MODEL.META_ARCHITECTURE": registered(lambda: modeling.META_ARCH_REGISTRY),
     "MODEL.BACKBONE.NAME": registered(lambda: modeling.BACKBONE_REGISTRY),
@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
     "MODEL.*.IN_FEATURES": several(text()),
     "MODEL.RESNETS.OUT_FEATURES": several(text(), 1),
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": several(switch(), 4, 4),
-    "MODEL.RESNETS.*": WIDTH,  # the rest of them: depth, groups, widths, dilation
+    "MODEL.RESNETS.*": WIDTH,  # depth, groups, widths, dilation
     "MODEL.CAPTION_RESNET.BLOCKS": several(whole(1, MOST_LAYERS), 0, 4),
     "MODEL.FPN.OUT_CHANNELS": WIDTH,
     "MODEL.ANCHOR_GENERATOR.SIZES": several(several(POSITIVE, 1), 1),
@@ -87,7 +87,7 @@ RULES: dict[str, Rule] = {
     "MODEL.ANCHOR_GENERATOR.ANGLES": several(several(number(), 1), 1),
     "MODEL.ANCHOR_GENERATOR.OFFSET": number(0, below=1),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": whole(0),
-    "MODEL.*.CONV_DIMS": several(either(WIDTH, exactly(-1, "as many as come in")), 1),
+    "MODEL.*.CONV_DIMS": several(either(WIDTH, exactly(-1, "the number of input channels")), 1),
     "MODEL.*.CONV_DIM": WIDTH,
     "MODEL.*.CONVS_DIM": WIDTH,
     "MODEL.*.FC_DIM": WIDTH,
@@ -113,7 +113,7 @@ RULES: dict[str, Rule] = {
     "MODEL.*.FED_LOSS_FREQ_WEIGHT_POWER": NOT_NEGATIVE,
     "MODEL.RETINANET.PRIOR_PROB": number(above=0, below=1),
     "MODEL.RETINANET.FOCAL_LOSS_GAMMA": NOT_NEGATIVE,
-    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": number(high=1),  # a negative one leaves it out
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": number(high=1),  # negative: no weighting by alpha
     # Inference of the detector's parts.
     "MODEL.*_NMS_TOPK_*": whole(1),
     "MODEL.*.TOPK_CANDIDATES_TEST": whole(1),
@@ -122,8 +122,8 @@ RULES: dict[str, Rule] = {
     "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": whole(0),
     "MODEL.PANOPTIC_FPN.COMBINE.*_THRESH": SHARE,
     # Text.
-    # Four special tokens and one piece.
-    "MODEL.TEXTUAL.VOCAB_SIZE": either(whole(5), exactly(0, "what the tokenizer has")),
+    # A vocabulary has four special tokens and at least one piece.
+    "MODEL.TEXTUAL.VOCAB_SIZE": either(whole(5), exactly(0, "the tokenizer's size")),
     "MODEL.*.NUM_LAYERS": whole(1, MOST_LAYERS),
     "MODEL.*.HIDDEN_SIZE": WIDTH,
     "MODEL.*.ATTENTION_HEADS": whole(1),
@@ -152,7 +152,7 @@ RULES: dict[str, Rule] = {
     "DATALOADER.REPEAT_THRESHOLD": SHARE,
     "DATALOADER.TEST_BATCH_SIZE": whole(1),
     "DATALOADER.SHARD_SHUFFLE_SIZE": whole(1),
-    # Pictures.
+    # Images.
     "INPUT.MIN_SIZE_TRAIN": several(whole(1), 1),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": one_of("choice", "range"),
     "INPUT.MAX_SIZE_TRAIN": whole(1),
@@ -194,7 +194,7 @@ RULES: dict[str, Rule] = {
     "SOLVER.IMS_PER_BATCH": whole(1),
     "SOLVER.REFERENCE_WORLD_SIZE": whole(0),
     "SOLVER.REFERENCE_FRACTION": either(
-        number(high=1, above=0), exactly(0.0, "the schedule stands as it is")
+        number(high=1, above=0), exactly(0.0, "the schedule is not scaled")
     ),
     "SOLVER.BIAS_LR_FACTOR": NOT_NEGATIVE,
     "SOLVER.NO_DECAY": regular_expression(),
@@ -215,7 +215,8 @@ RULES: dict[str, Rule] = {
     "TEST.AUG.MAX_SIZE": whole(1),
     "TEST.PRECISE_BN.NUM_ITER": whole(1),
     "SEED": Rule(
-        f"a whole number up to {_LARGEST_SEED}; -1 draws one", whole(-(2**63), _LARGEST_SEED).holds
+        f"a whole number up to {_LARGEST_SEED}; -1 draws a seed",
+        whole(-(2**63), _LARGEST_SEED).holds,
     ),
     "VIS_PERIOD": whole(0),
     "OUTPUT_DIR": Rule(
@@ -226,13 +227,14 @@ RULES: dict[str, Rule] = {
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse a config with a value that nothing can be built, read or trained with.
+    """Refuse a config with invalid or contradictory values.
 
     Args:
-        cfg: Detectron2's keys and ours.
+        cfg: a config with the keys of Detectron2 and of virtex_det.
 
     Raises:
-        UserError: naming every such key, what it is, what it must be, its default and the nearest names.
+        UserError: names each such key, its value, the expected values, and its default or the
+            nearest names.
     """
     faults = (
         [*_old_names(cfg), *_missing_keys(cfg)] or [*_wrong_values(cfg)] or [*contradictions(cfg)]
@@ -257,7 +259,10 @@ def _missing_keys(cfg: CfgNode) -> Iterator[str]:
     there = {key for key, _ in leaves(cfg)}
     for key in _defaults():
         if key not in there:
-            yield f"The config has no {key}: a whole section was set to one value. Set the keys of the section."
+            yield (
+                f"The config has no {key}: its whole section was set to one value. Set the keys "
+                "of the section."
+            )
 
 
 def _wrong_values(cfg: CfgNode) -> Iterator[str]:
@@ -283,7 +288,10 @@ def _rule_of(key: str, default: Any) -> Rule:
 
 
 def _rule_by_type(default: Any) -> Rule:
-    """Return the rule for a key without one in RULES, by its default; keys of other packages may hold anything."""
+    """Return the rule for a key that RULES lacks, by the type of its default.
+
+    Keys that other packages added may have any value.
+    """
     if isinstance(default, int):
         return whole(-LARGEST)
     if isinstance(default, float):

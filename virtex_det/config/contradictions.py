@@ -1,4 +1,4 @@
-"""Contradictions between two config keys that are each valid by themselves."""
+"""Contradictions between config keys whose values are each valid alone."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,9 +6,9 @@ from detectron2.config import CfgNode
 
 from virtex_det.config.mappers import OURS, mapper_name, unfit_mapper
 
-# Pictures' channels by INPUT.FORMAT.
+# Number of channels by INPUT.FORMAT.
 CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
-# Backbones of which it is known what they read from MODEL.RESNETS and which feature maps they give.
+# Backbones whose use of MODEL.RESNETS and whose feature maps we know.
 _RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
 _PYRAMIDS = {
     "build_resnet_fpn_backbone": 1,
@@ -23,7 +23,7 @@ _ON_ONE_MAP = ("Res5ROIHeads", "CaptionRes5ROIHeads", "Res5ROIHeadsExtraNorm")
 
 
 def contradictions(cfg: CfgNode) -> Iterator[str]:
-    """Yield a sentence for each pair of keys that cannot go together; every value obeys its own rule already."""
+    """Yield a message for each contradiction; each value has passed its own rule."""
     of_data = (unfit_mapper, _pixels, _sizes, _crops, _schedule, _text)
     of_detectors = (_resnet, _features, _anchors, _thresholds, _heads)
     for check in (*of_data, *of_detectors):
@@ -35,13 +35,15 @@ def _pixels(cfg: CfgNode) -> Iterator[str]:
     mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
     if len(mean) != len(std):
         yield (
-            f"MODEL.PIXEL_MEAN has {len(mean)} values and MODEL.PIXEL_STD has {len(std)}; both need one per channel "
-            f"of the pictures, {CHANNELS[cfg.INPUT.FORMAT]} for INPUT.FORMAT {cfg.INPUT.FORMAT}."
+            f"MODEL.PIXEL_MEAN has {len(mean)} values and MODEL.PIXEL_STD has {len(std)}; both "
+            f"need one per channel: {CHANNELS[cfg.INPUT.FORMAT]} for INPUT.FORMAT "
+            f"{cfg.INPUT.FORMAT}."
         )
     elif mapper_name(cfg) in OURS and len(mean) != CHANNELS[cfg.INPUT.FORMAT]:
         yield (
-            f"MODEL.PIXEL_MEAN and PIXEL_STD have {len(mean)} values, but INPUT.FORMAT {cfg.INPUT.FORMAT} has "
-            f"{CHANNELS[cfg.INPUT.FORMAT]} channels. Give one value per channel."
+            f"MODEL.PIXEL_MEAN and PIXEL_STD have {len(mean)} values, but INPUT.FORMAT "
+            f"{cfg.INPUT.FORMAT} has {CHANNELS[cfg.INPUT.FORMAT]} channels. Set one value per "
+            "channel."
         )
 
 
@@ -53,16 +55,16 @@ def _sizes(cfg: CfgNode) -> Iterator[str]:
     ):
         if shortest > longest:
             yield (
-                f"INPUT.MIN_SIZE_{part} is {shortest}, above INPUT.MAX_SIZE_{part} {longest}: no picture has a "
-                f"shortest side that is longer than its longest. Raise MAX_SIZE_{part}, or lower MIN_SIZE_{part}."
+                f"INPUT.MIN_SIZE_{part} (shortest side) is {shortest}, above INPUT.MAX_SIZE_{part} "
+                f"(longest side) {longest}. Raise MAX_SIZE_{part} or lower MIN_SIZE_{part}."
             )
     low_and_high = sizes.MIN_SIZE_TRAIN
     if sizes.MIN_SIZE_TRAIN_SAMPLING == "range" and (
         len(low_and_high) != 2 or low_and_high[0] > low_and_high[1]
     ):
         yield (
-            f"INPUT.MIN_SIZE_TRAIN is {low_and_high}, but INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two sizes, the "
-            "smallest first, such as (640, 800)."
+            f"INPUT.MIN_SIZE_TRAIN is {low_and_high}, but INPUT.MIN_SIZE_TRAIN_SAMPLING range "
+            "needs two sizes, the smallest first, such as (640, 800)."
         )
 
 
@@ -70,23 +72,30 @@ def _crops(cfg: CfgNode) -> Iterator[str]:
     crop = cfg.INPUT.CROP
     if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
         yield (
-            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a share of the picture, "
-            "above 0 and at most 1. For pixels set INPUT.CROP.TYPE absolute."
+            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a share "
+            "of the image, above 0 and at most 1. For pixels set INPUT.CROP.TYPE absolute."
         )
     if crop.TYPE.startswith("absolute") and not all(isinstance(side, int) for side in crop.SIZE):
-        yield f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is in whole pixels."
+        yield (
+            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it must be "
+            "whole numbers of pixels."
+        )
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
-        yield f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE absolute_range the smallest comes first."
+        yield (
+            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE absolute_range the smallest "
+            "must come first."
+        )
     for section in ("CAPTION", "CLASSIFICATION"):
         low, high = cfg.INPUT[section].CROP_SCALE
         if low > high:
             yield (
-                f"INPUT.{section}.CROP_SCALE is {cfg.INPUT[section].CROP_SCALE}, but the smallest share has to come "
-                "first."
+                f"INPUT.{section}.CROP_SCALE is {cfg.INPUT[section].CROP_SCALE}, but the smallest "
+                "share must come first."
             )
     if cfg.INPUT.CAPTION.COLOR_JITTER[3] > 0.5:
         yield (
-            f"INPUT.CAPTION.COLOR_JITTER is {cfg.INPUT.CAPTION.COLOR_JITTER}, but its last value, hue, is at most 0.5."
+            f"INPUT.CAPTION.COLOR_JITTER is {cfg.INPUT.CAPTION.COLOR_JITTER}, but its last value, "
+            "the hue's, must be at most 0.5."
         )
 
 
@@ -95,31 +104,34 @@ def _schedule(cfg: CfgNode) -> Iterator[str]:
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and sorted(solver.STEPS) != list(
         solver.STEPS
     ):
-        yield f"SOLVER.STEPS is {solver.STEPS}, but steps have to rise."
+        yield f"SOLVER.STEPS is {solver.STEPS}, but steps must increase."
     if (
         solver.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR"
         and solver.NUM_DECAYS >= solver.MAX_ITER
     ):
         yield (
-            f"SOLVER.NUM_DECAYS is {solver.NUM_DECAYS} and SOLVER.MAX_ITER {solver.MAX_ITER}: there have to be more "
-            "iterations than decays."
+            f"SOLVER.NUM_DECAYS is {solver.NUM_DECAYS} and SOLVER.MAX_ITER {solver.MAX_ITER}: "
+            "MAX_ITER must be larger than NUM_DECAYS."
         )
     if solver.NESTEROV and solver.OPTIMIZER == "SGD" and solver.MOMENTUM == 0:
-        yield "SOLVER.NESTEROV is True and SOLVER.MOMENTUM 0: Nesterov's method needs a momentum, such as 0.9."
+        yield (
+            "SOLVER.NESTEROV is True and SOLVER.MOMENTUM is 0: Nesterov's method needs a momentum, "
+            "such as 0.9."
+        )
 
 
 def _text(cfg: CfgNode) -> Iterator[str]:
     width, heads = cfg.MODEL.TEXTUAL.HIDDEN_SIZE, cfg.MODEL.TEXTUAL.ATTENTION_HEADS
     if width % heads:
         yield (
-            f"MODEL.TEXTUAL.HIDDEN_SIZE {width} cannot be shared by MODEL.TEXTUAL.ATTENTION_HEADS {heads}; "
-            f"set a multiple of {heads}."
+            f"MODEL.TEXTUAL.HIDDEN_SIZE {width} cannot be divided by MODEL.TEXTUAL.ATTENTION_HEADS "
+            f"{heads}; set HIDDEN_SIZE to a multiple of {heads}."
         )
     caption = cfg.INPUT.CAPTION
     if caption.MASK_PROB + caption.REPLACE_PROB > 1:
         yield (
-            f"INPUT.CAPTION.MASK_PROB {caption.MASK_PROB} and REPLACE_PROB {caption.REPLACE_PROB} are more than 1 "
-            "together, but they are shares of the same tokens."
+            f"INPUT.CAPTION.MASK_PROB {caption.MASK_PROB} and REPLACE_PROB {caption.REPLACE_PROB} "
+            "are shares of the same tokens: together they must be at most 1."
         )
 
 
@@ -129,20 +141,23 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
         return
     known = (*_DEPTHS, 200) if "caption" in name else _DEPTHS
     if model.RESNETS.DEPTH not in known:
-        yield f"MODEL.RESNETS.DEPTH is {model.RESNETS.DEPTH}, but {name} builds {', '.join(map(str, known))}."
+        yield (
+            f"MODEL.RESNETS.DEPTH is {model.RESNETS.DEPTH}, but {name} builds "
+            f"{', '.join(map(str, known))}."
+        )
     if (
         "caption" not in name
         and model.RESNETS.DEPTH in (18, 34)
         and model.RESNETS.RES2_OUT_CHANNELS != 64
     ):
         yield (
-            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {model.RESNETS.RES2_OUT_CHANNELS}, but {name} builds depth "
-            f"{model.RESNETS.DEPTH} with 64 only."
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {model.RESNETS.RES2_OUT_CHANNELS}, but {name} "
+            f"builds depth {model.RESNETS.DEPTH} with 64 only. Set it to 64."
         )
     if not 0 <= model.BACKBONE.FREEZE_AT <= 5:
         yield (
-            f"MODEL.BACKBONE.FREEZE_AT is {model.BACKBONE.FREEZE_AT}, but must be from 0, which freezes nothing, to 5, "
-            "which freezes the stem and res2 to res5."
+            f"MODEL.BACKBONE.FREEZE_AT is {model.BACKBONE.FREEZE_AT}, but must be from 0 (freezes "
+            "nothing) to 5 (freezes the stem and res2 to res5)."
         )
     yield from _unknown("MODEL.RESNETS.OUT_FEATURES", model.RESNETS.OUT_FEATURES, _STAGES)
     if name in _PYRAMIDS:
@@ -152,11 +167,14 @@ def _resnet(cfg: CfgNode) -> Iterator[str]:
         strided = [name.removeprefix("res") for name in model.FPN.IN_FEATURES]
         yield from _gaps("MODEL.FPN.IN_FEATURES", [f"p{stage}" for stage in strided])
         if not model.FPN.IN_FEATURES:
-            yield "MODEL.FPN.IN_FEATURES is empty, but a pyramid needs feature maps, such as [res2, res3, res4, res5]."
+            yield (
+                "MODEL.FPN.IN_FEATURES is empty, but a pyramid needs feature maps, such as [res2, "
+                "res3, res4, res5]."
+            )
 
 
 def _features(cfg: CfgNode) -> Iterator[str]:
-    """Find feature maps that a head reads but the backbone does not return."""
+    """Yield a message for feature maps that a head reads but the backbone does not return."""
     model, given = cfg.MODEL, _given_features(cfg)
     if not given:
         return
@@ -175,11 +193,11 @@ def _features(cfg: CfgNode) -> Iterator[str]:
         if reader == "ROI_HEADS":
             yield from _gaps(key, read)
         if not read:
-            yield f"{key} is empty; the backbone gives {', '.join(given)}."
+            yield f"{key} is empty; the backbone returns {', '.join(given)}."
 
 
 def _given_features(cfg: CfgNode) -> list[str]:
-    """Return the names of the backbone's feature maps; none where they are not known."""
+    """Return the names of the backbone's feature maps; empty if they are unknown."""
     model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
     if name in _RESNETS:
         return list(model.RESNETS.OUT_FEATURES)
@@ -193,16 +211,16 @@ def _given_features(cfg: CfgNode) -> list[str]:
 
 
 def _gaps(key: str, read: Sequence[str]) -> Iterator[str]:
-    """Refuse levels of a pyramid with others left out between them."""
+    """Yield a message if the levels of a pyramid are not consecutive."""
     levels = sorted(int(name[1:]) for name in read if name[1:].isdecimal())
     if len(levels) > 1 and levels != list(range(levels[0], levels[-1] + 1)):
-        yield f"{key} is {list(read)}, but the levels have to follow each other."
+        yield f"{key} is {list(read)}, but the levels must be consecutive."
 
 
 def _unknown(key: str, read: Sequence[str], given: Sequence[str]) -> Iterator[str]:
     missing = [name for name in read if name not in given]
     if missing:
-        yield f"{key} names {', '.join(missing)}, but there are {', '.join(given)}."
+        yield f"{key} names {', '.join(missing)}, but the backbone has only {', '.join(given)}."
 
 
 def _anchors(cfg: CfgNode) -> Iterator[str]:
@@ -218,29 +236,38 @@ def _anchors(cfg: CfgNode) -> Iterator[str]:
         lists = model.ANCHOR_GENERATOR[name]
         if len(lists) not in (1, len(maps)):
             yield (
-                f"MODEL.ANCHOR_GENERATOR.{name} has {len(lists)} lists, but MODEL.{reader}.IN_FEATURES has {len(maps)} "
-                f"feature maps ({', '.join(maps)}). Give one list for each, or a single one for all."
+                f"MODEL.ANCHOR_GENERATOR.{name} has {len(lists)} lists, but "
+                f"MODEL.{reader}.IN_FEATURES has {len(maps)} feature maps ({', '.join(maps)}). "
+                "Set one list for each map, or a single list for all."
             )
     rotated = model.PROPOSAL_GENERATOR.NAME == "RRPN"
     unfit = "DefaultAnchorGenerator" if rotated else "RotatedAnchorGenerator"
     if reader == "RPN" and model.ANCHOR_GENERATOR.NAME == unfit:
         yield (
-            f"MODEL.ANCHOR_GENERATOR.NAME is {model.ANCHOR_GENERATOR.NAME} and MODEL.PROPOSAL_GENERATOR.NAME "
-            f"{model.PROPOSAL_GENERATOR.NAME}: RotatedAnchorGenerator and RRPN go together, for rotated boxes."
+            f"MODEL.ANCHOR_GENERATOR.NAME is {model.ANCHOR_GENERATOR.NAME} and "
+            f"MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME}: "
+            "RotatedAnchorGenerator and RRPN go together, for rotated boxes."
         )
     if reader == "RPN" and len(model.RPN.BBOX_REG_WEIGHTS) != 4 + rotated:
-        yield f"MODEL.RPN.BBOX_REG_WEIGHTS has {len(model.RPN.BBOX_REG_WEIGHTS)} values, but needs {4 + rotated}."
+        yield (
+            f"MODEL.RPN.BBOX_REG_WEIGHTS has {len(model.RPN.BBOX_REG_WEIGHTS)} values, but needs "
+            f"{4 + rotated}."
+        )
 
 
 def _thresholds(cfg: CfgNode) -> Iterator[str]:
     for section in ("RPN", "ROI_HEADS", "RETINANET"):
         node = cfg.MODEL[section]
         if sorted(node.IOU_THRESHOLDS) != list(node.IOU_THRESHOLDS):
-            yield f"MODEL.{section}.IOU_THRESHOLDS is {node.IOU_THRESHOLDS}, but thresholds have to rise."
+            yield (
+                f"MODEL.{section}.IOU_THRESHOLDS is {node.IOU_THRESHOLDS}, but thresholds must "
+                "increase."
+            )
         if len(node.IOU_LABELS) != len(node.IOU_THRESHOLDS) + 1:
             yield (
-                f"MODEL.{section}.IOU_LABELS has {len(node.IOU_LABELS)} labels, but {len(node.IOU_THRESHOLDS)} "
-                f"thresholds in IOU_THRESHOLDS need {len(node.IOU_THRESHOLDS) + 1}: below, between and above them."
+                f"MODEL.{section}.IOU_LABELS has {len(node.IOU_LABELS)} labels, but the "
+                f"{len(node.IOU_THRESHOLDS)} values of IOU_THRESHOLDS need "
+                f"{len(node.IOU_THRESHOLDS) + 1} labels: below, between and above them."
             )
 
 
@@ -250,28 +277,44 @@ def _heads(cfg: CfgNode) -> Iterator[str]:
         return
     box, heads = model.ROI_BOX_HEAD, model.ROI_HEADS.NAME
     if heads in _ON_ONE_MAP and len(model.ROI_HEADS.IN_FEATURES) != 1:
-        yield f"MODEL.ROI_HEADS.IN_FEATURES is {model.ROI_HEADS.IN_FEATURES}, but {heads} reads one map, as [res4]."
+        yield (
+            f"MODEL.ROI_HEADS.IN_FEATURES is {model.ROI_HEADS.IN_FEATURES}, but {heads} reads one "
+            "map, such as [res4]."
+        )
     found, needed = len(box.BBOX_REG_WEIGHTS), 5 if heads == "RROIHeads" else 4
     if found != needed:
         yield f"MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS has {found} values, but {heads} needs {needed}."
     for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD"):
         if model[head].POOLER_TYPE == "ROIAlignRotated" and heads != "RROIHeads":
-            yield f"MODEL.{head}.POOLER_TYPE is ROIAlignRotated, for rotated boxes, but {heads} has upright ones."
+            yield (
+                f"MODEL.{head}.POOLER_TYPE is ROIAlignRotated, for rotated boxes, but {heads} has "
+                "upright ones."
+            )
     if box.USE_FED_LOSS and not box.USE_SIGMOID_CE:
         yield "MODEL.ROI_BOX_HEAD.USE_FED_LOSS needs MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE True."
     if heads in ("StandardROIHeads", "CascadeROIHeads"):
         if not box.NAME:
-            yield f"MODEL.ROI_BOX_HEAD.NAME is empty, but {heads} needs one, such as FastRCNNConvFCHead."
+            yield (
+                f"MODEL.ROI_BOX_HEAD.NAME is empty, but {heads} needs one, such as "
+                "FastRCNNConvFCHead."
+            )
         if box.NAME == "FastRCNNConvFCHead" and not box.NUM_FC + box.NUM_CONV:
-            yield "MODEL.ROI_BOX_HEAD.NUM_FC and NUM_CONV are 0, but FastRCNNConvFCHead needs a layer: set NUM_FC 2."
+            yield (
+                "MODEL.ROI_BOX_HEAD.NUM_FC and NUM_CONV are 0, but FastRCNNConvFCHead needs a "
+                "layer: set NUM_FC 2."
+            )
     if heads == "CascadeROIHeads":
         cascade = model.ROI_BOX_CASCADE_HEAD
         if not box.CLS_AGNOSTIC_BBOX_REG:
-            yield "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it True."
+            yield (
+                "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG is False, but CascadeROIHeads needs it "
+                "True."
+            )
         if len(cascade.IOUS) != len(cascade.BBOX_REG_WEIGHTS):
             yield (
-                f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(cascade.IOUS)} stages and BBOX_REG_WEIGHTS "
-                f"{len(cascade.BBOX_REG_WEIGHTS)}; they have to be as many."
+                f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS has {len(cascade.IOUS)} stages and "
+                f"BBOX_REG_WEIGHTS has {len(cascade.BBOX_REG_WEIGHTS)}; they must have the same "
+                "number."
             )
 
 
@@ -283,6 +326,6 @@ def _expected_results(cfg: CfgNode) -> Iterator[str]:
             and all(isinstance(v, int | float) for v in row[2:])
         ):
             yield (
-                f"TEST.EXPECTED_RESULTS has {row!r}, but each entry is [task, metric, value, tolerance], such as "
-                "[bbox, AP, 38.5, 0.2]."
+                f"TEST.EXPECTED_RESULTS has {row!r}, but each entry is [task, metric, value, "
+                "tolerance], such as [bbox, AP, 38.5, 0.2]."
             )

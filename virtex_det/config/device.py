@@ -1,4 +1,4 @@
-"""The device that a config can run on here."""
+"""MODEL.DEVICE: the default on this machine, and a check that the named device is available."""
 
 import logging
 
@@ -18,15 +18,16 @@ def default_device() -> str:
 def device_of_file(named: str, config_file: str) -> str:
     """Return the device of a config file or, if this machine does not have it, the default device.
 
-    A run on a GPU writes ``cuda`` into its config; evaluating it on a laptop is no mistake.
+    A run on a GPU writes ``cuda`` into its config, and users evaluate such a run on a laptop.
 
     Raises:
-        UserError: the file names no device.
+        UserError: the name in the file is not a device.
     """
     if _reason_against(_parsed(named)) == "":
         return named
     logger.warning(
-        f"{config_file} names MODEL.DEVICE {named}, which is not here; {default_device()} is used instead."
+        f"{config_file} sets MODEL.DEVICE {named}, which is not available here; "
+        f"{default_device()} is used instead."
     )
     return default_device()
 
@@ -35,12 +36,12 @@ def check_device(named: str) -> None:
     """Refuse a device that this machine does not have.
 
     Raises:
-        UserError: with the reason, and what to set.
+        UserError: the device is unknown or not available; the message says why and what to set.
     """
     if reason := _reason_against(_parsed(named)):
         raise UserError(
             f"MODEL.DEVICE is {named!r}, but {reason}.\n"
-            f"Leave MODEL.DEVICE out, which takes {default_device()} here, or set one that is here."
+            f"Leave MODEL.DEVICE out, which takes {default_device()} here, or set an available one."
         )
 
 
@@ -49,13 +50,13 @@ def _parsed(named: str) -> torch.device:
         return torch.device(named)
     except (RuntimeError, TypeError) as error:
         raise UserError(
-            f"MODEL.DEVICE is {shortened(named)}, which is no device. Set cpu, cuda, cuda:1 (the second GPU) or "
-            f"mps, or leave it out, which takes {default_device()} here."
+            f"MODEL.DEVICE is {shortened(named)}, which is not a device. Set cpu, cuda, cuda:1 "
+            f"(the second GPU) or mps, or leave it out, which takes {default_device()} here."
         ) from error
 
 
 def _reason_against(device: torch.device) -> str:
-    """Return why PyTorch cannot use a device here, "" where it can."""
+    """Return why PyTorch cannot use a device here; "" if it can."""
     if device.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if found > (device.index or 0):
@@ -64,7 +65,7 @@ def _reason_against(device: torch.device) -> str:
             "; the first is cuda:0" if found else ""
         )
     if device.type == "cpu" and device.index is not None:
-        return "there is one CPU, which is called cpu"
+        return "PyTorch has a single CPU device, which is named cpu"
     if device.type in ("cpu", "meta"):
         return ""
     try:

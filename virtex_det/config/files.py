@@ -1,4 +1,4 @@
-"""Config files, the user's and those of the package, with their ``_BASE_``: plain values, from local files only."""
+"""Finding and reading config files with their ``_BASE_``; they are local and hold plain values."""
 
 import difflib
 import os
@@ -12,39 +12,41 @@ from virtex_det.errors import UserError
 from virtex_det.yaml_files import read_yaml, shortened
 
 CONFIGS = Path(__file__).parents[1].joinpath("configs").resolve()  # of the package
-MAX_BASES = 100  # files that a config is made of
+MAX_BASES = 100  # files that a config consists of
 
 
 def find_config(name: str | Path, what: str = "config file") -> Path:
-    """Return the file that a name stands for: one here, otherwise one that comes with virtex_det.
+    """Return the file of this name, or the config of virtex_det with this name if there is no file.
 
     Args:
-        name: a path, or such as ``detectron2/coco_segm_default_init_2x.yaml``; ``configs/`` may stand before it.
-        what: it is, for the message.
+        name: a path; or the name of a config of virtex_det, with or without ``configs/``, such as
+            ``detectron2/coco_segm_default_init_2x.yaml``.
+        what: kind of file, for the message.
 
     Raises:
-        UserError: there is neither; names the nearest.
+        UserError: neither exists; the message names the nearest.
     """
     path = _find(os.path.expanduser(name), Path())  # noqa: PTH111  (Path's raises for ~nobody)
     if os.path.isfile(path):  # noqa: PTH113  (Path's raises for a name that is too long)
         return path
     if os.path.exists(path):  # noqa: PTH110
-        in_it = path / "config.yaml"
-        advice = f" Its config is {in_it}." if in_it.is_file() else ""
-        raise UserError(f"{name!s:.300} is no {what}, but a folder or a device.{advice}")
+        inside = path / "config.yaml"
+        advice = f" Its config is {inside}." if inside.is_file() else ""
+        raise UserError(f"{name!s:.300} is a folder or a device, not a {what}.{advice}")
     raise UserError(f"There is no {what} {name!s:.300}.{_nearest_to(name)}")
 
 
 def packaged_config(name: str | Path) -> Path:
-    """Return where a config of the package lies; its name may begin with ``configs/``."""
+    """Return the path of a config of the package; its name may begin with ``configs/``."""
     return CONFIGS / str(name).removeprefix("configs/")
 
 
 def _find(name: str | Path, folder: Path) -> Path:
-    """Return the path of a name in a folder, or in the package where the folder has none."""
+    """Return the path of a name in a folder, or in the package if the folder does not have it."""
     path, packaged = folder / name, packaged_config(name)
     may_be_packaged = not Path(name).is_absolute() and ".." not in Path(name).parts
-    if may_be_packaged and not os.path.exists(path) and os.path.isfile(packaged):  # noqa: PTH110, PTH113
+    is_local = os.path.exists(path)  # noqa: PTH110
+    if may_be_packaged and not is_local and os.path.isfile(packaged):  # noqa: PTH113
         return packaged
     return path
 
@@ -58,19 +60,19 @@ def _nearest_to(name: str | Path) -> str:
     return (
         f" The nearest: {', '.join(nearest)}"
         if nearest
-        else f" Those of virtex_det lie in {CONFIGS}."
+        else f" The configs of virtex_det are in {CONFIGS}."
     )
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """Return a config file's keys, laid over those of its ``_BASE_``, as Detectron2 reads it, from local files only.
+    """Return a config file's keys merged over those of its ``_BASE_``, as Detectron2 does.
 
-    ``_BASE_`` is a file name or a list of them; each is relative to the file that names it, or else a config of the
-    package, and ``~`` is the user's folder.
+    ``_BASE_`` is a file name or a list of them: a path relative to the file that names it, or a
+    config of the package. ``~`` is the home directory.
 
     Raises:
-        UserError: a file is not as ``read_yaml`` wants it or not a mapping; bases are in a circle, more than MAX_BASES,
-            or addresses.
+        UserError: ``read_yaml`` refuses a file, or it is not a mapping; bases form a circle, are
+            more than MAX_BASES, or are addresses.
     """
     return _read_config(Path(path), (), iter(range(MAX_BASES)))
 
@@ -82,25 +84,26 @@ def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dic
         raise UserError(f"_BASE_ leads in a circle: {circle}\nTake _BASE_ out of one of them.")
     if next(left, None) is None:
         raise UserError(
-            f"{(*above, real)[0]} is made of more than {MAX_BASES} _BASE_ files, the most that are read."
+            f"{(*above, real)[0]} consists of more than {MAX_BASES} _BASE_ files.\n"
+            f"At most {MAX_BASES} are read: merge some of them."
         )
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(
-            f"{path} is no config: expected lines of KEY: VALUE, found {shortened(content)}."
+            f"{path} is not a config: expected lines of KEY: VALUE, found {shortened(content)}."
         )
     _check_keys(content, path)
     merged: dict[str, Any] = {}
     for base in _bases(content, path):
-        _lay_over(merged, _read_config(base, (*above, real), left), base)
+        _merge_over(merged, _read_config(base, (*above, real), left), base)
     own = {key: value for key, value in content.items() if key != "_BASE_"}
     forget(own, without_effect(dict(leaves(own)), str(path)))
-    _lay_over(merged, own, path)
+    _merge_over(merged, own, path)
     return merged
 
 
-def _lay_over(lower: dict[str, Any], upper: dict[str, Any], path: Path) -> None:
-    """Merge keys into those below them; what stands there under an old name is replaced by the new one, too."""
+def _merge_over(lower: dict[str, Any], upper: dict[str, Any], path: Path) -> None:
+    """Merge upper keys into lower ones; a new name also replaces the lower one's old name."""
     forget(lower, superseded(dict(leaves(upper))))
     _merge(upper, lower, path)
 
@@ -109,7 +112,8 @@ def _check_keys(content: dict[Any, Any], path: Path) -> None:
     for key, value in content.items():
         if not isinstance(key, str):
             raise UserError(
-                f"{path}: the key {shortened(key)} is not text. Config keys are names such as MODEL."
+                f"{path}: the key {shortened(key)} is not text. "
+                "Config keys are names such as MODEL."
             )
         if isinstance(value, dict):
             _check_keys(value, path)
@@ -121,14 +125,16 @@ def _bases(content: dict[str, Any], path: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UserError(
-                f"{path}: _BASE_ is {shortened(named)}; expected the name of a config file, or a list of them."
+                f"{path}: _BASE_ is {shortened(named)}; expected the name of a config file, "
+                "or a list of them."
             )
         if "://" in name:
             raise UserError(
-                f"{path}: _BASE_ is the address {shortened(name)}, and configs are read from local files only. "
-                "Fetch the file, look at it, and name it here."
+                f"{path}: _BASE_ is the address {shortened(name)}, but configs are read from local "
+                "files only. Download the file, read it, and name it here."
             )
-    return [_find(os.path.expanduser(name), path.parent) for name in names]  # noqa: PTH111  (Path's raises for ~nobody)
+    # Path.expanduser raises for ~nobody.
+    return [_find(os.path.expanduser(name), path.parent) for name in names]  # noqa: PTH111
 
 
 def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:
@@ -137,7 +143,8 @@ def _merge(upper: dict[str, Any], lower: dict[str, Any], path: Path) -> None:
             if not isinstance(lower[key], dict):
                 found = shortened(lower[key])
                 raise UserError(
-                    f"{path}: {key} holds keys, and the _BASE_ has the value {found} there."
+                    f"{path}: {key} is a section of keys, but the _BASE_ sets it to {found}. "
+                    "Change one of the two."
                 )
             _merge(value, lower[key], path)
         else:

@@ -1,4 +1,4 @@
-"""The main config keys in a command's ``-h``, each with its meaning in one line."""
+"""The main config keys and their meanings, for a command's ``-h``."""
 
 import inspect
 import re
@@ -6,22 +6,23 @@ import textwrap
 
 from virtex_det.config import defaults
 
-# Detectron2's, which says of them no more than their names.
+# Detectron2's keys; its defaults.py does not explain all of them.
 _DETECTRON2 = {
-    "MODEL.WEIGHTS": "file, address or virtex:// name of the weights to start from, or to evaluate; empty: random",
+    "MODEL.WEIGHTS": "file, address or virtex:// name of the weights to start from or to evaluate; "
+    "empty: random init",
     "DATASETS.TRAIN, TEST": "names of data sets, such as \"('coco_2017_train',)\"",
     "SOLVER.IMS_PER_BATCH": "images per step, of all processes together",
-    "SOLVER.BASE_LR": "learning rate; it belongs to IMS_PER_BATCH: half the batch, half the rate",
-    "SOLVER.MAX_ITER": "steps of training; SOLVER.STEPS and WARMUP_ITERS go with it",
-    "SOLVER.AMP.ENABLED": "mixed precision, on CPUs in bf16; the log says what it does",
-    "MODEL.ROI_HEADS.NUM_CLASSES": "classes of a detector; that of the data",
+    "SOLVER.BASE_LR": "learning rate for IMS_PER_BATCH; half the batch needs half the rate",
+    "SOLVER.MAX_ITER": "steps of training; change SOLVER.STEPS and WARMUP_ITERS with it",
+    "SOLVER.AMP.ENABLED": "mixed precision, bf16 on CPUs; the log says what it does",
+    "MODEL.ROI_HEADS.NUM_CLASSES": "number of classes of the detector, as many as the data have",
     "INPUT.MASK_FORMAT": "polygon or bitmask (run-length encoded)",
     "TEST.EVAL_PERIOD": "steps between evaluations; 0: only at the end",
     "SOLVER.CHECKPOINT_PERIOD": "steps between checkpoints",
-    "SEED": "of everything that is drawn; -1: another one each time",
+    "SEED": "seed of everything random; -1: a different one each time",
     "OUTPUT_DIR": "folder of the run",
 }
-# Ours: their meaning stands above them in defaults.py.
+# The meanings of virtex_det's keys are the comments above them in defaults.py.
 _OURS = (
     "MODEL.FOLLOW_WEIGHTS",
     "MODEL.WEIGHTS_FORMAT",
@@ -43,7 +44,7 @@ _WIDTH = 118
 
 
 def key_help() -> str:
-    """Return the main keys of a config and what they mean, a few lines for each."""
+    """Return the main keys of a config with their meanings, a few lines for each."""
     comments = key_comments()
     ours = {key: comments[key] for key in _OURS}
     return (
@@ -52,7 +53,8 @@ def key_help() -> str:
         + "\n\nThe main keys of virtex_det:\n"
         + "\n".join(_entry(key, meaning) for key, meaning in ours.items())
         + "\n\nAll keys of virtex_det: virtex_det/config/defaults.py\n"
-        "All keys of Detectron2: https://detectron2.readthedocs.io/en/latest/modules/config.html#config-references"
+        "All keys of Detectron2: "
+        "https://detectron2.readthedocs.io/en/latest/modules/config.html#config-references"
     )
 
 

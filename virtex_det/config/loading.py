@@ -1,4 +1,4 @@
-"""From a config file and ``KEY VALUE`` overrides to a frozen config."""
+"""Loading a frozen config from a config file and ``KEY VALUE`` overrides."""
 
 import difflib
 import os
@@ -32,7 +32,7 @@ from virtex_det.yaml_files import shortened
 Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value, "KEY", value]
 
 _SHOWN = 200  # characters of a value in a message
-# What merging a key or value that does not fit raises.
+# Errors that merging an unknown key or an invalid value raises.
 _DOES_NOT_FIT = (
     KeyError,
     AssertionError,
@@ -45,20 +45,21 @@ _DOES_NOT_FIT = (
 
 
 def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides = ()) -> CfgNode:
-    """Return the frozen config of a file and overrides of its keys, on CPU where there is no GPU.
+    """Return the frozen config of a file and overrides of its keys, on CPU if there is no GPU.
 
-    YAML is read safely: tags that would run code are refused. A whole number will do where a key holds a fraction.
-    The schedule is scaled to DATASETS.TRAIN_FRACTION where SOLVER.REFERENCE_FRACTION says that it is for another.
-    The mapper is named where it is left to the model. A device that a file names, but that is not here, gives way to
-    the one that is. Old names of keys are read as the new ones (see ``config/renames.py``).
+    YAML is read safely: tags that would run code are refused. An integer is accepted for a float.
+    The schedule is scaled to DATASETS.TRAIN_FRACTION if SOLVER.REFERENCE_FRACTION is another
+    fraction. An empty DATALOADER.MAPPER becomes the model's own mapper. A device in the file that
+    is not available becomes the default one. Old names of keys are read as the new ones (see
+    ``config/renames.py``).
 
     Args:
         config_file: "" for the defaults alone.
-        overrides: ``{"KEY": value}`` or, as on a command line, a list of ``KEY, VALUE`` pairs; a value may be text.
+        overrides: ``{"KEY": value}`` or, as on a command line, a list of ``KEY, VALUE`` pairs; a
+            value may be text.
 
     Raises:
-        UserError: for a file that is missing or not YAML, for keys and values that do not fit, and for values that
-            nothing can be built from.
+        UserError: the file is missing or not YAML, a key is unknown, or a value is invalid.
 
     Example:
         >>> load_config(overrides={"MODEL.RESNETS.DEPTH": 101}).MODEL.RESNETS.DEPTH
@@ -78,7 +79,7 @@ def override(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     """Return a frozen copy of a config with keys set, checked as ``load_config`` checks them.
 
     Args:
-        cfg: stays as it is.
+        cfg: is not changed.
         overrides: as for ``load_config``.
 
     Raises:
@@ -103,11 +104,12 @@ def _finish(cfg: CfgNode, overrides: Overrides) -> CfgNode:
 
 
 def scale_schedule(cfg: CfgNode) -> None:
-    """Scale MAX_ITER, STEPS and WARMUP_ITERS by TRAIN_FRACTION / REFERENCE_FRACTION, so that the epochs stay.
+    """Scale MAX_ITER, STEPS and WARMUP_ITERS by TRAIN_FRACTION / REFERENCE_FRACTION.
 
-    Nothing happens where REFERENCE_FRACTION is 0. Afterwards it is TRAIN_FRACTION, so that a config that a run wrote is
-    not scaled again. Results are rounded, with one iteration at least, and steps stay one after the other. Periods of
-    evaluation and checkpoints stay as they are.
+    The number of epochs stays. REFERENCE_FRACTION 0 means no scaling. Afterwards it equals
+    TRAIN_FRACTION, so that a config that a run wrote is not scaled again. Results are rounded;
+    MAX_ITER is at least 1, and STEPS stay distinct. Periods of evaluation and of checkpoints are
+    not scaled.
 
     Args:
         cfg: is changed; not frozen.
@@ -119,15 +121,15 @@ def scale_schedule(cfg: CfgNode) -> None:
     reference = solver.REFERENCE_FRACTION
     if not 0 <= reference <= 1:
         raise UserError(
-            f"SOLVER.REFERENCE_FRACTION is {reference}; it must be a DATASETS.TRAIN_FRACTION (above 0, at most 1), "
-            "or 0 for schedules that stand as they are."
+            f"SOLVER.REFERENCE_FRACTION is {reference}; it must be a DATASETS.TRAIN_FRACTION "
+            "(above 0, at most 1), or 0 for a schedule that is not scaled."
         )
-    # Another fraction is refused where the data are loaded.
+    # An invalid fraction is refused when the data are loaded.
     if reference in (0, fraction) or not 0 < fraction <= 1:
         return
     scale, warmup, total = fraction / reference, solver.WARMUP_ITERS, solver.MAX_ITER
     solver.MAX_ITER = max(1, round(total * scale))
-    # Rounding must not make a warm-up that ends in time one that does not.
+    # A warm-up that ends before MAX_ITER does so after rounding, too.
     solver.WARMUP_ITERS = min(round(warmup * scale), solver.MAX_ITER - (warmup < total))
     steps: list[int] = []
     for step in solver.STEPS:
@@ -137,7 +139,7 @@ def scale_schedule(cfg: CfgNode) -> None:
 
 
 def _expand_home(cfg: CfgNode) -> None:
-    """Write out the home directory in paths such as ``~/r50.pth``, which no shell expands in a file."""
+    """Expand the home directory in paths such as ``~/r50.pth``; in a file no shell does it."""
     for key, value in leaves(cfg):
         if isinstance(value, str) and value.startswith("~/"):
             *parents, name = key.split(".")
@@ -161,7 +163,7 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
         _merge_version(cfg, given, config_file)
     except _DOES_NOT_FIT as error:
         raise UserError(
-            f"{_explain(error, cfg)}\nIt stands in {config_file} or one of its _BASE_ files."
+            f"{_explain(error, cfg)}\nIt is in {config_file} or one of its _BASE_ files."
         ) from error
 
 
@@ -180,8 +182,8 @@ def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
         if key is None or not _holds(cfg, key):
             raise
         raise UserError(
-            f"{config_file} has VERSION {version}, and the key {key} is of VERSION {cfg.VERSION}.\n"
-            f"Set VERSION {cfg.VERSION}, and give all keys their names of today."
+            f"{config_file} has VERSION {version}, but the key {key} is of VERSION {cfg.VERSION}.\n"
+            f"Set VERSION {cfg.VERSION}, and use the current name of every key."
         ) from error
     converted = upgrade_config(earlier)
     cfg.clear()
@@ -200,15 +202,16 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
         if isinstance(value, Mapping) and key not in defaults:
             some = [f"{key}.{name}" for name in value][:3]
             raise UserError(
-                f"{key} is a section, and was set as a whole. Set its keys one by one: {', '.join(some)}."
+                f"{key} is a section and cannot be set as a whole. Set its keys one by one: "
+                f"{', '.join(some)}."
             )
         is_whole = type(value) is int or (
             isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value)
         )
         if is_whole and isinstance(defaults.get(key), float):
-            value = float(value)  # yacs takes a whole number for another type
+            value = float(value)  # yacs refuses an int for a float
         try:
-            if key in OLD_NAMES:  # which merge_from_list refuses
+            if key in OLD_NAMES:  # merge_from_list would refuse it
                 cfg.merge_from_other_cfg(_nested(key, value))
             else:
                 cfg.merge_from_list([key, value])
@@ -219,7 +222,7 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
 
 
 def _holds(cfg: CfgNode, key: str) -> bool:
-    """Say whether a config has a key, or a section, of a dotted name."""
+    """Say whether a config has a key or section of this dotted name."""
     node: Any = cfg
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
@@ -247,11 +250,12 @@ def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
     """Return the keys of overrides with their values; paths become text.
 
     Raises:
-        UserError: the overrides are no pairs.
+        UserError: the overrides are not pairs.
     """
     if isinstance(overrides, str | bytes | Set) or not isinstance(overrides, Iterable):
         raise UserError(
-            f'The overrides are {shortened(overrides)}; expected {{"KEY": value}} or ["KEY", "VALUE"].'
+            f"The overrides are {shortened(overrides)}; "
+            'expected {"KEY": value} or ["KEY", "VALUE"].'
         )
     options = (
         list(chain.from_iterable(overrides.items()))
@@ -260,21 +264,23 @@ def override_pairs(overrides: Overrides) -> list[tuple[str, Any]]:
     )
     if len(options) % 2:
         raise UserError(
-            f"The config does not fit: the overrides are pairs of KEY VALUE, and {shortened(options[-1])} at their end "
-            "has no partner.\nA value with spaces needs quotes, an empty one is '', and no = stands between."
+            "The overrides must be pairs of KEY VALUE, but the last key, "
+            f"{shortened(options[-1])}, has no value.\n"
+            "Put a value with spaces in quotes, write '' for an empty value, and write no = "
+            "between."
         )
     return list(zip(map(str, options[::2]), map(_plain, options[1::2]), strict=True))
 
 
 def _plain(value: Any) -> Any:
-    """Return a path as text, and a number or an array of NumPy's or PyTorch's as Python has it."""
+    """Convert a path to text, and numbers and arrays of NumPy and PyTorch to Python's."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
-    """Make floats of whole numbers where a config holds floats; yacs takes them for another type."""
+    """Convert integers to floats where the config has floats; yacs refuses an int for a float."""
     for key, value in given.items():
         if isinstance(value, CfgNode) and isinstance(cfg.get(key), CfgNode):
             _with_floats(cfg[key], value)
@@ -284,7 +290,7 @@ def _with_floats(cfg: CfgNode, given: CfgNode) -> CfgNode:
 
 
 def _unknown_key(error: Exception) -> str | None:
-    """Return the key that yacs says a config does not have; None where it says something else."""
+    """Return the key that yacs reports as unknown; None for another error."""
     match = re.search(r"[Nn]on-existent (?:config )?key: (.*)", str(error).strip("'\""), re.DOTALL)
     return match[1] if match else None
 
@@ -296,28 +302,34 @@ def _explain(error: Exception, cfg: CfgNode) -> str:
     text = str(error).strip("'\"")
     if match := re.search(r"with values \((.*)\) for config key: (\S+)", text, re.DOTALL):
         return _explain_type(match[2], match[1].partition(" vs. ")[2], cfg)
-    return f"The config does not fit: {_cut(text)}"
+    return f"The config is invalid: {_cut(text)}"
 
 
 def _explain_type(key: str, given: str, cfg: CfgNode) -> str:
     default = reduce(getattr, key.split("."), cfg)
     if isinstance(default, CfgNode):
-        return f"The config does not fit: {key} is {_cut(given)}, but it is a section. Set its keys: {', '.join(default)}."
+        return (
+            f"The config is invalid: {key} is {_cut(given)}, but it is a section. Set its keys: "
+            f"{', '.join(default)}."
+        )
     advice = ""
     if isinstance(default, bool):
         advice = " Write True or False."
     elif isinstance(default, str):
-        advice = f""" For text that looks like something else write quotes within quotes: "'{_cut(given)}'"."""
+        advice = (
+            " For text that looks like a number or a list, write quotes within quotes: "
+            f"\"'{_cut(given)}'\"."
+        )
     elif isinstance(default, tuple | list):
         advice = f' Write a list, such as "{_as_list(given)}".'
     return (
-        f"The config does not fit: {key} is {_cut(given)}, but must be of the type {type(default).__name__}, like "
-        f"{default!r}.{advice}"
+        f"The config is invalid: {key} is {_cut(given)}, but must be of the type "
+        f"{type(default).__name__}, like {default!r}.{advice}"
     )
 
 
 def _as_list(given: str) -> str:
-    """Return how to write the words of a text as a list; an example where it has none."""
+    """Return the words of a text written as a list; an example if it has no words."""
     words = re.findall(r"[^\s,()\[\]{}'\"‘’“”<>]+", given)[:4] if len(given) <= _SHOWN else []
     quoted = [word if re.fullmatch(r"[-+.\de]*\d[-+.\de]*", word) else repr(word) for word in words]
     return f"({', '.join(quoted or ['1'])},)"
@@ -326,7 +338,10 @@ def _as_list(given: str) -> str:
 def _no_such_key(key: str, cfg: CfgNode) -> str:
     shown = key if re.fullmatch(r"\S+", key) else repr(key)
     if _holds(cfg, key):
-        return f"{shown} is one name in the file, but {key.rpartition('.')[0]} is a section: write its keys below it."
+        return (
+            f"{shown} is written as one name in the file, but {key.rpartition('.')[0]} is a "
+            "section: write its keys indented below it."
+        )
     if "=" in key and _holds(cfg, key.partition("=")[0]):
         return f"There is no config key {_cut(shown)}. Write KEY VALUE, without a = between."
     return f"There is no config key {_cut(shown)}.{_nearest(key, cfg)}"

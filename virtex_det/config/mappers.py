@@ -1,4 +1,4 @@
-"""The mapper of a config: DATALOADER.MAPPER, or the default of the model's class."""
+"""The mapper of a config: DATALOADER.MAPPER, or the default of the meta-architecture."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-# Mappers of this package; others may be registered besides.
+# Mappers of this package; users may register others.
 OURS = (
     "DetectionMapper",
     "DatasetMapper",
@@ -23,29 +23,30 @@ _OF_PIXEL_CLASSES = ("PanopticFPN", "SemanticSegmentor")
 
 
 def mapper_name(cfg: CfgNode) -> str:
-    """Return the name of the mapper that makes the examples of a config's model."""
+    """Return the name of the mapper that makes the training examples of a config's model."""
     return cfg.DATALOADER.MAPPER or (_mappers_of(cfg) or _OF_DETECTORS)[0]
 
 
 def name_mapper(cfg: CfgNode) -> None:
-    """Write the default mapper's name into a config without one, for its file and records."""
+    """Set DATALOADER.MAPPER to the default mapper's name if it is empty, for files and records."""
     cfg.DATALOADER.MAPPER = mapper_name(cfg)
 
 
 def unfit_mapper(cfg: CfgNode) -> Iterator[str]:
-    """Yield what is wrong where DATALOADER.MAPPER names a mapper of ours that the model cannot learn from."""
+    """Yield an error if DATALOADER.MAPPER is a mapper of virtex_det that does not fit the model."""
     known, named = _mappers_of(cfg), cfg.DATALOADER.MAPPER
     if known and named in OURS and named not in known:
         yield (
-            f"DATALOADER.MAPPER is {named}, but {cfg.MODEL.META_ARCHITECTURE} learns from the examples of "
-            f"{' or '.join(known)}. Leave DATALOADER.MAPPER empty, which takes {known[0]}."
+            f"DATALOADER.MAPPER is {named}, but {cfg.MODEL.META_ARCHITECTURE} learns from the "
+            f"examples of {' or '.join(known)}. Leave DATALOADER.MAPPER empty, which takes "
+            f"{known[0]}."
         )
 
 
 def _mappers_of(cfg: CfgNode) -> tuple[str, ...]:
-    """Return the mappers that serve the model, its own first; none where its class does not say.
+    """Return the mappers that fit the model, the default first; empty if they are unknown.
 
-    A class says it by a class method ``mappers(cfg)`` or by an attribute ``mapper``.
+    A class names them by a class method ``mappers(cfg)`` or an attribute ``mapper``.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     architecture: Any = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every key of a config, or of a mapping read from one's file, by its dotted name, with its value."""
+    """Yield the dotted name and value of every key of a config or of a config file's mapping."""
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", leaf) for inner, leaf in leaves(value))
@@ -15,5 +15,5 @@ def leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def plain_leaves(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values by dotted name as JSON has them, so that a tuple equals a list."""
+    """Return the values by dotted name in JSON's types, so that a tuple equals a list."""
     return {key: json.loads(json.dumps(value)) for key, value in leaves(node)}

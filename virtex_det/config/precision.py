@@ -1,8 +1,8 @@
 """SOLVER.AMP, the one switch of mixed precision, and its effect on each device.
 
-In float16 training steps are computed as Detectron2 has it, by autocast with scaled losses, and
-evaluation in float32. That needs CUDA; training elsewhere takes bfloat16. In bfloat16, which needs
-no scaling, the model computes by autocast in training and in evaluation.
+float16 is Detectron2's AMP: autocast with scaled losses in training, float32 in evaluation. It
+needs CUDA; elsewhere training uses bfloat16 instead. bfloat16 is autocast without scaled losses, in
+training and in evaluation.
 """
 
 from detectron2.config import CfgNode
@@ -21,15 +21,21 @@ def scales_losses(cfg: CfgNode) -> bool:
 
 
 def precision_in_words(cfg: CfgNode) -> str:
-    """Return what SOLVER.AMP does on MODEL.DEVICE, as a sentence for the log."""
+    """Return a sentence for the log: what SOLVER.AMP does on MODEL.DEVICE."""
     device = cfg.MODEL.DEVICE
     if not cfg.SOLVER.AMP.ENABLED:
         return f"Precision on {device}: float32"
     if computes_in_bfloat16(cfg):
-        return f"Mixed precision on {device}: bfloat16 in training and evaluation; weights stay float32"
+        return (
+            f"Mixed precision on {device}: bfloat16 in training and evaluation; "
+            "weights stay float32"
+        )
     if device.startswith("cuda"):
-        return f"Mixed precision on {device}: float16 with scaled losses in training, float32 in evaluation"
+        return (
+            f"Mixed precision on {device}: float16 with scaled losses in training, "
+            "float32 in evaluation"
+        )
     return (
-        f"Precision on {device}: float32 in evaluation; float16 is for training on CUDA GPUs. For evaluation in mixed "
-        "precision set SOLVER.AMP.DTYPE bfloat16"
+        f"Precision on {device}: float32 in evaluation, since float16 is for training on CUDA "
+        "GPUs. For evaluation in mixed precision set SOLVER.AMP.DTYPE bfloat16"
     )

@@ -1,9 +1,9 @@
-"""Old names of config keys: configs that have them are read under the new names, with a line that says so.
+"""Old names of config keys, which are still read, with a line in the log that names the new ones.
 
-While a config is put together, old names stand in it beside the new ones, so that what is set later
-holds whatever its name: a file over its ``_BASE_``, overrides over the file. At the end their
-values go over to the new names, by what they meant: the rate of the backbone, for example, is not
-known before the last override of the base rate.
+While files and overrides are merged, the config holds old and new names side by side, so that the
+value that is set last wins under either name. At the end the values of old names are converted to
+the new ones. This needs the complete config: the backbone's rate as a multiple of the base rate,
+for example, is known only after the last override of the base rate.
 """
 
 import ast
@@ -33,10 +33,10 @@ _SIZES = (
     "NORM_FIRST",
     "INIT_STD",
 )
-# The models whose text encoder had sizes of its own; others read those of MODEL.TEXTUAL, or none.
+# Models whose text encoder once had its own sizes; other models read MODEL.TEXTUAL's or none.
 _WITH_TEXT_ENCODER = ("ICMLMModel", "LocTexModel")
 
-# Each old name, with the new ones that say the same.
+# Old name -> new names with the same meaning.
 OLD_NAMES: dict[str, tuple[str, ...]] = {
     BF16: (_AMP, _DTYPE),
     BACKBONE_LR: (_MULTIPLIER,),
@@ -45,13 +45,13 @@ OLD_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def register_old_names(cfg: CfgNode) -> None:
-    """Let yacs's own merging, which knows no old names, refuse them with the new ones."""
+    """Make yacs's own merging refuse old names with a message that gives the new ones."""
     for old, (new, *others) in OLD_NAMES.items():
-        cfg.register_renamed_key(old, new, f"It goes with {', '.join(others)}." if others else None)
+        cfg.register_renamed_key(old, new, f"Also set {', '.join(others)}." if others else None)
 
 
 def admit_old_names(cfg: CfgNode) -> None:
-    """Let a config hold old names until ``replace_old_names``; None stands for one that is not set."""
+    """Add the old names to a config, until ``replace_old_names``; None means not set."""
     for old in OLD_NAMES:
         section, name = _place(cfg, old)
         if section is not None:
@@ -59,7 +59,7 @@ def admit_old_names(cfg: CfgNode) -> None:
 
 
 def superseded(values: Mapping[str, Any]) -> list[str]:
-    """Return the old names that values set earlier under them have no say any more: these set the new names alone."""
+    """Return the old names whose earlier values no longer count, since new names are set later."""
     return [
         old
         for old, news in OLD_NAMES.items()
@@ -68,17 +68,17 @@ def superseded(values: Mapping[str, Any]) -> list[str]:
 
 
 def without_effect(values: Mapping[str, Any], where: str) -> list[str]:
-    """Return the old names of one file, or of the overrides, that say nothing beside the new ones there.
+    """Return the old names in one file, or in the overrides, that have no effect beside new names.
 
     Args:
-        values: by dotted key, all that is set there.
-        where: it is, for the message.
+        values: all keys that are set there, by dotted name.
+        where: the file or the overrides, for the message.
 
     Raises:
         UserError: an old and a new name are set to different values.
     """
     found = []
-    # A run of an earlier version wrote every key into its config; the old ones are those that it read.
+    # A run of an earlier version wrote every key into its config, and read the old names.
     is_whole_config = values.keys() >= OLD_NAMES.keys()
     for old, news in OLD_NAMES.items():
         if old not in values or not any(new in values for new in news):
@@ -88,16 +88,17 @@ def without_effect(values: Mapping[str, Any], where: str) -> list[str]:
         elif not is_whole_config and not _agree(
             old, {key: _plain(value) for key, value in values.items()}
         ):
-            said = ", ".join(f"{new} {values[new]}" for new in news if new in values)
+            contrary = ", ".join(f"{new} {values[new]}" for new in news if new in values)
             raise UserError(
-                f"{old} {values[old]} is an old name of {' and '.join(news)}, and {where} sets both, to different "
-                f"values: {said}.\nLeave {old} out."
+                f"{old} {values[old]} is an old name of {' and '.join(news)}, and {where} sets "
+                f"both, to different values: {contrary}.\n"
+                f"Leave {old} out."
             )
     return found
 
 
 def forget(config: dict[str, Any], names: list[str]) -> None:
-    """Take old names out of a config's values, or out of a config that admits them."""
+    """Remove old names from a config's values, or unset them in a config that holds them."""
     for old in names:
         section, name = _place(config, old)
         if isinstance(section, CfgNode):
@@ -107,13 +108,13 @@ def forget(config: dict[str, Any], names: list[str]) -> None:
 
 
 def replace_old_names(cfg: CfgNode) -> None:
-    """Give the values of old names to the new ones, say so once each, and let the config have no old names.
+    """Convert the values of old names to the new names, remove the old names, and log each once.
 
     Args:
-        cfg: is changed; not frozen. All its layers are merged.
+        cfg: is changed; not frozen. All files and overrides are merged.
 
     Raises:
-        UserError: a value has no counterpart.
+        UserError: a value cannot be converted.
     """
     given = {}
     for old in OLD_NAMES:
@@ -133,21 +134,23 @@ def replace_old_names(cfg: CfgNode) -> None:
         if changes or not is_whole_config:
             read_as = ", ".join(f"{new} {new_value}" for new, new_value in replaced.items())
             _say(
-                f"{old} is an old name of {' and '.join(OLD_NAMES[old])}. Read as: {read_as or 'nothing to set'}."
+                f"{old} is an old name of {' and '.join(OLD_NAMES[old])}. Read as: "
+                f"{read_as or 'no change'}."
             )
 
 
 def advice(old: str) -> str:
-    """Return a sentence about an old name in a config that was not read from a file or from overrides."""
-    return f"{old} is an old name, which nothing reads here. Set {' and '.join(OLD_NAMES[old])}."
+    """Return an error message for an old name that was set on a config in Python."""
+    return f"{old} is an old name and has no effect. Set {' and '.join(OLD_NAMES[old])}."
 
 
 def _replaced(cfg: CfgNode, old: str, value: Any) -> dict[str, Any]:
-    """Return what an old name's value is under the new names; nothing where it had no effect."""
+    """Return the values of the new names for an old name's value; empty if it had no effect."""
     if old == BF16:
         if not isinstance(value, bool):
             raise UserError(
-                f"{BF16} is {value!r}, but must be True or False. It is an old name of {_DTYPE} bfloat16."
+                f"{BF16} is {value!r}, but must be True or False. It is an old name: set {_DTYPE} "
+                "bfloat16."
             )
         if value:
             return {_AMP: True, _DTYPE: "bfloat16"}
@@ -162,16 +165,18 @@ def _replaced(cfg: CfgNode, old: str, value: Any) -> dict[str, Any]:
 
 
 def _multiplier(rate: Any, base: float) -> float:
-    """Return by what the base rate is multiplied for the backbone's, to the last digit where there is such a number."""
+    """Return the multiplier that gives the backbone's rate, to the last digit if one exists."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
         raise UserError(
-            f"{BACKBONE_LR} is {rate!r}, but must be a number from 0 on. It is an old name: {_MULTIPLIER}."
+            f"{BACKBONE_LR} is {rate!r}, but must be a number from 0 on. It is an old name: set "
+            f"{_MULTIPLIER}."
         )
     if rate == 0:
-        return 1.0  # it meant the base rate
+        return 1.0  # 0 meant the base rate
     if not isinstance(base, float) or not 0 < base < math.inf:
         raise UserError(
-            f"{BACKBONE_LR} {rate} is an old name of {_MULTIPLIER}, a multiple of {_BASE_LR}, which is {base}.\n"
+            f"{BACKBONE_LR} {rate} is an old name of {_MULTIPLIER}, a multiple of {_BASE_LR}, "
+            f"which is {base}.\n"
             f"Set {_BASE_LR} above 0, and {_MULTIPLIER}."
         )
     nearest = rate / base
@@ -182,7 +187,7 @@ def _multiplier(rate: Any, base: float) -> float:
 
 
 def _had_sizes_of_its_own(cfg: CfgNode) -> bool:
-    """Say whether the model's text encoder is a transformer of the sizes that MODEL.TEXT_ENCODER had."""
+    """Say whether the model's text encoder had its sizes from MODEL.TEXT_ENCODER."""
     name = cfg.MODEL.META_ARCHITECTURE
     if cfg.MODEL.TEXT_ENCODER.WEIGHTS:
         return False
@@ -196,7 +201,7 @@ def _had_sizes_of_its_own(cfg: CfgNode) -> bool:
 
 
 def _agree(old: str, values: Mapping[str, Any]) -> bool:
-    """Say whether an old name and the new ones, set at one place, say the same."""
+    """Say whether the values of an old name and of its new names mean the same."""
     value = values[old]
     if old == BF16:
         enabled, dtype = values.get(_AMP, value or None), values.get(_DTYPE)
@@ -213,7 +218,7 @@ def _agree(old: str, values: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return what text of the command line stands for."""
+    """Return the Python value of text from the command line."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -221,7 +226,7 @@ def _plain(value: Any) -> Any:
 
 
 def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the section that a key belongs in, None where there is none, and its name in it."""
+    """Return a key's section, None if the config does not have it, and the key's name in it."""
     section: Any = config
     *sections, name = key.split(".")
     for part in sections:

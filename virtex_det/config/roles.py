@@ -1,6 +1,6 @@
-"""What each config key is to a run: part of its recipe, of its start, of its evaluation, or of the machine.
+"""The role of each config key: part of the recipe, the start, the evaluation, or the machine.
 
-All that treats keys by their meaning asks this table: resuming a run, ids of protocols, matrices of runs, run folders.
+Resuming a run, protocol ids, matrices of runs and run folders read it from this table.
 """
 
 from collections.abc import Callable
@@ -15,35 +15,33 @@ from virtex_det.config.nodes import leaves
 
 
 class Role(Enum):
-    """What a key decides, and so what becomes of a change of it when a run is resumed."""
+    """What a key decides, which also says whether a resumed run may change it."""
 
-    KIND = "what is predicted from what, in its protocol's id; refused on resume"
-    RECIPE = "what is trained, in its protocol's id; refused on resume"
-    RUN = "which run of a protocol: seed, weights and part of the data; refused on resume"
-    START = "how weights are read, and the pixels that they bring: the weights may set it; refused on resume"
-    SCHEDULE = (
-        "how long is trained, in its protocol's id; applied on resume, and the records say where"
-    )
-    EVALUATION = "how a model is measured, in its protocol's id; applied on resume"
-    REPORT = "what is measured besides, and when; applied on resume"
-    FILE = "a file that the run keeps a copy of, or what stands in it: its content decides, not its place"
-    MACHINE = "where and how fast it runs: results are the same up to rounding"
+    KIND = "inputs and targets of the model: in the protocol's id; refused on resume"
+    RECIPE = "how the model is trained: in the protocol's id; refused on resume"
+    RUN = "the run of a protocol (seed, weights, part of the data): refused on resume"
+    START = "reading of the weights, and their pixel format, which they may set: refused on resume"
+    SCHEDULE = "length of training: in the protocol's id; applied on resume, which records mention"
+    EVALUATION = "how a model is evaluated: in the protocol's id; applied on resume"
+    REPORT = "extra metrics and times of evaluation: applied on resume"
+    FILE = "a file that the run copies, or a value from it: compared by content, not by path"
+    MACHINE = "where and how fast the run computes: results are equal up to rounding"
 
 
-# Files that a run reads besides its data, by key, with the names of the copies in its folder.
+# Key -> name of the copy in the run folder, for the files that a run reads besides its data.
 FILES = {
     "INPUT.CAPTION.TOKENIZER": "vocabulary.model",
     "INPUT.CAPTION.CONCEPTS": "concepts.json",
     "INPUT.CAPTION.CLUSTERS": "clusters.json",
 }
 
-# The longest dotted prefix of a key decides. Sections hold Detectron2's keys; each of ours has an entry of its own or
-# is in a node that has one.
+# The longest dotted prefix of a key decides. Entries of whole sections are for Detectron2's keys;
+# each key that virtex_det adds has its own entry, or its node has one.
 ROLES: dict[str, Role] = {
     **dict.fromkeys(("MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER"), Role.RECIPE),
     # The kind of model and of examples.
     **dict.fromkeys(("MODEL.META_ARCHITECTURE", "DATALOADER.MAPPER"), Role.KIND),
-    # Our part of the recipe.
+    # The recipe's keys that virtex_det adds.
     **dict.fromkeys(("MODEL.CAPTION_RESNET", "MODEL.CLASSIFIER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.ICMLM", "MODEL.TAG_PREDICTION", "MODEL.LOCTEX"), Role.RECIPE),
@@ -101,11 +99,11 @@ ROLES: dict[str, Role] = {
 }
 
 IN_PROTOCOL = (Role.KIND, Role.RECIPE, Role.SCHEDULE, Role.EVALUATION, Role.FILE)
-FIXED = (Role.KIND, Role.RECIPE, Role.RUN, Role.START)  # as long as a run lives
-# What two runs of one cell share.
+FIXED = (Role.KIND, Role.RECIPE, Role.RUN, Role.START)  # refused on resume
+# Roles of the keys that are equal in all runs of one cell.
 IN_CELL = (Role.KIND, Role.RECIPE, Role.RUN, Role.SCHEDULE, Role.EVALUATION)
 
-# What a matrix sets for each of its runs, and what of the run that comes from.
+# Keys that a matrix sets for each run -> the property of the run that they come from.
 OF_MATRIX = {
     "MODEL.WEIGHTS": "start",
     "DATASETS.TRAIN_FRACTION": "fraction",
@@ -135,13 +133,16 @@ def _reads_captions(cfg: CfgNode) -> bool:
 
 
 def reads_tokenizer(cfg: CfgNode) -> bool:
-    """Say whether a config's model learns from tokens of captions; one whose mapper is not ours, if it names some."""
+    """Say whether a config's model learns from tokens of captions.
+
+    A model with a mapper of another package does if the config names a tokenizer.
+    """
     mapper = mapper_name(cfg)
     is_named = mapper in OURS or cfg.INPUT.CAPTION.TOKENIZER
     return bool(is_named) and mapper not in _NO_TOKENS and _is_pretraining(cfg)
 
 
-# By prefix: whether a config's model and data read the keys below it. Keys that are not here are always read.
+# By prefix: whether a config's model and data read the keys below it. All other keys are read.
 _READ_IF: dict[str, Callable[[CfgNode], bool]] = {
     **dict.fromkeys(
         ("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER", "MODEL.ICMLM", "MODEL.TAG_PREDICTION"),
@@ -170,24 +171,24 @@ def role_of(key: str) -> Role:
     """Return the role of a key by its dotted name.
 
     Raises:
-        KeyError: no prefix of it has a role.
+        KeyError: no prefix of the key has a role.
     """
     return ROLES[_longest_prefix(key, tuple(ROLES))]
 
 
 def keys_of(*roles: Role) -> tuple[str, ...]:
-    """Return the keys of these roles, Detectron2's and ours, in the order of a config."""
+    """Return the keys with these roles, in the order of a config."""
     return tuple(key for key, _ in leaves(get_cfg()) if role_of(key) in roles)
 
 
 def is_read(cfg: CfgNode, key: str) -> bool:
-    """Say whether anything that a config builds reads a key; one that nothing reads changes no result."""
+    """Say whether the model or data of a config read a key; other keys do not change results."""
     prefix = _longest_prefix(key, tuple(_READ_IF))
     return (not prefix or _READ_IF[prefix](cfg)) and _is_enabled(cfg, key)
 
 
 def _is_enabled(cfg: CfgNode, key: str) -> bool:
-    """Say whether the nodes above a key are switched on, as SOLVER.LOOKAHEAD is by its ENABLED."""
+    """Say whether the nodes above a key are enabled, as SOLVER.LOOKAHEAD is by its ENABLED."""
     node, *names = cfg, *key.split(".")
     for name in names[:-1]:
         node = node[name]

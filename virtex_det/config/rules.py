@@ -1,4 +1,4 @@
-"""Rules for values of config keys: numbers in a range, known names, lists of these."""
+"""Rules for values of config keys: numbers in a range, known names, lists of them."""
 
 import difflib
 import math
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from fvcore.common.registry import Registry
 
-LARGEST = 2**31 - 1  # PyTorch's sizes and NumPy's seeds have room for it, and loops up to it end
+LARGEST = 2**31 - 1  # fits PyTorch's sizes and NumPy's seeds; a loop of this length ends
 
 
 class Rule(NamedTuple):
-    """What a value has to be.
+    """A condition for a value.
 
     Attributes:
-        expected: as it stands in a message after "must be".
-        holds: says whether a value is so.
-        names: the known names; a message lists the nearest of them.
+        expected: the condition in words, for a message after "must be".
+        holds: whether a value meets the condition.
+        names: the known names; a message lists the nearest.
     """
 
     expected: str
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
     names: Callable[[], Iterable[str]] = tuple
 
     def nearest(self, value: Any) -> list[str]:
-        """Return the known names that look most like a value."""
+        """Return the known names that are most similar to a value."""
         known = {name.lower(): name for name in self.names() if name}
         return [
             known[name]
@@ -41,7 +41,7 @@ def number(
     below: float = math.inf,
     infinite: bool = False,
 ) -> Rule:
-    """A number from ``low`` to ``high``, or strictly between ``above`` and ``below``; whole ones will do."""
+    """A float or integer from ``low`` to ``high``, or strictly between ``above`` and ``below``."""
 
     def holds(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -60,7 +60,7 @@ def whole(low: int, high: int = LARGEST) -> Rule:
 
 
 def one_of(*names: str) -> Rule:
-    """One of a few names; "" means none where it is among them."""
+    """One of a few names."""
     shown = ", ".join(f'"{name}"' for name in names)
     return Rule(f"one of {shown}", lambda value: value in names, lambda: names)
 
@@ -75,7 +75,7 @@ def registered(registry: Callable[[], Registry], *others: str) -> Rule:
 
 
 def several(each: Rule, low: int = 0, high: int | None = None) -> Rule:
-    """A list or tuple of ``low`` to ``high`` values that obey one rule."""
+    """A list or tuple of ``low`` to ``high`` values that each obey one rule."""
     limit = math.inf if high is None else high
 
     def holds(value: Any) -> bool:
@@ -146,7 +146,7 @@ def _compiles(value: Any) -> bool:
 def _is_line(value: Any) -> bool:
     if not isinstance(value, str) or any(character in value for character in "\0\n\r"):
         return False
-    # Half a character cannot be written.
+    # A surrogate, half a character, cannot be written to a file.
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
