@@ -14,7 +14,8 @@ def message_of(call: Callable[[], object], *, seconds: int = 15, spare_bytes: in
 
     Args:
         call: what to try.
-        seconds: of processor time, after which the process is killed; one that waits is killed after 20 times as long.
+        seconds: of processor time, after which the process is killed; one that waits is killed
+            after 20 times as long.
         spare_bytes: what it may take of memory above what it has now.
     """
     reading, writing = os.pipe()

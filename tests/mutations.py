@@ -9,7 +9,8 @@ from typing import Any
 
 from virtex_det.errors import UserError
 
-# What may stand in the place of any value. Another value of the same type is not wrong, so it is left out there.
+# What may stand in the place of any value. Another value of the same type is not wrong, so it is
+# left out there.
 VALUES: dict[str, Any] = {
     "null": None,
     "true": True,

@@ -273,7 +273,8 @@ def test_another_network_is_all_that_a_config_of_its_own_changes(name, base, dif
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    # Millions of parameters of timm's and open_clip's networks, without classifiers and attention pools.
+    # Millions of parameters of timm's and open_clip's networks, without classifiers and attention
+    # pools.
     [
         ("coco_segm_default_init_2x_R_101", 42.500),
         ("coco_segm_default_init_2x_R_50W2X", 66.834),

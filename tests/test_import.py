@@ -18,8 +18,9 @@ TOOLS = [
 
 
 PACKAGE = ROOT / "virtex_det"
-# The rooms, and the rooms that each may import. The modules beside the rooms, such as errors.py, import no room.
-# The one pair that knows each other: a checkpoint may be named by the model zoo, and the model zoo reads checkpoints.
+# The rooms, and the rooms that each may import. The modules beside the rooms, such as errors.py,
+# import no room. The one pair that knows each other: a checkpoint may be named by the model zoo,
+# and the model zoo reads checkpoints.
 ROOMS = {
     "config": set(),
     "pages": set(),
@@ -126,7 +127,8 @@ def test_importing_the_package_registers_its_backbones():
     done = run_python(
         "import virtex_det\n"
         "from detectron2.modeling import BACKBONE_REGISTRY as registry\n"
-        "print('build_caption_resnet_backbone' in registry and 'build_caption_resnet_fpn_backbone' in registry)"
+        "print('build_caption_resnet_backbone' in registry and "
+        "'build_caption_resnet_fpn_backbone' in registry)"
     )
     assert done.stdout.strip() == "True", done.stderr
 

@@ -413,10 +413,7 @@ def test_damaged_files_of_words_are_refused_or_read_as_they_were(kind, tmp_path)
         judge(lambda: type(written).read(path), written, names=(path.name,))
 
 
-XML = (
-    "<annotation><size><width>40</width><height>30</height></size><object><name>nut</name><difficult>0</difficult>"
-    "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
-)
+XML = "<annotation><size><width>40</width><height>30</height></size><object><name>nut</name><difficult>0</difficult><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
 IN_PLACE_OF_TEXT = (
     "",
     "x",

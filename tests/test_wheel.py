@@ -42,7 +42,8 @@ def programs(tmp_path_factory) -> Path:
     python = str(environment / "bin" / "python")
     install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([*pip, "--python", python, *install], check=True)
-    # What else is needed comes from here. Python reads no .pth of that folder, so the clone stays out.
+    # What else is needed comes from here. Python reads no .pth of that folder, so the clone stays
+    # out.
     [site_packages] = environment.glob("lib/python*/site-packages")
     (site_packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return environment / "bin"

@@ -64,9 +64,11 @@ def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(resul
     link = "[starts](results/starts.jsonl)"
     assert rows_of(page.render(results)) == [
         f"| random | `coco-segm-1x` | coco_2017_val | 1% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
-        f"| random | `coco-segm-1x` | coco_2017_val | 100% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
+        f"| random | `coco-segm-1x` | coco_2017_val | 100% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} "
+        "|",
         f"| captions | `coco-segm-1x` | coco_2017_val | 1% | 2 | 31.0 ± 1.4 | 0.0 ± 0.0 | {link} |",
-        f"| captions | `coco-segm-1x` | coco_2017_val | 100% | 2 | 31.0 ± 1.4 | 0.0 ± 0.0 | {link} |",
+        "| captions | `coco-segm-1x` | coco_2017_val | 100% | 2 | 31.0 ± 1.4 | 0.0 ± 0.0 | "
+        f"{link} |",
     ]
 
 

@@ -39,7 +39,8 @@ def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
         }
     settings = "".join(f'\n  {key} "{value}"' for key, value in wrong.items())
     raise UserError(
-        f"The config contradicts the weights {path} (format {weights.format.name}); nothing was loaded. Set:{settings}"
+        f"The config contradicts the weights {path} (format {weights.format.name}); nothing was "
+        f"loaded. Set:{settings}"
         + (
             "\nor, for the pixels, MODEL.FOLLOW_WEIGHTS True"
             if _pixel_contradictions(weights.format, cfg)
@@ -75,8 +76,9 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
 
 def _no_pixels(path: str, why: str) -> UserError:
     return UserError(
-        f"MODEL.FOLLOW_WEIGHTS is True, but {path} does not tell its pixels: {why}.\nSet MODEL.FOLLOW_WEIGHTS False, "
-        "and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD as it was trained."
+        f"MODEL.FOLLOW_WEIGHTS is True, but {path} does not tell its pixels: {why}.\n"
+        "Set MODEL.FOLLOW_WEIGHTS False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD "
+        "as it was trained."
     )
 
 

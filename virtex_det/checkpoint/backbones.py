@@ -37,13 +37,15 @@ def backbone_names(names: Iterable[str]) -> dict[str, str]:
 def find_backbone(names: Iterable[str]) -> Backbone:
     """Find MODEL.BACKBONE in a model.
 
-    It is what the model calls ``backbone``, of that what FPN calls ``bottom_up`` and ViTDet ``net``. A model of which
-    nothing has that name is a ResNet itself, has one, or is a backbone as a whole. Of a ResNet the layers alone are
-    taken; in a C4 detector the last of them lie in the ROI heads.
+    It is what the model calls ``backbone``, of that what FPN calls ``bottom_up`` and ViTDet
+    ``net``. A model of which nothing has that name is a ResNet itself, has one, or is a backbone as
+    a whole. Of a ResNet the layers alone are taken; in a C4 detector the last of them lie in the
+    ROI heads.
 
     Example:
         >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
-        >>> found = find_backbone(f"{place}.backbone.{name}" for place in ("student", "teacher") for name in blocks)
+        >>> found = find_backbone(f"{place}.backbone.{name}" for place in ("student", "teacher") for
+        name in blocks)
         >>> found.prefix, found.rivals
         ('student.backbone.', ('teacher.backbone.',))
     """

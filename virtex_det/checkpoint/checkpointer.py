@@ -33,8 +33,8 @@ class TransferCheckpointer(DetectionCheckpointer):
 
     Attributes:
         report: the LoadReport of the last load or resume; None before.
-        classes: names of the classes that the model is trained on, saved with it; after a resume or the load
-            of a whole model, those that the file names.
+        classes: names of the classes that the model is trained on, saved with it; after a resume or
+            the load of a whole model, those that the file names.
 
     Example:
         >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)
@@ -59,9 +59,10 @@ class TransferCheckpointer(DetectionCheckpointer):
             save_to_disk: write files; by default the main process alone does.
             allow_partial: accept weights that leave a part of what is required at random.
             require: what weights must fill: the backbone, or the whole model for evaluation.
-            cfg: refuse weights that this config contradicts; its pixels and the hash of its tokenizer are saved with
-                the model, and compared where a whole model is loaded.
-            checkpointables: what else a checkpoint holds, such as the trainer with optimizer and schedule.
+            cfg: refuse weights that this config contradicts; its pixels and the hash of its
+                tokenizer are saved with the model, and compared where a whole model is loaded.
+            checkpointables: what else a checkpoint holds, such as the trainer with optimizer and
+                schedule.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             What else a file with Detectron2's names holds, such as ``iteration``.
 
         Raises:
-            UserError: the file cannot be read, or does not fill what is required. The model is as it was.
+            UserError: the file cannot be read, or does not fill what is required. The model is as
+                it was.
         """
         if not path:
             self._start_from_random()
@@ -141,7 +143,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             )
             if absent:
                 raise UserError(
-                    f"{path} was not saved by a run like this one: it has no {', '.join(sorted(absent))}."
+                    f"{path} was not saved by a run like this one: it has no "
+                    f"{', '.join(sorted(absent))}."
                 )
             self._check_tokenizer(content, path)
             report = fill(self.model, own_weights(content), path, require="model")
@@ -203,14 +206,15 @@ class TransferCheckpointer(DetectionCheckpointer):
     def _start_from_random(self) -> None:
         if self.require == "model":
             raise UserError(
-                "There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give --resume."
+                "There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give "
+                "--resume."
             )
         self.logger.info("MODEL.WEIGHTS is empty: the model starts from random weights")
         frozen = 0 if self.cfg is None else self.cfg.MODEL.BACKBONE.FREEZE_AT
         if frozen > 0:
             self.logger.warning(
-                "MODEL.BACKBONE.FREEZE_AT %d freezes layers of random weights, which will never learn. Set it to 0, or "
-                "MODEL.WEIGHTS to pretrained weights.",
+                "MODEL.BACKBONE.FREEZE_AT %d freezes layers of random weights, which will never "
+                "learn. Set it to 0, or MODEL.WEIGHTS to pretrained weights.",
                 frozen,
             )
         self._publish(LoadReport(RANDOM_INIT))
@@ -235,7 +239,8 @@ class TransferCheckpointer(DetectionCheckpointer):
                 self.checkpointables[key].load_state_dict(content[key])
             except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(
-                    f"The state of {key!r} in {path} does not fit this config: {error}. Use the config that wrote it."
+                    f"The state of {key!r} in {path} does not fit this config: {error}. Use the "
+                    "config that wrote it."
                 ) from error
         return {
             key: value
@@ -267,10 +272,13 @@ class TransferCheckpointer(DetectionCheckpointer):
         ):
             return
         raise UserError(
-            f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER {_tokenizer_of(self.cfg)}:\n"
+            f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER "
+            f"{_tokenizer_of(self.cfg)}:\n"
             f"  {_pieces(own_weights(content).tensors)} pieces, sha256 {saved[:12]} in the file\n"
-            f"  {_pieces(self.model.state_dict())} pieces, sha256 {self._tokenizer_sha256[:12]} in the config\n"
-            "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that wrote the file."
+            f"  {_pieces(self.model.state_dict())} pieces, sha256 {self._tokenizer_sha256[:12]} in "
+            "the config\n"
+            "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that "
+            "wrote the file."
         )
 
     def _not_saved(self, path: Path, error: Exception) -> str:
@@ -283,8 +291,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             else "there was none before"
         )
         return (
-            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier checkpoints, {last}; "
-            "make room, then go on with --resume."
+            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier "
+            f"checkpoints, {last}; make room, then go on with --resume."
         )
 
 

@@ -55,7 +55,8 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
         if found[0].weights.is_resnet
         else _fullest(found, like)
     )
-    # What its family takes before a whole one is meant, whole or not: it must not be replaced in silence.
+    # What its family takes before a whole one is meant, whole or not: it must not be replaced in
+    # silence.
     meant = [each for each in found if any(each is one or _is_over(each, one) for one in whole)]
     candidates = meant or list(found)
     winners = _winners(candidates)
@@ -160,7 +161,8 @@ def _reason(chosen: Found, others: Sequence[Found]) -> str:
     count = chosen.network.averaged_count
     if count == 0:
         words.append(
-            "n_averaged is 0: nothing was averaged yet, these are the weights that averaging begins with"
+            "n_averaged is 0: nothing was averaged yet, these are the weights that averaging "
+            "begins with"
         )
     elif chosen.network.is_averaged:
         words.append("these are averaged weights" + (f" (n_averaged {count})" if count else ""))
@@ -168,7 +170,8 @@ def _reason(chosen: Found, others: Sequence[Found]) -> str:
         words.append("these are the averaged weights of Lightning's WeightAveraging")
     if others:
         words.append(
-            f"not taken: {', '.join(each.network.location for each in others)}; MODEL.WEIGHTS_PREFIX chooses"
+            f"not taken: {', '.join(each.network.location for each in others)}; "
+            "MODEL.WEIGHTS_PREFIX chooses"
         )
     return "; ".join(words)
 

@@ -12,7 +12,8 @@ from virtex_det.errors import UserError
 from virtex_det.files import read_regular
 from virtex_det.text_files import parse_json
 
-# timm's names of the ResNets that compute what ours do: no blur pools, no other activation, attention or stem.
+# timm's names of the ResNets that compute what ours do: no blur pools, no other activation,
+# attention or stem.
 _SAME_IN_TIMM = re.compile(
     r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?P<wide>wide_)?resne(?P<groups>x)?t(?P<depth>[0-9]{2,3})(?:_v1)?"
     r"(?:b|(?P<deep>[cds]))?(?:_[0-9]+x[0-9]+d|_2|_gn)?"
@@ -211,8 +212,8 @@ def _from_transformers(
 def _refusal(path: str, what: str) -> str:
     return (
         f"{path} is another network than this package builds: {what}.\n"
-        "Its features would be wrong; nothing was loaded. Where config.json is not of this file, move the file into "
-        "a folder of its own."
+        "Its features would be wrong; nothing was loaded. Where config.json is not of this file, "
+        "move the file into a folder of its own."
     )
 
 

@@ -37,21 +37,25 @@ def convert(
 ) -> LoadReport:
     """Write a backbone or more under Detectron2's, torchvision's or VirTex's names; halves become floats.
 
-    Detectron2 finds a backbone's place by the ends of its names (``matching_heuristics``), so that one file fits FPN
-    and C4; a detector is written whole, as its names are its own. VirTex's layout holds the textual heads too.
+    Detectron2 finds a backbone's place by the ends of its names (``matching_heuristics``), so that
+    one file fits FPN and C4; a detector is written whole, as its names are its own. VirTex's layout
+    holds the textual heads too.
 
     Args:
         source: a file, or an address that Detectron2's path handlers know.
-        target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or .safetensors (not VirTex).
+        target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or
+            .safetensors (not VirTex).
         family: of the source, where its content does not tell.
         prefix: of the network in the source, where it has several.
         to: whose names.
 
     Returns:
-        The report of loading the source into the network that its tensors describe; what is not written is unused.
+        The report of loading the source into the network that its tensors describe; what is not
+        written is unused.
 
     Raises:
-        UserError: the source cannot be read or is not whole, or the target cannot be written so. Nothing is written.
+        UserError: the source cannot be read or is not whole, or the target cannot be written so.
+            Nothing is written.
     """
     target = Path(target)
     write = _writer(target, to)
@@ -101,7 +105,8 @@ def _names(weights: Weights, to: Naming) -> dict[str, str]:
         )
     if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
         raise UserError(
-            "torchvision has no network with a deep stem; only `--to detectron2` can name its tensors."
+            "torchvision has no network with a deep stem; only `--to detectron2` can name its "
+            "tensors."
         )
     names = {
         to_torchvision(canonical): weights.backbone[canonical]

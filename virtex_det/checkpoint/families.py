@@ -180,6 +180,7 @@ def _has_first_layers(weights: Weights) -> bool:
 
 
 def _has_stem_of(weights: Weights) -> bool:
-    # CLIP's blocks have torchvision's names; what tells them apart is three convolutions in the stem.
+    # CLIP's blocks have torchvision's names; what tells them apart is three convolutions in the
+    # stem.
     is_deep = "stem.conv2.weight" in weights.backbone
     return weights.format.stem is None or is_deep == (weights.format.stem != "basic")

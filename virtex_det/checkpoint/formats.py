@@ -32,17 +32,26 @@ class Format(NamedTuple):
         name: what reports call it, and what MODEL.WEIGHTS_FORMAT may name.
         marks: regular expressions; each is found in some tensor's name, from where `prefix` begins.
         absent: regular expressions; none is found there in any tensor's name.
-        prefix: regular expression that the prefix of a network ends with, wrappers such as ``module.`` removed.
-        rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something else.
-        rename_rest: the name of any other tensor to that of a Detectron2 detector or of our pretraining model.
+        prefix: regular expression that the prefix of a network ends with, wrappers such as
+            ``module.`` removed.
+        rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something
+            else.
+        rename_rest: the name of any other tensor to that of a Detectron2 detector or of our
+            pretraining model.
         place: regular expression of the dotted keys that the tensors lie under.
-        over: regular expressions of what other networks in the file this one is taken before, as its authors do.
-        detectron2_names: the other tensors have Detectron2's names too, so that heads can be loaded.
-        pixels: what the network was trained to see, the usual first; empty where the file does not decide it.
-        stride_in_1x1: whether a bottleneck strides in its first convolution; None where the file does not decide it.
+        over: regular expressions of what other networks in the file this one is taken before, as
+            its authors do.
+        detectron2_names: the other tensors have Detectron2's names too, so that heads can be
+            loaded.
+        pixels: what the network was trained to see, the usual first; empty where the file does not
+            decide it.
+        stride_in_1x1: whether a bottleneck strides in its first convolution; None where the file
+            does not decide it.
         stem: MODEL.CAPTION_RESNET.STEM; None where only the tensors decide it.
-        downsample: MODEL.CAPTION_RESNET.DOWNSAMPLE, so also whether pools instead of strides halve features.
-        also: names of families whose files cannot be told from these; MODEL.WEIGHTS_FORMAT may name them.
+        downsample: MODEL.CAPTION_RESNET.DOWNSAMPLE, so also whether pools instead of strides halve
+            features.
+        also: names of families whose files cannot be told from these; MODEL.WEIGHTS_FORMAT may name
+            them.
         note: what a report should add.
         paper: where the family is from.
         licence: of the published weights or their code, where known.
@@ -369,7 +378,7 @@ FORMATS = (
     ),
 )
 
-# A backbone that is no ResNet, and what a run saves for itself: both by the model's own names. Not in FORMATS, since no
-# file is recognised as these by its content alone.
+# A backbone that is no ResNet, and what a run saves for itself: both by the model's own names. Not
+# in FORMATS, since no file is recognised as these by its content alone.
 SAME_NAMES = Format("the model's own names", marks=(), rename=canonical_only, detectron2_names=True)
 OWN_CHECKPOINT = SAME_NAMES._replace(name="own checkpoint")

@@ -51,7 +51,8 @@ class Digest(Thread):
         """Return it once it is there.
 
         Raises:
-            UserError: another file has taken a name, or one was written to: the hash is not that of what was read.
+            UserError: another file has taken a name, or one was written to: the hash is not that of
+                what was read.
         """
         if self.ident is not None:
             self.join()
@@ -61,7 +62,8 @@ class Digest(Thread):
             raise self._error
         if _stamps(self._files) != self._stamps:
             raise UserError(
-                f"{self._files[0]} changed after it was read. Wait until it is written, and load it again."
+                f"{self._files[0]} changed after it was read. Wait until it is written, and load "
+                "it again."
             )
         return self._found
 

@@ -43,9 +43,10 @@ def told_inside(content: Any, weights: Weights, path: str) -> Weights:
     """
     if weights.is_resnet and (unusual := _unusual(content, weights)):
         raise UserError(
-            f"{path} is another network than this package builds: {unusual}, which its shapes do not show.\n"
-            "Its features would be others; nothing was loaded. To take its tensors all the same, save those of the "
-            "backbone in a file of their own."
+            f"{path} is another network than this package builds: {unusual}, which its shapes do "
+            "not show.\n"
+            "Its features would be others; nothing was loaded. To take its tensors all the same, "
+            "save those of the backbone in a file of their own."
         )
     facts: dict[str, Any] = {}
     if weights.format.detectron2_names:

@@ -25,7 +25,8 @@ def find_last(folder: str | Path) -> str:
     is_name = Path(name).name == name and len(name.encode()) <= _LONGEST_NAME
     if not (name and is_name and tag.with_name(name).is_file()):
         raise UserError(
-            f"{tag} names {name[:_LONGEST_NAME]!r}, which is no file of this folder. {other_checkpoints(folder, name)}"
+            f"{tag} names {name[:_LONGEST_NAME]!r}, which is no file of this folder. "
+            f"{other_checkpoints(folder, name)}"
         )
     return str(tag.with_name(name))
 

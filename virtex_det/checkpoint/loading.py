@@ -37,15 +37,17 @@ def load_weights(
     """Load a weights file of any known family into a model, whole or not at all.
 
     Args:
-        model: a detector, a pretraining model or a bare backbone, with Detectron2's ResNet in it; changed in place.
+        model: a detector, a pretraining model or a bare backbone, with Detectron2's ResNet in it;
+            changed in place.
         path: a file, or an address that Detectron2's path handlers know.
         require: what must be filled: the backbone, or the whole model with its heads.
         allow_partial: accept less than that; the report says so.
-        cfg: refuse weights that this config contradicts; its MODEL.WEIGHTS_FORMAT may name their family.
+        cfg: refuse weights that this config contradicts; its MODEL.WEIGHTS_FORMAT may name their
+            family.
 
     Raises:
-        UserError: the file cannot be read, its family is unknown, the config contradicts it, or the model would not be
-            whole. The model is as it was.
+        UserError: the file cannot be read, its family is unknown, the config contradicts it, or the
+            model would not be whole. The model is as it was.
 
     Example:
         >>> report = load_weights(model, "bicaptioning_R_50_L1_H2048.pth")
@@ -55,7 +57,8 @@ def load_weights(
     path = as_name(path, "The weights file")
     if not isinstance(model, nn.Module):
         raise UserError(
-            f"The model is a {type(model).__name__}; expected a torch.nn.Module: load_weights(model, path)."
+            f"The model is a {type(model).__name__}; expected a torch.nn.Module: "
+            "load_weights(model, path)."
         )
     source = open_for(tuple(model.state_dict()), path, require, cfg)
     report = fill(
@@ -77,8 +80,8 @@ def fill(
 ) -> LoadReport:
     """Copy tensors into every place of their own shape in a model, or raise and change nothing.
 
-    Matched tensors are counted here, since ``load_state_dict`` under-reports: FrozenBatchNorm2d makes up the running
-    statistics that a file lacks and keeps them off the list of missing names.
+    Matched tensors are counted here, since ``load_state_dict`` under-reports: FrozenBatchNorm2d
+    makes up the running statistics that a file lacks and keeps them off the list of missing names.
 
     Args:
         model: changed in place.
@@ -89,8 +92,8 @@ def fill(
         cfg: refuse weights that this config contradicts.
 
     Raises:
-        UserError: a required tensor would not be filled, the file's backbone has more tensors than the model's, or the
-            config contradicts the weights.
+        UserError: a required tensor would not be filled, the file's backbone has more tensors than
+            the model's, or the config contradicts the weights.
     """
     # The parameters themselves: what two networks share is one object.
     own = model.state_dict(keep_vars=True)
@@ -129,7 +132,8 @@ def compare(
         cfg: refuse weights that this config contradicts.
 
     Returns:
-        The report of a load that is still to be done, and for each loadable name in the model its name in the file.
+        The report of a load that is still to be done, and for each loadable name in the model its
+        name in the file.
 
     Raises:
         UserError: as `fill`.
@@ -148,7 +152,8 @@ def match(
     """Find for each tensor of a model the one in the file, without touching either.
 
     Returns:
-        The report of a load that is still to be done, and for each loadable name in the model its name in the file.
+        The report of a load that is still to be done, and for each loadable name in the model its
+        name in the file.
     """
     named = weights.sources(targets)
     mismatched = [

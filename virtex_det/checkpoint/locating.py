@@ -39,8 +39,8 @@ def locate(path: str) -> Path:
 def local_path(path: str) -> Path:
     """Return where the file of a path or an address lies on disk.
 
-    What lies at an http address is downloaded and looked at as the zoo's files are, with Detectron2's own weights
-    among them; other addresses are those of Detectron2's path handlers.
+    What lies at an http address is downloaded and looked at as the zoo's files are, with
+    Detectron2's own weights among them; other addresses are those of Detectron2's path handlers.
 
     Raises:
         UserError: when it cannot be fetched.
@@ -61,7 +61,8 @@ def local_path(path: str) -> Path:
     except Exception as error:  # each of the handlers raises what the library behind it does
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local file."
+            f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local "
+            "file."
         ) from error
 
 
@@ -85,7 +86,8 @@ def _model_in(path: Path) -> Path:
     indices = sorted(path.glob(f"[!.]*{_INDEX}"))
     if len(indices) > 1:
         raise UserError(
-            f"{path} has several models; name the index of one: {', '.join(each.name for each in indices)}"
+            f"{path} has several models; name the index of one: "
+            f"{', '.join(each.name for each in indices)}"
         )
     models = {
         each.name: match
@@ -94,7 +96,8 @@ def _model_in(path: Path) -> Path:
     }
     if any(match["number"] for match in models.values()):
         raise UserError(
-            f"{path} has several models, as Accelerate saves them; name one: {', '.join([*models][:5])}"
+            f"{path} has several models, as Accelerate saves them; name one: "
+            f"{', '.join([*models][:5])}"
         )
     single = [path / name for name in _SINGLE if (path / name).is_file()]
     return [*single, *indices, path][0]
@@ -127,7 +130,8 @@ def tensors_by_shard(index: Path) -> dict[str, list[str]]:
     for name, shard in sorted(weight_map.items(), key=lambda pair: str(pair[1])):
         if not isinstance(shard, str) or not shard or Path(shard).name != shard:
             raise UserError(
-                f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was loaded."
+                f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was "
+                "loaded."
             )
         shards.setdefault(shard, []).append(name)
     return shards

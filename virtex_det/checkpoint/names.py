@@ -16,7 +16,8 @@ _BACKBONE_NAME = re.compile(rf"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)({
 def from_detectron2(name: str) -> str | None:
     """Return the canonical name of a Detectron2 model's backbone tensor; None for any other tensor.
 
-    In a C4 detector res5 lies in the ROI heads; ``roi_heads.res5.norm`` is new there and no part of the backbone.
+    In a C4 detector res5 lies in the ROI heads; ``roi_heads.res5.norm`` is new there and no part of
+    the backbone.
 
     Example:
         >>> from_detectron2("backbone.bottom_up.res2.0.conv1.norm.bias")
@@ -48,7 +49,8 @@ def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:
 
 
 def _renamed(name: str, rename: Callable[[str], str]) -> str | None:
-    # A name that needed no rename is Detectron2's own, and so of another network than its neighbours.
+    # A name that needed no rename is Detectron2's own, and so of another network than its
+    # neighbours.
     canonical = rename(name)
     return canonical_only(canonical) if canonical != name else None
 
@@ -72,8 +74,8 @@ _DEEP_STEM = (
     *_sequential("stem", "013467"),
 )
 
-# Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three norms.
-# Our stem has no pool or activation with tensors: one must not pass for a tensor of a head.
+# Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three
+# norms. Our stem has no pool or activation with tensors: one must not pass for a tensor of a head.
 _UNKNOWN_STEM = (r"^(maxpool|pool|relu|prelu|act\d?)\.", r"stem.\1.")
 _torchvision = _renamer(
     (r"^(conv|bn)(\d)\.", r"stem.\1\2."), _UNKNOWN_STEM, *_STAGES, _NORMS, *_SHORTCUT

@@ -11,7 +11,8 @@ from virtex_det.checkpoint.values import WHOLE_NUMBERS
 
 TOP_LEVEL = "."
 LONGEST_NAME = 500  # characters, of a tensor or of a key on the way to it
-# What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put into names.
+# What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put
+# into names.
 _WRAPPERS = "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
 _WRAPPER = re.compile(rf"(?<![^.])(?:(?:{_WRAPPERS})\.)+")
 _NOT_WEIGHTS = re.compile(
@@ -21,7 +22,8 @@ _AVERAGED = re.compile(
     r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)(?=[._]|model|weights|state|callback|net|$)"
 )
 _RAW = "current_model_state"
-# The first block's convolution where dots are left out or underscores, as LitEma and mmcv's EMAHook name averages.
+# The first block's convolution where dots are left out or underscores, as LitEma and mmcv's EMAHook
+# name averages.
 _WITHOUT_DOTS = re.compile(r"(.*?)(?:layer1_?0_?|res2_?0_?)conv1_?weight")
 _DEEPEST = 8  # mappings in mappings
 

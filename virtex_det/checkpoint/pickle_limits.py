@@ -1,7 +1,8 @@
 """What a pickle may ask for, looked at step by step before it is unpickled.
 
-Unpickling takes the lengths and numbers in a file at their word: ten bytes can ask for gigabytes, and a key made of
-tuples within tuples can take forever to hash. So its steps are followed first, without making any object.
+Unpickling takes the lengths and numbers in a file at their word: ten bytes can ask for gigabytes,
+and a key made of tuples within tuples can take forever to hash. So its steps are followed first,
+without making any object.
 """
 
 import pickletools
@@ -49,8 +50,8 @@ def check_pickle(file: BinaryIO) -> None:
     """Follow one pickle to its end and leave the file where it began.
 
     Args:
-        file: its ``read`` must not set memory aside for what the file does not have; an ``mmap`` or a ``BytesIO`` does
-            not.
+        file: its ``read`` must not set memory aside for what the file does not have; an ``mmap`` or
+            a ``BytesIO`` does not.
 
     Raises:
         Refused: it asks for more than the limits of this module.

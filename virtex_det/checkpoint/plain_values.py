@@ -29,7 +29,8 @@ def plain(value: Any, file_bytes: int) -> Any:
         file_bytes: the size of the file.
 
     Raises:
-        Refused: it is deeper, has more values or takes more bytes than the limits of this module, or holds itself.
+        Refused: it is deeper, has more values or takes more bytes than the limits of this module,
+            or holds itself.
     """
     return _Plain(file_bytes).of(value, 0)[0]
 
@@ -96,8 +97,9 @@ class _Plain:
         self.bytes += saved.bytes
         if self.bytes > self.most_bytes:
             raise Refused(
-                f"holds tensors that take more than {self.most_bytes:,} bytes written out, {MAX_WRITTEN_OUT} times "
-                "the file and some: they repeat numbers. Save them with .contiguous()."
+                f"holds tensors that take more than {self.most_bytes:,} bytes written out, "
+                f"{MAX_WRITTEN_OUT} times the file and some: they repeat numbers. Save them with "
+                ".contiguous()."
             )
         return saved.make()
 

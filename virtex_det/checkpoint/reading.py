@@ -53,13 +53,14 @@ def read_content(file: Path, *, mmap: bool = True) -> Any:
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
     """Read what torch.save, TorchScript, safetensors or Detectron2 wrote: tensors on the CPU, in plain containers.
 
-    Other objects are None; a module, pickled or scripted, is the dict of its named tensors. What the file may ask for
-    is bounded: see ``pickle_limits``, ``plain_values`` and ``torch_files``.
+    Other objects are None; a module, pickled or scripted, is the dict of its named tensors. What
+    the file may ask for is bounded: see ``pickle_limits``, ``plain_values`` and ``torch_files``.
 
     Args:
         path: a file on disk, recognised by its content and not by its name.
-        mmap: let tensors refer to the file instead of copying it, where its format allows. Right when they are copied
-            into a model at once; wrong when they are kept, since someone may delete or rewrite the file.
+        mmap: let tensors refer to the file instead of copying it, where its format allows. Right
+            when they are copied into a model at once; wrong when they are kept, since someone may
+            delete or rewrite the file.
 
     Raises:
         UserError: naming what the file is instead, and what to do; one line.
@@ -119,7 +120,8 @@ def _opened(path: Path) -> BinaryIO:
             if child.suffix in (".pth", ".pt", ".safetensors")
         ]
         raise UserError(
-            f"{path} is a folder, not a weights file; name one file in it ({', '.join(inside[:3]) or 'none'})."
+            f"{path} is a folder, not a weights file; name one file in it "
+            f"({', '.join(inside[:3]) or 'none'})."
         )
     if not path.exists():
         scheme = re.match(r"(\w+):/", str(path))
@@ -180,17 +182,29 @@ def _is_safetensors(head: bytes) -> bool:
 def _what_else(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(_LFS_MAGIC):
-        return "is a Git-LFS pointer, not the weights themselves: run `git lfs pull` in the clone that it comes from."
+        return (
+            "is a Git-LFS pointer, not the weights themselves: run `git lfs pull` in the clone "
+            "that it comes from."
+        )
     if text.startswith(b"<") or re.search(rb"<(!doctype )?html", head, re.IGNORECASE):
-        return "is a web page, not weights: the link wanted a login or a confirmation; fetch the file itself."
+        return (
+            "is a web page, not weights: the link wanted a login or a confirmation; fetch the "
+            "file itself."
+        )
     if _is_text(head):
         return (
             f"is a text file, not weights; it begins with {text[:60].decode(errors='replace')!r}."
         )
     for magic, name in _PACKED.items():
         if head.startswith(magic) or head[257:262] == magic:
-            return f"is packed with {name}, not weights themselves: unpack it, and name the file in it."
-    return f"is no weights file: its bytes begin {head[:8].hex(' ')}; expected what torch.save writes, or safetensors."
+            return (
+                f"is packed with {name}, not weights themselves: unpack it, and name the file in "
+                "it."
+            )
+    return (
+        f"is no weights file: its bytes begin {head[:8].hex(' ')}; expected what torch.save "
+        "writes, or safetensors."
+    )
 
 
 def _is_text(head: bytes) -> bool:

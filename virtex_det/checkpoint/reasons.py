@@ -53,8 +53,8 @@ def of_path(path: str) -> list[str]:
     """Return what a file's own name shows: that it is one of several.
 
     Example:
-        >>> of_path("model-00001-of-00002.safetensors")
-        ['It is one of several files of a model: name their folder, or the *.index.json beside them.']
+        >>> of_path("model-00001-of-00002.safetensors") ['It is one of several files of a model:
+        name their folder, or the *.index.json beside them.']
     """
     is_shard = _SHARD.fullmatch(path) is not None
     return [
@@ -90,11 +90,12 @@ def of_layers(
     )
     if has_norms and model_counts and not file_counts:
         reasons.append(
-            "Its norms have no running statistics. MODEL.RESNETS.NORM GN is for group norms, and FrozenBN for the "
-            "norms of the first Detectron, which are scales and biases."
+            "Its norms have no running statistics. MODEL.RESNETS.NORM GN is for group norms, and "
+            "FrozenBN for the norms of the first Detectron, which are scales and biases."
         )
     if file_counts and not model_counts:
         reasons.append(
-            "Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or FrozenBN."
+            "Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or "
+            "FrozenBN."
         )
     return reasons

@@ -33,12 +33,14 @@ def recognise(
         content: what `read_file` returned.
         path: for the message.
         family: take it as this one, whatever the names say; "" for the first that fits.
-        prefix: the network that begins here (MODEL.WEIGHTS_PREFIX); "" for the only one that there is.
-        like: the names of a model. Where its backbone is no ResNet, or it has several, what has these names is meant.
+        prefix: the network that begins here (MODEL.WEIGHTS_PREFIX); "" for the only one that there
+            is.
+        like: the names of a model. Where its backbone is no ResNet, or it has several, what has
+            these names is meant.
 
     Raises:
-        UserError: there is no network of a known family, or not of the one named; or there are several, and nothing
-            says which is meant; or there is no family of that name.
+        UserError: there is no network of a known family, or not of the one named; or there are
+            several, and nothing says which is meant; or there is no family of that name.
     """
     layers = backbone_names(like)
     places = _places(content, path)
@@ -46,8 +48,8 @@ def recognise(
     networks = find_networks(places) if is_resnet else find_like(places, layers.values())
     if len(networks) > _MOST_NETWORKS:
         raise UserError(
-            f"{path} holds {len(networks):,} networks, more than {_MOST_NETWORKS}; nothing was loaded. Save the one "
-            "to load in a file of its own."
+            f"{path} holds {len(networks):,} networks, more than {_MOST_NETWORKS}; nothing was "
+            "loaded. Save the one to load in a file of its own."
         )
     if is_resnet:
         entries, named = entries_of(family), Named(bool(family), prefix)
@@ -67,7 +69,8 @@ def _places(content: Any, path: str) -> list[Place]:
     places = find_places(content)
     if name := long_name(places):
         raise UserError(
-            f"{path} has a tensor with a name of {len(name):,} characters, more than {LONGEST_NAME}: {name[:40]!r} ..."
+            f"{path} has a tensor with a name of {len(name):,} characters, more than "
+            f"{LONGEST_NAME}: {name[:40]!r} ..."
         )
     return places
 
@@ -84,7 +87,8 @@ def _unknown(content: Any, places: Sequence[Place], path: str, family: str) -> s
     names = next((list(place.tensors)[:5] for place in places if place.tensors), _keys(content))
     unreadable = [name for place in places for name in sorted(place.unreadable)]
     lines = [
-        f"{path} belongs to {f'no file of the family {family}' if family else 'no weights family known here'}; "
+        f"{path} belongs to "
+        f"{f'no file of the family {family}' if family else 'no weights family known here'}; "
         "nothing was loaded.",
         f"Its first names: {', '.join(names) or f'none, it is a {type(content).__name__}'}",
     ]
@@ -94,12 +98,13 @@ def _unknown(content: Any, places: Sequence[Place], path: str, family: str) -> s
     ]
     if unreadable:
         lines.append(
-            f"Not plain tensors, but quantised, sparse or other objects: {', '.join(unreadable[:3])}"
+            "Not plain tensors, but quantised, sparse or other objects: "
+            f"{', '.join(unreadable[:3])}"
         )
     lines += [
         f"Known families: {', '.join(entry.name for entry in FORMATS)}",
-        "A network must have its first convolution and its blocks under one prefix. To take it as one of a family: "
-        "MODEL.WEIGHTS_FORMAT NAME",
+        "A network must have its first convolution and its blocks under one prefix. To take it "
+        "as one of a family: MODEL.WEIGHTS_FORMAT NAME",
     ]
     return "\n".join(lines)
 
@@ -110,7 +115,11 @@ def _wanted(layers: Mapping[str, str]) -> str:
     inside = [name.removesuffix(STEM) for name in layers if name.endswith(STEM)]
     if not inside:
         return begin
-    return f"{begin}\nIt holds {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}), and is filled as a whole."
+    return (
+        f"{begin}\n"
+        f"It holds {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}), and is filled "
+        "as a whole."
+    )
 
 
 def _keys(content: Any) -> list[str]:

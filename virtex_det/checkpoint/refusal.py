@@ -36,7 +36,8 @@ def check_whole(
         allow_partial: accept less than that.
 
     Raises:
-        UserError: it does not, and less is not accepted; or it is not clear what would be filled with what.
+        UserError: it does not, and less is not accepted; or it is not clear what would be filled
+            with what.
     """
     _check_repeated(report, weights, targets)
     _check_rivals(report, targets)
@@ -50,7 +51,8 @@ def required_names(names: Iterable[str], require: Required) -> set[str]:
     """Return what must be filled of a model's tensors."""
     names = list(names)
     wanted = names if require == "model" else backbone_names(names)
-    # The count of batches seen steers only a norm with momentum None, and frozen norms have none to give.
+    # The count of batches seen steers only a norm with momentum None, and frozen norms have none to
+    # give.
     return {name for name in wanted if not name.endswith(COUNTER)}
 
 
@@ -67,9 +69,11 @@ def _check_repeated(
     ]
     if twice:
         raise UserError(
-            f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was loaded:\n"
+            f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was "
+            "loaded:\n"
             f"  {some(twice, shown=2)}\n"
-            "Save only the one to load, or name its place if there is a whole network: MODEL.WEIGHTS_PREFIX"
+            "Save only the one to load, or name its place if there is a whole network: "
+            "MODEL.WEIGHTS_PREFIX"
         )
 
 
@@ -80,9 +84,11 @@ def _check_rivals(report: LoadReport, targets: Mapping[str, torch.Tensor]) -> No
     if left:
         raise UserError(
             f"The model has {len(found.rivals) + 1} networks that could be MODEL.BACKBONE: "
-            f"{' and '.join([found.prefix, *found.rivals])}\n{report.path} fills one of them; nothing was loaded.\n"
-            "Call the one that the file is for `backbone` in the model (self.backbone = build_backbone(cfg)): then the "
-            "others stay as they were built, and the report says so. Or name a checkpoint of this model, which has all."
+            f"{' and '.join([found.prefix, *found.rivals])}\n"
+            f"{report.path} fills one of them; nothing was loaded.\n"
+            "Call the one that the file is for `backbone` in the model (self.backbone = "
+            "build_backbone(cfg)): then the others stay as they were built, and the report says "
+            "so. Or name a checkpoint of this model, which has all."
         )
 
 
@@ -96,7 +102,8 @@ def _problems(
     }
     problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
     used = set(weights.tensors) - set(report.unused)
-    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond the model counts too.
+    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond
+    # the model counts too.
     stages = {layer.partition(".")[0] for layer in layers.values()}
     for layer, source in weights.backbone.items():
         if (
@@ -118,8 +125,8 @@ def _more_of_parts(
 ) -> Iterator[tuple[str, str]]:
     """Yield what the file has more of the model's parts: names as a model has them, and in the file.
 
-    A whole head that the model does not have is left out by choice, such as that of masks with MASK_ON False. A layer
-    more in a head that it has makes the model another one.
+    A whole head that the model does not have is left out by choice, such as that of masks with
+    MASK_ON False. A layer more in a head that it has makes the model another one.
     """
     parts = {_part(name) for name in targets}
     for name, source in weights.rest.items():
@@ -134,7 +141,10 @@ def _part(name: str) -> str:
 
 def _why_missing(layer: str, weights: Weights) -> str:
     if layer in weights.unreadable:
-        return f"is {weights.unreadable[layer]} in the file, and no plain tensor but quantised, sparse or an object"
+        return (
+            f"is {weights.unreadable[layer]} in the file, and no plain tensor but quantised, "
+            "sparse or an object"
+        )
     return "is missing"
 
 

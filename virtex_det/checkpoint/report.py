@@ -25,7 +25,10 @@ class Mismatch(NamedTuple):
     model_shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.name} {list(self.file_shape)} in the file, {list(self.model_shape)} in the model"
+        return (
+            f"{self.name} {list(self.file_shape)} in the file, {list(self.model_shape)} in the "
+            "model"
+        )
 
 
 class LoadReport(NamedTuple):

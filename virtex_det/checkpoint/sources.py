@@ -116,8 +116,9 @@ def open_for(
 ) -> Source:
     """Open a file for a model; its hash is taken meanwhile.
 
-    A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of the weights that the
-    training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file is ambiguous without it.
+    A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of
+    the weights that the training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file
+    is ambiguous without it.
 
     Args:
         names: of the model's tensors.

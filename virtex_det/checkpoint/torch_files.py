@@ -1,13 +1,15 @@
 """The tensors of what torch.save and torch.jit.save write, without PyTorch's own reading, which trusts such files.
 
-Three containers hold the same: a pickle that describes tensors, and the bytes of their storages. A zip archive has
-them as members that are not compressed (torch.save since PyTorch 1.6, and TorchScript, such as OpenAI publishes CLIP
-in, whose code is left alone); the older form of torch.save has them one after the other.
+Three containers hold the same: a pickle that describes tensors, and the bytes of their storages. A
+zip archive has them as members that are not compressed (torch.save since PyTorch 1.6, and
+TorchScript, such as OpenAI publishes CLIP in, whose code is left alone); the older form of
+torch.save has them one after the other.
 
-PyTorch's restricted reader (``torch.load(weights_only=True)``) serves where a run checks what it has just saved. It is
-no reader of what others published: of the 80 forms in tests/checkpoint/layouts.py that are not safetensors it refuses
-20, which are scripts, or hold an argparse.Namespace, a config or an array; and it compares no checksum, so that a
-weight with a bit flipped on the disk is loaded.
+PyTorch's restricted reader (``torch.load(weights_only=True)``) serves where a run checks what it
+has just saved. It is no reader of what others published: of the 80 forms in
+tests/checkpoint/layouts.py that are not safetensors it refuses 20, which are scripts, or hold an
+argparse.Namespace, a config or an array; and it compares no checksum, so that a weight with a bit
+flipped on the disk is loaded.
 """
 
 import io
@@ -131,7 +133,8 @@ def refuse_more(file: BinaryIO) -> None:
     """
     if file.read(2) == LEGACY_MAGIC[:2]:
         raise Refused(
-            "holds several objects, one after the other: load it where it was made, and save one of them."
+            "holds several objects, one after the other: load it where it was made, and save one "
+            "of them."
         )
 
 
@@ -148,8 +151,8 @@ class _Member(NamedTuple):
         """Return the bytes, their checksum compared. Shape: (size,)."""
         if not self.is_stored:
             raise Refused(
-                f"is a zip archive whose member {self.name:.100} is compressed or encrypted, as PyTorch never writes "
-                "it. Unpack it, or save the weights again."
+                f"is a zip archive whose member {self.name:.100} is compressed or encrypted, as "
+                "PyTorch never writes it. Unpack it, or save the weights again."
             )
         found = mapped.part(self.begin, self.size)
         if zlib.crc32(found.numpy().data) != self.crc:
@@ -163,8 +166,9 @@ def _members(file: BinaryIO, mapped: Mapped) -> dict[str, _Member]:
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
     if infos and infos[0].header_offset:
         raise Refused(
-            "holds several archives, one after the other, as the parts of a distributed checkpoint do (.distcp): make "
-            "one file of it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
+            "holds several archives, one after the other, as the parts of a distributed "
+            "checkpoint do (.distcp): make one file of it with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
         )
     members: dict[str, _Member] = {}
     end = 0
@@ -197,5 +201,6 @@ def _check_directory(mapped: Mapped) -> None:
         _, size, _ = _END_64.unpack(mapped.map[max(place, 0) :][: _END_64.size])
     if size > MAX_DIRECTORY:
         raise Refused(
-            f"is a zip archive whose list of members takes {size:,} bytes, more than {MAX_DIRECTORY:,}."
+            f"is a zip archive whose list of members takes {size:,} bytes, more than "
+            f"{MAX_DIRECTORY:,}."
         )

@@ -1,8 +1,9 @@
 """An unpickler that makes tensors, arrays and plain containers, and calls nothing else.
 
-A pickle names the functions that rebuild its objects. Here a name outside a short list stands for `Inert`, which takes
-whatever it is given and does nothing. So a file's own objects (an argparse Namespace, a config, a module) are skipped.
-Tensors and arrays are kept as what the file says of them, and made when all of it is known.
+A pickle names the functions that rebuild its objects. Here a name outside a short list stands for
+`Inert`, which takes whatever it is given and does nothing. So a file's own objects (an argparse
+Namespace, a config, a module) are skipped. Tensors and arrays are kept as what the file says of
+them, and made when all of it is known.
 """
 
 import math
@@ -236,7 +237,8 @@ class StorageType:
 def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> SavedTensor:
     if len(rest) > 2 and rest[2]:
         raise Refused(
-            "holds a conjugated or negated view of a tensor; save it with .resolve_conj().resolve_neg()."
+            "holds a conjugated or negated view of a tensor; save it with "
+            ".resolve_conj().resolve_neg()."
         )
     return SavedTensor(storage, getattr(storage, "dtype", None), offset, size, stride)
 
@@ -328,12 +330,13 @@ class Unpickler(pickle.Unpickler):
             return _Function(self._encode)
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             raise Refused(
-                "holds tensors as pickle.dump writes them, which takes their own code to read. Load it where it was "
-                "made, and save it with torch.save or as safetensors."
+                "holds tensors as pickle.dump writes them, which takes their own code to read. "
+                "Load it where it was made, and save it with torch.save or as safetensors."
             )
         if name == "_rebuild_meta_tensor_no_storage":
             raise Refused(
-                "holds tensors of the device meta, which have no numbers: save the model after its weights."
+                "holds tensors of the device meta, which have no numbers: save the model after "
+                "its weights."
             )
         if (
             module == "torch._utils"
@@ -341,8 +344,9 @@ class Unpickler(pickle.Unpickler):
             and (module, name) not in _ADMITTED
         ):
             raise Refused(
-                f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): save it again after "
-                ".to_dense() where it is sparse, .dequantize() where it is quantised, .cpu() otherwise."
+                f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): "
+                "save it again after .to_dense() where it is sparse, .dequantize() where it is "
+                "quantised, .cpu() otherwise."
             )
         return _ADMITTED.get((module, name), Inert)
 

@@ -14,8 +14,9 @@ WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
     """Return why a tensor cannot be what a model's `name` should hold, None where nothing speaks against it.
 
-    Looked for: other types of number, NaN and infinities, values beyond the model's type, negative variances, a
-    ResNet's convolution of one value alone, weights that repeat what the file holds once. One pass over the values.
+    Looked for: other types of number, NaN and infinities, values beyond the model's type, negative
+    variances, a ResNet's convolution of one value alone, weights that repeat what the file holds
+    once. One pass over the values.
 
     Args:
         name: in the model.
@@ -27,7 +28,10 @@ def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None
 
 def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
     if tensor.layout != torch.strided or tensor.is_quantized:
-        return f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float tensor"
+        return (
+            f"{'quantised' if tensor.is_quantized else 'sparse'}; convert it to a plain float "
+            "tensor"
+        )
     kind = str(tensor.dtype).removeprefix("torch.")
     if name.endswith(COUNTER):
         return None if _is_count(tensor) else f"{kind}, and counts batches from 0"

@@ -33,8 +33,8 @@ class Weights(NamedTuple):
     def sources(self, names: Iterable[str]) -> dict[str, str]:
         """Return for each of a model's tensors that the file has one for, its name in the file.
 
-        A file with all of a model's own names is taken by these. Otherwise the backbone is taken by what its layers
-        are, wherever the model has them.
+        A file with all of a model's own names is taken by these. Otherwise the backbone is taken by
+        what its layers are, wherever the model has them.
         """
         names = list(names)
         layers = backbone_names(names)

@@ -134,7 +134,8 @@ def load_backbone(
     path = as_name(source, "The weights file or run folder")
     if not path:
         raise UserError(
-            "The name of the weights is empty. Name a file, a run folder, or such as virtex://clip_RN50."
+            "The name of the weights is empty. Name a file, a run folder, or such as "
+            "virtex://clip_RN50."
         )
     if (Path(path) / "config.yaml").is_file():
         weights, keys = run_weights(path), _network_of_run(Path(path))
@@ -160,8 +161,9 @@ def _network_of_file(path: str, overrides: Overrides) -> dict[str, Any]:
         return keys
     if not found.format.pixels or any(key in given for key in _PIXEL_KEYS):
         raise UserError(
-            f"The pixels of {path} (format {found.format.name}) are not known as a whole: the channel order, mean and "
-            f"standard deviation that it was trained with.\nSet all of {', '.join(_PIXEL_KEYS)} in the overrides."
+            f"The pixels of {path} (format {found.format.name}) are not known as a whole: the "
+            "channel order, mean and standard deviation that it was trained with.\n"
+            f"Set all of {', '.join(_PIXEL_KEYS)} in the overrides."
         )
     if len(found.format.pixels) > 1:
         logger.info(
@@ -176,8 +178,10 @@ def _network_of_run(folder: Path) -> dict[str, Any]:
     cfg = load_config(folder / "config.yaml")
     if "resnet" not in cfg.MODEL.BACKBONE.NAME:
         raise UserError(
-            f"The backbone of {folder} is {cfg.MODEL.BACKBONE.NAME}; load_backbone builds ResNets.\n"
-            "Build its config with virtex_det.modeling.build_model; virtex_det.load_weights fills it."
+            f"The backbone of {folder} is {cfg.MODEL.BACKBONE.NAME}; load_backbone builds "
+            "ResNets.\n"
+            "Build its config with virtex_det.modeling.build_model; virtex_det.load_weights fills "
+            "it."
         )
     return _network_keys(cfg)
 

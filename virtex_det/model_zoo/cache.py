@@ -49,7 +49,8 @@ def cache_path(record: Record) -> Path:
 def check(record: Record, path: Path, *, thorough: bool = False) -> str:
     """Compare a cached file with the catalogue and with what was first fetched.
 
-    A file whose size and time of change are the remembered ones has the remembered hash; it is not read again.
+    A file whose size and time of change are the remembered ones has the remembered hash; it is not
+    read again.
 
     Args:
         record: whose file it is.
@@ -100,7 +101,10 @@ def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str
     if record.sha256 is not None and not digest.startswith(record.sha256):
         return f"has the sha256 {digest}, and the catalogue says {record.sha256}"
     if seen is not None and digest != seen.sha256:
-        return f"has the sha256 {digest}, and it was {seen.sha256} when {record.name} was first fetched"
+        return (
+            f"has the sha256 {digest}, and it was {seen.sha256} when {record.name} was first "
+            "fetched"
+        )
     return ""
 
 

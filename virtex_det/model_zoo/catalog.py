@@ -28,9 +28,10 @@ class Record:
         pretraining: task and data.
         paper: where the method is from.
         config: a config to start from, below ``configs/``.
-        pretraining_config: likewise, of the pretraining model that the file fills whole; empty where the backbone alone
-            is of use.
-        urls: direct addresses of the file, tried in this order; none where only a person can fetch it.
+        pretraining_config: likewise, of the pretraining model that the file fills whole; empty
+            where the backbone alone is of use.
+        urls: direct addresses of the file, tried in this order; none where only a person can fetch
+            it.
         licence: as the source states it.
         page: where a person finds the file.
         size: in bytes.
@@ -164,7 +165,8 @@ def _record(entry: Any, where: str) -> Record:
     if unknown := sorted(set(map(str, entry)) - set(_FIELDS)):
         nearest = difflib.get_close_matches(unknown[0], _FIELDS, n=1) or sorted(_FIELDS)
         raise UserError(
-            f"{where}, field {unknown[0]}: there is no such field. Did you mean {' or '.join(nearest)}?"
+            f"{where}, field {unknown[0]}: there is no such field. Did you mean "
+            f"{' or '.join(nearest)}?"
         )
     for field, (fits, expected) in _FIELDS.items():
         if field not in entry:
@@ -182,7 +184,8 @@ def _check_names(records: tuple[Record, ...], path: Path) -> None:
             for name in names:
                 if name in seen:
                     raise UserError(
-                        f"{path}, record {index} ({record.name}), field {field}: {name} is taken already."
+                        f"{path}, record {index} ({record.name}), field {field}: {name} is taken "
+                        "already."
                     )
                 seen.add(name)
 

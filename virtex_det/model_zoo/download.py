@@ -35,11 +35,13 @@ _log = logging.getLogger(__name__)
 def fetch(record: Record) -> Path:
     """Return the file of a record on disk, downloaded if need be, its hash checked either way.
 
-    ``VIRTEX_DET_CACHE`` is the folder that keeps files, ``VIRTEX_DET_MIRROR`` an address or a folder that is asked
-    first, and with ``VIRTEX_DET_OFFLINE=1`` the network is not touched. Proxies are those of the environment.
+    ``VIRTEX_DET_CACHE`` is the folder that keeps files, ``VIRTEX_DET_MIRROR`` an address or a
+    folder that is asked first, and with ``VIRTEX_DET_OFFLINE=1`` the network is not touched.
+    Proxies are those of the environment.
 
     Raises:
-        UserError: when no source has the file, when it is not the file that it should be, or when it cannot be written.
+        UserError: when no source has the file, when it is not the file that it should be, or when
+            it cannot be written.
     """
     path = cache_path(record)
     if not _is_there(path):
@@ -60,7 +62,8 @@ def _is_there(path: Path) -> bool:
 def fetch_address(url: str) -> Path:
     """Return the file of an http address on disk, as ``fetch`` does.
 
-    What Detectron2 has in its own cache of the files that it publishes is taken from there, if it is whole.
+    What Detectron2 has in its own cache of the files that it publishes is taken from there, if it
+    is whole.
 
     Raises:
         UserError: as ``fetch``; or it is no address.
@@ -107,8 +110,9 @@ def _sources(record: Record, path: Path) -> list[str]:
         sources = [source for source in sources if not is_address(source)]
         if not sources:
             raise UserError(
-                f"{record.name} is not in the cache, and VIRTEX_DET_OFFLINE forbids the network.\nWhere there is one, "
-                f"run: python tools/model_zoo.py download {record.name}\nThen copy the file to {path}"
+                f"{record.name} is not in the cache, and VIRTEX_DET_OFFLINE forbids the network.\n"
+                f"Where there is one, run: python tools/model_zoo.py download {record.name}\n"
+                f"Then copy the file to {path}"
             )
     return sources
 
@@ -209,6 +213,7 @@ def _cannot_write(part: Path, error: OSError) -> str:
     free = shutil.disk_usage(part.parent).free // 2**20 if part.parent.is_dir() else 0
     have = part.stat().st_size if part.exists() else 0
     return (
-        f"Cannot write {part}: {error.strerror or error}. The disk has {free:,} MB free. The {have:,} bytes that came "
-        "are kept: make room and run it again to go on, or set VIRTEX_DET_CACHE to another disk."
+        f"Cannot write {part}: {error.strerror or error}. The disk has {free:,} MB free. The "
+        f"{have:,} bytes that came are kept: make room and run it again to go on, or set "
+        "VIRTEX_DET_CACHE to another disk."
     )

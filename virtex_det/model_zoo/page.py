@@ -26,7 +26,8 @@ def render(results: Path = RESULTS) -> str:
     """Return the page.
 
     Args:
-        results: folder of files that ``Comparison.write_records`` wrote; the table of our own results.
+        results: folder of files that ``Comparison.write_records`` wrote; the table of our own
+            results.
     """
     families = [
         (family, list(members))

@@ -1,7 +1,7 @@
 """One file from an http address into a part beside its place: resumed, redirected and bounded, or the reason why not.
 
-A part is gone on with only by the version of the file that it was begun with, whatever the server makes of If-Range:
-two files must never become one.
+A part is gone on with only by the version of the file that it was begun with, whatever the server
+makes of If-Range: two files must never become one.
 """
 
 import hashlib
@@ -44,7 +44,8 @@ _ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
 _MAX_VERSION = 1000  # characters that a server is told again
 _MAX_NOTE = 1 << 13  # bytes
 _TELLING_BYTES = 512  # of its beginning
-# What a server can make of a request besides an answer: requests lets some errors of the libraries below it through.
+# What a server can make of a request besides an answer: requests lets some errors of the libraries
+# below it through.
 _FAILURES = (requests.RequestException, HTTPError, HTTPException, ValueError)
 
 _log = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def _get_rest(session: requests.Session, url: str, part: Path, watch: Watch) -> 
             raise NotFetched(_refusal(response))
         if _encoding(response) not in _ENCODINGS:
             raise NotFetched(
-                f"the server sends it as {_encoding(response)[:100]}, although asked for it as it is"
+                f"the server sends it as {_encoding(response)[:100]}, although asked for it as it "
+                "is"
             )
         if status == 200:
             have = 0

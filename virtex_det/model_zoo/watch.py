@@ -41,13 +41,15 @@ class Watch:
 def watched(work: Callable[[Watch], None]) -> None:
     """Do work in a thread of its own, which a server that drips or stalls cannot hold for ever.
 
-    A time limit of a socket begins anew with each byte, so it does not end a server that sends one a minute.
+    A time limit of a socket begins anew with each byte, so it does not end a server that sends one
+    a minute.
 
     Args:
         work: tells the watch what comes.
 
     Raises:
-        Stalled: fewer than ``STALL_BYTES`` came in ``STALL_SECONDS``, or ``MAX_SECONDS`` have passed.
+        Stalled: fewer than ``STALL_BYTES`` came in ``STALL_SECONDS``, or ``MAX_SECONDS`` have
+            passed.
         Exception: what the work raises.
     """
     watch, errors = Watch(), []

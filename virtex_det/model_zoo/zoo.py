@@ -26,11 +26,12 @@ def get_config_file(name: str, task: str = "detection") -> str:
 
     Args:
         name: of the model zoo.
-        task: "detection" for the detector that is fine-tuned from the weights, "pretraining" for the model that the
-            file holds.
+        task: "detection" for the detector that is fine-tuned from the weights, "pretraining" for
+            the model that the file holds.
 
     Raises:
-        UserError: for an unknown name or task, and for "pretraining" where the backbone alone is of use.
+        UserError: for an unknown name or task, and for "pretraining" where the backbone alone is of
+            use.
     """
     return str(packaged_config(_config_of(find(name), task)))
 
@@ -65,12 +66,14 @@ def get(name: str, trained: bool = True, device: str | None = None, *, task: str
         name: of the model zoo.
         trained: False leaves all of it at random, which is logged.
         device: where to put it; by default the GPU, or the CPU where there is none.
-        task: "pretraining" for the whole model that the file holds, in training mode; "backbone" for its backbone as
-            ``load_backbone`` returns it; "detection" for a detector that starts from it, whose heads are at random,
-            which is logged. By default "pretraining" where the file holds such a model, else "backbone".
+        task: "pretraining" for the whole model that the file holds, in training mode; "backbone"
+            for its backbone as ``load_backbone`` returns it; "detection" for a detector that starts
+            from it, whose heads are at random, which is logged. By default "pretraining" where the
+            file holds such a model, else "backbone".
 
     Raises:
-        UserError: for an unknown name or task, for a task that the file is not for, or where the weights cannot be had.
+        UserError: for an unknown name or task, for a task that the file is not for, or where the
+            weights cannot be had.
     """
     # Only here: importing the package registers names, no more.
     from virtex_det.checkpoint import TransferCheckpointer
@@ -105,8 +108,9 @@ def _config_of(record: Record, task: str) -> str:
         )
     if not record.pretraining_config:
         raise UserError(
-            f"{record.name} ({record.family}: {record.pretraining}) has no pretraining model here; its backbone alone "
-            f"is of use: virtex_det.load_backbone({PREFIX + record.name!r}), or fine-tune a detector from it."
+            f"{record.name} ({record.family}: {record.pretraining}) has no pretraining model here; "
+            f"its backbone alone is of use: virtex_det.load_backbone({PREFIX + record.name!r}), or "
+            "fine-tune a detector from it."
         )
     return record.pretraining_config
 
@@ -115,7 +119,8 @@ def _warn_of_random_heads(name: str, at_random: set[str]) -> None:
     heads = sorted({tensor.partition(".")[0] for tensor in at_random} - {"pixel_mean", "pixel_std"})
     if heads:
         logger.warning(
-            "%s is the backbone alone: %d tensors of %s are at random. Fine-tune the model before it predicts.",
+            "%s is the backbone alone: %d tensors of %s are at random. Fine-tune the model "
+            "before it predicts.",
             name,
             len(at_random),
             ", ".join(heads),
