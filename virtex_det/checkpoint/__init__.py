@@ -1,31 +1,34 @@
-"""Weights that others published, read safely and loaded whole, and the checkpoints of our own runs.
+"""Reading weights that others published, safely and whole, and the checkpoints of our own runs.
 
-The road of a load, from a path to a filled model; each step hands a value to the next and is not
-returned to::
+The steps from a path to a filled model; each passes its result to the next::
 
-    checkpointer, loading    the doors: TransferCheckpointer.load, load_weights sources
-    the one opener, for every caller -> Source locating                 path or address -> file on
-    disk; of a folder or an index, its files hashing                  its hash, in a thread beside
-    all that follows reading                  file -> content: tensors in plain containers; each
-    file is parsed once torch_files              what torch.save and TorchScript write (safetensors:
-    its own library) pickle_limits            ... what their pickle asks for, looked at before it is
-    read unpickling               ... tensors and arrays, no code plain_values             ... and
-    nothing else recognition              content -> Weights: one network of one family networks
-    where networks lie, under which prefix families                 of which family (formats) each
-    is, its tensors by canonical name (names) choice                   which one is meant inside,
-    companions       what no tensor shows: read in the file, beside it, or assumed loading
-    Weights + model -> LoadReport (report) agreement                what the config must not
-    contradict backbones                where the model has its backbone, and which other networks
-    it has refusal, reasons         whether it would be whole; if not, why, and what to do values
-    numbers that no trained network has
+    checkpointer, loading  entry points: TransferCheckpointer.load, load_weights
+    sources                opens a file for every caller: path -> Source
+      locating               path or address -> file on disk; folder or index -> its files
+      hashing                SHA-256 of the file, in a thread beside the other steps
+      reading                file -> content: tensors in plain containers; parses each file once
+        torch_files            files of torch.save and TorchScript (safetensors: its own library)
+        pickle_limits          checks what a pickle asks for before it is read
+        unpickling             builds tensors and arrays, runs no code
+        plain_values           refuses everything else
+      recognition            content -> Weights: one network of one family
+        networks               finds networks and their prefixes
+        families               matches each with a family (formats) and renames its tensors (names)
+        choice                 chooses between several networks
+        inside, companions     facts that tensors do not show: from the file, beside it, or assumed
+    loading                Weights + model -> LoadReport (report)
+      compatibility          config keys that contradict the weights
+      backbones              finds the backbone and the other networks of the model
+      refusal, reasons       whether the load is whole; if not, why, and what to do
+      values                 refuses numbers that no trained network has
 
-``conversion`` takes the same road to ``recognition`` and writes another file. ``last`` names the
-checkpoint that a run goes on from.
+``conversion`` uses the same steps as far as ``recognition`` and writes another file. ``last`` names
+the checkpoint that a run resumes from.
 """
 
-from virtex_det.checkpoint.agreement import backbone_keys, contradictions, follow_weights
 from virtex_det.checkpoint.architecture import Architecture, describe
 from virtex_det.checkpoint.checkpointer import TransferCheckpointer, classes_in
+from virtex_det.checkpoint.compatibility import backbone_keys, contradictions, follow_weights
 from virtex_det.checkpoint.conversion import convert
 from virtex_det.checkpoint.formats import FORMATS, Format
 from virtex_det.checkpoint.hashing import file_sha256

@@ -12,7 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
 
-from virtex_det.checkpoint.agreement import network_facts
+from virtex_det.checkpoint.compatibility import network_facts
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, find_last, name_last, other_checkpoints

@@ -8,8 +8,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from virtex_det.checkpoint.agreement import check_config
 from virtex_det.checkpoint.backbones import backbone_names, find_backbone
+from virtex_det.checkpoint.compatibility import check_config
 from virtex_det.checkpoint.formats import CAFFE2
 from virtex_det.checkpoint.names import COUNTER
 from virtex_det.checkpoint.refusal import check_whole, required_names

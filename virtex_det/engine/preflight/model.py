@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from virtex_det.checkpoint import classes_in, recognise
-from virtex_det.checkpoint.agreement import network_facts
+from virtex_det.checkpoint.compatibility import network_facts
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.loading import compare, fill
 from virtex_det.checkpoint.locating import locate

@@ -5,7 +5,7 @@ from tests.checkpoint.conftest import own_pretraining, torchvision_tensors
 from tests.checkpoint.layouts import LAYOUTS
 from tests.checkpoint.originals import config, network
 from virtex_det.checkpoint import TransferCheckpointer
-from virtex_det.checkpoint.agreement import check_config, contradictions, follow_weights
+from virtex_det.checkpoint.compatibility import check_config, contradictions, follow_weights
 from virtex_det.checkpoint.formats import CLIP_RGB, FORMATS, OWN_CHECKPOINT
 from virtex_det.checkpoint.recognition import recognise
 from virtex_det.engine import argument_parser, setup
