@@ -83,6 +83,10 @@ def _add_textual_keys(cfg: CN) -> None:
     # Standard deviation of the initial weights. The 0.02 of BERT and VirTex suits widths of 512 and
     # more. A much narrower decoder starts to use the image late with it; set 1 / sqrt(width) there.
     cfg.MODEL.TEXTUAL.INIT_STD = 0.02
+    # Share of captions that captioning and bicaptioning predict in parallel (CapPa, Tschannen et
+    # al. 2023; there 0.75): each input of the decoder is [MASK] and sees all others, so each word
+    # comes from the image alone.
+    cfg.MODEL.TEXTUAL.PARALLEL_FRACTION = 0.0
     # Decoding of captions in evaluation: "beam_search", "nucleus_sampling" (Holtzman et al. 2020)
     # or "none".
     cfg.MODEL.TEXTUAL.DECODING = CN()

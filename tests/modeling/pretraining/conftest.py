@@ -16,7 +16,12 @@ Examples = list[dict[str, Tensor]]
 
 @pytest.fixture
 def small_cfg() -> CfgNode:
-    """The config of a narrow ResNet-18 and a decoder of width 16, which writes nothing."""
+    """The config of `small_config`."""
+    return small_config()
+
+
+def small_config() -> CfgNode:
+    """Return the config of a narrow ResNet-18 and a decoder of width 16, which writes nothing."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME = "build_caption_resnet_backbone"

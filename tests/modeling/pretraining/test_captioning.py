@@ -1,12 +1,12 @@
 """Captioning in one direction and both: equal to the authors' implementation, and a good citizen of
-Detectron2.
+Detectron2; parallel prediction by its formula.
 """
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.golden import (
@@ -223,3 +223,89 @@ def test_the_head_is_built_from_the_config(model):
     assert isinstance(model.textual, TransformerDecoderTextualHead)
     assert model.textual.visual_projection.in_features == 64
     assert model.textual.output.out_features == 40
+
+
+PARALLEL = ("MODEL.TEXTUAL.PARALLEL_FRACTION", 0.5)
+SEED = 0
+# Whether the draws of this seed are below one half: of three captions forwards, then backwards.
+DRAWN = ([True, False, True], [True, True, False])
+
+
+def caption_loss(
+    head: TransformerDecoderTextualHead, grid: Tensor, tokens: Tensor, in_parallel: bool
+) -> Tensor:
+    """Return the cross-entropy summed over the tokens of one caption."""
+    memory = head.project(grid[None])
+    features = (
+        head.in_parallel(memory, len(tokens) - 1)
+        if in_parallel
+        else head(tokens[None, :-1], memory)
+    )
+    return F.cross_entropy(head.output(features[0]), tokens[1:], reduction="sum")
+
+
+def test_the_seed_of_the_step_draws_the_captions_to_predict_in_parallel(build):
+    model = build("BicaptioningModel", *PARALLEL)
+    torch.manual_seed(SEED)
+    draws = torch.rand(3), torch.rand(3)
+    assert tuple((each < 0.5).tolist() for each in draws) == DRAWN
+    grid = model.visual_grid(batch())
+    torch.manual_seed(SEED)
+    losses = model(batch())
+    for head, flip, drawn, loss in zip(
+        (model.textual, model.backward_textual), (False, True), DRAWN, losses.values(), strict=True
+    ):
+        total = torch.zeros(())
+        for number, caption in enumerate(CAPTIONS):
+            tokens = torch.tensor(caption[::-1] if flip else caption)
+            total = total + caption_loss(head, grid[number], tokens, drawn[number])
+        torch.testing.assert_close(loss, total / 7)
+
+
+@pytest.mark.parametrize("name", ["CaptioningModel", "BicaptioningModel"])
+def test_all_captions_in_parallel_come_from_the_image_alone(build, name):
+    model = build(name, "MODEL.TEXTUAL.PARALLEL_FRACTION", 1.0)
+    losses = model(batch())
+    heads = [model.textual, *([model.backward_textual] if name == "BicaptioningModel" else [])]
+    grid = model.visual_grid(batch())
+    for head, step, loss in zip(heads, (1, -1), losses.values(), strict=False):
+        sums = [
+            caption_loss(head, grid[number], torch.tensor(caption[::step]), True)
+            for number, caption in enumerate(CAPTIONS)
+        ]
+        torch.testing.assert_close(loss, sum(sums) / 7)
+
+
+def test_in_evaluation_no_caption_is_predicted_in_parallel(build):
+    parallel = build("CaptioningModel", "MODEL.TEXTUAL.PARALLEL_FRACTION", 1.0).eval()
+    plain = build("CaptioningModel", "MODEL.TEXTUAL.PARALLEL_FRACTION", 0.0).eval()
+    assert [*parallel.state_dict()] == [*plain.state_dict()]
+    torch.testing.assert_close(parallel(batch()), plain(batch()), rtol=0, atol=0)
+
+
+def test_a_model_that_predicts_in_parallel_too_learns_and_writes_captions(build):
+    options = ("MODEL.TEXTUAL.DECODING.METHOD", "beam_search")
+    model = build("CaptioningModel", "MODEL.TEXTUAL.PARALLEL_FRACTION", 0.75, *options)
+    assert_every_parameter_learns(model, batch())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(60):
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        sum(model(batch()).values()).backward()
+        optimizer.step()
+    model.backbone.train()  # batch norm of the batch that it has learned
+    model.training = False
+    written = [output["caption_tokens"].tolist() for output in model(batch())]
+    assert written == [caption[1:-1] for caption in CAPTIONS]
+
+
+def test_mixed_precision_gives_the_parallel_losses_of_full_precision(build):
+    model = build("BicaptioningModel", *PARALLEL)
+    torch.manual_seed(SEED)
+    full = model(batch())
+    torch.manual_seed(SEED)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(batch())
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0.01, check_dtype=False)
+    sum(mixed.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

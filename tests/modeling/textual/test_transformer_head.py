@@ -1,5 +1,8 @@
 """The textual head: what depends on what, and how it starts."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -131,3 +134,54 @@ def test_heads_that_do_not_divide_the_width_are_refused_by_their_key() -> None:
     cfg.MODEL.TEXTUAL.update({"HIDDEN_SIZE": 64, "ATTENTION_HEADS": 3})
     with pytest.raises(UserError, match="MODEL.TEXTUAL.ATTENTION_HEADS is 3.*vector, 64"):
         build_textual_head(cfg, visual_feature_size=12)
+
+
+def normalised(values: np.ndarray, norm: torch.nn.LayerNorm) -> np.ndarray:
+    mean, variance = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
+    return (values - mean) / np.sqrt(variance + norm.eps) * array(norm.weight) + array(norm.bias)
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def attend(
+    attention: torch.nn.MultiheadAttention, readers: np.ndarray, read: np.ndarray
+) -> np.ndarray:
+    """What each row of readers takes from all rows of what is read, both (rows, size)."""
+    weights = np.split(array(attention.in_proj_weight), 3)
+    biases = np.split(array(attention.in_proj_bias), 3)
+    queries, keys, values = (
+        rows @ weight.T + bias
+        for rows, weight, bias in zip((readers, read, read), weights, biases, strict=True)
+    )
+    size = queries.shape[1] // attention.num_heads
+    taken = []
+    for start in range(0, queries.shape[1], size):
+        head = slice(start, start + size)
+        scores = np.exp(queries[:, head] @ keys[:, head].T / math.sqrt(size))
+        taken.append(scores / scores.sum(1, keepdims=True) @ values[:, head])
+    output = attention.out_proj
+    return np.concatenate(taken, axis=1) @ array(output.weight).T + array(output.bias)
+
+
+def gelu(values: np.ndarray) -> np.ndarray:
+    return values * (1 + np.vectorize(math.erf)(values / math.sqrt(2))) / 2
+
+
+def test_parallel_prediction_is_that_of_the_formula() -> None:
+    """CapPa: as many masks as the longest caption needs, all of which see each other."""
+    head = build_head(hidden_size=8, num_layers=1, feedforward_size=16, init_std=0.3, max_length=6)
+    head.eval()
+    memory = head.project(torch.randn(1, 12, 2, 2))
+    layer, embedding = head.transformer.layers[0], head.embedding
+    masks = array(embedding.words.weight)[[3]] + array(embedding.positions.weight)[:5]
+    hidden = normalised(masks, embedding.layer_norm)
+    hidden = normalised(hidden + attend(layer.self_attn, hidden, hidden), layer.norm1)
+    cells = array(memory[0])
+    hidden = normalised(hidden + attend(layer.multihead_attn, hidden, cells), layer.norm2)
+    wide = gelu(hidden @ array(layer.linear1.weight).T + array(layer.linear1.bias))
+    narrow = wide @ array(layer.linear2.weight).T + array(layer.linear2.bias)
+    expected = normalised(hidden + narrow, layer.norm3)
+    np.testing.assert_allclose(array(head.in_parallel(memory, 5)[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(array(head.in_parallel(memory, 2)[0]), expected[:2], atol=1e-5)

@@ -1,16 +1,21 @@
-"""Captioning (VirTex): predict a caption from the image, token by token, forwards or both ways."""
+"""Captioning (VirTex, CapPa): predict a caption from the image, forwards or both ways."""
 
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import (
+    ImageModel,
+    TargetLosses,
+    draw_for_examples,
+)
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
 from virtex_det.modeling.textual.generation import END, Generated, build_caption_decoder
 
@@ -24,12 +29,17 @@ class CaptioningModel(ImageModel):
     In evaluation the model captions its images: each image's dict has "caption_tokens", without
     boundaries and padding, and their "log_probability" under the model.
 
+    With a `parallel_fraction` the model is CapPa (Tschannen et al. 2023): in training, that share
+    of the captions is predicted in parallel, all words at once from the image alone. So the decoder
+    cannot guess a word from those before it. In evaluation it predicts token by token.
+
     Args:
         backbone: has a feature "res5".
         textual: the forward decoder.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
         decoder: the search that writes captions with the forward decoder; None for losses alone.
+        parallel_fraction: probability that a caption is predicted in parallel, per direction.
 
     Example:
         >>> import torch
@@ -57,17 +67,23 @@ class CaptioningModel(ImageModel):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         decoder: Decoder | None = None,
+        parallel_fraction: float = 0.0,
     ):
         super().__init__(backbone, pixel_mean, pixel_std)
         self.textual = textual
         self.decoder = decoder
+        self.parallel_fraction = parallel_fraction
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         common = super().from_config(cfg)
         textual = build_textual_head(cfg, common["backbone"].output_shape()["res5"].channels)
-        return common | {"textual": textual, "decoder": build_caption_decoder(cfg)}
+        return common | {
+            "textual": textual,
+            "decoder": build_caption_decoder(cfg),
+            "parallel_fraction": cfg.MODEL.TEXTUAL.PARALLEL_FRACTION,
+        }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
         """Return the cross-entropy of each next token.
@@ -104,7 +120,16 @@ class CaptioningModel(ImageModel):
             captions: one of shape (length,) per image.
             memory: (images, cells, hidden), `textual.project` of the image grid.
         """
-        return {"loss_captioning_forward": _next_token_losses(self.textual, captions, memory)}
+        in_parallel = self.draw_parallel(len(captions))
+        return {
+            "loss_captioning_forward": _token_losses(self.textual, captions, memory, in_parallel)
+        }
+
+    def draw_parallel(self, number: int) -> Tensor:
+        """Draw bool (number,): whether a caption is predicted in parallel; never in evaluation."""
+        if not self.training or not self.parallel_fraction:
+            return torch.zeros(number, dtype=torch.bool, device=self.device)
+        return draw_for_examples(number, self.device) < self.parallel_fraction
 
 
 @META_ARCH_REGISTRY.register()
@@ -125,18 +150,39 @@ class BicaptioningModel(CaptioningModel):
     def caption_losses(self, captions: list[Tensor], memory: Tensor) -> dict[str, TargetLosses]:
         """Return the losses of captions in both directions; arguments as in `CaptioningModel`."""
         reversed_captions = [caption.flip(0) for caption in captions]
-        backward = _next_token_losses(self.backward_textual, reversed_captions, memory)
-        return super().caption_losses(captions, memory) | {"loss_captioning_backward": backward}
+        losses = super().caption_losses(captions, memory)
+        in_parallel = self.draw_parallel(len(captions))
+        losses["loss_captioning_backward"] = _token_losses(
+            self.backward_textual, reversed_captions, memory, in_parallel
+        )
+        return losses
 
 
-def _next_token_losses(
-    head: TransformerDecoderTextualHead, captions: list[Tensor], memory: Tensor
+def _token_losses(
+    head: TransformerDecoderTextualHead,
+    captions: list[Tensor],
+    memory: Tensor,
+    in_parallel: Tensor,
 ) -> TargetLosses:
     # shape: (images, longest)
     tokens = pad_sequence(captions, batch_first=True, padding_value=head.padding_idx)
     targets = tokens[:, 1:]
     images, positions = (targets != head.padding_idx).nonzero(as_tuple=True)
     # shape: (targets, hidden)
-    features = head(tokens[:, :-1], memory)[images, positions]
+    features = _features(head, tokens[:, :-1], memory, in_parallel)[images, positions]
     values = F.cross_entropy(head.output(features), targets[images, positions], reduction="none")
     return TargetLosses(values, images)
+
+
+def _features(
+    head: TransformerDecoderTextualHead, tokens: Tensor, memory: Tensor, in_parallel: Tensor
+) -> Tensor:
+    """Return the features (captions, length, hidden) of the tokens that follow."""
+    parallel, one_by_one = in_parallel.nonzero().flatten(), (~in_parallel).nonzero().flatten()
+    if not len(parallel):
+        return head(tokens, memory)
+    features = head.in_parallel(memory[parallel], tokens.shape[1])
+    if not len(one_by_one):
+        return features
+    others = head(tokens[one_by_one], memory[one_by_one])
+    return torch.cat([features, others])[torch.cat([parallel, one_by_one]).argsort()]

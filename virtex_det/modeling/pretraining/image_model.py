@@ -169,6 +169,26 @@ def mean_over_processes(losses: Mapping[str, TargetLosses]) -> dict[str, Tensor]
     }
 
 
+def draw_for_examples(number: int, device: torch.device) -> Tensor:
+    """Return a random number in [0, 1) for each example of this process.
+
+    The main process draws for all of them, so an example gets the number that one process with the
+    whole batch would draw for it. (Process r of N has the examples r, r + N, ... of a batch.)
+
+    Args:
+        number: examples of this process; equal for all processes.
+        device: device of the result.
+
+    Returns:
+        (number,).
+    """
+    processes = comm.get_world_size()
+    draws = torch.rand(number * processes).to(device)
+    if processes > 1:
+        torch.distributed.broadcast(draws, 0)
+    return draws[comm.get_rank() :: processes]
+
+
 def _count(loss: TargetLosses) -> Tensor:
     return torch.tensor(loss.values.numel(), device=loss.values.device)
 

@@ -1,5 +1,6 @@
 """The textual head: a transformer decoder that reads the image grid."""
 
+import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ class TransformerDecoderTextualHead(nn.Module):
         init_std: standard deviation of the normal distribution of initial weights.
         max_length: longest caption, in tokens.
         padding_idx: padding token.
+        mask_idx: the token at every position of `in_parallel`.
 
     Example:
         >>> import torch
@@ -53,9 +55,11 @@ class TransformerDecoderTextualHead(nn.Module):
         init_std: float = BERT_STD,
         max_length: int = 30,
         padding_idx: int = 0,
+        mask_idx: int = 3,
     ):
         super().__init__()
         self.padding_idx = padding_idx
+        self.mask_idx = mask_idx
         self.visual_projection = nn.Linear(visual_feature_size, hidden_size)
         self.embedding = WordAndPositionEmbedding(
             vocab_size, hidden_size, max_length, dropout, padding_idx
@@ -109,6 +113,23 @@ class TransformerDecoderTextualHead(nn.Module):
             (captions, length, hidden_size); meaningless at padding.
         """
         return self.transformer(self.embedding(tokens), memory, tgt_key_padding_mask=padding)
+
+    def in_parallel(self, memory: Tensor, length: int) -> Tensor:
+        """Return a feature per position from the image alone: for parallel prediction (CapPa).
+
+        Every input is the mask token and sees all others. There are always as many as the longest
+        caption needs, so the number of words has to be predicted, too.
+
+        Args:
+            memory: (captions, cells, hidden_size), from `project`.
+            length: number of first positions to return.
+
+        Returns:
+            (captions, length, hidden_size); `output` makes logits of the token that follows each.
+        """
+        inputs = self.embedding.positions.num_embeddings - 1  # no token follows the last one
+        masks = torch.full((len(memory), inputs), self.mask_idx, device=memory.device)
+        return self.transformer(self.embedding(masks), memory)[:, :length]
 
 
 def build_textual_head(cfg: CfgNode, visual_feature_size: int) -> TransformerDecoderTextualHead:

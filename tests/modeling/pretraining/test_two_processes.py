@@ -1,0 +1,89 @@
+"""Two processes have the losses and gradients of one with the whole batch, whatever the task."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.modeling.pretraining.conftest import Examples, small_config, with_targets
+from virtex_det.engine.launch import launch_processes
+
+pytestmark = pytest.mark.slow
+
+CAPTIONS = [[1, 5, 9, 7, 2], [1, 6, 2], [1, 5, 2], [1, 8, 8, 4, 9, 2]]
+
+
+class Found(NamedTuple):
+    losses: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+def captioned() -> Examples:
+    return with_targets("caption_tokens", CAPTIONS)
+
+
+# Meta-architecture and options.
+TASKS: dict[str, tuple[str, ...]] = {
+    "parallel captioning": (
+        *("MODEL.META_ARCHITECTURE", "CaptioningModel"),
+        *("MODEL.TEXTUAL.PARALLEL_FRACTION", "0.5"),
+    ),
+    "parallel bicaptioning": (
+        *("MODEL.META_ARCHITECTURE", "BicaptioningModel"),
+        *("MODEL.TEXTUAL.PARALLEL_FRACTION", "0.5"),
+    ),
+}
+
+
+def config(task: str) -> CfgNode:
+    cfg = small_config()
+    cfg.merge_from_list([*TASKS[task]])
+    return cfg
+
+
+def losses_and_gradients(task: str, examples: Examples) -> Found:
+    torch.manual_seed(0)
+    model = build_model(config(task)).double()
+    model.backbone.eval()  # no image depends on the others
+    model.visual_features = lambda batched, of=model.visual_features: of(
+        [{"image": example["image"].double()} for example in batched]
+    )
+    distributed = DistributedDataParallel(model) if torch.distributed.is_initialized() else model
+    torch.manual_seed(comm.get_rank())  # each process has its own seed, as in training
+    losses = distributed(examples)
+    sum(losses.values()).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return Found({name: loss.detach() for name, loss in losses.items()}, gradients)
+
+
+def half_of_each_task(folder: str) -> None:
+    """Process r of N has the examples r, r + N, ..., as the loader gives them."""
+    rank = comm.get_rank()
+    found = {task: tuple(losses_and_gradients(task, captioned()[rank::2])) for task in TASKS}
+    torch.save(found, f"{folder}/{rank}.pth")
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Found]]:
+    """What each of the two processes has found, by task."""
+    folder: Path = tmp_path_factory.mktemp("halves")
+    launch_processes(half_of_each_task, str(folder), processes=2)
+    saved = [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(2)]
+    return [{task: Found(*found) for task, found in each.items()} for each in saved]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_are_one_with_the_whole_batch(halves, task):
+    losses, gradients = losses_and_gradients(task, captioned())
+    first, second = (half[task] for half in halves)
+    for name, loss in losses.items():
+        torch.testing.assert_close((first.losses[name] + second.losses[name]) / 2, loss)
+    torch.testing.assert_close(first.gradients, gradients)
+    torch.testing.assert_close(second.gradients, gradients)
+    assert all(gradient.any() for gradient in gradients.values())

@@ -1,0 +1,62 @@
+"""The configs of newer objectives: what they say, and that each model of the scenes learns from an example."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+
+from tests.test_configs import values
+from virtex_det.engine import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+# Meta-architecture, mapper, training set.
+PAPER = {
+    "cappa/cappa_R_50": ("CaptioningModel", "CaptionMapper", "coco_2017_train_captions"),
+}
+SCENES = {
+    "scenes_cappa": ("CaptioningModel", "CaptionMapper", "scenes_unlabelled_captions"),
+}
+# What differs from the config of another task.
+DIFFERENCES = {
+    ("scenes_cappa", "scenes_captioning"): {"MODEL.TEXTUAL.PARALLEL_FRACTION"},
+}
+
+
+def load(name: str, *overrides: object) -> CfgNode:
+    return load_config(str(ROOT / "configs/pretrain" / f"{name}.yaml"), [*overrides])
+
+
+@pytest.mark.parametrize(("name", "says"), [*PAPER.items(), *SCENES.items()])
+def test_task_mapper_and_training_set(name, says):
+    cfg = load(name)
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER, *cfg.DATASETS.TRAIN) == says
+    assert cfg.MODEL.TEXTUAL.VOCAB_SIZE == 0  # as many as the tokenizer has
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_recipe_is_virtex(name):
+    ours, virtex = load(name), load("_base_bicaptioning_R_50_L1_H1024")
+    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
+    assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
+    for key in ("CROP_SIZE", "CROP_SCALE", "FLIP_PROB", "COLOR_JITTER", "COLOR_JITTER_PROB"):
+        assert ours.INPUT.CAPTION[key] == virtex.INPUT.CAPTION[key]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_header_says_what_was_read_and_what_is_ours(name):
+    header = (ROOT / "configs/pretrain" / f"{name}.yaml").read_text().partition("_BASE_")[0]
+    assert "Read in" in header and "Ours:" in header and "Never run at this size." in header
+
+
+@pytest.mark.parametrize(("pair", "expected"), DIFFERENCES.items())
+def test_an_objective_on_the_scenes_differs_from_its_counterpart_in_its_keys_alone(pair, expected):
+    one, other = (values(load(name)) for name in pair)
+    assert {key for key in one if one[key] != other[key]} == {*expected, "OUTPUT_DIR"}
+
+
+def test_cappa_has_the_published_decoder_and_share():
+    textual = load("cappa/cappa_R_50").MODEL.TEXTUAL
+    sizes = (textual.NUM_LAYERS, textual.HIDDEN_SIZE, textual.ATTENTION_HEADS)
+    assert (*sizes, textual.FEEDFORWARD_SIZE) == (6, 768, 12, 3072)
+    assert (textual.NORM_FIRST, textual.DROPOUT, textual.PARALLEL_FRACTION) == (True, 0.0, 0.75)
+    assert load("scenes_cappa").MODEL.TEXTUAL.PARALLEL_FRACTION == 0.75
