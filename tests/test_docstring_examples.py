@@ -1,4 +1,4 @@
-"""The examples in the docstrings of networks and data run, and print what they say."""
+"""The examples in docstrings run and print what they say."""
 
 import doctest
 import importlib
@@ -6,13 +6,24 @@ import pkgutil
 
 import pytest
 
+import virtex_det.checkpoint
+import virtex_det.config
 import virtex_det.data
+import virtex_det.model_zoo
 import virtex_det.modeling
+
+PACKAGES = (
+    virtex_det.checkpoint,
+    virtex_det.config,
+    virtex_det.data,
+    virtex_det.model_zoo,
+    virtex_det.modeling,
+)
 
 
 def modules_with_examples() -> list[str]:
     found = []
-    for package in (virtex_det.modeling, virtex_det.data):
+    for package in PACKAGES:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             tests = doctest.DocTestFinder().find(importlib.import_module(module.name))
             if any(test.examples for test in tests):

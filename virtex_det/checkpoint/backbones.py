@@ -44,8 +44,8 @@ def find_backbone(names: Iterable[str]) -> Backbone:
 
     Example:
         >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
-        >>> found = find_backbone(f"{place}.backbone.{name}" for place in ("student", "teacher") for
-        name in blocks)
+        >>> places = ("student.backbone", "teacher.backbone")
+        >>> found = find_backbone(f"{place}.{name}" for place in places for name in blocks)
         >>> found.prefix, found.rivals
         ('student.backbone.', ('teacher.backbone.',))
     """

@@ -37,8 +37,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             the load of a whole model, those that the file names.
 
     Example:
-        >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)
-        >>> checkpointer.resume_or_load("bicaptioning_R_50_L1_H2048.pth", resume=False)
+        >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)  # doctest: +SKIP
+        >>> checkpointer.resume_or_load("virtex.pth", resume=False)  # doctest: +SKIP
     """
 
     def __init__(

@@ -50,8 +50,8 @@ def load_weights(
             model would not be whole. The model is as it was.
 
     Example:
-        >>> report = load_weights(model, "bicaptioning_R_50_L1_H2048.pth")
-        >>> report.format, len(report.loaded)
+        >>> report = load_weights(model, "bicaptioning_R_50_L1_H2048.pth")  # doctest: +SKIP
+        >>> report.format, len(report.loaded)  # doctest: +SKIP
         ('virtex', 265)
     """
     path = as_name(path, "The weights file")

@@ -53,8 +53,9 @@ def of_path(path: str) -> list[str]:
     """Return what a file's own name shows: that it is one of several.
 
     Example:
-        >>> of_path("model-00001-of-00002.safetensors") ['It is one of several files of a model:
-        name their folder, or the *.index.json beside them.']
+        >>> of_path("model-00001-of-00002.safetensors")  # doctest: +NORMALIZE_WHITESPACE
+        ['It is one of several files of a model: name their folder, or the *.index.json beside
+        them.']
     """
     is_shard = _SHARD.fullmatch(path) is not None
     return [

@@ -43,9 +43,9 @@ class PretrainedBackbone(nn.Module):
         report: the LoadReport; of a random network, one that says so.
 
     Example:
-        >>> backbone = load_backbone("virtex://bicaptioning_R_50_L1_H2048")
-        >>> images = torch.stack([backbone.transform(path, size=224) for path in paths])
-        >>> backbone(images)["res5"].shape
+        >>> backbone = load_backbone("virtex://bicaptioning_R_50_L1_H2048")  # doctest: +SKIP
+        >>> images = torch.stack([backbone.transform(p, size=224) for p in paths])  # doctest: +SKIP
+        >>> backbone(images)["res5"].shape  # doctest: +SKIP
         torch.Size([2, 2048, 7, 7])
     """
 
