@@ -1,14 +1,16 @@
 """The records that evaluations leave."""
 
+import dataclasses
 import json
 import math
 
 import pytest
 
 from virtex_det.benchmark import read_records
+from virtex_det.benchmark.records import rewrite_records, sha256_of
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
-from virtex_det.engine.results import write_records
+from virtex_det.engine.results import recorded_results, write_records
 from virtex_det.errors import UserError
 
 METRICS = {"bbox": {"AP": 12.5, "APl": math.nan}}
@@ -90,6 +92,38 @@ def test_evaluated_weights_and_what_they_started_from_are_in_the_record(detector
     (record,) = write(detector_cfg(), evaluated=evaluated)
     assert record.evaluated == {"path": evaluated.path, "sha256": "6" * 64, "format": "virtex_det"}
     assert record.weights == {"path": "virtex.pth", "sha256": "5" * 64, "format": "virtex"}
+
+
+def test_a_start_is_in_the_record_although_the_folder_has_lost_its_report(detector_cfg):
+    start = {"sha256": "5" * 64, "format": "virtex"}
+    origin = {"data": {}, "images": {"number": 1, "manifest sha256": ""}, "empty categories": []}
+    (record,) = write(detector_cfg(), origin=origin | {"start": start})
+    assert record.weights == {"path": "", **start}
+
+
+def test_a_run_that_was_moved_finds_its_records(detector_cfg, tmp_path):
+    write(detector_cfg())
+    (tmp_path / "run").rename(tmp_path / "moved")
+    cfg = detector_cfg("OUTPUT_DIR", tmp_path / "moved", "DATALOADER.NUM_WORKERS", 1)
+    assert recorded_results(cfg, 4)["bbox"]["AP"] == 12.5
+    cfg = detector_cfg("OUTPUT_DIR", tmp_path / "moved", "TEST.DETECTIONS_PER_IMAGE", 7)
+    assert recorded_results(cfg, 4) is None
+
+
+def test_a_record_of_an_earlier_version_is_found(detector_cfg, tmp_path):
+    cfg = detector_cfg()
+    (record,) = write(cfg)
+    earlier = dataclasses.replace(record, config_sha256=sha256_of(cfg.dump()))
+    rewrite_records(cfg.OUTPUT_DIR, [earlier])
+    assert recorded_results(cfg, 4)["bbox"]["AP"] == 12.5
+
+
+def test_a_record_of_data_that_have_changed_is_not_taken(detector_cfg):
+    cfg = detector_cfg()
+    (record,) = write(cfg)
+    version = {"images": 4, "sha256": "0" * 64}
+    rewrite_records(cfg.OUTPUT_DIR, [dataclasses.replace(record, dataset_version=version)])
+    assert recorded_results(cfg, 4) is None
 
 
 def test_pretraining_has_a_record_without_a_protocol(pretraining_cfg):

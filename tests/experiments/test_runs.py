@@ -8,6 +8,8 @@ import pytest
 import virtex_det_commands
 from tests.experiments.fake_runs import FINISH, fake_run
 from virtex_det.benchmark.records import sha256_of
+from virtex_det.config import get_cfg
+from virtex_det.config.identity import config_sha256
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import Run, train_all
@@ -72,6 +74,30 @@ def test_a_later_evaluation_with_other_settings_does_not_take_the_place_of_its_o
         metrics={"bbox": {"AP": 2.0}},
     )
     assert make_run(tmp_path).record().metrics == {"bbox": {"AP": 1.0}}
+
+
+def test_a_run_that_was_moved_or_went_on_elsewhere_is_complete(tmp_path, make_record):
+    measured = get_cfg()
+    measured.merge_from_list(["OUTPUT_DIR", "/first", "MODEL.WEIGHTS", "/first/start.pth"])
+    finish(make_run(tmp_path), make_record, config_sha256=config_sha256(measured))
+    for change in (["OUTPUT_DIR", "/moved"], ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 1]):
+        now = get_cfg()
+        now.merge_from_list(["MODEL.WEIGHTS", "/moved/start.pth", *change])
+        (tmp_path / "config.yaml").write_text(now.dump())
+        assert make_run(tmp_path).is_complete()
+    now.merge_from_list(["TEST.DETECTIONS_PER_IMAGE", 7])
+    (tmp_path / "config.yaml").write_text(now.dump())
+    assert not make_run(tmp_path).is_complete()
+
+
+def test_the_evaluation_of_another_runs_weights_is_not_its_own(tmp_path, make_record):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(get_cfg().dump())
+    own, run = config_sha256(get_cfg()), make_run(tmp_path / "run")
+    for folder, is_complete in (("other", False), ("run", True)):
+        evaluated = {"path": str(tmp_path / folder / "model_final.pth")}
+        finish(run, make_record, config_sha256=own, evaluated=evaluated)
+        assert run.is_complete() == is_complete
 
 
 def test_a_record_half_written_by_a_crash_does_not_complete_a_run(tmp_path, make_record):

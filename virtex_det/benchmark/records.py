@@ -46,7 +46,8 @@ class ResultRecord:
             percent; None where a metric is not defined.
         weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file.
         evaluated: the same of the file evaluated, when it is not the model in training.
-        config_sha256: of the full config, as ``config.yaml`` in the run folder shows it.
+        config_sha256: of the config without what depends on place and machine; of the text of
+            ``config.yaml`` in earlier records.
         wall_seconds: time since the run (or this evaluation alone) began.
         sha256: of all other fields, so that a number changed by hand shows.
     """

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from virtex_det.benchmark.records import ResultRecord, read_records, rewrite_records, sha256_of
 from virtex_det.checkpoint import LoadReport
+from virtex_det.config.identity import config_sha256
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
 from virtex_det.engine.origin import Origin
@@ -62,27 +63,32 @@ def write_records(
                 task: {name: _finite(value) for name, value in table.items()}
                 for task, table in metrics.items()
             },
-            weights=read_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR),
+            weights=_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR, origin),
             evaluated=_identity(evaluated._asdict()) if evaluated else {},
-            config_sha256=sha256_of(cfg.dump()),
+            config_sha256=config_sha256(cfg),
             wall_seconds=round(wall_seconds, 1),
             **part,
         ).write(cfg.OUTPUT_DIR)
 
 
 def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
-    """Return what ``Trainer.test`` returned after an iteration, from the records of this very config in OUTPUT_DIR.
+    """Return what ``Trainer.test`` returned after an iteration, from the records of this config in OUTPUT_DIR.
+
+    A run that was moved finds its own records. Those of data that have changed since are not taken.
 
     Returns:
         None on all processes where a record is missing; {} on those but the main one.
     """
     found = None
     if comm.is_main_process():
-        own = sha256_of(cfg.dump())
+        own = {config_sha256(cfg), sha256_of(cfg.dump())}  # the second in earlier records
         tables = {
             record.dataset: _results(record)
             for record in read_records(cfg.OUTPUT_DIR)
-            if (record.iteration, record.config_sha256, record.evaluated) == (iteration, own, {})
+            if record.config_sha256 in own
+            and (record.iteration, record.evaluated) == (iteration, {})
+            and record.dataset in cfg.DATASETS.TEST
+            and record.dataset_version == dataset_version(record.dataset)
         }
         if all(name in tables for name in cfg.DATASETS.TEST):
             found = tables if len(cfg.DATASETS.TEST) > 1 else tables[cfg.DATASETS.TEST[0]]
@@ -162,6 +168,12 @@ def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
         "manifest_sha256": part.manifest_sha256,
         "empty_categories": part.empty_categories,
     }
+
+
+def _start(run_folder: str | Path, origin: Origin | None) -> dict[str, str]:
+    """Return what a run started from; a checkpoint tells it where the folder has lost its load report."""
+    began = origin.get("start") if origin else None
+    return read_start(run_folder) or ({"path": "", **began} if began else {})
 
 
 def _part_of(origin: Origin) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Protocol
 from tqdm import tqdm
 
 from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
+from virtex_det.config.identity import config_sha256
 from virtex_det.engine.lock import LOCKED
 from virtex_det.errors import UserError
+from virtex_det.yaml_files import read_yaml
 from virtex_det_commands import own_command
 
 LOG = "stdout.txt"
@@ -82,16 +84,33 @@ class Run:
         Raises:
             UserError: the folder's records are damaged.
         """
-        config = self.folder / "config.yaml"
-        own = sha256_of(config.read_text(errors="replace")) if config.exists() else None
-        for record in reversed(read_records(self.folder)):
-            is_own = own in (
-                None,
-                record.config_sha256,
-            )  # not of a later evaluation with other settings
-            if is_own and (record.dataset, record.iteration) == (self.dataset, self.iterations):
+        records = read_records(self.folder)
+        hashes = self._config_hashes() if records else ()
+        for record in reversed(records):
+            is_last = (record.dataset, record.iteration) == (self.dataset, self.iterations)
+            if is_last and self._is_own(record, hashes):
                 return record
         return None
+
+    def _config_hashes(self) -> tuple[str, ...]:
+        """Return the hashes of the folder's config: of its text, as in earlier records, and of what is measured."""
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            return ()
+        whole = sha256_of(path.read_text(errors="replace"))
+        try:
+            content = read_yaml(path)
+        except UserError:
+            return (whole,)
+        return (whole, config_sha256(content)) if isinstance(content, dict) else (whole,)
+
+    def _is_own(self, record: ResultRecord, hashes: Sequence[str]) -> bool:
+        """Return whether a record is of this run's config and model; evaluations of other models may lie here too."""
+        if not hashes or record.config_sha256 == hashes[0]:
+            return True
+        evaluated = record.evaluated.get("path")
+        is_of_folder = not evaluated or Path(evaluated).resolve().parent == self.folder.resolve()
+        return record.config_sha256 in hashes and is_of_folder
 
     def environment(self) -> dict[str, str]:
         """Return what tells the run that its folder is locked for it already."""
