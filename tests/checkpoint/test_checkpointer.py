@@ -407,6 +407,37 @@ def test_a_whole_model_is_loaded_with_its_own_tokenizer(
         )
 
 
+@pytest.mark.parametrize("key", ["CONCEPTS", "CLUSTERS"])
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_model_does_not_go_on_with_other_concepts_or_clusters(key, resumes, cfg, folder):
+    folder.mkdir()
+    path = folder / "chosen.json"
+    cfg.INPUT.CAPTION[key] = str(path)
+    path.write_text("the first")
+    TransferCheckpointer(Captioner(), str(folder), cfg=cfg).save("model_final")
+    TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume()
+    path.write_text("another")
+    checkpointer = TransferCheckpointer(Captioner(), str(folder), cfg=cfg, require="model")
+    with pytest.raises(UserError, match=rf"another file than INPUT.CAPTION.{key} .*chosen.json"):
+        if resumes:
+            checkpointer.resume()
+        else:
+            checkpointer.load(str(folder / "model_final.pth"))
+    path.unlink()  # as of one that is looked at only
+    TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume()
+
+
+def test_the_vocabulary_of_a_berts_folder_has_a_hash_too(with_tokenizer, folder):
+    folder.mkdir()
+    cfg = with_tokenizer(b"")
+    cfg.INPUT.CAPTION.TOKENIZER = str(folder)
+    (folder / "vocab.txt").write_text("one")
+    TransferCheckpointer(Captioner(), str(folder), cfg=cfg).save("model_final")
+    (folder / "vocab.txt").write_text("two")
+    with pytest.raises(UserError, match="another vocabulary than INPUT.CAPTION.TOKENIZER"):
+        TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume()
+
+
 def test_a_backbone_is_taken_whatever_the_tokenizer(
     with_tokenizer, pretraining, backbone_tensors, save
 ):

@@ -12,6 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from torch import nn
 
+from virtex_det.bert_folder import VOCABULARY
 from virtex_det.checkpoint.compatibility import network_facts
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.hashing import file_sha256
@@ -20,10 +21,13 @@ from virtex_det.checkpoint.loading import fill
 from virtex_det.checkpoint.report import RANDOM_INIT, LoadReport
 from virtex_det.checkpoint.sources import open_file, open_for
 from virtex_det.checkpoint.weights import Required, own_weights
+from virtex_det.config.roles import FILES
 from virtex_det.errors import UserError
 from virtex_det.utils import replacing
 
 _TOKENIZER = "tokenizer_sha256"
+_TOKENIZER_KEY = "INPUT.CAPTION.TOKENIZER"
+_FILES = "files_sha256"  # of the other files that a model learns with, by config key
 _CLASSES = "classes"
 _WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
 
@@ -59,8 +63,9 @@ class TransferCheckpointer(DetectionCheckpointer):
             save_to_disk: write files; by default the main process alone does.
             allow_partial: accept weights that leave a part of what is required at random.
             require: what weights must fill: the backbone, or the whole model for evaluation.
-            cfg: refuse weights that this config contradicts; its pixels and the hash of its
-                tokenizer are saved with the model, and compared where a whole model is loaded.
+            cfg: refuse weights that this config contradicts; its pixels and the hashes of its
+                tokenizer, concepts and clusters are saved with the model, and compared where a
+                whole model is loaded.
             checkpointables: what else a checkpoint holds, such as the trainer with optimizer and
                 schedule.
         """
@@ -70,6 +75,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.require: Required = require
         self.cfg = cfg
         self._tokenizer_sha256 = _tokenizer_sha256(cfg)
+        self._files_sha256 = _files_sha256(cfg)
         self.report: LoadReport | None = None
         self.classes: tuple[str, ...] = ()
 
@@ -96,6 +102,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         content, weights = source.content, source.weights
         if self.require == "model":
             self._check_tokenizer(content, path)
+            self._check_files(content, path)
             self.classes = classes_in(content)
         report = fill(
             self.model,
@@ -147,6 +154,7 @@ class TransferCheckpointer(DetectionCheckpointer):
                     f"{', '.join(sorted(absent))}."
                 )
             self._check_tokenizer(content, path)
+            self._check_files(content, path)
             report = fill(self.model, own_weights(content), path, require="model")
             self.report = report._replace(sha256=opened.sha256())
             rest = self._restore(content, list(self.checkpointables), path)
@@ -245,7 +253,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         return {
             key: value
             for key, value in content.items()
-            if key not in ("model", "pixels", "network", _CLASSES, _TOKENIZER, *keys)
+            if key not in ("model", "pixels", "network", _CLASSES, _TOKENIZER, _FILES, *keys)
         }
 
     def _origin(self) -> dict[str, Any]:
@@ -255,11 +263,13 @@ class TransferCheckpointer(DetectionCheckpointer):
             return classes
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
+        files = {_FILES: self._files_sha256} if self._files_sha256 else {}
         return {
             "pixels": pixels._asdict(),
             "network": network_facts(self.cfg),
             **classes,
             **tokenizer,
+            **files,
         }
 
     def _check_tokenizer(self, content: Any, path: str) -> None:
@@ -280,6 +290,19 @@ class TransferCheckpointer(DetectionCheckpointer):
             "Set INPUT.CAPTION.TOKENIZER to the vocabulary.model in the folder of the run that "
             "wrote the file."
         )
+
+    def _check_files(self, content: Any, path: str) -> None:
+        """Refuse other concepts or clusters than the model has learned: their numbers would be other words."""
+        saved = content.get(_FILES) if isinstance(content, Mapping) else None
+        for key, sha256 in saved.items() if isinstance(saved, Mapping) else ():
+            now = self._files_sha256.get(key, sha256)
+            if now != sha256:
+                raise UserError(
+                    f"{path} has learned with another file than {key} {_value(self.cfg, key)}: sha256 "
+                    f"{str(sha256)[:12]} in the checkpoint, {now[:12]} in the config.\n"
+                    f"Set {key} to the {FILES.get(key, 'file')} in the folder of the run that wrote the checkpoint, or "
+                    "to the file that the run began with."
+                )
 
     def _not_saved(self, path: Path, error: Exception) -> str:
         reason = str(error).partition("\n")[0]
@@ -310,13 +333,30 @@ def _pieces(tensors: Mapping[str, torch.Tensor]) -> int | str:
 
 
 def _tokenizer_of(cfg: CfgNode | None) -> str:
-    return "" if cfg is None else cfg.INPUT.get("CAPTION", {}).get("TOKENIZER", "")
+    return _value(cfg, _TOKENIZER_KEY)
+
+
+def _value(cfg: CfgNode | None, key: str) -> str:
+    """Return the file that a key of INPUT.CAPTION names; "" in a config without the key."""
+    return "" if cfg is None else cfg.INPUT.get("CAPTION", {}).get(key.rpartition(".")[2], "")
 
 
 def _tokenizer_sha256(cfg: CfgNode | None) -> str:
-    """Return the hash of the config's tokenizer file, "" without one: detectors have none."""
+    """Return the hash of the config's tokenizer file, "" without one: detectors have none.
+
+    Of a BERT's folder it is that of its vocabulary; a name on the hub is not fetched for it.
+    """
     name = _tokenizer_of(cfg)
-    return file_sha256(name) if name and Path(name).is_file() else ""
+    if not name:
+        return ""
+    found = [Path(name), *(Path(name) / file for file in VOCABULARY)]
+    return next((file_sha256(path) for path in found if path.is_file()), "")
+
+
+def _files_sha256(cfg: CfgNode | None) -> dict[str, str]:
+    """Return the hash of each file besides the tokenizer that the config names and that is here."""
+    named = {key: _value(cfg, key) for key in FILES if key != _TOKENIZER_KEY}
+    return {key: file_sha256(name) for key, name in named.items() if name and Path(name).is_file()}
 
 
 def _check_plain(path: Path) -> None:

@@ -237,9 +237,9 @@ def kept_files(run_folder: str | Path) -> dict[str, Path]:
 def keep_files(cfg: CfgNode) -> None:
     """Copy the tokenizer and similar files into the run folder, so that the run can be moved."""
     for key, name in FILES.items():
-        named = Path(reduce(getattr, key.split("."), cfg))
-        if named.is_file():
-            with replacing(Path(cfg.OUTPUT_DIR) / name) as unfinished:
+        named, own = Path(reduce(getattr, key.split("."), cfg)), Path(cfg.OUTPUT_DIR) / name
+        if named.is_file() and not (own.is_file() and own.read_bytes() == named.read_bytes()):
+            with replacing(own) as unfinished:
                 unfinished.write_bytes(named.read_bytes())
 
 

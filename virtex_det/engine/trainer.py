@@ -51,7 +51,7 @@ from virtex_det.engine.origin import Origin, follow_origin, schedule_departures,
 from virtex_det.engine.preflight import check_training
 from virtex_det.engine.progress import EvaluationBatches, FirstSteps
 from virtex_det.engine.results import cut_records, recorded_results, write_records
-from virtex_det.engine.run_folder import keep_classes, keep_config
+from virtex_det.engine.run_folder import keep_classes, keep_config, keep_files
 from virtex_det.engine.trained_config import as_trained
 from virtex_det.engine.training_state import check_optimizer, check_training_state
 from virtex_det.engine.watchdog import watching_each_other
@@ -132,6 +132,7 @@ class Trainer(DefaultTrainer):
         self.origin = follow_origin(self.cfg, self.origin)
         if comm.is_main_process():
             keep_config(self.cfg)
+            keep_files(self.cfg)  # a resumed run gets back the copies that its folder has lost
         with self.stop.watching(), watching_each_other(self.cfg.SOLVER.PROCESS_TIMEOUT):
             TrainerBase.train(self, self.start_iter, self.max_iter)
         if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
