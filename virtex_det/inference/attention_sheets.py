@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from virtex_det.escaping import visible
 from virtex_det.inference.pages import write_page
+from virtex_det.inference.picture_folder import drawing_into
 from virtex_det.pages.html import data_uri
-from virtex_det.utils import replacing
 
 PICTURE_SIDE = 200  # side of the whole picture in pixels
 WORD_SIDE = 140  # side of a word's picture
@@ -112,7 +112,7 @@ def resized(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> Path:
-    """Write a PNG per sheet and the self-contained page ``attention.html``.
+    """Write a PNG per sheet, in place of those of an earlier call, and the page ``attention.html``.
 
     Args:
         folder: output folder, created if missing.
@@ -123,9 +123,9 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
         The path of the page.
     """
     folder = Path(folder)
-    for number, sheet in enumerate(sheets.drawn):
-        with replacing(folder / f"{number:03d}_{_file_name(sheet.file_name)}.png") as unfinished:
-            compose(sheet).save(unfinished, "PNG")
+    with drawing_into(folder, [sheet.file_name for sheet in sheets.drawn]) as save:
+        for number, sheet in enumerate(sheets.drawn):
+            save(f"{number:03d}_{_file_name(sheet.file_name)}.png", compose(sheet))
     values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": data_uri}
     return write_page(folder / "attention.html", "attention.html.j2", facts, **values)
 

@@ -14,6 +14,7 @@ from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.errors import UserError
 from virtex_det.inference.detector import Detector
 from virtex_det.inference.image_detections import ImageDetections
+from virtex_det.inference.picture_folder import drawing_into
 from virtex_det.utils import replacing, write_atomically
 
 DETECTIONS = "detections.json"
@@ -100,8 +101,9 @@ def write_detections(
 
     ``detections.json`` is a results file in COCO's form. ``images.json`` says which images and
     categories its ids mean, as the annotation files of COCO do. ``pictures/`` has each picture with
-    its detections. Each file is written whole or not at all. Work goes picture by picture, so
-    memory does not grow with their number. Files that cannot be read are logged.
+    its detections, in place of those of an earlier call. Each file is written whole or not at all.
+    Work goes picture by picture, so memory does not grow with their number. Files that cannot be
+    read are logged.
 
     Args:
         folder: made where it is not there.
@@ -119,7 +121,11 @@ def write_detections(
     numbers = {str(path): number for number, path in enumerate(paths)}
     images: list[dict[str, Any]] = []
     detections = 0
-    with replacing(folder / DETECTIONS) as part, part.open("w", encoding="utf-8") as file:
+    with (
+        drawing_into(folder / PICTURES, paths) as save,
+        replacing(folder / DETECTIONS) as part,
+        part.open("w", encoding="utf-8") as file,
+    ):
         writer = _ListWriter(file)
         stream = detector.stream(list(paths), skip_broken=True)
         for found in tqdm(stream, total=len(paths), unit="picture", desc="detecting"):
@@ -131,7 +137,7 @@ def write_detections(
             images.append(_image_entry(ids.images[number], found))
             if draw:
                 drawn = found[found.scores >= (DRAWN_FROM if threshold is None else threshold)]
-                _draw(drawn, folder / PICTURES / _picture_name(number, found.file_name))
+                save(_picture_name(number, found.file_name), drawn.draw())
         if not images:
             raise UserError(
                 f"None of the {len(paths)} files can be read as an image; the reasons stand above."
@@ -169,11 +175,6 @@ class _ListWriter:
 def _image_entry(number: int | str, found: ImageDetections) -> dict[str, Any]:
     height, width = found.image_size
     return {"id": number, "file_name": found.file_name, "width": width, "height": height}
-
-
-def _draw(found: ImageDetections, path: Path) -> None:
-    with replacing(path) as unfinished:
-        found.draw().save(unfinished, "JPEG", quality=92)
 
 
 def _picture_name(number: int, file_name: str) -> str:
