@@ -285,3 +285,61 @@ def test_why_there_is_no_object():
         "all 1 annotations are crowds"
     )
     assert not why_no_object([{"annotations": [{"iscrowd": 1}, {}]}])
+
+
+BOX = {"bbox": [2, 2, 5, 5], "bbox_mode": BoxMode.XYWH_ABS}
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"iscrowd": 1}, "all 2 annotations are crowds"),
+        ({"bbox": [2, 2, 0, 5]}, "all 2 annotations have a box without width or height"),
+        ({"bbox": [30, 2, 5, 5]}, "all 2 annotations have a box outside their image"),
+        (
+            {"bbox": [2, 2, 2, 9], "bbox_mode": BoxMode.XYXY_ABS},
+            "all 2 annotations have a box without width or height",
+        ),
+    ],
+)
+def test_a_set_whose_every_annotation_would_be_left_out_has_no_object(change, reason):
+    entry = {"width": 20, "height": 20, "annotations": [BOX | change, BOX | change]}
+    assert why_no_object([entry]).startswith(reason)
+    entry["annotations"].append(BOX)
+    assert why_no_object([entry]) == ""
+
+
+def test_several_reasons_are_counted():
+    annotations = [BOX | {"iscrowd": 1}, *[BOX | {"bbox": [2, 2, 0, 0]}] * 2]
+    assert why_no_object([{"annotations": annotations}]).startswith(
+        "none of the 3 annotations can be trained on: 2 annotations have a box without"
+    )
+
+
+def test_boxes_of_which_most_are_smaller_than_a_pixel_are_refused():
+    def shrink(annotation):
+        annotation["bbox"][2:] = [0.4, 0.3]
+
+    with pytest.raises(UserError, match="40 of 40 boxes are less than a pixel wide or high"):
+        check_objects(spoilt(each(shrink)), "coco", "small.json")
+
+
+def test_a_few_boxes_smaller_than_a_pixel_are_counted(caplog):
+    check_objects(spoilt(first(bbox=[5, 5, 0.5, 9])), "coco", "some_small.json")
+    assert "1 of 40 boxes are less than a pixel wide or high" in caplog.text
+
+
+EMPTY = {"size": [4, 4], "counts": [16]}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_run_lengths_that_are_all_empty_are_refused_and_some_are_counted(compressed, caplog):
+    empty = mask_tools.frPyObjects(EMPTY, 4, 4) if compressed else EMPTY
+    dicts = with_mask(empty)
+    dicts[0].update(height=4, width=4)
+    with pytest.raises(UserError, match="all 1 run-length masks are empty, the first of object 0"):
+        check_masks(dicts, "bitmask")
+    full = with_mask({"size": [4, 4], "counts": [0, 16]})
+    full[0].update(height=4, width=4)
+    check_masks(dicts + full, "bitmask")
+    assert "1 of 2 run-length masks are empty" in caplog.text

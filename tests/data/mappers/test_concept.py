@@ -146,6 +146,11 @@ def test_counting_leaves_images_without_captions_to_the_error_that_names_them(
     assert "2 of 2 images" in caplog.text
 
 
+def test_captions_without_any_concept_word_are_nothing_to_learn_from(make_mapper, with_captions):
+    with pytest.raises(UserError, match=r"No caption of the 2 images has a word .* as cat, dog"):
+        make_mapper().log_coverage([with_captions("the of"), with_captions("a catfish")])
+
+
 def test_what_is_cut_off_is_neither_masked_nor_a_tag(make_mapper, with_captions):
     mapper = make_mapper(max_length=5)
     mapped = mapper(with_captions("the cat on dog star"))

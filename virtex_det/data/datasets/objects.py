@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+import pycocotools.mask as mask_tools
 from detectron2.structures import BoxMode
 
 from virtex_det.data.datasets.ids import is_name
@@ -180,6 +181,7 @@ def check_boxes(boxes: Boxes) -> None:
     _check_inside(boxes, values, extent)
     empty = np.all(extent >= 0, axis=1) & np.any(extent <= _EMPTY, axis=1)
     _tell(boxes, empty, "boxes have no width or no height; training leaves them out", values)
+    _check_small(boxes, values, extent)
 
 
 def check_kind(boxes: Boxes) -> None:
@@ -316,6 +318,20 @@ def _check_inside(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
             "Check the height and width of the images, and the unit of the boxes.",
         )
     _tell(boxes, outside, "boxes are outside their image; training leaves them out", values)
+
+
+def _check_small(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
+    """Refuse boxes if most are less than a pixel wide or high; count them otherwise."""
+    small = np.all(extent > _EMPTY, axis=1) & np.any(extent < 1, axis=1)
+    if small.mean() > 0.5 and not (boxes.sizes <= 2).all():
+        _refuse(
+            boxes,
+            values,
+            small,
+            "are less than a pixel wide or high",
+            "Check the unit of width and height, which are pixels of the image.",
+        )
+    _tell(boxes, small, "boxes are less than a pixel wide or high", values)
 
 
 def _refuse(boxes: Boxes, values: np.ndarray, wrong: np.ndarray, what: str, advice: str) -> None:
@@ -527,6 +543,26 @@ def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
             )
     compressed = [place for place, mask in enumerate(masks) if not isinstance(mask["counts"], list)]
     check_run_lengths([masks[place] for place in compressed], lambda place: name(compressed[place]))
+    empty = [place for place, mask in enumerate(masks) if _is_empty(mask)]
+    if not empty:
+        return
+    if len(empty) == len(masks):
+        raise UserError(
+            f"all {len(masks)} run-length masks are empty, the first of {name(empty[0])}: training "
+            "would leave them out.\nCheck how they were encoded."
+        )
+    logger.warning(
+        "training data: %d of %d run-length masks are empty, and are left out; the first: %s",
+        len(empty),
+        len(masks),
+        name(empty[0]),
+    )
+
+
+def _is_empty(mask: Mapping[str, Any]) -> bool:
+    """Return whether no pixel belongs to a run-length mask."""
+    runs = mask["counts"]
+    return not (sum(runs[1::2]) if isinstance(runs, list) else mask_tools.area(mask))
 
 
 def _add_up(runs: Sequence[Any], size: Sequence[int]) -> bool:
@@ -606,16 +642,33 @@ def _are_finite(polygon: Sequence[float] | np.ndarray) -> bool:
 
 def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
     """Return why these dataset dicts have no object to train on; "" if there is one."""
-    kinds = Counter(
-        "crowd" if annotation.get("iscrowd", 0) else "object"
-        for entry in dicts
-        for annotation in entry.get("annotations", ())
-    )
-    if kinds["object"]:
-        return ""
-    if kinds["crowd"]:
-        return (
-            f"all {kinds['crowd']} annotations are crowds (iscrowd 1), which detectors do not "
-            "train on"
-        )
-    return "no image has an annotation"
+    reasons: Counter[str] = Counter()
+    for entry in dicts:
+        for annotation in entry.get("annotations") or ():
+            reason = _why_not_trained_on(entry, annotation)
+            if not reason:
+                return ""
+            reasons[reason] += 1
+    if not reasons:
+        return "no image has an annotation"
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    if len(reasons) == 1:
+        return f"all {counted}"
+    return f"none of the {reasons.total()} annotations can be trained on: {counted}"
+
+
+def _why_not_trained_on(entry: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
+    """Return why a detector does not train on an annotation; "" if it does."""
+    if annotation.get("iscrowd", 0):
+        return "annotations are crowds (iscrowd 1), which detectors do not train on"
+    mode, box = annotation.get("bbox_mode"), annotation.get("bbox")
+    if mode not in (BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) or box is None or len(box) != 4:
+        return ""  # rotated, or refused by the checks of boxes
+    left, top, right, bottom = map(float, box)
+    if mode == BoxMode.XYWH_ABS:
+        right, bottom = left + right, top + bottom
+    if not (right - left > _EMPTY and bottom - top > _EMPTY):
+        return "annotations have a box without width or height"
+    width, height = entry.get("width", math.inf), entry.get("height", math.inf)
+    is_inside = left < width and top < height and right > 0 and bottom > 0
+    return "" if is_inside else "annotations have a box outside their image"

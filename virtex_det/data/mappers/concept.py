@@ -15,6 +15,7 @@ from virtex_det.data.concepts import ConceptSet
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
 from virtex_det.data.tokenizers import tokenizer_sha256
+from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,20 @@ class ConceptMapper(CaptionMapper):
         return {**example, **self._mask(tokens, chosen), "tags": tags}
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
-        """Log the number of images without a concept word, which the masked-word loss skips."""
-        have = [any(map(self._has_concept, example.get("captions") or ())) for example in dicts]
+        """Log the number of images without a concept word, which the masked-word loss skips.
+
+        Raises:
+            UserError: there are captions, and no concept word in any.
+        """
+        captions = [example.get("captions") or () for example in dicts]
+        have = [any(map(self._has_concept, of_image)) for of_image in captions]
+        if any(captions) and not any(have):
+            words = ", ".join(concept.word for concept in self.concepts[:5])
+            raise UserError(
+                f"No caption of the {len(have)} images has a word of INPUT.CAPTION.CONCEPTS, such "
+                f"as {words}: there is nothing to learn.\n"
+                "Build the concept set from the captions of DATASETS.TRAIN."
+            )
         logger.info(
             "%d of %d images have no concept word in their captions", have.count(False), len(have)
         )
