@@ -75,7 +75,7 @@ class ConceptMapper(CaptionMapper):
         captions = [example.get("captions") or () for example in dicts]
         have = [any(map(self._has_concept, of_image)) for of_image in captions]
         if any(captions) and not any(have):
-            words = ", ".join(concept.word for concept in self.concepts[:5])
+            words = ", ".join(concept.word for concept in self.words.concepts[:5])
             raise UserError(
                 f"No caption of the {len(have)} images has a word of INPUT.CAPTION.CONCEPTS, such "
                 f"as {words}: there is nothing to learn.\n"
