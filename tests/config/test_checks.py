@@ -144,6 +144,7 @@ OTHERS = (
     ("MODEL.TEXTUAL.PARALLEL_FRACTION", 1.5),
     ("MODEL.TEXTUAL.PARALLEL_FRACTION", -0.1),
     ("MODEL.LOCTEX.LOCALIZATION_FEATURES", (5,)),
+    ("MODEL.LOCTEX.LOCALIZATION_LOSS", "l2"),
     ("INPUT.MIN_SIZE_TRAIN", ()),
     ("INPUT.MIN_SIZE_TRAIN", (0,)),
     ("INPUT.MIN_SIZE_TRAIN", (160.5,)),
@@ -320,6 +321,24 @@ def test_steps_that_fall_are_an_error():
     falling = {"SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR", "SOLVER.STEPS": (300, 200)}
     with pytest.raises(UserError, match=r"SOLVER.STEPS is \(300, 200\), but steps must increase"):
         check_config(config(falling))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MODEL.META_ARCHITECTURE": "LocTexModel"}, "names the file of the words that stay"),
+        (
+            {
+                "MODEL.META_ARCHITECTURE": "BicaptioningModel",
+                "INPUT.CAPTION.CONCEPTS": "concepts.json",
+            },
+            "BicaptioningModel cannot learn from captions with hidden words; LocTexModel can",
+        ),
+    ],
+)
+def test_words_are_hidden_by_a_set_and_from_a_model_that_does_not_predict_them(options, message):
+    with pytest.raises(UserError, match=message):
+        check_config(config({"INPUT.CAPTION.HIDE_OTHER_WORDS": True, **options}))
 
 
 def test_one_error_names_all_faults():

@@ -143,6 +143,15 @@ def test_only_words_with_attention_count(evaluator, tokenizer):
     assert (found["accuracy"], found["words"]) == (100, 1)
 
 
+def test_hidden_words_do_not_count(evaluator, tokenizer):
+    caption = encode(tokenizer, CAPTION)
+    shown = torch.full_like(caption, tokenizer.mask_id)
+    kept = [0, *positions(tokenizer, "star"), len(caption) - 1]
+    shown[kept] = caption[kept]
+    found = play(evaluator, shown, look(tokenizer, star=(0, 0)))["pointing"]
+    assert (found["accuracy"], found["words"]) == (100, 1)
+
+
 def test_words_about_nothing_and_captions_of_no_narrative_do_not_count(evaluator, tokenizer):
     for caption in ("a small star", "a large star"):
         tokens = encode(tokenizer, caption)

@@ -115,6 +115,15 @@ def test_a_words_attention_is_the_mean_over_its_pieces(loctex, picture):
         assert float(look.attention.sum()) == pytest.approx(1, abs=1e-5) and look.guesses == ()
 
 
+def test_hidden_words_are_not_drawn(make_cfg, concepts, picture, tmp_path):
+    options = ["INPUT.CAPTION.CONCEPTS", tmp_path / "concepts.json"]
+    options += ["INPUT.CAPTION.HIDE_OTHER_WORDS", True, "MODEL.LOCTEX.EMBED_SIZE", 16]
+    drawer = AttentionDrawer(make_cfg("scenes_loctex", *options))
+    sheet = drawn(drawer, picture, f"a {concepts[0]} zebra {concepts[1]}")
+    assert [word.text for word in sheet.words] == concepts[:2]
+    assert sheet.caption == f"a {concepts[0]} zebra {concepts[1]}"
+
+
 def test_plain_contrastive_models_are_drawn_too(make_cfg, picture):
     drawer = AttentionDrawer(make_cfg("scenes_contrastive", "MODEL.LOCTEX.EMBED_SIZE", 16))
     assert [word.text for word in drawn(drawer, picture, "a red ring").words] == [

@@ -71,6 +71,7 @@ RULES: dict[str, Rule] = {
     "MODEL.CAPTION_RESNET.DOWNSAMPLE": one_of("conv", "avg_shortcut", "clip"),
     "MODEL.ICMLM.HEAD": one_of("tfm", "att_fc"),
     "MODEL.TAG_PREDICTION.LOSS": one_of("softmax", "sigmoid"),
+    "MODEL.LOCTEX.LOCALIZATION_LOSS": one_of("distance", "cross_entropy"),
     "MODEL.TEXTUAL.DECODING.METHOD": one_of("beam_search", "nucleus_sampling", "none"),
     # Sizes of what is built.
     "MODEL.PIXEL_MEAN": several(number(), 1),

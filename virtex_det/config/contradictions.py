@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from virtex_det.config.mappers import OURS, mapper_name, unfit_mapper
 
@@ -132,6 +133,19 @@ def _text(cfg: CfgNode) -> Iterator[str]:
         yield (
             f"INPUT.CAPTION.MASK_PROB {caption.MASK_PROB} and REPLACE_PROB {caption.REPLACE_PROB} "
             "are shares of the same tokens: together they must be at most 1."
+        )
+    if caption.HIDE_OTHER_WORDS and not caption.CONCEPTS:
+        yield (
+            "INPUT.CAPTION.HIDE_OTHER_WORDS is True, but INPUT.CAPTION.CONCEPTS, which names the "
+            "file of the words that stay, is empty. tools/build_concepts.py makes such a file."
+        )
+    model = cfg.MODEL.META_ARCHITECTURE
+    if caption.HIDE_OTHER_WORDS and not getattr(
+        META_ARCH_REGISTRY.get(model), "may_hide_words", False
+    ):
+        yield (
+            f"INPUT.CAPTION.HIDE_OTHER_WORDS is True, but {model} cannot learn from captions with "
+            "hidden words; LocTexModel can. Set it False."
         )
 
 

@@ -141,6 +141,9 @@ def _add_method_keys(cfg: CN) -> None:
     # Feature maps whose attention follows the trace, each at its own resolution. The attention of
     # the last one is drawn.
     cfg.MODEL.LOCTEX.LOCALIZATION_FEATURES = ("res5",)
+    # Loss of attention and trace: "distance" of both at norm 1, as we remember the paper's, or
+    # "cross_entropy" (ours).
+    cfg.MODEL.LOCTEX.LOCALIZATION_LOSS = "distance"
 
     # Linear classifier over the average of the last feature map: multi-label pretraining and
     # probes.
@@ -199,8 +202,11 @@ def _add_caption_keys(cfg: CN) -> None:
     # SentencePiece model file (*.model), made by tools/build_vocabulary.py; or the folder or hub
     # name of a BERT, whose WordPiece vocabulary is read.
     cfg.INPUT.CAPTION.TOKENIZER = ""
-    # Concept set, made by tools/build_concepts.py with the run's tokenizer (ICMLM, TP_Postag).
+    # Concept set, made by tools/build_concepts.py with the run's tokenizer: the words that are
+    # masked (ICMLM), predicted (TP_Postag) or localized (LocTex; all words where it is empty).
     cfg.INPUT.CAPTION.CONCEPTS = ""
+    # [MASK] in place of every word that is not in CONCEPTS (LocTex, with traces or without).
+    cfg.INPUT.CAPTION.HIDE_OTHER_WORDS = False
     # Clusters of captions, made by tools/build_clusters.py (TP_Cluster).
     cfg.INPUT.CAPTION.CLUSTERS = ""
     # Tokens per caption, boundaries included; longer captions are cut.

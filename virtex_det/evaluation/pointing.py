@@ -32,7 +32,7 @@ class PointingGameEvaluator(DatasetEvaluator):
     with "grounding" (for each word the annotation it is about, or None) and metadata
     "instances_json", the annotation file. The model returns each image's "attention" (L, rows,
     columns) of the caption's tokens; words without attention, such as the unmasked words of a
-    masked language model, do not count.
+    masked language model, do not count, nor do hidden words.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str | Path = "") -> None:
@@ -96,16 +96,25 @@ class PointingGameEvaluator(DatasetEvaluator):
             tokens = [
                 1 + token for token, utterance in enumerate(utterance_of) if utterance == number
             ]
-            if annotation is not None and tokens and text == self._class_of(annotation):
+            if annotation is None or not tokens or self.tokenizer.mask_id in caption[tokens]:
+                continue
+            if text == self._class_of(annotation):
                 yield tokens, self.objects.annToMask(self.objects.anns[annotation])
 
     def _narrative_of(self, image_id: Any, caption: Tensor) -> tuple[dict[str, Any], list[int]]:
-        """Return the trace of this caption, and the utterance of each of its tokens."""
+        """Return the first trace of this caption, and the utterance of each of its tokens.
+
+        With INPUT.CAPTION.HIDE_OTHER_WORDS the caption has [MASK] for some words.
+        """
         for trace in self.traces[image_id]:
             tokens, utterance_of = encode_utterances(
                 self.tokenizer, trace["utterances"], self.max_length
             )
-            if tokens == caption[1:-1].tolist():
+            found, shown = torch.tensor(tokens), caption[1:-1]
+            is_same = found.shape == shown.shape and bool(
+                ((found == shown) | (shown == self.tokenizer.mask_id)).all()
+            )
+            if is_same:
                 return trace, utterance_of
         return {}, []
 

@@ -12,7 +12,13 @@ from tqdm import tqdm
 
 from virtex_det.config import Overrides
 from virtex_det.data.mappers.concept import ConceptMapper
-from virtex_det.data.mappers.narrative import NarrativeMapper, Utterance, encode_utterances
+from virtex_det.data.mappers.narrative import (
+    NarrativeMapper,
+    Utterance,
+    encode_utterances,
+    utterances_of,
+)
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.data.traces import crop_points, inside, points_within
 from virtex_det.engine.evaluate import load_trained
 from virtex_det.errors import UserError
@@ -59,15 +65,16 @@ class TracedCaption(NamedTuple):
 
 
 class EveryWord:
-    """LocTex: the attention of each word, the mean over its word pieces."""
+    """LocTex: the attention of each word that is not hidden, the mean over its word pieces."""
 
     def __init__(self, cfg: CfgNode, model: LocTexModel) -> None:
         """
         Args:
-            cfg: unused.
+            cfg: its INPUT.CAPTION.TOKENIZER says which token hides a word.
             model: in evaluation mode.
         """
         self.model = model
+        self.mask_id = read_tokenizer(cfg.INPUT.CAPTION.TOKENIZER).mask_id
 
     def __call__(self, image: Tensor, caption: Tensor, narration: TracedCaption) -> Iterator[Look]:
         """Yield a look per word.
@@ -79,7 +86,8 @@ class EveryWord:
         """
         attention = self.model([{"image": image, "caption_tokens": caption}])[0]["attention"][1:-1]
         word_of = torch.tensor(narration.word_of)
-        for word in word_of.unique().tolist():
+        is_visible = caption[1:-1] != self.mask_id
+        for word in word_of[is_visible].unique().tolist():
             yield Look(narration.words[word][0], word, attention[word_of == word].mean(dim=0))
 
 
@@ -192,6 +200,7 @@ class AttentionDrawer:
         narration = self._narration(dataset_dict)
         tokenizer = self.mapper.tokenizer
         caption = torch.tensor([tokenizer.sos_id, *narration.tokens, tokenizer.eos_id])
+        caption = self.mapper.hide_words(caption)
         looks = self.look(example["image"], caption, narration)
         pixels = example["image"].flip(0) if self.cfg.INPUT.FORMAT == "BGR" else example["image"]
         draw = _Pictures(pixels.permute(1, 2, 0).numpy(), narration)
@@ -215,9 +224,8 @@ class AttentionDrawer:
         trace: dict[str, Any] = (
             traces[0] if traces else {"utterances": [], "points": np.zeros((0, 3), np.float32)}
         )
-        utterances = trace["utterances"] or [(captions[0], torch.inf, -torch.inf)]
         words: list[Utterance] = []
-        for text, start, end in utterances:
+        for text, start, end in utterances_of(captions[0], trace):
             words += [(word, start, end) for word in text.split()]
         tokens, word_of = encode_utterances(self.mapper.tokenizer, words, self.mapper.max_length)
         points = torch.from_numpy(trace["points"])

@@ -21,6 +21,8 @@ EVALUATORS = {
     "scenes_train_narratives": "captions",
     "scenes_val_narratives": "captions",
     "scenes_unlabelled_narratives": "captions",
+    "scenes_train_words": "captions",
+    "scenes_val_words": "captions",
     "coco_2017_train_captions": "captions",
     "coco_2017_train_narratives": "captions",
     "coco_2017_val_narratives": "captions",

@@ -239,3 +239,32 @@ def test_words_that_are_no_pairs_are_refused(pairs):
 def test_the_config_names_the_words(cfg):
     cfg.INPUT.CAPTION.FLIP_WORDS = (("red", "blue"),)
     assert CaptionMapper(cfg, is_train=True).exchange("a red left star") == "a blue left star"
+
+
+def test_words_that_are_not_concepts_are_hidden_and_boundaries_are_not(concepts_cfg, example):
+    mapper = CaptionMapper(concepts_cfg(hide=True), True)
+    tokenizer = mapper.tokenizer
+    hidden, [cat, dog] = tokenizer.mask_id, tokenizer.encode("cat dog")
+    mapped = mapper({**example, "captions": ["a red cat on the left , dog ."]})
+    inner = [hidden, hidden, cat, hidden, hidden, hidden, hidden, dog, hidden]
+    assert mapped["caption_tokens"].tolist() == [tokenizer.sos_id, *inner, tokenizer.eos_id]
+
+
+def test_a_hidden_word_that_begins_like_a_concept_is_hidden_whole(concepts_cfg, example):
+    mapper = CaptionMapper(concepts_cfg(hide=True), True)
+    mapped = mapper({**example, "captions": ["a catfish sits"]})
+    assert mapper.tokenizer.encode("catfish")[0] == mapper.tokenizer.encode("cat")[0]
+    assert set(mapped["caption_tokens"][1:-1].tolist()) == {mapper.tokenizer.mask_id}
+
+
+def test_a_concept_set_alone_hides_nothing(concepts_cfg, example):
+    mapper = CaptionMapper(concepts_cfg(), True)
+    mapped = mapper({**example, "captions": ["a red cat"]})
+    assert mapped["caption_tokens"][1:-1].tolist() == mapper.tokenizer.encode("a red cat")
+
+
+def test_words_to_hide_by_a_set_of_another_tokenizer_are_refused(concepts_cfg, tokenizer_file):
+    cfg = concepts_cfg(hide=True)
+    cfg.INPUT.CAPTION.TOKENIZER = str(tokenizer_file)
+    with pytest.raises(UserError, match="INPUT.CAPTION.CONCEPTS was built with another tokenizer"):
+        CaptionMapper(cfg, True)

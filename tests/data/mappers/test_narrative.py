@@ -265,3 +265,31 @@ def test_points_of_scenes_stay_on_the_named_object(scenes, vocabulary, cfg, tmp_
         on_object.append(example["image"][0, rows, columns] > 127)
     found = torch.cat(on_object).float()
     assert len(found) > 500 and found.mean() > 0.85
+
+
+RED_CAT = [("a", 0.0, 0.1), ("red", 0.2, 0.3), ("cat", 0.4, 0.5), ("left of", 0.6, 0.7)]
+RED_CAT_POINTS = [(0.1, 0.1, 0.05), (0.2, 0.2, 0.25), (0.3, 0.3, 0.45), (0.4, 0.4, 0.65)]
+
+
+def test_with_concepts_only_their_words_have_points(concepts_cfg, narrated):
+    mapper = NarrativeMapper(concepts_cfg(), True)
+    example = mapper(narrated(RED_CAT, RED_CAT_POINTS))
+    expected = torch.tensor([[3, 0.3, 0.3]])
+    assert torch.equal(example["trace_points"], expected)
+    assert example["caption_tokens"][1:-1].tolist() == mapper.tokenizer.encode("a red cat left of")
+
+
+def test_hidden_words_of_a_narrative_are_those_of_the_same_caption(concepts_cfg, narrated):
+    entry = narrated([*RED_CAT, ("the star", 0.8, 0.9)], [(0.5, 0.5, 0.85)])
+    examples = [
+        make(concepts_cfg(hide=True), True)(entry) for make in (CaptionMapper, NarrativeMapper)
+    ]
+    assert torch.equal(examples[0]["caption_tokens"], examples[1]["caption_tokens"])
+    assert torch.equal(examples[1]["trace_points"], torch.tensor([[7, 0.5, 0.5]]))
+
+
+def test_localized_words_by_a_set_of_another_tokenizer_are_refused(concepts_cfg, tokenizer_file):
+    cfg = concepts_cfg()
+    cfg.INPUT.CAPTION.TOKENIZER = str(tokenizer_file)
+    with pytest.raises(UserError, match="INPUT.CAPTION.CONCEPTS was built with another tokenizer"):
+        NarrativeMapper(cfg, True)

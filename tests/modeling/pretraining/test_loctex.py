@@ -4,6 +4,7 @@ traces.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -16,9 +17,11 @@ from tests.modeling.pretraining.conftest import assert_every_parameter_learns, i
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.loctex import (
-    attend,
+    LOCALIZATION_LOSSES,
+    cell_scores,
     contrastive_losses,
-    localization_losses,
+    cross_entropy_losses,
+    distance_losses,
     mean_over_tokens,
 )
 
@@ -43,6 +46,7 @@ TWO_FEATURES = (
     *("MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"]),
     *("MODEL.LOCTEX.LOCALIZATION_FEATURES", ("res5", "res4")),
 )
+CROSS_ENTROPY = ("MODEL.LOCTEX.LOCALIZATION_LOSS", "cross_entropy")
 WITHOUT_TRACES = ("MODEL.LOCTEX.LOCALIZATION_WEIGHT", 0.0)
 
 
@@ -91,19 +95,25 @@ def slow_contrastive(images: Tensor, captions: Tensor, temperature: float) -> Te
     return torch.stack(losses)
 
 
-def slow_localization(token: Tensor, cells: Tensor, mask: list[tuple[int, int]]) -> Tensor:
-    """Squared distance of unit vectors: the softmax of dot products with each of the cells (rows,
-    columns, size).
-    """
-    products = [[torch.dot(token, cell) / len(token) ** 0.5 for cell in row] for row in cells]
-    total = sum(product.exp() for row in products for product in row)
-    attention = [[product.exp() / total for product in row] for row in products]
-    length = sum(share**2 for row in attention for share in row) ** 0.5
-    return sum(
-        (share / length - ((r, c) in mask) / len(mask) ** 0.5) ** 2
-        for r, row in enumerate(attention)
-        for c, share in enumerate(row)
-    )
+def numpy_attention(token: Tensor, cells: Tensor) -> np.ndarray:
+    """The softmax of a token's dot products with each of the cells (rows, columns, size)."""
+    products = cells.detach().numpy() @ token.detach().numpy() / len(token) ** 0.5
+    shares = np.exp(products - products.max())
+    return shares / shares.sum()
+
+
+def numpy_distance(attended: np.ndarray, mask: np.ndarray) -> float:
+    """The squared distance of the unit vectors of attention and mask."""
+    apart = attended / np.sqrt((attended**2).sum()) - mask / np.sqrt(mask.sum())
+    return float((apart**2).sum())
+
+
+def numpy_cross_entropy(attended: np.ndarray, mask: np.ndarray) -> float:
+    """Minus the mean logarithm of the attention to the mask's cells."""
+    return float(-np.log(attended[mask]).mean())
+
+
+NUMPY_LOSSES = {"distance": numpy_distance, "cross_entropy": numpy_cross_entropy}
 
 
 def test_the_contrastive_loss_is_that_of_the_formula():
@@ -111,23 +121,45 @@ def test_the_contrastive_loss_is_that_of_the_formula():
     torch.testing.assert_close(found, slow_contrastive(draw(5, 4), draw(5, 4, seed=1), 0.3))
 
 
-def test_the_loss_on_attention_is_that_of_the_formula():
+@pytest.mark.parametrize("name", LOCALIZATION_LOSSES)
+def test_the_losses_on_attention_are_those_of_the_formulas(name):
     tokens, cells = draw(1, 2, 4), draw(1, 2, 3, 4, seed=1)
     masks = torch.tensor([[[[1, 0, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 1]]]], dtype=torch.bool)
     expected = [
-        slow_localization(tokens[0, 0], cells[0], [(0, 0), (1, 1)]),
-        slow_localization(tokens[0, 1], cells[0], [(1, 2)]),
+        NUMPY_LOSSES[name](numpy_attention(tokens[0, token], cells[0]), masks[0, token].numpy())
+        for token in range(2)
     ]
-    torch.testing.assert_close(
-        localization_losses(attend(tokens, cells), masks)[0], torch.stack(expected)
-    )
+    found = LOCALIZATION_LOSSES[name](cell_scores(tokens, cells), masks)
+    assert found.tolist() == [pytest.approx(expected)]
 
 
 def test_attention_like_the_mask_costs_nothing_and_apart_from_it_two():
     masks = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 1]]], dtype=torch.bool)
-    attention = torch.tensor([[[0.5, 0.5], [0, 0]], [[0, 0], [0, 1]]])
-    torch.testing.assert_close(localization_losses(attention, masks), torch.zeros(2))
-    torch.testing.assert_close(localization_losses(attention, masks.flip(0)), torch.full((2,), 2.0))
+    scores = torch.where(masks, 0.0, -100.0)
+    torch.testing.assert_close(distance_losses(scores, masks), torch.zeros(2))
+    torch.testing.assert_close(distance_losses(scores, masks.flip(0)), torch.full((2,), 2.0))
+
+
+def test_the_cross_entropy_is_least_where_attention_has_equal_shares_of_the_mask():
+    masks = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 1]]], dtype=torch.bool)
+    like_the_mask = cross_entropy_losses(torch.where(masks, 0.0, -100.0), masks)
+    torch.testing.assert_close(like_the_mask, torch.tensor([2.0, 1.0]).log())
+    lopsided = torch.tensor([[[1.0, 0.0], [-100.0, -100.0]]])
+    assert cross_entropy_losses(lopsided, masks[:1]) > like_the_mask[0]
+
+
+def test_the_cross_entropy_stays_finite_however_far_attention_is_from_the_mask():
+    masks = torch.tensor([[[True, False]]])
+    scores = torch.tensor([[[-1e4, 1e4]]], requires_grad=True)
+    loss = cross_entropy_losses(scores, masks)
+    loss.sum().backward()
+    assert loss.item() == 2e4 and scores.grad.tolist() == [[[-1, 1]]]
+
+
+def test_the_cross_entropy_of_half_precision_scores_is_computed_in_full_precision():
+    masks = torch.ones(1, 1, 7, dtype=torch.bool)
+    found = cross_entropy_losses(torch.zeros(1, 1, 7, dtype=torch.bfloat16), masks)
+    torch.testing.assert_close(found, torch.tensor([7.0]).log())
 
 
 def test_gradients_are_those_of_finite_differences():
@@ -136,9 +168,10 @@ def test_gradients_are_those_of_finite_differences():
     grids = (draw(2, 2, 3).requires_grad_(), draw(2, 2, 2, 3, seed=1).requires_grad_())
     padding = torch.tensor([[False, False], [False, True]])
     assert torch.autograd.gradcheck(lambda *features: contrastive_losses(*features, 0.3), pairs)
-    assert torch.autograd.gradcheck(
-        lambda *vectors: localization_losses(attend(*vectors), masks), grids
-    )
+    for losses in LOCALIZATION_LOSSES.values():
+        assert torch.autograd.gradcheck(
+            lambda *vectors, losses=losses: losses(cell_scores(*vectors), masks), grids
+        )
     assert torch.autograd.gradcheck(lambda vectors: mean_over_tokens(vectors, padding), grids[:1])
 
 
@@ -157,18 +190,25 @@ def alone(model: nn.Module, example: dict) -> tuple[dict[str, Tensor], Tensor]:
     )[0]
 
 
-def expected_localization(model: nn.Module, example: dict, name: str) -> list[Tensor]:
+def expected_localization(model: nn.Module, example: dict, level: str, loss: str) -> list[float]:
+    """The loss of each token that has points, on one feature map."""
     features, text = alone(model, example)
-    cells = model.cell_embeddings[name](features[name].permute(1, 2, 0))
-    masks: dict[int, list[tuple[int, int]]] = {}
+    cells = model.cell_embeddings[level](features[level].permute(1, 2, 0))
+    masks: dict[int, np.ndarray] = {}
     for token, x, y in example["trace_points"].tolist():
-        masks.setdefault(int(token), []).append((int(y * len(cells)), int(x * len(cells))))
+        mask = masks.setdefault(int(token), np.zeros(cells.shape[:2], dtype=bool))
+        mask[int(y * len(cells)), int(x * len(cells))] = True
     embedded = model.token_embedding(text)
-    return [slow_localization(embedded[token], cells, [*{*mask}]) for token, mask in masks.items()]
+    return [
+        NUMPY_LOSSES[loss](numpy_attention(embedded[token], cells), mask)
+        for token, mask in masks.items()
+    ]
 
 
-def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build):
-    model = with_fixed_norms(build("LocTexModel", *SMALL, *TWO_FEATURES))
+@pytest.mark.parametrize("loss", LOCALIZATION_LOSSES)
+def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build, loss):
+    options = (*SMALL, *TWO_FEATURES, "MODEL.LOCTEX.LOCALIZATION_LOSS", loss)
+    model = with_fixed_norms(build("LocTexModel", *options))
     pairs = [alone(model, example) for example in batch()]
     found = model(batch())
     assert list(found) == ["loss_contrastive", "loss_localization"]
@@ -178,23 +218,17 @@ def test_the_models_losses_are_those_of_the_formulas_caption_by_caption(build):
     caption_features = [model.caption_projection(text.mean(dim=0)) for _, text in pairs]
     contrastive = slow_contrastive(torch.stack(image_features), torch.stack(caption_features), 0.1)
     torch.testing.assert_close(found["loss_contrastive"], contrastive.mean(), rtol=1e-4, atol=1e-5)
-    by_image = [
-        [
-            sum(both)
-            for both in zip(
-                *(expected_localization(model, example, n) for n in ("res4", "res5")), strict=True
-            )
-        ]
-        for example in batch()
-    ]
+    by_image = []
+    for example in batch():
+        coarse = expected_localization(model, example, "res5", loss)
+        fine = expected_localization(model, example, "res4", loss)
+        by_image.append([sum(both) for both in zip(coarse, fine, strict=True)])
     assert [len(losses) for losses in by_image] == [2, 1, 0, 1]
     localization = 0.7 * sum(map(sum, by_image)) / 4
-    torch.testing.assert_close(found["loss_localization"], localization, rtol=1e-4, atol=1e-5)
+    assert found["loss_localization"].item() == pytest.approx(localization, rel=1e-4)
     for losses, output in zip(by_image, model.eval()(batch()), strict=True):
-        expected = torch.tensor([0.7 * float(sum(losses)), len(losses)])
-        torch.testing.assert_close(
-            output["losses"]["loss_localization"], expected, rtol=1e-4, atol=1e-5
-        )
+        expected = [0.7 * sum(losses), len(losses)]
+        assert output["losses"]["loss_localization"].tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @torch.no_grad()
@@ -252,7 +286,7 @@ def test_a_batch_without_a_point_has_no_loss_on_attention_and_a_gradient_of_zero
     assert losses["loss_localization"] == 0 and not model.token_embedding.weight.grad.any()
 
 
-@pytest.mark.parametrize("options", [(), TWO_FEATURES])
+@pytest.mark.parametrize("options", [(), TWO_FEATURES, CROSS_ENTROPY])
 def test_every_parameter_learns(build, options):
     assert_every_parameter_learns(build("LocTexModel", *SMALL, *options), batch())
 
@@ -269,7 +303,7 @@ def test_a_few_steps_lower_each_loss(model):
     assert all(history[-1][name] < history[0][name] / 2 for name in history[0])
 
 
-@pytest.mark.parametrize("options", [(), WITHOUT_TRACES])
+@pytest.mark.parametrize("options", [(), CROSS_ENTROPY, WITHOUT_TRACES])
 def test_mixed_precision_gives_the_losses_and_attention_of_full_precision(build, options):
     model = with_fixed_norms(build("LocTexModel", *SMALL, *options))
     full = model(batch())
@@ -297,6 +331,7 @@ def test_a_feature_map_that_the_backbone_does_not_give_is_refused_with_what_to_s
         (("TEMPERATURE", -0.1), "TEMPERATURE is -0.1"),
         (("LOCALIZATION_WEIGHT", -1.0), "LOCALIZATION_WEIGHT -1.0"),
         (("LOCALIZATION_FEATURES", ()), "LOCALIZATION_FEATURES is empty"),
+        (("LOCALIZATION_LOSS", "l2"), "LOCALIZATION_LOSS is 'l2'; expected one of distance"),
     ],
 )
 def test_a_value_that_would_train_towards_nothing_is_refused(build, options, message):
@@ -339,9 +374,10 @@ def losses_and_gradients(
     return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
-def one_of_two(cfg: CfgNode, folder: str) -> None:
+def one_of_two(configs: list[CfgNode], folder: str) -> None:
     rank = comm.get_rank()
-    torch.save(losses_and_gradients(cfg, batch()[2 * rank : 2 * rank + 2]), f"{folder}/{rank}.pth")
+    own = batch()[2 * rank : 2 * rank + 2]
+    torch.save([losses_and_gradients(cfg, own) for cfg in configs], f"{folder}/{rank}.pth")
 
 
 def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(
@@ -349,11 +385,15 @@ def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch
 ):
     """Their images have 3 and 1 tokens with points: a mean of the two means would be another."""
     build("LocTexModel", *SMALL)
-    losses, gradients = losses_and_gradients(small_cfg, batch())
-    launch_processes(one_of_two, small_cfg, str(tmp_path), processes=2)
+    configs = [small_cfg.clone(), small_cfg]
+    build("LocTexModel", *SMALL, *TWO_FEATURES, *CROSS_ENTROPY)
+    launch_processes(one_of_two, configs, str(tmp_path), processes=2)
     found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
-    for name, loss in losses.items():
-        torch.testing.assert_close((found[0][0][name] + found[1][0][name]) / 2, loss)
-    assert all(gradient.any() for gradient in gradients.values())
-    for _, of_process in found:
-        torch.testing.assert_close(of_process, gradients)
+    for number, cfg in enumerate(configs):
+        losses, gradients = losses_and_gradients(cfg, batch())
+        (first, first_gradients), (second, second_gradients) = (each[number] for each in found)
+        for name, loss in losses.items():
+            torch.testing.assert_close((first[name] + second[name]) / 2, loss)
+        assert all(gradient.any() for gradient in gradients.values())
+        torch.testing.assert_close(first_gradients, gradients)
+        torch.testing.assert_close(second_gradients, gradients)

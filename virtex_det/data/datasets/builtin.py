@@ -16,6 +16,7 @@ from detectron2.data.datasets import (
 from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.image_folders import register_image_folders, register_inaturalist
 from virtex_det.data.datasets.narratives import register_narratives
+from virtex_det.data.datasets.object_words import register_object_words
 from virtex_det.data.datasets.scenes import SHAPES, SPLITS
 
 _GENERATE = "python tools/generate_scenes.py"
@@ -107,6 +108,15 @@ def _register_narratives(root: Path) -> None:
             annotations / f"narratives_{split}.jsonl",
         )
         register_narratives(name, drawn, root / "scenes" / split, made_by=again, **objects)
+        if objects:
+            register_object_words(
+                _forget(f"scenes_{split}_words"),
+                drawn,
+                root / "scenes" / split,
+                SHAPES,
+                made_by=again,
+                **objects,
+            )
     files = {
         "train": "coco_train_localized_narratives-*-of-*.jsonl",
         "val": "coco_val_localized_narratives.jsonl",

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.concept_words import ConceptWords, read_concept_words
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.tokenizers import Tokenizer, read_tokenizer
 from virtex_det.data.vocabulary import check_vocabulary_size
@@ -51,6 +52,7 @@ class CaptionMapper(PretrainingMapper):
         tokenizer: Tokenizer,
         max_length: int,
         flip_words: Sequence[tuple[str, str]] = LEFT_AND_RIGHT,
+        visible_words: ConceptWords | None = None,
         **image_options: Any,
     ) -> None:
         """Make a mapper from a config, ``CaptionMapper(cfg, is_train)``, or from its parts.
@@ -61,12 +63,14 @@ class CaptionMapper(PretrainingMapper):
             tokenizer: encodes captions.
             max_length: tokens per caption, boundaries included.
             flip_words: pairs of words to swap when the image is flipped.
+            visible_words: [MASK] replaces all other words; None hides no word.
             image_options: options of ``PretrainingMapper``.
         """
         super().__init__(is_train, **image_options)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.exchange = WordExchange(flip_words)
+        self.visible_words = visible_words
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -79,6 +83,9 @@ class CaptionMapper(PretrainingMapper):
             "tokenizer": tokenizer,
             "max_length": caption.MAX_LENGTH,
             "flip_words": caption.FLIP_WORDS,
+            "visible_words": (
+                read_concept_words(cfg, tokenizer) if caption.HIDE_OTHER_WORDS else None
+            ),
         }
         return {**image_options, **own_options}
 
@@ -96,7 +103,17 @@ class CaptionMapper(PretrainingMapper):
         caption = self._choose_caption(dataset_dict)
         if is_flipped:
             caption = self.exchange(caption)
-        return {**example, "caption_tokens": torch.tensor(self._tokens(caption))}
+        tokens = torch.tensor(self._tokens(caption))
+        return {**example, "caption_tokens": self.hide_words(tokens)}
+
+    def hide_words(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return a caption (L,) with [MASK] for the words to hide; its boundaries stay."""
+        if self.visible_words is None:
+            return tokens
+        stays = torch.zeros(len(tokens), dtype=torch.bool)
+        stays[[0, -1]] = True
+        stays[self.visible_words.positions(tokens, self.max_length)] = True
+        return tokens.masked_fill(~stays, self.tokenizer.mask_id)
 
     def _choose_caption(self, dataset_dict: dict[str, Any]) -> str:
         captions = dataset_dict.get("captions")

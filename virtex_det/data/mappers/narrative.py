@@ -1,13 +1,14 @@
 """The mapper of narratives: image, tokens, and the pointer's positions at each token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from torchvision.transforms import v2
 
 from virtex_det.data.build import MAPPER_REGISTRY
+from virtex_det.data.concept_words import ConceptWords, read_concept_words
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.tokenizers import Tokenizer
 from virtex_det.data.traces import Window, crop_points, flip_points, inside, points_within
@@ -25,10 +26,33 @@ class NarrativeMapper(CaptionMapper):
     augmentation, and a word piece has the time of its whole utterance.
     """
 
+    @configurable
+    def __init__(
+        self, is_train: bool, *, localized_words: ConceptWords | None = None, **options: Any
+    ) -> None:
+        """Make a mapper from a config, ``NarrativeMapper(cfg, is_train)``, or from its parts.
+
+        Args:
+            is_train: as for ``CaptionMapper``.
+            localized_words: the words that keep their points; None keeps those of all words.
+            options: options of ``CaptionMapper``.
+        """
+        super().__init__(is_train, **options)
+        self.localized_words = localized_words
+
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read the keys of ``CaptionMapper``."""
-        return {**super().from_config(cfg, is_train), "image_transform": _KnownCrop(cfg, is_train)}
+        """Read the keys of ``CaptionMapper``, and INPUT.CAPTION.CONCEPTS where it is set."""
+        options = super().from_config(cfg, is_train)
+        own_options = {
+            "image_transform": _KnownCrop(cfg, is_train),
+            "localized_words": (
+                read_concept_words(cfg, options["tokenizer"])
+                if cfg.INPUT.CAPTION.CONCEPTS
+                else None
+            ),
+        }
+        return {**options, **own_options}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Turn a dataset dict into a pretraining example.
@@ -36,33 +60,57 @@ class NarrativeMapper(CaptionMapper):
         Returns:
             As ``CaptionMapper``, and "trace_points", float32 (points, 3): for each point within the
             time of a token, the token's position in "caption_tokens", and x and y as fractions of
-            "image". Points outside of the image are dropped.
+            "image". Points outside of the image are dropped, and those of words that are not to be
+            localized.
 
         Raises:
             UserError: the image cannot be read or has no narrative.
         """
         example, is_flipped = self.map_image(dataset_dict)
-        utterances, points = self._choose_narrative(dataset_dict)
+        captions, traces = self.narratives(dataset_dict)
+        number = int(torch.randint(len(traces), ())) if self.is_train else 0
+        utterances = utterances_of(captions[number], traces[number])
         if is_flipped:
             utterances = [(self.exchange(text), start, end) for text, start, end in utterances]
-        tokens, positions = encode_utterances(self.tokenizer, utterances, self.max_length)
-
+        points = torch.from_numpy(traces[number]["points"])
         places = crop_points(points[:, :2], self.image_transform.window)
         places = flip_points(places) if is_flipped else places
-        kept = inside(places)
+        points = torch.cat([places, points[:, 2:]], dim=1)
+        tokens, trace_points = self.align(utterances, points)
+        return {**example, "caption_tokens": self.hide_words(tokens), "trace_points": trace_points}
+
+    def align(
+        self, utterances: Sequence[Utterance], points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens of a narrative and its trace points, as in an example.
+
+        Args:
+            utterances: the words, one or more.
+            points: float32 (points, 3), x and y as fractions of the image, and seconds.
+        """
+        tokens, positions = encode_utterances(self.tokenizer, utterances, self.max_length)
+        points = points[inside(points[:, :2])]
         # In float32 like the points, so that a point at the very end of an utterance belongs to it.
         times = [(start, end) for _, start, end in utterances]
         # shape: (tokens, 2)
         intervals = torch.tensor(times, dtype=torch.float32)[positions]
-        token, point = points_within(points[kept, 2], *intervals.unbind(1))
+        token, point = points_within(points[:, 2].contiguous(), *intervals.unbind(1))
         # shape: (points, 3)
-        trace_points = torch.cat([1 + token[:, None].float(), places[kept][point]], dim=1)
-        caption_tokens = torch.tensor([self.tokenizer.sos_id, *tokens, self.tokenizer.eos_id])
-        return {**example, "caption_tokens": caption_tokens, "trace_points": trace_points}
+        trace_points = torch.cat([1 + token[:, None].float(), points[point, :2]], dim=1)
+        caption = torch.tensor([self.tokenizer.sos_id, *tokens, self.tokenizer.eos_id])
+        if self.localized_words is not None:
+            localized = self.localized_words.positions(caption, self.max_length)
+            trace_points = trace_points[torch.isin(trace_points[:, 0].long(), localized)]
+        return caption, trace_points
 
-    def _choose_narrative(
-        self, dataset_dict: dict[str, Any]
-    ) -> tuple[list[Utterance], torch.Tensor]:
+    def narratives(
+        self, dataset_dict: Mapping[str, Any]
+    ) -> tuple[Sequence[str], Sequence[dict[str, Any]]]:
+        """Return the captions of a dataset dict and their traces.
+
+        Raises:
+            UserError: it has none, or not one trace per caption.
+        """
         captions, traces = dataset_dict.get("captions"), dataset_dict.get("traces")
         if not captions or not traces or len(captions) != len(traces):
             raise UserError(
@@ -72,10 +120,12 @@ class NarrativeMapper(CaptionMapper):
                 "coco_2017_train_narratives, or MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from "
                 "captions alone."
             )
-        number = int(torch.randint(len(traces), ())) if self.is_train else 0
-        # A caption without times is one utterance without points.
-        utterances = traces[number]["utterances"] or [(captions[number], torch.inf, -torch.inf)]
-        return utterances, torch.from_numpy(traces[number]["points"])
+        return captions, traces
+
+
+def utterances_of(caption: str, trace: dict[str, Any]) -> Sequence[Utterance]:
+    """Return a trace's utterances; a caption without times is one utterance without points."""
+    return trace["utterances"] or [(caption, torch.inf, -torch.inf)]
 
 
 def encode_utterances(

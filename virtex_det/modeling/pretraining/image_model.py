@@ -33,6 +33,8 @@ class ImageModel(nn.Module, ABC):
         target: key of an example's target.
         mapper: mapper of training examples where DATALOADER.MAPPER is empty.
         other_mappers: this package's other mappers that make such targets.
+        may_hide_words: whether it can learn with INPUT.CAPTION.HIDE_OTHER_WORDS; a model that
+            predicts the words of captions cannot.
 
     Args:
         backbone: has a feature "res5".
@@ -54,6 +56,7 @@ class ImageModel(nn.Module, ABC):
     target: str
     mapper: str
     other_mappers: tuple[str, ...] = ()
+    may_hide_words = False
     pixel_mean: Tensor
     pixel_std: Tensor
 

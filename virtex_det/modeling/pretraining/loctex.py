@@ -1,6 +1,6 @@
 """Contrastive learning of images and captions, with attention that follows a pointer (LocTex)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.textual.padding import pad_captions
 from virtex_det.modeling.textual.text_encoder import TextEncoder, build_text_encoder
 
+# Maps scores of cells and masks, both (..., height, width), to losses (...).
+LocalizationLoss = Callable[[Tensor, Tensor], Tensor]
+
 
 class _Encoded(NamedTuple):
     """Images with a caption, and their captions."""
@@ -31,13 +34,14 @@ class LocTexModel(ImageModel):
     """A ResNet and a text encoder that learn one space for images and captions (LocTex, sec. 3).
 
     The localization loss trains each token's attention over the image cells to be where the
-    narrator pointed while saying it. Without that loss no trace is needed, and any captions will
-    do.
+    narrator pointed while saying it. With INPUT.CAPTION.CONCEPTS only the words of that set are
+    localized. Without the loss no trace is needed, and any captions will do.
 
     Where we do not know the paper's choice, ours is: a caption's feature is the mean over its
     tokens, boundaries included; negatives come from the batch of all processes, without a queue;
     the contrastive loss is the mean of both directions; all localization feature maps share one
-    token embedding.
+    token embedding, and their losses are added. The choice of words and the cross-entropy
+    (MODEL.LOCTEX.LOCALIZATION_LOSS) are ours, too.
 
     In evaluation the negatives come from the image's own batch, so the value of its contrastive
     loss depends on DATALOADER.TEST_BATCH_SIZE. Each image with a caption also has "attention",
@@ -52,6 +56,7 @@ class LocTexModel(ImageModel):
         temperature: divides similarities.
         localization_weight: factor of the localization loss; 0 for none.
         localization_features: names of feature maps.
+        localization_loss: loss of the scores of cells and the cells that the trace touches.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
 
@@ -70,6 +75,7 @@ class LocTexModel(ImageModel):
 
     target = "caption_tokens"
     mapper = "NarrativeMapper"
+    may_hide_words = True
 
     @configurable
     def __init__(
@@ -81,6 +87,7 @@ class LocTexModel(ImageModel):
         temperature: float,
         localization_weight: float,
         localization_features: Sequence[str],
+        localization_loss: LocalizationLoss,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ):
@@ -88,6 +95,7 @@ class LocTexModel(ImageModel):
         self.text_encoder = text_encoder
         self.temperature = temperature
         self.localization_weight = localization_weight
+        self.localization_loss = localization_loss
         channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
         self.image_projection = nn.Linear(channels["res5"], embed_size)
         self.caption_projection = nn.Linear(text_encoder.output_size, embed_size)
@@ -124,6 +132,7 @@ class LocTexModel(ImageModel):
             "temperature": options.TEMPERATURE,
             "localization_weight": options.LOCALIZATION_WEIGHT,
             "localization_features": options.LOCALIZATION_FEATURES,
+            "localization_loss": LOCALIZATION_LOSSES[options.LOCALIZATION_LOSS],
         }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
@@ -141,9 +150,9 @@ class LocTexModel(ImageModel):
             return [{} for _ in batched_inputs]
         encoded = self._encode(batched_inputs)
         outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
-        *_, maps = self._attention(encoded).values()
+        *_, scores = self._scores(encoded).values()
         captioned = self._captioned(batched_inputs)
-        maps, paddings = maps.float().cpu(), encoded.padding.cpu()
+        maps, paddings = attention(scores).float().cpu(), encoded.padding.cpu()
         for image, token_maps, padding in zip(captioned, maps, paddings, strict=True):
             outputs[image]["attention"] = token_maps[~padding]
         return outputs
@@ -200,26 +209,26 @@ class LocTexModel(ImageModel):
         nowhere, length = torch.empty(0, 3), encoded.text.shape[1]
         points = [example.get("trace_points", nowhere).to(self.device) for example in captioned]
         losses = [
-            localization_losses(attention, render_batch(points, length, attention.shape[-1]))
-            for attention in self._attention(encoded).values()
+            self.localization_loss(scores, render_batch(points, length, scores.shape[-1]))
+            for scores in self._scores(encoded).values()
         ]
         captions, tokens = render_batch(points, length, 1).flatten(1).nonzero(as_tuple=True)
         # shape: (captions, length)
         total = torch.stack(losses).sum(dim=0)
         return total[captions, tokens], captions
 
-    def _attention(self, encoded: _Encoded) -> dict[str, Tensor]:
-        """Return by feature map each token's attention (captions, length, height, width)."""
+    def _scores(self, encoded: _Encoded) -> dict[str, Tensor]:
+        """Return by feature map each token's scores of cells (captions, length, height, width)."""
         if not self.localization_weight:
             cells = self.image_projection(_channels_last(encoded.features["res5"]))
-            return {"res5": attend(self.caption_projection(encoded.text), cells)}
+            return {"res5": cell_scores(self.caption_projection(encoded.text), cells)}
         tokens = self.token_embedding(encoded.text)
-        maps = {}
+        scores = {}
         for name, embedding in self.cell_embeddings.items():
             # shape: (captions, height, width, embed size)
             cells = embedding(_channels_last(encoded.features[name]))
-            maps[name] = attend(tokens, cells)
-        return maps
+            scores[name] = cell_scores(tokens, cells)
+        return scores
 
 
 def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
@@ -230,6 +239,11 @@ def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
             f"{options.LOCALIZATION_WEIGHT}.\n"
             "The temperature must be positive; the weight must be positive, or 0 for no "
             "localization loss."
+        )
+    if options.LOCALIZATION_LOSS not in LOCALIZATION_LOSSES:
+        raise UserError(
+            f"MODEL.LOCTEX.LOCALIZATION_LOSS is {options.LOCALIZATION_LOSS!r}; expected one of "
+            f"{', '.join(LOCALIZATION_LOSSES)}."
         )
     localized = options.LOCALIZATION_FEATURES if options.LOCALIZATION_WEIGHT else ("res5",)
     if not localized:
@@ -282,11 +296,8 @@ def contrastive_losses(
     return torch.stack(losses).mean(dim=0)
 
 
-def attend(tokens: Tensor, cells: Tensor) -> Tensor:
-    """Return the attention of tokens over cells: the softmax of scaled dot products.
-
-    We do not know how the paper normalises the products. With a softmax, cells off the trace need
-    only be smaller than cells on it, and attention sums to 1 as usual.
+def cell_scores(tokens: Tensor, cells: Tensor) -> Tensor:
+    """Return the scaled dot products of tokens and cells.
 
     Args:
         tokens: (captions, length, size).
@@ -295,20 +306,57 @@ def attend(tokens: Tensor, cells: Tensor) -> Tensor:
     Returns:
         (captions, length, height, width).
     """
-    # shape: (captions, length, height, width)
-    scores = torch.einsum("nls,nhws->nlhw", tokens, cells) / tokens.shape[-1] ** 0.5
-    return scores.flatten(2).softmax(dim=2).view_as(scores)
+    return torch.einsum("nls,nhws->nlhw", tokens, cells) / tokens.shape[-1] ** 0.5
 
 
-def localization_losses(attention: Tensor, masks: Tensor) -> Tensor:
-    """Return the squared distance (...) of attention and mask, both scaled to norm 1.
+def attention(scores: Tensor) -> Tensor:
+    """Return the softmax (..., height, width) of scores over all cells.
+
+    We do not know how the paper normalises the products. With a softmax, cells off the trace need
+    only be smaller than cells on it, and attention sums to 1 as usual.
+    """
+    return scores.flatten(-2).softmax(dim=-1).view_as(scores)
+
+
+def distance_losses(scores: Tensor, masks: Tensor) -> Tensor:
+    """Return the squared distance (...) of attention and mask, both scaled to norm 1 (LocTex).
 
     Args:
-        attention: (..., height, width).
-        masks: (..., height, width), 1 where the narrator pointed.
+        scores: (..., height, width).
+        masks: bool (..., height, width), where the narrator pointed.
+
+    Example:
+        >>> masks = torch.tensor([[True, False]])
+        >>> distance_losses(torch.tensor([[99.0, -99.0]]), masks)  # attention is on the mask
+        tensor(0.)
     """
-    target = F.normalize(masks.flatten(-2).to(attention.dtype), dim=-1)
-    return (F.normalize(attention.flatten(-2), dim=-1) - target).square().sum(dim=-1)
+    attended = attention(scores).flatten(-2)
+    target = F.normalize(masks.flatten(-2).to(attended.dtype), dim=-1)
+    return (F.normalize(attended, dim=-1) - target).square().sum(dim=-1)
+
+
+def cross_entropy_losses(scores: Tensor, masks: Tensor) -> Tensor:
+    """Return the cross-entropy (...) of attention with equal shares of the mask's cells (ours).
+
+    The distance hardly changes while attention is far from the mask; the cross-entropy does. A
+    token with an empty mask has loss 0. Arguments as for `distance_losses`.
+
+    Example:
+        >>> masks = torch.tensor([[True, False]])
+        >>> cross_entropy_losses(torch.zeros(1, 2), masks)  # log(2): both cells alike
+        tensor(0.6931)
+    """
+    # In half precision the shares of seven cells would sum to 0.998, not 1.
+    precision = torch.promote_types(scores.dtype, torch.float32)
+    log_attention = scores.flatten(-2).to(precision).log_softmax(dim=-1)
+    shares = F.normalize(masks.flatten(-2).to(precision), p=1, dim=-1)
+    return -(shares * log_attention).sum(dim=-1)
+
+
+LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {
+    "distance": distance_losses,
+    "cross_entropy": cross_entropy_losses,
+}
 
 
 def mean_over_tokens(vectors: Tensor, padding: Tensor) -> Tensor:
