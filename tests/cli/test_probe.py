@@ -22,7 +22,7 @@ def load(name):
 def test_help_says_what_each_probe_is():
     run = probe("--help")
     assert run.returncode == 0
-    assert all(name in run.stdout for name in ("voc07", "imagenet", "inaturalist"))
+    assert all(name in run.stdout for name in ("voc07", "svm", "imagenet", "inaturalist"))
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):

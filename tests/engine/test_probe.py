@@ -13,7 +13,7 @@ from virtex_det.benchmark import read_records
 from virtex_det.checkpoint import FORMATS, TransferCheckpointer, follow_weights
 from virtex_det.data.datasets.image_folders import register_image_folders
 from virtex_det.engine import Trainer, evaluate, load_config
-from virtex_det.engine.probe import extract_examples, follow_backbone, probe_voc07
+from virtex_det.engine.probe import extract_examples, follow_backbone, probe_svm
 from virtex_det.errors import UserError
 
 joblib = pytest.importorskip("joblib", reason="scikit-learn is not installed")
@@ -107,11 +107,11 @@ def test_the_svm_probe_tells_drawings_apart_and_leaves_a_record(voc, tmp_path):
     cfg = config("voc07_svm.yaml", *voc, "OUTPUT_DIR", str(tmp_path / "run"))
     torch.manual_seed(0)
     with joblib.parallel_config(backend="sequential"):
-        results = probe_voc07(cfg, costs=(1.0,))
+        results = probe_svm(cfg, costs=(1.0,))
     record = read_records(tmp_path / "run")[-1]
     assert record.metrics == results
     assert results["svm"]["mAP"] == pytest.approx(100)
-    assert record.protocol.startswith("voc07-linear-svm+DATASETS.TEST=drawn_test+")
+    assert record.protocol.startswith("scenes-linear-svm+DATASETS.TEST=drawn_test+")
     assert record.protocol.endswith("+COSTS=(1.0)"), "which is no key of the config"
     assert record.dataset == "drawn_test"
     assert record.weights["format"] == "random init"
@@ -134,12 +134,12 @@ def test_features_have_length_1_and_do_not_depend_on_the_batch(voc):
 def test_a_part_of_the_training_images_is_refused_instead_of_recorded_wrongly(voc, tmp_path):
     options = ("DATASETS.TRAIN_FRACTION", 0.1, "OUTPUT_DIR", str(tmp_path))
     with pytest.raises(UserError, match="TRAIN_FRACTION 1.0"):
-        probe_voc07(config("voc07_svm.yaml", *voc, *options))
+        probe_svm(config("voc07_svm.yaml", *voc, *options))
 
 
 def test_a_config_of_another_model_is_refused(voc):
     with pytest.raises(UserError, match=r"voc07_svm\.yaml"):
-        probe_voc07(
+        probe_svm(
             config(
                 "voc07_svm.yaml", *voc, "MODEL.META_ARCHITECTURE", "MultilabelClassificationModel"
             )
@@ -149,7 +149,7 @@ def test_a_config_of_another_model_is_refused(voc):
 def test_two_training_sets_are_refused(voc, tmp_path):
     options = ("DATASETS.TRAIN", ("drawn_trainval", "drawn_test"), "OUTPUT_DIR", str(tmp_path))
     with pytest.raises(UserError, match="one data set"):
-        probe_voc07(config("voc07_svm.yaml", *voc, *options))
+        probe_svm(config("voc07_svm.yaml", *voc, *options))
 
 
 @pytest.fixture

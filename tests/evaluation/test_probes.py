@@ -1,10 +1,12 @@
+import json
 import logging
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_pascal_voc
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 from detectron2.evaluation.pascal_voc_evaluation import voc_ap
+from PIL import Image
 
 from virtex_det.errors import UserError
 from virtex_det.evaluation.probes import (
@@ -14,7 +16,7 @@ from virtex_det.evaluation.probes import (
     Examples,
     average_precision_11_points,
     probe_classes,
-    read_voc_labels,
+    read_labels,
 )
 
 joblib = pytest.importorskip("joblib", reason="scikit-learn is not installed")
@@ -219,7 +221,7 @@ def voc(tmp_path):
 
 
 def test_only_a_class_all_of_whose_objects_are_difficult_is_difficult(voc):
-    labels = {image_id: found.tolist() for image_id, found in read_voc_labels(voc).items()}
+    labels = {image_id: found.tolist() for image_id, found in read_labels(voc).items()}
     assert labels == {
         "1": [PRESENT, ABSENT],
         "2": [DIFFICULT, PRESENT],
@@ -228,6 +230,51 @@ def test_only_a_class_all_of_whose_objects_are_difficult_is_difficult(voc):
     }
 
 
-def test_a_data_set_of_another_layout_is_an_error_that_names_the_right_one():
-    with pytest.raises(UserError, match="voc_2007_trainval"):
-        read_voc_labels("coco_2017_train_captions")
+def coco(path, annotations, categories=("ring", "star")):
+    """Register two images with annotations in COCO's form; return the name."""
+    content = {
+        "images": [
+            {"id": number, "file_name": f"{number}.png", "width": 9, "height": 9}
+            for number in (3, 4)
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "iscrowd": crowd,
+                "bbox": [1, 1, 4, 4],
+                "area": 16,
+            }
+            for number, (image, category, crowd) in enumerate(annotations, start=1)
+        ],
+        "categories": [
+            {"id": number, "name": name} for number, name in enumerate(categories, start=5)
+        ],
+    }
+    path.write_text(json.dumps(content))
+    for number in (3, 4):
+        Image.new("RGB", (9, 9)).save(path.parent / f"{number}.png")
+    register_coco_instances("coco_probe_test", {}, str(path), str(path.parent))
+    return "coco_probe_test"
+
+
+@pytest.fixture
+def _registered():
+    yield
+    DatasetCatalog.remove("coco_probe_test")
+    MetadataCatalog.remove("coco_probe_test")
+
+
+@pytest.mark.usefixtures("_registered")
+def test_labels_of_coco_are_by_class_and_a_class_that_only_a_crowd_shows_is_difficult(tmp_path):
+    name = coco(tmp_path / "boxes.json", [(3, 5, 1), (3, 6, 1), (3, 6, 0), (4, 5, 0)])
+    labels = {image_id: found.tolist() for image_id, found in read_labels(name).items()}
+    assert labels == {3: [DIFFICULT, PRESENT], 4: [PRESENT, ABSENT]}
+
+
+@pytest.mark.usefixtures("_registered")
+def test_a_dataset_without_boxes_is_an_error_that_names_one_with_boxes(tmp_path):
+    name = coco(tmp_path / "boxes.json", [])
+    with pytest.raises(UserError, match=r"(?s)coco_probe_test.*no boxes.*voc_2007_trainval"):
+        read_labels(name)

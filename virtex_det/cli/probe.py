@@ -1,13 +1,15 @@
 """Measure what a backbone has learned, whoever trained it; its architecture is read from the weights.
 
     python tools/probe.py voc07 MODEL.WEIGHTS virtex://bicaptioning_R_50_L1_H2048
+    python tools/probe.py svm MODEL.WEIGHTS output/scenes/pretrain/model_final.pth
     python tools/probe.py imagenet --num-gpus 8 MODEL.WEIGHTS output/pretrain/model_final.pth OUTPUT_DIR output/linear
     python tools/probe.py inaturalist --num-gpus 8 MODEL.WEIGHTS moco_v2_800ep_pretrain.pth.tar
 
-voc07: linear SVMs on frozen features. imagenet: a linear classifier on frozen features. inaturalist: fine-tuning of all
-layers. Without MODEL.WEIGHTS the backbone is random. Each has a config under configs/probes, which --config-file can
-replace, and leaves a result record in OUTPUT_DIR. The last two train as tools/train_net.py does, with --resume,
---eval-only and the rest.
+voc07: linear SVMs on frozen features. svm: the same on any dataset with boxes, by default the
+built-in scenes. imagenet: a linear classifier on frozen features. inaturalist: fine-tuning of all
+layers. Without MODEL.WEIGHTS the backbone is random. Each has a config under configs/probes, which
+--config-file can replace, and leaves a result record in OUTPUT_DIR. The last two train as
+tools/train_net.py does, with --resume, --eval-only and the rest.
 """
 
 import argparse
@@ -17,12 +19,13 @@ from collections.abc import Sequence
 from virtex_det.cli.parsers import command_parser, positive
 from virtex_det.config.help import key_help
 from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup
-from virtex_det.engine.probe import follow_backbone, probe_voc07
+from virtex_det.engine.probe import follow_backbone, probe_svm
 from virtex_det.evaluation.probes import COSTS, FOLDS
 from virtex_det_commands import as_called
 
 CONFIGS = {
     "voc07": "voc07_svm.yaml",
+    "svm": "scenes_svm.yaml",
     "imagenet": "imagenet_linear.yaml",
     "inaturalist": "inaturalist_2018_finetune.yaml",
 }
@@ -36,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def probe(args: argparse.Namespace) -> None:
     """Run a probe in one process."""
     cfg = setup(follow_backbone(args))
-    if args.probe == "voc07":
-        probe_voc07(cfg, args.costs, args.folds)
+    if args.probe in ("svm", "voc07"):
+        probe_svm(cfg, args.costs, args.folds)
     elif args.eval_only:
         evaluate(cfg, resume=args.resume)
     else:
@@ -59,7 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(config_file=f"probes/{config}")
-        if name == "voc07":
+        if name in ("svm", "voc07"):
             costs = "separated by commas (default: %(default)s)"
             command.add_argument("--costs", type=_costs, default=COSTS, help=costs)
             folds = "of cross-validation (default: %(default)s)"

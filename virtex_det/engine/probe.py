@@ -19,7 +19,7 @@ from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
-from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_voc_labels
+from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_labels
 from virtex_det.modeling import ImageClassifier
 
 
@@ -34,7 +34,7 @@ def follow_backbone(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def probe_voc07(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) -> dict[str, Any]:
+def probe_svm(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) -> dict[str, Any]:
     """Train linear SVMs on the features of DATASETS.TRAIN, test them on DATASETS.TEST, and leave a result record.
 
     Args:
@@ -74,14 +74,14 @@ def probe_voc07(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS
 
 @torch.no_grad()
 def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) -> Examples:
-    """Return the features of all images of a VOC data set, of length 1, and their labels.
+    """Return the features, of length 1, and the labels of all images of a dataset.
 
     Args:
         cfg: says how images are cut and batched.
         model: in evaluation mode.
-        dataset_name: a registered data set in VOC's layout.
+        dataset_name: a registered dataset with boxes.
     """
-    labels = read_voc_labels(dataset_name)
+    labels = read_labels(dataset_name)
     loader = build_test_loader(cfg, dataset_name, batch_size=cfg.DATALOADER.TEST_BATCH_SIZE)
     features: list[np.ndarray] = []
     found: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Linear SVMs on frozen features, one per class of VOC07 (VirTex, sec. 4.1)."""
+"""Linear SVMs on frozen features, one per class, as on VOC07 (VirTex, sec. 4.1)."""
 
 import logging
 import math
@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 from tqdm import tqdm
 
+from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.voc import (
     annotation_path,
     check_class,
@@ -48,30 +49,44 @@ class ClassResult(NamedTuple):
     cost: float  # chosen by cross-validation
 
 
-def read_voc_labels(dataset_name: str) -> dict[str, np.ndarray]:
-    """Read the classes of each image of a VOC dataset.
+def read_labels(dataset_name: str) -> dict[int | str, np.ndarray]:
+    """Read which classes each image of a dataset with boxes shows.
 
-    A class is DIFFICULT in an image if all its objects there are difficult, as in VOC's own lists
-    per class (ImageSets/Main/CLASS_SPLIT.txt), which are missing in many subsets.
+    A class is DIFFICULT in an image if all its objects there are difficult (VOC) or crowds (COCO).
+    VOC's own lists per class (ImageSets/Main/CLASS_SPLIT.txt) say the same, but many subsets lack
+    them.
 
     Returns:
         An array (classes,) for each image id.
 
     Raises:
-        UserError: the dataset does not have VOC's layout.
+        UserError: the dataset has no classes or no boxes.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    if not metadata.get("dirname") or not metadata.get("split"):
+    if metadata.get("dirname") and metadata.get("split"):
+        folder = Path(metadata.dirname)
+        image_ids = read_image_set(folder, metadata.split)
+        return {
+            image_id: _labels_of(annotation_path(folder, image_id), metadata.thing_classes)
+            for image_id in image_ids
+        }
+    dicts = load_dataset(dataset_name, boxes_alone=True)
+    classes = metadata.get("thing_classes")
+    if not classes or not any(entry.get("annotations") for entry in dicts):
         raise UserError(
-            f"The SVM probe reads Pascal VOC's annotations, but data set {dataset_name} has none.\n"
-            "Set DATASETS.TRAIN and DATASETS.TEST to voc_2007_trainval and voc_2007_test."
+            f"The SVM probe needs a dataset with boxes and class names, and {dataset_name} has "
+            f"no {'boxes' if classes else 'class names'}.\n"
+            "Set DATASETS.TRAIN and DATASETS.TEST to, for example, voc_2007_trainval and "
+            "voc_2007_test."
         )
-    folder = Path(metadata.dirname)
-    image_ids = read_image_set(folder, metadata.split)
-    return {
-        image_id: _labels_of(annotation_path(folder, image_id), metadata.thing_classes)
-        for image_id in image_ids
-    }
+    labels = {}
+    for entry in dicts:
+        found = np.full(len(classes), ABSENT)
+        for annotation in entry.get("annotations", ()):
+            index = annotation["category_id"]
+            found[index] = max(found[index], DIFFICULT if annotation.get("iscrowd") else PRESENT)
+        labels[entry["image_id"]] = found
+    return labels
 
 
 def _labels_of(annotation: Path, classes: Sequence[str]) -> np.ndarray:

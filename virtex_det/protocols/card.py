@@ -58,9 +58,9 @@ def _architecture(cfg: CfgNode) -> str:
 
 
 def _is_svm_probe(cfg: CfgNode) -> bool:
-    """Return whether the config is for tools/probe.py: a classifier evaluated on VOC."""
+    """Return whether the config is for SVMs: a classifier evaluated on a dataset with boxes."""
     kinds = {_evaluator_type(dataset) for dataset in cfg.DATASETS.TEST}
-    return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and kinds == {"pascal_voc"}
+    return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and "classification" not in kinds
 
 
 def _has_pyramid(cfg: CfgNode) -> bool:
@@ -179,9 +179,10 @@ def _metric(dataset: str, is_detector: bool) -> str:
         return f"VOC AP, {curve}" + (
             ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
         )
+    of_images = "11-point AP, of images"
     words = {
-        "coco": "COCO AP, mean over IoU .50 to .95",
-        "lvis": "LVIS AP, mean over IoU .50 to .95; APr, APc, APf",
+        "coco": "COCO AP, mean over IoU .50 to .95" if is_detector else of_images,
+        "lvis": "LVIS AP, mean over IoU .50 to .95; APr, APc, APf" if is_detector else of_images,
         "classification": "top-1 accuracy",
         "captions": "losses and caption metrics",
     }
