@@ -1,5 +1,7 @@
 """The configs of newer objectives: what they say, and that each model of the scenes learns from an example."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 # Meta-architecture, mapper, training set.
 PAPER = {
     "cappa/cappa_R_50": ("CaptioningModel", "CaptionMapper", "coco_2017_train_captions"),
+    "siglip/siglip_R_50": ("LocTexModel", "CaptionMapper", "coco_2017_train_captions"),
 }
 SCENES = {
     "scenes_cappa": ("CaptioningModel", "CaptionMapper", "scenes_unlabelled_captions"),
+    "scenes_siglip": ("LocTexModel", "CaptionMapper", "scenes_unlabelled_captions"),
 }
 # What differs from the config of another task.
 DIFFERENCES = {
     ("scenes_cappa", "scenes_captioning"): {"MODEL.TEXTUAL.PARALLEL_FRACTION"},
+    ("scenes_siglip", "scenes_contrastive"): {
+        *("MODEL.LOCTEX.CONTRASTIVE_LOSS", "MODEL.LOCTEX.SIGMOID_BIAS"),
+        "SOLVER.NO_DECAY",
+    },
 }
 
 
@@ -60,3 +68,13 @@ def test_cappa_has_the_published_decoder_and_share():
     assert (*sizes, textual.FEEDFORWARD_SIZE) == (6, 768, 12, 3072)
     assert (textual.NORM_FIRST, textual.DROPOUT, textual.PARALLEL_FRACTION) == (True, 0.0, 0.75)
     assert load("scenes_cappa").MODEL.TEXTUAL.PARALLEL_FRACTION == 0.75
+
+
+@pytest.mark.parametrize("name", ["scenes_siglip", "siglip/siglip_R_50"])
+def test_siglip_starts_with_a_bias_for_its_batch_and_decays_neither_of_its_numbers(name):
+    cfg = load(name)
+    assert cfg.MODEL.LOCTEX.TEMPERATURE == 0.1
+    expected = -math.log(cfg.SOLVER.IMS_PER_BATCH - 1)
+    assert expected == pytest.approx(cfg.MODEL.LOCTEX.SIGMOID_BIAS, abs=0.05)
+    exempt = re.compile(cfg.SOLVER.NO_DECAY)
+    assert exempt.search("sigmoid.log_scale") and exempt.search("sigmoid.bias")

@@ -135,6 +135,12 @@ def _add_method_keys(cfg: CN) -> None:
     # Width of the space that images and captions, and cells and tokens, are projected to.
     cfg.MODEL.LOCTEX.EMBED_SIZE = 1024
     cfg.MODEL.LOCTEX.TEMPERATURE = 0.1
+    # "infonce": pick the caption among all captions and the image among all images. "sigmoid":
+    # decide for each pair alone (SigLIP, Zhai et al. 2023). TEMPERATURE and SIGMOID_BIAS are then
+    # the initial values of learned numbers. The paper's bias, -10, is for batches of thousands;
+    # for n images take -log(n - 1).
+    cfg.MODEL.LOCTEX.CONTRASTIVE_LOSS = "infonce"
+    cfg.MODEL.LOCTEX.SIGMOID_BIAS = -10.0
     # Weight of the loss on the attention map; 0 is contrastive learning alone, which needs no
     # traces.
     cfg.MODEL.LOCTEX.LOCALIZATION_WEIGHT = 1.0

@@ -65,6 +65,10 @@ def with_targets(key: str, targets: list[list[int]]) -> Examples:
     ]
 
 
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def assert_a_few_steps_lower_the_loss(model: nn.Module, examples: Examples) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []

@@ -1,6 +1,4 @@
-"""LocTex: the contrastive loss and that on attention, by their formulas; two processes; no
-traces.
-"""
+"""LocTex: its losses, and that on attention by its formula; two processes; no traces."""
 
 from pathlib import Path
 
@@ -13,13 +11,18 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.modeling.pretraining.conftest import assert_every_parameter_learns, images, with_targets
+from tests.modeling.pretraining.conftest import (
+    assert_every_parameter_learns,
+    draw,
+    images,
+    with_targets,
+)
+from tests.modeling.pretraining.test_contrastive import slow_contrastive
 from virtex_det.engine.launch import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.loctex import (
     LOCALIZATION_LOSSES,
     cell_scores,
-    contrastive_losses,
     cross_entropy_losses,
     distance_losses,
     mean_over_tokens,
@@ -74,27 +77,6 @@ def with_fixed_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def slow_contrastive(images: Tensor, captions: Tensor, temperature: float) -> Tensor:
-    """Minus the log of the pair's share in all pairs of the image, and of the caption; their
-    mean.
-    """
-
-    def similarity(image: Tensor, caption: Tensor) -> Tensor:
-        return (torch.dot(image, caption) / image.norm() / caption.norm() / temperature).exp()
-
-    losses = []
-    for k in range(len(images)):
-        pair = similarity(images[k], captions[k])
-        among_captions = pair / sum(similarity(images[k], caption) for caption in captions)
-        among_images = pair / sum(similarity(image, captions[k]) for image in images)
-        losses.append(-(among_captions.log() + among_images.log()) / 2)
-    return torch.stack(losses)
-
-
 def numpy_attention(token: Tensor, cells: Tensor) -> np.ndarray:
     """The softmax of a token's dot products with each of the cells (rows, columns, size)."""
     products = cells.detach().numpy() @ token.detach().numpy() / len(token) ** 0.5
@@ -114,11 +96,6 @@ def numpy_cross_entropy(attended: np.ndarray, mask: np.ndarray) -> float:
 
 
 NUMPY_LOSSES = {"distance": numpy_distance, "cross_entropy": numpy_cross_entropy}
-
-
-def test_the_contrastive_loss_is_that_of_the_formula():
-    found = contrastive_losses(draw(5, 4), draw(5, 4, seed=1), 0.3)
-    torch.testing.assert_close(found, slow_contrastive(draw(5, 4), draw(5, 4, seed=1), 0.3))
 
 
 @pytest.mark.parametrize("name", LOCALIZATION_LOSSES)
@@ -164,10 +141,8 @@ def test_the_cross_entropy_of_half_precision_scores_is_computed_in_full_precisio
 
 def test_gradients_are_those_of_finite_differences():
     masks = torch.rand(2, 2, 2, 2, generator=torch.Generator().manual_seed(0)) > 0.5
-    pairs = (draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_())
     grids = (draw(2, 2, 3).requires_grad_(), draw(2, 2, 2, 3, seed=1).requires_grad_())
     padding = torch.tensor([[False, False], [False, True]])
-    assert torch.autograd.gradcheck(lambda *features: contrastive_losses(*features, 0.3), pairs)
     for losses in LOCALIZATION_LOSSES.values():
         assert torch.autograd.gradcheck(
             lambda *vectors, losses=losses: losses(cell_scores(*vectors), masks), grids

@@ -7,12 +7,16 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virtex_det.data.traces import render_batch
 from virtex_det.errors import UserError
+from virtex_det.modeling.pretraining.contrastive import (
+    CONTRASTIVE_LOSSES,
+    SigmoidContrast,
+    contrastive_losses,
+)
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.textual.padding import pad_captions
 from virtex_det.modeling.textual.text_encoder import TextEncoder, build_text_encoder
@@ -41,7 +45,8 @@ class LocTexModel(ImageModel):
     tokens, boundaries included; negatives come from the batch of all processes, without a queue;
     the contrastive loss is the mean of both directions; all localization feature maps share one
     token embedding, and their losses are added. The choice of words and the cross-entropy
-    (MODEL.LOCTEX.LOCALIZATION_LOSS) are ours, too.
+    (MODEL.LOCTEX.LOCALIZATION_LOSS) are ours, too. The contrastive loss may be SigLIP's instead,
+    which decides for each pair alone.
 
     In evaluation the negatives come from the image's own batch, so the value of its contrastive
     loss depends on DATALOADER.TEST_BATCH_SIZE. Each image with a caption also has "attention",
@@ -53,12 +58,14 @@ class LocTexModel(ImageModel):
         backbone: has "res5" and the localization features.
         text_encoder: maps tokens to vectors.
         embed_size: width of both embedding spaces: images and captions, cells and tokens.
-        temperature: divides similarities.
+        temperature: divides similarities; with a sigmoid loss it is learned from there.
         localization_weight: factor of the localization loss; 0 for none.
         localization_features: names of feature maps.
         localization_loss: loss of the scores of cells and the cells that the trace touches.
         pixel_mean: per channel, in the images' units (0..255).
         pixel_std: likewise.
+        contrastive_loss: one of CONTRASTIVE_LOSSES.
+        sigmoid_bias: initial bias of the sigmoid loss.
 
     Example:
         >>> import virtex_det as vd
@@ -90,10 +97,15 @@ class LocTexModel(ImageModel):
         localization_loss: LocalizationLoss,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        contrastive_loss: str = "infonce",
+        sigmoid_bias: float = -10.0,
     ):
         super().__init__(backbone, pixel_mean, pixel_std)
         self.text_encoder = text_encoder
         self.temperature = temperature
+        self.sigmoid = (
+            SigmoidContrast(temperature, sigmoid_bias) if contrastive_loss == "sigmoid" else None
+        )
         self.localization_weight = localization_weight
         self.localization_loss = localization_loss
         channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
@@ -133,6 +145,8 @@ class LocTexModel(ImageModel):
             "localization_weight": options.LOCALIZATION_WEIGHT,
             "localization_features": options.LOCALIZATION_FEATURES,
             "localization_loss": LOCALIZATION_LOSSES[options.LOCALIZATION_LOSS],
+            "contrastive_loss": options.CONTRASTIVE_LOSS,
+            "sigmoid_bias": options.SIGMOID_BIAS,
         }
 
     def target_losses(self, batched_inputs: Sequence[dict[str, Any]]) -> dict[str, TargetLosses]:
@@ -200,6 +214,8 @@ class LocTexModel(ImageModel):
     def _contrast(self, encoded: _Encoded) -> Tensor:
         images = self.image_projection(encoded.features["res5"].mean(dim=(2, 3)))
         captions = self.caption_projection(mean_over_tokens(encoded.text, encoded.padding))
+        if self.sigmoid is not None:
+            return self.sigmoid(images, captions, all_processes=self.training)
         return contrastive_losses(images, captions, self.temperature, all_processes=self.training)
 
     def _localize(
@@ -245,6 +261,11 @@ def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
             f"MODEL.LOCTEX.LOCALIZATION_LOSS is {options.LOCALIZATION_LOSS!r}; expected one of "
             f"{', '.join(LOCALIZATION_LOSSES)}."
         )
+    if options.CONTRASTIVE_LOSS not in CONTRASTIVE_LOSSES:
+        raise UserError(
+            f"MODEL.LOCTEX.CONTRASTIVE_LOSS is {options.CONTRASTIVE_LOSS!r}; expected one of "
+            f"{', '.join(CONTRASTIVE_LOSSES)}."
+        )
     localized = options.LOCALIZATION_FEATURES if options.LOCALIZATION_WEIGHT else ("res5",)
     if not localized:
         raise UserError(
@@ -259,41 +280,6 @@ def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
             f"{options.LOCALIZATION_FEATURES}.\n"
             f"Set MODEL.RESNETS.OUT_FEATURES to {sorted({*given, *wanted})}."
         )
-
-
-def contrastive_losses(
-    images: Tensor, captions: Tensor, temperature: float, *, all_processes: bool = False
-) -> Tensor:
-    """Return the InfoNCE loss of each image and its caption: the mean of both directions.
-
-    One direction picks the image's caption among all captions, the other the caption's image among
-    all images.
-
-    Args:
-        images: (n, size), of any norm.
-        captions: (n, size), in the order of the images.
-        temperature: divides the cosine similarities.
-        all_processes: compare with the images and captions of all processes; each process has n.
-
-    Returns:
-        (n,).
-
-    Example:
-        >>> images = torch.eye(2)
-        >>> contrastive_losses(images, images, temperature=0.1)
-        tensor([4.5418e-05, 4.5418e-05])
-    """
-    # shape: (2, n, size)
-    own = F.normalize(torch.stack([images, captions]), dim=2)
-    # shape: (2, all, size)
-    every, first = own, 0
-    if all_processes and comm.get_world_size() > 1:
-        every, first = _Gather.apply(own), len(images) * comm.get_rank()
-    pairs = torch.arange(first, first + len(images), device=images.device)
-    # shape: (2, n, all)
-    logits = own @ every.flip(0).transpose(1, 2) / temperature
-    losses = [F.cross_entropy(each, pairs, reduction="none") for each in logits]
-    return torch.stack(losses).mean(dim=0)
 
 
 def cell_scores(tokens: Tensor, cells: Tensor) -> Tensor:
@@ -368,27 +354,6 @@ def mean_over_tokens(vectors: Tensor, padding: Tensor) -> Tensor:
     """
     has_token = ~padding.unsqueeze(2)
     return vectors.where(has_token, 0).sum(dim=1) / has_token.sum(dim=1)
-
-
-class _Gather(torch.autograd.Function):
-    """Concatenate the features (2, n, size) of all processes along n.
-
-    The gradient of a process's features is the sum over the losses of all processes. So DDP's
-    average of the parameters' gradients is the gradient of one process with the whole batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(comm.get_world_size())]
-        torch.distributed.all_gather(parts, own)
-        return torch.cat(parts, dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        torch.distributed.all_reduce(total)
-        return total.chunk(comm.get_world_size(), dim=1)[comm.get_rank()]
 
 
 def _channels_last(grid: Tensor) -> Tensor:
