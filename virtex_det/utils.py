@@ -85,6 +85,11 @@ def unfinished_name(path: Path) -> Path:
     return path.with_name(f".{path.name[:150]}.{own}.part")
 
 
+def folder_name(dataset: str) -> str:
+    """Return the name of a data set as that of a folder; the name of a data set may be a path."""
+    return re.sub(r"[^\w.-]+", "_", dataset)
+
+
 def sweep(folder: Path, name: str = "") -> None:
     """Delete unfinished files in a folder whose processes on this machine have ended.
 

@@ -109,6 +109,18 @@ def test_a_start_without_detections_is_named_as_not_shown(tmp_path, make_record)
     )
 
 
+def test_detections_of_a_later_evaluation_are_not_shown_as_the_runs(tmp_path, make_record):
+    found = make_example(tmp_path, make_record)
+    for cell, folder in found.folders.items():
+        if cell.start == "captions":
+            other = {"metrics": {"bbox": {"AP": 90.0}}, "evaluated": {"path": "other.pth"}}
+            dataclasses.replace(found.comparison.records[cell], **other).write(folder)
+    page = tmp_path / "index.html"
+    more = {"annotations": found.annotations, "image_root": found.image_root}
+    write_report(page, found.comparison, folders=found.folders, cards={}, commands={}, **more)
+    assert "Not shown: captions." in page.read_text()
+
+
 def test_runs_evaluated_once_have_no_curve_over_iterations(tmp_path, make_record):
     found = make_example(tmp_path, make_record)
     for cell, folder in found.folders.items():

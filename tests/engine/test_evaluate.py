@@ -96,6 +96,16 @@ def test_a_pretrained_model_is_evaluated_by_its_loss_and_its_captions(
     assert len(rows) == 4 and all(isinstance(row["caption"], str) for row in rows)
 
 
+def test_a_run_that_goes_on_gets_back_what_its_folder_has_lost(pretrained, pretraining_cfg):
+    kept = pretrained / "vocabulary.model"
+    content = kept.read_bytes()
+    kept.unlink()
+    trainer = Trainer(pretraining_cfg())
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    assert kept.read_bytes() == content
+
+
 def test_without_decoding_there_is_the_loss_alone(pretrained, pretraining_cfg):
     options = ("DATASETS.TEST", '("scenes_val_captions",)', "MODEL.TEXTUAL.DECODING.METHOD", "none")
     results = evaluate(pretraining_cfg(*options), resume=True)

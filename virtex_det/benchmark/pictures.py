@@ -10,12 +10,13 @@ import numpy as np
 from pycocotools import mask as mask_tools
 
 from virtex_det.benchmark.matching import Verdict, encode_mask, judge
-from virtex_det.benchmark.records import ResultRecord
+from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
 from virtex_det.pages.html import data_uri
 from virtex_det.text_files import read_json
+from virtex_det.utils import folder_name
 from virtex_det.yaml_files import read_yaml
 
 SCORE_THRESHOLD = 0.5
@@ -132,7 +133,21 @@ def draw_strips(
 
 def detections_file(run: Run) -> Path:
     """Return where a run's evaluation has left its detections."""
-    return run.folder / "inference" / run.record.dataset / "coco_instances_results.json"
+    folder = run.folder / "inference" / folder_name(run.record.dataset)
+    return folder / "coco_instances_results.json"
+
+
+def has_own_detections(run: Run) -> bool:
+    """Return whether the detections in a run's folder are those that its record measured.
+
+    An evaluation of other weights, or with other settings, may have replaced them.
+    """
+    if not detections_file(run).exists():
+        return False
+    records = [each for each in read_records(run.folder) if each.dataset == run.record.dataset]
+    own = (run.record.config_sha256, run.record.iteration, run.record.metrics)
+    last = records[-1] if records else run.record
+    return (last.config_sha256, last.iteration, last.metrics) == own
 
 
 def draw_truth(

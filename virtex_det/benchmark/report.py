@@ -19,8 +19,8 @@ from virtex_det.benchmark.pictures import (
     TRUTH,
     Run,
     Strip,
-    detections_file,
     draw_strips,
+    has_own_detections,
 )
 from virtex_det.benchmark.plots import (
     MOST_IN_LEGEND,
@@ -283,7 +283,7 @@ def _cells_to_show(
     cells: dict[str, Cell] = {}
     for cell in sorted(comparison.records, key=lambda cell: (-cell.fraction, cell.seed)):
         run = Run(Path(folders[cell]), comparison.records[cell])
-        if cell.protocol == comparison.protocols[0] and detections_file(run).exists():
+        if cell.protocol == comparison.protocols[0] and has_own_detections(run):
             cells.setdefault(cell.start, cell)
     by_rank = [start for start in dict.fromkeys([*first, *comparison.starts]) if start in cells]
     return {start: cells[start] for start in comparison.starts if start in by_rank[:MAX_STARTS]}

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,6 +61,7 @@ from virtex_det.evaluation.detection.evaluator import DetectionEvaluator
 from virtex_det.modeling import build_model
 from virtex_det.signals import StopLater, Stopped, command
 from virtex_det.solver import build_optimizer
+from virtex_det.utils import folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -321,8 +321,7 @@ class Trainer(DefaultTrainer):
         if cfg.TEST.METRICS_LIBRARY == "reference":
             # Detectron2's own evaluators write a data set without a file into one, dated, and name it in the metadata.
             dataset_version(dataset_name)
-        # The name of a dataset may be a path.
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / folder_name(dataset_name)
         with building("evaluator", cfg, "DATASETS.TEST", "TEST.METRICS_LIBRARY"):
             return build_evaluator(cfg, dataset_name, str(folder))
 
