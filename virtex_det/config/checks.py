@@ -70,6 +70,7 @@ RULES: dict[str, Rule] = {
     "MODEL.CAPTION_RESNET.STEM": one_of("basic", "deep", "clip"),
     "MODEL.CAPTION_RESNET.DOWNSAMPLE": one_of("conv", "avg_shortcut", "clip"),
     "MODEL.ICMLM.HEAD": one_of("tfm", "att_fc"),
+    "MODEL.TOKEN_CLASSIFICATION.WEIGHTING": one_of("equal", "rare"),
     "MODEL.TAG_PREDICTION.LOSS": one_of("softmax", "sigmoid"),
     "MODEL.LOCTEX.LOCALIZATION_LOSS": one_of("distance", "cross_entropy"),
     "MODEL.TEXTUAL.DECODING.METHOD": one_of("beam_search", "nucleus_sampling", "none"),

@@ -122,6 +122,13 @@ def _add_method_keys(cfg: CN) -> None:
     # Weight of the tag-prediction loss; 0 switches it off.
     cfg.MODEL.ICMLM.TAG_WEIGHT = 0.0
 
+    # Token classification.
+    cfg.MODEL.TOKEN_CLASSIFICATION = CN()
+    # Shares of the tokens of a caption in the target: "equal" (VirTex), or larger ones for "rare"
+    # tokens: log((N + 1) / (n + 1)), if n of the N images seen so far had the token (SuperClass,
+    # Huang et al. 2024).
+    cfg.MODEL.TOKEN_CLASSIFICATION.WEIGHTING = "equal"
+
     # Tag prediction (TP_Postag, TP_Cluster).
     cfg.MODEL.TAG_PREDICTION = CN()
     # Number of tags; 0 takes that of the file INPUT.CAPTION.CONCEPTS or CLUSTERS.

@@ -45,6 +45,7 @@ ROLES: dict[str, Role] = {
     **dict.fromkeys(("MODEL.CAPTION_RESNET", "MODEL.CLASSIFIER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER"), Role.RECIPE),
     **dict.fromkeys(("MODEL.ICMLM", "MODEL.TAG_PREDICTION", "MODEL.LOCTEX"), Role.RECIPE),
+    "MODEL.TOKEN_CLASSIFICATION": Role.RECIPE,
     **dict.fromkeys(("DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"), Role.RECIPE),
     **dict.fromkeys(("INPUT.FAST_RESIZE", "INPUT.MAX_VALUE"), Role.RECIPE),
     **dict.fromkeys(("INPUT.CAPTION", "INPUT.CLASSIFICATION"), Role.RECIPE),
@@ -148,7 +149,9 @@ _READ_IF: dict[str, Callable[[CfgNode], bool]] = {
         ("MODEL.TEXTUAL", "MODEL.TEXT_ENCODER", "MODEL.ICMLM", "MODEL.TAG_PREDICTION"),
         _is_pretraining,
     ),
-    **dict.fromkeys(("MODEL.LOCTEX", "MODEL.CLASSIFIER"), _is_pretraining),
+    **dict.fromkeys(
+        ("MODEL.LOCTEX", "MODEL.TOKEN_CLASSIFICATION", "MODEL.CLASSIFIER"), _is_pretraining
+    ),
     **dict.fromkeys(
         ("INPUT.CAPTION", "DATASETS.CAPTIONS_PER_IMAGE", "DATASETS.MAX_MISSING_FILES"),
         _reads_captions,

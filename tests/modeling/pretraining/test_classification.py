@@ -20,6 +20,7 @@ from tests.modeling.pretraining.conftest import (
     images,
     with_targets,
 )
+from virtex_det.errors import UserError
 
 TASKS = ["TokenClassificationModel", "MultilabelClassificationModel"]
 TOKENS = [[1, 9, 5, 9, 0, 2], [1, 3, 30, 2]]  # a repeated, an unknown, a masked one
@@ -97,3 +98,38 @@ def test_every_parameter_learns(build, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_few_steps_come_near_the_least_loss_that_a_set_of_labels_allows(build, task):
     assert_a_few_steps_lower_the_loss(build(task), batch(task))
+
+
+RARE = ("MODEL.TOKEN_CLASSIFICATION.WEIGHTING", "rare")
+
+
+def test_rare_tokens_weigh_more(build):
+    """Of two images both have token 9: it weighs nothing, and each image is left with its own."""
+    model = build(TASKS[0], *RARE)
+    examples = with_targets("caption_tokens", [[1, 9, 5, 9, 2], [1, 9, 30, 2]])
+    model.backbone.eval()
+    (loss,) = model(examples).values()
+    log_probabilities = model.textual(model.visual_grid(examples)).log_softmax(dim=1)
+    torch.testing.assert_close(loss, -(log_probabilities[0, 5] + log_probabilities[1, 30]) / 2)
+
+
+def test_a_model_of_rare_tokens_learns_in_mixed_precision_too(build):
+    model = build(TASKS[0], *RARE)
+    assert_a_few_steps_lower_the_loss(model, batch(TASKS[0]))
+    full = model(batch(TASKS[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(batch(TASKS[0]))
+    torch.testing.assert_close(mixed, full, rtol=0.05, atol=0.01)
+    sum(mixed.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_without_the_weighting_there_are_no_counts_in_the_state(build):
+    rare = {*build(TASKS[0], *RARE).state_dict()}
+    equal = {*build(TASKS[0], "MODEL.TOKEN_CLASSIFICATION.WEIGHTING", "equal").state_dict()}
+    assert rare - equal == {"label_set_loss.images_seen", "label_set_loss.label_counts"}
+
+
+def test_an_unknown_weighting_is_refused(build):
+    with pytest.raises(UserError, match="WEIGHTING is 'idf'; expected one of equal, rare"):
+        build(TASKS[0], "MODEL.TOKEN_CLASSIFICATION.WEIGHTING", "idf")

@@ -38,6 +38,10 @@ TASKS: dict[str, tuple[str, ...]] = {
         *("MODEL.META_ARCHITECTURE", "BicaptioningModel"),
         *("MODEL.TEXTUAL.PARALLEL_FRACTION", "0.5"),
     ),
+    "rare tokens": (
+        *("MODEL.META_ARCHITECTURE", "TokenClassificationModel"),
+        *("MODEL.TOKEN_CLASSIFICATION.WEIGHTING", "rare"),
+    ),
     "sigmoid contrastive": (
         *("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "0.0"),
         *("MODEL.LOCTEX.CONTRASTIVE_LOSS", "sigmoid", "MODEL.LOCTEX.SIGMOID_BIAS", "-2.0"),

@@ -8,15 +8,18 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 
 from virtex_det.data.vocabulary import vocabulary_size
+from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
 from virtex_det.modeling.pretraining.label_sets import (
     LabelSetLoss,
+    RareLabelsLoss,
     equal_share_losses,
     label_presence,
 )
 from virtex_det.modeling.textual import LinearTextualHead
 
 SPECIAL_TOKENS = 4  # unknown and padding, [SOS], [EOS], [MASK]: the first ids of a vocabulary
+TOKEN_WEIGHTINGS = ("equal", "rare")
 BACKGROUND = 1  # label 0 of the published model; no image has it
 
 
@@ -76,13 +79,33 @@ class LabelSetModel(ImageModel):
 
 @META_ARCH_REGISTRY.register()
 class TokenClassificationModel(LabelSetModel):
-    """Predict which tokens the caption has (VirTex's "token classification")."""
+    """Predict which tokens the caption has (VirTex's "token classification").
+
+    With MODEL.TOKEN_CLASSIFICATION.WEIGHTING "rare" it is SuperClass: rare tokens weigh more.
+    """
 
     target = "caption_tokens"
     mapper = "CaptionMapper"
     other_mappers = ("NarrativeMapper",)
     loss_name = "loss_token_classification"
     num_ignored = SPECIAL_TOKENS
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments of the constructor.
+
+        Raises:
+            UserError: the config names an unknown weighting, or the tokenizer cannot be read.
+        """
+        common, weighting = super().from_config(cfg), cfg.MODEL.TOKEN_CLASSIFICATION.WEIGHTING
+        if weighting not in TOKEN_WEIGHTINGS:
+            raise UserError(
+                f"MODEL.TOKEN_CLASSIFICATION.WEIGHTING is {weighting!r}; expected one of "
+                f"{', '.join(TOKEN_WEIGHTINGS)}."
+            )
+        if weighting == "equal":
+            return common
+        return common | {"label_set_loss": RareLabelsLoss(cls.num_labels(cfg))}
 
     @classmethod
     def num_labels(cls, cfg: CfgNode) -> int:

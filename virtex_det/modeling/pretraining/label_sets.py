@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from detectron2.utils import comm
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from virtex_det.errors import UserError
@@ -49,10 +50,22 @@ def equal_share_losses(logits: Tensor, present: Tensor) -> TargetLosses:
     It is the mean negative log-probability of the image's labels (VirTex, pretraining task
     ablations). Images without a label have no loss.
     """
-    images = present.any(dim=1).nonzero().squeeze(1)
+    return weighted_share_losses(logits, present)
+
+
+def weighted_share_losses(logits: Tensor, weights: Tensor) -> TargetLosses:
+    """Return each image's softmax cross-entropy with a target of shares in proportion to weights.
+
+    Images whose weights are all 0 have no loss.
+
+    Args:
+        logits: (images, labels).
+        weights: (images, labels), 0 or above; 0 where the image does not have the label.
+    """
+    images = (weights > 0).any(dim=1).nonzero().squeeze(1)
     # In half precision the shares of seven labels would sum to 0.998, not 1.
     precision = torch.promote_types(logits.dtype, torch.float32)
-    shares = F.normalize(present[images].to(precision), p=1)
+    shares = F.normalize(weights[images].to(precision), p=1)
     return TargetLosses(
         F.cross_entropy(logits[images].to(precision), shares, reduction="none"), images
     )
@@ -73,3 +86,56 @@ LABEL_SET_LOSSES: dict[str, LabelSetLoss] = {
     "softmax": equal_share_losses,
     "sigmoid": sigmoid_losses,
 }
+
+
+class RareLabelsLoss(nn.Module):
+    """SuperClass's loss: rare labels have larger shares of the target (Huang et al. 2024).
+
+    A label's weight is log((N + 1) / (n + 1)): N images were seen so far in training, this batch
+    included, and n of them had the label. One that all images have weighs nothing. The authors'
+    code (x-cls/superclass, ``ClsLoss``) adds up the fractions of batches; multiplied by the batch
+    size, its formula is this one. In evaluation the counts stay.
+
+    Args:
+        num_labels: labels of the model.
+
+    Example:
+        >>> loss = RareLabelsLoss(num_labels=3)
+        >>> present = torch.tensor([[True, True, False], [True, False, True]])
+        >>> values, images = loss(torch.zeros(2, 3), present)
+        >>> loss.weights()  # of two images both had label 0
+        tensor([0.0000, 0.4055, 0.4055])
+    """
+
+    images_seen: Tensor
+    label_counts: Tensor
+
+    def __init__(self, num_labels: int):
+        super().__init__()
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("label_counts", torch.zeros(num_labels, dtype=torch.int64))
+
+    def forward(self, logits: Tensor, present: Tensor) -> TargetLosses:
+        """Return the loss of each image; in training, count its labels first.
+
+        Args:
+            logits: (images, labels).
+            present: bool (images, labels).
+        """
+        if self.training:
+            self._count(present)
+        return weighted_share_losses(logits, present * self.weights())
+
+    def weights(self) -> Tensor:
+        """Return the weight (labels,) of each label."""
+        return ((self.images_seen + 1) / (self.label_counts + 1)).log()
+
+    @torch.no_grad()
+    def _count(self, present: Tensor) -> None:
+        """Count the images and labels of the batch of all processes."""
+        images = torch.tensor([len(present)], device=present.device)
+        counts = torch.cat([images, present.sum(dim=0)])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(counts)
+        self.images_seen += counts[0]
+        self.label_counts += counts[1:]
