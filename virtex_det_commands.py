@@ -68,6 +68,9 @@ COMMANDS = (
     ),
     Command("data vocabulary", "build_vocabulary", "vocabulary", "make a vocabulary from captions"),
     Command("data concepts", "build_concepts", "concepts", "choose the words that ICMLM masks"),
+    Command(
+        "data captions", "describe_captions", "describe_captions", "compare captions in numbers"
+    ),
     Command("data clusters", "build_clusters", "clusters", "divide captions into clusters"),
     Command(
         "data subset",

@@ -54,7 +54,7 @@ def vocabulary(scenes: Path) -> Path:
     path = Path(_DATASETS.name) / "vocabulary.model"
     dicts = load_dataset("scenes_train_captions") + load_dataset("scenes_unlabelled_captions")
     train_tokenizer(
-        (caption for image in dicts for caption in image["captions"]), path, vocab_size=80
+        (caption for image in dicts for caption in image["captions"]), path, vocab_size=240
     )
     return path
 

@@ -202,7 +202,7 @@ def prepare(work: Path) -> None:
     images = load_dataset("scenes_unlabelled_captions") + load_dataset("scenes_train_captions")
     captions = [caption for image in images for caption in image["captions"]]
     vocabulary = work / "vocabulary.model"
-    train_tokenizer(iter(captions), vocabulary, vocab_size=80)
+    train_tokenizer(iter(captions), vocabulary, vocab_size=240)
     tokenizer, sha256 = read_tokenizer(str(vocabulary)), tokenizer_sha256(str(vocabulary))
     build_concepts(captions, tokenizer, sha256, PARTS_OF_SPEECH, 20).write(work / "concepts.json")
 

@@ -52,7 +52,7 @@ SCENES = {
     "contrastive, no traces": "scenes_contrastive.yaml",
 }
 # Methods, images, their side in pixels, and pieces of the vocabulary: more than the few images' captions give.
-SCALES = {"published": (PUBLISHED, 8, 256, 10000), "scenes": (SCENES, 64, 96, 130)}
+SCALES = {"published": (PUBLISHED, 8, 256, 10000), "scenes": (SCENES, 64, 96, 300)}
 BERT_VOCABULARY = 30522
 
 

@@ -22,7 +22,7 @@ starts:
   captions:
     pretrain: {root}/configs/pretrain/scenes_bicaptioning.yaml
     seed: 0
-    options: {{INPUT.CAPTION.TOKENIZER: {vocabulary}, MODEL.TEXTUAL.VOCAB_SIZE: 80, {tiny}}}
+    options: {{INPUT.CAPTION.TOKENIZER: {vocabulary}, MODEL.TEXTUAL.VOCAB_SIZE: 240, {tiny}}}
 fractions: [0.5, 1.0]
 seeds: [0, 1]
 options: {{{tiny}}}

@@ -14,8 +14,8 @@ def cfg(pretraining_cfg):
 
 
 def test_the_tokenizer_says_it(cfg, tmp_path):
-    assert (cfg.MODEL.TEXTUAL.VOCAB_SIZE, vocabulary_size(cfg)) == (0, 80)
-    assert build_model(cfg).textual.output.weight.shape[0] == 80
+    assert (cfg.MODEL.TEXTUAL.VOCAB_SIZE, vocabulary_size(cfg)) == (0, 240)
+    assert build_model(cfg).textual.output.weight.shape[0] == 240
     cfg.defrost()
     cfg.INPUT.CAPTION.TOKENIZER = str(make_bert(tmp_path / "bert"))
     assert vocabulary_size(cfg) == 22
@@ -24,7 +24,7 @@ def test_the_tokenizer_says_it(cfg, tmp_path):
 def test_a_config_that_says_another_is_refused_with_both(pretraining_cfg):
     cfg = pretraining_cfg("MODEL.TEXTUAL.VOCAB_SIZE", 90)
     with pytest.raises(
-        UserError, match=r"VOCAB_SIZE is 90, but .*vocabulary\.model has 80(?s:.*)Leave"
+        UserError, match=r"VOCAB_SIZE is 90, but .*vocabulary\.model has 240(?s:.*)Leave"
     ):
         build_model(cfg)
     with pytest.raises(UserError, match="VOCAB_SIZE is 90"):
@@ -32,7 +32,7 @@ def test_a_config_that_says_another_is_refused_with_both(pretraining_cfg):
 
 
 def test_one_that_says_the_same_is_fine(pretraining_cfg):
-    assert vocabulary_size(pretraining_cfg("MODEL.TEXTUAL.VOCAB_SIZE", 80)) == 80
+    assert vocabulary_size(pretraining_cfg("MODEL.TEXTUAL.VOCAB_SIZE", 240)) == 240
 
 
 @pytest.mark.parametrize("source", ["", "nothing/here.model"])
@@ -48,7 +48,7 @@ def test_without_the_file_the_config_has_to_say_it(pretraining_cfg, source):
 
 
 def test_a_run_keeps_it(cfg, detector_cfg):
-    assert with_vocabulary_size(cfg).MODEL.TEXTUAL.VOCAB_SIZE == 80
+    assert with_vocabulary_size(cfg).MODEL.TEXTUAL.VOCAB_SIZE == 240
     detector = detector_cfg("INPUT.CAPTION.TOKENIZER", "nothing/here.model")
     assert with_vocabulary_size(detector) is detector
 

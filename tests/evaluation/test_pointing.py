@@ -10,7 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from virtex_det import get_cfg
-from virtex_det.data import SentencePieceTokenizer
+from virtex_det.data import SentencePieceTokenizer, train_tokenizer
+from virtex_det.data.datasets import load_captions
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 
 NAME = "pointing_test"
@@ -36,6 +37,14 @@ def annotation(number: int, category: int, box: list[int]) -> dict:
     outline = [x, y, x + width, y, x + width, y + height, x, y + height]
     rest = {"bbox": box, "area": width * height, "iscrowd": 0, "segmentation": [outline]}
     return {"id": number, "image_id": 1, "category_id": category, **rest}
+
+
+@pytest.fixture(scope="module")
+def vocabulary(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary so small that words have several pieces."""
+    path = tmp_path_factory.mktemp("vocabulary") / "small.model"
+    train_tokenizer(load_captions(["scenes_unlabelled_captions"]), path, vocab_size=80)
+    return path
 
 
 @pytest.fixture
@@ -68,7 +77,6 @@ def evaluator(vocabulary: Path, tmp_path: Path):
     MetadataCatalog.get(NAME).set(instances_json=str(json_file))
     cfg = get_cfg()
     cfg.INPUT.CAPTION.TOKENIZER = str(vocabulary)
-    cfg.MODEL.TEXTUAL.VOCAB_SIZE = 80
     yield PointingGameEvaluator(cfg, NAME)
     DatasetCatalog.remove(NAME)
     MetadataCatalog.remove(NAME)

@@ -181,7 +181,7 @@ def test_a_pretraining_of_another_depth_is_found_before_any_run_begins(
         "INPUT.CAPTION.TOKENIZER",
         str(vocabulary),
         "MODEL.TEXTUAL.VOCAB_SIZE",
-        "80",
+        "240",
         "MODEL.RESNETS.DEPTH",
         "34",
     )

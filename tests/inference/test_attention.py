@@ -167,7 +167,7 @@ def test_guesses_are_the_five_most_probable_and_the_right_one_is_marked(icmlm, c
     guesses = drawn(icmlm, picture, f"a {concepts[0]}").words[0].guesses
     assert [guess.word for guess in guesses[:2]] == [concepts[1], concepts[0]] and len(guesses) == 5
     assert [guess.is_right for guess in guesses] == [False, True, False, False, False]
-    assert guesses[0].probability == pytest.approx(np.exp(5) / (np.exp(5) + np.exp(4) + 78))
+    assert guesses[0].probability == pytest.approx(np.exp(5) / (np.exp(5) + np.exp(4) + 238))
 
 
 def test_a_caption_without_concepts_is_shown_without_words(icmlm, picture, tmp_path):

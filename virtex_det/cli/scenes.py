@@ -13,6 +13,7 @@ from pathlib import Path
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.datasets import datasets_root, generate_scenes
+from virtex_det.data.datasets.scenes import FOLDERS
 from virtex_det.escaping import log_visibly
 
 
@@ -21,12 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     log_visibly(logging.INFO, "%(message)s")
     generate_scenes(
-        options.output,
+        options.output or datasets_root() / FOLDERS[options.vocabulary],
         num_train=options.train,
         num_val=options.val,
         num_unlabelled=options.unlabelled,
         image_size=options.image_size,
         captions_per_image=options.captions,
+        vocabulary=options.vocabulary,
         seed=options.seed,
         num_workers=options.workers,
         overwrite=options.overwrite,
@@ -35,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    default = datasets_root() / "scenes"
+    default = datasets_root() / FOLDERS["names"]
     parser.add_argument(
-        "--output", type=Path, default=default, help=f"folder to write (default: {default})"
+        "--output",
+        type=Path,
+        help=f"folder to write (default: {default}; with synonyms {FOLDERS['synonyms']} beside it)",
     )
     parser.add_argument(
         "--train", type=int, default=300, help="labelled training images (default: %(default)s)"
@@ -56,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--captions", type=int, default=5, help="captions of each image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        choices=sorted(FOLDERS),
+        default="names",
+        help="what captions call the shapes: names of the classes, or synonyms that share no word "
+        "with them (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)"

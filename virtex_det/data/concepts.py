@@ -138,7 +138,7 @@ def build_concepts(
     if size < 1:
         raise UserError(f"A concept set cannot have {size} words; --size must be 1 or more.")
     found = []
-    for word, (part, count) in _most_frequent_parts(captions).items():
+    for word, (part, count) in most_frequent_parts(captions).items():
         # Letters of a mathematical font are lower-cased only when normalised again.
         if part not in parts_of_speech or word != normalize_caption(word):
             continue
@@ -154,8 +154,18 @@ def build_concepts(
     return ConceptSet(tokenizer_sha256, tuple(parts_of_speech), tuple(concepts))
 
 
-def _most_frequent_parts(captions: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Return each word's most frequent part of speech, and its count."""
+def most_frequent_parts(captions: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Return the most frequent part of speech of each word, and how often the word has it.
+
+    Args:
+        captions: English captions.
+
+    Returns:
+        By word: one of PARTS_OF_SPEECH or "other", and the count.
+
+    Raises:
+        UserError: HanTa is not installed.
+    """
     counts: dict[str, Counter[str]] = {}
     tag = _tagger()
     distinct = Counter(normalize_caption(caption) for caption in captions)

@@ -138,7 +138,7 @@ def preparation(folder: Path, size: DemoSize) -> tuple[list[str], list[str]]:
         "--dataset",
         "scenes_unlabelled_captions",
         "--vocab-size",
-        "130",
+        "300",
         "--output",
         str(_vocabulary(folder)),
     ]

@@ -17,7 +17,7 @@ from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.image_folders import register_image_folders, register_inaturalist
 from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.object_words import register_object_words
-from virtex_det.data.datasets.scenes import SHAPES, SPLITS
+from virtex_det.data.datasets.scenes import FOLDERS, SHAPE_WORDS, SHAPES, SPLITS
 
 _GENERATE = "python tools/generate_scenes.py"
 
@@ -37,7 +37,8 @@ def register_builtin_datasets(root: str | Path) -> None:
         root: folder with coco/, lvis/, scenes/ and so on.
     """
     root = Path(root)
-    _register_scenes(root / "scenes")
+    for vocabulary, folder in FOLDERS.items():
+        _register_scenes(root / folder, vocabulary)
     _register_coco_captions(root / "coco", "coco_2017")
     _register_narratives(root)
     _register_coco_mini(root / "coco_mini")
@@ -70,18 +71,50 @@ def _forget(name: str) -> str:
     return name
 
 
-def _register_scenes(folder: Path) -> None:
-    classes = {"thing_classes": list(SHAPES), "made_by": _GENERATE}
+def _register_scenes(folder: Path, vocabulary: str) -> None:
+    """Register the scenes of a vocabulary: names begin with the folder's, as in scenes_train."""
+    generate = _GENERATE if vocabulary == "names" else f"{_GENERATE} --vocabulary {vocabulary}"
     for split in SPLITS:
         captions = folder / "annotations" / f"captions_{split}.json"
         register_coco_captions(
-            _forget(f"scenes_{split}_captions"), captions, folder / split, made_by=_GENERATE
+            _forget(f"{folder.name}_{split}_captions"), captions, folder / split, made_by=generate
         )
     for split in ("train", "val"):
         instances = folder / "annotations" / f"instances_{split}.json"
         register_coco_instances(
-            _forget(f"scenes_{split}"), classes, str(instances), str(folder / split)
+            _forget(f"{folder.name}_{split}"),
+            {"thing_classes": list(SHAPES), "made_by": generate},
+            str(instances),
+            str(folder / split),
         )
+    _register_narrated_scenes(folder, generate)
+
+
+def _register_narrated_scenes(folder: Path, generate: str) -> None:
+    again = (
+        f"{generate} (add --overwrite to scenes of an earlier version, which have no narratives)"
+    )
+    for split in SPLITS:
+        annotations = folder / "annotations"
+        objects: dict[str, Any] = (
+            {}
+            if split == "unlabelled"
+            else {"instances_json": str(annotations / f"instances_{split}.json")}
+        )
+        name, drawn = (
+            _forget(f"{folder.name}_{split}_narratives"),
+            annotations / f"narratives_{split}.jsonl",
+        )
+        register_narratives(name, drawn, folder / split, made_by=again, **objects)
+        if objects:
+            register_object_words(
+                _forget(f"{folder.name}_{split}_words"),
+                drawn,
+                folder / split,
+                SHAPE_WORDS,
+                made_by=again,
+                **objects,
+            )
 
 
 def _register_coco_captions(folder: Path, prefix: str) -> None:
@@ -93,30 +126,6 @@ def _register_coco_captions(folder: Path, prefix: str) -> None:
 
 
 def _register_narratives(root: Path) -> None:
-    again = (
-        f"{_GENERATE} (add --overwrite to scenes of an earlier version, which have no narratives)"
-    )
-    for split in SPLITS:
-        annotations = root / "scenes" / "annotations"
-        objects: dict[str, Any] = (
-            {}
-            if split == "unlabelled"
-            else {"instances_json": str(annotations / f"instances_{split}.json")}
-        )
-        name, drawn = (
-            _forget(f"scenes_{split}_narratives"),
-            annotations / f"narratives_{split}.jsonl",
-        )
-        register_narratives(name, drawn, root / "scenes" / split, made_by=again, **objects)
-        if objects:
-            register_object_words(
-                _forget(f"scenes_{split}_words"),
-                drawn,
-                root / "scenes" / split,
-                SHAPES,
-                made_by=again,
-                **objects,
-            )
     files = {
         "train": "coco_train_localized_narratives-*-of-*.jsonl",
         "val": "coco_val_localized_narratives.jsonl",

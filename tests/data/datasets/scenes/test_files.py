@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import select
@@ -16,8 +17,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from virtex_det.data.datasets.scenes import SHAPES, draw_scene, files, generate_scenes
+from virtex_det.data.datasets.scenes.drawing import COLORS
 from virtex_det.errors import UserError
 
+# The sha256 of the files of instances of SMALL, written by version 3 of the generator.
+INSTANCES = {
+    "train": "2c295c52effcd51869f10fcbee1551db13b1383ae4e8b928d7dbb77ba0043154",
+    "val": "82a59be7ed3b05c50a31328d0554f1cefc30b84c63c776f27435e19f778716db",
+}
 SMALL = {"num_train": 4, "num_val": 3, "num_unlabelled": 5, "image_size": 64, "num_workers": 0}
 
 
@@ -107,15 +114,31 @@ def test_grounding_is_the_annotation_of_what_a_word_names(root):
             }
             named = annotations[number]
             attributes = named["attributes"]
-            assert words == {
-                "a",
-                attributes["size"],
-                attributes["color"],
-                SHAPES[named["category_id"] - 1],
-            }
+            shape = SHAPES[named["category_id"] - 1]
+            assert {"a", shape} <= words
+            assert words <= {"a", attributes["size"], attributes["color"], shape}
             assert named["image_id"] == image_ids[int(narrative["image_id"])]
         links = {word for word, of in zip(said, narrative["grounding"], strict=True) if of is None}
-        assert links <= {"and", "left", "right", "of", "above", "below"}
+        assert not links & {*SHAPES, *COLORS}
+
+
+def test_files_of_instances_are_those_of_version_3(tmp_path):
+    """So that records of detectors on scenes, which name the files by hash, stay comparable."""
+    folder = generate_scenes(tmp_path / "scenes", **SMALL, vocabulary="synonyms")
+    for split, sha256 in INSTANCES.items():
+        content = (folder / "annotations" / f"instances_{split}.json").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == sha256
+
+
+def test_scenes_with_synonyms_have_other_captions_and_narratives_alone(root, tmp_path):
+    folder = generate_scenes(tmp_path / "scenes", **SMALL, vocabulary="synonyms")
+    before, after = _contents(root), _contents(folder)
+    changed = {str(path) for path in before if before[path] != after[path]}
+    assert before.keys() == after.keys() and changed == {
+        files.SETTINGS_FILE,
+        *(f"annotations/captions_{split}.json" for split in files.SPLITS),
+        *(f"annotations/narratives_{split}.jsonl" for split in files.SPLITS),
+    }
 
 
 def test_narratives_are_short_on_disk(root):
@@ -126,12 +149,12 @@ def test_narratives_are_short_on_disk(root):
     assert sum(sizes) / len(sizes) < 6000
 
 
-def test_scenes_of_a_version_without_narratives_are_refused_with_what_to_do(tmp_path):
+def test_scenes_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
     folder = generate_scenes(tmp_path / "scenes", **SMALL)
     settings = json.loads((folder / files.SETTINGS_FILE).read_text())
-    (folder / files.SETTINGS_FILE).write_text(json.dumps({**settings, "generator_version": 2}))
+    (folder / files.SETTINGS_FILE).write_text(json.dumps({**settings, "generator_version": 3}))
     with pytest.raises(
-        UserError, match='(?s)"generator_version": 2.*"generator_version": 3.*--overwrite'
+        UserError, match='(?s)"generator_version": 3.*"generator_version": 4.*--overwrite'
     ):
         generate_scenes(folder, **SMALL)
 

@@ -7,7 +7,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from virtex_det.data.datasets.scenes.captions import Caption, Instance, compose_captions, wording
+from virtex_det.data.datasets.scenes.captions import (
+    VOCABULARIES,
+    Caption,
+    CaptionWriter,
+    Instance,
+    wording,
+)
 from virtex_det.data.datasets.scenes.rng import Rng
 from virtex_det.data.datasets.scenes.shapes import COS, OUTLINES, SHAPES, SIN, TURN, UNIT, Outline
 from virtex_det.data.datasets.scenes.textures import BACKGROUNDS, draw_background, light_and_noise
@@ -89,6 +95,7 @@ def draw_scene(
     index: int = 0,
     image_size: int = 96,
     captions_per_image: int = 5,
+    vocabulary: str = "names",
 ) -> Scene:
     """Draw one scene, the same for the same arguments on every machine.
 
@@ -98,6 +105,8 @@ def draw_scene(
         index: number of the scene within its split.
         image_size: side of the square image in pixels.
         captions_per_image: captions to write.
+        vocabulary: what captions call the shapes: "names" of the detector's classes, or "synonyms"
+            that share no word with them. It changes neither pixels nor other words.
 
     Returns:
         The scene: image, visible masks, instances, background and captions.
@@ -110,7 +119,7 @@ def draw_scene(
         >>> scene.image.shape, len(scene.masks) == len(scene.instances)
         ((96, 96, 3), True)
     """
-    check_scene_arguments(seed, split, image_size, captions_per_image)
+    check_scene_arguments(seed, split, image_size, captions_per_image, vocabulary)
     rng = Rng(seed, (SPLITS.index(split), index))
     background = rng.pick(tuple(BACKGROUNDS))
     canvas = draw_background(rng, background, image_size)
@@ -121,12 +130,20 @@ def draw_scene(
     masks = owner == np.arange(1, len(sprites) + 1, dtype=np.uint8)[:, None, None]
     instances = tuple(_describe(sprite, mask) for sprite, mask in zip(sprites, masks, strict=True))
     image = light_and_noise(rng, canvas)
-    said = compose_captions(rng, instances, image_size, captions_per_image)
-    return Scene(image, masks, instances, background, said)
+    # The captions come last in the stream: whatever they say, the image stays the same.
+    writer = CaptionWriter(rng, instances, background, image_size, vocabulary)
+    return Scene(image, masks, instances, background, writer.compose(captions_per_image))
 
 
-def check_scene_arguments(seed: int, split: str, image_size: int, captions_per_image: int) -> None:
+def check_scene_arguments(
+    seed: int, split: str, image_size: int, captions_per_image: int, vocabulary: str
+) -> None:
     """Raise UserError if an argument of ``draw_scene`` is invalid."""
+    if vocabulary not in VOCABULARIES:
+        raise UserError(
+            f"there is no vocabulary {vocabulary!r} for captions of scenes; expected one of: "
+            f"{', '.join(VOCABULARIES)}"
+        )
     if split not in SPLITS:
         raise UserError(f"there is no scenes split {split!r}; expected one of: {', '.join(SPLITS)}")
     if seed < 0:

@@ -29,7 +29,14 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "scenes.json"
 # Increase it whenever the same settings give other pixels, masks, words or files.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
+# The version since which images, boxes and masks are the same. Files of instances have this one, so
+# that results of detectors stay comparable when only captions change.
+IMAGES_VERSION = 3
+
+# The folder below $DETECTRON2_DATASETS of the scenes with each vocabulary; names of data sets begin
+# with it.
+FOLDERS = {"names": "scenes", "synonyms": "scenes_synonyms"}
 
 # Only labelled splits have instances.
 _LABELLED = ("train", "val")
@@ -60,6 +67,7 @@ class _Chunk(NamedTuple):
     seed: int
     image_size: int
     captions_per_image: int
+    vocabulary: str
 
 
 class _Narrative(NamedTuple):
@@ -87,6 +95,7 @@ def generate_scenes(
     num_unlabelled: int = 3000,
     image_size: int = 96,
     captions_per_image: int = 5,
+    vocabulary: str = "names",
     seed: int = 0,
     num_workers: int | None = None,
     overwrite: bool = False,
@@ -102,6 +111,7 @@ def generate_scenes(
         num_unlabelled: images with captions only, to pretrain on.
         image_size: side of the square images in pixels.
         captions_per_image: captions per image.
+        vocabulary: what captions call the shapes, "names" or "synonyms", as in ``draw_scene``.
         seed: random seed; the splits of a seed have different streams.
         num_workers: processes; None for one per core, 0 or 1 for this one. The result is the same.
         overwrite: replace scenes with other settings.
@@ -119,12 +129,13 @@ def generate_scenes(
         "num_images": counts,
         "image_size": image_size,
         "captions_per_image": captions_per_image,
+        "vocabulary": vocabulary,
         "seed": seed,
     }
     _check_counts(counts)
     if num_workers is not None and num_workers < 0:
         raise UserError(f"num_workers is {num_workers}; expected 0 or more processes.")
-    check_scene_arguments(seed, "train", image_size, captions_per_image)
+    check_scene_arguments(seed, "train", image_size, captions_per_image, vocabulary)
     if _is_kept(root, settings, overwrite):
         logger.info("%s already holds these scenes: kept", root)
         return root
@@ -215,8 +226,8 @@ def _write_all(folder: Path, settings: dict[str, Any], num_workers: int | None) 
         count = settings["num_images"][split]
         for start in range(0, count, _CHUNK):
             stop = min(start + _CHUNK, count)
-            numbers = (settings["seed"], settings["image_size"], settings["captions_per_image"])
-            chunks.append(_Chunk(folder, split, start, stop, *numbers))
+            keys = ("seed", "image_size", "captions_per_image", "vocabulary")
+            chunks.append(_Chunk(folder, split, start, stop, *(settings[key] for key in keys)))
     records = _run(chunks, num_workers)
     (folder / "annotations").mkdir()
     for split in SPLITS:
@@ -302,7 +313,12 @@ def _write_chunk(chunk: _Chunk) -> _Records:
     first_id = SPLITS.index(chunk.split) * _MAX_IMAGES + 1
     for index in range(chunk.start, chunk.stop):
         scene = draw_scene(
-            chunk.seed, chunk.split, index, chunk.image_size, chunk.captions_per_image
+            chunk.seed,
+            chunk.split,
+            index,
+            chunk.image_size,
+            chunk.captions_per_image,
+            chunk.vocabulary,
         )
         image_id, file_name = first_id + index, _image_name(index)
         _, encoded = cv2.imencode(".png", scene.image[:, :, ::-1], _PNG)
@@ -385,7 +401,8 @@ def _write_annotations(folder: Path, split: str, parts: list[_Records]) -> None:
             "categories": categories,
         }
     for kind, content in contents.items():
-        info = {"description": "captioned scenes", "version": str(GENERATOR_VERSION)}
+        version = IMAGES_VERSION if kind == "instances" else GENERATOR_VERSION
+        info = {"description": "captioned scenes", "version": str(version)}
         (folder / "annotations" / f"{kind}_{split}.json").write_text(
             json.dumps({"info": info, **content})
         )

@@ -44,8 +44,8 @@ class Narration(NamedTuple):
 def narrate(scene: Scene, seed: int, split: str, index: int) -> tuple[Narration, ...]:
     """Narrate the captions of a scene, the same for the same arguments on every machine.
 
-    The pointer scribbles over an instance while it is named, and moves on in between. It may start
-    outside the image.
+    The pointer scribbles over an instance while it is named, and moves on in between; after the
+    last one it goes anywhere in the image. It may start outside the image.
 
     Args:
         scene: a scene of ``draw_scene``.
@@ -75,6 +75,8 @@ def _narrate(rng: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption)
             clock = end + rng.between(*_PAUSE)
         if instance is not None:
             stops += _scribble(rng, scene.masks[instance], pixels[instance], start, words[-1].end)
+    if stops[-1][0] < words[-1].end:
+        stops.append((words[-1].end, rng.between(0, SIDE), rng.between(0, SIDE)))
     return Narration(tuple(words), _pointer(rng, np.array(stops)))
 
 

@@ -1,0 +1,152 @@
+"""What captions talk about, in numbers, so that two sets of captions can be compared."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from virtex_det.data.concepts import PARTS_OF_SPEECH, most_frequent_parts
+from virtex_det.data.tokenizer import normalize_caption
+
+# Words of the statistics: the most frequent nouns, adjectives and verbs together.
+TOP_WORDS = 200
+
+_COLORS = """
+    black blue brown gold golden gray green grey orange pink purple red silver white yellow
+"""
+_SIZES = "big giant huge large little long medium short small tall tiny"
+_COUNTS = """
+    two three four five six seven eight nine ten several many multiple some couple pair group
+    bunch herd
+"""
+# Where something is; "of" and "with" say nothing about places.
+_PLACES = """
+    above across against along around at behind below beneath beside between by in inside near
+    next on outside over through under underneath
+"""
+_SIDES = "above behind below beneath beside front left near next over right under"
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+class CaptionStatistics(NamedTuple):
+    """Statistics of the captions of some images; shares are from 0 to 1."""
+
+    images: int
+    captions: int
+    words: float  # mean number in a caption
+    nouns: float  # share of the occurrences of the TOP_WORDS nouns, adjectives and verbs
+    adjectives: float
+    verbs: float
+    colors: float  # share of the captions that name one
+    sizes: float
+    counts: float
+    places: float  # share of the captions with a preposition of place, such as "on" or "above"
+    sides: float  # share of the captions that say on which side of something, such as "above"
+    agreement: float  # share of a caption's nouns that another caption of its image has, a mean
+
+
+# What each row of the table says, and whether it is a percentage.
+_ROWS = (
+    ("images", "images", False),
+    ("captions", "captions", False),
+    ("words", "words in a caption", False),
+    ("nouns", "nouns among concept words", True),
+    ("adjectives", "adjectives among concept words", True),
+    ("verbs", "verbs among concept words", True),
+    ("colors", "captions that name a colour", True),
+    ("sizes", "captions that name a size", True),
+    ("counts", "captions that name a number or a group", True),
+    ("places", "captions with a preposition of place (on, in, above ...)", True),
+    ("sides", "captions with a side or a neighbour (left, above, next to ...)", True),
+    ("agreement", "nouns of a caption that a second caption of the image has", True),
+)
+
+
+def caption_statistics(captions: Sequence[Sequence[str]]) -> CaptionStatistics:
+    """Count what captions talk about.
+
+    A word has its most frequent part of speech, as in ``build_concepts``. Concept words are the
+    TOP_WORDS most frequent nouns, adjectives and verbs together.
+
+    Args:
+        captions: the captions of each image, in English.
+
+    Raises:
+        UserError: the part-of-speech tagger is not installed.
+
+    Example:
+        >>> found = caption_statistics([["a red star above a ring", "a star and a ring"]])
+        >>> found.words, found.colors, found.agreement
+        (5.5, 0.5, 1.0)
+    """
+    texts = [caption for of_image in captions for caption in of_image]
+    words = [_WORD.findall(normalize_caption(text)) for text in texts]
+    parts = {word: part for word, (part, _) in most_frequent_parts(texts).items()}
+    shares = _shares_of_parts(Counter(word for text in words for word in text), parts)
+    return CaptionStatistics(
+        images=len(captions),
+        captions=len(texts),
+        words=sum(map(len, words)) / max(len(texts), 1),
+        nouns=shares["noun"],
+        adjectives=shares["adjective"],
+        verbs=shares["verb"],
+        colors=_naming(_COLORS, words),
+        sizes=_naming(_SIZES, words),
+        counts=_naming(_COUNTS, words),
+        places=_naming(_PLACES, words),
+        sides=_naming(_SIDES, words),
+        agreement=_agreement(captions, parts),
+    )
+
+
+def statistics_table(statistics: Mapping[str, CaptionStatistics]) -> str:
+    """Return a table in Markdown with a column for each set of captions, by its name."""
+    lines = [_row("", statistics), _row("---", ["---"] * len(statistics))]
+    for field, title, is_share in _ROWS:
+        values = [getattr(found, field) for found in statistics.values()]
+        lines.append(_row(title, [_shown(value, is_share) for value in values]))
+    return "\n".join(lines)
+
+
+def _row(title: str, cells: Sequence[str] | Mapping[str, CaptionStatistics]) -> str:
+    return "| " + " | ".join([title, *cells]) + " |"
+
+
+def _shown(value: float, is_share: bool) -> str:
+    if is_share:
+        return f"{100 * value:.0f} %"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+
+
+def _shares_of_parts(counts: Counter[str], parts: Mapping[str, str]) -> dict[str, float]:
+    """Return the share of each part of speech in the occurrences of the most frequent words."""
+    concepts = [
+        (word, count) for word, count in counts.items() if parts.get(word) in PARTS_OF_SPEECH
+    ]
+    frequent = sorted(concepts, key=lambda item: (-item[1], item[0]))[:TOP_WORDS]
+    total = sum(count for _, count in frequent)
+    shares = {}
+    for part in PARTS_OF_SPEECH:
+        found = sum(count for word, count in frequent if parts[word] == part)
+        shares[part] = found / max(total, 1)
+    return shares
+
+
+def _naming(wanted: str, words: Sequence[Sequence[str]]) -> float:
+    """Return the share of the texts with one of the wanted words, which are in one string."""
+    known = {*wanted.split()}
+    return sum(not known.isdisjoint(text) for text in words) / max(len(words), 1)
+
+
+def _agreement(captions: Sequence[Sequence[str]], parts: Mapping[str, str]) -> float:
+    """Return the share of a caption's nouns that another has, a mean over pairs of captions."""
+    shares = []
+    for of_image in captions:
+        nouns = []
+        for text in of_image:
+            words = _WORD.findall(normalize_caption(text))
+            nouns.append({word for word in words if parts.get(word) == "noun"})
+        for position, one in enumerate(nouns):
+            others = nouns[:position] + nouns[position + 1 :]
+            shares += [len(one & other) / len(one) for other in others if one]
+    return sum(shares) / max(len(shares), 1)
