@@ -34,7 +34,7 @@ from pycocotools import mask as mask_tools
 from tabulate import tabulate
 from tqdm import tqdm
 
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.box_masks import UNPASTED, encode_box_masks

@@ -36,7 +36,7 @@ from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
 from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, argument_parser, setup, with_one_screen_errors
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 
 TIMES = {"time", "data_time", "rank_data_time", "eta_seconds", "training_seconds"}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)

@@ -14,7 +14,7 @@ from virtex_det.data.training_set import (
     load_train_dicts,
     training_part,
 )
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 
 IMAGES = 40

@@ -94,7 +94,7 @@ def logged(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def resumed(tmp_path):
-    """Trains a config whole, keeps a copy, and goes on from an earlier checkpoint; returns both folders."""
+    """Trains a config, keeps a copy, resumes an earlier checkpoint; returns both folders."""
 
     def resumed(
         make_cfg, *options, checkpoint: str = "model_0000001.pth", damage=lambda folder: None
@@ -311,7 +311,7 @@ def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_
         register_coco_instances("grows", {}, str(path), str(scenes / "train"))
         with pytest.raises(
             UserError,
-            match=r"other training data:\n  grows: .*'images': 11.*, and now .*'images': 12",
+            match=r"other training data:\n  grows: .*'images': 11.*, now .*'images': 12",
         ):
             train(cfg, resume=True)
         evaluate(cfg, resume=True)
@@ -325,9 +325,7 @@ def test_a_run_is_not_resumed_from_the_checkpoint_of_another_run(begun, detector
     cfg = begun()
     train(detector_cfg("SOLVER.CHECKPOINT_PERIOD", 2, "SEED", 5, "OUTPUT_DIR", tmp_path / "other"))
     shutil.copy(tmp_path / "other" / "model_0000001.pth", cfg.OUTPUT_DIR)
-    with pytest.raises(
-        UserError, match="checkpoint is of a run with SEED 5, and this one has SEED 0"
-    ):
+    with pytest.raises(UserError, match="its SEED is 5, and this run has SEED 0"):
         train(cfg, resume=True)
 
 
@@ -337,7 +335,7 @@ def test_a_run_is_not_resumed_by_another_number_of_processes(begun, monkeypatch)
     content = torch.load(path, weights_only=True)
     content["trainer"]["origin"]["processes"] = 8
     torch.save(content, path)
-    with pytest.raises(UserError, match="began with 8 processes, and this is 1"):
+    with pytest.raises(UserError, match="began with 8 processes, now it has 1"):
         train(cfg, resume=True)
 
 
@@ -346,9 +344,7 @@ def test_a_run_does_not_take_the_load_report_of_another_run_for_its_own(begun):
     path = Path(cfg.OUTPUT_DIR) / "load_report.json"
     own = path.read_text()
     path.write_text(json.dumps(json.loads(own) | {"format": "virtex", "sha256": "f" * 64}))
-    with pytest.raises(
-        UserError, match="weights of the format random init .* tells of virtex .* is of another run"
-    ):
+    with pytest.raises(UserError, match="format random init .* of another run: .* is virtex"):
         train(cfg, resume=True)
     path.unlink()
     train(cfg, resume=True)
@@ -366,9 +362,7 @@ def test_a_checkpoint_that_says_odd_things_of_its_training_is_damaged(begun, dam
     [name] = damage
     with pytest.raises(UserError, match=f"Cannot resume.*its '{name}' is"):
         train(cfg, resume=True)
-    with pytest.raises(
-        UserError, match=f"is damaged: of the training behind the model, its '{name}' is"
-    ):
+    with pytest.raises(UserError, match=f"is damaged: its '{name}' is"):
         evaluate(cfg, resume=True)
 
 

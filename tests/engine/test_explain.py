@@ -94,9 +94,7 @@ WORDS = [
     ),
     (RuntimeError("CUDA error: out of memory\nCompile with ..."), ("memory", "IMS_PER_BATCH")),
     (
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 4e9 bytes"
-        ),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4e9"),
         ("memory is full", "NUM_WORKERS"),
     ),
     (MemoryError(), ("memory is full",)),
@@ -113,7 +111,7 @@ WORDS = [
         FloatingPointError("Predicted boxes or scores contain Inf/NaN. Training has diverged."),
         ("BASE_LR", "diverged"),
     ),
-    (FileNotFoundError(errno.ENOENT, "No such file", "/proc/x"), ("/proc/x", "Look at the path")),
+    (FileNotFoundError(errno.ENOENT, "No such file", "/proc/x"), ("/proc/x", "Check the path")),
     (OSError(errno.ENOSPC, "No space left on device", "a.pth"), ("a.pth", "No space left")),
     (OSError(errno.EMFILE, "Too many open files"), ("ulimit",)),
 ]

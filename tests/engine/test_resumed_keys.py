@@ -21,7 +21,7 @@ def config(request):
 
 @pytest.fixture
 def changed(config, monkeypatch, tmp_path):
-    """Changes a key of a run that goes on; returns what it began with, and the config with the change."""
+    """Changes a key of a resumed run; returns the config before and after the change."""
     own = config.clone()
     own.defrost()
     own.OUTPUT_DIR = str(tmp_path)
@@ -55,7 +55,7 @@ def another(value):
 def test_a_key_that_changes_on_resume_is_applied_or_refused(changed, key):
     began, cfg = changed(key)
     if role_of(key) in FIXED and is_read(cfg, key):
-        with pytest.raises(UserError, match=rf"began with\n  {key} "):
+        with pytest.raises(UserError, match=rf"began with other values:\n  {key} "):
             follow_run(cfg, only_evaluates=False)
     else:
         followed = plain_leaves(follow_run(cfg, only_evaluates=False))
@@ -69,7 +69,7 @@ def test_an_evaluation_alone_keeps_what_was_trained_and_applies_or_refuses_the_r
     if of_training:
         assert plain_leaves(follow_run(cfg, only_evaluates=True)) == plain_leaves(began)
     elif role_of(key) in FIXED and is_read(cfg, key):
-        with pytest.raises(UserError, match=rf"began with\n  {key} "):
+        with pytest.raises(UserError, match=rf"began with other values:\n  {key} "):
             follow_run(cfg, only_evaluates=True)
     else:
         assert plain_leaves(follow_run(cfg, only_evaluates=True)) == plain_leaves(cfg)

@@ -12,7 +12,7 @@ from detectron2.utils.env import seed_all_rng
 
 from tests.engine.test_exact_resume import RETINANET, assert_same
 from virtex_det.engine import Trainer, with_one_screen_errors
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 from virtex_det.engine.progress import Progress
 from virtex_det.signals import Stopped
 

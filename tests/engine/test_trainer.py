@@ -18,7 +18,7 @@ from virtex_det.benchmark import read_records
 from virtex_det.data.datasets import dataset_version, load_dataset
 from virtex_det.data.training_set import load_training_set
 from virtex_det.engine import Trainer
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 
 BF16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
@@ -190,7 +190,7 @@ def test_a_resumed_run_goes_on_with_its_weights_optimizer_schedule_and_iteration
 
 @pytest.fixture
 def found(detector_cfg) -> Callable:
-    """Evaluates an untrained detector that calls everything an object; takes ``KEY, VALUE`` pairs."""
+    """Evaluates an untrained detector without a score threshold; takes ``KEY, VALUE`` pairs."""
 
     def found(*options: object, evaluators: list | None = None) -> dict[str, dict[str, float]]:
         anything = (

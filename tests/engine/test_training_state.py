@@ -66,7 +66,9 @@ def test_an_optimizer_that_lost_its_state_or_has_that_of_another_model_is_refuse
     [state] = optimizer.state.values()
     name = next(name for name, value in state.items() if value.numel() > 1)
     state[name] = torch.zeros(3)
-    with pytest.raises(ValueError, match=rf"a {name} of shape \(3,\), and a parameter of \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=rf"a {name} of shape \(3,\) for a parameter of .* \(2, 3\)"
+    ):
         check_optimizer(optimizer)
     optimizer.state.clear()
     with pytest.raises(ValueError, match="state is empty"):

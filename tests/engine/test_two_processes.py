@@ -10,10 +10,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from virtex_det.engine import Trainer
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 
 STEPS = 20
-# Norms that see the whole batch, no dropout, and the published rule: SGD, LookAhead, clipping, warm-up, cosine.
+# Norms over the whole batch, no dropout, and the published rule: SGD, LookAhead, clipping, warm-up,
+# cosine.
 EXACT = (
     *("MODEL.RESNETS.NORM", "naiveSyncBN", "MODEL.TEXTUAL.DROPOUT", 0.0, "SOLVER.MAX_ITER", STEPS),
     *("SOLVER.IMS_PER_BATCH", 4, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.05),

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.tokenizer import SentencePieceTokenizer
-from virtex_det.engine.launch import launch_processes
+from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation import CaptionEvaluator, captions
 

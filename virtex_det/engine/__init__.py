@@ -1,10 +1,10 @@
 """Training and evaluation runs: the trainer, processes and run folders."""
 
 from virtex_det.config import load_config
-from virtex_det.engine.evaluate import evaluate, load_trained
-from virtex_det.engine.launch import launch, with_one_screen_errors
+from virtex_det.engine.evaluation import evaluate, load_trained
+from virtex_det.engine.processes import launch, with_one_screen_errors
 from virtex_det.engine.run_folder import read_classes
-from virtex_det.engine.setup import argument_parser, setup
+from virtex_det.engine.startup import argument_parser, setup
 from virtex_det.engine.trainer import Trainer
 from virtex_det.engine.watchdog import watching_each_other
 

@@ -43,14 +43,15 @@ _REFUSALS |= {
 _VIRTUAL = ("/proc", "/sys", "/dev")  # kernel folders, which report a refused file as missing
 # Messages of gloo, NCCL and the process group's store after another process has ended.
 _PEER_ENDED = (
-    r"connection (reset|closed) by peer|remote process exited|remote server shutdown|NCCL communicator was aborted|"
-    "application timeout caused pair closure|TCPStore.*broken pipe|broken pipe.*TCPStore"
+    "connection (reset|closed) by peer|remote process exited|remote server shutdown|"
+    "NCCL communicator was aborted|application timeout caused pair closure|"
+    "TCPStore.*broken pipe|broken pipe.*TCPStore"
 )
-_LINES, _COLUMNS = 6, 300  # lines shown of a foreign message
+_LINES, _COLUMNS = 6, 300  # shown of a message from another library
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Return the message for an error that a user can correct, None for other errors."""
+    """Return the message for an error that a user can correct, None for any other error."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError):
@@ -75,10 +76,10 @@ def is_lost_peer(error: BaseException) -> bool:
 
 @contextmanager
 def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
-    """Turn what goes wrong while a part of a run is made from its config, its first step too, into a UserError.
+    """Turn errors of building a part of a run, or of its first step, into UserErrors.
 
-    Most of it is a value that does not go with another one, which no rule for single keys can see; it may be a bug as
-    well. So the traceback goes into the run's ``log.txt``, and the message names it.
+    Most of them are values that contradict each other, which checks of single keys cannot see; some
+    are bugs. So the traceback goes into the run's ``log.txt``, which the message names.
 
     Args:
         what: the part, such as "model".
@@ -92,8 +93,9 @@ def building(what: str, cfg: CfgNode, *keys: str) -> Iterator[None]:
             raise
         settings = ", ".join(f"{key} {reduce(getattr, key.split('.'), cfg)}" for key in keys)
         raise UserError(
-            f"The {what} does not work with this config: {type(error).__name__}: {_first_lines(error)}\n"
-            f"Look at the keys that decide it, here {settings}, and what lies below them.\n"
+            f"The {what} does not work with this config: {type(error).__name__}: "
+            f"{_first_lines(error)}\n"
+            f"Check the keys that decide it, {settings}, and those of the same sections.\n"
             f"{_keep_traceback(error, cfg.OUTPUT_DIR)}"
         ) from error
 
@@ -107,24 +109,26 @@ def diverged(error: FloatingPointError, optimizer: Optimizer, cfg: CfgNode) -> U
         saved = f"The last checkpoint is {last.parent / last.read_text(errors='replace').strip()}"
     return UserError(
         f"Training has diverged. {_first_lines(error)}\n"
-        f"The learning rate was {', '.join(rates)} (SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}, IMS_PER_BATCH "
-        f"{cfg.SOLVER.IMS_PER_BATCH}, WARMUP_ITERS {cfg.SOLVER.WARMUP_ITERS}).\n{_STEADIER}\n{saved}."
+        f"The learning rate was {', '.join(rates)} (SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}, "
+        f"IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}, WARMUP_ITERS {cfg.SOLVER.WARMUP_ITERS}).\n"
+        f"{_STEADIER}\n{saved}."
     )
 
 
 _STEADIER = (
-    "What makes training steadier, the most likely first: a lower SOLVER.BASE_LR (it belongs to a batch: half of "
-    "IMS_PER_BATCH, half the rate), a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True, "
-    "SOLVER.AMP.ENABLED False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD as MODEL.WEIGHTS was trained with."
+    "To make training stable, try in this order: a lower SOLVER.BASE_LR (half the IMS_PER_BATCH "
+    "needs half the rate), a longer SOLVER.WARMUP_ITERS, SOLVER.CLIP_GRADIENTS.ENABLED True, "
+    "SOLVER.AMP.ENABLED False, and the INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD that "
+    "MODEL.WEIGHTS was trained with."
 )
 
 
 def _out_of_gpu_memory(error: BaseException) -> str:
     return (
         f"The GPU's memory is full: {_first_lines(error, 1)}\n"
-        "Set a smaller SOLVER.IMS_PER_BATCH (and SOLVER.BASE_LR with it) or INPUT.MAX_SIZE_TRAIN, or "
-        "SOLVER.AMP.ENABLED True; in evaluation a smaller DATALOADER.TEST_BATCH_SIZE. nvidia-smi shows who "
-        "else uses the GPU."
+        "Set a smaller SOLVER.IMS_PER_BATCH (and SOLVER.BASE_LR with it) or INPUT.MAX_SIZE_TRAIN, "
+        "or SOLVER.AMP.ENABLED True; in evaluation a smaller DATALOADER.TEST_BATCH_SIZE. "
+        "nvidia-smi shows who else uses the GPU."
     )
 
 
@@ -132,52 +136,60 @@ def _out_of_memory(error: BaseException) -> str:
     detail = f": {_first_lines(error, 1)}" if str(error) else ""
     return (
         f"The memory is full{detail}\n"
-        "Set a smaller SOLVER.IMS_PER_BATCH, INPUT.MAX_SIZE_TRAIN or DATALOADER.NUM_WORKERS, and look at sizes in the "
-        "config that may be far too large."
+        "Set a smaller SOLVER.IMS_PER_BATCH, INPUT.MAX_SIZE_TRAIN or DATALOADER.NUM_WORKERS, and "
+        "check that no size in the config is far too large."
     )
 
 
 def _lost_worker(error: BaseException) -> str:
     return (
         f"A process that loads data has ended: {_first_lines(error, 1)}\n"
-        "Mostly the memory was full (`dmesg` then tells of a killed process), or /dev/shm, as in a container: give it "
-        "more (docker run --shm-size 8g, or --ipc host), or set a smaller DATALOADER.NUM_WORKERS; 0 loads in the main "
-        "process and shows what else it may be."
+        "The usual causes are full memory (`dmesg` then shows a killed process) and, in a "
+        "container, a full /dev/shm. Give it more (docker run --shm-size 8g, or --ipc host), or "
+        "set a smaller DATALOADER.NUM_WORKERS. 0 loads in the main process, which shows any other "
+        "cause."
     )
 
 
 def _wrong_index(error: BaseException) -> str:
     return (
-        f"The GPU met an index that is out of range: {_first_lines(error, 1)}\n"
-        "Mostly a class or a token is beyond the model's NUM_CLASSES or vocabulary. MODEL.DEVICE cpu shows where."
+        f"An index on the GPU is out of range: {_first_lines(error, 1)}\n"
+        "The usual cause is a class beyond the model's NUM_CLASSES or a token beyond its "
+        "vocabulary. MODEL.DEVICE cpu shows where."
     )
 
 
 def _no_group(error: BaseException) -> str:
     return (
         f"The processes of the run do not find each other: {_first_lines(error, 2)}\n"
-        "Each needs the same --num-machines and --dist-url (tcp://ADDRESS:PORT of the first machine, a port that is "
-        "free), or under torchrun the same --rdzv-endpoint or --master-port."
+        "Each needs the same --num-machines and --dist-url (tcp://ADDRESS:PORT with the address "
+        "of the first machine and a free port), or under torchrun the same --rdzv-endpoint or "
+        "--master-port."
     )
 
 
 def _lost_peer(error: BaseException) -> str:
     return (
         f"Another process of the run has ended: {_first_lines(error, 1)}\n"
-        "What that process printed last says why. Mend it, and go on with --resume."
+        "The last lines that it printed say why. Correct that, and go on with --resume."
     )
 
 
+_WORKER_ENDED = (
+    "DataLoader worker .*(exited unexpectedly|is killed by signal)|"
+    "unable to (open|mmap|write to).*shared memory"
+)
+_NOT_CONNECTED = (
+    "EADDRINUSE|address already in use|client socket has (failed|timed out)|connection.* refused"
+)
 # Errors that PyTorch raises as a plain RuntimeError, by their text.
 _TEXTS: dict[str, Callable[[BaseException], str]] = {
-    r"DataLoader worker .*(exited unexpectedly|is killed by signal)|unable to (open|mmap|write to).*shared memory": (
-        _lost_worker
-    ),
-    r"CUDA out of memory|CUDA error: out of memory": _out_of_gpu_memory,
-    r"can't allocate memory|Cannot allocate memory": _out_of_memory,
-    r"device-side assert": _wrong_index,
+    _WORKER_ENDED: _lost_worker,
+    "CUDA out of memory|CUDA error: out of memory": _out_of_gpu_memory,
+    "can't allocate memory|Cannot allocate memory": _out_of_memory,
+    "device-side assert": _wrong_index,
     _PEER_ENDED: _lost_peer,
-    r"EADDRINUSE|address already in use|client socket has (failed|timed out)|connection.* refused": _no_group,
+    _NOT_CONNECTED: _no_group,
 }
 
 
@@ -194,12 +206,15 @@ def _refused_file(error: OSError) -> str | None:
     if error.errno == errno.ENOMEM:
         return _out_of_memory(error)
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"Too many files are open at once: {error}. Raise the limit (ulimit -n 65536), or use fewer workers."
+        return (
+            f"Too many files are open at once: {error}.\n"
+            "Raise the limit (ulimit -n 65536), or set a smaller DATALOADER.NUM_WORKERS."
+        )
     is_virtual = str(place or "").startswith(_VIRTUAL)
     if error.errno in _REFUSALS or is_virtual:
         return (
-            f"Cannot read or write {place or 'a file'}: {error.strerror}. "
-            "Look at the path, permissions and room on the disk."
+            f"Cannot read or write {place or 'a file'}: {error.strerror}.\n"
+            "Check the path, its permissions and the free space on the disk."
         )
     return None
 
@@ -212,18 +227,17 @@ def _first_lines(error: BaseException, lines: int = _LINES) -> str:
 def _place(error: BaseException) -> str:
     """Return the line of code of an error without a message, such as an assertion."""
     frames = traceback.extract_tb(error.__traceback__)
-    return (
-        f"{frames[-1].line} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
-        if frames
-        else type(error).__name__
-    )
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    return f"{last.line} ({Path(last.filename).name}:{last.lineno})"
 
 
 def _keep_traceback(error: BaseException, folder: str) -> str:
     """Write an error's traceback to the run's log, if there is one, and return where to read it."""
     log = Path(folder) / "log.txt"
     if not folder or not log.is_file():
-        return f"{TRACEBACK}=1 before the command shows the traceback."
+        return f"Put {TRACEBACK}=1 before the command to see the traceback."
     with log.open("a") as file:
         file.writelines(traceback.format_exception(error))
     return f"The traceback is at the end of {log}."

@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 class PreciseBN(hooks.PreciseBN):
     """Precise batch norm statistics before each checkpoint and each evaluation.
 
-    Detectron2's hook runs at one period only, so that checkpoints between evaluations hold moving averages, and leaves
-    each rank with the statistics of its own images (Detectron2 issues 5398 and 5409). Here the ranks are pooled.
+    Detectron2's hook runs at one period only, so that checkpoints between evaluations hold moving
+    averages, and leaves each rank with the statistics of its own images (Detectron2 issues 5398 and
+    5409). This one pools the ranks.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class PreciseBN(hooks.PreciseBN):
             periods: of evaluations and of checkpoints, in iterations.
             model: its batch norm in training mode gets the averages.
             data_loader: endless batches.
-            num_iter: how many of these an average is over.
-            numbers: the hook that collects what the model remembers outside its tensors.
-            prepare: called before each one, to set the seeds of what the model draws.
+            num_iter: number of batches in an average.
+            numbers: the hook that collects what the model keeps outside its tensors.
+            prepare: called before each computation, to set the seeds of what the model draws.
         """
         super().__init__(0, model, self._watched(data_loader), num_iter)
         self.num_iter = num_iter
@@ -75,14 +76,15 @@ class PreciseBN(hooks.PreciseBN):
             self.update_stats()
 
     def update_stats(self) -> None:
-        """Compute the statistics on each rank and pool them; a signal ends it, and training, between two batches."""
+        """Compute the statistics on each rank and pool them.
+
+        A signal ends this, and training, between two batches.
+        """
         self.prepare()
         self.progress, self.done = Progress("precise batch norm", self.num_iter), 0
         model = self.numbers.model
-        buffers, numbers = (
-            [(buffer, buffer.clone()) for buffer in model.buffers()],
-            numbers_of(model),
-        )
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        numbers = numbers_of(model)
         try:
             super().update_stats()
         except _Interrupted as interrupted:
@@ -118,7 +120,7 @@ class _Interrupted(Exception):
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which also writes model_final.pth if a kill came just before it."""
+    """Detectron2's hook, which also writes a model_final.pth that a kill has just prevented."""
 
     def before_train(self) -> None:
         super().before_train()
@@ -130,9 +132,10 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 
 class _AfterCheckpoint(HookBase):
-    """A hook that runs after the checkpoint of its step, and which a kill in between can prevent.
+    """A hook that runs after the checkpoint of its step, unless a kill comes between the two.
 
-    A resumed run repeats the end of its checkpoint's step for these hooks; they do only what is missing.
+    For these hooks a resumed run repeats the end of its checkpoint's step; they do only what is
+    missing.
     """
 
     def before_train(self) -> None:
@@ -148,7 +151,7 @@ class _AfterCheckpoint(HookBase):
 
 
 class EvalHook(_AfterCheckpoint, hooks.EvalHook):
-    """Detectron2's hook, which makes up for evaluations lost by a kill, and skips them after an error."""
+    """Detectron2's hook, which repeats an evaluation lost by a kill and skips it after an error."""
 
     def after_train(self) -> None:
         if self.is_complete():
@@ -170,7 +173,7 @@ class PeriodicWriter(_AfterCheckpoint, hooks.PeriodicWriter):
         super().before_train()
 
     def after_train(self) -> None:
-        if self.is_complete():  # else the resumed run writes what there is, over its whole window
+        if self.is_complete():  # else the resumed run writes these lines, over a whole window
             super().after_train()
             return
         for writer in self.writers:
@@ -185,7 +188,7 @@ class Numbers(HookBase):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Note the state of a new model, which is not in DDP yet."""
+        """Note the state of a new model, not wrapped by DDP."""
         self.model = model
         self.built = numbers_of(model)
         self.of_all: list[Values] = []
@@ -222,13 +225,14 @@ def end_together(trainer: "Trainer", number: int, is_saved: bool = True) -> NoRe
     Args:
         trainer: of this process.
         number: of the signal.
-        is_saved: whether the last step, if this is it, has its checkpoint.
+        is_saved: at the last step: whether its checkpoint is written.
     """
     trainer.stop.number = number
     try:
         trainer.end(number, is_saved)
     finally:
-        comm.synchronize()  # the launcher ends all when one has ended, and the main one still saves
+        # The launcher ends all processes when one has ended, and the main one still saves.
+        comm.synchronize()
 
 
 class BrokenImages(HookBase):
@@ -251,8 +255,8 @@ class BrokenImages(HookBase):
 def share_buffers(model: nn.Module) -> None:
     """Give every rank the buffers of the main one, which a checkpoint holds; a collective call.
 
-    Batch norm without synchronisation keeps averages of each rank's own images. So all ranks evaluate the model that is
-    saved, and a resumed run, which gives all ranks the saved one, evaluates the same.
+    Batch norm without synchronisation keeps averages of each rank's own images. With this call all
+    ranks evaluate the saved model, and so do those of a resumed run, which load it.
     """
     if comm.get_world_size() == 1:
         return
@@ -263,9 +267,9 @@ def share_buffers(model: nn.Module) -> None:
 
 @torch.no_grad()
 def pool_bn_statistics(model: nn.Module) -> None:
-    """Give every rank the statistics of all ranks' images together, as if one process had seen them.
+    """Give every rank the statistics of the images of all ranks, as if one process had seen them.
 
-    The variance of a pool is the mean of the variances plus the variance of the means.
+    The variance of the pool is the mean of the variances plus the variance of the means.
     """
     if comm.get_world_size() == 1:
         return

@@ -12,7 +12,7 @@ from typing import IO
 from virtex_det.errors import UserError
 
 LOCK = ".lock"
-# Environment variable with the folder that the run's parent process keeps locked for it.
+# Environment variable with the folder that a run's parent process keeps locked for the run.
 LOCKED = "VIRTEX_DET_LOCKED"
 # Seconds to wait for a lock: loader processes of a killed run hold it a moment longer.
 PATIENCE = 5.0
@@ -22,7 +22,9 @@ _kept: list[IO[str]] = []
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Yield the descriptor of a folder's lock, which a process that is given it holds as long as it lives.
+    """Lock a folder in a block, and yield the lock's descriptor.
+
+    A process that inherits the descriptor holds the lock until it ends.
 
     Raises:
         UserError: another process works in the folder; the message says which.
@@ -32,7 +34,7 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def keep_locked(folder: Path) -> None:
-    """Lock a folder as long as this process lives, unless it is locked for it already.
+    """Lock a folder until this process ends, unless its parent has locked the folder for it.
 
     Raises:
         UserError: another process works in the folder; the message says which.
@@ -62,7 +64,7 @@ def _held_by_another(folder: Path, file: IO[str]) -> UserError:
     file.seek(0)
     owner = file.read(200).strip() or "process unknown"
     file.close()
-    return UserError(f"Another process works in {folder}: {owner}. Wait for it, or end it.")
+    return UserError(f"Another process works in {folder}: {owner}.\nWait for it, or end it.")
 
 
 def _lock(folder: Path) -> IO[str]:

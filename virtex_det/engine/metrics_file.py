@@ -17,19 +17,20 @@ Recent = dict[str, dict[str, Any]]
 
 
 class MetricsWriter(EventWriter):
-    """Adds to metrics.json a line per iteration with news, as Detectron2's JSONWriter does.
+    """Adds a line to metrics.json for each iteration with new values, as Detectron2's JSONWriter.
 
-    The file appears with its first line, so that a start that fails leaves none. ``begin`` cuts off what the resumed
-    checkpoint does not know of: a half-written line, and the lines of iterations that are about to be done again.
+    The file appears with its first line, so a start that fails leaves no file. ``begin`` removes
+    what came after the resumed checkpoint: an incomplete line, and lines of iterations that are
+    repeated.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Write to ``path``, from the iteration that ``begin`` names on."""
+        """Write to ``path``, starting at the iteration that ``begin`` is called with."""
         self.path = Path(path)
         self.written: float = -1
 
     def begin(self, start_iter: int) -> None:
-        """Keep the complete lines of iterations before ``start_iter``, and do not write them again."""
+        """Keep the complete lines of iterations before ``start_iter``; do not repeat them."""
         self.written = -1
         if not self.path.exists():
             return
@@ -43,31 +44,28 @@ class MetricsWriter(EventWriter):
         self.written = max(kept.values(), default=-1)
 
     def write(self) -> None:
-        news: dict[int, dict[str, float]] = defaultdict(dict)
-        for name, (value, iteration) in (
-            get_event_storage().latest_with_smoothing_hint(WINDOW).items()
-        ):
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        latest = get_event_storage().latest_with_smoothing_hint(WINDOW)
+        for name, (value, iteration) in latest.items():
             if iteration > self.written:
-                news[iteration][name] = value
-        if not news:
+                rows[iteration][name] = value
+        if not rows:
             return
         with self.path.open("a") as file:
-            for iteration in sorted(news):
-                file.write(
-                    json.dumps({**news[iteration], "iteration": iteration}, sort_keys=True) + "\n"
-                )
+            for iteration in sorted(rows):
+                row = {**rows[iteration], "iteration": iteration}
+                file.write(json.dumps(row, sort_keys=True) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.written = max(news)
+        self.written = max(rows)
 
 
 def recent(storage: EventStorage) -> Recent:
     """Return the state on which a storage's next lines depend, as plain values for a checkpoint."""
     found = {}
     for name, smooth in storage.smoothing_hints().items():
-        values = storage.history(name).values()[
-            -storage.count_samples(name, WINDOW) if smooth else -1 :
-        ]
+        number = storage.count_samples(name, WINDOW) if smooth else 1
+        values = storage.history(name).values()[-number:]
         found[name] = {
             "smooth": smooth,
             "values": [(float(value), int(iteration)) for value, iteration in values],

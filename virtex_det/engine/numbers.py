@@ -1,4 +1,4 @@
-"""The state that a model keeps outside its tensors, such as RetinaNet's running mean of positive anchors."""
+"""State that a model keeps outside its tensors, as RetinaNet's running mean of positive anchors."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def numbers_of(model: nn.Module) -> Values:
 
 
 def changed_numbers(model: nn.Module, before: Values) -> Values:
-    """Return the numbers that differ from those ``before``."""
+    """Return the numbers that differ from those in ``before``."""
     found = {}
     for name, numbers in numbers_of(model).items():
         changed = {
@@ -30,7 +30,7 @@ def changed_numbers(model: nn.Module, before: Values) -> Values:
 
 
 def set_numbers(model: nn.Module, values: Values) -> None:
-    """Set the numbers of ``changed_numbers``."""
+    """Set numbers that ``changed_numbers`` returned."""
     modules = dict(model.named_modules())
     for name, numbers in values.items():
         for key, value in numbers.items():

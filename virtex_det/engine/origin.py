@@ -1,4 +1,4 @@
-"""The origin of a run besides its config: data, weights, number of processes; resuming needs the same."""
+"""What a run begins with besides its config, and must be resumed with: data, weights, processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +17,24 @@ Origin = dict[str, Any]  # plain values, for a checkpoint
 _START = "start"  # the run's weights before its first step
 
 _WHY = {
-    "processes": "batch norm, and what each process draws, depend on their number. Start as many",
-    "workers per process": "shards are dealt out to them. Set DATALOADER.NUM_WORKERS",
+    "processes": "batch norm and random draws depend on it.\nStart {} processes",
+    "workers per process": "it decides which shards a worker reads.\nSet DATALOADER.NUM_WORKERS {}",
 }
 
 
 def follow_origin(cfg: CfgNode, began: Origin) -> Origin:
-    """Return what a run begins with, and refuse to resume one that began with something else.
+    """Return what a run begins with, and refuse to resume a run that began with something else.
 
     Args:
         cfg: the config that is trained; its data have been loaded.
-        began: what an earlier call returned for the run; empty where none did.
+        began: what an earlier call returned for the run; empty if there was no such call.
 
     Raises:
-        UserError: a data set has changed since, there are more or fewer processes, or the folder's load report is of
-            other weights.
+        UserError: a data set has changed, the number of processes is another, or the folder's load
+            report describes other weights.
     """
     now = comm.all_gather(_origin(cfg) if comm.is_main_process() else None)[0]
-    if not now[_START]:  # the folder does not tell any more
+    if not now[_START]:  # the run folder has lost its load report
         now[_START] = began.get(_START, {})
     for what in began:
         if began[what] != now.get(what):
@@ -48,7 +48,7 @@ def schedule_of(cfg: CfgNode) -> dict[str, Any]:
 
 
 def schedule_departures(changes: Sequence[int]) -> list[str]:
-    """Return what records say of a schedule that was changed after so many iterations."""
+    """Return what records say about a schedule that changed after the given iterations."""
     return [f"schedule-changed-at={iteration}" for iteration in changes]
 
 
@@ -71,23 +71,18 @@ def _origin(cfg: CfgNode) -> Origin:
 def _explain(cfg: CfgNode, what: str, began: Any, now: Any) -> str:
     run = f"The run in {cfg.OUTPUT_DIR} began with "
     if what in _WHY:
-        return (
-            f"{run}{began} {what}, and this is {now}: {_WHY[what]} ({began}), or start a new run."
-        )
+        why = _WHY[what].format(began)
+        return f"{run}{began} {what}, now it has {now}: {why}, or start a new run."
     if what == _START:
         return (
-            f"{run}weights of the format {began['format']} with the sha256 {began['sha256']!r:.20}, and its "
-            f"load_report.json tells of {now['format']} with {now['sha256']!r:.20}: it is of another run.\n"
-            "Put the run's own back, or delete it."
+            f"{run}weights of format {began['format']} and sha256 {began['sha256']!r:.20}. "
+            f"load_report.json in that folder is of another run: its format is {now['format']}, "
+            f"its sha256 {now['sha256']!r:.20}.\n"
+            "Put the run's own load_report.json back, or delete this one."
         )
     if not isinstance(began, dict):
         began, now = {what: began}, {what: now}
     changed = [key for key in began if began[key] != now.get(key)]
-    lines = [f"  {key}: {began[key]}, and now {now.get(key)}" for key in changed]
-    return "\n".join(
-        [
-            f"{run}other training data:",
-            *lines,
-            "Put these back to go on with it, or start a new run.",
-        ]
-    )
+    lines = [f"  {key}: {began[key]}, now {now.get(key)}" for key in changed]
+    advice = "Restore the earlier data to go on with it, or start a new run."
+    return "\n".join([f"{run}other training data:", *lines, advice])

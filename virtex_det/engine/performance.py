@@ -10,11 +10,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and numbers of mallopt(3)
 def tune_process() -> bool:
     """Keep freed memory in the process instead of returning it to the system at every step.
 
-    A training step frees and allocates the same large activations again and again; by default glibc maps and unmaps
-    each of them, and every page is zeroed anew. Costs some memory, as what was once needed is held on to.
+    Every training step allocates and frees the same large activations. By default glibc maps and
+    unmaps each of them, and the kernel zeroes every page anew. The process keeps the largest amount
+    of memory that it once needed.
 
     Returns:
-        Whether the C library took the settings; one other than glibc does not.
+        Whether the C library accepted the settings; only glibc does.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -24,7 +24,7 @@ from virtex_det.modeling import ImageClassifier
 
 
 def follow_backbone(args: argparse.Namespace) -> argparse.Namespace:
-    """Add the network of the weights to a command line's overrides, which take precedence.
+    """Append the keys of the weights' network to a command line's overrides; the last value wins.
 
     Raises:
         UserError: config or weights cannot be read.
@@ -35,12 +35,12 @@ def follow_backbone(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def probe_svm(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) -> dict[str, Any]:
-    """Train linear SVMs on the features of DATASETS.TRAIN, test them on DATASETS.TEST, and leave a result record.
+    """Train linear SVMs on features of DATASETS.TRAIN, test on DATASETS.TEST, write a record.
 
     Args:
         cfg: of an ImageClassifier; MODEL.WEIGHTS may be "", for the features of a random network.
         costs: candidates for the cost of each SVM.
-        folds: of the cross-validation that chooses.
+        folds: of the cross-validation that chooses among the costs.
 
     Returns:
         {"svm": {"mAP": percent, ...}}.
@@ -74,10 +74,10 @@ def probe_svm(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) 
 
 @torch.no_grad()
 def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) -> Examples:
-    """Return the features, of length 1, and the labels of all images of a dataset.
+    """Return the features, normalised to length 1, and the labels of all images of a data set.
 
     Args:
-        cfg: says how images are cut and batched.
+        cfg: decides how images are resized, cropped and batched.
         model: in evaluation mode.
         dataset_name: a registered dataset with boxes.
     """
@@ -94,15 +94,20 @@ def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) ->
 def _check(cfg: CfgNode) -> None:
     if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
         raise UserError(
-            f"The SVM probe is of an ImageClassifier, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}.\n"
-            "Start from configs/probes/voc07_svm.yaml; MODEL.WEIGHTS may be of any model."
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; the SVM probe needs "
+            "ImageClassifier.\nStart from configs/probes/voc07_svm.yaml; MODEL.WEIGHTS may be of "
+            "any model."
         )
     train, test = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
     if len(train) != 1 or len(test) != 1:
         raise UserError(
-            f"The SVM probe trains on one data set and tests on one; DATASETS.TRAIN is {train} and TEST {test}."
+            f"DATASETS.TRAIN is {train} and DATASETS.TEST {test}; the SVM probe trains on one data "
+            "set and tests on one.\nName one data set in each."
         )
-    if cfg.DATASETS.TRAIN_FRACTION != 1 or cfg.DATASETS.SUBSET_FILE:
+    fraction, subset = cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_FILE
+    if fraction != 1 or subset:
         raise UserError(
-            "The SVM probe trains on all of DATASETS.TRAIN: set DATASETS.TRAIN_FRACTION 1.0, no DATASETS.SUBSET_FILE."
+            f"DATASETS.TRAIN_FRACTION is {fraction} and SUBSET_FILE {subset!r}; the SVM probe "
+            "trains on all of DATASETS.TRAIN.\n"
+            'Set DATASETS.TRAIN_FRACTION 1.0 and DATASETS.SUBSET_FILE "".'
         )

@@ -10,13 +10,10 @@ from detectron2.engine import HookBase
 
 logger = logging.getLogger(__name__)
 
-FIRST, BETWEEN = (
-    3.0,
-    20.0,
-)  # seconds until the first line of slow work, and from one line to the next
-_DETECTRON2_EVALUATES = (
-    10  # batches after which inference_on_dataset logs its own progress, every five seconds
-)
+# Seconds until the first line of slow work, and from one line to the next.
+FIRST, BETWEEN = 3.0, 20.0
+# Batches after which inference_on_dataset logs its own progress, every five seconds.
+_DETECTRON2_EVALUATES = 10
 
 
 class Progress:
@@ -32,8 +29,8 @@ class Progress:
         """
         Args:
             what: names the work at the beginning of each line.
-            total: steps.
-            begin: steps that were done before.
+            total: number of steps.
+            begin: number of steps done before.
         """
         self.what, self.total, self.begin = what, total, begin
         self.started = time.monotonic()
@@ -43,8 +40,8 @@ class Progress:
         """Log a line if it is time for one.
 
         Args:
-            done: steps, those before included.
-            detail: what else the line says.
+            done: number of steps, including those done before.
+            detail: end of the line.
         """
         if time.monotonic() >= self.next_line and done < self.total:
             self.log(done, detail)
@@ -55,16 +52,17 @@ class Progress:
         each = (now - self.started) / max(done - self.begin, 1)
         left = datetime.timedelta(seconds=round(each * (self.total - done)))
         logger.info(
-            f"{self.what}: {done} of {self.total} done, {each:.3g} s each, about {left} left{detail}"
+            f"{self.what}: {done} of {self.total} done, {each:.3g} s each, "
+            f"about {left} left{detail}"
         )
         self.next_line = now + BETWEEN
 
 
 class FirstSteps(HookBase):
-    """Logs the first iteration, and later ones that are slow and far from Detectron2's line, one every ``period``."""
+    """Logs the first iteration, and slow ones long before or after Detectron2's line."""
 
     def __init__(self, period: int = 20) -> None:
-        """Leave the iterations that are multiples of ``period`` to Detectron2's line."""
+        """Leave every ``period``-th iteration to Detectron2's line."""
         self.period = period
 
     def before_train(self) -> None:
@@ -85,7 +83,7 @@ class FirstSteps(HookBase):
 
 
 class EvaluationBatches:
-    """An evaluation loader that logs its first batches if they are slow; Detectron2 logs the later ones."""
+    """An evaluation loader that logs slow first batches; Detectron2 logs the later ones."""
 
     def __init__(self, loader: Iterable[Any], what: str) -> None:
         """

@@ -30,17 +30,17 @@ def write_records(
     departures: Sequence[str] = (),
     origin: Origin | None = None,
 ) -> None:
-    """Write one :class:`ResultRecord` per test dataset into ``cfg.OUTPUT_DIR``; on the main process alone.
+    """Write a :class:`ResultRecord` per test dataset to ``cfg.OUTPUT_DIR``, on the main process.
 
     Args:
         cfg: the run's config.
         results: what ``Trainer.test`` returned: metrics of the one dataset, or metrics by dataset.
-        iteration: training iterations behind the model, if known.
-        training_seconds: time that these took, over all resumed parts, without evaluations, if known.
+        iteration: number of training iterations behind the model, if known.
+        training_seconds: their time over all resumed parts, without evaluations, if known.
         wall_seconds: time since the run or this evaluation began.
         evaluated: report of the weights file evaluated; None for the model in training.
         departures: from the protocol that the config cannot show, as ``NAME=VALUE``.
-        origin: the data that were trained on, as the model's checkpoint tells; None looks at them as they are now.
+        origin: the training data, from the model's checkpoint; None reads them from the data sets.
     """
     if not comm.is_main_process():
         return
@@ -56,13 +56,8 @@ def write_records(
             subset_seed=cfg.DATASETS.SUBSET_SEED,
             seed=cfg.SEED,
             iteration=iteration,
-            training_seconds=None
-            if training_seconds is None
-            else _finite(round(training_seconds, 1)),
-            metrics={
-                task: {name: _finite(value) for name, value in table.items()}
-                for task, table in metrics.items()
-            },
+            training_seconds=_tenths(training_seconds),
+            metrics=_finite_metrics(metrics),
             weights=_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR, origin),
             evaluated=_identity(evaluated._asdict()) if evaluated else {},
             config_sha256=config_sha256(cfg),
@@ -72,12 +67,12 @@ def write_records(
 
 
 def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
-    """Return what ``Trainer.test`` returned after an iteration, from the records of this config in OUTPUT_DIR.
+    """Return what ``Trainer.test`` returned after an iteration, from the records of this config.
 
-    A run that was moved finds its own records. Those of data that have changed since are not taken.
+    A run that was moved finds its own records. Records of data that have changed do not count.
 
     Returns:
-        None on all processes where a record is missing; {} on those but the main one.
+        None on all processes if OUTPUT_DIR lacks a record; else {} on all but the main process.
     """
     found = None
     if comm.is_main_process():
@@ -98,26 +93,25 @@ def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
 
 
 def cut_records(cfg: CfgNode, iteration: int) -> None:
-    """Take out of OUTPUT_DIR the records of evaluations in training that a run resumed at ``iteration`` does again.
+    """Remove from OUTPUT_DIR the records that a run resumed at ``iteration`` writes again.
 
-    Records of evaluations by themselves stay.
+    Records of evaluations without training stay.
 
     Raises:
         UserError: as ``check_records``.
     """
-    run_folder = cfg.OUTPUT_DIR
-    records = check_records(cfg)
-    kept = [
-        record for record in records if record.evaluated or (record.iteration or 0) <= iteration
-    ]
-    rewrite_records(run_folder, kept)
+    kept = []
+    for record in check_records(cfg):
+        if record.evaluated or (record.iteration or 0) <= iteration:
+            kept.append(record)
+    rewrite_records(cfg.OUTPUT_DIR, kept)
 
 
 def check_records(cfg: CfgNode) -> list[ResultRecord]:
-    """Return the records in OUTPUT_DIR; refuse those of another run, which a table would take for its own.
+    """Return the records in OUTPUT_DIR; refuse those of another run, which tables would mix up.
 
     Raises:
-        UserError: a file of records is damaged, or holds those of another run.
+        UserError: a file of records is damaged, or holds records of another run.
     """
     records = read_records(cfg.OUTPUT_DIR)
     own = {
@@ -127,17 +121,16 @@ def check_records(cfg: CfgNode) -> list[ResultRecord]:
         "train_datasets": tuple(dict.fromkeys(cfg.DATASETS.TRAIN)),
     }
     for record in records:
-        other = [
-            name
-            for name, value in own.items()
-            if getattr(record, name) != value and not record.evaluated
-        ]
-        if other:
-            raise UserError(
-                f"{cfg.OUTPUT_DIR}/results.jsonl holds a record of another run: its {other[0]} is "
-                f"{getattr(record, other[0])}, and this run has {own[other[0]]}.\nPut the run's own file back, or take "
-                "this one and results.json away."
-            )
+        if record.evaluated:
+            continue
+        for name, value in own.items():
+            found = getattr(record, name)
+            if found != value:
+                raise UserError(
+                    f"{cfg.OUTPUT_DIR}/results.jsonl holds a record of another run: its {name} is "
+                    f"{found}; expected {value}.\n"
+                    "Put the run's own file back, or delete this one and results.json."
+                )
     return records
 
 
@@ -149,7 +142,7 @@ def _results(record: ResultRecord) -> dict[str, dict[str, float]]:
 
 
 def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
-    """Return the record's entry of the training data; empty if the data is missing in evaluation."""
+    """Return a record's entries on the training data; empty if evaluation does not find it."""
     try:
         part = training_part(cfg)
         versions = {name: dataset_version(name) for name in cfg.DATASETS.TRAIN}
@@ -185,9 +178,20 @@ def _part_of(origin: Origin) -> dict[str, Any]:
     }
 
 
+def _finite_metrics(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    found = {}
+    for task, numbers in metrics.items():
+        found[task] = {name: _finite(value) for name, value in numbers.items()}
+    return found
+
+
 def _finite(value: float) -> float | None:
     """Replace NaN (a category without instances, an unknown time), which JSON does not have."""
     return float(value) if math.isfinite(value) else None
+
+
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else _finite(round(seconds, 1))
 
 
 def _identity(report: dict[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
-# with which each config that a run writes begins and ends
+# First and last key of each config that a run writes.
 _FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
@@ -51,9 +51,9 @@ _INFERENCE = "inference"
 
 
 def check_run_files(run_folder: str | Path) -> None:
-    """Refuse a run folder with a pipe, a device, a folder or a link to nothing where a run has a file.
+    """Refuse a run folder with a pipe, a device, a folder or a broken link in place of a file.
 
-    Reading a pipe would wait without end, and writing through a link to nothing would fail after the training.
+    Reading a pipe would wait without end; writing through a broken link would fail after training.
 
     Raises:
         UserError: names it.
@@ -65,14 +65,13 @@ def check_run_files(run_folder: str | Path) -> None:
         try:
             refuse_special(path, path.stat())
         except (OSError, UserError) as error:
-            reason = error if isinstance(error, UserError) else f"{path} is a link to nothing."
-            raise UserError(
-                f"{reason}\nA run has a file of its own there; take this away."
-            ) from error
+            reason = error if isinstance(error, UserError) else f"{path} is a broken link."
+            raise UserError(f"{reason}\nA run keeps a file under that name: remove it.") from error
     inference = folder / _INFERENCE
     if os.path.lexists(inference) and not inference.is_dir():
         raise UserError(
-            f"{inference} is no folder, and a run writes its predictions below it. Take it away."
+            f"{inference} is not a folder; a run writes its predictions to a folder of that name.\n"
+            "Remove it."
         )
 
 
@@ -83,36 +82,39 @@ def follow_seed(cfg: CfgNode) -> CfgNode:
 
 
 def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
-    """Return the config to resume the run in OUTPUT_DIR with; its records must describe what was trained.
+    """Return the config to resume the run in OUTPUT_DIR with.
 
-    Keys of the recipe and of the run (see ``config/roles.py``) stay as they were; all others are applied. Evaluation
-    alone trains by no SOLVER, renews no statistics of batch norm and starts from no weights: the run's own hold.
+    Records must describe what was trained: keys of the recipe and of the run (see
+    ``config/roles.py``) must not change; all others are applied. An evaluation alone takes SOLVER,
+    TEST.PRECISE_BN and MODEL.WEIGHTS from the run, because it does not use them itself.
 
     Raises:
-        UserError: the run began with another value of a key that stays, or its config is damaged or missing.
+        UserError: the run began with another value of a key that must not change, or its config is
+            damaged or missing.
     """
     began = read_run_config(cfg.OUTPUT_DIR)
     path = Path(cfg.OUTPUT_DIR) / CONFIG
     if not began and not only_evaluates and path.with_name(LAST_CHECKPOINT).exists():
         raise UserError(f"{path}, the config that the run began with, is missing.\n{_PUT_BACK}")
     if only_evaluates:
-        # A model is evaluated in the precision that it was trained to be: bfloat16 is not of training alone.
+        # SOLVER.AMP is used by the evaluation, too: it decides whether the model uses bfloat16.
         kept = [] if computes_in_bfloat16(cfg) == _computed_in_bfloat16(began) else ["SOLVER.AMP"]
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS", but=kept)
     now = plain_leaves(cfg)
     other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key)]
     if other:
-        lines = [f"  {key} {began[key]}, and the config has {now[key]}" for key in other[:8]]
+        lines = [f"  {key} {began[key]}, now {now[key]}" for key in other[:8]]
         lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []
         raise UserError(
-            "\n".join([f"The run in {cfg.OUTPUT_DIR} began with", *lines])
-            + f"\nGo on as it began, which --config-file {path} holds whole, or start another run in another folder."
+            "\n".join([f"The run in {cfg.OUTPUT_DIR} began with other values:", *lines])
+            + f"\nTo go on with it, use --config-file {path}; "
+            "for other values start a new run in another folder."
         )
     return cfg
 
 
 def read_run_config(run_folder: str | Path) -> dict[str, Any]:
-    """Return by dotted key the config of a run that can be resumed; no key where there is no such run.
+    """Return the config of a run that can be resumed, by dotted key; empty if there is no such run.
 
     Raises:
         UserError: the file is damaged.
@@ -130,10 +132,10 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
 
 
 def check_whole(path: str | Path) -> None:
-    """Refuse a config that a run wrote and of which the end is missing; keys that it lacks would have their defaults.
+    """Refuse a run's config that is cut short: its missing keys would have their defaults.
 
     Raises:
-        UserError: says so.
+        UserError: the last key is missing.
     """
     content = read_yaml(path)
     if isinstance(content, dict) and _FIRST_KEY in content and _LAST_KEY not in content:
@@ -141,8 +143,8 @@ def check_whole(path: str | Path) -> None:
 
 
 _PUT_BACK = (
-    "Put it back from a copy; or start the run's first command with another OUTPUT_DIR, and take the config.yaml that "
-    "it writes there."
+    "Put it back from a copy; or start the run's first command with another OUTPUT_DIR, and copy "
+    "the config.yaml that it writes there."
 )
 
 
@@ -154,7 +156,7 @@ def keep_config(cfg: CfgNode) -> None:
 def _with_values(
     cfg: CfgNode, began: Mapping[str, Any], *prefixes: str, but: Sequence[str] = ()
 ) -> CfgNode:
-    """Return the config with the run's own values of all keys below one of the prefixes."""
+    """Return the config with the run's own values of all keys below the prefixes."""
     options = []
     for key, _ in leaves(cfg):
         if key in began and _is_below(key, prefixes) and not _is_below(key, but):
@@ -184,7 +186,7 @@ def _are_same_weights(cfg: CfgNode) -> bool:
 
 
 def read_start(run_folder: str | Path) -> dict[str, Any]:
-    """Return the report of what a run started from; empty where its folder does not tell.
+    """Return path, sha256 and format of the weights that a run started from; empty if unknown.
 
     Raises:
         UserError: the file is damaged.
@@ -195,24 +197,25 @@ def read_start(run_folder: str | Path) -> dict[str, Any]:
     try:
         report = read_json(path)
         if not isinstance(report, dict):
-            raise UserError(f"it holds {report!r:.80}, and no object")
+            raise UserError(f"it holds {report!r:.80}; expected an object")
         return {key: report[key] for key in ("path", "sha256", "format")}
     except (UserError, KeyError) as error:
         raise UserError(
-            f"{path} is damaged ({error}): it says what weights the run started from, and its records must say so, too."
-            "\nPut it back from a copy of the folder; or delete it, and the records leave out the start."
+            f"{path} is damaged ({error}). It names the weights that the run started from, which "
+            "each record repeats.\n"
+            "Put it back from a copy of the folder, or delete it: records then name no weights."
         ) from error
 
 
 def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
-    """Return the config with the run folder's own files where those that it names are gone, as in a moved run.
+    """Return the config with the run folder's copies of files that are gone, as after a move.
 
     Args:
-        cfg: stays as it is.
-        resume: the run goes on, so each file has to be the one that it began with.
+        cfg: stays unchanged.
+        resume: the run goes on, so each file must equal the run's copy.
 
     Raises:
-        UserError: one is another.
+        UserError: a file differs from the copy.
     """
     moved: list[str] = []
     for key, own in kept_files(cfg.OUTPUT_DIR).items():
@@ -221,15 +224,15 @@ def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:
             moved += [key, str(own)]
         elif resume and Path(name).is_file() and Path(name).read_bytes() != own.read_bytes():
             raise UserError(
-                f"{key} {name} is another file than {own}, which the run began with.\n"
-                f"To go on with the run, set {key} {own}, or put the right file in its place if it was damaged; to use "
-                "the other one, start a new run."
+                f"{key} {name} differs from {own}, which the run began with.\n"
+                f"To go on with the run, set {key} {own}, or put the right file back if that copy "
+                "is damaged. To use the other file, start a new run."
             )
     return with_options(cfg, moved)
 
 
 def kept_files(run_folder: str | Path) -> dict[str, Path]:
-    """Return the run's own files in its folder, by config key."""
+    """Return the run's copies of files in its folder, by config key."""
     paths = {key: Path(run_folder) / name for key, name in FILES.items()}
     return {key: path for key, path in paths.items() if path.is_file()}
 
@@ -244,7 +247,7 @@ def keep_files(cfg: CfgNode) -> None:
 
 
 def keep_classes(run_folder: str | Path, classes: Sequence[str]) -> None:
-    """Write the class names of the run's training data, in the order of their numbers."""
+    """Write the class names of the run's training data, in the order of the class numbers."""
     write_atomically(
         Path(run_folder) / CLASSES, json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n"
     )
@@ -258,14 +261,14 @@ def keep_left_out(
     Args:
         run_folder: OUTPUT_DIR of the run.
         left_out: names by reason.
-        goes_on: the run was resumed, and what its folder has of its earlier part stays.
+        goes_on: the run was resumed; the names that its earlier part wrote stay.
     """
     path = Path(run_folder) / LEFT_OUT
     earlier = _read_left_out(path) if goes_on else {}
     if left_out or earlier:
         text = json.dumps(together([earlier, left_out]), ensure_ascii=False, indent=1)
         write_atomically(path, text + "\n")
-    else:  # an earlier start in the folder, of which nothing else is left, may have written one
+    else:  # an earlier start in the folder may have left one
         path.unlink(missing_ok=True)
 
 
@@ -276,20 +279,20 @@ def _read_left_out(path: Path) -> dict[str, list[str]]:
         return {str(reason): [str(name) for name in names] for reason, names in content.items()}
     except (ValueError, AttributeError, TypeError):
         logger.warning(
-            "%s is damaged: it is written anew, without what the run left out before it was resumed",
+            "%s is damaged. It is written anew, without the images that the run skipped earlier",
             path,
         )
         return {}
 
 
 def read_classes(run_folder: str | Path) -> tuple[str, ...]:
-    """Return the class names that a run was trained on: the number of a predicted class is a place in them.
+    """Return the names of the classes that a run was trained on, in the order of their numbers.
 
     Args:
         run_folder: OUTPUT_DIR of the run.
 
     Returns:
-        No names where the folder does not say, as of a run of an earlier version or a model without classes.
+        No names if they are unknown, as for a run of an earlier version or a model without classes.
 
     Raises:
         UserError: the file is damaged.
@@ -300,11 +303,12 @@ def read_classes(run_folder: str | Path) -> tuple[str, ...]:
     try:
         names = read_json(path)
     except UserError as error:
-        raise UserError(
-            f"{path} is damaged: {error}. Delete it; checkpoints of the run have the names too."
-        ) from error
+        raise UserError(f"{path} is damaged: {error}.\n{_DELETE_CLASSES}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"{path} holds no list of class names. Delete it; checkpoints of the run have the names too."
+            f"{path} holds {names!r:.80}; expected a list of class names.\n{_DELETE_CLASSES}"
         )
     return tuple(names)
+
+
+_DELETE_CLASSES = "Delete it; the run's checkpoints hold the names, too."

@@ -1,4 +1,4 @@
-"""The config that is really trained, as the run folder and every record have it."""
+"""The config that is really trained, which the run folder and every record hold."""
 
 import logging
 
@@ -16,37 +16,40 @@ logger = logging.getLogger(__name__)
 
 
 def as_trained(cfg: CfgNode) -> CfgNode:
-    """Return the config for these processes: with a seed, a mapper, the tokenizer's size, a precision of this machine.
+    """Return the config with seed, mapper and vocabulary size, scaled for these processes.
+
+    Mixed precision gets a data type that this machine can train in.
 
     Args:
-        cfg: stays as it is. One that was returned from here is returned as it is.
+        cfg: stays unchanged. A config that this function returned is returned unchanged.
 
     Raises:
-        UserError: the batch cannot be shared by REFERENCE_WORLD_SIZE processes, or the tokenizer cannot be read or has
-            another size than the config says.
+        UserError: REFERENCE_WORLD_SIZE does not divide the batch, or the tokenizer cannot be read
+            or has another size than the config says.
     """
     return _with_seed(with_vocabulary_size(on_this_machine(_with_mapper(_scaled(cfg)))))
 
 
 def _scaled(cfg: CfgNode) -> CfgNode:
-    """Scale by Detectron2's rule from REFERENCE_WORLD_SIZE to as many processes as there are."""
+    """Scale by Detectron2's rule from REFERENCE_WORLD_SIZE to the number of processes."""
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference < 0 or (reference and batch % reference):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared by SOLVER.REFERENCE_WORLD_SIZE {reference} processes.\n"
-            "Set the number of processes that the batch is meant for, or 0 to keep it whatever their number."
+            f"SOLVER.REFERENCE_WORLD_SIZE {reference} does not divide SOLVER.IMS_PER_BATCH "
+            f"{batch}.\nSet it to the number of processes that the batch is meant for, or to 0 to "
+            "keep the batch for any number of processes."
         )
     return DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
 
 
 def _with_mapper(cfg: CfgNode) -> CfgNode:
-    return (
-        cfg if cfg.DATALOADER.MAPPER else with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
-    )
+    if cfg.DATALOADER.MAPPER:
+        return cfg
+    return with_options(cfg, ["DATALOADER.MAPPER", mapper_name(cfg)])
 
 
 def on_this_machine(cfg: CfgNode) -> CfgNode:
-    """Return the config with bfloat16 if float16 cannot train: Detectron2 scales losses on CUDA only."""
+    """Return the config with bfloat16 instead of float16, whose losses only CUDA GPUs scale."""
     if not scales_losses(cfg) or cfg.MODEL.DEVICE.startswith("cuda"):
         return cfg
     logger.info("SOLVER.AMP.DTYPE is set to bfloat16: training in float16 needs a CUDA GPU")
@@ -54,5 +57,5 @@ def on_this_machine(cfg: CfgNode) -> CfgNode:
 
 
 def _with_seed(cfg: CfgNode) -> CfgNode:
-    """Draw a common seed if there is none, so that the run can be resumed and repeated."""
+    """Draw a seed, the same in all processes, if there is none: a run can be resumed by it."""
     return cfg if cfg.SEED >= 0 else with_options(cfg, ["SEED", str(comm.shared_random_seed())])

@@ -1,4 +1,4 @@
-"""The training engine: Detectron2's DefaultTrainer with whole loads, exact resume, records, and CPU processes."""
+"""Detectron2's DefaultTrainer with complete loads, exact resume, records and CPU processes."""
 
 import itertools
 import logging
@@ -6,7 +6,7 @@ import math
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,21 +65,24 @@ from virtex_det.utils import folder_name
 
 logger = logging.getLogger(__name__)
 
-_LOG_PERIOD = 20  # iterations from one line of metrics.json, and of the log, to the next
+_LOG_PERIOD = 20  # iterations between two lines of metrics.json, and of the log
 
 
 class Trainer(DefaultTrainer):
     """Trains any registered meta-architecture, pretraining model or detector, from a config.
 
-    It is a DefaultTrainer in all but construction: DefaultTrainer's own ``__init__`` hands GPU ids to DDP (so that
-    several CPU processes cannot run) and builds a checkpointer that loads whatever part of a file happens to fit.
+    It is a DefaultTrainer in all but construction: DefaultTrainer's own ``__init__`` hands GPU ids
+    to DDP (so that several CPU processes cannot run) and builds a checkpointer that loads whatever
+    part of a file happens to fit.
 
-    The order of construction matters: DDP gives every rank the weights of rank 0, random ones included, and what is
-    loaded afterwards is read by all ranks from one file. So all ranks are equal before the first step.
+    The order of construction matters: DDP gives every rank the weights of rank 0, random ones
+    included, and afterwards all ranks load the same file. So all ranks are equal before the first
+    step.
 
-    A run that was killed and resumed gives what it would have given: the loader goes on at the very batch, each step
-    draws by a seed of its own (see ``seed_process``), and a checkpoint holds what the log's next lines depend on. The
-    evaluation and the log come after the checkpoint of their step; a resumed run does what a kill left undone of them.
+    A run that was killed and resumed gives the same results as an uninterrupted one: the loader
+    continues at the next batch, each step has a seed of its own (see ``seed_process``), and a
+    checkpoint holds what the log's next lines depend on. Evaluation and log come after the
+    checkpoint of their step; if a kill prevents them, the resumed run makes up for it.
 
     Example:
         >>> trainer = Trainer(cfg)
@@ -123,7 +126,7 @@ class Trainer(DefaultTrainer):
         """Train from ``start_iter`` to ``SOLVER.MAX_ITER``.
 
         Returns:
-            The last evaluation's results, None when ``DATASETS.TEST`` is empty.
+            The last evaluation's results; None if ``DATASETS.TEST`` is empty.
         """
         self.step_trainer.data_loader = SeededSteps(
             self.build_train_loader(self.cfg, self.start_iter), self.cfg.SEED, self.start_iter
@@ -159,29 +162,28 @@ class Trainer(DefaultTrainer):
         started = time.perf_counter()
         self.step_trainer.iter = self.iter
         try:
-            # Parts that do not fit together fail in the first step.
-            is_first = self.iter == self.start_iter
-            first = (
-                building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER")
-                if is_first
-                else nullcontext()
-            )
             # TorchScript, as in RetinaNet's focal loss, uses other kernels from its third call on.
-            with first, torch.jit.optimized_execution(False):
+            with self._first_step_explained(), torch.jit.optimized_execution(False):
                 self.step_trainer.run_step()
         except FloatingPointError as error:
             raise diverged(error, self.optimizer, self.cfg) from error
         self.training_seconds += time.perf_counter() - started
 
+    def _first_step_explained(self) -> AbstractContextManager[None]:
+        """Explain errors of the first step, in which parts that do not fit together fail."""
+        if self.iter != self.start_iter:
+            return nullcontext()
+        return building("first step", self.cfg, *MODEL_KEYS, "DATALOADER.MAPPER")
+
     def end(self, number: int, is_saved: bool = True) -> NoReturn:
-        """End between two steps because of a signal; save the steps that are done if SOLVER.CHECKPOINT_ON_SIGNAL.
+        """End between two steps because of a signal; see SOLVER.CHECKPOINT_ON_SIGNAL.
 
         Args:
             number: of the signal.
-            is_saved: whether the last step, if this is it, has its checkpoint.
+            is_saved: at the last step: whether its checkpoint is written.
 
         Raises:
-            Stopped: always, with what was saved and how to go on.
+            Stopped: always; says what was saved and how to go on.
         """
         self._save_steps(is_saved)
         done = min(self.iter + 1, self.max_iter)
@@ -190,7 +192,7 @@ class Trainer(DefaultTrainer):
         raise Stopped(number, f"{state}. To go on: {command('--resume')}")
 
     def _save_steps(self, last_is_saved: bool = True) -> None:
-        """Save the steps that are done since the run began or was resumed, if SOLVER.CHECKPOINT_ON_SIGNAL."""
+        """Save the steps since the start or the resume, if SOLVER.CHECKPOINT_ON_SIGNAL."""
         end = self.max_iter - 1 if last_is_saved else self.max_iter
         if self.cfg.SOLVER.CHECKPOINT_ON_SIGNAL and self.start_iter <= self.iter < end:
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
@@ -202,14 +204,15 @@ class Trainer(DefaultTrainer):
         super().before_train()
 
     def after_train(self) -> None:
-        self.iter: int = min(self.iter, self.max_iter)  # beyond it if a complete run is resumed
+        # In a resumed complete run the iteration is beyond the last one.
+        self.iter: int = min(self.iter, self.max_iter)
         super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step and the next line of the log depend on, but the model.
+        """Return all that the next step and the next line of the log depend on, except the model.
 
-        That is the iteration, the state of the hooks, the seconds of training, the seed, what was logged last, the
-        optimizer (in ``step``) and, with AMP, the gradient scaler.
+        That is the iteration, the state of the hooks, the seconds of training, the seed, the last
+        logged values, the optimizer (in ``step``) and, with AMP, the gradient scaler.
         """
         return TrainerBase.state_dict(self) | {
             "step": self.step_trainer.state_dict(),
@@ -226,8 +229,8 @@ class Trainer(DefaultTrainer):
         seed = state_dict.get("seed", self.cfg.SEED)
         if seed != self.cfg.SEED and not self.draws_seed:
             raise UserError(
-                f"The checkpoint is of a run with SEED {seed}, and this one has SEED {self.cfg.SEED}: it is of another "
-                "run. Put the run's own in its place."
+                f"The checkpoint is of another run: its SEED is {seed}, and this run has SEED "
+                f"{self.cfg.SEED}.\nPut the run's own checkpoint in its place."
             )
         TrainerBase.load_state_dict(self, state_dict)
         self.step_trainer.load_state_dict(state_dict["step"])
@@ -240,12 +243,13 @@ class Trainer(DefaultTrainer):
         self._follow_schedule(state_dict)
 
     def _follow_schedule(self, state_dict: dict[str, Any]) -> None:
-        """Apply a schedule other than that of the checkpoint from here on, and remember it for the records."""
+        """Apply a schedule that differs from the checkpoint's, and note it for the records."""
         done = self.iter + 1
         if done > self.max_iter:
             raise UserError(
                 f"The run has done {done} iterations, and SOLVER.MAX_ITER is {self.max_iter}.\n"
-                f"Set at least SOLVER.MAX_ITER {done}; to evaluate what there is, use --eval-only --resume."
+                f"Set at least SOLVER.MAX_ITER {done}; to evaluate the last checkpoint, use "
+                "--eval-only --resume."
             )
         self.schedule_changes = list(state_dict.get("schedule_changes", ()))
         began = state_dict.get("schedule")
@@ -265,24 +269,22 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg
         on_main = comm.is_main_process()
         numbers = Numbers(self.checkpointer.model)
-        found = [
-            hooks.IterationTimer(
-                warmup_iter=0
-            ),  # so that the first line after a resume also has a time
-            hooks.LRScheduler(),
-            self._build_precise_bn(numbers) if cfg.TEST.PRECISE_BN.ENABLED else None,
-            numbers,
-            PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
-            if on_main
-            else None,
-            BrokenImages(cfg.OUTPUT_DIR),
-            FirstSteps(period=_LOG_PERIOD) if on_main else None,
-            EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate) if cfg.DATASETS.TEST else None,
-            # Last, so that it writes what the evaluation has just found.
-            PeriodicWriter(self.build_writers(), period=_LOG_PERIOD) if on_main else None,
-            StopOnSignal(),
-        ]
-        return [hook for hook in found if hook is not None]
+        # Without warm-up the first line after a resume has a time, too.
+        found: list[hooks.HookBase] = [hooks.IterationTimer(warmup_iter=0), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED:
+            found.append(self._build_precise_bn(numbers))
+        found.append(numbers)
+        if on_main:
+            found.append(PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        found.append(BrokenImages(cfg.OUTPUT_DIR))
+        if on_main:
+            found.append(FirstSteps(period=_LOG_PERIOD))
+        if cfg.DATASETS.TEST:
+            found.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if on_main:  # after the evaluation, whose results it writes
+            found.append(PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
+        found.append(StopOnSignal())
+        return found
 
     def build_writers(self) -> list[EventWriter]:
         folder = Path(self.cfg.OUTPUT_DIR)
@@ -319,7 +321,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         if cfg.TEST.METRICS_LIBRARY == "reference":
-            # Detectron2's own evaluators write a data set without a file into one, dated, and name it in the metadata.
+            # Before the evaluator: Detectron2's own write a data set without a file to a dated one,
+            # and name that in the metadata.
             dataset_version(dataset_name)
         folder = Path(cfg.OUTPUT_DIR) / "inference" / folder_name(dataset_name)
         with building("evaluator", cfg, "DATASETS.TEST", "TEST.METRICS_LIBRARY"):
@@ -332,28 +335,28 @@ class Trainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluate a model on ``DATASETS.TEST``; our evaluator of detections gets masks that are not pasted yet.
+        """Evaluate a model on ``DATASETS.TEST``; a DetectionEvaluator gets masks before pasting.
 
         Args:
             cfg: the run's config.
-            model: in DDP or not.
+            model: wrapped by DDP or not.
             evaluators: one per dataset; by default those of :meth:`build_evaluator`.
 
         Returns:
-            Metrics by task; by dataset and task when there are several.
+            Metrics by task; by dataset and task if there are several datasets.
         """
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
-        # What a model draws when it is evaluated depends on the seed alone, as where captions are sampled.
+        # A model may draw in evaluation, as for sampled captions; that depends on the seed alone.
         seed_process(cfg.SEED, "evaluation", comm.get_rank())
         if all(isinstance(evaluator, DetectionEvaluator) for evaluator in evaluators):
             model = UnpastedMasks.of(model, computes_in_bfloat16(cfg))
         return super().test(cfg, model, evaluators)
 
     def _check(self) -> None:
-        """Run the pre-flight checks; for a subclass only those of methods that it does not override."""
+        """Run the pre-flight checks, except those of methods that a subclass overrides."""
 
         def is_own(method: str) -> bool:
             return getattr(type(self), method).__func__ is getattr(Trainer, method).__func__
@@ -367,7 +370,7 @@ class Trainer(DefaultTrainer):
             )
 
     def _keep_classes(self) -> None:
-        """Save the class names with the run, and refuse to resume it with others; the data is loaded."""
+        """Save the class names with the run, and refuse to resume it with others."""
         classes = training_classes(self.cfg)
         if classes and self.checkpointer.classes:
             sides = {"the checkpoint": self.checkpointer.classes, "DATASETS.TRAIN": classes}
@@ -389,9 +392,8 @@ class Trainer(DefaultTrainer):
     def _precise_bn_batches(self) -> Iterator[list[dict]]:
         cfg = self.cfg.clone()
         cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = (
-            0  # a loader of its own, so that training's order stays; it need not be fast
-        )
+        # A loader of its own leaves training's order unchanged; it need not be fast.
+        cfg.DATALOADER.NUM_WORKERS = 0
         with lending_images(getattr(self.data_loader, "loader", None)):
             loader = self.build_train_loader(cfg)
         while True:  # the same images each time, whenever the run was resumed
@@ -407,7 +409,7 @@ class Trainer(DefaultTrainer):
                     results = self.test(self.cfg, self.model)
             except Stopped as stopped:
                 self.end(stopped.number)
-            except Exception:  # of the evaluation, or because another process has ended
+            except Exception:  # the evaluation failed, or another process has ended
                 self._save_steps()
                 raise
             write_records(
@@ -424,15 +426,16 @@ class Trainer(DefaultTrainer):
 
 
 class SeededSteps:
-    """A loader's batches; as each one is handed over, the seeds of its step are set.
+    """A loader's batches; each is handed over together with the seeds of its step.
 
-    Then, and not before the batch is asked for: a new loader draws when it starts, which only a resumed run does there.
+    They are set after the loader has made the batch: a new loader draws when it starts, and a
+    resumed run has a new loader where the uninterrupted run has none.
     """
 
     def __init__(self, loader: Iterable, seed: int, start_iter: int) -> None:
         """
         Args:
-            loader: of training batches, which can ``report``.
+            loader: of training batches; it has a ``report()``.
             seed: of the run.
             start_iter: iteration of the first batch.
         """
@@ -451,7 +454,7 @@ class SeededSteps:
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """Wrap a model for several processes, on GPUs or CPUs; return it as it is for one."""
+    """Wrap a model for several processes, on GPUs or CPUs; return it unchanged for one."""
     if comm.get_world_size() == 1:
         return model
     if next(model.parameters()).is_cuda:

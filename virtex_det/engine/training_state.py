@@ -1,4 +1,4 @@
-"""Checks of the training state in a checkpoint before it is used: a damaged file may say anything."""
+"""Checks of the training state in a checkpoint, which may be damaged, before it is used."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,16 @@ _OF_ORIGIN = ("data", "images", "empty categories", "processes")
 
 
 def check_training_state(state: Any) -> Mapping[str, Any]:
-    """Return the state of a trainer, as a checkpoint holds it under "trainer"; the optimizer's own is not looked at.
+    """Return the state of a trainer, which a checkpoint holds under "trainer", if it is valid.
+
+    The optimizer's state in it is left to ``check_optimizer``.
 
     Args:
-        state: of this version or an earlier one, which said less, or of Detectron2's own trainer.
+        state: of this version, of an earlier one, which has fewer values, or of Detectron2's own
+            trainer.
 
     Raises:
-        ValueError: says which of its values is none that a trainer writes.
+        ValueError: says which value is invalid.
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"the trainer's state is {state!r:.80}")
@@ -51,15 +54,16 @@ def check_training_state(state: Any) -> Mapping[str, Any]:
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """See that an optimizer whose state was restored after at least one step has one, of the parameters' shapes.
+    """Check that a restored optimizer has a state, with the shapes of its parameters.
 
-    PyTorch takes a state that is empty or of other shapes, and goes on without momentum or fails at a later step.
+    PyTorch accepts a state that is empty or has other shapes, and then continues without momentum
+    or fails at a later step.
 
     Args:
-        optimizer: one that keeps a state, as AdamW, and SGD with momentum, do.
+        optimizer: restored after at least one step.
 
     Raises:
-        ValueError: says what is missing, or of which shape it is.
+        ValueError: says what is missing, or which shape is wrong.
     """
     keeps_state = any(group.get("momentum", 1) for group in optimizer.param_groups)
     states = [
@@ -67,14 +71,13 @@ def check_optimizer(optimizer: Optimizer) -> None:
         for parameter, state in optimizer.state.items()
         if isinstance(parameter, torch.Tensor)
     ]
-    if keeps_state and not states:  # what stands under a name is LookAhead's
-        raise ValueError("the optimizer's state is empty, and it has done steps")
+    if keeps_state and not states:  # LookAhead's state has a name as its key, not a parameter
+        raise ValueError("the optimizer's state is empty, although it has done steps")
     for parameter, state in states:
         for name, value in state.items():
-            if (
-                isinstance(value, torch.Tensor)
-                and value.numel() != 1
-                and value.shape != parameter.shape
-            ):
-                shapes = f"{tuple(value.shape)}, and a parameter of {tuple(parameter.shape)}"
-                raise ValueError(f"the optimizer's state has a {name} of shape {shapes}")
+            is_scalar = not isinstance(value, torch.Tensor) or value.numel() == 1
+            if not is_scalar and value.shape != parameter.shape:
+                raise ValueError(
+                    f"the optimizer's state has a {name} of shape {tuple(value.shape)} for a "
+                    f"parameter of shape {tuple(parameter.shape)}"
+                )

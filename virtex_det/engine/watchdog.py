@@ -1,4 +1,4 @@
-"""Mutual watch of a run's processes: a stopped or lost one is named, and ends the run."""
+"""The processes of a run watch each other: a stopped or lost one is named and ends the run."""
 
 import contextlib
 import logging
@@ -32,13 +32,14 @@ class Peer(NamedTuple):
 
 @contextmanager
 def watching_each_other(minutes: float) -> Iterator[None]:
-    """Let each process of the run show by a thread that it lives; a collective call, also where it ends well.
+    """Show the other processes by a thread that this one lives; a collective call.
 
-    PyTorch waits half an hour for a process that is stopped, and does not say which one it is. Within another such
-    block nothing more is done: a command watches all its work, and Trainer and evaluate theirs where nobody else does.
+    The end of a block without an error is collective, too. PyTorch waits half an hour for a stopped
+    process, and does not say which one it is. Within another such block nothing is started: a
+    command watches all its work, Trainer only if no command does.
 
     Args:
-        minutes: of silence after which all others end, with one screen; 0 waits as PyTorch does.
+        minutes: of silence after which all others end, with one message; 0 waits as PyTorch does.
     """
     watched = any(
         isinstance(thread, _Watchdog) and not thread.over.is_set()
@@ -57,7 +58,7 @@ def watching_each_other(minutes: float) -> Iterator[None]:
 
 
 class _Watchdog(threading.Thread):
-    """Sends every other process a datagram now and then, and checks that theirs arrive.
+    """Sends every other process a datagram now and then, and checks that each of them sends some.
 
     Only a process that was heard before can count as lost: a network may block all datagrams.
     """
@@ -107,18 +108,18 @@ class _Watchdog(threading.Thread):
             self._give_up(peer, silence)
         elif peer not in named:
             named.add(peer)
-            logger.warning("Nothing is heard of %s for %d s; all others wait for it", peer, silence)
+            logger.warning("%s has been silent for %d s; all others wait for it", peer, silence)
 
     def _give_up(self, peer: Peer, silence: float) -> None:
         print(
-            f"\nerror: Nothing was heard of {peer} for {silence:.0f} s: it is stopped, or its machine is lost.\n"
-            "The run ends. Go on with --resume; SOLVER.PROCESS_TIMEOUT says how long is waited.",
+            f"\nerror: {peer} was silent for {silence:.0f} s: it is stopped, or its machine is "
+            "lost.\nThe run ends. Go on with --resume. SOLVER.PROCESS_TIMEOUT sets how long the "
+            "others wait.",
             file=sys.stderr,
             flush=True,
         )
-        if (
-            peer.machine == self.own.machine
-        ):  # nobody could wait for the end of a process that is stopped
+        if peer.machine == self.own.machine:
+            # The launcher would wait for ever for the end of a stopped process.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(peer.number, signal.SIGKILL)
         os._exit(1)  # the main thread waits in a collective call

@@ -20,7 +20,7 @@ from virtex_det.data.mappers.narrative import (
 )
 from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.data.traces import crop_points, inside, points_within
-from virtex_det.engine.evaluate import load_trained
+from virtex_det.engine.evaluation import load_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage

@@ -29,7 +29,7 @@ from virtex_det.data.pictures import (
     without_broken,
 )
 from virtex_det.data.tokenizer import SentencePieceTokenizer
-from virtex_det.engine.evaluate import load_trained
+from virtex_det.engine.evaluation import load_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage

@@ -10,7 +10,7 @@ from detectron2.engine import DefaultPredictor
 from virtex_det.checkpoint import follow_weights
 from virtex_det.data.classes import class_names, model_classes
 from virtex_det.data.mappers.detection import build_augmentations
-from virtex_det.engine.evaluate import load_trained
+from virtex_det.engine.evaluation import load_trained
 from virtex_det.engine.preflight.model import classes_of
 from virtex_det.errors import UserError
 

@@ -1,4 +1,4 @@
-"""A small data set in COCO's format, registered as Detectron2's tutorial does, that tests spoil before it is used."""
+"""A small data set in COCO's format, registered as in Detectron2's tutorial, for tests to spoil."""
 
 import copy
 import json
@@ -39,7 +39,11 @@ def _corners(x: int, y: int, width: int, height: int) -> list[float]:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Writes and registers a data set with its pictures: ``parts("train", spoil)``, where spoil changes the content."""
+    """Writes and registers a data set with its pictures.
+
+    Called as ``parts("train", spoil)``, where spoil changes the annotations before they are
+    written.
+    """
     names: list[str] = []
 
     def register(
@@ -68,15 +72,11 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
 def parts_cfg(
     detector_cfg: Callable[..., CfgNode], parts: Callable[..., str]
 ) -> Callable[..., CfgNode]:
-    """Makes configs of a tiny Mask R-CNN on parts_train and parts_val, of which the latter is spoilt."""
+    """Makes configs of a tiny Mask R-CNN on parts_train and on parts_val, which is spoilt."""
 
     def make(*options: object, spoil: Callable[[dict], object] = lambda content: None) -> CfgNode:
-        names = (
-            "DATASETS.TRAIN",
-            f"('{parts('train')}',)",
-            "DATASETS.TEST",
-            f"('{parts('val', spoil)}',)",
-        )
+        train, test = parts("train"), parts("val", spoil)
+        names = ("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)")
         return detector_cfg(
             *names, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "DATALOADER.NUM_WORKERS", 0, *options
         )

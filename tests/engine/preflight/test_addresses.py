@@ -33,7 +33,7 @@ def test_an_image_that_is_named_by_an_address_is_refused_by_name(address, parts,
     def spoil(content: dict) -> None:
         content["images"][1]["file_name"] = address
 
-    message = f"data set .*: the file_name of 1 of 4 images is an address, e.g. .*{address}\n.*never fetched"
+    message = rf"the file_name of 1 of 4 images is an address, e.g. .*{address}\n.*never fetched"
     cfg = parts_cfg(spoil=spoil)
     for check in (check_training, check_evaluation):
         with pytest.raises(UserError, match=message):

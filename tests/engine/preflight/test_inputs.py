@@ -1,4 +1,4 @@
-"""What models learn from besides boxes and masks, classes of pixels and keypoints, is looked at before a run."""
+"""Semantic masks and keypoints are checked before a run."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -19,22 +19,18 @@ SEMANTIC = ("MODEL.META_ARCHITECTURE", "SemanticSegmentor")
 PANOPTIC = ("MODEL.META_ARCHITECTURE", "PanopticFPN")
 HEAD = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32)
 KEYPOINTS = (
-    *(
-        "MODEL.KEYPOINT_ON",
-        True,
-        "MODEL.MASK_ON",
-        False,
-        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
-        3,
-    ),
-    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)", "TEST.METRICS_LIBRARY", "reference"),
-)
+    "MODEL.KEYPOINT_ON True MODEL.MASK_ON False MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 3 "
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS (8,) TEST.METRICS_LIBRARY reference"
+).split()
 NAMED = {"keypoint_names": ["a", "b", "c"], "keypoint_flip_map": [("a", "b")]}
 
 
 @pytest.fixture
 def pixels(parts) -> Iterator[Callable[..., str]]:
-    """Registers images with semantic masks of the classes 0 to 2: ``pixels(spoil)``, where spoil changes the dicts."""
+    """Registers images with semantic masks of the classes 0 to 2.
+
+    Called as ``pixels(spoil)``, where spoil changes the dicts.
+    """
 
     def register(
         spoil: Callable[[list[dict]], object] = lambda dicts: None, **metadata: object
@@ -91,7 +87,7 @@ def _palette() -> Image.Image:
         ),
         (
             lambda dicts: _save(dicts[0], Image.new("L", (30, 30))),
-            r"has \[height, width\] \[30, 30\], and its image",
+            r"has \[height, width\] \[30, 30\]; expected \[40, 60\], the size of its image",
         ),
         (
             lambda dicts: _save(dicts[0], Image.new("L", (60, 40), 7)),
@@ -147,7 +143,7 @@ def test_semantic_segmentation_needs_no_objects(pixels, detector_cfg):
         (
             "coco",
             SEMANTIC,
-            "SemanticSegmentor finds a class for each pixel, which is not evaluated here",
+            "semantic segmentation, the task of SemanticSegmentor, is not evaluated here",
         ),
         ("pascal_voc", (), "its metadata has no dirname, split, year"),
     ],
@@ -187,8 +183,8 @@ def _hide(content: dict) -> None:
 @pytest.mark.parametrize(
     ("spoil", "metadata", "message"),
     [
-        (lambda content: None, {}, "names no keypoints"),
-        (_with_keypoints(), {"keypoint_names": ["a", "b", "c"]}, "names no keypoints"),
+        (lambda content: None, {}, "does not name its keypoints"),
+        (_with_keypoints(), {"keypoint_names": ["a", "b", "c"]}, "does not name its keypoints"),
         (
             _with_keypoints(),
             {**NAMED, "keypoint_names": ["a", "b"]},
@@ -197,7 +193,7 @@ def _hide(content: dict) -> None:
         (
             _with_keypoints(),
             {**NAMED, "keypoint_flip_map": [("a", "d")]},
-            "has 'd', which keypoint_names has not",
+            "keypoint_flip_map names 'd', which is missing from keypoint_names",
         ),
         (
             lambda content: None,
@@ -225,8 +221,8 @@ def test_keypoints_that_cannot_be_trained_on_are_found(
 @pytest.mark.parametrize(
     ("spoil", "sigmas", "message"),
     [
-        (_with_keypoints(), "()", "finds 3 keypoints, and COCO's sigmas, the default, are of 17"),
-        (_with_keypoints(), "(0.1, 0.1)", "TEST.KEYPOINT_OKS_SIGMAS has 2"),
+        (_with_keypoints(), "()", "TEST.KEYPOINT_OKS_SIGMAS has 17 numbers .COCO's, the default."),
+        (_with_keypoints(), "(0.1, 0.1)", "TEST.KEYPOINT_OKS_SIGMAS has 2 numbers"),
         (
             lambda content: None,
             "(0.1, 0.1, 0.1)",
@@ -290,9 +286,9 @@ _ROTATED = (
     [
         (
             ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
-            "proposals that were computed before are not read",
+            "PrecomputedProposals, which is not supported",
         ),
-        (("MODEL.LOAD_PROPOSALS", True), "proposals that were computed before are not read"),
+        (("MODEL.LOAD_PROPOSALS", True), "precomputed proposals are not supported"),
         (_ROTATED, "RRPN.*: (rotated boxes need|the mapper)"),
         (
             ("MODEL.ROI_HEADS.NAME", "RROIHeads", *_FIVE),

@@ -1,4 +1,4 @@
-"""What can be wrong with a run, found before it begins."""
+"""Checks that find a run's errors before it begins."""
 
 from virtex_det.engine.preflight.model import check_successor, check_weights
 from virtex_det.engine.preflight.run import check_evaluation, check_training, check_trainings

@@ -1,4 +1,4 @@
-"""Whether DATASETS.TEST can be evaluated when training has ended: pictures, ground truth, ids, classes, evaluator."""
+"""Checks that DATASETS.TEST can be evaluated: pictures, ground truth, ids, classes, evaluator."""
 
 import logging
 import tempfile
@@ -39,26 +39,27 @@ Truth = GroundTruth | VOCGroundTruth
 def check_test_set(
     cfg: CfgNode, name: str, *, own_evaluator: bool = True, keep: bool = False
 ) -> list[dict[str, Any]]:
-    """See that a data set can be evaluated on.
+    """Check that a model can be evaluated on a data set.
 
     Args:
         cfg: of the model.
         name: a registered data set.
-        own_evaluator: it is evaluated by ``build_evaluator``; False leaves out what only that needs.
-        keep: hand the ground truth over to the evaluation, which then does not read it again.
+        own_evaluator: it is evaluated by ``build_evaluator``; False skips what only that needs.
+        keep: keep the ground truth for the evaluation, which then does not read it again.
 
     Returns:
         The images.
 
     Raises:
-        UserError: a picture is missing or cannot be read, or the annotations cannot be used for the metrics.
+        UserError: a picture is missing or cannot be read, or the annotations are invalid for the
+            metrics.
     """
     dicts = load_dataset(name)
     if reads_images(cfg):
         refuse_addresses(dicts, name)
     _check_pictures(name, dicts)
     if reads_images(cfg):
-        # One in ten of the images that training reads: of COCO's 5000 none is left out.
+        # A tenth of the images that training reads; a full schedule on COCO checks all 5000.
         whole = 0 if keep else cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH // 10
         check_images(name, dicts, cfg.INPUT.MAX_VALUE, whole)
     if own_evaluator:
@@ -70,9 +71,10 @@ def check_test_set(
 def _check_pictures(name: str, dicts: Sequence[dict[str, Any]]) -> None:
     if missing := find_missing(dicts):
         raise UserError(
-            f"data set {name}: {len(missing)} of {len(dicts)} images have no file, e.g.\n{list_missing(missing)}\n"
-            "An evaluation of a part compares with nothing: complete the folder, or take these images out of the "
-            "annotations."
+            f"data set {name}: {len(missing)} of {len(dicts)} images have no file, e.g.\n"
+            f"{list_missing(missing)}\n"
+            "Results on a part of the images cannot be compared. Complete the folder, or remove "
+            "these images from the annotations."
         )
 
 
@@ -81,14 +83,16 @@ def _check_evaluator(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], k
     finds_objects = is_detector(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         raise UserError(
-            f"SemanticSegmentor finds a class for each pixel, which is not evaluated here, and DATASETS.TEST names "
-            f"{name}.\nSet DATASETS.TEST (), or let build_evaluator of a subclass of Trainer return "
+            f"DATASETS.TEST names {name}, but semantic segmentation, the task of "
+            "SemanticSegmentor, is not evaluated here.\n"
+            "Set DATASETS.TEST (), or let build_evaluator of a subclass of Trainer return "
             "detectron2.evaluation.SemSegEvaluator."
         )
     if finds_objects and kind not in REFERENCE_EVALUATORS:
         raise UserError(
-            f"{cfg.MODEL.META_ARCHITECTURE} finds objects, and data set {name} is evaluated as {kind}: the evaluation "
-            "would have nothing to measure.\nSet DATASETS.TEST to data sets with boxes, such as coco_2017_val."
+            f"{cfg.MODEL.META_ARCHITECTURE} finds objects, but data set {name} is evaluated as "
+            f"{kind}: there would be nothing to measure.\n"
+            "Set DATASETS.TEST to data sets with boxes, such as coco_2017_val."
         )
     if finds_objects:
         check_metrics_library(cfg)
@@ -105,16 +109,17 @@ def _check_labels(name: str, dicts: Sequence[dict[str, Any]]) -> None:
         label = entry.get("label")
         if not isinstance(label, int) or not 0 <= label < len(classes):
             raise UserError(
-                f"data set {name}: image {entry['image_id']} has label {label!r}; expected a number from 0 to "
-                f"{len(classes) - 1}, a place in the {len(classes)} names of its classes."
+                f"data set {name}: image {entry['image_id']} has label {label!r}; expected the "
+                f"number of one of its {len(classes)} classes, from 0 to {len(classes) - 1}."
             )
 
 
 def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep: bool) -> None:
     if not MetadataCatalog.get(name).get("thing_classes"):
         raise UserError(
-            f"data set {name} names no classes, which its evaluation needs.\n"
-            f'Name them where it is registered: MetadataCatalog.get("{name}").set(thing_classes=[...])'
+            f"data set {name} has no class names, which its evaluation needs.\n"
+            "Name the classes where you register it: "
+            f'MetadataCatalog.get("{name}").set(thing_classes=[...])'
         )
     if evaluator_kind(name) == "pascal_voc":
         _check_voc_metadata(name)
@@ -139,24 +144,23 @@ def _check_voc_metadata(name: str) -> None:
     metadata = MetadataCatalog.get(name)
     if missing := [key for key in ("dirname", "split", "year") if not metadata.get(key)]:
         raise UserError(
-            f"data set {name} has evaluator_type 'pascal_voc', and its metadata has no {', '.join(missing)}: VOC's "
-            "numbers are made from a folder of XML files.\nRegister it by register_pascal_voc, or data in COCO's form "
-            'with evaluator_type "coco".'
+            f"data set {name} has evaluator_type 'pascal_voc', but its metadata has no "
+            f"{', '.join(missing)}: VOC's metrics need a folder of XML files.\n"
+            "Register it by register_pascal_voc, or data in COCO's format with evaluator_type "
+            '"coco".'
         )
 
 
 def _check_keypoints(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
-    """See that keypoints can be measured: pycocotools takes for granted that each object has as many as the model."""
+    """Check that all objects have the model's keypoints, which pycocotools does not check."""
     points, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, cfg.TEST.KEYPOINT_OKS_SIGMAS
-    if len(sigmas or range(_KEYPOINTS_OF_COCO)) != points:
-        given = (
-            f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)}"
-            if sigmas
-            else "COCO's sigmas, the default, are of 17"
-        )
+    found = len(sigmas) or _KEYPOINTS_OF_COCO
+    if found != points:
+        default = "" if sigmas else " (COCO's, the default)"
         raise UserError(
-            f"the model finds {points} keypoints, and {given}.\nSet TEST.KEYPOINT_OKS_SIGMAS to {points} numbers, the "
-            "spread of each keypoint (https://cocodataset.org/#keypoints-eval)."
+            f"the model finds {points} keypoints, and TEST.KEYPOINT_OKS_SIGMAS has {found} numbers"
+            f"{default}.\nSet it to {points} numbers, the spread of each keypoint "
+            "(https://cocodataset.org/#keypoints-eval)."
         )
     for entry in (entry for image_id in truth.images for entry in truth.annotations_of(image_id)):
         found, count = entry.get("keypoints"), entry.get("num_keypoints")
@@ -166,30 +170,33 @@ def _check_keypoints(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
             or not all(map(is_number, found))
         ):
             raise UserError(
-                f"{truth.source}: annotation {entry['id']} has keypoints {found!r:.80}; expected {3 * points} numbers, "
-                f"x, y and visibility of the {points} keypoints of the model.\nEvaluate {name} with "
-                "MODEL.KEYPOINT_ON False, or on annotations with keypoints."
+                f"{truth.source}: annotation {entry['id']} has keypoints {found!r:.80}; expected "
+                f"{3 * points} numbers: x, y and visibility of the model's {points} keypoints.\n"
+                f"Evaluate {name} with MODEL.KEYPOINT_ON False, or on annotations with keypoints."
             )
         if type(count) is not int:
             raise UserError(
-                f"{truth.source}: annotation {entry['id']} has num_keypoints {count!r:.80}; expected the number of its "
-                "keypoints of visibility 1 or 2, by which COCO's evaluation leaves out objects with none."
+                f"{truth.source}: annotation {entry['id']} has num_keypoints {count!r:.80}; "
+                "expected how many of its keypoints have visibility 1 or 2. COCO's evaluation "
+                "skips objects without such keypoints."
             )
 
 
 def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> None:
-    """See that each image is one of the ground truth: detections are counted by image id."""
+    """Check that each image is in the ground truth, to which its id leads."""
     keys = [truth.image_key(entry["image_id"]) for entry in dicts]
     known = truth.images if isinstance(truth, GroundTruth) else range(len(truth.images))
     for key, entry in zip(keys, dicts, strict=True):
         if key not in known:
             raise UserError(
-                f"data set {name}: image {entry['image_id']!r} is not in {truth.source}, by which it is evaluated.\n"
-                'Its metadata ("json_file") has to name the annotations that the data set was loaded from.'
+                f"data set {name}: image {entry['image_id']!r} is not in its ground truth, "
+                f"{truth.source}.\n"
+                'Let "json_file" in its metadata name the annotations that it was loaded from.'
             )
     if len(keys) < len(known):
         logger.warning(
-            "data set %s has %d of the %d images of %s: the others count as without detections",
+            "data set %s has %d of the %d images of %s: the others count as images without "
+            "detections",
             name,
             len(keys),
             len(known),
@@ -198,44 +205,45 @@ def _check_images(name: str, dicts: Sequence[dict[str, Any]], truth: Truth) -> N
 
 
 def _check_categories(name: str, truth: GroundTruth) -> None:
-    """See that the number of a class leads to the category of the same name in the annotation file."""
+    """Check that each class number leads to the category of the same name in the annotations."""
     metadata = MetadataCatalog.get(name)
     ids, titles = class_ids(metadata).tolist(), metadata.thing_classes
     if len(ids) != len(titles):
         raise UserError(
-            f"data set {name} has {len(titles)} classes and {len(ids)} category ids in its metadata (thing_classes, "
-            "thing_dataset_id_to_contiguous_id); expected one id per class."
+            f"data set {name} has {len(titles)} classes (thing_classes) and {len(ids)} category "
+            "ids (thing_dataset_id_to_contiguous_id) in its metadata; expected one id per class."
         )
     in_file = {category["id"]: category["name"] for category in truth.categories}
     id_of = {title: category for category, title in in_file.items()}
     for number, (category, title) in enumerate(zip(ids, titles, strict=True)):
         is_other = truth.style == "coco" and title != in_file.get(category) and title in id_of
         if category not in in_file or is_other:
+            named = repr(in_file[category]) if category in in_file else "missing"
             raise UserError(
-                f"data set {name}: class {number} is {title!r} (category id {category}), and in {truth.source} that id "
-                f"is {in_file.get(category, 'missing')!r}.\nDetections would be counted for another class. Set "
-                "thing_classes in the order of the category ids, or thing_dataset_id_to_contiguous_id from these ids "
-                "to the places in thing_classes."
+                f"data set {name}: class {number} is {title!r} (category id {category}), but in "
+                f"{truth.source} that id is {named}.\n"
+                "Detections would count for another class. Set thing_classes in the order of the "
+                "category ids, or let thing_dataset_id_to_contiguous_id lead from each id to its "
+                "place in thing_classes."
             )
 
 
 def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
     if not truth.has_annotations:
         logger.warning(
-            "%s has no annotations: its evaluation gives a results file and no number", name
+            "data set %s has no annotations: its evaluation writes a results file without metrics",
+            name,
         )
         return
     if not any(map(truth.annotations_of, truth.images)):
         logger.warning(
-            "data set %s has %d images without an object: its AP is no number (NaN)",
-            name,
-            len(truth.images),
+            "data set %s has %d images and no object: its AP is NaN", name, len(truth.images)
         )
     if cfg.TEST.METRICS_LIBRARY == "reference":
         return truth.check_masks() if cfg.MODEL.MASK_ON else None
     tasks = ["bbox", *(["segm"] if cfg.MODEL.MASK_ON and truth.has_masks else [])]
     if cfg.MODEL.MASK_ON and not truth.has_masks:
-        logger.warning("%s has objects without masks: only boxes are evaluated", name)
+        logger.warning("data set %s has objects without masks: only boxes are evaluated", name)
     limits = tuple(cfg.TEST.EXTRA_MAX_DETECTIONS)
     for task in tasks:
         AveragePrecision(truth, task, extra_max_detections=limits, boundary=cfg.TEST.BOUNDARY_AP)

@@ -1,4 +1,4 @@
-"""Whether TEST.EXPECTED_RESULTS names numbers that the evaluation of DATASETS.TEST gives."""
+"""Checks that the evaluation of DATASETS.TEST gives the metrics of TEST.EXPECTED_RESULTS."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -12,7 +12,8 @@ from virtex_det.evaluation.detection.average_precision import AveragePrecision
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.voc import VOCAveragePrecision, VOCGroundTruth
 
-# Of Detectron2's own evaluators (TEST.METRICS_LIBRARY reference), by evaluator_type; keypoints have no APs.
+# Metrics of Detectron2's evaluators (TEST.METRICS_LIBRARY reference) by evaluator_type; those of
+# keypoints lack APs.
 _REFERENCE = {
     "coco": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "lvis": ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
@@ -28,15 +29,15 @@ _OTHERS = {
 def check_expected_names(
     cfg: CfgNode, name: str, truth: GroundTruth | VOCGroundTruth | None
 ) -> None:
-    """Refuse a metric that the evaluation of a data set does not give, which would fail after training.
+    """Refuse an expected metric that a data set's evaluation lacks: it would fail after training.
 
     Args:
-        cfg: of the model; the tasks of TEST.EXPECTED_RESULTS are known to be its own.
+        cfg: of the model; the tasks of TEST.EXPECTED_RESULTS are already checked.
         name: of the data set.
-        truth: its ground truth; None of captions and labels.
+        truth: its ground truth; None for captions and labels.
 
     Raises:
-        UserError: names the metric, and those that are there.
+        UserError: names the metric, and the metrics that there are.
     """
     expected: dict[str, list[str]] = {}
     for task, metric, *_ in cfg.TEST.EXPECTED_RESULTS:
@@ -50,17 +51,15 @@ def check_expected_names(
 def _given(
     cfg: CfgNode, name: str, truth: GroundTruth | VOCGroundTruth | None, tasks: Collection[str]
 ) -> Mapping[str, Collection[str]]:
-    """Return the names of each task's numbers, for tasks whose names are known before an evaluation."""
+    """Return the names of the metrics by task, if they are known before an evaluation."""
     if truth is None:
         return {task: _OTHERS[task] for task in tasks if task in _OTHERS}
     if cfg.TEST.METRICS_LIBRARY == "reference":
         metadata = MetadataCatalog.get(name)
-        of_classes = (
-            [f"AP-{title}" for title in metadata.thing_classes]
-            if metadata.evaluator_type == "coco"
-            else []
-        )
-        return dict.fromkeys(tasks, [*_REFERENCE[metadata.evaluator_type], *of_classes])
+        names = list(_REFERENCE[metadata.evaluator_type])
+        if metadata.evaluator_type == "coco":
+            names += [f"AP-{title}" for title in metadata.thing_classes]
+        return dict.fromkeys(tasks, names)
     if isinstance(truth, VOCGroundTruth):
         return {task: VOCAveragePrecision(truth).names() for task in tasks if task == "bbox"}
     limits, boundary = tuple(cfg.TEST.EXTRA_MAX_DETECTIONS), cfg.TEST.BOUNDARY_AP
@@ -76,7 +75,7 @@ def _refuse(task: str, metric: object, given: Collection[str]) -> None:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     totals = [name for name in given if not name.startswith("AP-")]
     raise UserError(
-        f"TEST.EXPECTED_RESULTS names the metric {metric!r:.80} of {task}, which the evaluation does not give.\n"
-        f"{hint}It gives {', '.join(totals)}"
+        f"TEST.EXPECTED_RESULTS names the metric {metric!r:.80} of {task}, which the evaluation "
+        f"does not give.\n{hint}It gives {', '.join(totals)}"
         + (", and AP-NAME of each class." if len(totals) < len(given) else ".")
     )

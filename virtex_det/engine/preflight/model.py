@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def build_shapes(cfg: CfgNode) -> nn.Module:
-    """Return the model of a config with tensors that have shapes and no values: a tenth of a second for any size.
+    """Return the model of a config with tensors without values, in a tenth of a second.
 
-    The state of the random generators stays as it is.
+    The state of the random generators stays unchanged.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -37,21 +37,19 @@ def build_shapes(cfg: CfgNode) -> nn.Module:
         try:
             with torch.device("meta"):
                 return build_model(cfg)
-        except (
-            NotImplementedError,
-            RuntimeError,
-        ):  # a model that looks at values while it is built
+        except (NotImplementedError, RuntimeError):
+            # The model reads values while it is built.
             cfg.MODEL.DEVICE = "cpu"
             return build_model(cfg)
 
 
 def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> None:
-    """See that weights fit the model of a config, tensor for tensor, as their load will.
+    """Check that weights fit the model of a config, tensor by tensor, as the load will.
 
     Args:
         cfg: the config.
         path: a file or an address, which is fetched; "" for random init.
-        require: what they have to fill.
+        require: the part of the model that they must fill.
 
     Raises:
         UserError: the file cannot be read, or does not fit.
@@ -65,14 +63,14 @@ def check_weights(cfg: CfgNode, path: str, require: Required = "backbone") -> No
 
 
 def check_successor(cfg: CfgNode, before: CfgNode) -> None:
-    """See that what a pretraining will save fits the model that starts from it.
+    """Check that the weights of a future pretraining will fit the model that starts from them.
 
     Args:
-        cfg: of the run that starts from it.
+        cfg: of the run that starts from them.
         before: of the pretraining.
 
     Raises:
-        UserError: it will not fit.
+        UserError: they will not fit.
     """
     model, pretrained = build_shapes(cfg), build_shapes(before)
     pixels = Pixels(before.INPUT.FORMAT, before.MODEL.PIXEL_MEAN, before.MODEL.PIXEL_STD)
@@ -83,14 +81,14 @@ def check_successor(cfg: CfgNode, before: CfgNode) -> None:
     }
     name = f"the model of the pretraining {before.OUTPUT_DIR}"
     targets = {
-        name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)
+        key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)
     }
     weights = recognise(saved, name, like=tuple(targets))
     compare(targets, weights, name, allow_partial=cfg.MODEL.ALLOW_PARTIAL_WEIGHTS, cfg=cfg)
 
 
 def classes_of(weights: str) -> tuple[str, ...]:
-    """Return the class names that a checkpoint was trained on, from the file or the run folder that it lies in."""
+    """Return the class names that a checkpoint was trained on, from the file or its run folder."""
     file = locate(weights)
     known = classes_in(read_content(file))
     if not known:
@@ -101,25 +99,27 @@ def classes_of(weights: str) -> tuple[str, ...]:
         is_other = True
     if is_other:
         logger.warning(
-            "%s is damaged or has other classes than %s, which hold", file.parent / CLASSES, file
+            "%s is damaged or has other classes than %s; those of the latter are used",
+            file.parent / CLASSES,
+            file,
         )
     return known
 
 
 def warn_of_full_disk(cfg: CfgNode) -> None:
-    """Warn where the disk of OUTPUT_DIR has no room for two checkpoints: one stays while the next is written."""
-    model = build_shapes(cfg)
-    copies = 1 + {"AdamW": 2, "SGD": 1}.get(cfg.SOLVER.OPTIMIZER, 2)
-    needed = (
-        2
-        * copies
-        * sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    )
+    """Warn if the disk of OUTPUT_DIR has no space for two checkpoints.
+
+    One stays while the next is written.
+    """
+    tensors = build_shapes(cfg).state_dict().values()
+    model = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    optimizer = {"AdamW": 2, "SGD": 1}.get(cfg.SOLVER.OPTIMIZER, 2) * model
+    needed = 2 * (model + optimizer)
     folder = _existing(Path(cfg.OUTPUT_DIR).absolute())
     free = shutil.disk_usage(folder).free
     if free < needed:
         logger.warning(
-            "The disk of OUTPUT_DIR %s has %d MB free; two checkpoints of this run take about %d MB",
+            "The disk of OUTPUT_DIR %s has %d MB free; two checkpoints of the run take about %d MB",
             cfg.OUTPUT_DIR,
             free // 2**20,
             needed // 2**20,

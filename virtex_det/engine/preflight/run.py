@@ -1,4 +1,4 @@
-"""The checks of a whole run before it begins, the same for training, evaluation and a matrix."""
+"""All checks of a run before it begins, the same for training, evaluation and a matrix."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from virtex_det.evaluation.detection.ground_truth import forget_truths
 logger = logging.getLogger(__name__)
 
 _OTHER_CLASSES = (
-    "Evaluate on a data set with the classes that the model was trained on, in their order."
+    "Evaluate on a data set with the classes that the model was trained on, in the same order."
 )
 
 
@@ -43,20 +43,21 @@ def check_training(
     own_evaluator: bool = True,
     keep: bool = False,
 ) -> None:
-    """Find what would end a training or its evaluation, before its first step.
+    """Find errors that would end a training or its evaluation, before the first step.
 
-    What is loaded to train on is kept for ``build_train_loader``, so that it is loaded once.
+    The training data is kept for ``build_train_loader``, so that it is loaded once.
 
     Args:
         cfg: the full config.
-        own_train_loader: the data come from ``build_train_loader``, and not from a subclass of the trainer.
+        own_train_loader: the data comes from ``build_train_loader``, not from a subclass of the
+            trainer.
         own_test_loader: evaluation reads DATASETS.TEST by ``build_test_loader``.
         own_evaluator: evaluators come from ``build_evaluator``.
-        keep: hand what was loaded to evaluate on to the next look; where training follows it is loaded again when it
-            is evaluated, rather than held meanwhile.
+        keep: keep the evaluation data for the next check. Before a training this is False: its
+            evaluations load the data again, so that it takes no memory in between.
 
     Raises:
-        UserError: says what, and what to do.
+        UserError: says what is wrong, and what to do.
     """
     check_settings(cfg)
     check_names(cfg)
@@ -78,7 +79,7 @@ def check_training(
 
 
 def check_trainings(configs: Sequence[CfgNode]) -> None:
-    """Check several trainings, many of which share their data: each data set is loaded once.
+    """Check several trainings; data sets that they share are loaded once.
 
     Raises:
         UserError: as ``check_training``.
@@ -99,9 +100,9 @@ def check_trainings(configs: Sequence[CfgNode]) -> None:
 
 
 def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = True) -> None:
-    """Find what would end an evaluation of DATASETS.TEST, before the model is built.
+    """Find errors that would end an evaluation of DATASETS.TEST, before the model is built.
 
-    What is loaded is kept for the evaluation.
+    The data is kept for the evaluation.
 
     Args:
         cfg: the full config.
@@ -109,7 +110,7 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
         own_evaluator: evaluators come from ``build_evaluator``.
 
     Raises:
-        UserError: says what, and what to do.
+        UserError: says what is wrong, and what to do.
     """
     check_settings(cfg, trains=False)
     check_names(cfg)
@@ -122,7 +123,8 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
     trained = classes_of(weights) if weights else ()
     if weights and not trained and any(class_names(cfg, name) for name in test):
         logger.warning(
-            "%s does not say which classes it was trained on: see that they are those of %s, in the same order",
+            "%s does not name the classes that it was trained on: check that they are those of %s, "
+            "in the same order",
             weights,
             ", ".join(test),
         )
@@ -149,10 +151,9 @@ def _check_test(cfg: CfgNode, name: str, own_evaluator: bool, keep: bool) -> Non
 
 
 def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
-    """Do the steps behind a progress bar, on the main process of a terminal."""
-    with tqdm(
-        steps, leave=False, disable=None if comm.is_main_process() else True, unit="check"
-    ) as bar:
+    """Run the steps with a progress bar, which only the main process shows, and on a terminal."""
+    disable = None if comm.is_main_process() else True  # tqdm's None: unless on a terminal
+    with tqdm(steps, leave=False, disable=disable, unit="check") as bar:
         for title, step in bar:
-            bar.set_description(f"looking at {visible(title, '')}", refresh=True)
+            bar.set_description(f"checking {visible(title, '')}", refresh=True)
             step()

@@ -30,7 +30,7 @@ SENTENCEPIECE_MODELS = (
 
 
 def check_schedule(cfg: CfgNode) -> None:
-    """Refuse a warm-up that does not end before training does, as it would fail at the last step, and no training."""
+    """Refuse a warm-up that is not shorter than training, and a training without iterations."""
     warmup, total = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
     if total < 1:
         raise UserError(
@@ -39,13 +39,13 @@ def check_schedule(cfg: CfgNode) -> None:
         )
     if warmup >= total:
         raise UserError(
-            f"SOLVER.WARMUP_ITERS is {warmup} and SOLVER.MAX_ITER {total}: warm-up has to end before training does.\n"
-            f"For a run this short set SOLVER.WARMUP_ITERS {total // 10}."
+            f"SOLVER.WARMUP_ITERS is {warmup} and SOLVER.MAX_ITER {total}: warm-up must end before "
+            f"training does.\nFor a run this short set SOLVER.WARMUP_ITERS {total // 10}."
         )
 
 
 def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
-    """Refuse data sets that are not there, and a detector with another number of classes than they have."""
+    """Refuse unknown data sets, and data sets with another number of classes than the detector."""
     check_datasets(names)
     if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         for name in names:
@@ -53,21 +53,23 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
 
 
 def check_tokenizer(cfg: CfgNode) -> None:
-    """Refuse BERT's vocabulary for VirTex's tasks, to which the special tokens are the ids 0 to 3."""
+    """Refuse BERT's vocabulary for VirTex's tasks, whose special tokens have the ids 0 to 3."""
     model, tokenizer = cfg.MODEL.META_ARCHITECTURE, cfg.INPUT.CAPTION.TOKENIZER
     if model in SENTENCEPIECE_MODELS and not is_sentencepiece(tokenizer):
         raise UserError(
-            f"{model} reads a SentencePiece vocabulary, but INPUT.CAPTION.TOKENIZER {tokenizer} is not one.\n"
-            "Set it to a *.model file; tools/build_vocabulary.py makes one."
+            f"INPUT.CAPTION.TOKENIZER {tokenizer} is not a SentencePiece vocabulary, which {model} "
+            "needs.\nSet it to a *.model file; tools/build_vocabulary.py makes one."
         )
 
 
 def check_settings(cfg: CfgNode, *, trains: bool = True) -> None:
-    """Refuse keys that would end a run at its first or its last step; a config made in Python was not checked yet.
+    """Refuse keys that would end a run at its first or its last step.
+
+    This includes the checks of ``load_config``, which a config made in Python has not passed.
 
     Args:
         cfg: the full config.
-        trains: False leaves out what only a training needs.
+        trains: False skips what only a training needs.
 
     Raises:
         UserError: names the key and what to set.
@@ -89,27 +91,21 @@ def check_settings(cfg: CfgNode, *, trains: bool = True) -> None:
 def _check_proposals(cfg: CfgNode) -> None:
     if cfg.MODEL.LOAD_PROPOSALS:
         raise UserError(
-            "MODEL.LOAD_PROPOSALS is True: proposals that were computed before are not read here.\n"
+            "MODEL.LOAD_PROPOSALS is True: precomputed proposals are not supported.\n"
             "Set it False; the detector then finds its own, with MODEL.PROPOSAL_GENERATOR.NAME RPN."
         )
-    finds_objects = cfg.MODEL.META_ARCHITECTURE in (
-        "GeneralizedRCNN",
-        "PanopticFPN",
-        "ProposalNetwork",
-    )
-    if (
-        finds_objects
-        and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals"
-        and mapper_name(cfg) in OURS
-    ):
+    architectures = ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
+    if cfg.MODEL.META_ARCHITECTURE not in architectures or mapper_name(cfg) not in OURS:
+        return
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         raise UserError(
-            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals: proposals that were computed before are not read "
-            "here.\nSet it RPN; the detector then finds its own."
+            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, which is not supported.\n"
+            "Set it to RPN; the detector then finds its own proposals."
         )
 
 
 def _check_rotated_boxes(cfg: CfgNode) -> None:
-    """Refuse Detectron2's detectors of rotated boxes where its compiled part or a mapper for them is missing."""
+    """Refuse detectors of rotated boxes without Detectron2's compiled part or without a mapper."""
     keys = {"MODEL.PROPOSAL_GENERATOR.NAME": "RRPN", "MODEL.ROI_HEADS.NAME": "RROIHeads"}
     found = [
         f"{key} {name}"
@@ -120,13 +116,14 @@ def _check_rotated_boxes(cfg: CfgNode) -> None:
         return
     if not hasattr(torch.ops.detectron2, "box_iou_rotated"):
         raise UserError(
-            f"{' and '.join(found)}: rotated boxes need Detectron2's compiled part, which this installation is "
-            "without.\nBuild Detectron2 from source (docs/install.md), or set MODEL.PROPOSAL_GENERATOR.NAME RPN and "
-            "MODEL.ROI_HEADS.NAME StandardROIHeads."
+            f"{' and '.join(found)}: rotated boxes need Detectron2's compiled part, which this "
+            "installation lacks.\n"
+            "Build Detectron2 from source (docs/install.md), or set MODEL.PROPOSAL_GENERATOR.NAME "
+            "RPN and MODEL.ROI_HEADS.NAME StandardROIHeads."
         )
     if mapper_name(cfg) in OURS:
         raise UserError(
-            f"{' and '.join(found)}: the mapper {mapper_name(cfg)} makes boxes without an angle.\n"
+            f"{' and '.join(found)}: the mapper {mapper_name(cfg)} makes boxes without angles.\n"
             "Register a mapper that makes RotatedBoxes (detectron2.data.detection_utils."
             "annotations_to_instances_rotated) and name it in DATALOADER.MAPPER, or set "
             "MODEL.PROPOSAL_GENERATOR.NAME RPN and MODEL.ROI_HEADS.NAME StandardROIHeads."
@@ -134,67 +131,72 @@ def _check_rotated_boxes(cfg: CfgNode) -> None:
 
 
 def check_names(cfg: CfgNode) -> None:
-    """Refuse a data set that is to be evaluated twice; warn of one that is trained on twice, or on both sides."""
+    """Refuse repeated names in DATASETS.TEST; warn of repeats in TRAIN and of names in both."""
     repeated = [name for name, count in Counter(cfg.DATASETS.TEST).items() if count > 1]
     if repeated:
         raise UserError(
-            f"DATASETS.TEST names {repeated[0]} twice: its results go by its name. Name it once."
+            f"DATASETS.TEST names {repeated[0]} twice, but results are kept by name.\nName it once."
         )
     for name, count in Counter(cfg.DATASETS.TRAIN).items():
         if count > 1:
             logger.warning(
-                "DATASETS.TRAIN names %s %d times: each of its images counts so often", name, count
+                "DATASETS.TRAIN names %s %d times: each of its images counts %d times",
+                name,
+                count,
+                count,
             )
         if name in cfg.DATASETS.TEST:
             logger.warning(
-                "DATASETS.TEST names %s, which DATASETS.TRAIN names: the model knows its images",
+                "DATASETS.TRAIN and DATASETS.TEST both name %s: the model is tested on images that "
+                "it was trained on",
                 name,
             )
 
 
 def check_inference(cfg: CfgNode) -> None:
-    """Refuse keys by which an evaluation would not be done, or not be what they say."""
+    """Refuse keys that an evaluation does not support."""
     if cfg.TEST.AUG.ENABLED:
         raise UserError(
-            "TEST.AUG.ENABLED is True, but evaluation and prediction here look at each image once.\n"
+            "TEST.AUG.ENABLED is True, but evaluation and prediction see each image once.\n"
             "Set it False. For test-time augmentation wrap the trained model in "
-            "detectron2.modeling.GeneralizedRCNNWithTTA(cfg, model), and evaluate that by Trainer.test."
+            "detectron2.modeling.GeneralizedRCNNWithTTA(cfg, model), and evaluate that by "
+            "Trainer.test."
         )
     finds_proposals = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
     if finds_proposals and cfg.TEST.METRICS_LIBRARY != "reference" and cfg.DATASETS.TEST:
         raise UserError(
-            "MODEL.META_ARCHITECTURE ProposalNetwork finds proposals, which hotcoco does not evaluate.\n"
-            "Set TEST.METRICS_LIBRARY reference, or DATASETS.TEST to () to train without an evaluation."
+            "MODEL.META_ARCHITECTURE ProposalNetwork finds proposals, which hotcoco does not "
+            "evaluate.\nSet TEST.METRICS_LIBRARY reference, or DATASETS.TEST () to train without "
+            "an evaluation."
         )
 
 
 def _check_expected_results(cfg: CfgNode) -> None:
-    """Refuse TEST.EXPECTED_RESULTS that could not be compared with what the last evaluation gives."""
+    """Refuse TEST.EXPECTED_RESULTS that the last evaluation cannot be compared with."""
     if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) != 1:
         raise UserError(
-            f"TEST.EXPECTED_RESULTS are of one data set, and DATASETS.TEST names {len(cfg.DATASETS.TEST)}.\n"
-            "Name one, or leave TEST.EXPECTED_RESULTS empty."
+            f"DATASETS.TEST names {len(cfg.DATASETS.TEST)} data sets, but TEST.EXPECTED_RESULTS "
+            "needs one.\nName one data set, or leave TEST.EXPECTED_RESULTS empty."
         )
     tasks = _tasks(cfg)
     for task, *_ in cfg.TEST.EXPECTED_RESULTS:
         if task not in tasks:
             raise UserError(
-                f"TEST.EXPECTED_RESULTS names the task {task!r}, and this model is evaluated by {', '.join(tasks)}."
+                f"TEST.EXPECTED_RESULTS names the task {task!r}; the tasks of this model's "
+                f"evaluation are: {', '.join(tasks)}."
             )
 
 
-def _tasks(cfg: CfgNode) -> list[str]:
-    if is_detector(cfg):
-        return [
-            "bbox",
-            *(["segm"] if cfg.MODEL.MASK_ON else []),
-            *(["keypoints"] if cfg.MODEL.KEYPOINT_ON else []),
-        ]
-    return (
-        ["classification", "validation"]
-        if "Classification" in mapper_name(cfg)
-        else [*_CAPTION_TASKS]
-    )
+def _tasks(cfg: CfgNode) -> Sequence[str]:
+    if not is_detector(cfg):
+        is_classifier = "Classification" in mapper_name(cfg)
+        return ("classification", "validation") if is_classifier else _CAPTION_TASKS
+    tasks = ["bbox"]
+    if cfg.MODEL.MASK_ON:
+        tasks.append("segm")
+    if cfg.MODEL.KEYPOINT_ON:
+        tasks.append("keypoints")
+    return tasks
 
 
 def check_devices(cfg: CfgNode) -> None:

@@ -19,9 +19,9 @@ from virtex_det.errors import UserError
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
-    """Evaluate a trained model on ``DATASETS.TEST``; needs no training data and no optimizer.
+    """Evaluate a trained model on ``DATASETS.TEST``, without training data and optimizer.
 
-    In the folder of a training run, its config and load report do not change; only a record is added.
+    In the folder of a training run, its config and load report stay; only a record is added.
 
     Args:
         cfg: the full config. ``MODEL.WEIGHTS`` names a file that fills the whole model.
@@ -31,19 +31,22 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
         Metrics as Detectron2 nests them; by dataset when there are several.
 
     Raises:
-        UserError: the weights leave a part of the model randomly initialised, or there is nothing to evaluate.
+        UserError: the weights leave a part of the model at random init, or there is nothing to
+            evaluate.
     """
     if not cfg.DATASETS.TEST:
         raise UserError(
-            "DATASETS.TEST is empty: there is nothing to evaluate. Name a dataset, e.g. coco_2017_val."
+            "DATASETS.TEST is empty: there is nothing to evaluate.\n"
+            "Name a data set, such as coco_2017_val."
         )
     started = time.monotonic()
     last = find_last(cfg.OUTPUT_DIR)
     weights = last if resume else cfg.MODEL.WEIGHTS
     if not weights:
-        wanted = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
+        found = f"{cfg.OUTPUT_DIR} holds no checkpoint" if resume else "MODEL.WEIGHTS is empty"
         raise UserError(
-            f"{wanted}: --eval-only needs a trained model. Set MODEL.WEIGHTS to its model_final.pth."
+            f"{found}: --eval-only needs a trained model.\n"
+            "Set MODEL.WEIGHTS to its model_final.pth."
         )
     with building("data", cfg, "DATASETS.TEST", "DATALOADER.MAPPER"):
         check_evaluation(cfg, weights)
@@ -51,9 +54,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     trainer = _training_state(rest, weights)
     results = Trainer.test(cfg, model)
     seconds = time.monotonic() - started
-    done = (
-        rest["iteration"] + 1 if "iteration" in rest else None
-    )  # the file names the last iteration, from 0
+    # The file names the last iteration, counted from 0.
+    done = rest["iteration"] + 1 if "iteration" in rest else None
     write_records(
         cfg,
         results,
@@ -68,14 +70,15 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
 
 
 def _training_state(rest: Mapping[str, Any], weights: str) -> Mapping[str, Any]:
-    """Return what a file says of its model's training; {} if it says nothing."""
+    """Return what a file says about its model's training; {} if it says nothing."""
     try:
         check_training_state({"iteration": rest.get("iteration", 0)})
         return check_training_state(rest.get("trainer", {}))
     except ValueError as error:
         raise UserError(
-            f"{weights} is damaged: of the training behind the model, {error}. Records would say it, so nothing was "
-            "evaluated. Name another checkpoint of the run."
+            f"{weights} is damaged: {error}. This describes the model's training and would be "
+            "copied into the records, so nothing was evaluated.\n"
+            "Name another checkpoint of the run."
         ) from error
 
 
@@ -90,10 +93,10 @@ def load_trained(
         report_folder: where the load report goes; "" for nowhere.
 
     Returns:
-        The model, the report of what filled it, and what else the file holds, such as ``iteration``.
+        The model, the report of what filled it, and the rest of the file, such as ``iteration``.
 
     Raises:
-        UserError: when the weights leave any part of the model randomly initialised.
+        UserError: the weights leave a part of the model at random init.
     """
     model = Trainer.build_model(cfg)
     checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")

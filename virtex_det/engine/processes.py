@@ -1,4 +1,4 @@
-"""Start of a command in one or many processes; a user's mistake ends it with a short message."""
+"""Start a command in one or many processes; a user's mistake ends it with a short message."""
 
 import argparse
 import atexit
@@ -31,35 +31,34 @@ from virtex_det.signals import SIGNALS, Stopped, command, end_with_parent, handl
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
     """Run ``main(args)`` on the GPUs that ``args`` asks for, under torchrun, or in this process.
 
-    Under ``torchrun`` (or any launcher that sets ``WORLD_SIZE``) each process joins the group of the environment, with
-    NCCL on GPUs and gloo without. Exits with code 1 after printing the message of a :class:`UserError`.
+    Under ``torchrun`` (or any launcher that sets ``WORLD_SIZE``) each process joins the group that
+    the environment describes, with NCCL on GPUs and gloo otherwise. Exits with code 1 after
+    printing the message of a :class:`UserError`.
     """
     with_one_screen_errors(_resumable, functools.partial(_launch, main), args)
 
 
 def with_one_screen_errors(function: Callable[..., object], *args: object) -> None:
-    """Call ``function(*args)``; for a mistake of the user's print its message, without a traceback, and exit with 1.
+    """Call ``function(*args)``; turn a user's mistake into its message and exit code 1.
 
-    So ends also what the disk refuses, a full memory, a training that diverges and the like (see ``explain``). A signal
-    that asks the process to end does it with one line, and with the code that a shell gives for it, 128 and its number.
+    So do errors such as a full disk, full memory and diverged training (see ``explain``): they show
+    no traceback. A signal that asks the process to end leads to one line, and to a shell's exit
+    code for it: 128 plus its number.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_drop_traceback_of_user_errors)
-    if (
-        logging.lastResort and not logging.lastResort.filters
-    ):  # writes warnings where no log was set up
+    # The handler of last resort writes warnings if no log was set up.
+    if logging.lastResort and not logging.lastResort.filters:
         logging.lastResort.addFilter(VisibleText())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # file names may have characters that a terminal cannot show
+        # File names may have characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with stop_at_once():
             function(*args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # Python would complain again when it ends
+        # Without this Python would complain again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Stopped as stopped:
         print(f"\n{stopped}", file=sys.stderr)
@@ -78,16 +77,16 @@ def with_one_screen_errors(function: Callable[..., object], *args: object) -> No
 
 
 def _check_machines(args: argparse.Namespace, gpus: int) -> None:
-    """Refuse invalid numbers of processes and machines, with which some would wait for ever."""
+    """Refuse invalid numbers of processes and machines, for which some would wait for ever."""
     if args.num_gpus < 0 or args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--num-gpus is {args.num_gpus}, --num-machines {args.num_machines} and --machine-rank "
-            f"{args.machine_rank}: GPUs are counted from 0, machines from 1, and ranks go from 0 to one below "
-            "the machines."
+            f"{args.machine_rank}; expected at least 0 GPUs, at least 1 machine, and a rank from 0 "
+            "to the number of machines minus 1."
         )
     if args.num_machines > 1 and not (gpus and args.num_gpus):
         raise UserError(
-            f"--num-machines {args.num_machines} was asked for, but there is no GPU to use on this one.\n"
+            f"--num-machines is {args.num_machines}, and this machine has no GPU to use.\n"
             "For CPU processes on several machines start the command with torchrun on each."
         )
 
@@ -99,8 +98,8 @@ def _launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespa
     _check_machines(args, gpus)
     if args.num_gpus > max(gpus, 1):
         raise UserError(
-            f"--num-gpus {args.num_gpus} was asked for and PyTorch finds {gpus} GPU(s) here.\n"
-            "Leave --num-gpus out to run on one GPU, or on the CPU where there is none; "
+            f"--num-gpus is {args.num_gpus}, and PyTorch finds {gpus} GPU(s) here.\n"
+            "Leave --num-gpus out to run on one GPU, or on the CPU if there is no GPU; "
             "for several CPU processes start the command with torchrun."
         )
     dist_url = "auto" if args.num_machines == 1 else args.dist_url
@@ -135,18 +134,19 @@ def launch_processes(
     machine: int = 0,
     dist_url: str = "auto",
 ) -> None:
-    """Call ``function(*args)`` in each of several new processes that form a group, or in this one where one is enough.
+    """Call ``function(*args)`` in each process of a new group; a group of one is this process.
 
-    Exits with the code of the first process that ended with a message or by a signal; then all others end, too. What
-    asks this process to end is passed on to them, and they do not outlive it.
+    When a process fails or a signal ends it, all others end, too, and this one exits with the code
+    of the first that ended. Signals to this process are passed on to them, and they do not outlive
+    it.
 
     Args:
         function: importable by its name.
         args: can be pickled.
-        processes: on this machine.
-        machines: how many there are; each calls this function.
-        machine: number of this one.
-        dist_url: where they meet; "auto" on one machine.
+        processes: number on this machine.
+        machines: number of machines, on each of which this function is called.
+        machine: rank of this machine.
+        dist_url: where the processes meet; "auto" on one machine.
     """
     if processes * machines == 1:
         function(*args)
@@ -178,23 +178,29 @@ def launch_processes(
 
 
 def _end_like(error: ProcessExitedException, processes: int, asked: list[int]) -> NoReturn:
-    """End this process as the first of several has ended, of which this process was ``asked`` to end by signals."""
+    """End this process in the way in which the first of its children has ended.
+
+    Args:
+        error: of the child.
+        processes: number of children.
+        asked: signals that asked this process to end.
+    """
     by_signal = signal.Signals[error.signal_name] if error.signal_name else 0
     if error.exit_code - 128 in SIGNALS:
-        sys.exit(error.exit_code)  # the process has said what becomes of the work
-    if by_signal in SIGNALS or (
-        asked and not by_signal
-    ):  # the signal came before the process could obey it
+        sys.exit(error.exit_code)  # the child has printed what happens to the work
+    # Without an exit code of its own, the child got the signal before it could handle signals.
+    if by_signal in SIGNALS or (asked and not by_signal):
         raise Stopped(asked[0] if asked else by_signal) from error
     if by_signal:
         raise UserError(
-            f"Process {error.error_index} of {processes} was ended by {error.signal_name}, and the run with it.\n"
-            "SIGKILL mostly means that the memory was full (`dmesg` tells), or that somebody ended it. Go on with "
-            "--resume."
+            f"{error.signal_name} ended process {error.error_index} of {processes}, and the run "
+            "with it.\n"
+            "SIGKILL usually means that the memory was full (see `dmesg`), or that somebody ended "
+            "the process. Go on with --resume."
         ) from error
     if error.exit_code != 1:
         raise error
-    sys.exit(1)  # the process has said what the user can mend
+    sys.exit(1)  # the child has printed what the user can correct
 
 
 def _one_of_several(parent: int, function: Callable[..., object], *args: object) -> None:
@@ -205,9 +211,8 @@ def _one_of_several(parent: int, function: Callable[..., object], *args: object)
 def _join_environment(
     main: Callable[[argparse.Namespace], object], args: argparse.Namespace
 ) -> None:
-    if (
-        "TORCHELASTIC_RUN_ID" in os.environ
-    ):  # torchrun, which leaves its processes at work when it is killed
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun leaves its processes running when it is killed.
         end_with_parent(signal.SIGTERM)
     has_gpu = torch.cuda.is_available()
     torch.distributed.init_process_group("nccl" if has_gpu else "gloo")
@@ -221,13 +226,13 @@ def _in_group(function: Callable[..., object], *args: object) -> None:
     """Call ``function(*args)`` in a process of a group, and leave the group with the others."""
     try:
         function(*args)
-        comm.synchronize()  # one that tears its group down while another still works can end in an abort
+        # A process that leaves the group while another still works can abort.
+        comm.synchronize()
     except Stopped as stopped:
         if comm.is_main_process():
             raise
-        time.sleep(
-            2
-        )  # the launcher ends all when one has ended: let the main one say what is saved
+        # The launcher ends all processes when one has ended; the main one prints what is saved.
+        time.sleep(2)
         sys.exit(stopped.exit_code)
     except Exception as error:
         if is_lost_peer(error):
@@ -238,21 +243,21 @@ def _in_group(function: Callable[..., object], *args: object) -> None:
 
 
 def _let_the_other_speak() -> None:
-    """Wait until the launcher has seen which process ended first: its message and code are the run's."""
+    """Wait for the launcher to see which process ended first: the run gets its message and code."""
     try:
         time.sleep(20)
     except Stopped:
         sys.exit(1)
 
 
-@atexit.register  # for a user's own script too, started by whatever launcher
+@atexit.register  # also for a user's own script, under any launcher
 def _leave_group() -> None:
     """Leave the group of processes before Python ends.
 
-    A thread of gloo frees the tensors of a collective after the collective has returned, and needs Python's lock for
-    it. Where Python has begun to end by then, the lock ends the thread instead, and C++ the process: SIGABRT,
-    "terminate called without an active exception", although all work is done. The thread outlives the group, because
-    Detectron2 keeps the group.
+    A thread of gloo frees the tensors of a collective after the collective has returned, and needs
+    Python's lock for it. If Python has begun to end by then, the lock ends the thread instead, and
+    C++ the process: SIGABRT, "terminate called without an active exception", although all work is
+    done. The thread outlives the group, because Detectron2 keeps the group.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -260,9 +265,10 @@ def _leave_group() -> None:
 
 
 def _await_idle_threads(checks: int = 3, timeout: float = 5.0) -> None:
-    """Wait until all other threads of this process have been seen asleep several times in a row.
+    """Wait until all other threads of this process were asleep in several checks in a row.
 
-    A sleep of this thread frees Python's lock, so a thread that waits for it goes on between two checks.
+    A sleep of this thread frees Python's lock, so a thread that waits for the lock goes on between
+    two checks.
     """
     deadline = time.monotonic() + timeout
     idle = 0
@@ -272,7 +278,7 @@ def _await_idle_threads(checks: int = 3, timeout: float = 5.0) -> None:
 
 
 def _is_another_thread_running() -> bool:
-    """Return whether any thread is awake, on Linux; False elsewhere, where it is unknown."""
+    """Return whether another thread is awake; False where this is unknown, outside Linux."""
     for stat in Path("/proc/self/task").glob("*/stat"):
         try:
             state = stat.read_text().rpartition(") ")[2][:1]

@@ -1,4 +1,4 @@
-"""Setup of a run: frozen config from the command line, run folder, logger and seed."""
+"""The start of a run: frozen config from the command line, run folder, logger and seed."""
 
 import argparse
 import logging
@@ -41,10 +41,10 @@ _visible_text = VisibleText()
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's own arguments: --config-file, --num-gpus, --resume, --eval-only, KEY VALUE and the rest.
+    """Return a parser of Detectron2's arguments: --config-file, --resume, KEY VALUE and the rest.
 
     Args:
-        description: what ``-h`` says before the arguments; after them it names the main keys of a config.
+        description: text of ``-h`` before the arguments; the main config keys follow them.
     """
     parser = default_argument_parser(as_called(key_help()))
     parser.description = as_called(description or "")
@@ -55,10 +55,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Build the config, check the run folder, start logging and seed the process.
 
     Args:
-        args: what ``argument_parser()`` parsed.
+        args: parsed by ``argument_parser()``.
 
     Returns:
-        The full config, frozen; also written to ``config.yaml`` in a new run folder, beside the tokenizer and its like.
+        The full config, frozen. A new run folder gets it as ``config.yaml``, with copies of the
+        tokenizer and of similar files.
 
     Raises:
         UserError: the config is invalid, or the run folder holds another run.
@@ -66,13 +67,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg, goes_on = _checked_config(args)
     run_folder = Path(cfg.OUTPUT_DIR)
     is_run = any(any(run_folder.glob(marker)) for marker in RUN_MARKERS)
-    is_measured = not all(record.evaluated for record in read_records(run_folder))  # by a training
-    if (is_run or is_measured) and not (args.resume or args.eval_only):
+    has_records_of_training = not all(record.evaluated for record in read_records(run_folder))
+    if (is_run or has_records_of_training) and not (args.resume or args.eval_only):
         raise UserError(
             f"The output folder {run_folder} holds another run.\n"
             "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."
         )
-    comm.synchronize()  # a rank must not find the folder that a faster one has just filled
+    # A slow rank must check the folder before a faster one fills it.
+    comm.synchronize()
 
     run_folder.mkdir(parents=True, exist_ok=True)
     rank = comm.get_rank()
@@ -85,7 +87,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger.info(f"Command line: {vars(args)}")
     _log_schedule(cfg)
     begins = not (goes_on or args.eval_only)
-    # a resumed run keeps its own until it trains
+    # A resumed run keeps the files that it has until it trains.
     if comm.is_main_process() and (begins or not is_run):
         keep_config(cfg)
         write_atomically(run_folder / "environment.txt", collect_env_info())
@@ -148,6 +150,7 @@ def _log_schedule(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     if solver.REFERENCE_FRACTION:
         logging.getLogger("virtex_det").info(
-            f"Schedule in proportion to DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}: SOLVER.MAX_ITER "
-            f"{solver.MAX_ITER}, STEPS {solver.STEPS}, WARMUP_ITERS {solver.WARMUP_ITERS}"
+            f"Schedule in proportion to DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}: "
+            f"SOLVER.MAX_ITER {solver.MAX_ITER}, STEPS {solver.STEPS}, WARMUP_ITERS "
+            f"{solver.WARMUP_ITERS}"
         )
