@@ -41,7 +41,7 @@ COMMANDS = (
         "train",
         "train_net",
         "train",
-        "train or evaluate: caption pretraining, and detectors on what it gives",
+        "pretrain on captions, train detectors, and evaluate them",
     ),
     Command("evaluate", "evaluate", "evaluate", "evaluate a file of detections without a model"),
     Command("predict", "predict", "predict", "find objects in pictures with a trained detector"),
@@ -57,9 +57,7 @@ COMMANDS = (
         "benchmark", "benchmark", "benchmark", "compare what detectors reach from several starts"
     ),
     Command("zoo", "model_zoo", "zoo", "list, describe, download and verify published weights"),
-    Command(
-        "convert", "convert_weights", "convert", "write weights in the form that other code reads"
-    ),
+    Command("convert", "convert_weights", "convert", "convert weights for other code"),
     Command(
         "data scenes",
         "generate_scenes",
@@ -76,7 +74,7 @@ COMMANDS = (
         "data subset",
         "subset",
         "subset",
-        "show a part of a data set, and write which images it takes",
+        "show a part of a data set, and list its images in a file",
     ),
     Command("demo", "demo", "demo", "captions in, AP out, on built-in data"),
     Command(
@@ -88,15 +86,15 @@ COMMANDS = (
 )
 
 _EPILOG = f"""
-{PROGRAM} COMMAND -h tells the arguments of each. Configs of the package are found by name, such as
-detectron2/coco_segm_default_init_2x.yaml, wherever you are."""
+{PROGRAM} COMMAND -h shows the arguments of a command. Configs of the package are found by name in
+any folder, e.g. detectron2/coco_segm_default_init_2x.yaml."""
 
 
 def main() -> None:
     """Start the command that the command line names."""
     try:
         command, arguments = choose(sys.argv[1:])
-    except BrokenPipeError:  # who reads the list, such as head, has seen enough
+    except BrokenPipeError:  # the reader of the list, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.argv = [f"{PROGRAM} {command.name}", *arguments]
@@ -112,7 +110,7 @@ def main() -> None:
 def choose(words: Sequence[str]) -> tuple[Command, list[str]]:
     """Return the command that a command line begins with, and its arguments.
 
-    Exits after printing what there is where the words ask for that, or name no command.
+    Exits after printing a list of commands if the words ask for it or name no command.
     """
     first, second = [*words, "", ""][:2]
     for name in (f"{first} {second}", first):
@@ -143,7 +141,7 @@ def choose(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def overview(group: str = "") -> str:
-    """Return all commands with a sentence each; of a group, those that begin with its word."""
+    """Return all commands, or those of a group, with a sentence each."""
     shown = [command for command in COMMANDS if not group or command.name.startswith(f"{group} ")]
     width = max(len(command.name) for command in shown)
     lines = [f"usage: {PROGRAM} {f'{group} ' if group else ''}COMMAND [arguments]", ""]
@@ -152,10 +150,10 @@ def overview(group: str = "") -> str:
 
 
 def as_called(text: str) -> str:
-    """Return a text that names the commands as this process can be started.
+    """Return a text whose commands are written as this process was started.
 
-    Texts name the scripts of a clone, ``python tools/train_net.py``. That stays in a process that
-    such a script has started; everywhere else it becomes ``virtex-det train``.
+    Texts name the scripts of a clone, ``python tools/train_net.py``. In a process that such a
+    script has started they stay; everywhere else they become ``virtex-det train``.
     """
     if Path(next(iter(sys.argv), "")).parent.name == "tools":
         return text
@@ -165,7 +163,7 @@ def as_called(text: str) -> str:
 
 
 def own_command(script: str, *arguments: str) -> list[str]:
-    """Return the command line that does the same as ``tools/SCRIPT.py``, here.
+    """Return a command line that does the same as ``tools/SCRIPT.py``, for this installation.
 
     Args:
         script: of ``COMMANDS``.

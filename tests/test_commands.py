@@ -89,7 +89,7 @@ def test_a_mistake_of_the_user_is_one_screen_that_names_the_console_command(monk
     assert (
         code == 1
         and printed.startswith("\nerror: No weights match")
-        and "All: virtex-det zoo list" in printed
+        and "List all: virtex-det zoo list" in printed
     )
 
 

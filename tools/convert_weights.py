@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write weights in the form that other code reads; the same as ``virtex-det convert``."""
+"""Convert weights for other code; the same as ``virtex-det convert``."""
 
 from virtex_det.cli.convert import main
 from virtex_det.engine import with_one_screen_errors

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train or evaluate: caption pretraining, and detectors on what it gives; the same as ``virtex-det train``."""
+"""Pretrain on captions, train detectors, and evaluate them; the same as ``virtex-det train``."""
 
 from virtex_det.cli.train import main
 from virtex_det.engine import with_one_screen_errors

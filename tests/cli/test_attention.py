@@ -85,13 +85,13 @@ def test_it_draws_images_with_one_caption_and_says_what_it_skipped(config, scene
     ("arguments", "message"),
     [
         (["a.jpg"], "There is no caption for a.jpg"),
-        (["broken.jpg", "--caption", "a"], "None of the 1 images can be drawn"),
-        ([], "either images or a --dataset"),
-        (["a.jpg", "--dataset", "scenes_val_captions"], "either images or a --dataset"),
-        (["--dataset", "scenes_val_captions", "--caption", "a"], "--caption is for images"),
+        (["broken.jpg", "--caption", "a"], "No image was drawn"),
+        ([], "Neither images nor a --dataset is named"),
+        (["a.jpg", "--dataset", "scenes_val_captions"], "Both images and a --dataset are named"),
+        (["--dataset", "scenes_val_captions", "--caption", "a"], "--caption and --dataset"),
     ],
 )
-def test_what_cannot_be_meant_is_an_error_of_one_screen_and_leaves_nothing(
+def test_invalid_arguments_are_an_error_of_one_screen_and_leave_nothing(
     arguments, message, config, tmp_path
 ):
     for name in ("a.jpg", "broken.jpg"):

@@ -54,14 +54,12 @@ def test_it_captions_a_folder_and_says_what_it_skipped(config, scenes, tmp_path)
     )
 
 
-def test_files_none_of_which_can_be_read_are_an_error_of_one_screen_and_leave_nothing(
-    config, tmp_path
-):
+def test_only_unreadable_files_are_an_error_of_one_screen_and_leave_nothing(config, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     run = caption("--config-file", config, "broken.jpg", cwd=tmp_path)
     assert (
         run.returncode == 1
-        and "None of the 1 files" in run.stderr
+        and "No image was captioned" in run.stderr
         and "Traceback" not in run.stderr
     )
     assert not (tmp_path / "output").exists()
@@ -79,7 +77,7 @@ def test_a_run_folder_is_enough(pretraining_cfg, vocabulary, scenes, tmp_path, c
 
 
 @pytest.mark.parametrize("size", ["0", "x"])
-def test_a_batch_that_is_no_number_of_images_is_said_to_be_so(size, capsys):
+def test_an_invalid_batch_size_is_refused(size, capsys):
     with pytest.raises(SystemExit):
         main(["--run", "output", "photo.jpg", "--batch-size", size])
-    assert f"'{size}' is no whole number from 1" in capsys.readouterr().err
+    assert f"'{size}' is not an integer from 1" in capsys.readouterr().err

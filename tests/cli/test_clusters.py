@@ -36,7 +36,7 @@ def test_too_many_clusters_are_refused_and_nothing_is_written(build, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_said_before_a_bert_reads_anything(build, tmp_path):
+def test_an_invalid_number_of_clusters_is_refused_before_a_bert_is_read(build, tmp_path):
     with pytest.raises(UserError, match="--size 1 to"):
         build("--size", 0, "--bert", tmp_path / "nothing")
 

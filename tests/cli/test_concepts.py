@@ -43,7 +43,7 @@ def test_concepts_of_several_datasets_are_written_and_shown(
 
 def test_fewer_than_asked_for_is_a_warning(arguments, tmp_path, capsys):
     build(*arguments, make_bert(tmp_path / "bert", ("a", "red", "circle", "square")))
-    assert "warning: no more than" in capsys.readouterr().out
+    assert "warning: only" in capsys.readouterr().out
 
 
 def test_data_without_captions_are_refused(arguments, vocabulary):

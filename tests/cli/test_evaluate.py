@@ -169,10 +169,16 @@ def test_an_unknown_dataset_is_an_error(evaluate):
         evaluate("results.json", "--dataset", "coco_2071_val")
 
 
-def test_a_style_without_annotations_is_refused(evaluate, capsys):
+def test_annotations_without_a_style_are_refused(evaluate, capsys):
     with pytest.raises(SystemExit):
         evaluate("results.json", "--annotations", "truth.json")
-    assert "--annotations and --style go together" in capsys.readouterr().err
+    assert "--annotations needs --style" in capsys.readouterr().err
+
+
+def test_a_style_of_a_registered_dataset_is_refused(evaluate, capsys):
+    with pytest.raises(SystemExit):
+        evaluate("results.json", "--dataset", "coco_2017_val", "--style", "lvis")
+    assert "--style is only for --annotations" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):

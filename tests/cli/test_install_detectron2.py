@@ -17,7 +17,7 @@ INSTALLED_BY_THE_TOOL = {"detectron2", "lvis"}
 
 @pytest.fixture
 def toy_wheel(tmp_path, monkeypatch) -> str:
-    """Put a wheel made like sal-detectron2's where pip looks, and nothing else; return its sha256."""
+    """Let pip find a wheel like sal-detectron2's, and nothing else; return the wheel's sha256."""
     path = tmp_path / "wheels" / "toy_dist-1.0-cp310-none-any.whl"
     path.parent.mkdir()
     record = "toy_dist-1.0.dist-info"

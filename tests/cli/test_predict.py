@@ -23,7 +23,7 @@ def test_a_run_and_a_folder_become_detections_and_pictures(run, scenes, tmp_path
     words = (scenes / "val", tmp_path / "broken.jpg", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     predict("--run", run, "--output", tmp_path / "out", "--threshold", 0, *words)
     entries = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert f"{len(entries)} detections in 4 pictures, 1 left out." in capsys.readouterr().out
+    assert f"{len(entries)} detections in 4 pictures, 1 skipped." in capsys.readouterr().out
     assert entries and len(list((tmp_path / "out" / "pictures").iterdir())) == 4
 
 
@@ -91,7 +91,7 @@ def test_heads_left_at_random_are_refused(run, scenes, tmp_path):
 
 
 @pytest.mark.parametrize("score", ["2", "-0.1", "x", "nan"])
-def test_a_score_that_is_none_is_refused(score, capsys):
+def test_an_invalid_score_is_refused(score, capsys):
     with pytest.raises(SystemExit):
         predict("--run", "output", "photo.jpg", f"--threshold={score}")
-    assert f"'{score}' is no number from 0 to 1" in capsys.readouterr().err
+    assert f"'{score}' is not a number from 0 to 1" in capsys.readouterr().err

@@ -37,7 +37,8 @@ def test_costs_and_folds_are_refused_before_anything_is_read(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["voc07", option])
     assert stopped.value.code == 2
-    assert "is no whole number" in (said := capsys.readouterr().err) or "such as 0.1,1" in said
+    error = capsys.readouterr().err
+    assert "is not an integer" in error or "such as 0.1,1" in error
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_unbiased_teachers_form_holds_several_parts_and_is_read_again(run, tmp_p
         ("--split", "ids.txt", "--fraction", 0.1, "--format", "unbiased-teacher", "--output", "x"),
     ],
 )
-def test_a_command_line_that_cannot_be_meant_is_refused(run, words, capsys):
+def test_contradictory_arguments_are_refused(run, words, capsys):
     with pytest.raises(SystemExit):
         run(*words)
     assert "error: " in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The folder of drawn pictures: whole, without those of an earlier call, and nobody else's touched."""
+"""The folder of drawn pictures: complete, without those of an earlier call; other files stay."""
 
 import pytest
 from PIL import Image

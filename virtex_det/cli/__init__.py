@@ -1,4 +1,5 @@
-"""What the commands do, one module each: ``main(arguments)`` takes a command line and raises UserError.
+"""The commands, one module each: ``main(arguments)`` takes a command line and raises UserError.
 
-``virtex_det_commands`` lists them and starts them as ``virtex-det NAME``; a clone's ``tools/*.py`` start the same.
+``virtex_det_commands`` lists them and starts them as ``virtex-det NAME``; a clone's ``tools/*.py``
+start the same.
 """

@@ -1,4 +1,4 @@
-"""``python -m virtex_det.cli``: the same as ``virtex-det``, where that is not on the path."""
+"""``python -m virtex_det.cli``: the same as ``virtex-det``, if that is not on the path."""
 
 from virtex_det_commands import main
 

@@ -1,13 +1,17 @@
-"""Draw where a trained LocTexModel or ICMLMModel looks for the words of captions: a page, and a PNG per image.
+"""Draw where a trained LocTexModel or ICMLMModel looks for words: a page, and a PNG per image.
 
-    narrated images:     python tools/visualize_attention.py --run output/loctex --dataset coco_2017_val_narratives
-    your own:            python tools/visualize_attention.py --run output/loctex \
-                             --dataset narratives:mine.jsonl:photos/
-    one caption for all: python tools/visualize_attention.py --run output/icmlm photo.jpg --caption "a dog on a sofa"
-    captions beside:     python tools/visualize_attention.py --run output/icmlm photos/   (photos/a.jpg, photos/a.txt)
+narrated images:
+    python tools/visualize_attention.py --run output/loctex --dataset coco_2017_val_narratives
+narrated images of your own:
+    python tools/visualize_attention.py --run output/loctex \\
+        --dataset narratives:mine.jsonl:photos/
+one caption for all images:
+    python tools/visualize_attention.py --run output/icmlm photo.jpg --caption "a dog on a sofa"
+a caption in a .txt file beside each image (photos/a.jpg, photos/a.txt):
+    python tools/visualize_attention.py --run output/icmlm photos/
 
-LocTex shows the attention of every word, beside the narrator's trace where there is one. ICMLM shows that of every
-concept word, masked in turn, with the words that the model takes it for.
+LocTex shows the attention of every word, and the narrator's trace if there is one. ICMLM masks one
+concept word after the other, and shows its attention and the words that the model predicts for it.
 """
 
 import argparse
@@ -15,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from virtex_det.cli.parsers import command_parser, positive, split_overrides
+from virtex_det.cli.parsers import IMAGES_HELP, command_parser, positive, split_overrides
 from virtex_det.config import load_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.pictures import find_images
@@ -37,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"skipped: {reason}", file=sys.stderr)
     if not sheets.drawn:
         raise UserError(
-            f"None of the {len(sheets.skipped)} images can be drawn; the reasons stand above."
+            "No image was drawn; the reasons are above.\n"
+            "Name images that can be read and have a caption."
         )
     page = write_sheets(options.output, sheets, drawer.describe())
     say(f"\n{len(sheets.drawn)} drawn, {len(sheets.skipped)} skipped. Open this page:\n{page}")
@@ -45,11 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _captioned_images(names: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     if bool(names) == bool(options.dataset):
-        raise UserError("Name either images or a --dataset, which has its own captions; not both.")
+        found = "Both images and a --dataset are" if names else "Neither images nor a --dataset is"
+        raise UserError(f"{found} named.\nName either images or a --dataset with captions.")
     if not options.dataset:
         return with_captions(find_images(names)[: options.limit], options.caption)
     if options.caption:
-        raise UserError("--caption is for images; a --dataset has its own captions.")
+        raise UserError(
+            "--caption and --dataset are both set, but a data set has its own captions.\n"
+            "Leave one of them out."
+        )
     return load_dataset(options.dataset)[: options.limit]
 
 
@@ -59,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "images",
         nargs="*",
         metavar="IMAGES",
-        help="files, folders, quoted patterns; then KEY VALUE of the config",
+        help=IMAGES_HELP,
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
@@ -69,17 +78,20 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file", metavar="FILE", help="config of such a model, with MODEL.WEIGHTS set"
     )
     parser.add_argument(
-        "--dataset", metavar="NAME", help="narratives or captions, instead of images"
+        "--dataset", metavar="NAME", help="data set with narratives or captions, instead of images"
     )
     parser.add_argument(
-        "--caption", default="", metavar="TEXT", help="of all images; else the .txt beside each"
+        "--caption",
+        default="",
+        metavar="TEXT",
+        help="caption of all images (default: the .txt file beside each image)",
     )
     parser.add_argument(
         "--limit",
         type=positive,
         default=20,
         metavar="N",
-        help="first images (default: %(default)s)",
+        help="draw the first N images (default: %(default)s)",
     )
     parser.add_argument(
         "--output", default="output/attention", metavar="FOLDER", help="default: %(default)s"

@@ -1,10 +1,14 @@
-"""Caption images with a trained captioning model: text, JSON, and a page of picture and text.
+"""Caption images with a trained captioning model: text, JSON, and a page of pictures and captions.
 
-    a run of train_net.py:  python tools/caption.py --run output/pretrain photo.jpg folder/ 'more/*.png'
-    published weights:      python tools/caption.py --run virtex://bicaptioning_R_50_L1_H2048 photo.jpg \
-                                INPUT.CAPTION.TOKENIZER coco_10k.model
-    a weights file:         python tools/caption.py --config-file config.yaml photo.jpg MODEL.WEIGHTS model.pth
-    sample, not search:     add MODEL.TEXTUAL.DECODING.METHOD nucleus_sampling
+a run of train_net.py:
+    python tools/caption.py --run output/pretrain photo.jpg folder/ 'more/*.png'
+published weights:
+    python tools/caption.py --run virtex://bicaptioning_R_50_L1_H2048 photo.jpg \\
+        INPUT.CAPTION.TOKENIZER coco_10k.model
+a weights file:
+    python tools/caption.py --config-file config.yaml photo.jpg MODEL.WEIGHTS model.pth
+sampling instead of beam search:
+    add MODEL.TEXTUAL.DECODING.METHOD nucleus_sampling
 """
 
 import argparse
@@ -13,7 +17,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.env import seed_all_rng
 
-from virtex_det.cli.parsers import command_parser, positive, split_overrides
+from virtex_det.cli.parsers import IMAGES_HELP, command_parser, positive, split_overrides
 from virtex_det.config import load_config
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
@@ -38,22 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"skipped: {reason}", file=sys.stderr)
     if not captions.captioned:
         raise UserError(
-            f"None of the {len(images)} files can be read as an image; the reasons stand above."
+            "No image was captioned; the reasons are above.\nName files that can be read as images."
         )
     page = write_captions(options.output, captions, captioner.describe())
-    say(
-        f"\n{len(captions.captioned)} captioned, {len(captions.skipped)} skipped. Open this page:\n{page}"
-    )
+    counts = f"{len(captions.captioned)} captioned, {len(captions.skipped)} skipped"
+    say(f"\n{counts}. Open this page:\n{page}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGES",
-        help="files, folders, quoted patterns; then KEY VALUE of the config",
-    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES_HELP)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--run", metavar="FOLDER", help="OUTPUT_DIR of a captioning run, or virtex://NAME"

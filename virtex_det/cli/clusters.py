@@ -1,7 +1,7 @@
-"""Divide captions into the clusters that TP_Cluster predicts: k-means over their vectors, of a BERT or TF-IDF.
+"""Divide captions into the clusters that TP_Cluster predicts: k-means over BERT or TF-IDF vectors.
 
-python tools/build_clusters.py --dataset coco_2017_train_captions --bert google-bert/bert-base-uncased \\
-    --size 5000 --output vocab/coco_clusters_5k.json
+python tools/build_clusters.py --dataset coco_2017_train_captions \\
+    --bert google-bert/bert-base-uncased --size 5000 --output vocab/coco_clusters_5k.json
 """
 
 import argparse
@@ -25,15 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_output(options.output)
     captions = sorted(set(load_captions(options.dataset)))
     check_numbers(len(captions), options.size, options.seed)
-    vectors, made_of = (
-        (_bert_vectors(captions, options), options.bert)
-        if options.bert
-        else (tf_idf(captions), "tf-idf")
-    )
-    clusters = cluster(captions, vectors, options.size, options.seed, made_of)
+    if options.bert:
+        vectors, made_by = _bert_vectors(captions, options), options.bert
+    else:
+        vectors, made_by = tf_idf(captions), "tf-idf"
+    clusters = cluster(captions, vectors, options.size, options.seed, made_by)
     clusters.write(options.output)
     say(
-        f"{options.output}: {options.size} clusters of {len(captions)} different captions, by {made_of}"
+        f"{options.output}: {options.size} clusters of {len(captions)} different captions, by "
+        f"{made_by}"
     )
 
 
@@ -52,11 +52,17 @@ def _parser() -> argparse.ArgumentParser:
         "--bert",
         default="",
         metavar="PATH",
-        help="folder or hub name; without one: TF-IDF of the words",
+        help="folder or hub name of a BERT (default: TF-IDF of the words)",
     )
     parser.add_argument(
-        "--size", type=int, default=5000, metavar="K", help="clusters (default: %(default)s)"
+        "--size",
+        type=int,
+        default=5000,
+        metavar="K",
+        help="number of clusters (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of k-means (default: %(default)s)"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
     return parser

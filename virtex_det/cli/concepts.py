@@ -1,7 +1,9 @@
-"""Choose the concepts that ICMLM masks and TP_Postag predicts: frequent nouns, adjectives and verbs of captions.
+"""Choose the concepts that ICMLM masks and TP_Postag predicts: frequent words of captions.
 
-python tools/build_concepts.py --dataset coco_2017_train_captions --tokenizer vocab/coco_10k.model \\
-    --size 5000 --output vocab/coco_concepts_5k.json
+They are nouns, adjectives and verbs.
+
+python tools/build_concepts.py --dataset coco_2017_train_captions \\
+    --tokenizer vocab/coco_10k.model --size 5000 --output vocab/coco_concepts_5k.json
 """
 
 import argparse
@@ -14,7 +16,7 @@ from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 
-SHOWN = 12
+SHOWN = 12  # words of each part of speech that are printed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_part(concepts, part)
     if len(concepts.concepts) < options.size:
         say(
-            f"warning: no more than {len(concepts.concepts)} words qualify, of {options.size} asked for"
+            f"warning: only {len(concepts.concepts)} words of the captions can be concepts, fewer "
+            f"than --size {options.size}"
         )
 
 
@@ -51,17 +54,21 @@ def _parser() -> argparse.ArgumentParser:
         "--tokenizer",
         required=True,
         metavar="PATH",
-        help="the run's: a SentencePiece model, or a BERT (folder or hub name)",
+        help="tokenizer of the run: a SentencePiece model, or a BERT (folder or hub name)",
     )
     parser.add_argument(
-        "--size", type=int, default=5000, metavar="K", help="concepts (default: %(default)s)"
+        "--size",
+        type=int,
+        default=5000,
+        metavar="K",
+        help="largest number of concepts (default: %(default)s)",
     )
     parser.add_argument(
         "--parts-of-speech",
         nargs="+",
         default=PARTS_OF_SPEECH,
         choices=PARTS_OF_SPEECH,
-        help="(default: all three)",
+        help="take these words (default: all three parts of speech)",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="JSON file to write")
     return parser

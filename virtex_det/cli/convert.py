@@ -1,4 +1,4 @@
-"""Write weights of any known family as stock Detectron2, safetensors, torchvision or VirTex read them.
+"""Convert weights of any known family for stock Detectron2, safetensors, torchvision or VirTex.
 
 python tools/convert_weights.py bicaptioning_R_50_L1_H2048.pth virtex.pkl
 python tools/convert_weights.py RN50.pt clip.safetensors
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("source", metavar="SRC", help="weights file, URL, or virtex://NAME")
     parser.add_argument(
-        "target", metavar="DST", help="file to write, by its suffix: .pth, .pkl or .safetensors"
+        "target", metavar="DST", help="file to write; its suffix is .pth, .pkl or .safetensors"
     )
     parser.add_argument(
         "--format",
@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         help="family of SRC (default: recognised by content)",
     )
     parser.add_argument(
-        "--prefix", default="", help="where the network begins in SRC, if it has several"
+        "--prefix", default="", help="prefix of the network's names in SRC, if it holds several"
     )
     parser.add_argument(
         "--to",
         choices=get_args(Naming),
         default="detectron2",
-        help="whose names (default: %(default)s)",
+        help="whose tensor names to write (default: %(default)s)",
     )
     return parser

@@ -1,6 +1,6 @@
 """Captions in, AP out, on built-in data: about twelve minutes on two cores.
 
-Started again after an interruption, it goes on from where it was.
+Started again after an interruption, it continues where it was.
 """
 
 import argparse
@@ -21,7 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder for data, runs and page (default: output/demo or output/demo_quick)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="N", help="of the fine-tunes (default: 0 1)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="seeds of the fine-tuning runs (default: 0 1)",
     )
     args = parser.parse_args(arguments)
     folder = args.output or ("output/demo_quick" if args.quick else "output/demo")

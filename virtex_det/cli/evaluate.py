@@ -1,14 +1,17 @@
-"""Evaluate a results file without a model: boxes and, where the file has them, masks.
+"""Evaluate a results file without a model: boxes and, if the file has them, masks.
 
     python tools/evaluate.py output/inference/coco_instances_results.json --dataset coco_2017_val
-    python tools/evaluate.py results.json --annotations instances_val2017.json --style coco --json numbers.json
-    python tools/evaluate.py ours.json --compare theirs.json --annotations lvis_v1_val.json --style lvis
+    python tools/evaluate.py results.json --annotations instances_val2017.json --style coco \\
+        --json numbers.json
+    python tools/evaluate.py new.json --compare old.json --annotations lvis_v1_val.json --style lvis
 
-The file is a list in COCO's results format: image_id, category_id, score, and bbox, segmentation (run lengths) or both.
-Prints all numbers in percent and the AP of each category; with --compare what changed, the largest gain first.
+The file is a list in COCO's results format: image_id, category_id, score, and bbox, segmentation
+(run lengths) or both. The command prints all metrics in percent, and the AP of each category; with
+--compare also the changes, the largest gain first.
 """
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -33,30 +36,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log_visibly()
     check_output(options.json, options.predictions, options.compare, options.annotations)
     truth = read_ground_truth(options.annotations or options.dataset, options.style or "")
-    ours, *others = (
-        evaluate_file(
-            truth, path, extra_max_detections=options.max_detections, boundary=options.boundary
-        )
-        for path in filter(None, (options.predictions, options.compare))
+    evaluate = functools.partial(
+        evaluate_file,
+        truth,
+        extra_max_detections=options.max_detections,
+        boundary=options.boundary,
     )
-    theirs = others[0] if others else None
-    say(tables(ours, theirs))
+    results = evaluate(options.predictions)
+    compared = evaluate(options.compare) if options.compare else None
+    say(tables(results, compared))
     if options.json:
-        write_atomically(options.json, json.dumps(_without_nan(ours, theirs), indent=1))
+        write_atomically(options.json, json.dumps(_without_nan(results, compared), indent=1))
         say(f"\nwritten: {options.json}")
 
 
-def _without_nan(ours: Results, theirs: Results | None) -> dict[str, dict]:
-    """Return what is written as JSON, which has no NaN; changes stand under "change"."""
-    numbers: dict[str, dict] = {
-        task: {name: _or_none(value) for name, value in ours[task].items()} for task in ours
-    }
-    if theirs is not None:
-        numbers["change"] = {
-            task: {row.name: _or_none(row.change) for row in differences(ours[task], theirs[task])}
-            for task in ours
-            if task in theirs
-        }
+def _without_nan(results: Results, compared: Results | None) -> dict[str, dict]:
+    """Return the numbers for JSON, which has no NaN; changes are under "change"."""
+    numbers: dict[str, dict] = {}
+    for task in results:
+        numbers[task] = {name: _or_none(value) for name, value in results[task].items()}
+    if compared is not None:
+        numbers["change"] = {}
+        for task in results:
+            if task in compared:
+                rows = differences(results[task], compared[task])
+                numbers["change"][task] = {row.name: _or_none(row.change) for row in rows}
     return numbers
 
 
@@ -71,26 +75,32 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     truth.add_argument(
         "--dataset", metavar="NAME", help="a registered dataset, below $DETECTRON2_DATASETS"
     )
-    truth.add_argument("--annotations", metavar="FILE", help="an annotation file, with --style")
+    truth.add_argument("--annotations", metavar="FILE", help="an annotation file; needs --style")
     parser.add_argument(
-        "--style", choices=["coco", "lvis"], help="whose numbers the annotation file is for"
+        "--style", choices=["coco", "lvis"], help="format and metrics of the annotation file"
     )
     parser.add_argument(
         "--compare", metavar="OTHER.json", type=Path, help="results of another run, to compare with"
     )
-    parser.add_argument("--json", metavar="OUT", type=Path, help="write the numbers here too")
+    parser.add_argument(
+        "--json", metavar="OUT", type=Path, help="write the numbers to this file, too"
+    )
     parser.add_argument(
         "--max-detections",
         metavar="N",
         type=int,
         nargs="+",
         default=(),
-        help="AP with the best N of an image, too",
+        help="also measure AP with the best N detections of each image",
     )
     parser.add_argument(
-        "--boundary", action="store_true", help="boundary AP of masks, too (extra [boundary])"
+        "--boundary",
+        action="store_true",
+        help="also measure boundary AP of masks (needs the extra [boundary])",
     )
     options = parser.parse_args(arguments)
-    if bool(options.annotations) != bool(options.style):
-        parser.error("--annotations and --style go together")
+    if options.annotations and not options.style:
+        parser.error("--annotations needs --style coco or --style lvis")
+    if options.style and not options.annotations:
+        parser.error("--style is only for --annotations")
     return options

@@ -1,12 +1,13 @@
-"""Install Detectron2, and the LVIS reader it wants, into the Python that runs this; what is already there is kept.
+"""Install Detectron2, and the LVIS reader that it needs, into the Python that runs this.
 
     virtex-det install-detectron2           where virtex_det is installed
     python tools/install_detectron2.py      in a clone
 
-Detectron2 is not on PyPI under its own name. sal-detectron2 0.7.2 is its main branch of April 2024, in a wheel tagged
-for one Python although all that virtex_det uses of it is plain Python; so pip is told to take it as if for that one.
-Both wheels come without their dependencies, which setup.py lists: Detectron2 asks for numpy<2, which it does not need,
-and lvis for opencv-python, which would overwrite opencv-python-headless.
+A module that is already there is kept. Detectron2 is not on PyPI under its own name: sal-detectron2
+0.7.2 is its main branch of April 2024. That wheel is tagged for Python 3.10, but virtex_det uses
+only plain Python of it, so pip is told to download the wheel for 3.10. Both wheels come without
+their dependencies, which setup.py lists: Detectron2 asks for numpy<2, which it does not need, and
+lvis for opencv-python, which would overwrite opencv-python-headless.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 
 class Wheel(NamedTuple):
-    """A wheel on PyPI: the module it is wanted for, its distribution and the sha256 of its file."""
+    """A wheel on PyPI: the module that it provides, its distribution and the sha256 of its file."""
 
     module: str
     distribution: str
@@ -28,26 +29,21 @@ class Wheel(NamedTuple):
     sha256: str
 
 
+LVIS_SHA256 = "4f07153330df342b3161fafb46641ce7c02864113a8ddf0d6ffab6b02407bef0"
+DETECTRON2_SHA256 = "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561"
 WHEELS = (
-    Wheel(
-        "lvis", "lvis", "0.5.3", "4f07153330df342b3161fafb46641ce7c02864113a8ddf0d6ffab6b02407bef0"
-    ),
-    Wheel(
-        "detectron2",
-        "sal-detectron2",
-        "0.7.2",
-        "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561",
-    ),
+    Wheel("lvis", "lvis", "0.5.3", LVIS_SHA256),
+    Wheel("detectron2", "sal-detectron2", "0.7.2", DETECTRON2_SHA256),
 )
-ANY_PYTHON = [
-    "--python-version=3.10",
-    "--implementation=cp",
-    "--abi=none",
-    "--platform=any",
-    "--only-binary=:all:",
-]
-ABSENT = 3
-PROBE = f"import importlib.util as u, sys; u.find_spec(sys.argv[1]) or sys.exit({ABSENT}); __import__(sys.argv[1])"
+PIP = "-m pip install --quiet --disable-pip-version-check --no-deps --require-hashes"
+ANY_PYTHON = (
+    "--python-version=3.10 --implementation=cp --abi=none --platform=any --only-binary=:all:"
+)
+ABSENT = 3  # exit code of the probe
+PROBE = (
+    "import importlib.util as u, sys; "
+    f"u.find_spec(sys.argv[1]) or sys.exit({ABSENT}); __import__(sys.argv[1])"
+)
 
 
 class InstallError(Exception):
@@ -55,18 +51,19 @@ class InstallError(Exception):
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a program's output that is not blank: where Python and pip say what went wrong."""
+    """Return the last line of an output that is not blank: Python and pip end with the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no message"
 
 
 def is_present(module: str) -> bool:
-    """Tell whether this Python has a module, by asking a new process for it.
+    """Return whether a new process of this Python can import a module.
 
     Raises:
-        InstallError: it is there and fails to import. It may be the user's own build, so it is not replaced.
+        InstallError: it is there but fails to import. It may be the user's own build, so it is not
+            replaced.
     """
-    # Not from the current folder: beside a clone named detectron2, Python would take that folder for the module.
+    # Not in the current folder: a clone named detectron2 in it would be taken for the module.
     neutral = sysconfig.get_path("stdlib")
     probe = subprocess.run(
         [sys.executable, "-c", PROBE, module], cwd=neutral, capture_output=True, text=True
@@ -78,28 +75,13 @@ def is_present(module: str) -> bool:
 
 
 def download(wheel: Wheel, target: Path) -> None:
-    """Unpack a wheel into a folder with pip, which refuses a file of another sha256."""
+    """Unpack a wheel into a folder with pip, which refuses a file with another sha256."""
     requirements = target / "requirements.txt"
     requirements.write_text(
         f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-    ]
-    command += [
-        "--require-hashes",
-        "--requirement",
-        str(requirements),
-        "--target",
-        str(target),
-        *ANY_PYTHON,
-    ]
+    command = [sys.executable, *PIP.split(), *ANY_PYTHON.split()]
+    command += ["--requirement", str(requirements), "--target", str(target)]
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode != 0:
         errors = [line for line in pip.stderr.splitlines() if line.startswith("ERROR:")]
@@ -108,9 +90,10 @@ def download(wheel: Wheel, target: Path) -> None:
 
 
 def install(wheel: Wheel, site_packages: Path) -> None:
-    """Put a wheel's module and its record into site-packages, the module last: an interrupted install is done again.
+    """Move a wheel's module and its record into site-packages.
 
-    Only these two are taken: sal-detectron2 also holds a top-level package named "tools".
+    The module comes last, so that an interrupted install is repeated. Everything else is left out:
+    sal-detectron2 also holds a top-level package named "tools".
     """
     with tempfile.TemporaryDirectory(dir=site_packages, prefix=".virtex_det-") as folder:
         download(wheel, Path(folder))

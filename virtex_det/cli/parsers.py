@@ -1,4 +1,4 @@
-"""What the commands share in reading their command lines."""
+"""Parsers that several commands share."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,29 +8,32 @@ from virtex_det.config import get_cfg
 from virtex_det.config.rules import LARGEST
 from virtex_det_commands import as_called
 
+IMAGES_HELP = "files, folders, quoted patterns; after them KEY VALUE pairs for the config"
+
 
 def command_parser(text: str | None) -> argparse.ArgumentParser:
     """Return a parser whose ``-h`` shows a text, such as a module's docstring, line by line.
 
-    The text names commands as ``python tools/train_net.py``; shown is what this process was started as.
+    The text names commands like ``python tools/train_net.py``; ``-h`` shows ``virtex-det train``
+    instead if this process was started that way.
     """
     formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(description=as_called(text or ""), formatter_class=formatter)
 
 
 def positive(text: str) -> int:
-    """Return the whole number above 0, and of at most 31 bits, that an argument states.
+    """Return an argument as an integer from 1 to LARGEST.
 
     Raises:
-        ArgumentTypeError: it states none.
+        ArgumentTypeError: it is anything else.
     """
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"{text[:50]!r} is no whole number from 1 to {LARGEST}")
+        raise argparse.ArgumentTypeError(f"{text[:50]!r} is not an integer from 1 to {LARGEST}")
     return int(text)
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split images from the ``KEY VALUE`` pairs after them, which begin at a key, not a file."""
+    """Split images from the ``KEY VALUE`` pairs after them, which begin at the first config key."""
     known = get_cfg()
     for index, argument in enumerate(arguments):
         if argument.partition(".")[0] in known and not Path(argument).exists():

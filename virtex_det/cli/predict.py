@@ -1,11 +1,17 @@
-"""Find objects in pictures with a trained detector: detections in COCO's results form, and pictures that show them.
+"""Find objects in pictures with a trained detector; write detections and pictures that show them.
 
-    a run of train_net.py:  python tools/predict.py --run output/my_segm photo.jpg folder/ 'more/*.png'
-    a weights file:         python tools/predict.py --config-file config.yaml photo.jpg MODEL.WEIGHTS model.pth
-    sure ones alone:        add --threshold 0.8
-    to be evaluated:        python tools/predict.py --run output/my_segm val2017/ --annotations instances.json
-                            python tools/evaluate.py output/predictions/detections.json \\
-                                --annotations instances.json --style coco
+a run of train_net.py:
+    python tools/predict.py --run output/my_segm photo.jpg folder/ 'more/*.png'
+a weights file:
+    python tools/predict.py --config-file config.yaml photo.jpg MODEL.WEIGHTS model.pth
+only detections with a high score:
+    add --threshold 0.8
+detections for an evaluation:
+    python tools/predict.py --run output/my_segm val2017/ --annotations instances.json
+    python tools/evaluate.py output/predictions/detections.json \\
+        --annotations instances.json --style coco
+
+Detections are in COCO's results format.
 """
 
 import argparse
@@ -13,7 +19,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from virtex_det.cli.parsers import command_parser, split_overrides
+from virtex_det.cli.parsers import IMAGES_HELP, command_parser, split_overrides
 from virtex_det.config import load_config, override
 from virtex_det.data.pictures import find_images
 from virtex_det.inference import Detector
@@ -43,16 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     written = write_detections(
         options.output, detector, paths, ids, threshold=options.threshold, draw=draw
     )
-    print(
-        f"\n{written.detections} detections in {written.pictures} pictures, {written.skipped} left out."
-    )
-    print(
-        f"written: {', '.join([DETECTIONS, IMAGES] + [f'{PICTURES}/'] * draw)} in {options.output}"
-    )
+    counts = f"{written.detections} detections in {written.pictures} pictures"
+    print(f"\n{counts}, {written.skipped} skipped.")
+    files = [DETECTIONS, IMAGES, *([f"{PICTURES}/"] if draw else [])]
+    print(f"written: {', '.join(files)} in {options.output}")
 
 
 def _reaching(cfg: CfgNode, threshold: float | None) -> CfgNode:
-    """Return the config of a model that keeps what has a score of the threshold, where it would drop it."""
+    """Return the config with the model's own score thresholds lowered to a threshold below them."""
     keys = {}
     for part in ("ROI_HEADS", "RETINANET"):
         if threshold is not None and threshold < cfg.MODEL[part].SCORE_THRESH_TEST:
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "pictures",
         nargs="+",
         metavar="PICTURES",
-        help="files, folders, quoted patterns; then KEY VALUE of the config",
+        help=IMAGES_HELP,
     )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
@@ -75,13 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--config-file", metavar="FILE", help="config of a detector, with MODEL.WEIGHTS set"
     )
-    threshold = f"least score of a detection (default: all are written, drawn from {DRAWN_FROM} on)"
-    parser.add_argument("--threshold", type=_score, metavar="SCORE", help=threshold)
-    annotations = (
-        "annotation file whose ids of images and categories are written (default: 1, 2, 3 ...)"
+    threshold = (
+        "write and draw detections with at least this score (default: write all, draw those of "
+        f"at least {DRAWN_FROM})"
     )
+    parser.add_argument("--threshold", type=_score, metavar="SCORE", help=threshold)
+    annotations = "annotation file with the ids of images and categories (default: 1, 2, 3 ...)"
     parser.add_argument("--annotations", metavar="FILE.json", help=annotations)
-    parser.add_argument("--no-pictures", action="store_true", help="write the detections alone")
+    parser.add_argument("--no-pictures", action="store_true", help="write only the detections")
     parser.add_argument(
         "--output", default="output/predictions", metavar="FOLDER", help="default: %(default)s"
     )
@@ -94,5 +99,5 @@ def _score(text: str) -> float:
     except ValueError:
         score = -1
     if not 0 <= score <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return score

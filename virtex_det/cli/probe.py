@@ -1,15 +1,16 @@
-"""Measure what a backbone has learned, whoever trained it; its architecture is read from the weights.
+"""Measure what a backbone has learned, whoever trained it; the weights decide its architecture.
 
     python tools/probe.py voc07 MODEL.WEIGHTS virtex://bicaptioning_R_50_L1_H2048
     python tools/probe.py svm MODEL.WEIGHTS output/scenes/pretrain/model_final.pth
-    python tools/probe.py imagenet --num-gpus 8 MODEL.WEIGHTS output/pretrain/model_final.pth OUTPUT_DIR output/linear
+    python tools/probe.py imagenet --num-gpus 8 \\
+        MODEL.WEIGHTS output/pretrain/model_final.pth OUTPUT_DIR output/linear
     python tools/probe.py inaturalist --num-gpus 8 MODEL.WEIGHTS moco_v2_800ep_pretrain.pth.tar
 
-voc07: linear SVMs on frozen features. svm: the same on any dataset with boxes, by default the
+voc07: linear SVMs on frozen features. svm: the same on any data set with boxes, by default the
 built-in scenes. imagenet: a linear classifier on frozen features. inaturalist: fine-tuning of all
-layers. Without MODEL.WEIGHTS the backbone is random. Each has a config under configs/probes, which
---config-file can replace, and leaves a result record in OUTPUT_DIR. The last two train as
-tools/train_net.py does, with --resume, --eval-only and the rest.
+layers. Without MODEL.WEIGHTS the backbone has random weights. Each has a config in configs/probes,
+which --config-file can replace, and writes a result record to OUTPUT_DIR. The last two train like
+tools/train_net.py, with --resume, --eval-only and the rest.
 """
 
 import argparse
@@ -63,9 +64,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         )
         command.set_defaults(config_file=f"probes/{config}")
         if name in ("svm", "voc07"):
-            costs = "separated by commas (default: %(default)s)"
+            costs = "candidate costs of an SVM, separated by commas (default: %(default)s)"
             command.add_argument("--costs", type=_costs, default=COSTS, help=costs)
-            folds = "of cross-validation (default: %(default)s)"
+            folds = "folds of the cross-validation that chooses a cost (default: %(default)s)"
             command.add_argument("--folds", type=_folds, default=FOLDS, help=folds)
     return parser.parse_args(arguments)
 
@@ -76,12 +77,14 @@ def _costs(text: str) -> tuple[float, ...]:
     except ValueError:
         costs = ()
     if not costs or not all(0 < cost < math.inf for cost in costs):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 0.1,1")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers above 0, such as 0.1,1"
+        )
     return costs
 
 
 def _folds(text: str) -> int:
     number = positive(text)
     if number < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 2 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 2")
     return number

@@ -1,9 +1,11 @@
-"""Write the built-in data: images of coloured shapes with masks, boxes and captions, in COCO's format.
+"""Write the built-in data: images of coloured shapes with masks, boxes, captions and narratives.
 
-Narratives, the captions as spoken while a pointer moves over the image, come in the format of Localized Narratives.
+Annotations are in COCO's format. Narratives, captions spoken while a pointer moves over the image,
+are in the format of Localized Narratives.
 
 python tools/generate_scenes.py
-python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 --unlabelled 10000 --image-size 128
+python tools/generate_scenes.py --output datasets/scenes --train 1000 --val 500 \\
+    --unlabelled 10000 --image-size 128
 """
 
 import argparse
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image-size", type=int, default=96, help="side in pixels (default: %(default)s)"
     )
     parser.add_argument(
-        "--captions", type=int, default=5, help="captions of each image (default: %(default)s)"
+        "--captions", type=int, default=5, help="captions per image (default: %(default)s)"
     )
     parser.add_argument(
         "--vocabulary",
@@ -75,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=None, help="processes (default: one per core)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace scenes with other settings"
+        "--overwrite", action="store_true", help="replace scenes of other settings in the folder"
     )
     return parser

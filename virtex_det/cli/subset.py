@@ -1,13 +1,13 @@
-"""Show what a part of a data set holds, and write which images it takes.
+"""Show a part of a data set, and list its images in a file.
 
     python tools/subset.py --dataset coco_2017_train --fraction 0.1 --seed 0
     python tools/subset.py --dataset lvis_v1_train --fraction 0.05 --stratified --output lvis_5.json
-    python tools/subset.py --dataset coco_2017_train --fraction 0.1 --seed 1 --split COCO_supervision.txt \\
-        --output coco_10_1.json
+    python tools/subset.py --dataset coco_2017_train --fraction 0.1 --seed 1 \\
+        --split COCO_supervision.txt --output coco_10_1.json
     python tools/subset.py --dataset coco_2017_train --fraction 0.01 0.1 --seed 0 1 2 \\
         --format unbiased-teacher --output COCO_supervision.txt
 
-DATASETS.SUBSET_FILE takes each of the three forms. docs/low_data.md has the rules.
+DATASETS.SUBSET_FILE accepts all three formats. docs/low_data.md has the rules.
 """
 
 import argparse
@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.format == "unbiased-teacher":
         _write_index_file(parser, options, parts)
     elif len(parts) > 1:
-        parser.error(f"{options.format} holds one part, and these are {len(parts)}")
+        parser.error(
+            f"{len(parts)} parts are named, but a file of format {options.format} holds one; name "
+            "one fraction and one seed, or use --format unbiased-teacher"
+        )
     else:
         _show_and_write(options, _config(options, parts[0]))
 
@@ -50,25 +53,27 @@ def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
     manifest = make_manifest(chosen, part_in(cfg))
     say(describe_part(chosen))
     say(f"sha256 {manifest.sha256}")
-    if options.output:
-        manifest.write(options.output) if options.format == "manifest" else write_ids(
-            options.output, manifest
-        )
-        say(
-            f"{options.output}: {sum(map(len, manifest.ids.values()))} image ids; DATASETS.SUBSET_FILE takes it"
-        )
+    if not options.output:
+        return
+    if options.format == "manifest":
+        manifest.write(options.output)
+    else:
+        write_ids(options.output, manifest)
+    number = sum(map(len, manifest.ids.values()))
+    say(f"{options.output}: {number} image ids, for DATASETS.SUBSET_FILE")
 
 
 def _write_index_file(
     parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]
 ) -> None:
-    if options.split or not options.output:
-        parser.error(
-            "unbiased-teacher is written of a fraction, not of --split, and needs --output"
-        )
+    if options.split:
+        parser.error("--format unbiased-teacher is for --fraction, not for --split")
+    if not options.output:
+        parser.error("--format unbiased-teacher needs --output")
     write_index_file(options.output, {name: load_dataset(name) for name in options.dataset}, parts)
     say(
-        f"{options.output}: {len(parts)} entries in Unbiased Teacher's form; DATASETS.SUBSET_FILE takes it"
+        f"{options.output}: {len(parts)} entries in Unbiased Teacher's format, for "
+        "DATASETS.SUBSET_FILE"
     )
 
 
@@ -87,23 +92,39 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="registered, as in DATASETS.TRAIN",
+        help="registered data sets, as in DATASETS.TRAIN",
     )
     parser.add_argument(
-        "--fraction", nargs="+", type=float, metavar="F", help="of the images (default: all)"
+        "--fraction",
+        nargs="+",
+        type=float,
+        metavar="F",
+        help="fraction of the images (default: all)",
     )
     parser.add_argument(
-        "--seed", nargs="+", type=int, default=[0], metavar="N", help="which part (default: 0)"
+        "--seed",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="seed that chooses the images (default: 0)",
     )
-    parser.add_argument("--stratified", action="store_true", help="take of each category its share")
+    parser.add_argument(
+        "--stratified", action="store_true", help="take the same fraction of every category"
+    )
     parser.add_argument(
         "--split",
         default="",
         metavar="FILE",
-        help="a split file to show, or to write in another form",
+        help="a split file to show, or to write in another format",
     )
     parser.add_argument(
-        "--format", choices=("manifest", "ids", "unbiased-teacher"), default="manifest"
+        "--format",
+        choices=("manifest", "ids", "unbiased-teacher"),
+        default="manifest",
+        help="format of --output (default: %(default)s)",
     )
-    parser.add_argument("--output", metavar="FILE", help="write it; without, it is only shown")
+    parser.add_argument(
+        "--output", metavar="FILE", help="file to write (default: only show the part)"
+    )
     return parser

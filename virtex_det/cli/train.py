@@ -1,4 +1,4 @@
-"""Train or evaluate: caption pretraining, and detectors on what it gives.
+"""Pretrain on captions, train detectors, and evaluate them.
 
     CPU, or one GPU:  python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml
     8 GPUs:           python tools/train_net.py --num-gpus 8 \\
@@ -6,7 +6,8 @@
                           MODEL.WEIGHTS bicaptioning_R_50_L1_H2048.pth OUTPUT_DIR output/coco_segm
     go on:            add --resume
     evaluate:         add --eval-only, with MODEL.WEIGHTS or --resume
-    several machines: --num-machines, --machine-rank and --dist-url as in Detectron2, or start under torchrun
+    several machines: add --num-machines, --machine-rank and --dist-url as in Detectron2, or start
+                      under torchrun
 """
 
 import argparse

@@ -1,7 +1,9 @@
-"""Make the SentencePiece vocabulary that caption pretraining reads, from the captions of registered datasets.
+"""Make the SentencePiece vocabulary of a caption pretraining from the captions of data sets.
 
-python tools/build_vocabulary.py --dataset coco_2017_train_captions --vocab-size 10000 --output vocab/coco_10k.model
-python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 8000 --output my_data/vocabulary.model
+python tools/build_vocabulary.py --dataset coco_2017_train_captions --vocab-size 10000 \\
+    --output vocab/coco_10k.model
+python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 8000 \\
+    --output my_data/vocabulary.model
 """
 
 import argparse
@@ -30,10 +32,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="datasets with captions; captions:FILE.json:IMAGE_FOLDER, pairs:FOLDER, pairs:FILE.jsonl, shards:PATTERN",
+        help="data sets with captions: registered, or captions:FILE.json:IMAGE_FOLDER, "
+        "pairs:FOLDER, pairs:FILE.jsonl, shards:PATTERN",
     )
     parser.add_argument(
-        "--vocab-size", type=int, default=10000, metavar="N", help="pieces (default: %(default)s)"
+        "--vocab-size",
+        type=int,
+        default=10000,
+        metavar="N",
+        help="number of pieces (default: %(default)s)",
     )
     parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
     return parser

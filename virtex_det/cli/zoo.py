@@ -26,6 +26,8 @@ from virtex_det.model_zoo.page import PAGE, render
 from virtex_det.utils import write_atomically
 from virtex_det_commands import as_called
 
+_VALID = "ok"
+
 Rows = list[dict[str, Any]]
 
 
@@ -36,24 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def list_records(options: argparse.Namespace) -> None:
-    """Print a row for each record that the filter leaves."""
+    """Print a row for each record that matches the filter."""
     records = [find(name) for name in list_models(options.filter)]
     if options.json:
         _print_json([dataclasses.asdict(record) for record in records])
     elif records:
         print(tabulate([_row(record) for record in records], headers="keys", disable_numparse=True))
         more = as_called("python tools/model_zoo.py info NAME")
-        say(f"\n{len(records)} weights; the cache is {cache_folder()}. More of one: {more}")
+        say(f"\n{len(records)} weights; the cache is {cache_folder()}. Details of one: {more}")
     else:
-        raise UserError(f"No weights match {options.filter!r}. All: python tools/model_zoo.py list")
+        raise UserError(
+            f"No weights match {options.filter!r}.\nList all: python tools/model_zoo.py list"
+        )
 
 
 def info(options: argparse.Namespace) -> None:
-    """Print all that is known of one file."""
+    """Print all that is known about one file."""
     record = find(options.name)
-    facts = dataclasses.asdict(record) | {
-        "cached": str(cache_path(record)) if cache_path(record).exists() else ""
-    }
+    path = cache_path(record)
+    facts = dataclasses.asdict(record) | {"cached": str(path) if path.exists() else ""}
     if options.json:
         _print_json(facts)
         return
@@ -71,23 +74,23 @@ def download(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Read cached files again and compare their hashes; exit with 1 where one differs or is not there."""
-    records = (
-        [_named(options.name)]
-        if options.name
-        else [record for record in catalog() if cache_path(record).exists()]
-    )
+    """Read cached files again and compare hashes; exit with 1 if one differs or is missing."""
+    if options.name:
+        records = [_named(options.name)]
+    else:
+        records = [record for record in catalog() if cache_path(record).exists()]
     rows = [_verified(record) for record in records]
     _print_rows(rows, options.json)
     if not rows:
-        say(f"the cache {cache_folder()} holds none of them", file=sys.stderr)
-    if bad := [row["name"] for row in rows if row["state"] != "as it should be"]:
+        say(f"the cache {cache_folder()} is empty", file=sys.stderr)
+    if bad := [row["name"] for row in rows if row["state"] != _VALID]:
         raise UserError(
-            f"{len(bad)} of {len(rows)} files are not as they should be: {', '.join(bad)}"
+            f"{len(bad)} of {len(rows)} files are damaged or missing: {', '.join(bad)}.\n"
+            "Download them again: python tools/model_zoo.py download NAME"
         )
 
 
-def write_page(options: argparse.Namespace) -> None:
+def write_zoo_page(options: argparse.Namespace) -> None:
     """Write MODEL_ZOO.md anew."""
     write_atomically(PAGE, render())
     say(PAGE)
@@ -99,13 +102,13 @@ def _named(name: str) -> Record:
 
 def _verified(record: Record) -> dict[str, Any]:
     path = cache_path(record)
-    state, digest = "as it should be", ""
+    if not path.exists():
+        return {"name": record.name, "state": "not in the cache", "sha256": ""}
     try:
-        digest = check(record, path, thorough=True) if path.exists() else ""
-        state = state if digest else "not in the cache"
+        digest = check(record, path, thorough=True)
     except UserError as error:
-        state = str(error).partition("\n")[0]
-    return {"name": record.name, "state": state, "sha256": digest}
+        return {"name": record.name, "state": str(error).partition("\n")[0], "sha256": ""}
+    return {"name": record.name, "state": _VALID, "sha256": digest}
 
 
 def _row(record: Record) -> dict[str, str]:
@@ -120,12 +123,14 @@ def _row(record: Record) -> dict[str, str]:
 
 
 def _lines(value: Any) -> list[str]:
-    """Return a field's value for reading, nothing where there is none."""
+    """Return the lines that show a field's value; none for an empty value."""
+    if value is None:
+        return ["not known"]
     if isinstance(value, dict):
         return [f"{key}: {', '.join(_lines(entry))}" for key, entry in value.items()]
     if isinstance(value, list):
         return [str(entry) for entry in value]
-    return ["not known"] if value is None else [str(value)] if value != "" else []
+    return [str(value)] if value != "" else []
 
 
 def _print_rows(rows: Rows, as_json: bool) -> None:
@@ -146,19 +151,25 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, run: Any, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
         command.set_defaults(run=run)
-        if run is not write_page:
+        if run is not write_zoo_page:
             command.add_argument("--json", action="store_true", help="print JSON")
         return command
 
-    add("list", list_records, "all weights, or those that match").add_argument(
-        "filter", nargs="?", default=""
+    command = add("list", list_records, "list all weights, or those that match")
+    command.add_argument(
+        "filter",
+        nargs="?",
+        default="",
+        metavar="FILTER",
+        help="text in a name, family, format, architecture or pretraining",
     )
-    add("info", info, "all that is known of one file").add_argument("name", metavar="NAME")
-    add(
-        "download", download, "fetch files, by name or by http address, into the cache"
-    ).add_argument("names", nargs="+", metavar="NAME")
-    add("verify", verify, "read cached files again").add_argument(
-        "name", nargs="?", metavar="NAME", help="or address"
+    command = add("info", info, "print all that is known about one file")
+    command.add_argument("name", metavar="NAME", help="of a listed file")
+    command = add("download", download, "fetch files into the cache")
+    command.add_argument("names", nargs="+", metavar="NAME", help="names or http addresses")
+    command = add("verify", verify, "read cached files again and compare their hashes")
+    command.add_argument(
+        "name", nargs="?", metavar="NAME", help="name or http address (default: all cached files)"
     )
-    add("page", write_page, "write MODEL_ZOO.md anew")
+    add("page", write_zoo_page, "write MODEL_ZOO.md anew")
     return parser

@@ -164,7 +164,7 @@ def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
 
 
 def _start(run_folder: str | Path, origin: Origin | None) -> dict[str, str]:
-    """Return what a run started from; a checkpoint tells it where the folder has lost its load report."""
+    """Return what a run started from, from its load report or else from its checkpoint."""
     began = origin.get("start") if origin else None
     return read_start(run_folder) or ({"path": "", **began} if began else {})
 

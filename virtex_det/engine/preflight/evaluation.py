@@ -154,11 +154,11 @@ def _check_voc_metadata(name: str) -> None:
 def _check_keypoints(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
     """Check that all objects have the model's keypoints, which pycocotools does not check."""
     points, sigmas = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, cfg.TEST.KEYPOINT_OKS_SIGMAS
-    found = len(sigmas) or _KEYPOINTS_OF_COCO
-    if found != points:
+    number = len(sigmas) or _KEYPOINTS_OF_COCO
+    if number != points:
         default = "" if sigmas else " (COCO's, the default)"
         raise UserError(
-            f"the model finds {points} keypoints, and TEST.KEYPOINT_OKS_SIGMAS has {found} numbers"
+            f"the model finds {points} keypoints, and TEST.KEYPOINT_OKS_SIGMAS has {number} numbers"
             f"{default}.\nSet it to {points} numbers, the spread of each keypoint "
             "(https://cocodataset.org/#keypoints-eval)."
         )

@@ -20,7 +20,7 @@ _SAMPLE = 8  # number of semantic masks that are read
 
 
 def check_inputs(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
-    """Check that training images have the semantic masks and keypoints that the model needs.
+    """Check that training images have the semantic masks, keypoints and traces of the model's task.
 
     Args:
         cfg: of the model.
