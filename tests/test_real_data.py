@@ -1,11 +1,8 @@
 """The documented commands on real COCO, VOC and LVIS images, end to end."""
 
 import json
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +10,25 @@ import torch
 from detectron2.engine import HookBase
 
 from tests.engine.test_exact_resume import assert_same
+from tests.processes import ROOT, SERVER, run_script
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.engine import Trainer, argument_parser, evaluate, setup
 
 pytestmark = pytest.mark.slow
 SHORT = ("SOLVER.MAX_ITER", 2, "SOLVER.WARMUP_ITERS", 1, "TEST.PRECISE_BN.NUM_ITER", 1)
+NARROW = ("MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32)
+NARROW += ("MODEL.RESNETS.WIDTH_PER_GROUP", 8)
+NARROW_HEADS = ("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32)
+NARROW_HEADS += ("MODEL.ROI_MASK_HEAD.CONV_DIM", 16)
 
 
 @pytest.fixture
-def run(samples, tmp_path, request):
+def run(samples):
     """Runs a tool from the repository's root on the samples; returns its output."""
 
     def run(tool: str, *words: object) -> str:
-        command = [sys.executable, f"tools/{tool}.py", *map(str, words)]
-        environment = os.environ | {"DETECTRON2_DATASETS": str(samples), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=request.config.rootpath, env=environment
-        )
+        environment = os.environ | {"DETECTRON2_DATASETS": str(samples)}
+        done = run_script(f"tools/{tool}.py", *words, cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -67,6 +66,7 @@ def test_real_captions_in_real_box_and_mask_ap_out(run, tmp_path):
             pretrained,
         ),
         *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 4),
+        *("MODEL.TEXTUAL.HIDDEN_SIZE", 32, "MODEL.TEXTUAL.FEEDFORWARD_SIZE", 64),
     )
     run(
         *(
@@ -76,7 +76,7 @@ def test_real_captions_in_real_box_and_mask_ap_out(run, tmp_path):
             "OUTPUT_DIR",
             detector,
         ),
-        *("MODEL.WEIGHTS", pretrained / "model_final.pth", *SHORT),
+        *("MODEL.WEIGHTS", pretrained / "model_final.pth", *SHORT, *NARROW_HEADS),
     )
     found = record(detector)
     assert found["dataset"] == "coco_mini_val"
@@ -87,15 +87,16 @@ def test_real_captions_in_real_box_and_mask_ap_out(run, tmp_path):
 
 def test_faster_rcnn_c4_trains_and_evaluates_on_real_voc(run, tmp_path):
     config = "configs/detectron2/voc_mini_det_smoke.yaml"
-    run("train_net", "--config-file", config, "OUTPUT_DIR", tmp_path, *SHORT)
+    run("train_net", "--config-file", config, "OUTPUT_DIR", tmp_path, *SHORT, *NARROW)
     assert {"AP", "AP50", "AP75"} <= set(record(tmp_path)["metrics"]["bbox"])
 
 
 def test_mask_rcnn_evaluates_on_real_lvis_without_training_data_at_hand(run, tmp_path):
-    config = "configs/detectron2/lvis_100_segm_smoke.yaml"
-    run("train_net", "--config-file", config, "OUTPUT_DIR", tmp_path, *SHORT)
+    words = ("--config-file", "configs/detectron2/lvis_100_segm_smoke.yaml", "OUTPUT_DIR", tmp_path)
+    narrow = (*NARROW, *NARROW_HEADS, "TEST.DETECTIONS_PER_IMAGE", 30)
+    run("train_net", *words, *SHORT, *narrow)
     first = record(tmp_path)
-    run("train_net", "--config-file", config, "--eval-only", "--resume", "OUTPUT_DIR", tmp_path)
+    run("train_net", "--eval-only", "--resume", *words, *narrow)
     assert {"AP", "APr", "APc", "APf"} <= set(first["metrics"]["segm"])
     assert record(tmp_path)["metrics"] == first["metrics"]
 
@@ -218,12 +219,10 @@ def train_net(samples: Path, words: list[str], dies: bool = False) -> None:
 
 @pytest.fixture
 def train_net_in_a_process(samples):
-    """Calls ``train_net`` in a process of its own, forked from one that has imported everything; returns its code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    """Calls ``train_net`` in a process of its own; returns its exit code."""
 
     def call(*words: object, dies: bool = False) -> int | None:
-        process = context.Process(target=train_net, args=(samples, [*map(str, words)], dies))
+        process = SERVER.Process(target=train_net, args=(samples, [*map(str, words)], dies))
         process.start()
         process.join()
         return process.exitcode

@@ -1,19 +1,17 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import ROOT, TINY_PRETRAINING
+from tests.processes import run_script
 from virtex_det.engine import Trainer, load_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "visualize_attention.py"
 
 
 def visualize(*arguments, cwd):
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return run_script(TOOL, *arguments, cwd=cwd)
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from virtex_det.benchmark.comparison import read_comparison
 from virtex_det.cli import benchmark
 from virtex_det.errors import UserError
@@ -137,9 +136,7 @@ def test_a_mistake_is_one_screen_and_exit_code_1(matrix):
     matrix.write_text(
         matrix.read_text().replace('random init: ""', "random init: virtex://bicaptioning_R_50")
     )
-    run = subprocess.run(
-        [sys.executable, TOOL, "run", matrix], capture_output=True, text=True, cwd=ROOT
-    )
+    run = run_script(TOOL, "run", matrix, cwd=ROOT)
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert (
         "Nearest names: bicaptioning_R_50_L1_H" in run.stderr and len(run.stderr.splitlines()) < 40
@@ -154,12 +151,12 @@ def test_a_matrix_is_run_from_pretraining_to_the_table(matrix, scenes, tmp_path)
         .replace("[0, 1]", "[1]")
     )
     matrix.write_text(text)
-    command = [sys.executable, TOOL, "run", matrix, "--jobs", "2"]
+    command = (TOOL, "run", matrix, "--jobs", "2")
     environment = os.environ | {"DETECTRON2_DATASETS": str(scenes.parent)}
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    run = run_script(*command, cwd=ROOT, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "| captions |" in run.stdout
-    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    again = run_script(*command, cwd=ROOT, env=environment)
     assert again.returncode == 0 and again.stdout == run.stdout
     assert (
         len(

@@ -1,11 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.processes import run_script
 from virtex_det.cli.caption import main
 from virtex_det.engine import Trainer
 
@@ -13,8 +12,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "caption.py"
 
 
 def caption(*arguments, cwd):
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return run_script(TOOL, *arguments, cwd=cwd)
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from tests.tiny_bert import make_bert
 from virtex_det.cli.concepts import main
 from virtex_det.data.concepts import ConceptSet
@@ -58,9 +57,7 @@ def test_a_size_below_one_is_refused(arguments, vocabulary, size):
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(arguments, tmp_path):
-    run = subprocess.run(
-        [sys.executable, TOOL, *arguments, "missing.model"], capture_output=True, text=True
-    )
+    run = run_script(TOOL, *arguments, "missing.model")
     assert (
         run.returncode == 1
         and "Tokenizer file not found" in run.stderr

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -7,14 +5,13 @@ import torch
 
 from tests.checkpoint.layouts import LAYOUTS
 from tests.checkpoint.originals import network
+from tests.processes import run_script
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_weights.py"
 
 
 def convert_weights(*arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True
-    )
+    return run_script(TOOL, *arguments)
 
 
 @pytest.fixture

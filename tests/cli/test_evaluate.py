@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from tests.evaluation.detection.references import (
     lvis_reference,
     random_content,
 )
+from tests.processes import run_script
 from virtex_det.cli.evaluate import main
 from virtex_det.data.datasets import datasets_root, register_builtin_datasets
 from virtex_det.errors import UserError
@@ -184,7 +183,6 @@ def test_a_style_of_a_registered_dataset_is_refused(evaluate, capsys):
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     write(tmp_path / "truth.json", random_content(0))
     command = [
-        sys.executable,
         str(TOOL),
         "results.json",
         "--annotations",
@@ -192,7 +190,7 @@ def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
         "--style",
         "coco",
     ]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    run = run_script(*command, cwd=tmp_path)
     assert (
         run.returncode == 1
         and "results.json is not there" in run.stderr

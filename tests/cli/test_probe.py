@@ -1,9 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from virtex_det.cli.probe import main
 from virtex_det.engine import load_config
 
@@ -11,8 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def probe(*arguments):
-    command = [sys.executable, str(ROOT / "tools" / "probe.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return run_script(ROOT / "tools" / "probe.py", *arguments, cwd=ROOT)
 
 
 def load(name):

@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from virtex_det.cli.subset import main
 from virtex_det.data.datasets import load_dataset, take_fraction
 
@@ -88,11 +87,7 @@ def test_contradictory_arguments_are_refused(run, words, capsys):
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
-    done = subprocess.run(
-        [sys.executable, TOOL, "--dataset", "scenes_trian", "--fraction", "0.1"],
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(TOOL, "--dataset", "scenes_trian", "--fraction", 0.1)
     assert (
         done.returncode == 1
         and "Did you mean scenes_train" in done.stderr

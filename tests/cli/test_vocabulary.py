@@ -1,7 +1,6 @@
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.processes import run_script
 from virtex_det.data import SentencePieceTokenizer
 from virtex_det.data.datasets import load_dataset
 
@@ -9,9 +8,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "build_vocabulary.py"
 
 
 def build_vocabulary(*arguments):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True
-    )
+    return run_script(TOOL, *arguments)
 
 
 def test_captions_of_several_datasets_become_a_vocabulary(scenes, tmp_path):

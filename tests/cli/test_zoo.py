@@ -1,12 +1,11 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from virtex_det.cli.zoo import main
 from virtex_det.errors import UserError
 from virtex_det.model_zoo.catalog import catalog
@@ -79,7 +78,6 @@ def test_verify_fails_for_a_named_file_that_is_not_there(tool):
 
 def test_an_unknown_name_is_one_screen_and_exit_code_1(tmp_path):
     environment = {**os.environ, "VIRTEX_DET_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, str(TOOL), "download", "clip_RN51"]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    run = run_script(TOOL, "download", "clip_RN51", env=environment)
     assert run.returncode == 1 and "clip_RN50" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "cache").exists()

@@ -5,6 +5,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
+from tests.processes import launch_processes
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
 from virtex_det.data.datasets import load_dataset, manifest_sha256
@@ -14,7 +15,6 @@ from virtex_det.data.training_set import (
     load_train_dicts,
     training_part,
 )
-from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 
 IMAGES = 40

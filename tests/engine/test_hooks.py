@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.processes import launch_processes
 from virtex_det.engine.hooks import BrokenImages, pool_bn_statistics, share_buffers
-from virtex_det.engine.processes import launch_processes
 
 
 def _pool(folder: str) -> None:

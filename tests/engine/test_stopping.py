@@ -11,8 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from tests.engine.test_exact_resume import RETINANET, assert_same
+from tests.processes import launch_processes
 from virtex_det.engine import Trainer, with_one_screen_errors
-from virtex_det.engine.processes import launch_processes
 from virtex_det.engine.progress import Progress
 from virtex_det.signals import Stopped
 

@@ -14,11 +14,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils.env import seed_all_rng
 
+from tests.processes import launch_processes
 from virtex_det.benchmark import read_records
 from virtex_det.data.datasets import dataset_version, load_dataset
 from virtex_det.data.training_set import load_training_set
 from virtex_det.engine import Trainer
-from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 
 BF16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")

@@ -9,8 +9,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from tests.processes import launch_processes
 from virtex_det.engine import Trainer
-from virtex_det.engine.processes import launch_processes
 
 STEPS = 20
 # Norms over the whole batch, no dropout, and the published rule: SGD, LookAhead, clipping, warm-up,

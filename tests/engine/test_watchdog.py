@@ -6,7 +6,7 @@ import time
 import pytest
 from detectron2.utils import comm
 
-from virtex_det.engine.processes import launch_processes
+from tests.processes import launch_processes
 from virtex_det.engine.watchdog import watching_each_other
 
 

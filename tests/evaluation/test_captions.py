@@ -7,9 +7,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
+from tests.processes import launch_processes
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.tokenizer import SentencePieceTokenizer
-from virtex_det.engine.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation import CaptionEvaluator, captions
 

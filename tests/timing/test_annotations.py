@@ -1,7 +1,7 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "annotations.py"
 
@@ -17,7 +17,7 @@ def test_it_prints_a_table_and_writes_the_same_figures(tmp_path):
         "--json",
         str(tmp_path / "rows.json"),
     ]
-    run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    run = run_script(SCRIPT, *arguments)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert len(rows) == 4 and all(row["CPU seconds"] > 0 and row[""] in run.stdout for row in rows)

@@ -1,11 +1,12 @@
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "captioning.py"
 SMALL = ("--small", "--rounds", "1", "--device", "cpu")
@@ -21,7 +22,7 @@ def load_script() -> ModuleType:
 
 def test_both_formulations_return_the_same(tmp_path: Path) -> None:
     arguments = [*SMALL, "--json", str(tmp_path / "captioning.json")]
-    run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    run = run_script(SCRIPT, *arguments)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = json.loads((tmp_path / "captioning.json").read_text())["jobs"]
     assert [row["job"].split(",")[0] for row in rows] == [

@@ -1,10 +1,11 @@
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "detector.py"
 SMALL = (
@@ -37,7 +38,7 @@ def run(tmp_path: Path, *opts: str, allocator: bool = False) -> tuple[dict, str]
         *SMALL,
         *opts,
     ]
-    ran = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    ran = run_script(SCRIPT, *arguments)
     assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
     return json.loads((tmp_path / "detector.json").read_text()), ran.stdout
 

@@ -1,9 +1,9 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "evaluation.py"
 needs_proc = pytest.mark.skipif(
@@ -12,15 +12,7 @@ needs_proc = pytest.mark.skipif(
 
 
 def figures(tmp_path: Path, *arguments: str) -> tuple[list[dict], str]:
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--small",
-        "--json",
-        str(tmp_path / "evaluation.json"),
-        *arguments,
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = run_script(SCRIPT, "--small", "--json", str(tmp_path / "evaluation.json"), *arguments)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     return json.loads((tmp_path / "evaluation.json").read_text())["cases"], run.stdout
 

@@ -1,7 +1,7 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "pretraining.py"
 
@@ -17,7 +17,7 @@ def test_every_method_is_timed_beside_bicaptioning(tmp_path: Path) -> None:
         "--json",
         str(tmp_path / "figures.json"),
     ]
-    run = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    run = run_script(SCRIPT, *arguments)
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = {
         row.pop("method"): row

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_script
 
 SCRIPT = Path(__file__).parents[2] / "timing" / "start.py"
 
@@ -25,8 +25,7 @@ def test_the_ratio_is_that_of_pairs_and_not_of_medians():
 
 @pytest.mark.slow
 def test_it_times_both_to_the_end_of_their_first_iteration(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--pairs", "1", "--json", str(tmp_path / "start.json")]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
+    run = run_script(SCRIPT, "--pairs", 1, "--json", tmp_path / "start.json", cwd=SCRIPT.parents[1])
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     figures = json.loads((tmp_path / "start.json").read_text())
     assert all(times["cpu"] > 0 and times["clock"] > 0 for [times] in figures.values())

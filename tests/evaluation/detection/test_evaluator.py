@@ -14,7 +14,7 @@ from detectron2.modeling import detector_postprocess
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils import comm
 
-from virtex_det.engine.processes import launch_processes
+from tests.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.box_masks import UNPASTED
 from virtex_det.evaluation.detection.evaluator import DetectionEvaluator

@@ -6,7 +6,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from tests.modeling.pretraining.conftest import images, with_targets
-from virtex_det.engine.processes import launch_processes
+from tests.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.image_model import (
     ImageModel,

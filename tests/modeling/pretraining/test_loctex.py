@@ -18,7 +18,7 @@ from tests.modeling.pretraining.conftest import (
     with_targets,
 )
 from tests.modeling.pretraining.test_contrastive import slow_contrastive
-from virtex_det.engine.processes import launch_processes
+from tests.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.loctex import (
     LOCALIZATION_LOSSES,

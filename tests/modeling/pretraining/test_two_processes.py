@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.modeling.pretraining.conftest import Examples, small_config, with_targets
-from virtex_det.engine.processes import launch_processes
+from tests.processes import launch_processes
 
 pytestmark = pytest.mark.slow
 
