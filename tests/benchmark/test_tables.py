@@ -8,6 +8,7 @@ from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.conditions import conditions
 from virtex_det.benchmark.tables import (
     Value,
     category_tables,
@@ -46,6 +47,20 @@ def test_markdown_says_how_many_seeds_and_where_the_baseline_is_reached(make_rec
     text = render_markdown(compare(make_record, TWO))
     assert "Mean ± sample standard deviation over 2 seeds." in text
     assert "With all labels, random has 21.0 Box AP." in text and "captions: 30.7 %." in text
+
+
+def test_each_table_names_the_pretrained_text_encoder_of_its_numbers(make_record):
+    comparison = compare(make_record, TWO)
+    for cell, record in comparison.records.items():
+        if cell.start == "captions":
+            weights = {**record.weights, "text_encoder": "MiniLM"}
+            comparison.records[cell] = replace(record, weights=weights)
+    note = "Pretrained text encoder of captions: MiniLM."
+    tables = render_markdown(comparison).split("### ")[1:]
+    assert len(tables) == 4 and all(table.count(note) == 1 for table in tables)
+    assert note in details_table(comparison, "bbox").notes
+    assert conditions(comparison).count(note) == 1
+    assert "text encoder" not in render_markdown(compare(make_record, TWO))
 
 
 def test_a_baseline_by_itself_is_not_said_to_be_reached_by_others(make_record):

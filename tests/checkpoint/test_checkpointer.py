@@ -124,6 +124,22 @@ def test_no_weights_are_random_init(fpn, folder, caplog):
     assert "random" in caplog.text
 
 
+def test_a_pretrained_text_encoder_is_named_by_its_runs_and_by_what_starts_from_them(
+    tmp_path, pretraining
+):
+    model = pretraining()
+    model.text_encoder = nn.Identity()
+    model.text_encoder.name = "MiniLM"
+    first = TransferCheckpointer(model, str(tmp_path / "first"))
+    first.load("")
+    first.save("model_final")
+    assert read_report(tmp_path / "first")["text_encoder"] == "MiniLM"
+    second = TransferCheckpointer(pretraining(), str(tmp_path / "second"))
+    rest = second.load(str(tmp_path / "first" / "model_final.pth"))
+    assert second.report.text_encoder == "MiniLM"
+    assert "text encoder: MiniLM" in second.report.table() and rest == {}
+
+
 def test_no_weights_cannot_be_evaluated(fpn):
     with pytest.raises(UserError, match="MODEL.WEIGHTS"):
         TransferCheckpointer(fpn(), require="model").load("")

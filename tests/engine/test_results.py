@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,15 @@ def test_evaluated_weights_and_what_they_started_from_are_in_the_record(detector
     (record,) = write(detector_cfg(), evaluated=evaluated)
     assert record.evaluated == {"path": evaluated.path, "sha256": "6" * 64, "format": "virtex_det"}
     assert record.weights == {"path": "virtex.pth", "sha256": "5" * 64, "format": "virtex"}
+
+
+def test_the_text_encoder_of_a_start_is_in_the_record(detector_cfg, evaluated):
+    named = {"text_encoder": "MiniLM, tuned for sentence embeddings"}
+    report = Path(evaluated.path).with_name("load_report.json")
+    report.write_text(json.dumps(json.loads(report.read_text()) | named))
+    (record,) = write(detector_cfg(), evaluated=evaluated._replace(**named))
+    assert record.weights["text_encoder"] == named["text_encoder"]
+    assert record.evaluated["text_encoder"] == named["text_encoder"]
 
 
 def test_a_start_is_in_the_record_although_the_folder_has_lost_its_report(detector_cfg):

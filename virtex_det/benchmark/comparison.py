@@ -64,6 +64,16 @@ class Comparison:
                 + "\nTo see them in one table, which then says so: --mix-protocols."
             )
 
+    @property
+    def text_encoders(self) -> list[str]:
+        """Which pretrained text encoder a start learned with, a sentence each: it is a part of each number."""
+        named = {
+            f"Pretrained text encoder of {cell.start}: {record.weights['text_encoder']}.": None
+            for cell, record in self.records.items()
+            if record.weights.get("text_encoder")
+        }
+        return list(named)
+
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
         lines = [

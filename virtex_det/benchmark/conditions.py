@@ -41,7 +41,8 @@ def conditions(comparison: Comparison) -> list[str]:
         _empty_categories,
         _surroundings,
     )
-    return [sentence for section in sections for sentence in section(runs)]
+    sentences = [sentence for section in sections for sentence in section(runs)]
+    return sentences + comparison.text_encoders
 
 
 def logged_seconds(run_folder: str | Path) -> float | None:

@@ -44,7 +44,8 @@ class ResultRecord:
         training_seconds: time that these took, over all resumed parts, without evaluations; None where not known.
         metrics: as Detectron2 nests them, for example ``{"bbox": {"AP": 12.3, ...}, "segm": {...}}``, in
             percent; None where a metric is not defined.
-        weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file.
+        weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file; and
+            ``text_encoder``, the name of the pretrained one that these learned with, or that the run learns with.
         evaluated: the same of the file evaluated, when it is not the model in training.
         config_sha256: of the config without what depends on place and machine; of the text of
             ``config.yaml`` in earlier records.

@@ -119,6 +119,7 @@ def means_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table
     for protocol, means in part["mean"].groupby("protocol", sort=False, observed=True):
         where = f" under {protocol}" if len(comparison.protocols) > 1 else ""
         notes.append(reached(means.droplevel("protocol"), comparison.baseline, f"{title}{where}"))
+    notes += comparison.text_encoders
     return Table(
         f"{title} by part of the labels",
         _columns(comparison),
@@ -144,6 +145,7 @@ def details_table(comparison: Comparison, task: str) -> Table:
             row += [number(of_name["AP"].difference, "+.1f"), _p_value(of_name["AP"].p)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
+    notes += comparison.text_encoders
     return Table(
         f"{TASKS[task]} metrics", ["labels", "start", "seeds", *names, *tested], rows, notes
     )
@@ -178,9 +180,8 @@ def category_tables(comparison: Comparison) -> list[Table]:
             title += (
                 f": the {len(shown)} categories in which the starts differ most, of {len(means)}"
             )
-        tables.append(
-            Table(title, ["category", *shown.columns], rows, [f"With {where}, mean over seeds."])
-        )
+        notes = [f"With {where}, mean over seeds.", *comparison.text_encoders]
+        tables.append(Table(title, ["category", *shown.columns], rows, notes))
     return tables
 
 
@@ -347,11 +348,14 @@ def _differences_table(comparison: Comparison, part: pd.DataFrame, title: str) -
     others = part[part.index.get_level_values("start") != comparison.baseline]
     rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, others)]
     pairs = count(int(part["pairs"].max()), "seed")
-    note = (
+    test = (
         f"p: two-sided paired t-test over {pairs} at most; not corrected for the number of tests."
     )
     return Table(
-        f"{title}, difference from {comparison.baseline}", _columns(comparison), rows, [note]
+        f"{title}, difference from {comparison.baseline}",
+        _columns(comparison),
+        rows,
+        [test, *comparison.text_encoders],
     )
 
 

@@ -29,6 +29,9 @@ _TOKENIZER = "tokenizer_sha256"
 _TOKENIZER_KEY = "INPUT.CAPTION.TOKENIZER"
 _FILES = "files_sha256"  # of the other files that a model learns with, by config key
 _CLASSES = "classes"
+_TEXT_ENCODER = "text_encoder"
+# What a checkpoint says of its model, besides the states of model, trainer and so on.
+_NOT_STATES = ("model", "pixels", "network", _CLASSES, _TOKENIZER, _FILES, _TEXT_ENCODER)
 _WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
 
 
@@ -112,7 +115,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             allow_partial=self.allow_partial,
             cfg=self.cfg,
         )
-        self._publish(report._replace(sha256=source.sha256()))
+        text_encoder = text_encoder_name(self.model) or _text_encoder_in(content)
+        self._publish(report._replace(sha256=source.sha256(), text_encoder=text_encoder))
         if (
             not weights.format.detectron2_names
             or not isinstance(content, Mapping)
@@ -225,7 +229,7 @@ class TransferCheckpointer(DetectionCheckpointer):
                 "learn. Set it to 0, or MODEL.WEIGHTS to pretrained weights.",
                 frozen,
             )
-        self._publish(LoadReport(RANDOM_INIT))
+        self._publish(LoadReport(RANDOM_INIT, text_encoder=text_encoder_name(self.model)))
 
     def _publish(self, report: LoadReport) -> None:
         self.report = report
@@ -253,21 +257,25 @@ class TransferCheckpointer(DetectionCheckpointer):
         return {
             key: value
             for key, value in content.items()
-            if key not in ("model", "pixels", "network", _CLASSES, _TOKENIZER, _FILES, *keys)
+            if key not in _NOT_STATES and key not in keys
         }
 
     def _origin(self) -> dict[str, Any]:
-        """Return what no tensor tells of a model: classes, pixels, strides, pools, tokenizer, where there are any."""
-        classes = {_CLASSES: list(self.classes)} if self.classes else {}
+        """Return what no tensor tells: classes, pixels, strides, pools, tokenizer, text encoder."""
+        told: dict[str, Any] = {}
+        if self.classes:
+            told[_CLASSES] = list(self.classes)
+        if name := text_encoder_name(self.model):
+            told[_TEXT_ENCODER] = name
         if self.cfg is None:
-            return classes
+            return told
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
         files = {_FILES: self._files_sha256} if self._files_sha256 else {}
         return {
             "pixels": pixels._asdict(),
             "network": network_facts(self.cfg),
-            **classes,
+            **told,
             **tokenizer,
             **files,
         }
@@ -325,6 +333,17 @@ def classes_in(content: Any) -> tuple[str, ...]:
     names = content.get(_CLASSES) if isinstance(content, Mapping) else None
     is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if names and is_list else ()
+
+
+def text_encoder_name(model: nn.Module) -> str:
+    """Return the name of a model's pretrained text encoder, "" without one."""
+    return getattr(getattr(model, "text_encoder", None), "name", "")
+
+
+def _text_encoder_in(content: Any) -> str:
+    """Return the name of the text encoder that the content of a checkpoint was trained with."""
+    name = content.get(_TEXT_ENCODER) if isinstance(content, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _pieces(tensors: Mapping[str, torch.Tensor]) -> int | str:

@@ -50,6 +50,8 @@ class LoadReport(NamedTuple):
     folded: tuple[str, ...] = ()
     # prefixes of other networks of the model, which stay as they were
     also_in_model: tuple[str, ...] = ()
+    # name of the pretrained text encoder that the model has, or that the weights learned with
+    text_encoder: str = ""
 
     def table(self) -> str:
         """Return the numbers of tensors per stage as a short table."""
@@ -69,6 +71,7 @@ class LoadReport(NamedTuple):
             "choice": self.choice,
             "assumed": self.assumed,
             "note": self.note,
+            "text encoder": self.text_encoder,
         }
         if self.folded:
             remarks["folded"] = (

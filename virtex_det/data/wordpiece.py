@@ -19,7 +19,7 @@ class WordPieceTokenizer:
         """Read the vocabulary of a BERT.
 
         Args:
-            source: its folder, or its name on the Hugging Face hub.
+            source: as for ``bert_folder``.
 
         Raises:
             UserError: there is no such BERT, or its vocabulary is missing or invalid.

@@ -14,7 +14,7 @@ from virtex_det.config.identity import config_sha256
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
 from virtex_det.engine.origin import Origin
-from virtex_det.engine.run_folder import read_start
+from virtex_det.engine.run_folder import read_start, start_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.matching import protocol_id
 
@@ -59,7 +59,7 @@ def write_records(
             training_seconds=_tenths(training_seconds),
             metrics=_finite_metrics(metrics),
             weights=_start(Path(evaluated.path).parent if evaluated else cfg.OUTPUT_DIR, origin),
-            evaluated=_identity(evaluated._asdict()) if evaluated else {},
+            evaluated=start_of(evaluated._asdict()) if evaluated else {},
             config_sha256=config_sha256(cfg),
             wall_seconds=round(wall_seconds, 1),
             **part,
@@ -192,7 +192,3 @@ def _finite(value: float) -> float | None:
 
 def _tenths(seconds: float | None) -> float | None:
     return None if seconds is None else _finite(round(seconds, 1))
-
-
-def _identity(report: dict[str, Any]) -> dict[str, str]:
-    return {key: report[key] for key in ("path", "sha256", "format")}

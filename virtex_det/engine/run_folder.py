@@ -198,13 +198,20 @@ def read_start(run_folder: str | Path) -> dict[str, Any]:
         report = read_json(path)
         if not isinstance(report, dict):
             raise UserError(f"it holds {report!r:.80}; expected an object")
-        return {key: report[key] for key in ("path", "sha256", "format")}
+        return start_of(report)
     except (UserError, KeyError) as error:
         raise UserError(
             f"{path} is damaged ({error}). It names the weights that the run started from, which "
             "each record repeats.\n"
             "Put it back from a copy of the folder, or delete it: records then name no weights."
         ) from error
+
+
+def start_of(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a load report that records keep."""
+    start = {key: report[key] for key in ("path", "sha256", "format")}
+    text_encoder = report.get("text_encoder", "")  # reports of earlier versions have none
+    return start | ({"text_encoder": text_encoder} if text_encoder else {})
 
 
 def follow_kept_files(cfg: CfgNode, *, resume: bool) -> CfgNode:

@@ -47,6 +47,18 @@ def test_its_vectors_are_those_of_transformers(folder, frozen):
     torch.testing.assert_close(found[1, :3], expected[1, :3])
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_where_shapes_are_enough_it_has_those_of_the_file_and_no_values(copy, frozen):
+    whole = BertTextEncoder(copy, frozen)
+    (copy / "model.safetensors").unlink()
+    with torch.device("meta"):
+        encoder = BertTextEncoder(copy, frozen)
+    assert all(tensor.is_meta for tensor in encoder.state_dict().values())
+    shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in whole.state_dict().items()}
+    assert encoder.name == "bert"
+
+
 def test_frozen_it_has_no_parameters_and_gives_no_gradients(folder):
     encoder = BertTextEncoder(folder)
     assert not list(encoder.parameters()) and not encoder(TOKENS).requires_grad

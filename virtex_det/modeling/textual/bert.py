@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 
-from virtex_det.bert_folder import CONFIG, WEIGHTS, bert_folder, needs_transformers
+from virtex_det.bert_folder import (
+    CONFIG,
+    WEIGHTS,
+    bert_folder,
+    bert_name,
+    needs_transformers,
+)
 from virtex_det.errors import UserError
 
 
@@ -24,6 +30,7 @@ class BertTextEncoder(nn.Module):
     a run that resumes with another BERT stops instead of training on other vectors.
 
     Attributes:
+        name: what records call it.
         output_size: width of a token's vector.
         vocab_size: tokens in its vocabulary.
         max_length: longest caption, in tokens.
@@ -34,8 +41,10 @@ class BertTextEncoder(nn.Module):
     def __init__(self, source: str | Path, frozen: bool = True, padding_idx: int = 0) -> None:
         """Read a BERT from safetensors, or from a pickle with torch's ``weights_only``.
 
+        Within ``torch.device("meta")`` it has the shapes that its config.json describes.
+
         Args:
-            source: its folder, or its name on the Hugging Face hub.
+            source: as for ``bert_folder``.
             frozen: do not train it.
             padding_idx: padding token.
 
@@ -47,7 +56,8 @@ class BertTextEncoder(nn.Module):
         self.source = str(source)
         self.frozen = frozen
         self.padding_idx = padding_idx
-        bert = _read(source)
+        bert = _shapes(source) if torch.empty(0).is_meta else _read(source)
+        self.name = bert_name(source)
         self.output_size: int = bert.config.hidden_size
         self.vocab_size: int = bert.config.vocab_size
         self.max_length: int = bert.config.max_position_embeddings
@@ -151,6 +161,20 @@ def _mean_vectors(
     return means.float().cpu().numpy()
 
 
+def _shapes(source: str | Path) -> Any:
+    """Build a BERT without its pooler and without values."""
+    folder = bert_folder(source, CONFIG)
+    try:
+        from transformers import BertConfig, BertModel
+    except ModuleNotFoundError as error:
+        raise needs_transformers(error) from error
+    try:
+        config = BertConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    return BertModel(config, add_pooling_layer=False)
+
+
 def _read(source: str | Path) -> Any:
     """Read a BERT without its pooler; every tensor must be in the file."""
     folder = bert_folder(source, CONFIG, WEIGHTS)
@@ -172,10 +196,7 @@ def _read(source: str | Path) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"Cannot read the BERT in {folder}: {reason}\nDownload or copy the folder again."
-        ) from error
+        raise _unreadable(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)
     bert, report = read
@@ -188,8 +209,17 @@ def _read(source: str | Path) -> Any:
     return bert.float()
 
 
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(
+        f"Cannot read the BERT in {folder}: {reason}\nDownload or copy the folder again."
+    )
+
+
 def _sha256(module: nn.Module) -> Tensor:
-    """Return the SHA-256 of all buffers as 32 bytes."""
+    """Return the SHA-256 of all buffers as 32 bytes, without values where they have none."""
+    if any(tensor.is_meta for tensor in module.buffers()):
+        return torch.empty(32, dtype=torch.uint8, device="meta")
     digest = hashlib.sha256()
     for _, tensor in sorted(module.named_buffers()):
         digest.update(tensor.numpy().tobytes())
