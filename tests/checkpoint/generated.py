@@ -402,7 +402,7 @@ def two_networks() -> Iterator[Case]:
         lambda a, b: (
             torchvision_tensors(a, "backbone.") | torchvision_tensors(dict(a), "model.backbone.")
         ),
-        report="not taken: model.backbone.",
+        report="not loaded: model.backbone.",
     )
     yield Case(
         "a copy of the same network",
@@ -410,7 +410,7 @@ def two_networks() -> Iterator[Case]:
             torchvision_tensors(a, "x.")
             | torchvision_tensors({n: v.clone() for n, v in a.items()}, "y.")
         ),
-        report="not taken: y.",
+        report="not loaded: y.",
     )
 
 
@@ -420,13 +420,13 @@ def chosen_networks() -> Iterator[Case]:
             yield Case(
                 f"{first} before {second}{' behind it' if turned else ''}",
                 lambda a, b, f=first, s=second, t=turned: {"state_dict": _in_order(f, a, s, b, t)},
-                report=f"not taken: state_dict.{second}",
+                report=f"not loaded: state_dict.{second}",
             )
     for first, second in CHOICE_KEYS:
         yield Case(
             f"key {first} before {second}",
             lambda a, b, f=first, s=second: {s: torchvision_tensors(b), f: torchvision_tensors(a)},
-            report=f"averaged weights; not taken: {second}.",
+            report=f"averaged weights; not loaded: {second}.",
         )
     yield Case(
         "averaged model",
@@ -456,7 +456,7 @@ def chosen_networks() -> Iterator[Case]:
             "state_dict": torchvision_tensors(b, "model."),
             "callbacks": {"EMA": {"ema_weights": torchvision_tensors(a, "model.")}},
         },
-        report="not taken: state_dict.model.",
+        report="not loaded: state_dict.model.",
     )
     yield Case(
         "averages without names",
@@ -464,7 +464,7 @@ def chosen_networks() -> Iterator[Case]:
             "state_dict": torchvision_tensors(a),
             "ema": {"shadow_params": list(b.values())},
         },
-        report="the averages in ema.shadow_params have no names and are not taken",
+        report="the averages in ema.shadow_params have no names and are not loaded",
     )
     yield Case(
         "Lightning's WeightAveraging",
@@ -472,7 +472,7 @@ def chosen_networks() -> Iterator[Case]:
             "current_model_state": torchvision_tensors(b, "model."),
             "state_dict": torchvision_tensors(a, "model."),
         },
-        report="averaged weights of Lightning's WeightAveraging; not taken: current_model_state.model.",
+        report="averaged weights of Lightning's WeightAveraging; not loaded: current_model_state.model.",
     )
     for name, prefix in (
         ("model_ema.model", "model_ema.model*"),
@@ -483,7 +483,7 @@ def chosen_networks() -> Iterator[Case]:
             lambda a, b, n=name: (
                 torchvision_tensors(a) | {n + _without_dots(k, n): v for k, v in _tv(b).items()}
             ),
-            report=f"the averages in {prefix} have no names and are not taken",
+            report=f"the averages in {prefix} have no names and are not loaded",
         )
     yield Case(
         "averages of the parameters alone",
@@ -580,7 +580,7 @@ def halves_of_two() -> Iterator[Case]:
             torchvision_tensors(_part(b, ("stem", "res2")), "encoder.")
             | torchvision_tensors(a, "backbone.")
         ),
-        report="not taken: encoder.",
+        report="not loaded: encoder.",
     )
     yield Case(
         "CLIP's tower beside a text tower with a layer1",
@@ -663,7 +663,7 @@ def wrong_values() -> Iterator[Case]:
         yield Case(
             f"{count} batches",
             lambda a, b, c=count: torchvision_tensors(a) | {"bn1.num_batches_tracked": c},
-            ("bn1.num_batches_tracked", "counts batches from 0"),
+            ("bn1.num_batches_tracked", "a count of batches from 0"),
         )
     yield Case(
         "variances of zero",
@@ -684,7 +684,7 @@ def wrong_values() -> Iterator[Case]:
     yield Case(
         "an object for a tensor",
         lambda a, b: torchvision_tensors(a) | {"layer1.0.conv2.weight": None},
-        ("layer1.0.conv2.weight in the file, and no plain tensor",),
+        ("layer1.0.conv2.weight in the file, which is not a plain tensor",),
     )
     yield Case(
         "a text for a tensor",
@@ -751,7 +751,7 @@ def not_whole() -> Iterator[Case]:
             a | {f"res4.6{n[6:]}": v for n, v in a.items() if n.startswith("res4.5.")}
         ),
         (
-            "15 of the file that the model has not",
+            "15 of the file not in the model",
             "layer3.6.conv1.weight of the file is not in the model",
         ),
     )
@@ -813,7 +813,7 @@ def not_whole() -> Iterator[Case]:
         yield Case(
             f"{name} instead of a weight",
             lambda a, b, n=name: _renamed(torchvision_tensors(a), "layer1.0.conv1.weight", n),
-            ("no weights family", words),
+            ("not a weights file of a known family", words),
         )
     yield Case(
         "norms folded into convolutions",
@@ -826,11 +826,11 @@ def not_whole() -> Iterator[Case]:
             lambda a, b, c=channels: (
                 torchvision_tensors(a) | {"conv1.weight": torch.rand(4, c, 7, 7)}
             ),
-            (f"first convolution takes {channels} channels, the model's 3",),
+            (f"first convolution has {channels} input channels, the model's 3",),
         )
-    yield Case("no tensor", lambda a, b: {"model": {}}, ("no weights family",))
+    yield Case("no tensor", lambda a, b: {"model": {}}, ("not a weights file of a known family",))
     yield Case(
         "names of stages alone",
         lambda a, b: _part(torchvision_tensors(a), ("layer",)),
-        ("no weights family",),
+        ("not a weights file of a known family",),
     )

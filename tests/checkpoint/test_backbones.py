@@ -238,7 +238,7 @@ def test_a_models_own_checkpoint_fills_all_of_its_networks(resnet, save, names):
 def test_a_backbone_of_two_networks_is_filled_as_a_whole_or_not_at_all(resnet, file):
     model = Model(backbone=Model(a=resnet(), b=resnet()))
     with pytest.raises(
-        UserError, match=r"It holds 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)"
+        UserError, match=r"It contains 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)"
     ):
         load_weights(model, file)
 

@@ -206,7 +206,7 @@ def test_nothing_to_resume_from_starts_from_the_weights(
     checkpointer = TransferCheckpointer(pretraining(), str(folder))
     checkpointer.resume_or_load(save(own_pretraining(backbone_tensors)), resume=True)
     assert checkpointer.report.format == "virtex_det_pretraining"
-    assert "Nothing to resume" in caplog.text
+    assert "No checkpoint to resume" in caplog.text
 
 
 @pytest.mark.parametrize("save_dir", ["", "run"])
@@ -224,7 +224,7 @@ def test_a_foreign_last_checkpoint_in_the_working_directory_is_not_picked_up(
 )
 def test_a_last_checkpoint_that_points_elsewhere_is_refused(foreign_cwd, run, folder, cfg, name):
     (folder / "last_checkpoint").write_text(name.format(elsewhere=foreign_cwd))
-    with pytest.raises(UserError, match="no file of this folder"):
+    with pytest.raises(UserError, match="not a file in this folder"):
         Run(folder, cfg).checkpointer.resume_or_load("")
 
 
@@ -520,7 +520,7 @@ def test_random_layers_that_are_frozen_are_warned_of(pretraining, cfg, caplog, f
     frozen.MODEL.BACKBONE.FREEZE_AT = freeze_at
     with caplog.at_level(logging.WARNING):
         TransferCheckpointer(pretraining(), cfg=frozen).load("")
-    assert ("freezes layers of random weights" in caplog.text) == warned
+    assert ("freezes layers at random init" in caplog.text) == warned
 
 
 def test_a_prefix_of_the_weights_that_a_training_began_with_does_not_keep_it_from_being_evaluated(

@@ -138,7 +138,8 @@ def test_weights_that_do_not_tell_their_pixels_cannot_be_followed(
 
 def test_a_backbone_of_no_known_family_does_not_tell_its_pixels(following, save):
     with pytest.raises(
-        UserError, match="does not tell its pixels: .* no weights family(.|\n)*FOLLOW_WEIGHTS False"
+        UserError,
+        match="the pixel format of .* is unknown: .* of a known family(.|\n)*FOLLOW_WEIGHTS False",
     ):
         follow_weights(
             following(save({"patch_embed.weight": torch.ones(2), "blocks.0.weight": torch.ones(2)}))
@@ -200,5 +201,5 @@ def test_a_named_family_is_followed(following, save, backbone_tensors):
     cfg = following(save(torchvision_tensors(backbone_tensors))).clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS_FORMAT = "clip"
-    with pytest.raises(UserError, match="no file of the family clip"):
+    with pytest.raises(UserError, match="is not a weights file of the family clip"):
         follow_weights(cfg)

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(source, tmp_path, suffix)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        assert "the room on the disk" in refusal(path, tmp_path / f"w{suffix}")
+        assert "the free disk space" in refusal(path, tmp_path / f"w{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -269,7 +269,7 @@ def test_virtex_has_no_deep_stem(source, tmp_path, layout):
 
 
 def test_virtexs_layout_is_a_pth_file(source, tmp_path):
-    assert "must end in .pth to" in refusal(
+    assert "an invalid suffix" in refusal(
         source("virtex zoo"), tmp_path / "w.safetensors", to="virtex"
     )
 

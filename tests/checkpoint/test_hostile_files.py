@@ -543,7 +543,7 @@ def test_safetensors_that_lie_are_refused(name, tmp_path):
 
 def test_arrays_of_objects_are_not_weights(tmp_path):
     np.save(tmp_path / "w.npy", np.array([{}, Path("x")]), allow_pickle=True)
-    with pytest.raises(UserError, match=r"w.npy is no weights file"):
+    with pytest.raises(UserError, match=r"w.npy is not a weights file"):
         read_file(tmp_path / "w.npy")
 
 

@@ -150,7 +150,7 @@ def test_pixels_of_our_own_that_cannot_be_read_are_no_traceback_and_said(
             "network": {"stem": [], "downsample": 3, "stride_in_1x1": torch.ones(2)},
         }
     )
-    assert not contradictions(entry, cfg) and "cannot be read" in entry.note
+    assert not contradictions(entry, cfg) and "is invalid" in entry.note
 
 
 # Caffe2's
@@ -230,7 +230,7 @@ def test_a_model_without_statistics_says_which_norm_the_file_needs(fpn, save, ba
     wide = CfgNode(
         {"NORM": "GN", "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "WIDTH_PER_GROUP": 32}
     )
-    with pytest.raises(UserError, match="has to be BN, SyncBN or FrozenBN"):
+    with pytest.raises(UserError, match="set MODEL.RESNETS.NORM BN, SyncBN or FrozenBN"):
         load_weights(fpn(**wide), save(torchvision_tensors(backbone_tensors)))
 
 

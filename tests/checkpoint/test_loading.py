@@ -204,7 +204,7 @@ def test_a_model_without_a_resnet_is_refused(save, backbone_tensors):
     model = nn.ModuleDict({"patches": nn.Linear(2, 2), "blocks": nn.Linear(2, 2)})
     message = refusal(model, save(torchvision_tensors(backbone_tensors)))
     assert (
-        "no weights family" in message
+        "of a known family" in message
         and "backbone of the model begins with patches.weight" in message
     )
 
@@ -360,7 +360,7 @@ def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
 
 def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
-    assert "0 missing, 0 of another shape, 255 of the file that the model has not:" in refusal(
+    assert "0 missing, 0 of another shape, 255 of the file not in the model:" in refusal(
         fpn(), path
     )
 

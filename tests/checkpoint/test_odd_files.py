@@ -113,7 +113,7 @@ def test_what_is_no_count_counts_no_averages(backbone_tensors, value):
 def test_a_counter_that_counts_nothing_is_named(fpn, backbone_tensors, counter):
     name = next(name for name in backbone_tensors if name.endswith("num_batches_tracked"))
     content = torchvision_tensors({**backbone_tensors, name: torch.tensor(counter)})
-    with pytest.raises(UserError, match="counts batches from 0"):
+    with pytest.raises(UserError, match="a count of batches from 0"):
         fill(fpn(), recognise(content, "weights.pth"), "weights.pth")
 
 

@@ -189,7 +189,7 @@ def test_a_resnets_file_is_refused(build, save, backbone_tensors):
 
 
 def test_a_resnet_refuses_their_files(build, save, fpn):
-    assert "no weights family" in refusal(fpn(), save({"model": Detector(build()).state_dict()}))
+    assert "of a known family" in refusal(fpn(), save({"model": Detector(build()).state_dict()}))
 
 
 def test_values_are_looked_at(build, save):

@@ -80,7 +80,7 @@ def test_safetensors_are_recognised_whatever_their_name(tmp_path):
     ],
 )
 def test_what_is_packed_is_to_be_unpacked_first(tmp_path, packed, name):
-    assert f"is packed with {name}, not weights" in refusal(written(tmp_path, packed))
+    assert f"is an archive of {name}, not weights" in refusal(written(tmp_path, packed))
 
 
 def test_a_missing_path(tmp_path):
@@ -88,7 +88,7 @@ def test_a_missing_path(tmp_path):
 
 
 def test_an_address_that_nothing_resolves():
-    with pytest.raises(UserError, match="nothing here resolves nowhere:// addresses"):
+    with pytest.raises(UserError, match="nowhere:// addresses are not supported"):
         read_file(local_path("nowhere://weights.pth"))
 
 
@@ -135,7 +135,7 @@ def test_a_web_page_saved_as_weights(tmp_path, page):
 def test_a_git_lfs_pointer(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     message = refusal(written(tmp_path, pointer))
-    assert "Git-LFS pointer" in message and "git lfs pull" in message
+    assert "Git LFS pointer" in message and "git lfs pull" in message
 
 
 @pytest.mark.parametrize("text", ["Not Found\n", "MODEL:\n  WEIGHTS: ''\n", " \n", "é" * 600])
@@ -150,7 +150,7 @@ def test_a_file_of_something_else(tmp_path):
 def test_a_zip_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
         archive.writestr("weight.npy", b"")
-    assert "is a zip archive but no weights" in refusal(tmp_path / "weights.pth")
+    assert "is a zip archive without weights" in refusal(tmp_path / "weights.pth")
 
 
 class Scripted(torch.nn.Module):
@@ -313,7 +313,7 @@ def test_a_malicious_pickle_creates_nothing(tmp_path, protocol, attack):
         tmp_path, pickle.dumps({"model": attacks(created)[attack]}, protocol), "weights.pkl"
     )
     if protocol < 2:
-        assert "is a text file" in refusal(path) or "no weights file" in refusal(path)
+        assert "is a text file" in refusal(path) or "not a weights file" in refusal(path)
     else:
         assert read_file(path) == {"model": None}
     assert not created.exists()

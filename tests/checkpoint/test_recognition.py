@@ -44,7 +44,7 @@ def test_names_of_no_resnet_are_an_error_that_shows_them(backbone_tensors):
     "content", [torch.ones(3), [1, 2], {}, {"model": 3}, {"epoch": 1}, {3: torch.ones(1)}, None]
 )
 def test_content_without_named_tensors_is_an_error(content):
-    with pytest.raises(UserError, match="no weights family"):
+    with pytest.raises(UserError, match="not a weights file of a known family"):
         recognise(content, "weights.pth")
 
 
@@ -73,7 +73,7 @@ def test_a_family_whose_backbones_look_like_others_may_be_named(backbone_tensors
 
 
 def test_a_file_of_another_family_than_the_one_named_is_an_error(backbone_tensors):
-    with pytest.raises(UserError, match="no file of the family clip"):
+    with pytest.raises(UserError, match="is not a weights file of the family clip"):
         recognise(torchvision_tensors(backbone_tensors), "weights.pth", "clip")
 
 

@@ -331,6 +331,6 @@ def test_a_named_family_in_the_config_decides(save):
         detector("ResNet-50", "FPN"), save(bare(network("ResNet-50"))), cfg=cfg
     ).loaded
     cfg.MODEL.WEIGHTS_FORMAT = "moco_v3"
-    assert "no file of the family moco_v3" in refusal(
+    assert "is not a weights file of the family moco_v3" in refusal(
         detector("ResNet-50", "FPN"), save(bare(network("ResNet-50"))), cfg=cfg
     )

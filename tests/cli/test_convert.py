@@ -30,7 +30,7 @@ def test_a_mistake_is_one_screen_and_exit_code_1(source, tmp_path):
     run = convert_weights(source, tmp_path / "moco.pth", "--format", "virtex")
     assert (
         run.returncode == 1
-        and "no file of the family virtex" in run.stderr
+        and "is not a weights file of the family virtex" in run.stderr
         and "Traceback" not in run.stderr
     )
     assert not (tmp_path / "moco.pth").exists()

@@ -25,7 +25,7 @@ def test_what_is_no_whole_file_is_not_kept_and_the_next_try_brings_the_file(sent
 def test_a_file_damaged_in_the_cache_says_what_to_delete(server):
     path = local_path(f"{server.url}/weights.pth")
     path.write_bytes(PAYLOAD[:-5])
-    with pytest.raises(UserError, match=f"Delete it to fetch it again: rm '{path}'"):
+    with pytest.raises(UserError, match=f"Delete it to download it again: rm '{path}'"):
         local_path(f"{server.url}/weights.pth")
 
 

@@ -474,7 +474,7 @@ def test_what_an_earlier_version_kept_is_looked_at_once_more(name, record_withou
         "mtime_ns": status.st_mtime_ns,
     }
     (cache / "weights.pth.sha256.json").write_text(json.dumps(note))
-    with pytest.raises(UserError, match=f"Delete it to fetch it again: rm '{path}'"):
+    with pytest.raises(UserError, match=f"Delete it to download it again: rm '{path}'"):
         fetch(record_without_hash)
 
 

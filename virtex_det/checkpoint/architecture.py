@@ -1,4 +1,4 @@
-"""Which ResNet a set of tensors belongs to, read from their shapes."""
+"""The architecture of a ResNet, read from the shapes of its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _IN_CAPTION_RESNET = ("stem", "downsample")
 
 
 class Architecture(NamedTuple):
-    """A ResNet in the terms of MODEL.RESNETS and MODEL.CAPTION_RESNET; None for what the tensors do not show."""
+    """A ResNet described by MODEL.RESNETS and MODEL.CAPTION_RESNET; None for unknown values."""
 
     blocks: tuple[int, ...]
     has_bottlenecks: bool
@@ -43,7 +43,7 @@ class Architecture(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The network in a word."""
+        """A short name, such as ResNet-50."""
         return (
             f"ResNet-{self.depth}"
             if self.depth
@@ -62,12 +62,12 @@ class Architecture(NamedTuple):
 def describe(
     backbone: Mapping[str, torch.Tensor], stem: str | None = None, downsample: str | None = None
 ) -> Architecture:
-    """Read depth and widths from tensors by canonical name, all or some of them there.
+    """Read depth and widths from the tensors of a whole or incomplete network.
 
     Args:
         backbone: tensors by canonical name.
-        stem: what the family says of it; "deep" and "clip" have the same tensors.
-        downsample: what the family says of it; pools have no tensors.
+        stem: the family's stem; "deep" and "clip" have the same tensors.
+        downsample: the family's downsampling; pools have no tensors.
     """
     has_bottlenecks = "res2.0.conv3.weight" in backbone
     blocks = tuple(_count_blocks(backbone, stage) for stage in ("res2", "res3", "res4", "res5"))

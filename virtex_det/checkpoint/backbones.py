@@ -1,4 +1,4 @@
-"""Where a model has its backbone, and which other networks it has: read from the names of its tensors."""
+"""Finding the backbone of a model, and its other networks, by the names of its tensors."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from virtex_det.checkpoint.names import canonical_only
 _CALLED_BACKBONE = re.compile(r"(?P<base>(?:.*?\.)?backbone\.)(?P<inside>(?:bottom_up\.|net\.)?).+")
 STEM = "stem.conv1.weight"
 _BLOCK = "res2.0.conv1.weight"
-_BARE = ("", "bottom_up.")  # prefixes of a ResNet, and of an FPN's, that is no part of a model
+_BARE = ("", "bottom_up.")  # prefixes of a ResNet and of an FPN's ResNet outside a model
 _HEAD_OF_C4 = "roi_heads."
 
 
@@ -18,14 +18,14 @@ class Backbone(NamedTuple):
 
     layers: dict[str, str]  # name in the model -> name below the prefix
     prefix: str = ""
-    # prefixes of networks that could be meant as well: nothing says which is
+    # prefixes of networks that could as well be the backbone
     rivals: tuple[str, ...] = ()
-    # prefixes of all other networks, rivals among them
+    # prefixes of all other networks, including rivals
     others: tuple[str, ...] = ()
 
 
 def backbone_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the backbone's tensors of a model: their names, and what these are below the place of the backbone.
+    """Return the names of a model's backbone tensors, each with its name inside the backbone.
 
     Example:
         >>> backbone_names(["backbone.bottom_up.stages.0.weight", "backbone.fpn_output2.weight"])
@@ -37,10 +37,9 @@ def backbone_names(names: Iterable[str]) -> dict[str, str]:
 def find_backbone(names: Iterable[str]) -> Backbone:
     """Find MODEL.BACKBONE in a model.
 
-    It is what the model calls ``backbone``, of that what FPN calls ``bottom_up`` and ViTDet
-    ``net``. A model of which nothing has that name is a ResNet itself, has one, or is a backbone as
-    a whole. Of a ResNet the layers alone are taken; in a C4 detector the last of them lie in the
-    ROI heads.
+    It is the part named ``backbone``, or within it FPN's ``bottom_up`` or ViTDet's ``net``. A model
+    without a part of that name is a ResNet, contains one, or is a backbone as a whole. A ResNet's
+    backbone is its layers only; in a C4 detector the last of them are in the ROI heads.
 
     Example:
         >>> blocks = ("stem.conv1.weight", "res2.0.conv1.weight")
@@ -69,7 +68,7 @@ def find_backbone(names: Iterable[str]) -> Backbone:
 
 
 def _called_backbone(names: Iterable[str]) -> dict[str, str]:
-    """Return each prefix that ends with ``backbone.``, with the prefix of the network that lies there."""
+    """Return each prefix that ends with ``backbone.``, with the prefix of the network below it."""
     found: dict[str, str] = {}
     for name in names:
         if match := _CALLED_BACKBONE.fullmatch(name):
@@ -80,7 +79,7 @@ def _called_backbone(names: Iterable[str]) -> dict[str, str]:
 
 
 def _resnets(names: Iterable[str]) -> list[str]:
-    """Return the prefixes under which there is a first convolution and a first block, by Detectron2's names."""
+    """Return the prefixes of ResNets: those of a first convolution and a first block."""
     known = set(names)
     stems = [name.removesuffix(STEM) for name in names if name == STEM or name.endswith(f".{STEM}")]
     return [prefix for prefix in stems if prefix + _BLOCK in known]
@@ -91,7 +90,7 @@ def _layers(names: Sequence[str], prefix: str, is_resnet: bool) -> dict[str, str
         return {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     model = re.sub(r"(?:backbone\.)?(?:bottom_up\.)?$", "", prefix)
     head = f"{model}{_HEAD_OF_C4}"
-    is_c4 = head + STEM not in names  # heads that have a ResNet of their own are none of C4's
+    is_c4 = head + STEM not in names  # heads with a stem hold a ResNet of their own
     layers: dict[str, str] = {}
     for name in names:
         if is_c4 and name.startswith(f"{head}res5."):

@@ -1,4 +1,4 @@
-"""The checkpointer of train_net: strict with weights, exact in resuming, atomic in saving."""
+"""The checkpointer of train_net: strict loading, exact resuming, atomic saving."""
 
 import logging
 import pickle
@@ -36,12 +36,12 @@ _WORDS = "embedding.words.weight"  # one row per piece of the vocabulary
 
 
 class TransferCheckpointer(DetectionCheckpointer):
-    """A DetectionCheckpointer whose loads fill what they must or raise, and whose saves are whole files.
+    """A DetectionCheckpointer whose loads are whole or raise, and whose saves are whole files.
 
     Attributes:
         report: the LoadReport of the last load or resume; None before.
-        classes: names of the classes that the model is trained on, saved with it; after a resume or
-            the load of a whole model, those that the file names.
+        classes: names of the classes that the model is trained on, which are saved with it; after a
+            resume or the load of a whole model, the names in the file.
 
     Example:
         >>> checkpointer = TransferCheckpointer(model, "output", trainer=trainer)  # doctest: +SKIP
@@ -61,15 +61,15 @@ class TransferCheckpointer(DetectionCheckpointer):
     ) -> None:
         """
         Args:
-            model: loaded into and saved; DDP is taken off.
+            model: the model to load and save, with or without DDP.
             save_dir: the run folder; "" for a checkpointer that only loads.
-            save_to_disk: write files; by default the main process alone does.
-            allow_partial: accept weights that leave a part of what is required at random.
+            save_to_disk: write files; by default only the main process does.
+            allow_partial: accept weights that leave required tensors at random init.
             require: what weights must fill: the backbone, or the whole model for evaluation.
-            cfg: refuse weights that this config contradicts; its pixels and the hashes of its
-                tokenizer, concepts and clusters are saved with the model, and compared where a
+            cfg: weights that contradict this config are refused. Its pixel format and the hashes of
+                its tokenizer, concepts and clusters are saved with the model, and compared when a
                 whole model is loaded.
-            checkpointables: what else a checkpoint holds, such as the trainer with optimizer and
+            checkpointables: other parts of a checkpoint, such as the trainer with optimizer and
                 schedule.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
@@ -83,24 +83,24 @@ class TransferCheckpointer(DetectionCheckpointer):
         self.classes: tuple[str, ...] = ()
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights of any known family, and leave their report in the run folder.
+        """Load weights of any known family and write their load report into the run folder.
 
         Args:
-            path: a file or address; "" leaves the model at random.
-            checkpointables: of those that the file has, which to restore; by default all.
+            path: a file or address; "" leaves the model at random init.
+            checkpointables: names of those to restore, if the file has them; by default all.
 
         Returns:
-            What else a file with Detectron2's names holds, such as ``iteration``.
+            Other values of a file with Detectron2's names, such as ``iteration``.
 
         Raises:
-            UserError: the file cannot be read, or does not fill what is required. The model is as
-                it was.
+            UserError: the file cannot be read or does not fill the required tensors. The model is
+                unchanged.
         """
         if not path:
             self._start_from_random()
             return {}
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
-        mmap = not wanted  # an optimizer may keep the very tensors it is given
+        mmap = not wanted  # an optimizer may keep the tensors that it is given
         source = open_for(tuple(self.model.state_dict()), path, self.require, self.cfg, mmap=mmap)
         content, weights = source.content, source.weights
         if self.require == "model":
@@ -126,16 +126,22 @@ class TransferCheckpointer(DetectionCheckpointer):
         return self._restore(content, [key for key in wanted if key in content], path)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from this run's last checkpoint if ``resume`` and there is one; otherwise load weights from ``path``.
+        """Resume from this run's last checkpoint, or load weights from ``path``.
+
+        Args:
+            path: a file or address.
+            resume: resume from the last checkpoint if there is one.
 
         Returns:
-            What else the file holds, such as ``iteration``.
+            Other values in the file, such as ``iteration``.
         """
         if resume and self.has_checkpoint():
             return self.resume()
         if resume:
             self.logger.warning(
-                "Nothing to resume from in %r; starting from MODEL.WEIGHTS %r", self.save_dir, path
+                "No checkpoint to resume from in %r; starting from MODEL.WEIGHTS %r",
+                self.save_dir,
+                path,
             )
         return self.load(path, checkpointables=[])
 
@@ -143,7 +149,8 @@ class TransferCheckpointer(DetectionCheckpointer):
         """Restore the whole model and every checkpointable from this run's last checkpoint.
 
         Raises:
-            UserError: it cannot be read or does not fit; other checkpoints in the folder are named.
+            UserError: it cannot be read or does not fit the model; names the folder's other
+                checkpoints.
         """
         path = self.get_checkpoint_file()
         try:
@@ -154,7 +161,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             )
             if absent:
                 raise UserError(
-                    f"{path} was not saved by a run like this one: it has no "
+                    f"{path} is not a checkpoint of such a run: it has no "
                     f"{', '.join(sorted(absent))}."
                 )
             self._check_tokenizer(content, path)
@@ -173,14 +180,16 @@ class TransferCheckpointer(DetectionCheckpointer):
         return rest
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``<save_dir>/<name>.pth`` and tag it as the last checkpoint; an interrupted save leaves the one before.
+        """Write ``<save_dir>/<name>.pth`` and tag it as the last checkpoint.
+
+        If the save is interrupted, the previous checkpoint stays.
 
         Args:
-            name: of the file, without folder and suffix.
+            name: file name without folder and suffix.
             kwargs: plain values to save with it.
 
         Raises:
-            UserError: the file cannot be written, as when the disk is full.
+            UserError: the file cannot be written, for example because the disk is full.
             TypeError: the checkpoint would hold more than tensors and plain values.
         """
         if not self.save_dir or not self.save_to_disk:
@@ -194,20 +203,20 @@ class TransferCheckpointer(DetectionCheckpointer):
                     {"model": self.model.state_dict(), **self._origin(), **states, **kwargs},
                     unfinished,
                 )
-                _check_plain(unfinished)  # what could not be read back must not replace what can
+                _check_plain(unfinished)  # an unreadable file must not replace a good one
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             raise UserError(self._not_saved(path, error)) from error
 
     def has_checkpoint(self) -> bool:
-        """Return whether the run folder has a last checkpoint; without a run folder there is none."""
+        """Return whether the run folder has a last checkpoint; False without a run folder."""
         return bool(self.save_dir) and super().has_checkpoint()
 
     def get_checkpoint_file(self) -> str:
-        """Return the path of the run's last checkpoint, "" when it has none.
+        """Return the path of the run's last checkpoint, "" if it has none.
 
         Raises:
-            UserError: ``last_checkpoint`` names no file of the run folder.
+            UserError: the file that ``last_checkpoint`` names is not in the run folder.
         """
         return find_last(self.save_dir) if self.has_checkpoint() else ""
 
@@ -218,14 +227,14 @@ class TransferCheckpointer(DetectionCheckpointer):
     def _start_from_random(self) -> None:
         if self.require == "model":
             raise UserError(
-                "There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or give "
+                "There are no weights to evaluate. Set MODEL.WEIGHTS to a trained model, or use "
                 "--resume."
             )
-        self.logger.info("MODEL.WEIGHTS is empty: the model starts from random weights")
+        self.logger.info("MODEL.WEIGHTS is empty: the model starts from random init")
         frozen = 0 if self.cfg is None else self.cfg.MODEL.BACKBONE.FREEZE_AT
         if frozen > 0:
             self.logger.warning(
-                "MODEL.BACKBONE.FREEZE_AT %d freezes layers of random weights, which will never "
+                "MODEL.BACKBONE.FREEZE_AT %d freezes layers at random init, which will never "
                 "learn. Set it to 0, or MODEL.WEIGHTS to pretrained weights.",
                 frozen,
             )
@@ -238,9 +247,12 @@ class TransferCheckpointer(DetectionCheckpointer):
             heading = (
                 f"{state}loaded {report.path} (format {report.format}, sha256 {report.sha256[:12]})"
             )
-            is_less = report.partial or report.also_in_model
+            is_incomplete = report.partial or report.also_in_model
             self.logger.log(
-                logging.WARNING if is_less else logging.INFO, "%s\n%s", heading, report.table()
+                logging.WARNING if is_incomplete else logging.INFO,
+                "%s\n%s",
+                heading,
+                report.table(),
             )
         if self.save_dir and self.save_to_disk:
             report.write(self.save_dir)
@@ -252,7 +264,7 @@ class TransferCheckpointer(DetectionCheckpointer):
             except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(
                     f"The state of {key!r} in {path} does not fit this config: {error}. Use the "
-                    "config that wrote it."
+                    "config of the run that wrote it."
                 ) from error
         return {
             key: value
@@ -261,21 +273,21 @@ class TransferCheckpointer(DetectionCheckpointer):
         }
 
     def _origin(self) -> dict[str, Any]:
-        """Return what no tensor tells: classes, pixels, strides, pools, tokenizer, text encoder."""
-        told: dict[str, Any] = {}
+        """Return facts that tensors do not show: classes, pixels, strides, pools, text files."""
+        facts: dict[str, Any] = {}
         if self.classes:
-            told[_CLASSES] = list(self.classes)
+            facts[_CLASSES] = list(self.classes)
         if name := text_encoder_name(self.model):
-            told[_TEXT_ENCODER] = name
+            facts[_TEXT_ENCODER] = name
         if self.cfg is None:
-            return told
+            return facts
         pixels = Pixels(self.cfg.INPUT.FORMAT, self.cfg.MODEL.PIXEL_MEAN, self.cfg.MODEL.PIXEL_STD)
         tokenizer = {_TOKENIZER: self._tokenizer_sha256} if self._tokenizer_sha256 else {}
         files = {_FILES: self._files_sha256} if self._files_sha256 else {}
         return {
             "pixels": pixels._asdict(),
             "network": network_facts(self.cfg),
-            **told,
+            **facts,
             **tokenizer,
             **files,
         }
@@ -290,7 +302,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         ):
             return
         raise UserError(
-            f"{path} has learned with another vocabulary than INPUT.CAPTION.TOKENIZER "
+            f"{path} was trained with another vocabulary than INPUT.CAPTION.TOKENIZER "
             f"{_tokenizer_of(self.cfg)}:\n"
             f"  {_pieces(own_weights(content).tensors)} pieces, sha256 {saved[:12]} in the file\n"
             f"  {_pieces(self.model.state_dict())} pieces, sha256 {self._tokenizer_sha256[:12]} in "
@@ -318,18 +330,18 @@ class TransferCheckpointer(DetectionCheckpointer):
         free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.exists() else 0
         tag = path.with_name(LAST_CHECKPOINT)
         last = (
-            f"{tag.read_text(errors='replace')} is untouched"
+            f"The previous checkpoint {tag.read_text(errors='replace')} is untouched"
             if tag.is_file()
-            else "there was none before"
+            else "There is no previous checkpoint"
         )
         return (
-            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. Of earlier "
-            f"checkpoints, {last}; make room, then go on with --resume."
+            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. {last}. Free "
+            "disk space, then continue with --resume."
         )
 
 
 def classes_in(content: Any) -> tuple[str, ...]:
-    """Return the class names that the content of a checkpoint says it was trained on; none where it does not say."""
+    """Return the class names in the content of a checkpoint; empty if it has none."""
     names = content.get(_CLASSES) if isinstance(content, Mapping) else None
     is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if names and is_list else ()
@@ -347,7 +359,7 @@ def _text_encoder_in(content: Any) -> str:
 
 
 def _pieces(tensors: Mapping[str, torch.Tensor]) -> int | str:
-    """Return the size of a model's vocabulary; "?" where it embeds no words."""
+    """Return the size of a model's vocabulary; "?" if the model embeds no words."""
     words = (len(tensor) for name, tensor in tensors.items() if name.endswith(_WORDS))
     return next(words, "?")
 
@@ -362,9 +374,9 @@ def _value(cfg: CfgNode | None, key: str) -> str:
 
 
 def _tokenizer_sha256(cfg: CfgNode | None) -> str:
-    """Return the hash of the config's tokenizer file, "" without one: detectors have none.
+    """Return the hash of the config's tokenizer file; "" if it names no file, as for detectors.
 
-    Of a BERT's folder it is that of its vocabulary; a name on the hub is not fetched for it.
+    A BERT's folder has the hash of its vocabulary; a name on the hub is not downloaded for it.
     """
     name = _tokenizer_of(cfg)
     if not name:

@@ -1,4 +1,4 @@
-"""Which network of a file is meant where it has several, and what the report says of the others."""
+"""Choosing the network of a file with several, and reporting the others."""
 
 import difflib
 import re
@@ -25,10 +25,10 @@ def _is_below(network: Network, prefix: str) -> bool:
 def at_prefix(
     found: list[Found], prefix: str, path: str, networks: Iterable[Network]
 ) -> list[Found]:
-    """Return those that MODEL.WEIGHTS_PREFIX names, or what lies below it.
+    """Return the networks at or below MODEL.WEIGHTS_PREFIX.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such network.
     """
     here = [each for each in found if is_at(each.network, prefix)] or [
         each for each in found if _is_below(each.network, prefix)
@@ -40,25 +40,25 @@ def at_prefix(
     nearest = difflib.get_close_matches(prefix, known, n=5, cutoff=0) or known[:5]
     raise UserError(
         f"{path} has no network under MODEL.WEIGHTS_PREFIX {prefix!r}; nothing was loaded.\n"
-        f"Networks in the file begin with: {', '.join(nearest) or 'none was found'}"
+        f"Prefixes of the networks in the file: {', '.join(nearest) or 'no network was found'}"
     )
 
 
 def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
-    """Return the one network to load, with a note on what else the file holds.
+    """Return the network to load, with a note on the other networks in the file.
 
     Raises:
-        UserError: there are several, and nothing says which is meant.
+        UserError: there are several networks, and no rule chooses one of them.
     """
     whole = (
         [each for each in found if each.weights.is_whole]
         if found[0].weights.is_resnet
         else _fullest(found, like)
     )
-    # What its family takes before a whole one is meant, whole or not: it must not be replaced in
-    # silence.
-    meant = [each for each in found if any(each is one or _is_over(each, one) for one in whole)]
-    candidates = meant or list(found)
+    # A network that its family prefers to a whole one stays a candidate even if it is not whole, so
+    # that the other one never replaces it silently.
+    preferred = [each for each in found if any(each is one or _is_over(each, one) for one in whole)]
+    candidates = preferred or list(found)
     winners = _winners(candidates)
     if not winners and (exact := _with_all_names(candidates, like)):
         winners = exact
@@ -66,8 +66,8 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
         raise UserError(_several(candidates, path))
     chosen = winners[0]
     if not set(like) <= set(chosen.weights.rest) and (exact := _with_all_names([chosen], like)):
-        chosen = exact[0]  # a detector within a model, whose names are the model's below that
-    # By the names of the whole model.
+        chosen = exact[0]  # a detector inside a model, with the names that the detector has alone
+    # With the model's own names, all networks of the place are loaded.
     all_taken = chosen.weights.format is SAME_NAMES and chosen.weights.is_resnet
     others = [
         each
@@ -80,14 +80,14 @@ def choose(found: Sequence[Found], path: str, like: Sequence[str]) -> Weights:
 
 
 def _fullest(found: Sequence[Found], like: Sequence[str]) -> list[Found]:
-    """Return those with every layer of a model's backbone; where none has, the one with most."""
+    """Return the networks with every layer of a model's backbone, or else the one with most."""
     layers = {layer for layer in backbone_names(like).values() if not layer.endswith(COUNTER)}
     full = [each for each in found if layers <= set(each.weights.backbone)]
     return full or [max(found, key=lambda each: len(layers & set(each.weights.backbone)))]
 
 
 def _with_all_names(candidates: Sequence[Found], like: Sequence[str]) -> list[Found]:
-    """Return the one in a place with every tensor of a model, by the model's own names."""
+    """Return the network whose place has every tensor of a model under the model's own names."""
     names = {name for name in like if not name.endswith(COUNTER)}
     if not names:
         return []
@@ -101,7 +101,7 @@ def _with_all_names(candidates: Sequence[Found], like: Sequence[str]) -> list[Fo
 
 
 def _winners(candidates: Sequence[Found]) -> list[Found]:
-    """Return those that go before all others; an average only where it is clear which network it is of."""
+    """Return the networks preferred to all others; an average only if its network is clear."""
     winners = [
         each for each in candidates if all(_goes_before(each, other) for other in candidates)
     ]
@@ -112,7 +112,7 @@ def _winners(candidates: Sequence[Found]) -> list[Found]:
 
 
 def _is_over(one: Found, other: Found) -> bool:
-    """Whether one's family takes it before the other."""
+    """Whether the family of ``one`` prefers it to the other."""
     location = other.network.plain_location
     return one is not other and any(
         re.search(pattern, location) for pattern in one.weights.format.over
@@ -143,7 +143,7 @@ def _same_shapes(one: Weights, other: Weights) -> bool:
 
 
 def _are_equal(one: Weights, other: Weights) -> bool:
-    """Whether two networks of a file are one, stored under two names."""
+    """Whether two networks of a file are the same one under two names."""
     if not _same_shapes(one, other):
         return False
     pairs = (
@@ -161,8 +161,7 @@ def _reason(chosen: Found, others: Sequence[Found]) -> str:
     count = chosen.network.averaged_count
     if count == 0:
         words.append(
-            "n_averaged is 0: nothing was averaged yet, these are the weights that averaging "
-            "begins with"
+            "n_averaged is 0: nothing was averaged yet, these are the weights before averaging"
         )
     elif chosen.network.is_averaged:
         words.append("these are averaged weights" + (f" (n_averaged {count})" if count else ""))
@@ -170,8 +169,8 @@ def _reason(chosen: Found, others: Sequence[Found]) -> str:
         words.append("these are the averaged weights of Lightning's WeightAveraging")
     if others:
         words.append(
-            f"not taken: {', '.join(each.network.location for each in others)}; "
-            "MODEL.WEIGHTS_PREFIX chooses"
+            f"not loaded: {', '.join(each.network.location for each in others)}; "
+            "set MODEL.WEIGHTS_PREFIX to load another"
         )
     return "; ".join(words)
 
@@ -182,9 +181,9 @@ def _several(candidates: Sequence[Found], path: str) -> str:
     )
     more = f"\n  and {len(candidates) - 8} more" if len(candidates) > 8 else ""
     return (
-        f"{path} holds {len(candidates)} networks, and it is not clear which to load; "
+        f"{path} holds {len(candidates)} networks, and it is not clear which one to load; "
         f"nothing was loaded:{lines}{more}\n"
-        f"Name one of them: MODEL.WEIGHTS_PREFIX {candidates[0].network.location}"
+        f"Choose one of them: MODEL.WEIGHTS_PREFIX {candidates[0].network.location}"
     )
 
 
@@ -192,4 +191,4 @@ def _what(weights: Weights) -> str:
     if not weights.is_resnet:
         return f"{len(weights.backbone)} tensors"
     name = weights.architecture.name
-    return name if weights.is_whole else f"{name}, not whole"
+    return name if weights.is_whole else f"{name}, incomplete"

@@ -1,4 +1,4 @@
-"""What tensors do not show of a network (pools, strides, activation, pixels): read beside the file, or assumed."""
+"""Facts that tensors do not show, such as pools and pixels: read beside the file, or assumed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from virtex_det.errors import UserError
 from virtex_det.files import read_regular
 from virtex_det.text_files import parse_json
 
-# timm's names of the ResNets that compute what ours do: no blur pools, no other activation,
-# attention or stem.
+# timm's names of the ResNets that this package can build: without blur pools, attention, other
+# activations or other stems.
 _SAME_IN_TIMM = re.compile(
     r"(?:(?:tv|gluon|ssl|swsl|ig)_)?(?P<wide>wide_)?resne(?P<groups>x)?t(?P<depth>[0-9]{2,3})(?:_v1)?"
     r"(?:b|(?P<deep>[cds]))?(?:_[0-9]+x[0-9]+d|_2|_gn)?"
@@ -37,17 +37,17 @@ _HARMLESS_ARGUMENTS = (
 
 
 def told_beside(file: Path, weights: Weights, path: str) -> Weights:
-    """Return weights with what timm's or transformers' ``config.json`` beside the file says of the network.
+    """Return weights with the facts in timm's or transformers' ``config.json`` beside the file.
 
-    What is then still unknown is assumed, and the weights say what.
+    Facts that are still unknown are assumed; ``Weights.assumed`` names them.
 
     Args:
-        file: of the weights, on disk.
-        weights: what was recognised in it.
-        path: for the message.
+        file: the weights file on disk.
+        weights: the network in it.
+        path: the file's name in messages.
 
     Raises:
-        UserError: the companion names a network that computes something else with these tensors.
+        UserError: ``config.json`` names a network that computes something else with these tensors.
     """
     if not weights.is_resnet:
         return weights
@@ -74,14 +74,14 @@ def told_beside(file: Path, weights: Weights, path: str) -> Weights:
         )
     if unusual := _unusual_backbone(config):
         raise UserError(
-            _refusal(path, f"config.json beside it says {unusual}, which no tensor shows")
+            _refusal(path, f"config.json beside it has {unusual}, which no tensor shows")
         )
     return weights._replace(assumed=_assumed(weights))
 
 
 def _from_zoo(path: str, weights: Weights) -> Weights:
-    """Take pixels, strides and pools from the record of a zoo name; what it does not state is the family's."""
-    from virtex_det.model_zoo.catalog import find  # only where a name of the zoo is loaded
+    """Take pixels, strides and pools from the zoo's record, and the rest from the family."""
+    from virtex_det.model_zoo.catalog import find  # needed only for names of the zoo
 
     stated = find(path.removeprefix(_ZOO)).network
     facts: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def _from_zoo(path: str, weights: Weights) -> Weights:
 
 
 def _open_clip_tower(file: Path) -> tuple[dict[str, Any], list[str]] | None:
-    """Return pixels and name of the timm network that open_clip's own config gives for the image side."""
+    """Return pixels and name of the timm network that open_clip's config gives for images."""
     config = _read(file.with_name("open_clip_config.json")) or {}
     vision = _at(config, "model_cfg", "vision_cfg")
     name = vision.get("timm_model_name")
@@ -102,7 +102,7 @@ def _open_clip_tower(file: Path) -> tuple[dict[str, Any], list[str]] | None:
 
 
 def _unusual_backbone(config: Mapping[str, Any]) -> str:
-    """Return what the config of a transformers detector says of its backbone that makes it another network."""
+    """Return what makes the backbone of a transformers detector another network; "" for nothing."""
     if config.get("dilation") is True:
         return "dilation true (DC5)"
     stride = _at(config, "backbone_kwargs").get("output_stride", 32)
@@ -123,7 +123,7 @@ def _unusual_backbone(config: Mapping[str, Any]) -> str:
 
 
 def _at(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Return the object under keys, an empty one where there is none."""
+    """Return the object under nested keys; an empty one if there is none."""
     found: Any = config
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -137,7 +137,7 @@ def _from_timm(
     weights: Weights,
     path: str,
 ) -> Weights:
-    # A tag of the training follows a dot.
+    # timm names a network as ARCHITECTURE.TRAINING_TAG.
     kinds = [_SAME_IN_TIMM.fullmatch(name.partition(".")[0]) for name in names]
     unusual = [
         f"{key}={value!r}"
@@ -149,27 +149,28 @@ def _from_timm(
     for name, kind in zip(names, kinds, strict=True):
         if kind and not _is_of(kind, weights.architecture):
             return weights._replace(
-                assumed=f"{_assumed(weights)} (config.json beside the file is of another network, {name})"
+                assumed=f"{_assumed(weights)} (config.json beside the file is that of another "
+                f"network, {name})"
             )
         if not kind or unusual:
             network = " ".join([name, *unusual])
             raise UserError(
                 _refusal(
                     path,
-                    f"config.json beside it says that these are the tensors of timm's {network}",
+                    f"config.json beside it names timm's {network}",
                 )
             )
-    facts: dict[str, Any] = {"note": f"config.json beside the file says timm's {names[0]}"}
+    facts: dict[str, Any] = {"note": f"config.json beside the file names timm's {names[0]}"}
     given = [pretrained.get(name, config.get(name)) for name in ("mean", "std")]
     if pixels := _pixels(*given):
         facts["pixels"] = (pixels,)
     elif given != [None, None]:
-        facts["note"] += ", and a mean and std that no network has"
+        facts["note"] += ", with an invalid mean and std"
     return weights._replace(format=weights.format._replace(**facts))
 
 
 def _is_of(kind: re.Match[str], network: Architecture) -> bool:
-    """Whether tensors can be of the kind of network that timm's name says, as far as shapes show."""
+    """Whether the shapes of tensors agree with the network that timm's name describes."""
     if kind["clip"] or network.stem == "clip":
         return bool(kind["clip"]) and network.stem == "clip"
     facts = [
@@ -196,13 +197,13 @@ def _from_transformers(
     activation = config.get("hidden_act", "relu")
     if activation != "relu":
         raise UserError(
-            _refusal(path, f"config.json beside it says hidden_act {activation!r}, not relu")
+            _refusal(path, f"config.json beside it has hidden_act {activation!r}, not relu")
         )
     if config.get("downsample_in_first_stage"):
-        raise UserError(_refusal(path, "config.json beside it says downsample_in_first_stage true"))
+        raise UserError(_refusal(path, "config.json beside it has downsample_in_first_stage true"))
     facts: dict[str, Any] = {
         "stride_in_1x1": bool(config.get("downsample_in_bottleneck")),
-        "note": "config.json beside the file says transformers' ResNet",
+        "note": "config.json beside the file names transformers' ResNet",
     }
     if pixels := _pixels(processor.get("image_mean"), processor.get("image_std")):
         facts["pixels"] = (pixels,)
@@ -211,9 +212,9 @@ def _from_transformers(
 
 def _refusal(path: str, what: str) -> str:
     return (
-        f"{path} is another network than this package builds: {what}.\n"
-        "Its features would be wrong; nothing was loaded. Where config.json is not of this file, "
-        "move the file into a folder of its own."
+        f"{path} is a network that this package cannot build: {what}.\n"
+        "Its features would be wrong; nothing was loaded. If config.json belongs to another file, "
+        "move the weights into a folder of their own."
     )
 
 
@@ -249,7 +250,7 @@ def _assumed(weights: Weights) -> str:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Return a JSON object, an empty one where there is no file; None where the file cannot be read as one."""
+    """Return the JSON object in a file; an empty one without a file, None if it is invalid."""
     try:
         content = parse_json(read_regular(file, _MAX_CONFIG), str(file)) if file.is_file() else {}
     except UserError:

@@ -1,4 +1,4 @@
-"""What weights ask of a config: the pixels, strides and pools that their network was trained with."""
+"""The config keys that must agree with the weights: pixels, strides and pools of their network."""
 
 from functools import reduce
 from typing import Any
@@ -14,15 +14,15 @@ from virtex_det.errors import UserError
 
 
 def contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
-    """Return the config keys that contradict what is known of a family, each with the value that fits."""
+    """Return the config keys that contradict the facts of a family, each with the right value."""
     return _pixel_contradictions(entry, cfg) | _network_contradictions(entry, cfg)
 
 
 def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
-    """Refuse weights that would see other pixels, or stride elsewhere, than in their own training.
+    """Refuse weights that were trained with other pixels, strides or pools than the config has.
 
     Raises:
-        UserError: naming the keys and the values to set, those of depth and widths among them.
+        UserError: names the keys and the values to set, including those of depth and widths.
     """
     wrong = (
         contradictions(weights.format, cfg)
@@ -50,14 +50,14 @@ def check_config(weights: Weights, cfg: CfgNode, path: str) -> None:
 
 
 def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
-    """Return the config with the pixels of its weights, where MODEL.FOLLOW_WEIGHTS asks for that.
+    """Return the config with the pixel format of its weights if MODEL.FOLLOW_WEIGHTS is True.
 
     Args:
-        cfg: stays as it is.
-        resume: the run goes on from the last checkpoint of OUTPUT_DIR, if there is one.
+        cfg: is not changed.
+        resume: the run resumes from the last checkpoint of OUTPUT_DIR, if there is one.
 
     Raises:
-        UserError: the weights cannot be read, or do not tell their pixels.
+        UserError: the weights cannot be read, or their pixel format is unknown.
     """
     path, is_own = _start(cfg, resume)
     if not cfg.MODEL.FOLLOW_WEIGHTS or not path:
@@ -76,14 +76,16 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
 
 def _no_pixels(path: str, why: str) -> UserError:
     return UserError(
-        f"MODEL.FOLLOW_WEIGHTS is True, but {path} does not tell its pixels: {why}.\n"
+        f"MODEL.FOLLOW_WEIGHTS is True, but the pixel format of {path} is unknown: {why}.\n"
         "Set MODEL.FOLLOW_WEIGHTS False, and INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD "
-        "as it was trained."
+        "to the values of its training."
     )
 
 
 def backbone_keys(cfg: CfgNode) -> dict[str, Any]:
-    """Return the config keys that build the network of MODEL.WEIGHTS, as far as the file tells; none without weights.
+    """Return the config keys that build the network of MODEL.WEIGHTS.
+
+    Keys that the file does not determine are missing; without weights there are no keys.
 
     Raises:
         UserError: the weights cannot be read.
@@ -111,10 +113,10 @@ def _differing_pixels(pixels: Pixels, cfg: CfgNode) -> dict[str, Any]:
 
 
 def network_facts(cfg: CfgNode) -> dict[str, Any]:
-    """Return what the tensors of a config's network do not show, under the names of ``Format``."""
-    is_ours = cfg.MODEL.BACKBONE.NAME.startswith("build_caption_resnet")
-    # Detectron2's own builder knows none of it.
-    variety = cfg.MODEL.get("CAPTION_RESNET", {}) if is_ours else {}
+    """Return the facts of a config's network that tensors do not show, named as in ``Format``."""
+    # Detectron2's own builder does not read CAPTION_RESNET.
+    reads_variety = cfg.MODEL.BACKBONE.NAME.startswith("build_caption_resnet")
+    variety = cfg.MODEL.get("CAPTION_RESNET", {}) if reads_variety else {}
     return {
         "stem": variety.get("STEM", "basic"),
         "downsample": variety.get("DOWNSAMPLE", "conv"),
@@ -149,7 +151,7 @@ def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
 
 
 def _start(cfg: CfgNode, resume: bool) -> tuple[str, bool]:
-    """Return the file that a run will start from, and whether it is its own checkpoint."""
+    """Return the file that a run will start from, and whether it is the run's own checkpoint."""
     last = find_last(cfg.OUTPUT_DIR) if resume else ""
     return (last, True) if last else (cfg.MODEL.WEIGHTS, False)
 
@@ -163,7 +165,7 @@ def _differs(cfg: CfgNode, key: str, value: Any) -> bool:
 
 
 def _near(expected: tuple[float, ...], given: list[float]) -> bool:
-    # One grey level: published configs round the same mean differently.
+    # Within one grey level: published configs round the same mean differently.
     return len(expected) == len(given) and all(
         abs(a - b) < 1 for a, b in zip(expected, given, strict=True)
     )

@@ -1,4 +1,4 @@
-"""A weights file of any family into one that stock Detectron2, safetensors, torchvision or VirTex read."""
+"""Converting a weights file of any family to a file for Detectron2, torchvision or VirTex."""
 
 import pickle
 import re
@@ -35,26 +35,26 @@ def convert(
     prefix: str = "",
     to: Naming = "detectron2",
 ) -> LoadReport:
-    """Write a backbone or more under Detectron2's, torchvision's or VirTex's names; halves become floats.
+    """Write a backbone under Detectron2's, torchvision's or VirTex's names, in float32.
 
-    Detectron2 finds a backbone's place by the ends of its names (``matching_heuristics``), so that
-    one file fits FPN and C4; a detector is written whole, as its names are its own. VirTex's layout
-    holds the textual heads too.
+    A backbone for Detectron2 is matched by the ends of its names (``matching_heuristics``), so that
+    one file fits FPN and C4. A detector is written whole, under its own names. VirTex's layout
+    includes the textual heads.
 
     Args:
         source: a file, or an address that Detectron2's path handlers know.
-        target: the file to write; its suffix says how: .pth, .pkl (Detectron2 alone) or
+        target: the file to write, in the format of its suffix: .pth, .pkl (only Detectron2) or
             .safetensors (not VirTex).
-        family: of the source, where its content does not tell.
-        prefix: of the network in the source, where it has several.
-        to: whose names.
+        family: of the source, if its tensors do not show it.
+        prefix: of the network in the source, if it has several.
+        to: the naming to write.
 
     Returns:
-        The report of loading the source into the network that its tensors describe; what is not
-        written is unused.
+        The report of loading the source into the network that its tensors describe; tensors that
+        are not written are unused.
 
     Raises:
-        UserError: the source cannot be read or is not whole, or the target cannot be written so.
+        UserError: the source cannot be read or is incomplete, or the target cannot be written.
             Nothing is written.
     """
     target = Path(target)
@@ -75,11 +75,11 @@ def convert(
     try:
         with replacing(target) as unfinished:
             write(tensors, unfinished, not weights.format.detectron2_names)
-    # RuntimeError and SafetensorError are PyTorch's and safetensors' of a disk.
+    # PyTorch raises RuntimeError and safetensors SafetensorError for errors of the disk.
     except (OSError, RuntimeError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(
-            f"Cannot write {target}: {why}. Look at its permissions and the room on the disk."
+            f"Cannot write {target}: {why}. Check its permissions and the free disk space."
         ) from error
     unused = tuple(sorted(set(weights.tensors) - set(names.values())))
     return report._replace(sha256=opened.sha256(), unused=unused)
@@ -93,20 +93,19 @@ def _network(weights: Weights) -> nn.Module:
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = bool(weights.format.stride_in_1x1)
     for key, value in weights.architecture.config().items():
         cfg.merge_from_list([key, value])
-    with torch.device("meta"):  # shapes alone are needed
+    with torch.device("meta"):  # only shapes are needed
         return build_backbone(cfg, ShapeSpec(channels=3))
 
 
 def _names(weights: Weights, to: Naming) -> dict[str, str]:
-    """Return for each name to write that of the file."""
+    """Return {name to write: name in the source}."""
     if to == "detectron2":
         return (
             weights.rest if weights.format.detectron2_names and weights.rest else weights.backbone
         )
     if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
         raise UserError(
-            "torchvision has no network with a deep stem; only `--to detectron2` can name its "
-            "tensors."
+            "torchvision has no network with a deep stem. Convert it with `--to detectron2`."
         )
     names = {
         to_torchvision(canonical): weights.backbone[canonical]
@@ -119,7 +118,7 @@ def _names(weights: Weights, to: Naming) -> dict[str, str]:
 
 
 def _shortcuts_last(canonical: Iterable[str]) -> list[str]:
-    """Put each block's shortcut where torchvision has it: behind the convolutions, not before them."""
+    """Put each block's shortcut after its convolutions, as torchvision does."""
     blocks = groupby(canonical, key=lambda name: re.sub(r"^(stem|res\d\.\d+)\..*", r"\1", name))
     return [
         name for _, block in blocks for name in sorted(block, key=lambda name: ".shortcut." in name)
@@ -127,7 +126,7 @@ def _shortcuts_last(canonical: Iterable[str]) -> list[str]:
 
 
 def _copies(tensors: Tensors, keep_ties: bool) -> Tensors:
-    """Copy as floats; with `keep_ties`, tensors that are one stay one."""
+    """Copy tensors as float32; with `keep_ties`, tied tensors stay tied."""
     places = {
         name: (tensor.data_ptr(), tensor.shape) if keep_ties else name
         for name, tensor in tensors.items()
@@ -142,7 +141,7 @@ def _without_values(tensors: Tensors) -> Tensors:
 
 
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:
-    # A copy of its own: a tensor that refers to a whole archive would be saved with all of it.
+    # A copy: a tensor that refers to a whole archive would be saved with all of the archive.
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
@@ -156,7 +155,7 @@ def _writer(target: Path, to: Naming) -> Callable[[Tensors, Path, bool], None]:
     writers = by_naming[to]
     if target.suffix not in writers:
         raise UserError(
-            f"{target} must end in {', '.join(sorted(writers))} to be written with {to}'s names."
+            f"{target} has an invalid suffix for {to}'s names. Use {' or '.join(sorted(writers))}."
         )
     return writers[target.suffix]
 

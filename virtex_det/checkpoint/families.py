@@ -1,4 +1,4 @@
-"""Takes a network of a file as one of a family: its tensors by canonical name, and what else belongs to it."""
+"""Matching a network of a file with its family, which renames its tensors."""
 
 import difflib
 import re
@@ -15,24 +15,24 @@ from virtex_det.errors import UserError
 
 
 class Found(NamedTuple):
-    """A network of a file, and what it is once its family is known."""
+    """A network of a file with its renamed tensors."""
 
     network: Network
     weights: Weights
 
 
 class Named(NamedTuple):
-    """What the config says of the file: whether its family, and where the network begins."""
+    """The config's information on the file."""
 
-    family: bool
-    prefix: str
+    family: bool  # MODEL.WEIGHTS_FORMAT names its family
+    prefix: str  # MODEL.WEIGHTS_PREFIX
 
 
 def entries_of(family: str) -> tuple[Format, ...]:
-    """Return the families to try: all, or those that a name stands for.
+    """Return the families to try: all, or those with this name.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no family has this name.
     """
     if not family:
         return FORMATS
@@ -44,12 +44,12 @@ def entries_of(family: str) -> tuple[Format, ...]:
             f"There is no weights family {family!r} (MODEL.WEIGHTS_FORMAT). "
             f"The nearest: {', '.join(nearest) or 'none'}; all: {', '.join(known)}"
         )
-    # The one of this name, then those that it may look like.
+    # The family itself before those that list the name under ``also``.
     return tuple(sorted(entries, key=lambda entry: entry.name != family))
 
 
 def as_known(network: Network, entries: Iterable[Format], named: Named) -> Found | None:
-    """Take a network as the first family that it fits; None where there is none."""
+    """Match a network with the first family that fits; None if no family does."""
     for entry in entries:
         weights = _as_family(network, entry, named)
         if weights and _has_first_layers(weights) and _has_stem_of(weights):
@@ -58,7 +58,7 @@ def as_known(network: Network, entries: Iterable[Format], named: Named) -> Found
 
 
 def _as_family(network: Network, entry: Format, named: Named) -> Weights | None:
-    """Take a network as one of a family; None where its names or its place are another's."""
+    """Match a network with a family; None if its names or its place do not fit."""
     own = re.search(rf"(?<![^.])(?:{entry.prefix})$", network.plain_prefix)
     is_here = (
         own is not None and re.fullmatch(entry.place, ".".join(network.place.keys)) is not None
@@ -73,7 +73,7 @@ def _as_family(network: Network, entry: Format, named: Named) -> Weights | None:
 
 
 def is_at(network: Network, prefix: str) -> bool:
-    """Whether MODEL.WEIGHTS_PREFIX names this network: by keys and prefix, by the prefix alone, or without wrappers."""
+    """Whether MODEL.WEIGHTS_PREFIX names this network, with or without its keys and wrappers."""
     if not prefix:
         return False
     wanted = prefix.strip(".")
@@ -86,7 +86,7 @@ def _sort_tensors(
     network: Network, entry: Format, own_prefix: str, siblings: Mapping[str, list[str]]
 ) -> Weights:
     tensors, layers = network.place.tensors, network.local
-    if entry.detectron2_names and own_prefix:  # a C4 detector has its last stage in the head
+    if entry.detectron2_names and own_prefix:  # in a C4 detector the last stage is in the head
         head = {layer: names for name, names in siblings.items() if (layer := _in_head(name))}
         layers = {
             layer: [*layers.get(layer, ()), *head.get(layer, ())] for layer in [*layers, *head]
@@ -131,14 +131,14 @@ def _in_head(name: str) -> str | None:
 def _is_zero_bias(
     canonical: str, sources: Sequence[str], tensors: Mapping[str, torch.Tensor]
 ) -> bool:
-    # Caffe2 writes a bias of zeros beside the first convolution, which has none in Detectron2.
+    # Caffe2 writes a bias of zeros for the first convolution; Detectron2's has no bias.
     if not canonical.endswith(".bias") or ".norm." in canonical:
         return False
     return all(source in tensors and not tensors[source].any() for source in sources)
 
 
 def found_like(network: Network, layers: Iterable[str]) -> Found:
-    """Take what lies under a prefix by the names of a model's backbone, and what lies beside it by the model's."""
+    """Match a network that is not a ResNet, by the names of the model and its backbone."""
     tensors, local = network.place.tensors, network.local
     own = re.search(r"(?<![^.])backbone\.(?:bottom_up\.|net\.)?$", network.plain_prefix)
     siblings = below(network.root(own[0]), tensors) if own else local
@@ -180,7 +180,6 @@ def _has_first_layers(weights: Weights) -> bool:
 
 
 def _has_stem_of(weights: Weights) -> bool:
-    # CLIP's blocks have torchvision's names; what tells them apart is three convolutions in the
-    # stem.
+    # CLIP's blocks have torchvision's names, but its stem has three convolutions.
     is_deep = "stem.conv2.weight" in weights.backbone
     return weights.format.stem is None or is_deep == (weights.format.stem != "basic")

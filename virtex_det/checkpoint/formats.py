@@ -1,4 +1,4 @@
-"""The families of published weights, one entry each: how content is recognised, and what is known of the network."""
+"""The families of published weights: how each is recognised, and the facts of its network."""
 
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from virtex_det.checkpoint.names import (
 
 
 class Pixels(NamedTuple):
-    """What a network was trained to see, in Detectron2's terms."""
+    """The pixel format that a network was trained with, in Detectron2's terms."""
 
-    format: str  # channel order; "" where it is not told
+    format: str  # channel order; "" if unknown
     mean: tuple[float, ...]  # in 0..255, per channel in that order
     std: tuple[float, ...]
 
@@ -29,32 +29,28 @@ class Format(NamedTuple):
     """A family of weights files. Depth and widths are not stated: they are read from the tensors.
 
     Attributes:
-        name: what reports call it, and what MODEL.WEIGHTS_FORMAT may name.
-        marks: regular expressions; each is found in some tensor's name, from where `prefix` begins.
-        absent: regular expressions; none is found there in any tensor's name.
-        prefix: regular expression that the prefix of a network ends with, wrappers such as
-            ``module.`` removed.
-        rename: a backbone name, prefix removed, to Detectron2's; None for a tensor of something
-            else.
-        rename_rest: the name of any other tensor to that of a Detectron2 detector or of our
-            pretraining model.
-        place: regular expression of the dotted keys that the tensors lie under.
-        over: regular expressions of what other networks in the file this one is taken before, as
+        name: the family's name in reports and in MODEL.WEIGHTS_FORMAT.
+        marks: regular expressions; each matches some tensor's name, prefix included.
+        absent: regular expressions; no tensor's name, prefix included, matches one.
+        prefix: regular expression for the end of a network's prefix, without wrappers such as
+            ``module.``.
+        rename: maps a backbone name without its prefix to Detectron2's; None for other tensors.
+        rename_rest: maps the name of any other tensor to that of a Detectron2 detector or of
+            virtex_det's pretraining model.
+        place: regular expression for the dotted keys above the tensors.
+        over: regular expressions for other networks in the file; this one is preferred to them, as
             its authors do.
         detectron2_names: the other tensors have Detectron2's names too, so that heads can be
             loaded.
-        pixels: what the network was trained to see, the usual first; empty where the file does not
-            decide it.
-        stride_in_1x1: whether a bottleneck strides in its first convolution; None where the file
-            does not decide it.
-        stem: MODEL.CAPTION_RESNET.STEM; None where only the tensors decide it.
-        downsample: MODEL.CAPTION_RESNET.DOWNSAMPLE, so also whether pools instead of strides halve
-            features.
-        also: names of families whose files cannot be told from these; MODEL.WEIGHTS_FORMAT may name
-            them.
-        note: what a report should add.
-        paper: where the family is from.
-        licence: of the published weights or their code, where known.
+        pixels: the pixel formats that the family was trained with, the usual one first; empty if
+            they vary.
+        stride_in_1x1: whether a bottleneck strides in its first convolution; None if it varies.
+        stem: MODEL.CAPTION_RESNET.STEM; None if only the tensors decide it.
+        downsample: MODEL.CAPTION_RESNET.DOWNSAMPLE.
+        also: other families whose files look the same; MODEL.WEIGHTS_FORMAT may name them.
+        note: a remark for the load report.
+        paper: the source of the family.
+        licence: of the published weights or their code, if known.
     """
 
     name: str
@@ -84,12 +80,18 @@ RESNEXT_BGR = Pixels("BGR", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 
 
 CAFFE2 = "detectron2_caffe2"
 _RESNET = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
-_BAG_OF_TRICKS = "He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, CVPR 2019"
-_CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
+_BAG_OF_TRICKS = (
+    "He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, "
+    "CVPR 2019"
+)
+_CLIP = (
+    "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, "
+    "ICML 2021"
+)
 
 
 def _resnet(name: str, *, prefix: str = "", marks: tuple[str, ...] = (), **facts: Any) -> Format:
-    """Return a family of plain ResNets by torchvision's names and pixels, under a prefix."""
+    """Return a family of plain ResNets with torchvision's names and pixels, under a prefix."""
     known: dict[str, Any] = {
         "pixels": (IMAGENET_RGB,),
         "stride_in_1x1": False,
@@ -101,7 +103,7 @@ def _resnet(name: str, *, prefix: str = "", marks: tuple[str, ...] = (), **facts
 
 
 def _deep_stem(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
-    """Return a family of ResNets with three convolutions in the stem, as timm and mmpretrain name them."""
+    """Return a family of ResNets with three convolutions in the stem, named as in timm."""
     return Format(
         name,
         (r"^(backbone\.)?(conv1|stem)\.0\.weight$", *marks),
@@ -117,30 +119,32 @@ def _deep_stem(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
 
 
 def _clip(name: str, *, marks: tuple[str, ...], **facts: Any) -> Format:
-    """Return a family of CLIP's ResNets; nothing in their blocks strides."""
+    """Return a family of CLIP's ResNets, whose blocks have pools instead of strides."""
     return Format(name, marks, pixels=(CLIP_RGB,), stem="clip", downsample="clip", **facts)
 
 
-# The first that fits is taken: what has a mark or a prefix of its own stands before what has not.
+# The first family that fits is taken, so families with a mark or prefix come before those without.
 FORMATS = (
     _resnet(
         "virtex",
         prefix=r"visual\.cnn\.",
         rename_rest=from_virtex_heads,
         also=("redcaps",),
-        paper="Desai and Johnson, VirTex: Learning Visual Representations from Textual Annotations, CVPR 2021",
+        paper="Desai and Johnson, VirTex: Learning Visual Representations from Textual "
+        "Annotations, CVPR 2021",
         licence="MIT",
     ),
     _resnet(
         "icmlm",
         place=r"cnn",
-        paper="Sariyildiz et al., Learning Visual Representations with Caption Annotations, ECCV 2020",
+        paper="Sariyildiz et al., Learning Visual Representations with Caption Annotations, "
+        "ECCV 2020",
     ),
     _clip(
         "regionclip",
         prefix=r"backbone\.",
         marks=(r"^backbone\.conv3\.weight$", r"^backbone\.layer1\.0\.conv1\.weight$"),
-        note="its own configs give PIXEL_MEAN and PIXEL_STD in 0..1; here they are in 0..255",
+        note="RegionCLIP's configs have PIXEL_MEAN and PIXEL_STD in 0..1; here they are in 0..255",
         paper="Zhong et al., RegionCLIP: Region-based Language-Image Pretraining, CVPR 2022",
     ),
     _clip(
@@ -177,14 +181,16 @@ FORMATS = (
         prefix=r"encoder_q\.",
         over=(r"encoder_k\.$",),
         also=("moco_v1", "moco_v2"),
-        paper="He et al., Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020",
+        paper="He et al., Momentum Contrast for Unsupervised Visual Representation Learning, "
+        "CVPR 2020",
         licence="CC BY-NC 4.0",
     ),
     _resnet(
         "moco_v3",
         prefix=r"base_encoder\.",
         over=(r"momentum_encoder\.$",),
-        paper="Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021",
+        paper="Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, "
+        "ICCV 2021",
         licence="CC BY-NC 4.0",
     ),
     _resnet(
@@ -194,8 +200,9 @@ FORMATS = (
         marks=(r"^head\.",),
         over=(r"encoder_k\.$",),
         rename_rest=from_soco_heads,
-        note="FPN and box head are loaded too, where the detector has them in the same shape",
-        paper="Wei et al., Aligning Pretraining for Detection via Object-Level Contrastive Learning, NeurIPS 2021",
+        note="FPN and box head are loaded too, if the detector's have the same shapes",
+        paper="Wei et al., Aligning Pretraining for Detection via Object-Level Contrastive "
+        "Learning, NeurIPS 2021",
     ),
     _resnet(
         "pixpro",
@@ -204,15 +211,15 @@ FORMATS = (
         marks=(r"^encoder_k\.conv1\.weight$",),
         over=(r"encoder_k\.$",),
         note="only the backbone is loaded",
-        paper="Xie et al., Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised Visual "
-        "Representation Learning, CVPR 2021",
+        paper="Xie et al., Propagate Yourself: Exploring Pixel-Level Consistency for Unsupervised "
+        "Visual Representation Learning, CVPR 2021",
     ),
     _resnet(
         "dino",
         prefix=r"backbone\.",
         place=r"teacher",
         over=(r"^student\.",),
-        note="the teacher is loaded, as its authors evaluate it",
+        note="the teacher is loaded, which its authors evaluate",
         paper="Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021",
         licence="Apache-2.0",
     ),
@@ -221,7 +228,8 @@ FORMATS = (
         prefix=r"backbone\.",
         place=r"model",
         marks=(r"^projector\.", r"^bn\.running_mean$"),
-        paper="Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021",
+        paper="Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, "
+        "ICML 2021",
         licence="MIT",
     ),
     _resnet(
@@ -244,7 +252,8 @@ FORMATS = (
         "vissl",
         prefix=r"(?:trunk\.)?(?:base_model\.)?_feature_blocks\.",
         also=("pirl",),
-        paper="Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant Representations, CVPR 2020",
+        paper="Misra and van der Maaten, Self-Supervised Learning of Pretext-Invariant "
+        "Representations, CVPR 2020",
         licence="MIT",
     ),
     _resnet(
@@ -256,7 +265,7 @@ FORMATS = (
     _resnet(
         "torchvision_detector",
         prefix=r"backbone\.body\.",
-        note="only the backbone is loaded: its heads are not Detectron2's",
+        note="only the backbone is loaded, since its heads differ from Detectron2's",
         paper=_RESNET,
         licence="BSD-3-Clause",
     ),
@@ -280,14 +289,15 @@ FORMATS = (
         "swav",
         marks=(r"^(projection_head|prototypes)\.",),
         also=("deepcluster_v2", "sela_v2"),
-        paper="Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, NeurIPS 2020",
+        paper="Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster "
+        "Assignments, NeurIPS 2020",
     ),
     _resnet(
         "torchvision",
         marks=(r"^fc\.weight$",),
         pixels=(IMAGENET_RGB, HALF_RGB),
         also=("timm",),
-        note="a few of timm's networks were trained with mean = std = 127.5, which no file tells",
+        note="a few of timm's networks were trained with mean = std = 127.5, which no file shows",
         paper=_RESNET,
         licence="BSD-3-Clause",
     ),
@@ -305,7 +315,7 @@ FORMATS = (
             "torchvision",
             "timm",
         ),
-        note="backbones by torchvision's names without a classifier look alike, whoever trained them",
+        note="backbones of many sources look the same: torchvision's names without a classifier",
         paper=_RESNET,
     ),
     Format(
@@ -317,7 +327,7 @@ FORMATS = (
         stem="basic",
         downsample="conv",
         also=("sequential",),
-        note="the children of torchvision's ResNet in nn.Sequential, as lightly's examples build it",
+        note="the children of torchvision's ResNet in nn.Sequential, as in lightly's examples",
         paper=_RESNET,
     ),
     Format(
@@ -366,7 +376,7 @@ FORMATS = (
         stem="basic",
         downsample="conv",
         also=("detectron2_pkl",),
-        note="converted for Detectron2 from torchvision's names",
+        note="converted from torchvision's names for Detectron2",
         paper=_RESNET,
     ),
     Format(
@@ -374,11 +384,12 @@ FORMATS = (
         marks=(r"^stem\.conv1\.weight$", r"^res2\.0\.conv1\.weight$", r"^res5\."),
         rename=canonical_only,
         also=("detectron2_pkl",),
-        note="the file tells neither pixels nor strides: INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD, STRIDE_IN_1X1 are yours",
+        note="the file shows neither pixels nor strides; INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and "
+        "STRIDE_IN_1X1 stay as the config sets them",
     ),
 )
 
-# A backbone that is no ResNet, and what a run saves for itself: both by the model's own names. Not
-# in FORMATS, since no file is recognised as these by its content alone.
+# Files with the model's own names: a backbone that is not a ResNet, and a run's own checkpoint.
+# They are not in FORMATS, since they are not recognised by their content alone.
 SAME_NAMES = Format("the model's own names", marks=(), rename=canonical_only, detectron2_names=True)
 OWN_CHECKPOINT = SAME_NAMES._replace(name="own checkpoint")

@@ -1,4 +1,4 @@
-"""The hash of a weights file, of the very file that was read, taken beside other work and once a process."""
+"""The SHA-256 of the weights file that was read, computed in a thread, once in a process."""
 
 import hashlib
 import io
@@ -11,20 +11,20 @@ from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 
 Stamps = tuple[tuple[int, ...], ...]
-_PIECE = 4 << 20  # bytes; large, so that a thread that hashes seldom waits for the interpreter
-_known: dict[Stamps, str] = {}  # a run looks at its weights before it begins, and loads them then
+_PIECE = 4 << 20  # bytes; large, so that the hashing thread seldom waits for the interpreter
+_known: dict[Stamps, str] = {}  # a run reads its weights twice: before it begins, and to load them
 
 
 class Digest(Thread):
-    """The hash of one file, or of several of one model; hashing and the checksums of reading let each other run.
+    """The SHA-256 of one file, or of several files of one model.
 
     Args:
-        files: that are about to be read. Of several it is the hash of their hashes, in order.
-        begin: take it now; else when it is asked for.
+        files: the files that will be read. For several it is the hash of their hashes, in order.
+        begin: start computing now, and not when ``wait`` asks for it.
     """
 
     def __init__(self, files: Sequence[Path], *, begin: bool = False) -> None:
-        super().__init__(daemon=True)  # a file that is refused meanwhile is not hashed to its end
+        super().__init__(daemon=True)  # a process that refuses the file ends before the hashing
         self._files = files
         self._stamps = _stamps(files)
         self._found = _known.get(self._stamps, "")
@@ -33,7 +33,7 @@ class Digest(Thread):
             self.start()
 
     def run(self) -> None:
-        """Take it."""
+        """Compute the hash."""
         try:
             hashes = [file_sha256(file) for file in self._files]
             found = (
@@ -44,15 +44,14 @@ class Digest(Thread):
             if _stamps(self._files) == self._stamps:
                 _known[self._stamps] = found
             self._found = found
-        except Exception as error:  # raised where the hash is asked for
+        except Exception as error:  # wait() raises it
             self._error = error
 
     def wait(self) -> str:
-        """Return it once it is there.
+        """Return the hash once it is computed.
 
         Raises:
-            UserError: another file has taken a name, or one was written to: the hash is not that of
-                what was read.
+            UserError: a file was replaced or changed, so the hash is not that of the file read.
         """
         if self.ident is not None:
             self.join()
@@ -62,14 +61,14 @@ class Digest(Thread):
             raise self._error
         if _stamps(self._files) != self._stamps:
             raise UserError(
-                f"{self._files[0]} changed after it was read. Wait until it is written, and load "
-                "it again."
+                f"{self._files[0]} changed after it was read. Wait until it is written completely, "
+                "and load it again."
             )
         return self._found
 
 
 def remember_sha256(file: Path, sha256: str) -> None:
-    """Spare loads of a file the hashing of it: the hash is known from elsewhere."""
+    """Store the known hash of a file, so that loads need not compute it."""
     _known[_stamps([file])] = sha256
 
 
@@ -83,7 +82,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _stamps(files: Sequence[Path]) -> Stamps:
-    """Return what tells files from others that take their names, and from themselves once they are written to."""
+    """Return numbers that differ once a file is replaced or changed."""
     found = [file.stat() for file in files if file.is_file()]
     return tuple(
         (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) for status in found

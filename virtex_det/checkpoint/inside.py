@@ -1,4 +1,4 @@
-"""What a weights file says of its network besides shapes: pixels, strides, pools, dilation."""
+"""Facts in a weights file besides its tensors: pixels, strides, pools, dilation."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _OWN_FACTS = {
     "downsample": ("conv", "avg_shortcut", "clip"),
     "stride_in_1x1": (True, False),
 }
-# The config that OpenMMLab writes into its files is Python, and is searched as text.
+# OpenMMLab writes its config into its files as Python code; it is searched as text.
 _MAX_TEXT = 1 << 20  # characters
 _MM_BACKBONE = re.compile(r"\bbackbone\s*=\s*dict\(")
 _MM_STYLE = re.compile(r"\bstyle='(caffe|pytorch)'")
@@ -31,22 +31,22 @@ _OF_SEGMENTATION = re.compile(r"(?:^|\.)(?:aux_classifier|classifier\.0\.convs)\
 
 
 def told_inside(content: Any, weights: Weights, path: str) -> Weights:
-    """Return weights with what the file itself says of their pixels, strides and pools.
+    """Return weights with the pixels, strides and pools that the file itself states.
 
     Args:
         content: of the file.
-        weights: what was recognised in it.
-        path: for the message.
+        weights: the network in it.
+        path: the file's name in messages.
 
     Raises:
-        UserError: it says that the network computes something else with these tensors.
+        UserError: the file shows that its network computes something else with these tensors.
     """
     if weights.is_resnet and (unusual := _unusual(content, weights)):
         raise UserError(
-            f"{path} is another network than this package builds: {unusual}, which its shapes do "
+            f"{path} is a network that this package cannot build: {unusual}, which its shapes do "
             "not show.\n"
-            "Its features would be others; nothing was loaded. To take its tensors all the same, "
-            "save those of the backbone in a file of their own."
+            "Its features would be wrong; nothing was loaded. To load its tensors nevertheless, "
+            "save those of the backbone to a separate file."
         )
     facts: dict[str, Any] = {}
     if weights.format.detectron2_names:
@@ -59,20 +59,20 @@ def told_inside(content: Any, weights: Weights, path: str) -> Weights:
 
 
 def _unusual(content: Any, weights: Weights) -> str:
-    """Return what makes a file's network another than this package builds; "" for nothing."""
+    """Return why this package cannot build a file's network; "" if it can."""
     backbone = _mm_backbone(_openmmlab_config(content))
     for name, values in _MM_STEPS.findall(backbone):
         if [int(value) for value in values.replace(" ", "").split(",") if value] != _MM_USUAL[name]:
-            return f"the config that OpenMMLab wrote into it says {name}=({values})"
+            return f"OpenMMLab's config in it has {name}=({values})"
     for name, tensor in weights.tensors.items():
         is_last = tensor.dim() == 4 and _LAST_OF_FCN.search(name)
         if is_last or _OF_SEGMENTATION.search(name):
-            return f"{name} is of torchvision's segmentation, which dilates the last two stages"
+            return f"{name} is of torchvision's segmentation, whose last two stages are dilated"
     return ""
 
 
 def own_pixels(content: Any) -> Pixels | None:
-    """Return the pixels that a checkpoint of ours was trained on; None where it does not say."""
+    """Return the pixel format stored in a checkpoint of virtex_det; None if there is none."""
     pixels = content.get("pixels") if isinstance(content, Mapping) else None
     if not isinstance(pixels, Mapping) or set(pixels) != set(Pixels._fields):
         return None
@@ -82,12 +82,12 @@ def own_pixels(content: Any) -> Pixels | None:
 
 
 def _of_detectron2(content: Any, weights: Weights) -> dict[str, Any]:
-    """Return what a checkpoint of ours says, or one of 2020 with its pixels among the tensors."""
+    """Return the facts in a checkpoint of virtex_det, or the pixels among Detectron2's tensors."""
     facts: dict[str, Any] = {}
     if pixels := own_pixels(content) or _normalisation(weights):
         facts["pixels"] = (pixels,)
     elif isinstance(content, Mapping) and "pixels" in content:
-        facts["note"] = "what the file says of its pixels cannot be read"
+        facts["note"] = "the pixel format in the file is invalid"
     network = content.get("network") if isinstance(content, Mapping) else None
     if isinstance(network, Mapping) and weights.is_resnet:
         plain = {key: value for key, value in network.items() if isinstance(value, str | bool)}
@@ -100,7 +100,7 @@ def _normalisation(weights: Weights) -> Pixels | None:
         weights.tensors.get(weights.rest.get(f"pixel_{name}", "")) for name in ("mean", "std")
     ]
     mean, std = ([] if value is None or value.numel() > 4 else _rounded(value) for value in values)
-    return _pixels("", mean, std)  # the order of the channels is not told
+    return _pixels("", mean, std)  # the channel order is unknown
 
 
 def _rounded(values: torch.Tensor) -> list[float]:
@@ -108,7 +108,7 @@ def _rounded(values: torch.Tensor) -> list[float]:
 
 
 def _of_caffe2(weights: Weights) -> dict[str, Any]:
-    """Return where these stride: MSRA's in the 1x1 convolutions, groups and group norm in 3x3."""
+    """Return the stride's place: in 3x3 convolutions with groups or group norm, else in 1x1."""
     has_group_norm = any(name.endswith("_gn_s") for name in weights.tensors)
     has_groups = (weights.architecture.num_groups or 1) > 1
     return {"stride_in_1x1": False} if has_group_norm or has_groups else {}
@@ -131,11 +131,11 @@ def _of_openmmlab(text: str) -> dict[str, Any]:
         order = "RGB" if orders == {"True"} else "BGR"
         if pixels := _pixels(order, _numbers(*mean), _numbers(*std)):
             facts["pixels"] = (pixels,)
-    return facts | ({"note": "OpenMMLab's config in the file says so"} if facts else {})
+    return facts | ({"note": "OpenMMLab's config is in the file"} if facts else {})
 
 
 def _mm_backbone(text: str) -> str:
-    """Return what stands between the parentheses of the first backbone."""
+    """Return the text between the parentheses of the first backbone."""
     if not (begin := _MM_BACKBONE.search(text)):
         return ""
     depth = 1
@@ -154,7 +154,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _pixels(order: str, mean: Any, std: Any) -> Pixels | None:
-    """Return pixels of any number of channels, None where the numbers cannot be right."""
+    """Return pixels of any number of channels; None if the numbers are invalid."""
     if not all(
         isinstance(given, list | tuple) and all(map(_is_finite, given)) for given in (mean, std)
     ):

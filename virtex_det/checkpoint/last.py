@@ -1,4 +1,4 @@
-"""The file of a run folder that names the checkpoint to go on from."""
+"""``last_checkpoint``, the file in a run folder that names the checkpoint to resume from."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ _MAX_TAG = 1 << 16  # bytes
 
 
 def find_last(folder: str | Path) -> str:
-    """Return the path of a run's last checkpoint, "" where its folder names none, or there is no folder.
+    """Return the path of a run's last checkpoint; "" without ``last_checkpoint`` or a folder.
 
     Raises:
-        UserError: ``last_checkpoint`` names no file of the folder, or is none itself.
+        UserError: ``last_checkpoint`` or the file that it names in the folder is not a file.
     """
     tag = Path(folder) / LAST_CHECKPOINT
     if folder == "" or not tag.exists():
@@ -25,14 +25,14 @@ def find_last(folder: str | Path) -> str:
     is_name = Path(name).name == name and len(name.encode()) <= _LONGEST_NAME
     if not (name and is_name and tag.with_name(name).is_file()):
         raise UserError(
-            f"{tag} names {name[:_LONGEST_NAME]!r}, which is no file of this folder. "
+            f"{tag} names {name[:_LONGEST_NAME]!r}, which is not a file in this folder. "
             f"{other_checkpoints(folder, name)}"
         )
     return str(tag.with_name(name))
 
 
 def run_weights(folder: str | Path) -> str:
-    """Return the path of a run's trained weights: its last checkpoint, else its ``model_final.pth``.
+    """Return the path of a run's last checkpoint, or else of its ``model_final.pth``.
 
     Raises:
         UserError: the folder has neither.
@@ -41,26 +41,27 @@ def run_weights(folder: str | Path) -> str:
     found = find_last(folder) or (str(final) if final.is_file() else "")
     if not found:
         others = sorted(path.name for path in Path(folder).glob("[!.]*.pth"))
-        there = f"; it has {', '.join(others[-5:])}" if others else ""
+        has = f"; it has {', '.join(others[-5:])}" if others else ""
         raise UserError(
-            f"{folder} holds no trained weights: neither {LAST_CHECKPOINT} nor {_FINAL}{there}.\n"
+            f"{folder} has no trained weights: neither {LAST_CHECKPOINT} nor {_FINAL}{has}.\n"
             "Train the run to its end, or name a weights file."
         )
     return found
 
 
 def name_last(folder: str | Path, name: str) -> None:
-    """Write, whole or not at all, which file of a run folder to go on from."""
+    """Write ``last_checkpoint``, whole or not at all."""
     write_atomically(Path(folder) / LAST_CHECKPOINT, name)
 
 
 def adopt_last(folder: str | Path) -> None:
-    """Name the checkpoint of a run folder that has lost its ``last_checkpoint``, or in which a kill came before it.
+    """Write a missing ``last_checkpoint`` if the run folder has one checkpoint.
 
-    Without it the run would begin anew, and write over its checkpoints.
+    The file is missing if it was lost or the run was killed before writing it. Without it the run
+    would start again and overwrite its checkpoints.
 
     Raises:
-        UserError: there are several, and nothing tells which is the last one.
+        UserError: there are several checkpoints, so the last one is unknown.
     """
     found = sorted(path.name for path in Path(folder).glob("model_*.pth") if path.is_file())
     if not found or (Path(folder) / LAST_CHECKPOINT).exists():
@@ -68,21 +69,21 @@ def adopt_last(folder: str | Path) -> None:
     if len(found) > 1:
         raise UserError(
             f"{Path(folder) / LAST_CHECKPOINT} is missing. {other_checkpoints(folder)}\n"
-            "To begin anew, name another OUTPUT_DIR."
+            "To start again, set another OUTPUT_DIR."
         )
     name_last(folder, found[0])
 
 
 def other_checkpoints(folder: str | Path, name: str = "") -> str:
-    """Return what to do where a checkpoint cannot be used: which others the folder has.
+    """Return advice for a checkpoint that cannot be used: the folder's other checkpoints.
 
     Args:
         folder: of the run.
-        name: of the checkpoint.
+        name: of the unusable checkpoint; "" if ``last_checkpoint`` is missing.
     """
     others = sorted(path.name for path in Path(folder).glob("[!.]*.pth") if path.name != name)
     if not others:
-        return f"There is no other checkpoint in {folder}; start anew in another OUTPUT_DIR."
+        return f"There is no other checkpoint in {folder}; start again in another OUTPUT_DIR."
     tag = Path(folder) / LAST_CHECKPOINT
     kind = "Other checkpoints" if name else "Checkpoints"
-    return f"{kind} there: {', '.join(others[-5:])}. To go on from one, write its name into {tag}."
+    return f"{kind} there: {', '.join(others[-5:])}. To resume from one, write its name into {tag}."

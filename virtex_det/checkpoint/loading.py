@@ -1,4 +1,4 @@
-"""Weights meet a model: every tensor is accounted for, and a model that would not be whole is left as it was."""
+"""Loading weights into a model: every tensor is accounted for, incomplete loads are refused."""
 
 import logging
 import os
@@ -37,17 +37,17 @@ def load_weights(
     """Load a weights file of any known family into a model, whole or not at all.
 
     Args:
-        model: a detector, a pretraining model or a bare backbone, with Detectron2's ResNet in it;
+        model: a detector, a pretraining model or a backbone alone, with Detectron2's ResNet in it;
             changed in place.
         path: a file, or an address that Detectron2's path handlers know.
         require: what must be filled: the backbone, or the whole model with its heads.
-        allow_partial: accept less than that; the report says so.
+        allow_partial: accept an incomplete load; the report lists what is missing.
         cfg: refuse weights that this config contradicts; its MODEL.WEIGHTS_FORMAT may name their
             family.
 
     Raises:
-        UserError: the file cannot be read, its family is unknown, the config contradicts it, or the
-            model would not be whole. The model is as it was.
+        UserError: the file cannot be read, its family is unknown, the config contradicts it, or
+            the load would be incomplete. The model is unchanged.
 
     Example:
         >>> report = load_weights(model, "bicaptioning_R_50_L1_H2048.pth")  # doctest: +SKIP
@@ -78,24 +78,24 @@ def fill(
     allow_partial: bool = False,
     cfg: CfgNode | None = None,
 ) -> LoadReport:
-    """Copy tensors into every place of their own shape in a model, or raise and change nothing.
+    """Copy weights into a model's tensors of the same shapes, or raise and change nothing.
 
-    Matched tensors are counted here, since ``load_state_dict`` under-reports: FrozenBatchNorm2d
-    makes up the running statistics that a file lacks and keeps them off the list of missing names.
+    Matched tensors are counted here, since ``load_state_dict`` does not list all missing names:
+    FrozenBatchNorm2d makes up running statistics that a file lacks.
 
     Args:
         model: changed in place.
-        weights: what `recognise` made of a file.
-        path: of that file, for the report and the message.
+        weights: the network that `recognise` found in a file.
+        path: of that file, for the report and messages.
         require: what must be filled.
-        allow_partial: accept less than that.
+        allow_partial: accept an incomplete load.
         cfg: refuse weights that this config contradicts.
 
     Raises:
         UserError: a required tensor would not be filled, the file's backbone has more tensors than
             the model's, or the config contradicts the weights.
     """
-    # The parameters themselves: what two networks share is one object.
+    # With keep_vars, a tensor that two networks share is the same object.
     own = model.state_dict(keep_vars=True)
     targets = {name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
     report, sources = compare(
@@ -121,19 +121,18 @@ def compare(
     allow_partial: bool = False,
     cfg: CfgNode | None = None,
 ) -> tuple[LoadReport, dict[str, str]]:
-    """Compare names and shapes alone: whether weights would fill what they must of a model.
+    """Check by names and shapes whether weights would fill the required tensors of a model.
 
     Args:
         targets: the model's tensors by name, which may be on the device "meta".
-        weights: what `recognise` made of a file.
+        weights: the network that `recognise` found in a file.
         path: of that file.
         require: what must be filled.
-        allow_partial: accept less than that.
+        allow_partial: accept an incomplete load.
         cfg: refuse weights that this config contradicts.
 
     Returns:
-        The report of a load that is still to be done, and for each loadable name in the model its
-        name in the file.
+        The report of the planned load, and {name in the model: name in the file}.
 
     Raises:
         UserError: as `fill`.
@@ -149,11 +148,10 @@ def compare(
 def match(
     targets: Mapping[str, torch.Tensor], weights: Weights, require: Required
 ) -> tuple[LoadReport, dict[str, str]]:
-    """Find for each tensor of a model the one in the file, without touching either.
+    """Match the tensors of a model with those of a file, without changing either.
 
     Returns:
-        The report of a load that is still to be done, and for each loadable name in the model its
-        name in the file.
+        The report of the planned load, and {name in the model: name in the file}.
     """
     named = weights.sources(targets)
     mismatched = [
@@ -185,7 +183,7 @@ def match(
 
 
 def _not_filled(targets: Mapping[str, torch.Tensor], sources: Iterable[str]) -> tuple[str, ...]:
-    """Return the prefixes of the model's other networks that get no tensor of their own or one that they share."""
+    """Return the prefixes of the model's other networks that no loaded tensor belongs to."""
     filled = set(sources)
     objects = {id(targets[name]) for name in filled}
     return tuple(
@@ -200,9 +198,9 @@ def _not_filled(targets: Mapping[str, torch.Tensor], sources: Iterable[str]) -> 
 
 
 def _folded(names: Iterable[str], weights: Weights) -> list[str]:
-    """Return a model's statistics that the first Detectron folds into scales and biases, as frozen norms may have them.
+    """Return a model's statistics that Detectron (Caffe2) folds into scales and biases.
 
-    Norms that learn begin with the statistics of their data: 0 and 1 would be wrong there.
+    Only of frozen norms: mean 0 and variance 1 would be wrong for norms that are trained.
     """
     if weights.format.name != CAFFE2 or any(
         layer.endswith(_STATISTICS) for layer in weights.backbone
@@ -230,12 +228,12 @@ def check_values(
 
     Args:
         tensors: of the file, by their names in the model.
-        targets: what they are to fill.
-        sources: for each name in the model, that in the file.
-        path: for the message.
+        targets: the model's tensors that they will fill.
+        sources: {name in the model: name in the file}.
+        path: the file's name in messages.
 
     Raises:
-        UserError: naming them as the file does.
+        UserError: lists the invalid tensors by their names in the file.
     """
     wrong = {
         sources[name]: why
@@ -246,12 +244,8 @@ def check_values(
         lines = [f"  {source}: {why}" for source, why in list(wrong.items())[:5]]
         more = [f"  and {len(wrong) - 5} more"] if len(wrong) > 5 else []
         raise UserError(
-            "\n".join(
-                [
-                    f"{path} has values that no trained network has; nothing was loaded:",
-                    *lines,
-                    *more,
-                ]
-            )
-            + "\nTake another checkpoint of that training, or convert the file again from its source."
+            f"{path} has values that no trained network has; nothing was loaded:\n"
+            + "\n".join([*lines, *more])
+            + "\nUse another checkpoint of that training, or convert the file again from its "
+            "source."
         )

@@ -1,4 +1,4 @@
-"""Where the files of a model lie: a path or an address, a folder that a library wrote, an index and its shards."""
+"""Finding the files of a model: a path or address, a library's folder, an index and its shards."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from virtex_det.text_files import parse_json
 
 _INDEX = ".index.json"
 _MAX_INDEX = 64 << 20  # bytes
-# The first of several has no number.
+# The first of several models has no number.
 _OF_ACCELERATE = re.compile(r"(?:pytorch_)?model(?P<number>_[0-9]{1,3})?\.(?:safetensors|bin)")
 _SINGLE = (
     "model.safetensors",
@@ -24,10 +24,10 @@ _SINGLE = (
 
 
 def locate(path: str) -> Path:
-    """Return where the file of a path or address lies; the one model in a folder that transformers or timm wrote.
+    """Return the file of a path or address, or the model in a folder of transformers or timm.
 
     Raises:
-        UserError: it cannot be fetched or read, or the folder has several models.
+        UserError: it cannot be downloaded or read, or the folder has several models.
     """
     file = local_path(path)
     try:
@@ -37,17 +37,17 @@ def locate(path: str) -> Path:
 
 
 def local_path(path: str) -> Path:
-    """Return where the file of a path or an address lies on disk.
+    """Return the file of a path or address on disk.
 
-    What lies at an http address is downloaded and looked at as the zoo's files are, with
-    Detectron2's own weights among them; other addresses are those of Detectron2's path handlers.
+    Files at http addresses, including Detectron2's own weights, are downloaded and checked as the
+    zoo's files are. Other addresses are those of Detectron2's path handlers.
 
     Raises:
-        UserError: when it cannot be fetched.
+        UserError: it cannot be downloaded.
     """
     try:
         if url := _http_address(path):
-            # requests and its companions, only where something is fetched
+            # imports requests, which only downloads need
             from virtex_det.model_zoo.download import fetch_address
 
             return fetch_address(url)
@@ -58,16 +58,16 @@ def local_path(path: str) -> Path:
         )
     except UserError:
         raise
-    except Exception as error:  # each of the handlers raises what the library behind it does
+    except Exception as error:  # a handler raises any error of its library
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"Cannot fetch {path}: {reason}. Check the address and the network, or give a local "
+            f"Cannot download {path}: {reason}. Check the address and the network, or name a local "
             "file."
         ) from error
 
 
 def _http_address(path: str) -> str:
-    """Return the address behind a path, also behind Detectron2's two names for its files; "" for other paths."""
+    """Return the http address of a path, also of Detectron2's own names; "" for other paths."""
     if path.startswith("detectron2://"):
         return f"https://dl.fbaipublicfiles.com/detectron2/{path.removeprefix('detectron2://')}"
     if path.startswith("catalog://"):
@@ -76,7 +76,7 @@ def _http_address(path: str) -> str:
 
 
 def _model_in(path: Path) -> Path:
-    """Return the one model in a folder that transformers or timm wrote: its index, or its file. A file is itself.
+    """Return the index or file of the model in a folder; a path that is a file is returned.
 
     Raises:
         UserError: the folder has several models.
@@ -109,10 +109,10 @@ def is_index(file: Path) -> bool:
 
 
 def files_of(file: Path) -> list[Path]:
-    """Return the files that a model is read from: one, or an index and all that it names, which need not be there.
+    """Return the files of a model: one file, or an index and its shards, which may be missing.
 
     Raises:
-        UserError: the index cannot be read, or names other files than those beside it.
+        UserError: the index cannot be read, or names files outside its folder.
     """
     if not is_index(file):
         return [file]
@@ -120,7 +120,7 @@ def files_of(file: Path) -> list[Path]:
 
 
 def tensors_by_shard(index: Path) -> dict[str, list[str]]:
-    """Return for each file that an index names the tensors that it says are there.
+    """Return {file name: names of its tensors} of an index.
 
     Raises:
         UserError: as `files_of`.
@@ -130,8 +130,8 @@ def tensors_by_shard(index: Path) -> dict[str, list[str]]:
     for name, shard in sorted(weight_map.items(), key=lambda pair: str(pair[1])):
         if not isinstance(shard, str) or not shard or Path(shard).name != shard:
             raise UserError(
-                f"{index} puts {name} into {shard!r}, which is no file beside it; nothing was "
-                "loaded."
+                f"{index} puts {name} into {shard!r}, which is not a file name in its folder; "
+                "nothing was loaded."
             )
         shards.setdefault(shard, []).append(name)
     return shards
@@ -142,6 +142,7 @@ def _weight_map(index: Path) -> dict[str, Any]:
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(
-            f"{index} is no index of a sharded model: it has no weight_map from tensors to files."
+            f"{index} is not an index of a sharded model: it has no weight_map from tensors to "
+            "files."
         )
     return weight_map

@@ -1,4 +1,4 @@
-"""What others call the tensors of a ResNet, turned into Detectron2's names, and Detectron2's into torchvision's."""
+"""Renaming a ResNet's tensors from other naming schemes to Detectron2's, and to torchvision's."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,8 @@ Rename = Callable[[str], str | None]
 
 COUNTER = ".num_batches_tracked"  # end of the name of a norm's count of batches
 _VIRTEX_HEADS = ("textual.", "backward_textual.")
-_LAYER = r"(?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+"  # converters for Detectron2 keep a classifier as ``stem.fc``
+# Converters for Detectron2 keep a classifier as ``stem.fc``.
+_LAYER = r"(?:stem\.(?!fc\.)|res[2-5]\.\d+\.).+"
 _CANONICAL_NAME = re.compile(_LAYER)
 _BACKBONE_NAME = re.compile(rf"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)({_LAYER})")
 
@@ -16,8 +17,7 @@ _BACKBONE_NAME = re.compile(rf"(?:(?:backbone\.)?(?:bottom_up\.)?|roi_heads\.)({
 def from_detectron2(name: str) -> str | None:
     """Return the canonical name of a Detectron2 model's backbone tensor; None for any other tensor.
 
-    In a C4 detector res5 lies in the ROI heads; ``roi_heads.res5.norm`` is new there and no part of
-    the backbone.
+    In a C4 detector res5 is in the ROI heads; ``roi_heads.res5.norm`` is not part of the backbone.
 
     Example:
         >>> from_detectron2("backbone.bottom_up.res2.0.conv1.norm.bias")
@@ -28,7 +28,7 @@ def from_detectron2(name: str) -> str | None:
 
 
 def canonical_only(name: str) -> str | None:
-    """Return a name that is canonical as it stands; None for any other.
+    """Return a name that is already canonical; None for any other name.
 
     Example:
         >>> canonical_only("res2.0.conv1.weight")
@@ -49,14 +49,13 @@ def _renamer(*rules: tuple[str, str]) -> Callable[[str], str]:
 
 
 def _renamed(name: str, rename: Callable[[str], str]) -> str | None:
-    # A name that needed no rename is Detectron2's own, and so of another network than its
-    # neighbours.
+    # A name that needed no change is Detectron2's own, so it belongs to another network.
     canonical = rename(name)
     return canonical_only(canonical) if canonical != name else None
 
 
 def _sequential(layer: str, modules: str) -> Rules:
-    """Rules for a deep stem in nn.Sequential; ``modules`` are the indices of its convolutions and norms."""
+    """Rules for a deep stem in nn.Sequential, by the indices of its convolutions and norms."""
     parts = ("conv1", "conv1.norm", "conv2", "conv2.norm", "conv3", "conv3.norm")
     return tuple(
         (rf"^{layer}\.{index}\.", f"stem.{part}.")
@@ -74,8 +73,8 @@ _DEEP_STEM = (
     *_sequential("stem", "013467"),
 )
 
-# Any of the stem's names without a layer before them; CLIP's stem has three convolutions and three
-# norms. Our stem has no pool or activation with tensors: one must not pass for a tensor of a head.
+# Stem names at the top level; CLIP's stem has three convolutions and three norms. virtex_det's stem
+# has no pool or activation with tensors; such a tensor must not be taken for one of a head.
 _UNKNOWN_STEM = (r"^(maxpool|pool|relu|prelu|act\d?)\.", r"stem.\1.")
 _torchvision = _renamer(
     (r"^(conv|bn)(\d)\.", r"stem.\1\2."), _UNKNOWN_STEM, *_STAGES, _NORMS, *_SHORTCUT
@@ -144,7 +143,9 @@ _soco = _renamer(
 
 
 def from_torchvision(name: str) -> str | None:
-    """Return the canonical name of a torchvision or CLIP ResNet's tensor; None for the classifier and CLIP's attention.
+    """Return the canonical name of a tensor of torchvision's or CLIP's ResNet.
+
+    None for the classifier and CLIP's attention.
 
     Example:
         >>> from_torchvision("layer1.0.downsample.1.bias")
@@ -154,7 +155,9 @@ def from_torchvision(name: str) -> str | None:
 
 
 def from_deep_stem(name: str) -> str | None:
-    """Return the canonical name in a ResNet-C or S, with the stem as timm (``conv1.3``) or mmpretrain (``stem.3``) has.
+    """Return the canonical name of a ResNet-C's or S's tensor in timm's or mmpretrain's naming.
+
+    They name the stem ``conv1.3`` and ``stem.3``.
 
     Example:
         >>> from_deep_stem("conv1.3.weight")
@@ -164,7 +167,7 @@ def from_deep_stem(name: str) -> str | None:
 
 
 def from_resnet_d(name: str) -> str | None:
-    """Return the canonical name in a ResNet-D, whose shortcut is a pool, a convolution and a norm.
+    """Return the canonical name of a ResNet-D's tensor, whose shortcut has a pool before it.
 
     Example:
         >>> from_resnet_d("layer2.0.downsample.1.weight")
@@ -174,7 +177,7 @@ def from_resnet_d(name: str) -> str | None:
 
 
 def from_timm_clip(name: str) -> str | None:
-    """Return the canonical name in timm's own spelling of CLIP's ResNet.
+    """Return the canonical name of a tensor of CLIP's ResNet in timm's naming.
 
     Example:
         >>> from_timm_clip("stages.0.0.shortcut.conv.bn.bias")
@@ -196,7 +199,7 @@ def from_caffe2(name: str) -> str | None:
 
 
 def from_sequential(name: str) -> str | None:
-    """Return the canonical name in torchvision's ResNet cut into ``nn.Sequential(*resnet.children())``.
+    """Return the canonical name of a tensor of ``nn.Sequential(*resnet.children())``.
 
     Example:
         >>> from_sequential("4.0.conv1.weight")
@@ -207,7 +210,7 @@ def from_sequential(name: str) -> str | None:
 
 
 def from_transformers(name: str) -> str | None:
-    """Return the canonical name in transformers' ResNet, below ``resnet.``.
+    """Return the canonical name of a tensor of transformers' ResNet, without ``resnet.``.
 
     Example:
         >>> from_transformers("encoder.stages.0.layers.1.layer.2.normalization.bias")
@@ -217,7 +220,7 @@ def from_transformers(name: str) -> str | None:
 
 
 def from_soco_heads(name: str) -> str | None:
-    """Return a Mask R-CNN FPN's name for a tensor of the pyramid and the box head that SoCo pretrains.
+    """Return the name in a Mask R-CNN FPN for a tensor of SoCo's pretrained pyramid or box head.
 
     Example:
         >>> from_soco_heads("neck.lateral_convs.0.conv.weight")
@@ -228,7 +231,7 @@ def from_soco_heads(name: str) -> str | None:
 
 
 def from_virtex_heads(name: str) -> str | None:
-    """Return our pretraining model's name for a tensor of VirTex's textual heads, the same; None for any other.
+    """Return the name of a tensor of VirTex's textual heads, unchanged; None for any other.
 
     Example:
         >>> from_virtex_heads("backward_textual.output.bias")
@@ -238,7 +241,7 @@ def from_virtex_heads(name: str) -> str | None:
 
 
 def to_torchvision(canonical: str) -> str:
-    """Return torchvision's name for a backbone tensor, or CLIP's where torchvision has no such layer.
+    """Return torchvision's name for a backbone tensor, or CLIP's if torchvision has no such layer.
 
     Example:
         >>> to_torchvision("res2.0.shortcut.norm.bias")

@@ -1,4 +1,4 @@
-"""Where networks lie in what was read from a file: each under one prefix in one place, with all of its tensors."""
+"""Finding the networks in the content of a file: each has one prefix in one mapping of tensors."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,24 +10,27 @@ import torch
 from virtex_det.checkpoint.values import WHOLE_NUMBERS
 
 TOP_LEVEL = "."
-LONGEST_NAME = 500  # characters, of a tensor or of a key on the way to it
-# What DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpoints and Opacus put
-# into names.
-_WRAPPERS = "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|_checkpoint_wrapped_module|_dp_module|_module"
+LONGEST_NAME = 500  # characters, of a tensor's name or of a key above it
+# Parts of names that DataParallel and DDP, torch.compile, FSDP, DeepSpeed, activation checkpointing
+# and Opacus add.
+_WRAPPERS = (
+    "module|_orig_mod|_fsdp_wrapped_module|_fpw_module|_forward_module|"
+    "_checkpoint_wrapped_module|_dp_module|_module"
+)
 _WRAPPER = re.compile(rf"(?<![^.])(?:(?:{_WRAPPERS})\.)+")
 _NOT_WEIGHTS = re.compile(
     r"(?i)(?:.*_)?(?:optim\w*|lr_sched\w*|schedulers?|scaler|amp)(?:_states?)?"
 )
 _AVERAGED = re.compile(
-    r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)(?=[._]|model|weights|state|callback|net|$)"
+    r"(?i)(?<![^._])(?:ema|swa|averaged?|avg|polyak|shadow)"
+    r"(?=[._]|model|weights|state|callback|net|$)"
 )
 _RAW = "current_model_state"
-# The first block's convolution where dots are left out or underscores, as LitEma and mmcv's EMAHook
-# name averages.
+# The first block's convolution in names without dots (LitEma) or with underscores (mmcv's EMAHook).
 _WITHOUT_DOTS = re.compile(r"(.*?)(?:layer1_?0_?|res2_?0_?)conv1_?weight")
 _DEEPEST = 8  # mappings in mappings
 
-# In each way of naming a ResNet: its first convolution, and that of its first block.
+# For each naming scheme of ResNets: the first convolution, and that of the first block.
 _SIGNATURES = (
     (r"conv1\.weight", r"layer1\.0\.conv1\.weight"),  # torchvision, CLIP
     (
@@ -48,16 +51,16 @@ _SIGNATURES = (
 class Place(NamedTuple):
     """A mapping of names to tensors in a file."""
 
-    keys: tuple[str, ...]  # on the way to it
+    keys: tuple[str, ...]  # from the top level to the mapping
     tensors: dict[str, torch.Tensor]
-    unreadable: frozenset[str]  # names of what is no plain tensor
+    unreadable: frozenset[str]  # names of values that are not plain tensors
 
 
 class Network(NamedTuple):
-    """What lies under one prefix of a place."""
+    """The tensors under one prefix of a place."""
 
     place: Place
-    prefix: str  # as the file has it, wrappers included
+    prefix: str  # as in the file, including wrappers
 
     @property
     def location(self) -> str:
@@ -76,23 +79,26 @@ class Network(NamedTuple):
 
     @property
     def local(self) -> dict[str, list[str]]:
-        """Names below the prefix, without wrappers, and the names in the file that come to this."""
+        """{name below the prefix without wrappers: names in the file}."""
         return below(self.prefix, [*self.place.tensors, *self.place.unreadable])
 
     @property
     def is_averaged(self) -> bool:
-        """Whether these are running averages: names or keys say so, or a count of what was averaged, if it began."""
+        """Whether these are running averages, by ``n_averaged``, or else by names or keys."""
         count = self.averaged_count
         return bool(_AVERAGED.search(self.location)) if count is None else count > 0
 
     @property
     def is_raw(self) -> bool:
-        """Whether Lightning's WeightAveraging keeps these beside their average, which is the file's ``state_dict``."""
+        """Whether these are the weights that Lightning's WeightAveraging keeps beside the average.
+
+        The average is the file's ``state_dict``.
+        """
         return _RAW in self.place.keys
 
     @property
     def averaged_count(self) -> int | None:
-        """``n_averaged`` of PyTorch's AveragedModel; None where there is none, or where it is no count."""
+        """``n_averaged`` of PyTorch's AveragedModel; None if it is missing or not a count."""
         parts = self.prefix.split(".")
         for end in range(len(parts)):
             value = self.place.tensors.get(".".join([*parts[:end], "n_averaged"]))
@@ -101,7 +107,7 @@ class Network(NamedTuple):
         return None
 
     def root(self, own_prefix: str) -> str:
-        """Return the prefix without its last names, those of a family; wrappers stay with what they wrap."""
+        """Return the prefix without the family's own prefix at its end, and its wrappers."""
         parts = self.prefix.split(".")[:-1]
         for _ in range(own_prefix.count(".")):
             while _is_wrapper(parts[-1]):
@@ -113,7 +119,7 @@ class Network(NamedTuple):
 def unnamed_averages(places: Iterable[Place]) -> list[str]:
     """Find averages whose tensors have no names (torch_ema) or names without dots (LitEma, mmcv).
 
-    Nothing says which of a network's tensors is which of them.
+    They cannot be matched with the tensors of a network.
     """
     found = []
     for place in places:
@@ -127,23 +133,23 @@ def unnamed_averages(places: Iterable[Place]) -> list[str]:
 
 
 def find_places(content: Any, keys: tuple[str, ...] = ()) -> list[Place]:
-    """Return every mapping with tensors in what was read from a file, but those of optimizers and schedules."""
+    """Return every mapping with tensors in a file's content, without optimizers and schedules."""
     return list(_walk(content, keys, set()))
 
 
 def long_name(places: Iterable[Place]) -> str:
-    """Return a name or key in places that is too long to be searched for parts; "" where there is none."""
+    """Return a name or key that is longer than LONGEST_NAME; "" if there is none."""
     names = (name for place in places for name in (*place.keys, *place.tensors))
     return next((name for name in names if len(name) > LONGEST_NAME), "")
 
 
 def find_networks(places: Iterable[Place]) -> list[Network]:
-    """Return the ResNets in places, by whatever names: where a first convolution and a first block share a prefix."""
+    """Return the ResNets in places: the prefixes of a first convolution and a first block."""
     return [Network(place, prefix) for place in places for prefix in _prefixes(place)]
 
 
 def find_like(places: Iterable[Place], layers: Iterable[str]) -> list[Network]:
-    """Return the networks in places that have layers of these names: of a few, no other has more."""
+    """Return the networks in places that have most of three sampled layers of these names."""
     layers = list(layers)
     samples = {layers[index] for index in (0, len(layers) // 2, -1)} if layers else set()
     found: dict[tuple[int, str], set[str]] = {}
@@ -163,7 +169,7 @@ def find_like(places: Iterable[Place], layers: Iterable[str]) -> list[Network]:
 
 @lru_cache(maxsize=100_000)
 def without_wrappers(name: str) -> str:
-    """Return a name or prefix without what DDP, torch.compile, FSDP and their like put into it.
+    """Return a name or prefix without the parts that DDP, torch.compile, FSDP and others add.
 
     Example:
         >>> without_wrappers("_orig_mod.module.layer1._checkpoint_wrapped_module.0.conv1.weight")
@@ -173,9 +179,9 @@ def without_wrappers(name: str) -> str:
 
 
 def below(prefix: str, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return names below a prefix without wrappers, each with those in the file that come to it.
+    """Return {name below a prefix without wrappers: names in the file}.
 
-    What a wrapper at this very place holds is another network, under a prefix of its own.
+    Names with a wrapper directly below the prefix belong to another network with a longer prefix.
     """
     found: dict[str, list[str]] = {}
     for name in names:
@@ -225,7 +231,7 @@ def _prefixes(place: Place) -> list[str]:
 
 
 def _signature(pattern: str) -> re.Pattern[str]:
-    # Every dot may have wrappers behind it, so that the prefix ends where the network begins.
+    # Wrappers may follow every dot, so that the prefix ends where the network begins.
     inside = pattern.replace(r"\.", rf"\.(?:(?:{_WRAPPERS})\.)*")
     return re.compile(rf"((?:.*[./])?){inside}")
 

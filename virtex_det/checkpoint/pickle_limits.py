@@ -1,8 +1,7 @@
-"""What a pickle may ask for, looked at step by step before it is unpickled.
+"""Limits of a pickle's size, checked step by step before it is unpickled.
 
-Unpickling takes the lengths and numbers in a file at their word: ten bytes can ask for gigabytes,
-and a key made of tuples within tuples can take forever to hash. So its steps are followed first,
-without making any object.
+Unpickling trusts the lengths and numbers in a file: ten bytes can ask for gigabytes, and a key of
+nested tuples can take forever to hash. So the steps are followed first, without making any object.
 """
 
 import pickletools
@@ -11,18 +10,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 MAX_STEPS = 2_000_000
 MAX_DEPTH = 50  # of tuples in tuples
-MAX_ITEMS = 100_000  # of a tuple and the tuples in it, written out
-# Of all keys together but text and numbers; their hashes can be made to collide.
+MAX_ITEMS = 100_000  # of a tuple, counting the items of nested tuples
+# Of all keys other than text and numbers together; their hashes can be made to collide.
 MAX_KEY_ITEMS = 10_000
-MAX_BITS = 4096  # of a whole number
+MAX_BITS = 4096  # of an integer
 
 
 class Refused(ValueError):
-    """A file that asks for more than it may; the message goes on after the file's name."""
+    """A refused file; the message continues a sentence that begins with the file's name."""
 
 
 class _Item(NamedTuple):
-    """What is known of something on the unpickler's stack; lists, dicts and objects count as one."""
+    """The size of an entry of the unpickler's stack; lists, dicts and objects count as one item."""
 
     depth: int
     items: int
@@ -41,28 +40,28 @@ _POPPED = {
         ]
     )
     for info in pickletools.opcodes
-} | {"OBJ": 0}  # its class lies above the mark
+} | {"OBJ": 0}  # its class is above the mark
 _VALUES = re.compile(r".*(INT\d?|LONG\d?|FLOAT|STRING|UNICODE\d?|BYTES\d?|NONE|NEWTRUE|NEWFALSE)")
 _PLAIN_STEPS = {info.name for info in pickletools.opcodes if _VALUES.fullmatch(info.name)}
 
 
 def check_pickle(file: BinaryIO) -> None:
-    """Follow one pickle to its end and leave the file where it began.
+    """Follow one pickle to its end, and set the file back to the pickle's beginning.
 
     Args:
-        file: its ``read`` must not set memory aside for what the file does not have; an ``mmap`` or
-            a ``BytesIO`` does not.
+        file: its ``read`` must not allocate more memory than the file has, as of an ``mmap`` or a
+            ``BytesIO``.
 
     Raises:
-        Refused: it asks for more than the limits of this module.
-        ValueError: it is no whole pickle.
+        Refused: it exceeds the limits of this module.
+        ValueError: it is not a whole pickle.
     """
     begin, end = file.tell(), length_of(file)
     stack = _Stack()
     for count, (info, argument, position) in enumerate(pickletools.genops(file), start=1):
         if count > MAX_STEPS:
             raise Refused(
-                f"holds a pickle of more than {MAX_STEPS:,} steps, the most that are followed."
+                f"holds a pickle of more than {MAX_STEPS:,} steps, the most that are allowed."
             )
         if info.name == "FRAME" and (argument or 0) > end - (position or 0):
             raise ValueError("a frame is longer than the file")
@@ -71,7 +70,7 @@ def check_pickle(file: BinaryIO) -> None:
 
 
 def length_of(file: BinaryIO) -> int:
-    """Return how many bytes a file has."""
+    """Return the number of bytes of a file."""
     here = file.tell()
     file.seek(0, 2)
     length = file.tell()  # the seek of an mmap returns nothing before Python 3.13
@@ -80,7 +79,7 @@ def length_of(file: BinaryIO) -> int:
 
 
 class _Stack:
-    """The unpickler's stack and memo, with the size of things in place of the things."""
+    """The unpickler's stack and memo, with the sizes of objects instead of the objects."""
 
     def __init__(self) -> None:
         self.items: list[_Item] = []
@@ -109,7 +108,7 @@ class _Stack:
             self._exchange(step, argument)
 
     def _exchange(self, step: str, argument: Any) -> None:
-        """Take what a step takes off the stack and put its result there."""
+        """Replace the arguments of a step on the stack by its result."""
         above = self._take(len(self.items) - self.marks.pop()) if _MARKED[step] else []
         below = self._take(_POPPED[step])
         self._count_keys(step, below, above)
@@ -120,7 +119,7 @@ class _Stack:
 
     def _take(self, count: int) -> list[_Item]:
         if not 0 <= count <= len(self.items):
-            raise ValueError("it takes more from its stack than it put there")
+            raise ValueError("it takes more from its stack than is there")
         taken = self.items[len(self.items) - count :]
         del self.items[len(self.items) - count :]
         return taken
@@ -136,7 +135,7 @@ class _Stack:
             return
         self.key_items += sum(key.items for key in keys)
         if self.key_items > MAX_KEY_ITEMS:
-            raise Refused(f"has keys made of more than {MAX_KEY_ITEMS:,} parts.")
+            raise Refused(f"has keys of more than {MAX_KEY_ITEMS:,} parts.")
 
 
 def _tuple_of(items: list[_Item]) -> _Item:
@@ -148,7 +147,7 @@ def _tuple_of(items: list[_Item]) -> _Item:
         raise Refused(f"holds tuples nested more than {MAX_DEPTH} deep.")
     if made.items > MAX_ITEMS:
         raise Refused(
-            f"holds a tuple of more than {MAX_ITEMS:,} items, with those of the tuples in it."
+            f"holds a tuple of more than {MAX_ITEMS:,} items, including those of nested tuples."
         )
     return made
 
@@ -158,6 +157,6 @@ def _result(step: str, argument: Any) -> _Item:
         return _OBJECT
     if isinstance(argument, int) and argument.bit_length() > 64:
         if argument.bit_length() > MAX_BITS:
-            raise Refused(f"holds a whole number of more than {MAX_BITS} bits.")
+            raise Refused(f"holds an integer of more than {MAX_BITS} bits.")
         return _OBJECT
     return _PLAIN

@@ -1,4 +1,4 @@
-"""What an unpickler made, as tensors in plain containers: a tree of bounded size, whatever the file repeats."""
+"""Converting unpickled objects to tensors in plain containers: a tree of bounded size."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +9,11 @@ from virtex_det.checkpoint.pickle_limits import Refused
 from virtex_det.checkpoint.unpickling import Inert, SavedArray, SavedTensor
 
 MAX_DEPTH = 100
-MAX_VALUES = 3_000_000  # what is shared counts as often as it stands
-MAX_WRITTEN_OUT = 8  # times the bytes of the file, and SPARE_BYTES: what all tensors take when none shares its numbers
+MAX_VALUES = 3_000_000  # a shared value counts each time it occurs
+# Bytes of all tensors without sharing: at most this multiple of the file's bytes plus SPARE_BYTES.
+MAX_WRITTEN_OUT = 8
 SPARE_BYTES = 64 << 20
-# How a torch.nn.Module keeps what its state_dict names.
+# Attributes of a torch.nn.Module that hold what its state_dict names.
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MAX_NAME = 1000
 _MAX_NAMES = 200_000
@@ -20,34 +21,35 @@ _PLAIN_TYPES = (str, bytes, bytearray, bool, int, float, complex, type(None))
 
 
 def plain(value: Any, file_bytes: int) -> Any:
-    """Return tensors in plain containers: arrays as tensors, a module as its named tensors, other objects as None.
+    """Return tensors in plain containers.
 
-    An object of a kind of dict is the dict of what was put into it.
+    Arrays become tensors, a module becomes its named tensors, an object that is like a dict becomes
+    a dict, and other objects become None.
 
     Args:
-        value: what ``unpickling.Unpickler`` made.
+        value: the result of ``unpickling.Unpickler``.
         file_bytes: the size of the file.
 
     Raises:
-        Refused: it is deeper, has more values or takes more bytes than the limits of this module,
-            or holds itself.
+        Refused: the value exceeds the limits of this module (depth, values, bytes), or contains
+            itself.
     """
     return _Plain(file_bytes).of(value, 0)[0]
 
 
 class _Plain:
-    """Makes each thing once, and knows its size with all that is in it."""
+    """Converts each object once, and remembers its size including its content."""
 
     def __init__(self, file_bytes: int) -> None:
         self.most_bytes = MAX_WRITTEN_OUT * file_bytes + SPARE_BYTES
         self.bytes = 0
         self.names = 0
-        # by identity: result, values in it, depth of it
+        # by identity: result, number of values in it, its depth
         self.made: dict[int, tuple[Any, int, int]] = {}
         self.open: set[int] = set()
 
     def of(self, value: Any, depth: int) -> tuple[Any, int, int]:
-        """Return the plain form of a value, how many values are in it and how deep it is."""
+        """Return a converted value, the number of values in it, and its depth."""
         if isinstance(value, _PLAIN_TYPES):
             return value, 1, 0
         if id(value) in self.open:
@@ -85,7 +87,7 @@ class _Plain:
         values = 1 + sum(part[1] for part in parts)
         if values > MAX_VALUES:
             raise Refused(
-                f"holds more than {MAX_VALUES:,} values, those counted twice that stand twice."
+                f"holds more than {MAX_VALUES:,} values, counting repeated ones each time."
             )
         return values, 1 + max((part[2] for part in parts), default=0)
 
@@ -97,8 +99,8 @@ class _Plain:
         self.bytes += saved.bytes
         if self.bytes > self.most_bytes:
             raise Refused(
-                f"holds tensors that take more than {self.most_bytes:,} bytes written out, "
-                f"{MAX_WRITTEN_OUT} times the file and some: they repeat numbers. Save them with "
+                f"holds tensors that take more than {self.most_bytes:,} bytes, over "
+                f"{MAX_WRITTEN_OUT} times the file: they repeat numbers. Save them with "
                 ".contiguous()."
             )
         return saved.make()
@@ -106,14 +108,14 @@ class _Plain:
     def _named_tensors(
         self, part: Any, prefix: str, path: tuple[int, ...]
     ) -> Iterator[tuple[str, Any]]:
-        """Yield the tensors of a pickled module by name; what points back to a module above is left out."""
+        """Yield the tensors of a pickled module by name, without references to its parents."""
         content = part.state if isinstance(part, Inert) else part
         for key, value in content.items() if isinstance(content, dict) else ():
             name = prefix if key in _MODULE_PARTS else f"{prefix}{key}."
             self.names += 1
             if self.names > _MAX_NAMES or len(name) > _MAX_NAME or len(path) > MAX_DEPTH:
                 raise Refused(
-                    f"holds an object of more than {_MAX_NAMES:,} parts, or nested too deep."
+                    f"holds an object of more than {_MAX_NAMES:,} parts, or one nested too deeply."
                 )
             if isinstance(value, SavedTensor):
                 yield name[:-1], value

@@ -1,4 +1,4 @@
-"""Files on disk to tensors and plain values. Nothing in a file is ever run; what cannot be read so is skipped."""
+"""Reading files into tensors and plain values; code in a file never runs, objects are skipped."""
 
 import json
 import os
@@ -38,38 +38,39 @@ _PACKED = {
     b"ustar": "tar",
 }
 _LFS_MAGIC = b"version https://git-lfs"
-_FETCH_AGAIN = "delete it and fetch it again"
+_DOWNLOAD_AGAIN = "delete it and download it again"
 
 
 def read_content(file: Path, *, mmap: bool = True) -> Any:
     """Read a file as `read_file` does, or all files of a sharded model as one.
 
     Raises:
-        UserError: one cannot be read, or is not there, or does not have what the index says.
+        UserError: a file is missing, cannot be read, or lacks a tensor that the index names.
     """
     return _read_shards(file, mmap=mmap) if is_index(file) else read_file(file, mmap=mmap)
 
 
 def read_file(path: str | Path, *, mmap: bool = True) -> Any:
-    """Read what torch.save, TorchScript, safetensors or Detectron2 wrote: tensors on the CPU, in plain containers.
+    """Read a file of torch.save, TorchScript, safetensors or Detectron2.
 
-    Other objects are None; a module, pickled or scripted, is the dict of its named tensors. What
-    the file may ask for is bounded: see ``pickle_limits``, ``plain_values`` and ``torch_files``.
+    Returns tensors on the CPU in plain containers. A module, pickled or scripted, becomes the dict
+    of its named tensors; other objects become None. Sizes are bounded: see ``pickle_limits``,
+    ``plain_values`` and ``torch_files``.
 
     Args:
         path: a file on disk, recognised by its content and not by its name.
-        mmap: let tensors refer to the file instead of copying it, where its format allows. Right
-            when they are copied into a model at once; wrong when they are kept, since someone may
-            delete or rewrite the file.
+        mmap: let tensors refer to the file instead of copying it, if its format allows. Use it if
+            they are copied into a model at once, but not if they are kept, since someone may delete
+            or rewrite the file.
 
     Raises:
-        UserError: naming what the file is instead, and what to do; one line.
+        UserError: in one line, what the file is instead, and what to do.
     """
     path = Path(path)
     with _opened(path) as file, _naming_damage(path), _unchanged(file):
         head = file.read(512)
         if not head:
-            raise Refused(f"is empty (0 bytes): {_FETCH_AGAIN}.")
+            raise Refused(f"is empty (0 bytes): {_DOWNLOAD_AGAIN}.")
         if problem := not_weights(head):
             raise Refused(problem)
         if head.startswith(_ZIP_MAGIC):
@@ -87,7 +88,7 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
 
 
 def not_weights(beginning: bytes) -> str:
-    """Return what a file is instead of weights, by its first 512 bytes; "" where they may be weights."""
+    """Return what a file is instead of weights, by its first 512 bytes; "" if it may be weights."""
     magic = (_ZIP_MAGIC, LEGACY_MAGIC)
     if beginning.startswith(magic) or _PICKLE_MAGIC.match(beginning) or _is_safetensors(beginning):
         return ""
@@ -95,18 +96,20 @@ def not_weights(beginning: bytes) -> str:
 
 
 def _read_shards(index: Path, *, mmap: bool = True) -> dict[str, torch.Tensor]:
-    """Read all tensors that an index names, each from the file that it says."""
+    """Read all tensors that an index names from their files."""
     tensors: dict[str, torch.Tensor] = {}
     for shard, names in tensors_by_shard(index).items():
         file = index.with_name(shard)
         if not file.is_file():
-            raise UserError(f"{index} names {shard}, which is not beside it: fetch that file too.")
+            raise UserError(
+                f"{index} names {shard}, which is not in its folder: download that file too."
+            )
         content = read_file(file, mmap=mmap)
         for name in names:
             value = content.get(name) if isinstance(content, Mapping) else None
             if not isinstance(value, torch.Tensor):
                 raise UserError(
-                    f"{index} says that {name} lies in {shard}, and it does not: fetch both again."
+                    f"{index} says that {name} is in {shard}, but it is not: download both again."
                 )
             tensors[name] = value
     return tensors
@@ -125,9 +128,7 @@ def _opened(path: Path) -> BinaryIO:
         )
     if not path.exists():
         scheme = re.match(r"(\w+):/", str(path))
-        hint = (
-            f"nothing here resolves {scheme[1]}:// addresses" if scheme else "check MODEL.WEIGHTS"
-        )
+        hint = f"{scheme[1]}:// addresses are not supported" if scheme else "check MODEL.WEIGHTS"
         raise UserError(f"No weights file at {path}: {hint}.")
     return open_regular(path)
 
@@ -138,7 +139,9 @@ def _unchanged(file: BinaryIO) -> Iterator[None]:
     yield
     now = os.fstat(file.fileno())
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise Refused("changed while it was read. Wait until it is written, and load it again.")
+        raise Refused(
+            "changed while it was read. Wait until it is written completely, and load it again."
+        )
 
 
 def _read_safetensors(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
@@ -153,7 +156,7 @@ def _read_safetensors(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise Refused("has a name twice in its header; save it again with each tensor once.")
+        raise Refused("has the same name twice in its header; save it again with each tensor once.")
     return content
 
 
@@ -163,19 +166,20 @@ def _naming_damage(path: Path) -> Iterator[None]:
         yield
     except Refused as error:
         raise UserError(f"{path} {error}") from error
-    except Exception as error:  # bytes that are not what they should be can raise anything
+    except Exception as error:  # invalid bytes can raise any error
         raise UserError(_is_damaged(path, error)) from error
 
 
 def _is_damaged(path: Path, error: Exception) -> str:
     reason = str(error).partition("\n")[0][:200] or "it ends too early"
     return (
-        f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {reason}): {_FETCH_AGAIN}."
+        f"{path} is cut short or damaged ({path.stat().st_size:,} bytes; {reason}): "
+        f"{_DOWNLOAD_AGAIN}."
     )
 
 
 def _is_safetensors(head: bytes) -> bool:
-    # Eight bytes with the length of a JSON header, then the header.
+    # Eight bytes with the length of the JSON header, then the header.
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
@@ -183,12 +187,11 @@ def _what_else(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(_LFS_MAGIC):
         return (
-            "is a Git-LFS pointer, not the weights themselves: run `git lfs pull` in the clone "
-            "that it comes from."
+            "is a Git LFS pointer, not weights: run `git lfs pull` in the clone that it comes from."
         )
     if text.startswith(b"<") or re.search(rb"<(!doctype )?html", head, re.IGNORECASE):
         return (
-            "is a web page, not weights: the link wanted a login or a confirmation; fetch the "
+            "is a web page, not weights: the link needs a login or a confirmation; download the "
             "file itself."
         )
     if _is_text(head):
@@ -198,12 +201,11 @@ def _what_else(head: bytes) -> str:
     for magic, name in _PACKED.items():
         if head.startswith(magic) or head[257:262] == magic:
             return (
-                f"is packed with {name}, not weights themselves: unpack it, and name the file in "
-                "it."
+                f"is an archive of {name}, not weights: unpack it, and name the weights file in it."
             )
     return (
-        f"is no weights file: its bytes begin {head[:8].hex(' ')}; expected what torch.save "
-        "writes, or safetensors."
+        f"is not a weights file: its first bytes are {head[:8].hex(' ')}; expected a file of "
+        "torch.save or safetensors."
     )
 
 

@@ -1,10 +1,10 @@
-"""Why files of well-known kinds do not fit: what their names show, said in a sentence with what to do."""
+"""Reasons why a file does not fit a model, from names and shapes, with advice."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 _BLOCK = r"(?:layer|res)\d\.\d+\.(?:.*\.)?"
-# What some name of the file has: what that is.
+# Pattern of a tensor's name -> what it shows.
 _SIGNS = (
     (
         rf"{_BLOCK}(?:se|eca|cbam|gc|attn|att)\d?\.",
@@ -39,7 +39,7 @@ _SHARD = re.compile(r".*-\d+-of-\d+\.\w+")
 
 
 def of_names(names: Iterable[str]) -> list[str]:
-    """Return what a file's names show that our networks do not have.
+    """Return the parts, shown by a file's names, that virtex_det's networks do not have.
 
     Example:
         >>> of_names(["layer1.0.se.fc1.weight"])
@@ -50,7 +50,7 @@ def of_names(names: Iterable[str]) -> list[str]:
 
 
 def of_path(path: str) -> list[str]:
-    """Return what a file's own name shows: that it is one of several.
+    """Return advice for a path that is one of several files of a model.
 
     Example:
         >>> of_path("model-00001-of-00002.safetensors")  # doctest: +NORMALIZE_WHITESPACE
@@ -66,37 +66,36 @@ def of_path(path: str) -> list[str]:
 def of_layers(
     in_file: Mapping[str, tuple[int, ...]], in_model: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
-    """Return what the shapes show.
+    """Return the differences that shapes and layers show.
 
     Args:
-        in_file: of the file's backbone, by canonical name.
-        in_model: of the model's.
+        in_file: shapes of the file's backbone, by canonical name.
+        in_model: shapes of the model's backbone.
     """
     reasons, both = [], (in_file, in_model)
     stem = "stem.conv1.weight"
     channels = [shapes[stem][1] for shapes in both if len(shapes.get(stem, ())) == 4]
     if len(set(channels)) == 2:
         reasons.append(
-            f"Its first convolution takes {channels[0]} channels, the model's {channels[1]}."
+            f"Its first convolution has {channels[0]} input channels, the model's {channels[1]}."
         )
     has_norms = any(".norm." in layer for layer in in_file)
     if not has_norms and any(
         re.search(r"\.(?:conv\d|shortcut)\.bias$", layer) for layer in in_file
     ):
         reasons.append(
-            "Its norms are folded into its convolutions: take the file from before that."
+            "Its norms are folded into its convolutions: use the file from before the folding."
         )
     file_counts, model_counts = (
         any(layer.endswith(".norm.running_var") for layer in each) for each in both
     )
     if has_norms and model_counts and not file_counts:
         reasons.append(
-            "Its norms have no running statistics. MODEL.RESNETS.NORM GN is for group norms, and "
-            "FrozenBN for the norms of the first Detectron, which are scales and biases."
+            "Its norms have no running statistics. Set MODEL.RESNETS.NORM GN for group norms, or "
+            "FrozenBN for the norms of Detectron (Caffe2), which are scales and biases."
         )
     if file_counts and not model_counts:
         reasons.append(
-            "Its norms have running statistics: MODEL.RESNETS.NORM has to be BN, SyncBN or "
-            "FrozenBN."
+            "Its norms have running statistics: set MODEL.RESNETS.NORM BN, SyncBN or FrozenBN."
         )
     return reasons

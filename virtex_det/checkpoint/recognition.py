@@ -1,4 +1,4 @@
-"""Finds the network in a weights file, and the family that it belongs to."""
+"""Finding the network in a weights file, and its family."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,20 +27,19 @@ _MOST_NETWORKS = 50  # in a file
 def recognise(
     content: Any, path: str, family: str = "", prefix: str = "", like: Sequence[str] = ()
 ) -> Weights:
-    """Find the network in what was read from a file, and its family: one whole network, from one place.
+    """Find the network in the content of a file, and its family.
 
     Args:
-        content: what `read_file` returned.
-        path: for the message.
-        family: take it as this one, whatever the names say; "" for the first that fits.
-        prefix: the network that begins here (MODEL.WEIGHTS_PREFIX); "" for the only one that there
-            is.
-        like: the names of a model. Where its backbone is no ResNet, or it has several, what has
-            these names is meant.
+        content: the result of `read_file`.
+        path: the file's name in messages.
+        family: the network's family, whatever the names show; "" for the first that fits.
+        prefix: the network's prefix (MODEL.WEIGHTS_PREFIX); "" if there is only one network.
+        like: the names of a model. If its backbone is not a ResNet, or the file has several
+            networks, the network with these names is chosen.
 
     Raises:
-        UserError: there is no network of a known family, or not of the one named; or there are
-            several, and nothing says which is meant; or there is no family of that name.
+        UserError: there is no network of a known or the named family; there are several, and no
+            rule chooses one; or no family has that name.
     """
     layers = backbone_names(like)
     places = _places(content, path)
@@ -49,7 +48,7 @@ def recognise(
     if len(networks) > _MOST_NETWORKS:
         raise UserError(
             f"{path} holds {len(networks):,} networks, more than {_MOST_NETWORKS}; nothing was "
-            "loaded. Save the one to load in a file of its own."
+            "loaded. Save the one to load to a separate file."
         )
     if is_resnet:
         entries, named = entries_of(family), Named(bool(family), prefix)
@@ -76,10 +75,10 @@ def _places(content: Any, path: str) -> list[Place]:
 
 
 def _without_unnamed(weights: Weights, places: Iterable[Place]) -> Weights:
-    """Say of averages that nothing names that they are not taken."""
+    """Add a remark on averages without names, which are not loaded."""
     if not (unnamed := unnamed_averages(places)):
         return weights
-    averages = f"the averages in {', '.join(unnamed)} have no names and are not taken"
+    averages = f"the averages in {', '.join(unnamed)} have no names and are not loaded"
     return weights._replace(choice="; ".join(filter(None, [weights.choice, averages])))
 
 
@@ -87,9 +86,8 @@ def _unknown(content: Any, places: Sequence[Place], path: str, family: str) -> s
     names = next((list(place.tensors)[:5] for place in places if place.tensors), _keys(content))
     unreadable = [name for place in places for name in sorted(place.unreadable)]
     lines = [
-        f"{path} belongs to "
-        f"{f'no file of the family {family}' if family else 'no weights family known here'}; "
-        "nothing was loaded.",
+        f"{path} is not a weights file of "
+        f"{f'the family {family}' if family else 'a known family'}; nothing was loaded.",
         f"Its first names: {', '.join(names) or f'none, it is a {type(content).__name__}'}",
     ]
     lines += [
@@ -98,27 +96,27 @@ def _unknown(content: Any, places: Sequence[Place], path: str, family: str) -> s
     ]
     if unreadable:
         lines.append(
-            "Not plain tensors, but quantised, sparse or other objects: "
+            "Quantised, sparse or other objects instead of plain tensors: "
             f"{', '.join(unreadable[:3])}"
         )
     lines += [
         f"Known families: {', '.join(entry.name for entry in FORMATS)}",
-        "A network must have its first convolution and its blocks under one prefix. To take it "
-        "as one of a family: MODEL.WEIGHTS_FORMAT NAME",
+        "A network must have its first convolution and its blocks under one prefix. To name its "
+        "family: MODEL.WEIGHTS_FORMAT NAME",
     ]
     return "\n".join(lines)
 
 
 def _wanted(layers: Mapping[str, str]) -> str:
-    """Return what the file lacks for a backbone that is no ResNet itself; ResNets in it are named."""
+    """Return the first names of a backbone that is not a ResNet, and the ResNets in it."""
     begin = f"\nThe backbone of the model begins with {', '.join([*layers.values()][:3])}"
     inside = [name.removesuffix(STEM) for name in layers if name.endswith(STEM)]
     if not inside:
         return begin
     return (
         f"{begin}\n"
-        f"It holds {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}), and is filled "
-        "as a whole."
+        f"It contains {len(inside)} of Detectron2's ResNets ({' and '.join(inside)}) and can only "
+        "be filled as a whole."
     )
 
 

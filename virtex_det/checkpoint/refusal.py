@@ -1,4 +1,4 @@
-"""What keeps a model from being whole once weights were matched to it, and the message that says what to do."""
+"""Checks that weights fill a model's required tensors, and the error message if they do not."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ from virtex_det.checkpoint.weights import Required, Weights
 from virtex_det.errors import UserError
 
 _NOT_IN_MODEL = "is not in the model"
-# Buffers that older versions saved, and counts that no model needs.
+# Buffers of older versions, and counters that no model needs.
 _NOT_OF_A_MODEL = re.compile(r".*\.num_batches_tracked|.*anchor_generator\.cell_anchors.*")
 
 
@@ -26,18 +26,17 @@ def check_whole(
     *,
     allow_partial: bool,
 ) -> bool:
-    """Return whether a load fills all that it must.
+    """Return whether a load fills all required tensors.
 
     Args:
-        report: of the load that is still to be done.
-        weights: what was recognised in the file.
+        report: of the planned load.
+        weights: the network in the file.
         targets: the model's tensors by name.
         require: what must be filled.
-        allow_partial: accept less than that.
+        allow_partial: accept an incomplete load.
 
     Raises:
-        UserError: it does not, and less is not accepted; or it is not clear what would be filled
-            with what.
+        UserError: the load is incomplete, and that is not accepted; or the match is ambiguous.
     """
     _check_repeated(report, weights, targets)
     _check_rivals(report, targets)
@@ -48,18 +47,17 @@ def check_whole(
 
 
 def required_names(names: Iterable[str], require: Required) -> set[str]:
-    """Return what must be filled of a model's tensors."""
+    """Return the names of the model's tensors that must be filled."""
     names = list(names)
     wanted = names if require == "model" else backbone_names(names)
-    # The count of batches seen steers only a norm with momentum None, and frozen norms have none to
-    # give.
+    # Only a norm with momentum None uses its counter of batches, and files of frozen norms lack it.
     return {name for name in wanted if not name.endswith(COUNTER)}
 
 
 def _check_repeated(
     report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor]
 ) -> None:
-    """Refuse layers that the file holds twice, unless the model's own names decide between them."""
+    """Refuse layers that the file has twice, unless the model's own names decide between them."""
     layers = backbone_names(targets)
     used = set(weights.tensors) - set(report.unused)
     twice = [
@@ -72,13 +70,13 @@ def _check_repeated(
             f"{report.path} has {len(twice)} layers of the backbone in two places; nothing was "
             "loaded:\n"
             f"  {some(twice, shown=2)}\n"
-            "Save only the one to load, or name its place if there is a whole network: "
-            "MODEL.WEIGHTS_PREFIX"
+            "Save only the one to load, or set MODEL.WEIGHTS_PREFIX to the prefix of a whole "
+            "network."
         )
 
 
 def _check_rivals(report: LoadReport, targets: Mapping[str, torch.Tensor]) -> None:
-    """Refuse to fill one of several networks of a model, any of which could be MODEL.BACKBONE."""
+    """Refuse to fill one of several networks of a model that could each be MODEL.BACKBONE."""
     found = find_backbone(targets)
     left = [prefix for prefix in found.rivals if prefix in report.also_in_model]
     if left:
@@ -86,24 +84,24 @@ def _check_rivals(report: LoadReport, targets: Mapping[str, torch.Tensor]) -> No
             f"The model has {len(found.rivals) + 1} networks that could be MODEL.BACKBONE: "
             f"{' and '.join([found.prefix, *found.rivals])}\n"
             f"{report.path} fills one of them; nothing was loaded.\n"
-            "Call the one that the file is for `backbone` in the model (self.backbone = "
-            "build_backbone(cfg)): then the others stay as they were built, and the report says "
-            "so. Or name a checkpoint of this model, which has all."
+            "In the model, name the network that the file is for `backbone` (self.backbone = "
+            "build_backbone(cfg)): then the others stay unchanged, and the report lists them. Or "
+            "load a checkpoint of this model, which has all networks."
         )
 
 
 def _problems(
     report: LoadReport, weights: Weights, targets: Mapping[str, torch.Tensor], require: Required
 ) -> dict[str, str]:
-    """Return what keeps the model from being whole: by name, what is wrong."""
+    """Return {name: why this tensor makes the load incomplete}."""
     layers, required = backbone_names(targets), required_names(targets, require)
     problems = {
         name: f"{name} {_why_missing(layers.get(name, name), weights)}" for name in report.missing
     }
     problems |= {m.name: str(m) for m in report.mismatched if m.name in required}
     used = set(weights.tensors) - set(report.unused)
-    # ResNet-101 fills every tensor of ResNet-50, and is another network: what the file has beyond
-    # the model counts too.
+    # ResNet-101 fills every tensor of ResNet-50 but is another network, so tensors of the file that
+    # the model lacks count too.
     stages = {layer.partition(".")[0] for layer in layers.values()}
     for layer, source in weights.backbone.items():
         if (
@@ -123,10 +121,10 @@ def _problems(
 def _more_of_parts(
     targets: Iterable[str], weights: Weights, used: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what the file has more of the model's parts: names as a model has them, and in the file.
+    """Yield (model's name, file's name) of extra tensors in parts that the model has.
 
-    A whole head that the model does not have is left out by choice, such as that of masks with
-    MASK_ON False. A layer more in a head that it has makes the model another one.
+    A head that the model lacks is left out on purpose, such as the mask head with MASK_ON False. An
+    extra layer in a head that it has means that the file's model is another one.
     """
     parts = {_part(name) for name in targets}
     for name, source in weights.rest.items():
@@ -142,8 +140,8 @@ def _part(name: str) -> str:
 def _why_missing(layer: str, weights: Weights) -> str:
     if layer in weights.unreadable:
         return (
-            f"is {weights.unreadable[layer]} in the file, and no plain tensor but quantised, "
-            "sparse or an object"
+            f"is {weights.unreadable[layer]} in the file, which is not a plain tensor but "
+            "quantised, sparse or an object"
         )
     return "is missing"
 
@@ -159,7 +157,7 @@ def _explain(
     shapes = {mismatch.name for mismatch in report.mismatched} & set(problems)
     beyond = [why for why in problems.values() if why.endswith(_NOT_IN_MODEL)]
     counts = [f"{len(report.missing)} missing", f"{len(shapes)} of another shape"]
-    counts += [f"{len(beyond)} of the file that the model has not"] if beyond else []
+    counts += [f"{len(beyond)} of the file not in the model"] if beyond else []
     plain, advice = _compare_architectures(weights, targets)
     lines = [
         f"{report.path} (format {report.format}) does not fill {what}; nothing was loaded.",
@@ -172,7 +170,7 @@ def _explain(
         *_reasons(report, weights, targets),
         *(advice if set(by_stage(problems)) - {OTHER_LAYERS} else []),
         *(
-            [f"Of the networks in the file, that at {weights.location}; {weights.choice}."]
+            [f"This is the network at {weights.location} of the file; {weights.choice}."]
             if weights.choice
             else []
         ),
@@ -181,7 +179,7 @@ def _explain(
         lines.append("To evaluate, MODEL.WEIGHTS must name a model trained with this config.")
     else:
         lines.append(
-            "To load what fits and leave the rest at random: MODEL.ALLOW_PARTIAL_WEIGHTS True"
+            "To load what fits and leave the rest at random init: MODEL.ALLOW_PARTIAL_WEIGHTS True"
         )
     return "\n".join(lines)
 
@@ -204,7 +202,7 @@ def _reasons(
 def _compare_architectures(
     weights: Weights, targets: Mapping[str, torch.Tensor]
 ) -> tuple[list[str], list[str]]:
-    """Return what is wrong in a word, where the networks differ, and how file and model could come together."""
+    """Return the difference in one sentence, and details with the config keys that would fit."""
     layers = backbone_names(targets)
     model = {layer: targets[name] for name, layer in layers.items()}
     if not weights.is_resnet or "res2.0.conv1.weight" not in model:
@@ -212,7 +210,7 @@ def _compare_architectures(
     in_file = weights.architecture
     in_model = describe(model, in_file.stem, in_file.downsample)
     if in_model.stem != in_file.stem:
-        # Pools have no tensors: what is not told stays unknown.
+        # Pools have no tensors, so the model's downsampling stays unknown.
         in_model = in_model._replace(downsample=None)
     if in_file == in_model:
         return [], [f"File and model have the same architecture: {in_file}."]

@@ -1,4 +1,4 @@
-"""What became of every tensor of a load, as a value: logged as a table, written as load_report.json."""
+"""The report of a load: the result for every tensor, logged as a table and written as JSON."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _STAGES = ("stem", "res2", "res3", "res4", "res5", OTHER_LAYERS)
 
 
 class Mismatch(NamedTuple):
-    """A tensor that the file has in another shape than the model."""
+    """A tensor whose shape in the file differs from the model's."""
 
     name: str
     file_shape: tuple[int, ...]
@@ -32,23 +32,23 @@ class Mismatch(NamedTuple):
 
 
 class LoadReport(NamedTuple):
-    """What became of every tensor when weights met a model."""
+    """The result for every tensor when weights are loaded into a model."""
 
-    format: str  # family the file was recognised as, e.g. "virtex"
+    format: str  # family of the file, such as "virtex"
     loaded: tuple[str, ...] = ()  # names in the model that received a tensor
-    missing: tuple[str, ...] = ()  # required names in the model that the file has no tensor for
-    mismatched: tuple[Mismatch, ...] = ()  # names in the model that the file has in another shape
-    unused: tuple[str, ...] = ()  # names in the file that went nowhere
+    missing: tuple[str, ...] = ()  # required names in the model that the file lacks
+    mismatched: tuple[Mismatch, ...] = ()  # names in the model with another shape in the file
+    unused: tuple[str, ...] = ()  # names in the file that were not loaded
     sha256: str = ""  # of the file
     path: str = ""  # as the config gave it
-    partial: bool = False  # less than was required, as ALLOW_PARTIAL_WEIGHTS permits
-    note: str = ""  # what is to know of the family
+    partial: bool = False  # the load is incomplete, as ALLOW_PARTIAL_WEIGHTS permits
+    note: str = ""  # remark on the family
     location: str = ""  # keys and prefix of the network in the file; "." is the top level
-    choice: str = ""  # which other networks the file has, and why this one was taken
-    assumed: str = ""  # of the network, what neither the tensors nor anything beside the file tells
-    # statistics of frozen norms that the file has in scales and biases: set to 0 and 1
+    choice: str = ""  # which other networks the file has, and why this one was chosen
+    assumed: str = ""  # facts of the network that neither the tensors nor a config show
+    # statistics of frozen norms that the file folds into scales and biases; set to 0 and 1
     folded: tuple[str, ...] = ()
-    # prefixes of other networks of the model, which stay as they were
+    # prefixes of the model's other networks, which stay unchanged
     also_in_model: tuple[str, ...] = ()
     # name of the pretrained text encoder that the model has, or that the weights learned with
     text_encoder: str = ""
@@ -75,14 +75,14 @@ class LoadReport(NamedTuple):
         }
         if self.folded:
             remarks["folded"] = (
-                f"{len(self.folded)} statistics are in the scales and biases, and set to 0 and 1"
+                f"{len(self.folded)} statistics are folded into scales and biases; set to 0 and 1"
             )
         remarks["not filled"] = self.not_filled()
         lines = "".join(f"\n{title}: {text}" for title, text in remarks.items() if text)
         return visible(f"{table}\nunused tensors of the file: {some(self.unused)}{lines}")
 
     def not_filled(self) -> str:
-        """Return which other networks of the model stay as they were; "" where it has none."""
+        """Return a sentence on the model's other networks, which stay unchanged; "" for none."""
         places = " and ".join(self.also_in_model)
         return f"the model's other network at {places} stays as it was built" if places else ""
 
@@ -99,7 +99,7 @@ class LoadReport(NamedTuple):
 
 
 def by_stage(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return names of a model's tensors by the stage of the ResNet that they lie in."""
+    """Group the names of a model's tensors by stage of the ResNet."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_stage(name), []).append(name)
@@ -112,7 +112,7 @@ def _stage(name: str) -> str:
 
 
 def some(items: Iterable[str], shown: int = 3) -> str:
-    """Return the first few items in a line, and how many more there are."""
+    """Return the first few items in a line, and the number of the others."""
     items = list(items)
     more = f"; and {len(items) - shown} more" if len(items) > shown else ""
     return "; ".join(items[:shown]) + more if items else "none"

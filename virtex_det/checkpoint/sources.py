@@ -1,4 +1,4 @@
-"""Opens a weights file, the same way for every caller: where it lies, what is in it, which network that is."""
+"""Opening a weights file, in the same way for every caller: find it, read it, find its network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from virtex_det.errors import UserError
 
 
 class Opened(NamedTuple):
-    """A file that was read, whatever it holds."""
+    """A file that was read, with any content."""
 
     path: str  # as it was given
     file: Path
@@ -24,19 +24,19 @@ class Opened(NamedTuple):
     digest: Digest
 
     def weights(self, family: str = "", prefix: str = "", like: Sequence[str] = ()) -> Weights:
-        """Return the network in it, as `recognise` finds it, with what files beside it say.
+        """Return its network, as `recognise` finds it, with the facts of files beside it.
 
         Raises:
-            UserError: it holds no network that is known, or several.
+            UserError: it has no known network, or several.
         """
         weights = recognise(self.content, self.path, family, prefix=prefix, like=like)
         return told_beside(self.file, weights, self.path)
 
     def sha256(self) -> str:
-        """Return the hash of the file; of index and shards together where there are several.
+        """Return the hash of the file, or of an index and its shards together.
 
         Raises:
-            UserError: it is no longer the file that was read.
+            UserError: the file changed after it was read.
         """
         return self.digest.wait()
 
@@ -49,12 +49,12 @@ class Source(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Where it lies."""
+        """The file on disk."""
         return self.opened.file
 
     @property
     def content(self) -> Any:
-        """What was read from it."""
+        """The content of the file."""
         return self.opened.content
 
     def sha256(self) -> str:
@@ -68,10 +68,10 @@ def open_file(path: str, *, mmap: bool = True, hashed: bool = False) -> Opened:
     Args:
         path: a file, a folder with one model, or an address that Detectron2's path handlers know.
         mmap: as for `read_file`.
-        hashed: the hash will be asked for, and is taken meanwhile.
+        hashed: start computing the hash now, since it will be needed.
 
     Raises:
-        UserError: it cannot be fetched or read.
+        UserError: it cannot be downloaded or read.
     """
     file = locate(path)
     digest = Digest(files_of(file), begin=hashed)
@@ -91,14 +91,14 @@ def open_weights(
 
     Args:
         path: as for `open_file`.
-        cfg: its MODEL.WEIGHTS_FORMAT and MODEL.WEIGHTS_PREFIX stand for family and prefix.
-        like: the names of a model, for backbones that are no ResNet.
-        family: take it as this one.
-        prefix: of the network that is meant.
+        cfg: its MODEL.WEIGHTS_FORMAT and MODEL.WEIGHTS_PREFIX replace family and prefix.
+        like: the names of a model, for a backbone that is not a ResNet.
+        family: of the network.
+        prefix: of the network.
         hashed: as for `open_file`.
 
     Raises:
-        UserError: it cannot be read, or holds no network that is known, or several.
+        UserError: it cannot be read, or has no known network, or several.
     """
     opened = open_file(path, hashed=hashed)
     if cfg is not None:
@@ -114,16 +114,16 @@ def open_for(
     *,
     mmap: bool = True,
 ) -> Source:
-    """Open a file for a model; its hash is taken meanwhile.
+    """Open a file for a model, and compute its hash meanwhile.
 
-    A file that fills a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT is that of
-    the weights that the training of it began with, and so is MODEL.WEIGHTS_PREFIX unless the file
-    is ambiguous without it.
+    A file for a whole model is recognised by its content: MODEL.WEIGHTS_FORMAT and
+    MODEL.WEIGHTS_PREFIX describe the weights that its training started from. The prefix is used
+    only if the file is ambiguous without it.
 
     Args:
         names: of the model's tensors.
         path: a file, a folder with one model, or an address.
-        require: what is to be filled.
+        require: what must be filled.
         cfg: as for `open_weights`.
         mmap: as for `read_file`.
 

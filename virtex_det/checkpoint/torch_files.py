@@ -1,15 +1,15 @@
-"""The tensors of what torch.save and torch.jit.save write, without PyTorch's own reading, which trusts such files.
+"""Reading files of torch.save and torch.jit.save without PyTorch's own reader, which trusts them.
 
-Three containers hold the same: a pickle that describes tensors, and the bytes of their storages. A
-zip archive has them as members that are not compressed (torch.save since PyTorch 1.6, and
-TorchScript, such as OpenAI publishes CLIP in, whose code is left alone); the older form of
-torch.save has them one after the other.
+Each file has a pickle that describes tensors, and the bytes of their storages. In a zip archive
+they are uncompressed members: files of torch.save since PyTorch 1.6, and TorchScript, in which
+OpenAI publishes CLIP, and whose code is ignored. The older format of torch.save has them one after
+the other.
 
-PyTorch's restricted reader (``torch.load(weights_only=True)``) serves where a run checks what it
-has just saved. It is no reader of what others published: of the 80 forms in
-tests/checkpoint/layouts.py that are not safetensors it refuses 20, which are scripts, or hold an
-argparse.Namespace, a config or an array; and it compares no checksum, so that a weight with a bit
-flipped on the disk is loaded.
+PyTorch's restricted reader (``torch.load(weights_only=True)``) is enough for a run that checks its
+own checkpoint, but not for files that others published. Of the 80 layouts in
+tests/checkpoint/layouts.py that are not safetensors it refuses 20: scripts, and files with an
+argparse.Namespace, a config or an array. It also ignores checksums, so that it loads a weight with
+a bit flipped on the disk.
 """
 
 import io
@@ -37,11 +37,11 @@ _LOCATOR_64_MAGIC = b"PK\6\7"
 
 
 class Mapped:
-    """A file in memory as the system pages it in.
+    """A memory-mapped file.
 
     Args:
         file: a regular file that is not empty.
-        copy: give storages bytes of their own; else they refer to the file.
+        copy: copy the bytes of storages; otherwise they refer to the file.
     """
 
     def __init__(self, file: BinaryIO, *, copy: bool) -> None:
@@ -58,31 +58,33 @@ class Mapped:
 
 
 def read_archive(file: BinaryIO, mapped: Mapped) -> Any:
-    """Return what the pickle of a zip archive describes, not yet plain.
+    """Return the content of a zip archive, not yet converted by ``plain``.
 
     Args:
         file: the archive.
-        mapped: the same.
+        mapped: the same file.
 
     Raises:
-        Refused: it is an archive of something else, or not as PyTorch writes one.
-        Exception: of any kind, for a damaged one.
+        Refused: it is not an archive that PyTorch wrote.
+        Exception: of any type, if it is damaged.
     """
     members = _members(file, mapped)
     pickled = [name for name in members if PurePosixPath(name).name == "data.pkl"]
     if not pickled:
         raise Refused(
-            "is a zip archive but no weights: expected what torch.save writes, or safetensors."
+            "is a zip archive without weights: expected a file of torch.save or safetensors."
         )
     if len(pickled) > 1:
         raise Refused(
-            f"is a zip archive with several weights: {', '.join(pickled[:3])}. Take it apart."
+            f"is a zip archive with several weights: {', '.join(pickled[:3])}. Split it into one "
+            "file each."
         )
     folder = pickled[0].removesuffix("data.pkl")
     order = members.get(f"{folder}byteorder")
     if order is not None and order.read(mapped).numpy().tobytes() != b"little":
         raise Refused(
-            "was written on a machine of the other byte order; save it again on one like this."
+            "was written on a machine with big-endian byte order; save it again on a little-endian "
+            "one."
         )
     described = io.BytesIO(members[pickled[0]].read(mapped).numpy().tobytes())
     content, storages = load_with_storages(described)
@@ -98,21 +100,22 @@ def read_archive(file: BinaryIO, mapped: Mapped) -> Any:
 
 
 def read_legacy(mapped: Mapped) -> Any:
-    """Return what a file of the older form describes, not yet plain.
+    """Return the content of a file in torch.save's older format, not yet converted by ``plain``.
 
     Raises:
-        Exception: of any kind, for a damaged one.
+        Exception: of any type, if it is damaged.
     """
     file: Any = mapped.map  # reads like a file
     _, version, system = load(file), load(file), load(file)
     if version != 1001 or not isinstance(system, dict) or not system.get("little_endian", True):
         raise Refused(
-            "was written by another version of PyTorch or on a machine of the other byte order."
+            "was written by an unknown version of PyTorch or on a machine with big-endian byte "
+            "order. Save it again with a current PyTorch."
         )
     content, storages = load_with_storages(file)
     for key in load(file):
         if type(key) is not str:
-            raise ValueError("the name of a storage is no text")
+            raise ValueError("the name of a storage is not text")
         storage, *others = storages[key]
         if others:
             raise ValueError(f"the storage {key} is described in two ways")
@@ -126,33 +129,33 @@ def read_legacy(mapped: Mapped) -> Any:
 
 
 def refuse_more(file: BinaryIO) -> None:
-    """Refuse another file of the same kind behind the first, which would be passed over in silence.
+    """Refuse a second object after the first, which would be ignored silently.
 
     Args:
-        file: at the end of the first.
+        file: at the end of the first object.
     """
     if file.read(2) == LEGACY_MAGIC[:2]:
         raise Refused(
-            "holds several objects, one after the other: load it where it was made, and save one "
-            "of them."
+            "holds several objects, one after the other: load it where it was written, and save "
+            "one of them."
         )
 
 
 class _Member(NamedTuple):
-    """Where an archive has the bytes of a member."""
+    """The place of a member's bytes in an archive."""
 
     name: str
     begin: int
     size: int
     crc: int
-    is_stored: bool  # as they are, neither compressed nor encrypted
+    is_stored: bool  # neither compressed nor encrypted
 
     def read(self, mapped: Mapped) -> torch.Tensor:
-        """Return the bytes, their checksum compared. Shape: (size,)."""
+        """Return the bytes after checking their checksum. Shape: (size,)."""
         if not self.is_stored:
             raise Refused(
-                f"is a zip archive whose member {self.name:.100} is compressed or encrypted, as "
-                "PyTorch never writes it. Unpack it, or save the weights again."
+                f"is a zip archive whose member {self.name:.100} is compressed or encrypted, which "
+                "PyTorch never does. Unpack it, or save the weights again."
             )
         found = mapped.part(self.begin, self.size)
         if zlib.crc32(found.numpy().data) != self.crc:
@@ -166,19 +169,19 @@ def _members(file: BinaryIO, mapped: Mapped) -> dict[str, _Member]:
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
     if infos and infos[0].header_offset:
         raise Refused(
-            "holds several archives, one after the other, as the parts of a distributed "
-            "checkpoint do (.distcp): make one file of it with "
+            "holds several archives, one after the other, as parts of a distributed checkpoint "
+            "(.distcp) do: convert it to one file with "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
         )
     members: dict[str, _Member] = {}
     end = 0
     for info in infos:
         if info.filename in members:
-            raise Refused(f"is a zip archive with two members called {info.filename:.100}.")
+            raise Refused(f"is a zip archive with two members named {info.filename:.100}.")
         header = bytes(mapped.part(info.header_offset, _LOCAL_HEADER.size).numpy())
         magic, *lengths = _LOCAL_HEADER.unpack(header)
         if magic != b"PK\3\4" or info.header_offset < end:
-            raise ValueError(f"the member {info.filename:.100} lies within another, or nowhere")
+            raise ValueError(f"the member {info.filename:.100} is inside another or missing")
         begin = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
         end = begin + info.compress_size
         if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
@@ -191,7 +194,7 @@ def _members(file: BinaryIO, mapped: Mapped) -> dict[str, _Member]:
 
 
 def _check_directory(mapped: Mapped) -> None:
-    """Refuse a list of members that is too long to be taken apart."""
+    """Refuse a list of members that is too long to be parsed."""
     place = mapped.map.rfind(_END_MAGIC, max(0, len(mapped.bytes) - (1 << 16) - _END.size))
     if place < 0:
         raise ValueError("it ends too early")

@@ -1,9 +1,9 @@
 """An unpickler that makes tensors, arrays and plain containers, and calls nothing else.
 
-A pickle names the functions that rebuild its objects. Here a name outside a short list stands for
-`Inert`, which takes whatever it is given and does nothing. So a file's own objects (an argparse
-Namespace, a config, a module) are skipped. Tensors and arrays are kept as what the file says of
-them, and made when all of it is known.
+A pickle names the functions that rebuild its objects. Here any name outside a short list is
+replaced by `Inert`, which accepts all arguments and does nothing, so other objects (an argparse
+Namespace, a config, a module) are skipped. Tensors and arrays are first descriptions; the tensors
+are made once the whole file is read.
 """
 
 import math
@@ -41,10 +41,10 @@ _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(valu
 
 
 class Inert:
-    """Whatever a file asks for by a name that is not admitted; keeps what the file puts into it."""
+    """A stand-in for an object whose name is not allowed; keeps its state and entries."""
 
     state: Any = None
-    entries: dict[Any, Any] | None = None  # of what was a mapping
+    entries: dict[Any, Any] | None = None  # of an object that was a mapping
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -61,17 +61,17 @@ class Inert:
             self.entries[key] = value
 
     def append(self, item: Any) -> None:
-        """Forget it."""
+        """Ignore the item."""
 
     def extend(self, items: Any) -> None:
-        """Forget them."""
+        """Ignore the items."""
 
     def add(self, item: Any) -> None:
-        """Forget it."""
+        """Ignore the item."""
 
 
 class Storage:
-    """The numbers that tensors share: where they lie is known once their bytes are found in the file."""
+    """The numbers that tensors share; their bytes are set when they are found in the file."""
 
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         self.dtype = dtype
@@ -81,11 +81,11 @@ class Storage:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The number of bytes."""
         return self.count * self.dtype.itemsize
 
     def numbers(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return all of them. Shape: (count,)."""
+        """Return all numbers. Shape: (count,)."""
         if self.bytes is None:
             raise ValueError("the numbers of a tensor are missing")
         if dtype not in self._views:
@@ -120,11 +120,11 @@ class SavedTensor:
 
     @property
     def bytes(self) -> int:
-        """What it takes, written out."""
+        """The number of bytes of the tensor, without sharing."""
         return math.prod(self.size) * self.dtype.itemsize
 
     def make(self) -> torch.Tensor:
-        """Return the tensor, which refers to its storage."""
+        """Return the tensor, a view of its storage."""
         numbers = self.storage.numbers(self.dtype)
         last = self.offset + sum(
             (n - 1) * step for n, step in zip(self.size, self.stride, strict=True)
@@ -143,7 +143,7 @@ def _is_place(value: Any) -> bool:
 
 
 class SavedArray:
-    """A NumPy array of numbers, whose bytes stay where the pickle has them; of anything else, nothing."""
+    """A NumPy array of numbers as a pickle describes it; arrays of anything else become None."""
 
     content: bytes | str = b""  # text in pickles of Python 2
     dtype: np.dtype | None = None
@@ -155,7 +155,7 @@ class SavedArray:
         self.fill(data, dtype, shape, "F" if is_fortran else "C")
 
     def fill(self, data: Any, dtype: "_Dtype", shape: tuple, order: Any) -> None:
-        """Take what the file says of the array."""
+        """Set the description of the array."""
         self.dtype = dtype.make()
         if self.dtype is not None and not isinstance(data, bytes | bytearray | str):
             raise ValueError("an array without numbers")
@@ -163,23 +163,23 @@ class SavedArray:
 
     @property
     def bytes(self) -> int:
-        """What it takes."""
+        """The number of bytes of the array."""
         return 0 if self.dtype is None else len(self.content)
 
     def make(self) -> torch.Tensor | None:
-        """Return it as a tensor; None where it does not hold numbers."""
+        """Return the array as a tensor; None if it does not hold numbers."""
         if self.dtype is None:
             return None
         content = self.content.encode("latin1") if isinstance(self.content, str) else self.content
         array = np.frombuffer(content, self.dtype).reshape(self.shape, order=self.order)
         with warnings.catch_warnings():
-            # Of bytes that must not be written to, and are not.
+            # PyTorch warns that the bytes are read-only; nothing writes to them.
             warnings.simplefilter("ignore", UserWarning)
             return torch.from_numpy(array.astype(self.dtype.newbyteorder("="), copy=False))
 
 
 class _Dtype:
-    """A NumPy dtype of numbers, without the structured and object ones that NumPy itself would rebuild."""
+    """A NumPy dtype of numbers; structured and object dtypes become None."""
 
     def __init__(self, code: str, *flags: Any) -> None:
         self.code = code
@@ -194,11 +194,11 @@ class _Dtype:
 
 
 class _Ordered(dict[Any, Any]):
-    """An OrderedDict without the attributes that PyTorch hangs on those of a state_dict."""
+    """An OrderedDict that ignores the attributes which PyTorch sets on a state_dict."""
 
     def __init__(self, pairs: Iterable[tuple[Any, Any]] = ()) -> None:
         super().__init__()
-        for key, value in pairs:  # as Python 2 wrote them
+        for key, value in pairs:  # pickles of Python 2 have pairs
             if type(key) not in _PLAIN_KEY or (type(key) is int and key.bit_length() > 64):
                 raise ValueError(f"a key of type {type(key).__name__}")
             self[key] = value
@@ -208,7 +208,7 @@ class _Ordered(dict[Any, Any]):
 
 
 class _Function:
-    """A function that a pickle may call, and to which it cannot set an attribute."""
+    """A function that a pickle may call, but whose attributes it cannot set."""
 
     __slots__ = ("_call",)
 
@@ -219,11 +219,11 @@ class _Function:
         return self._call(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a function is given a state")
+        raise ValueError("the pickle sets the state of a function")
 
 
 class StorageType:
-    """A kind of storage; what a pickle sets on it is lost."""
+    """A type of storage, whose attributes a pickle cannot set."""
 
     __slots__ = ("dtype",)
 
@@ -231,7 +231,7 @@ class StorageType:
         self.dtype = dtype
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a kind of storage is given a state")
+        raise ValueError("the pickle sets the state of a type of storage")
 
 
 def _tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *rest: Any) -> SavedTensor:
@@ -274,7 +274,7 @@ def _array_of_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str) -> Save
     return made
 
 
-_ADMITTED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Ordered,
     ("torch", "Size"): torch.Size,
     ("torch._utils", "_rebuild_tensor"): _Function(_tensor),
@@ -293,7 +293,7 @@ _OF_NUMPY = {
 
 
 class Unpickler(pickle.Unpickler):
-    """An unpickler that admits tensors and arrays by name; any other name stands for `Inert`."""
+    """An unpickler that allows tensors and arrays by name, and makes `Inert` of any other name."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="latin1")
@@ -302,7 +302,7 @@ class Unpickler(pickle.Unpickler):
 
     @property
     def storages(self) -> dict[str, list[Storage]]:
-        """Those that tensors are parts of, by their names in the file; a name that is told in two ways has two."""
+        """The storages of tensors, by name in the file; a name described in two ways has two."""
         return {key: list(of_key.values()) for key, of_key in self._storages.items()}
 
     def persistent_load(self, saved: Any) -> Any:
@@ -312,14 +312,17 @@ class Unpickler(pickle.Unpickler):
         word, kind, key, _, count, *views = saved
         is_known = word == "storage" and isinstance(kind, StorageType) and type(key) is str
         if not is_known or type(count) is not int or not 0 <= count < 1 << 63:
-            raise ValueError("a storage is described in an unknown way")
+            raise ValueError("the description of a storage is invalid")
         if views and views[0] is not None:
-            raise Refused("was written by a PyTorch before 0.4, with views of storages.")
+            raise Refused(
+                "was written by a PyTorch before 0.4, with views of storages. Save it again with a "
+                "later PyTorch."
+            )
         of_key = self._storages.setdefault(key, {})
         return of_key.setdefault((kind.dtype, count), Storage(kind.dtype, count))
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a name stands for; nothing is imported."""
+        """Return the object that replaces a name; nothing is imported."""
         if module.partition(".")[0] == "numpy":
             return _OF_NUMPY.get(name, Inert)
         if module.partition(".")[0] == "torch" and name in _BY_STORAGE:
@@ -330,40 +333,40 @@ class Unpickler(pickle.Unpickler):
             return _Function(self._encode)
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             raise Refused(
-                "holds tensors as pickle.dump writes them, which takes their own code to read. "
-                "Load it where it was made, and save it with torch.save or as safetensors."
+                "holds tensors of pickle.dump, which only code can read. Load it where it was "
+                "written, and save it with torch.save or as safetensors."
             )
         if name == "_rebuild_meta_tensor_no_storage":
             raise Refused(
                 "holds tensors of the device meta, which have no numbers: save the model after "
-                "its weights."
+                "loading its weights."
             )
         if (
             module == "torch._utils"
             and name.startswith("_rebuild_")
-            and (module, name) not in _ADMITTED
+            and (module, name) not in _ALLOWED
         ):
             raise Refused(
-                f"holds a tensor that is not dense numbers ({name.removeprefix('_rebuild_')}): "
-                "save it again after .to_dense() where it is sparse, .dequantize() where it is "
-                "quantised, .cpu() otherwise."
+                f"holds a tensor that is not dense ({name.removeprefix('_rebuild_')}): save it "
+                "again after .to_dense() if it is sparse, .dequantize() if it is quantised, or "
+                ".cpu() otherwise."
             )
-        return _ADMITTED.get((module, name), Inert)
+        return _ALLOWED.get((module, name), Inert)
 
     def _encode(self, text: str, encoding: str) -> bytes:
-        """Return bytes as pickles of Python 2 and of protocol 2 hold them."""
+        """Return the bytes of text, as pickles of Python 2 and of protocol 2 store bytes."""
         self._may_encode -= len(text)
         if self._may_encode < 0:
-            raise Refused("makes more bytes of its text than it holds.")
+            raise Refused("encodes more text than it holds.")
         return text.encode("latin1")
 
 
 def load(file: BinaryIO) -> Any:
-    """Unpickle the next object of a file that needs no more than its pickle, after a look at what it asks for.
+    """Unpickle the next object of a file, which must not need storages outside the pickle.
 
     Raises:
-        Refused: it asks for too much.
-        Exception: of any kind, for bytes that are no pickle.
+        Refused: it exceeds the limits of ``pickle_limits``.
+        Exception: of any type, for bytes that are not a pickle.
     """
     content, storages = load_with_storages(file)
     if storages:
@@ -372,11 +375,11 @@ def load(file: BinaryIO) -> Any:
 
 
 def load_with_storages(file: BinaryIO) -> tuple[Any, dict[str, list[Storage]]]:
-    """Unpickle the next object of a file, and return the storages that still need their bytes, by name.
+    """Unpickle the next object of a file, and return it with the storages that need their bytes.
 
     Raises:
-        Refused: it asks for too much.
-        Exception: of any kind, for bytes that are no pickle.
+        Refused: it exceeds the limits of ``pickle_limits``.
+        Exception: of any type, for bytes that are not a pickle.
     """
     check_pickle(file)
     unpickler = Unpickler(file)

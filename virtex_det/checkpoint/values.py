@@ -1,4 +1,4 @@
-"""What is wrong with the values of a tensor, seen before they are copied into a model."""
+"""Checks of a tensor's values before they are copied into a model."""
 
 import re
 
@@ -12,16 +12,16 @@ WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def problem(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | None:
-    """Return why a tensor cannot be what a model's `name` should hold, None where nothing speaks against it.
+    """Return why a tensor cannot be copied into a model; None if it can.
 
-    Looked for: other types of number, NaN and infinities, values beyond the model's type, negative
-    variances, a ResNet's convolution of one value alone, weights that repeat what the file holds
-    once. One pass over the values.
+    Refused are other dtypes, NaN and infinities, values beyond the model's dtype, negative
+    variances, a ResNet's convolution whose weights are all equal, and expanded views. The values
+    are read once.
 
     Args:
         name: in the model.
-        tensor: of the file, of the target's shape.
-        target: the model's own.
+        tensor: of the file, with the target's shape.
+        target: the model's tensor.
     """
     return _wrong_type(name, tensor, target) or _wrong_values(name, tensor, target)
 
@@ -34,10 +34,10 @@ def _wrong_type(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str | 
         )
     kind = str(tensor.dtype).removeprefix("torch.")
     if name.endswith(COUNTER):
-        return None if _is_count(tensor) else f"{kind}, and counts batches from 0"
+        return None if _is_count(tensor) else f"{kind}, not a count of batches from 0"
     if target.is_floating_point():
         hint = (
-            "; bits of bfloat16 must be viewed as such first" if kind in ("uint16", "int16") else ""
+            "; view the bits of bfloat16 as bfloat16 first" if kind in ("uint16", "int16") else ""
         )
         return None if tensor.dtype in _KNOWN else f"{kind}, not float{hint}"
     return (
@@ -79,12 +79,12 @@ def _wrong_values(name: str, tensor: torch.Tensor, target: torch.Tensor) -> str 
     if name.endswith("running_var") and high == 0 and tensor.numel() > 1:
         return f"a variance of 0 in all of its {tensor.numel():,} channels"
     if name.endswith("weight") and tensor.dim() > 1 and 0 in _strides(tensor):
-        return "an expanded view, which repeats what the file holds once"
+        return "an expanded view, which repeats values that the file has once"
     if low == high and tensor.numel() > 1 and _CONVOLUTION.fullmatch(name):
         return f"a convolution with {low:g} in all of its {tensor.numel():,} weights"
     return None
 
 
 def _strides(tensor: torch.Tensor) -> list[int]:
-    """Return the steps between numbers along every dimension that has more than one."""
+    """Return the strides of the dimensions that are longer than 1."""
     return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]

@@ -77,7 +77,7 @@ def check(record: Record, path: Path, *, thorough: bool = False) -> str:
         problem = problem.rstrip(".")
         quoted = str(path).replace("'", "'\"'\"'")  # as a shell wants it
         raise UserError(
-            f"The cached file {path} {problem}.\nDelete it to fetch it again: rm '{quoted}'"
+            f"The cached file {path} {problem}.\nDelete it to download it again: rm '{quoted}'"
         )
     if seen is None or not (unchanged and seen.are_weights):
         with suppress(OSError):  # a read-only cache is used as it is
@@ -90,7 +90,9 @@ def not_whole(path: Path) -> str:
     try:
         read_file(path)
     except UserError as error:
-        return str(error).removeprefix(f"{path} ").removesuffix(": delete it and fetch it again.")
+        return (
+            str(error).removeprefix(f"{path} ").removesuffix(": delete it and download it again.")
+        )
     return ""
 
 
