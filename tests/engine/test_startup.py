@@ -324,7 +324,7 @@ def test_a_run_whose_config_is_missing_does_not_go_on_with_any(run):
 def test_a_last_checkpoint_that_names_no_file_is_one_screen_with_those_that_are_there(run, content):
     (run[1] / "last_checkpoint").write_bytes(content)
     with pytest.raises(
-        UserError, match=r"last_checkpoint names .*no file of this folder.*model_0000049\.pth"
+        UserError, match=r"last_checkpoint names .*not a file in this folder.*model_0000049\.pth"
     ):
         setup(arguments("--resume", *run))
 
