@@ -1,4 +1,4 @@
-"""Tiny networks, and one ResNet-50's tensors laid out as each family of weights files lays them out."""
+"""Tiny networks, and a ResNet-50's tensors in the layout of several families of weights files."""
 
 import re
 from collections.abc import Callable
@@ -112,7 +112,7 @@ def pretraining(cfg: CfgNode) -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def backbone_tensors(cfg: CfgNode) -> Tensors:
-    """A narrow ResNet-50 with batch norm by Detectron2's names, every tensor unlike any initial value."""
+    """A narrow ResNet-50 with batch norm by Detectron2's names; no tensor has initial values."""
     changed = cfg.clone()
     changed.MODEL.BACKBONE.NAME = "build_resnet_backbone"
     return random_tensors(build_backbone(changed).state_dict())
@@ -129,7 +129,7 @@ def random_tensors(like: Tensors) -> Tensors:
 
 
 def torchvision_name(name: str) -> str:
-    """Detectron2's name of a backbone tensor in torchvision's words."""
+    """Torchvision's name for a backbone tensor by Detectron2's name."""
     name = name.replace("stem.conv1.norm", "bn1").replace("stem.conv1", "conv1")
     name = name.replace("shortcut.norm", "downsample.1").replace("shortcut", "downsample.0")
     name = re.sub(r"conv(\d)\.norm", r"bn\1", name)
@@ -196,7 +196,7 @@ def own_pretraining(backbone: Tensors) -> dict[str, Any]:
     }
 
 
-# What is tried in every kind of model; layouts.py has all that is published.
+# Layouts to load into every kind of model; layouts.py has all published ones.
 LAYOUTS: dict[str, tuple[Callable[[Tensors], Any], str]] = {
     "virtex training file": (virtex_training_file, "virtex"),
     "hub backbone": (torchvision_tensors, "resnet_backbone"),
@@ -208,7 +208,7 @@ LAYOUTS: dict[str, tuple[Callable[[Tensors], Any], str]] = {
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request: pytest.FixtureRequest) -> tuple[Callable[[Tensors], Any], str]:
-    """Every layout in turn: its maker, its family."""
+    """Each layout in turn: its maker and its family."""
     return LAYOUTS[request.param]
 
 

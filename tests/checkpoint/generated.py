@@ -1,4 +1,4 @@
-"""Several hundred weights files, each with what must become of it: loaded whole from network A, or refused by name."""
+"""Several hundred weights files, each with its result: network A is loaded whole, or an error."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -19,19 +19,19 @@ Write = Callable[[Any, Path], Path]
 
 
 class Case(NamedTuple):
-    """A file that is made from two networks of one shape by Detectron2's names."""
+    """A file that is made from two networks A and B of the same shapes, by Detectron2's names."""
 
     name: str
     make: Make
-    refused: tuple[str, ...] | None = None  # what the message must have; None: A must be loaded
-    report: str = ""  # what the table of the report must have
-    write: Write | None = None  # None: the content is recognised as it is, without a file
+    refused: tuple[str, ...] | None = None  # texts of the error message; None: A is loaded
+    report: str = ""  # a text of the report's table
+    write: Write | None = None  # None: the content is recognised without a file
     format: str = ""
     prefix: str = ""
 
 
 def cases() -> list[Case]:
-    """Return all of them, each under a name of its own."""
+    """Return all cases, each with its own name."""
     return [
         *prefixes_and_wrappers(),
         *wrappers_inside(),
@@ -49,42 +49,16 @@ def cases() -> list[Case]:
 # One network
 
 PREFIXES = (
-    *(
-        "",
-        "model.",
-        "net.",
-        "network.",
-        "resnet.",
-        "model.backbone.",
-        "backbone.",
-        "encoder.",
-        "encoder_q.",
-    ),
-    *(
-        "base_encoder.",
-        "visual.cnn.",
-        "student_backbone.",
-        "backbone.body.",
-        "backbone.0.body.",
-        "visual.trunk.",
-    ),
-    *(
-        "_feature_blocks.",
-        "trunk.base_model._feature_blocks.",
-        "model.visual.cnn.",
-        "online_network.encoder.net.",
-    ),
+    "",
+    *"model. net. network. resnet. model.backbone. backbone. encoder. encoder_q.".split(),
+    *"base_encoder. visual.cnn. student_backbone. backbone.body. backbone.0.body.".split(),
+    *"visual.trunk. _feature_blocks. trunk.base_model._feature_blocks.".split(),
+    *"model.visual.cnn. online_network.encoder.net.".split(),
 )
 WRAPPERS = (
-    *(
-        "",
-        "module.",
-        "_orig_mod.",
-        "module._orig_mod.",
-        "_orig_mod.module.",
-        "_forward_module.module.",
-    ),
-    *("_fsdp_wrapped_module.", "module.module."),
+    "",
+    *"module. _orig_mod. module._orig_mod. _orig_mod.module. _forward_module.module.".split(),
+    *"_fsdp_wrapped_module. module.module.".split(),
 )
 KEYS = cycle(
     (
@@ -262,15 +236,13 @@ def write_torch_shards(content: Tensors, folder: Path) -> Path:
 
 
 WRITERS = (
-    *(
-        write_zip,
-        write_legacy,
-        write_arrays,
-        write_safetensors,
-        write_folder,
-        write_shards,
-        write_sharded_folder,
-    ),
+    write_zip,
+    write_legacy,
+    write_arrays,
+    write_safetensors,
+    write_folder,
+    write_shards,
+    write_sharded_folder,
     write_torch_shards,
 )
 
@@ -285,73 +257,56 @@ def containers() -> Iterator[Case]:
 
 # Two networks
 
-# Nobody has said which of these is meant.
+# Prefixes of two networks that could each be meant.
 RIVALS = (
-    *(
-        ("encoder.", "backbone."),
-        ("student.", "teacher."),
-        ("online_encoder.", "target_encoder."),
-        ("a.", "b."),
-    ),
-    *(
-        ("backbone.", "model.backbone."),
-        ("net1.", "net2."),
-        ("models.0.", "models.1."),
-        ("", "encoder."),
-    ),
-    *(
-        ("visual.cnn.", "textual.encoder."),
-        ("student_backbone.", "teacher_backbone."),
-        ("module.", ""),
-    ),
-    *(
-        ("encoder_k.", "momentum_encoder."),
-        ("branch.left.", "branch.right."),
-        ("backbone.body.", "backbone.0.body."),
-    ),
-    *(("_orig_mod.", "module."), ("encoder.a.", "encoder.")),
+    ("encoder.", "backbone."),
+    ("student.", "teacher."),
+    ("online_encoder.", "target_encoder."),
+    ("a.", "b."),
+    ("backbone.", "model.backbone."),
+    ("net1.", "net2."),
+    ("models.0.", "models.1."),
+    ("", "encoder."),
+    ("visual.cnn.", "textual.encoder."),
+    ("student_backbone.", "teacher_backbone."),
+    ("module.", ""),
+    ("encoder_k.", "momentum_encoder."),
+    ("branch.left.", "branch.right."),
+    ("backbone.body.", "backbone.0.body."),
+    ("_orig_mod.", "module."),
+    ("encoder.a.", "encoder."),
 )
 RIVAL_KEYS = (
-    *(
-        ("student", "teacher2"),
-        ("model", "target"),
-        ("netA", "netB"),
-        ("online", "target"),
-        ("state_dict", "best"),
-    ),
-    *(("generator", "discriminator"), ("model", "momentum_model")),
+    ("student", "teacher2"),
+    ("model", "target"),
+    ("netA", "netB"),
+    ("online", "target"),
+    ("state_dict", "best"),
+    ("generator", "discriminator"),
+    ("model", "momentum_model"),
 )
-# Families that say so take the first.
+# Prefixes of two networks; the family prefers the first one.
 CHOICES = (
-    *(
-        ("encoder_q.", "encoder_k."),
-        ("base_encoder.", "momentum_encoder."),
-        ("backbone.", "momentum_backbone."),
-    ),
-    *(
-        ("encoder.", "momentum_encoder."),
-        ("encoder_q._orig_mod.", "encoder_k._orig_mod."),
-        ("ema_model.", "model."),
-    ),
-    *(
-        ("module.encoder_q.", "module.encoder_k."),
-        ("swa_model.module.", "model."),
-        ("model_ema.module.", "model."),
-    ),
+    ("encoder_q.", "encoder_k."),
+    ("base_encoder.", "momentum_encoder."),
+    ("backbone.", "momentum_backbone."),
+    ("encoder.", "momentum_encoder."),
+    ("encoder_q._orig_mod.", "encoder_k._orig_mod."),
+    ("ema_model.", "model."),
+    ("module.encoder_q.", "module.encoder_k."),
+    ("swa_model.module.", "model."),
+    ("model_ema.module.", "model."),
 )
+# Keys of averages and of the weights that were averaged.
 CHOICE_KEYS = (
-    *(
-        ("state_dict_ema", "state_dict"),
-        ("model_ema", "model"),
-        ("ema", "model"),
-        ("ema_state_dict", "state_dict"),
-    ),
-    *(
-        ("swa_state", "model"),
-        ("averaged_model", "model"),
-        ("ema_model", "model"),
-        ("swa_state_dict", "state_dict"),
-    ),
+    ("state_dict_ema", "state_dict"),
+    ("model_ema", "model"),
+    ("ema", "model"),
+    ("ema_state_dict", "state_dict"),
+    ("swa_state", "model"),
+    ("averaged_model", "model"),
+    ("ema_model", "model"),
+    ("swa_state_dict", "state_dict"),
 )
 
 
@@ -415,6 +370,13 @@ def two_networks() -> Iterator[Case]:
 
 
 def chosen_networks() -> Iterator[Case]:
+    yield from networks_chosen_by_their_family()
+    yield from counted_averages()
+    yield from other_averages()
+    yield from networks_chosen_by_prefix()
+
+
+def networks_chosen_by_their_family() -> Iterator[Case]:
     for first, second in CHOICES:
         for turned in (False, True):
             yield Case(
@@ -428,6 +390,9 @@ def chosen_networks() -> Iterator[Case]:
             lambda a, b, f=first, s=second: {s: torchvision_tensors(b), f: torchvision_tensors(a)},
             report=f"averaged weights; not loaded: {second}.",
         )
+
+
+def counted_averages() -> Iterator[Case]:
     yield Case(
         "averaged model",
         lambda a, b: torchvision_tensors(a, "module.") | {"n_averaged": torch.tensor(7)},
@@ -450,6 +415,9 @@ def chosen_networks() -> Iterator[Case]:
         lambda a, b: {"net": torchvision_tensors(a), "ema": _averaged(b, 0)},
         ("net.", "ema.module.", "MODEL.WEIGHTS_PREFIX"),
     )
+
+
+def other_averages() -> Iterator[Case]:
     yield Case(
         "Lightning's averaged state",
         lambda a, b: {
@@ -472,7 +440,8 @@ def chosen_networks() -> Iterator[Case]:
             "current_model_state": torchvision_tensors(b, "model."),
             "state_dict": torchvision_tensors(a, "model."),
         },
-        report="averaged weights of Lightning's WeightAveraging; not loaded: current_model_state.model.",
+        report="averaged weights of Lightning's WeightAveraging; "
+        "not loaded: current_model_state.model.",
     )
     for name, prefix in (
         ("model_ema.model", "model_ema.model*"),
@@ -493,6 +462,9 @@ def chosen_networks() -> Iterator[Case]:
         },
         ("  model.", "  model_ema.", "MODEL.WEIGHTS_PREFIX"),
     )
+
+
+def networks_chosen_by_prefix() -> Iterator[Case]:
     for prefix in ("model_ema", "model_ema.", "model_ema.module"):
         yield Case(
             f"{prefix} by hand, wrappers below it",
@@ -650,8 +622,10 @@ def wrong_values() -> Iterator[Case]:
             )
     for layer in ("stem.conv1.norm", "res3.1.conv2.norm", "res5.2.conv3.norm"):
         for leaf, value, words in (
-            *(("running_var", -1.0, "a variance of -1"), ("running_var", float("nan"), "NaN")),
-            *(("running_mean", float("inf"), "infinite"), ("weight", float("nan"), "NaN")),
+            ("running_var", -1.0, "a variance of -1"),
+            ("running_var", float("nan"), "NaN"),
+            ("running_mean", float("inf"), "infinite"),
+            ("weight", float("nan"), "NaN"),
         ):
             name = f"{layer}.{leaf}"
             yield Case(
@@ -718,6 +692,15 @@ def _named_without_wrappers(tensors: Tensors, name: str) -> Tensor:
 
 
 def not_whole() -> Iterator[Case]:
+    yield from missing_tensors()
+    yield from extra_layers()
+    yield from layers_with_and_without_wrappers()
+    yield from layers_of_other_networks()
+    yield from other_convolutions()
+    yield from files_without_a_network()
+
+
+def missing_tensors() -> Iterator[Case]:
     for layer in (
         "res2.1.conv1.weight",
         "res4.5.conv3.norm.running_var",
@@ -745,8 +728,11 @@ def not_whole() -> Iterator[Case]:
             ),
             ("missing",),
         )
+
+
+def extra_layers() -> Iterator[Case]:
     yield Case(
-        "a block more",
+        "an extra block",
         lambda a, b: torchvision_tensors(
             a | {f"res4.6{n[6:]}": v for n, v in a.items() if n.startswith("res4.5.")}
         ),
@@ -763,20 +749,9 @@ def not_whole() -> Iterator[Case]:
         "layer1.0.bn1.IN.weight",
     ):
         yield Case(
-            f"a layer {name} that no tensor of ours is for",
+            f"a layer {name} that the model does not have",
             lambda a, b, n=name: torchvision_tensors(a, "net.") | {f"net.{n}": layouts.ONES},
             (f"net.{name} of the file is not in the model",),
-        )
-    for name in (
-        "layer1._orig_mod.0.conv1.weight",
-        "layer4.2._checkpoint_wrapped_module.bn3.running_mean",
-    ):
-        yield Case(
-            f"{name} wrapped and not",
-            lambda a, b, n=name: (
-                torchvision_tensors(a) | {n: torch.rand_like(_named_without_wrappers(a, n))}
-            ),
-            ("in two places", name),
         )
     yield Case(
         "squeeze and excitation",
@@ -788,21 +763,32 @@ def not_whole() -> Iterator[Case]:
         lambda a, b: torchvision_tensors(a) | {"layer2.0.conv3.filt": layouts.ONES},
         ("layer2.0.conv3.filt of the file is not in the model",),
     )
-    yield Case(
-        "empty tensors of ZeRO-3",
-        lambda a, b: {"module": {n: torch.empty(0) for n in torchvision_tensors(a)}},
-        ("of another shape",),
-    )
-    for name, words in (
-        *(("layer1.0.se.fc1.weight", "attention"), ("layer2.0.conv2.weight_mask", "prune.remove")),
-        *(
-            ("layer1.0.convs.0.weight", "Res2Net"),
-            ("layer1.1.conv3.lora_A", "LoRA"),
-            ("layer1.0.bn1.IN.bias", "IBN"),
-        ),
+
+
+def layers_with_and_without_wrappers() -> Iterator[Case]:
+    for name in (
+        "layer1._orig_mod.0.conv1.weight",
+        "layer4.2._checkpoint_wrapped_module.bn3.running_mean",
     ):
         yield Case(
-            f"what {name} shows is said",
+            f"{name} wrapped and not",
+            lambda a, b, n=name: (
+                torchvision_tensors(a) | {n: torch.rand_like(_named_without_wrappers(a, n))}
+            ),
+            ("in two places", name),
+        )
+
+
+def layers_of_other_networks() -> Iterator[Case]:
+    for name, words in (
+        ("layer1.0.se.fc1.weight", "attention"),
+        ("layer2.0.conv2.weight_mask", "prune.remove"),
+        ("layer1.0.convs.0.weight", "Res2Net"),
+        ("layer1.1.conv3.lora_A", "LoRA"),
+        ("layer1.0.bn1.IN.bias", "IBN"),
+    ):
+        yield Case(
+            f"the message explains {name}",
             lambda a, b, n=name: torchvision_tensors(a, "net.") | {f"net.{n}": layouts.ONES},
             (words, f"net.{name} of the file is not in the model"),
         )
@@ -815,6 +801,9 @@ def not_whole() -> Iterator[Case]:
             lambda a, b, n=name: _renamed(torchvision_tensors(a), "layer1.0.conv1.weight", n),
             ("not a weights file of a known family", words),
         )
+
+
+def other_convolutions() -> Iterator[Case]:
     yield Case(
         "norms folded into convolutions",
         lambda a, b: _folded(torchvision_tensors(a)),
@@ -828,6 +817,14 @@ def not_whole() -> Iterator[Case]:
             ),
             (f"first convolution has {channels} input channels, the model's 3",),
         )
+
+
+def files_without_a_network() -> Iterator[Case]:
+    yield Case(
+        "empty tensors of ZeRO-3",
+        lambda a, b: {"module": {n: torch.empty(0) for n in torchvision_tensors(a)}},
+        ("of another shape",),
+    )
     yield Case("no tensor", lambda a, b: {"model": {}}, ("not a weights file of a known family",))
     yield Case(
         "names of stages alone",

@@ -1,6 +1,6 @@
-"""Every layout that weights are published in: keys, prefixes, wrappers, types and file formats as in the original.
+"""Every layout of published weights: keys, prefixes, wrappers, dtypes and file formats.
 
-A layout takes an original network and returns what lies in the file; `write` puts it there.
+A layout converts an original network to the content of a file; `write` writes the file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Content = Callable[[nn.Module], Any]
 
 
 class Config(dict):
-    """Stands for the config objects of VISSL, Lightning and OpenMMLab: a class that a reader may not have."""
+    """A stand-in for config classes of VISSL, Lightning and OpenMMLab, which readers may lack."""
 
     __getattr__ = dict.__getitem__
 
@@ -57,7 +57,7 @@ def full(network: nn.Module) -> Tensors:
 
 
 def under(prefix: str, tensors: Tensors, **others: Tensor) -> Tensors:
-    """The tensors behind a prefix, with others as they are."""
+    """The tensors under a prefix, and other tensors unchanged."""
     return {prefix + name: value for name, value in tensors.items()} | others
 
 
@@ -251,7 +251,7 @@ def transformers(network: nn.Module) -> Tensors:
 
 
 def transformers_names(names: list[str]) -> dict[str, str]:
-    """torchvision's names, and transformers' for them."""
+    """Transformers' names by torchvision's names."""
     renamed = {}
     for original in names:
         name = re.sub("^bn1", "embedder.embedder.normalization", original)
@@ -269,7 +269,7 @@ def transformers_names(names: list[str]) -> dict[str, str]:
 
 
 def write_shards(tensors: Tensors, folder: Path, suffix: str = ".safetensors") -> None:
-    """Two files and their index, as transformers writes large models."""
+    """Write two files and their index, as transformers does for large models."""
     stem = "model" if suffix == ".safetensors" else "pytorch_model"
     names, weight_map = list(tensors), {}
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):

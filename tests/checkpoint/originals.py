@@ -1,4 +1,4 @@
-"""The networks of torchvision, timm and open_clip that published weights belong to, narrow and with random values."""
+"""Narrow networks of torchvision, timm and open_clip with random values, for published layouts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ R50, R101, RN50X4 = (3, 4, 6, 3), (3, 4, 23, 3), (4, 6, 10, 6)
 
 
 class Original(NamedTuple):
-    """A published network, how to cut it into stages, and the config that should build the same one."""
+    """A published network, its stages, and the config keys that build the same network."""
 
     build: Callable[[], nn.Module]
     stages: Callable[[nn.Module], list[nn.Module]]  # from image to res2, and on to res5
@@ -82,12 +82,11 @@ def _timm(**arguments: Any) -> nn.Module:
 
 _NARROW = {"RESNETS.WIDTH_PER_GROUP": 4}
 _CLIP_KEYS = {
-    **{"CAPTION_RESNET.STEM": "clip", "CAPTION_RESNET.DOWNSAMPLE": "clip"},
-    **{
-        "RESNETS.STEM_OUT_CHANNELS": 8,
-        "RESNETS.RES2_OUT_CHANNELS": 32,
-        "RESNETS.WIDTH_PER_GROUP": 8,
-    },
+    "CAPTION_RESNET.STEM": "clip",
+    "CAPTION_RESNET.DOWNSAMPLE": "clip",
+    "RESNETS.STEM_OUT_CHANNELS": 8,
+    "RESNETS.RES2_OUT_CHANNELS": 32,
+    "RESNETS.WIDTH_PER_GROUP": 8,
 }
 _DEEP_KEYS = {**_CLIP_KEYS, "CAPTION_RESNET.STEM": "deep", "CAPTION_RESNET.DOWNSAMPLE": "conv"}
 
@@ -147,7 +146,10 @@ ORIGINALS = {
 
 @cache
 def network(name: str) -> nn.Module:
-    """Build an original in evaluation mode; every value fits into half precision, none is that of a fresh network."""
+    """Build an original in evaluation mode, with values that differ from the initial ones.
+
+    All values fit into half precision.
+    """
     torch.manual_seed(0)
     built = ORIGINALS[name].build().eval()
     for module in built.modules():
@@ -165,7 +167,7 @@ def network(name: str) -> nn.Module:
 
 @cache
 def features(name: str) -> dict[str, Tensor]:
-    """Compute what the stages of an original make of `image`."""
+    """Compute the feature maps of an original for `image`."""
     outputs, x = {}, image()
     with torch.no_grad():
         for stage, module in zip(STAGES, ORIGINALS[name].stages(network(name)), strict=True):
@@ -178,7 +180,7 @@ def image() -> Tensor:
 
 
 def config(name: str, kind: str = "FPN", norm: str = "BN") -> CfgNode:
-    """Return the config of a detector on our version of an original."""
+    """Return the config of a detector with virtex_det's version of an original."""
     original, cfg = ORIGINALS[name], get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.FREEZE_AT = "GeneralizedRCNN", 0

@@ -71,7 +71,7 @@ def test_published_deep_stems_are_read_from_their_shapes(name, keys):
     assert {f"MODEL.{key}": value for key, value in keys.items()}.items() <= config.items()
 
 
-def test_a_network_of_no_listed_depth_shows_its_blocks():
+def test_a_network_of_an_unlisted_depth_shows_its_blocks():
     architecture = describe(
         {"res2.0.conv3.weight": torch.ones(8, 4, 1, 1), "res3.1.conv1.weight": torch.ones(1)}
     )
@@ -79,7 +79,7 @@ def test_a_network_of_no_listed_depth_shows_its_blocks():
     assert "1-1-0-0" in str(architecture)
 
 
-def test_clips_stem_and_the_deep_one_have_the_same_tensors_and_the_family_tells_them_apart():
+def test_the_family_tells_clips_stem_from_the_deep_stem_with_the_same_tensors():
     stem = {f"stem.conv{number}.weight": torch.ones(8, 4, 3, 3) for number in (1, 2, 3)}
     assert describe(stem, "clip", "clip").config()["MODEL.CAPTION_RESNET.STEM"] == "clip"
     assert describe(stem, "deep").config()["MODEL.CAPTION_RESNET.STEM"] == "deep"

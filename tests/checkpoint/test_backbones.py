@@ -1,4 +1,4 @@
-"""Models with several networks: the one that is MODEL.BACKBONE is filled and the others are named, or none is."""
+"""Models with several networks: MODEL.BACKBONE is filled and the others are reported."""
 
 import doctest
 import logging
@@ -19,7 +19,7 @@ LAYERS = ("stem.conv1.weight", "res2.0.conv1.weight", "res4.0.conv1.weight")
 OTHER = "stages.0.weight"
 
 
-def test_the_examples_hold():
+def test_the_examples_are_right():
     results = doctest.testmod(backbones)
     assert results.attempted >= 3 and not results.failed
 
@@ -188,7 +188,7 @@ def test_the_backbone_is_filled_and_the_other_network_named(
     assert f"not filled: {said}" in report.table() and said in caplog.text
 
 
-def test_a_training_warns_of_a_network_that_stays_at_random(resnet, file, caplog):
+def test_training_warns_of_a_network_that_stays_at_random_init(resnet, file, caplog):
     with caplog.at_level(logging.WARNING):
         TransferCheckpointer(Model(backbone=resnet(), teacher=resnet())).load(
             file, checkpointables=[]
@@ -198,7 +198,7 @@ def test_a_training_warns_of_a_network_that_stays_at_random(resnet, file, caplog
 
 @pytest.mark.parametrize("inside", ["", "backbone", "backbone.bottom_up"])
 @pytest.mark.parametrize("allow_partial", [False, True])
-def test_of_student_and_teacher_neither_is_taken_for_the_other(resnet, file, inside, allow_partial):
+def test_a_file_for_student_or_teacher_is_refused(resnet, file, inside, allow_partial):
     def wrapped() -> nn.Module:
         network = resnet()
         for name in reversed(list(filter(None, inside.split(".")))):
@@ -221,7 +221,7 @@ def test_one_network_under_two_names_is_filled_under_both(resnet, file, backbone
         assert holds(shared, backbone_tensors)
 
 
-def test_one_network_under_two_names_is_known_by_shapes_alone(resnet, file):
+def test_one_network_under_two_names_is_recognised_by_shapes(resnet, file):
     with torch.device("meta"):
         shared = resnet()
     assert load_weights(Model(first=shared, second=shared), file).also_in_model == ()
@@ -238,7 +238,8 @@ def test_a_models_own_checkpoint_fills_all_of_its_networks(resnet, save, names):
 def test_a_backbone_of_two_networks_is_filled_as_a_whole_or_not_at_all(resnet, file):
     model = Model(backbone=Model(a=resnet(), b=resnet()))
     with pytest.raises(
-        UserError, match=r"It contains 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)"
+        UserError,
+        match=r"It contains 2 of Detectron2's ResNets \(backbone\.a\. and backbone\.b\.\)",
     ):
         load_weights(model, file)
 

@@ -18,7 +18,7 @@ from virtex_det.errors import UserError
 
 
 class Run:
-    """A training run of one layer with Detectron2's optimizer, schedule and hooks, saved into a folder."""
+    """A training run of one layer with Detectron2's optimizer, schedule and hooks in a folder."""
 
     def __init__(self, folder: Path, cfg: CfgNode, features: int = 4) -> None:
         self.model = nn.Linear(features, 1)
@@ -93,14 +93,14 @@ def test_a_worker_other_than_the_first_writes_no_report(fpn, folder, save, backb
     assert checkpointer.report.loaded and not folder.exists()
 
 
-def test_what_does_not_fit_leaves_no_report(fpn, folder, save, backbone_tensors):
+def test_a_refused_file_leaves_no_report(fpn, folder, save, backbone_tensors):
     checkpointer = TransferCheckpointer(fpn(DEPTH=101), str(folder))
     with pytest.raises(UserError):
         checkpointer.load(save(torchvision_tensors(backbone_tensors)))
     assert checkpointer.report is None and not folder.exists()
 
 
-def test_a_partial_load_needs_the_permission(fpn, folder, save, backbone_tensors):
+def test_a_partial_load_must_be_allowed(fpn, folder, save, backbone_tensors):
     path = save(torchvision_tensors(backbone_tensors))
     checkpointer = TransferCheckpointer(fpn(DEPTH=101), str(folder), allow_partial=True)
     checkpointer.load(path)
@@ -145,14 +145,14 @@ def test_no_weights_cannot_be_evaluated(fpn):
         TransferCheckpointer(fpn(), require="model").load("")
 
 
-def test_the_rest_of_an_own_file_is_returned(pretraining, save, backbone_tensors):
+def test_other_values_of_an_own_file_are_returned(pretraining, save, backbone_tensors):
     rest = TransferCheckpointer(pretraining(), require="model").load(
         save(own_pretraining(backbone_tensors))
     )
     assert rest == {"iteration": 9}
 
 
-def test_weights_alone_are_taken_from_a_file_with_a_trainer(
+def test_only_weights_are_loaded_from_a_file_with_a_trainer(
     folder, pretraining, save, cfg, backbone_tensors
 ):
     run = Run(folder, cfg)
@@ -178,12 +178,12 @@ def test_resuming_restores_weights_momentum_learning_rate_and_iteration(run, fol
     assert torch.equal(resumed.model.weight, run.model.weight)
 
 
-def test_resuming_returns_what_else_was_saved(run, folder, cfg):
+def test_resuming_returns_other_saved_values(run, folder, cfg):
     run.checkpointer.save("model_more", iteration=5)
     assert Run(folder, cfg).checkpointer.resume() == {"iteration": 5}
 
 
-def test_resuming_keeps_the_report_of_the_weights_that_the_run_began_with(folder, cfg, run):
+def test_resuming_keeps_the_report_of_the_initial_weights(folder, cfg, run):
     (folder / "load_report.json").write_text("{}")
     resumed = Run(folder, cfg)
     resumed.checkpointer.resume_or_load("")
@@ -191,7 +191,7 @@ def test_resuming_keeps_the_report_of_the_weights_that_the_run_began_with(folder
     assert resumed.checkpointer.report.format == "own checkpoint"
 
 
-def test_without_resume_the_runs_own_checkpoint_is_left_alone(
+def test_without_resume_the_runs_own_checkpoint_is_ignored(
     run, folder, pretraining, save, backbone_tensors
 ):
     TransferCheckpointer(pretraining(), str(folder)).resume_or_load(
@@ -200,7 +200,7 @@ def test_without_resume_the_runs_own_checkpoint_is_left_alone(
     assert read_report(folder)["format"] == "virtex_det_pretraining"
 
 
-def test_nothing_to_resume_from_starts_from_the_weights(
+def test_without_a_checkpoint_to_resume_from_the_run_starts_from_its_weights(
     folder, pretraining, save, backbone_tensors, caplog
 ):
     checkpointer = TransferCheckpointer(pretraining(), str(folder))
@@ -210,9 +210,7 @@ def test_nothing_to_resume_from_starts_from_the_weights(
 
 
 @pytest.mark.parametrize("save_dir", ["", "run"])
-def test_a_foreign_last_checkpoint_in_the_working_directory_is_not_picked_up(
-    foreign_cwd, cfg, save_dir
-):
+def test_a_last_checkpoint_in_the_working_directory_is_ignored(foreign_cwd, cfg, save_dir):
     checkpointer = TransferCheckpointer(nn.Linear(4, 1), save_dir)
     assert not checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == ""
     checkpointer.resume_or_load("", resume=True)
@@ -229,13 +227,13 @@ def test_a_last_checkpoint_that_points_elsewhere_is_refused(foreign_cwd, run, fo
 
 
 @pytest.mark.parametrize("tag", ["model_gone.pth", ""])
-def test_a_last_checkpoint_that_is_not_there_names_the_others(run, folder, cfg, tag):
+def test_the_error_for_a_missing_last_checkpoint_names_the_others(run, folder, cfg, tag):
     (folder / "last_checkpoint").write_text(tag)
     with pytest.raises(UserError, match="model_first.pth, model_last.pth"):
         Run(folder, cfg).checkpointer.resume_or_load("")
 
 
-def test_a_truncated_last_checkpoint_names_the_others(run, folder, cfg):
+def test_the_error_for_a_truncated_last_checkpoint_names_the_others(run, folder, cfg):
     last = folder / "model_last.pth"
     last.write_bytes(last.read_bytes()[:-200])
     with pytest.raises(UserError, match="cut short") as caught:
@@ -243,7 +241,7 @@ def test_a_truncated_last_checkpoint_names_the_others(run, folder, cfg):
     assert "Other checkpoints there: model_first.pth." in str(caught.value)
 
 
-def test_the_advice_to_go_on_from_another_checkpoint_works(run, folder, cfg):
+def test_the_advice_to_resume_from_another_checkpoint_works(run, folder, cfg):
     (folder / "model_last.pth").unlink()
     (folder / "last_checkpoint").write_text("model_first.pth")
     resumed = Run(folder, cfg)
@@ -272,7 +270,7 @@ def test_resuming_with_another_optimizer_is_refused(run, folder, cfg):
         other.checkpointer.resume_or_load("")
 
 
-def test_what_was_resumed_does_not_change_with_the_file(run, folder, cfg):
+def test_resumed_values_do_not_change_with_the_file(run, folder, cfg):
     resumed = Run(folder, cfg)
     resumed.checkpointer.resume_or_load("")
     size = (folder / "model_last.pth").stat().st_size
@@ -288,7 +286,7 @@ def test_a_whole_detector_is_resumed_with_its_heads(c4, folder):
         assert torch.equal(resumed.state_dict()[name], value)
 
 
-def test_data_parallel_is_taken_off(fpn, folder):
+def test_a_model_in_data_parallel_is_saved_without_it(fpn, folder):
     model = fpn()
     TransferCheckpointer(nn.DataParallel(model), str(folder)).save("model")
     assert set(torch.load(folder / "model.pth", weights_only=True)["model"]) == set(
@@ -296,13 +294,13 @@ def test_data_parallel_is_taken_off(fpn, folder):
     )
 
 
-def test_a_checkpoint_is_tensors_and_plain_values(run, folder):
+def test_a_checkpoint_has_only_tensors_and_plain_values(run, folder):
     content = torch.load(folder / "model_last.pth", weights_only=True)
     assert set(content) == {"model", "trainer"}
     assert set(content["trainer"]) == {"iteration", "hooks", "optimizer"}
 
 
-def test_a_value_that_could_not_be_read_back_is_refused_when_it_is_saved(run, folder):
+def test_a_value_that_cannot_be_read_back_is_refused_when_saving(run, folder):
     with pytest.raises(TypeError, match="numpy"):
         run.checkpointer.save("model_bad", best=np.float64(3))
     assert last_good(folder) == "model_last.pth"
@@ -321,7 +319,7 @@ def last_good(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["model_next", "model_last"])
-def test_a_save_that_breaks_off_keeps_the_last_good_checkpoint(run, folder, monkeypatch, name):
+def test_an_interrupted_save_keeps_the_previous_checkpoint(run, folder, monkeypatch, name):
     def break_off(data, path):
         Path(path).write_bytes(b"half a file")
         raise OSError(28, "No space left on device")
@@ -342,7 +340,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_runs_full_keeps_the_last_good_checkpoint(run, folder, full_disk):
+def test_a_full_disk_keeps_the_previous_checkpoint(run, folder, full_disk):
     with pytest.raises(UserError, match="Cannot save checkpoint"):
         run.checkpointer.save("model_next")
     assert last_good(folder) == "model_last.pth"
@@ -399,7 +397,7 @@ def test_a_detectors_checkpoint_has_no_tokenizer(folder, cfg):
     }
 
 
-def test_the_hash_is_of_the_file_that_training_began_with(with_tokenizer, folder):
+def test_the_hash_is_that_of_the_file_at_the_start_of_training(with_tokenizer, folder):
     checkpointer = TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"one"))
     with_tokenizer(b"two")
     checkpointer.save("model")
@@ -425,7 +423,7 @@ def test_a_whole_model_is_loaded_with_its_own_tokenizer(
 
 @pytest.mark.parametrize("key", ["CONCEPTS", "CLUSTERS"])
 @pytest.mark.parametrize("resumes", [True, False])
-def test_a_model_does_not_go_on_with_other_concepts_or_clusters(key, resumes, cfg, folder):
+def test_a_model_with_other_concepts_or_clusters_is_refused(key, resumes, cfg, folder):
     folder.mkdir()
     path = folder / "chosen.json"
     cfg.INPUT.CAPTION[key] = str(path)
@@ -439,7 +437,7 @@ def test_a_model_does_not_go_on_with_other_concepts_or_clusters(key, resumes, cf
             checkpointer.resume()
         else:
             checkpointer.load(str(folder / "model_final.pth"))
-    path.unlink()  # as of one that is looked at only
+    path.unlink()  # a missing file is not compared
     TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume()
 
 
@@ -454,7 +452,7 @@ def test_the_vocabulary_of_a_berts_folder_has_a_hash_too(with_tokenizer, folder)
         TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume()
 
 
-def test_a_backbone_is_taken_whatever_the_tokenizer(
+def test_a_backbone_is_loaded_with_any_tokenizer(
     with_tokenizer, pretraining, backbone_tensors, save
 ):
     content = own_pretraining(backbone_tensors) | {"tokenizer_sha256": "of another"}
@@ -503,19 +501,19 @@ def test_a_run_is_not_resumed_with_another_tokenizer(with_tokenizer, folder):
         TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"two")).resume()
 
 
-def test_a_checkpoint_without_a_hash_is_taken(with_tokenizer, folder):
+def test_a_checkpoint_without_a_hash_is_loaded(with_tokenizer, folder):
     TransferCheckpointer(Captioner(), str(folder)).save("model_last")
     assert TransferCheckpointer(Captioner(), str(folder), cfg=with_tokenizer(b"two")).resume() == {}
 
 
-def test_a_tokenizer_that_is_not_there_is_not_compared(captioner_file, with_tokenizer, folder):
+def test_a_missing_tokenizer_is_not_compared(captioner_file, with_tokenizer, folder):
     cfg = with_tokenizer(b"one")
     cfg.INPUT.CAPTION.TOKENIZER = "nowhere.model"
     assert TransferCheckpointer(Captioner(), str(folder), cfg=cfg).resume() == {}
 
 
 @pytest.mark.parametrize(("freeze_at", "warned"), [(0, False), (2, True)])
-def test_random_layers_that_are_frozen_are_warned_of(pretraining, cfg, caplog, freeze_at, warned):
+def test_frozen_layers_at_random_init_give_a_warning(pretraining, cfg, caplog, freeze_at, warned):
     frozen = cfg.clone()
     frozen.MODEL.BACKBONE.FREEZE_AT = freeze_at
     with caplog.at_level(logging.WARNING):
@@ -523,7 +521,7 @@ def test_random_layers_that_are_frozen_are_warned_of(pretraining, cfg, caplog, f
     assert ("freezes layers at random init" in caplog.text) == warned
 
 
-def test_a_prefix_of_the_weights_that_a_training_began_with_does_not_keep_it_from_being_evaluated(
+def test_a_model_is_evaluated_although_the_prefix_is_that_of_its_initial_weights(
     pretraining, cfg, save, backbone_tensors
 ):
     began = cfg.clone()
@@ -533,7 +531,7 @@ def test_a_prefix_of_the_weights_that_a_training_began_with_does_not_keep_it_fro
     )
 
 
-def test_a_prefix_says_which_of_two_trained_models_is_evaluated(
+def test_a_prefix_chooses_which_of_two_trained_models_is_evaluated(
     pretraining, cfg, save, backbone_tensors
 ):
     one = own_pretraining(backbone_tensors)["model"]

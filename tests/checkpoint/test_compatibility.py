@@ -32,7 +32,7 @@ def refusal(layout: str, cfg) -> str:
 @pytest.mark.parametrize(
     "entry", [entry for entry in FORMATS if entry.stem in (None, "basic")], ids=lambda e: e.name
 )
-def test_a_config_for_plain_rgb_contradicts_only_what_is_bgr(cfg, entry):
+def test_a_config_for_plain_rgb_contradicts_only_bgr_families(cfg, entry):
     assert bool(contradictions(entry, cfg)) == (entry.name == "detectron2_caffe2")
 
 
@@ -56,7 +56,7 @@ def test_a_config_for_bgr_and_caffe_strides_contradicts_virtex(cfg):
 @pytest.mark.parametrize(
     "layout", ["torchvision V1 and V2", "open_clip", "timm 50d", "detectron2 MSRA", "timm 50s"]
 )
-def test_what_a_contradiction_says_to_set_mends_it(cfg, layout):
+def test_setting_the_keys_of_a_contradiction_resolves_it(cfg, layout):
     right = config(LAYOUTS[layout].original)
     wrong = config("CLIP RN50x4") if "clip" not in layout else cfg.clone()
     message = refusal(layout, wrong)
@@ -72,13 +72,13 @@ def test_what_a_contradiction_says_to_set_mends_it(cfg, layout):
     assert wrong.MODEL.BACKBONE.NAME == "build_caption_resnet_fpn_backbone"
 
 
-def test_a_deep_stem_in_the_place_of_clips_is_refused_though_every_tensor_would_fit():
+def test_a_deep_stem_instead_of_clips_is_refused_although_every_tensor_fits():
     deep = config("CLIP RN50")
     deep.MODEL.CAPTION_RESNET.STEM = "deep"
     assert 'MODEL.CAPTION_RESNET.STEM "clip"' in refusal("open_clip", deep)
 
 
-def test_strides_in_the_place_of_clips_pools_are_refused_though_every_tensor_would_fit():
+def test_strides_instead_of_clips_pools_are_refused_although_every_tensor_fits():
     strided = config("CLIP RN50")
     strided.MODEL.CAPTION_RESNET.DOWNSAMPLE = "conv"
     assert 'MODEL.CAPTION_RESNET.DOWNSAMPLE "clip"' in refusal("open_clip", strided)
@@ -89,7 +89,7 @@ def test_detectron2s_own_builder_is_named_where_it_cannot_build_the_network(cfg)
     assert 'MODEL.BACKBONE.NAME "build_caption_resnet_fpn_backbone"' in message
 
 
-def test_the_stride_does_not_matter_where_there_are_no_bottlenecks(cfg):
+def test_the_stride_does_not_matter_without_bottlenecks(cfg):
     shallow = cfg.clone()
     shallow.MODEL.RESNETS.DEPTH = 18
     shallow.MODEL.RESNETS.STRIDE_IN_1X1 = True
@@ -108,7 +108,7 @@ def following(cfg, tmp_path):
     return make
 
 
-def test_pixels_follow_the_weights_where_the_config_asks_for_it(following, save):
+def test_pixels_follow_the_weights_if_the_config_asks(following, save):
     cfg = following(save(LAYOUTS["open_clip"].content(network("CLIP RN50"))))
     followed = follow_weights(cfg)
     assert (
@@ -119,7 +119,7 @@ def test_pixels_follow_the_weights_where_the_config_asks_for_it(following, save)
     assert cfg.MODEL.PIXEL_MEAN[0] == 123.675
 
 
-def test_pixels_stay_where_the_config_does_not_ask(following):
+def test_pixels_stay_unless_the_config_asks(following):
     cfg = following("never/read.pth", follow=False)
     assert follow_weights(cfg) is cfg
 
@@ -129,14 +129,12 @@ def test_random_init_has_no_pixels_to_follow(following):
     assert follow_weights(cfg) is cfg
 
 
-def test_weights_that_do_not_tell_their_pixels_cannot_be_followed(
-    following, save, backbone_tensors
-):
+def test_weights_with_unknown_pixels_cannot_be_followed(following, save, backbone_tensors):
     with pytest.raises(UserError, match="MODEL.FOLLOW_WEIGHTS False"):
         follow_weights(following(save(own_pretraining(backbone_tensors))))
 
 
-def test_a_backbone_of_no_known_family_does_not_tell_its_pixels(following, save):
+def test_a_backbone_of_an_unknown_family_has_unknown_pixels(following, save):
     with pytest.raises(
         UserError,
         match="the pixel format of .* is unknown: .* of a known family(.|\n)*FOLLOW_WEIGHTS False",
@@ -146,7 +144,7 @@ def test_a_backbone_of_no_known_family_does_not_tell_its_pixels(following, save)
         )
 
 
-def test_a_resumed_run_follows_its_own_checkpoint_and_not_the_weights_it_began_with(
+def test_a_resumed_run_follows_its_own_checkpoint_and_not_its_initial_weights(
     following, pretraining
 ):
     cfg = following("gone.pth")
@@ -166,7 +164,7 @@ def test_a_run_that_followed_clip_is_evaluated_with_clips_pixels(following, pret
     assert tuple(follow_weights(cfg).MODEL.PIXEL_MEAN) == CLIP_RGB.mean
 
 
-def test_a_run_of_ours_says_which_pools_it_was_pretrained_with(cfg, pretraining, tmp_path):
+def test_an_own_checkpoint_has_the_pools_that_it_was_pretrained_with(cfg, pretraining, tmp_path):
     run = cfg.clone()
     run.defrost()
     run.MODEL.BACKBONE.NAME = "build_caption_resnet_backbone"
@@ -178,9 +176,7 @@ def test_a_run_of_ours_says_which_pools_it_was_pretrained_with(cfg, pretraining,
     TransferCheckpointer(pretraining(), cfg=run).load(path)
 
 
-def test_the_config_that_a_run_is_set_up_with_follows_its_weights(
-    scenes, request, tmp_path, monkeypatch, save
-):
+def test_the_config_of_a_new_run_follows_its_weights(scenes, request, tmp_path, monkeypatch, save):
     monkeypatch.chdir(request.config.rootpath)
     path = save(LAYOUTS["open_clip"].content(network("CLIP RN50")))
     options = [

@@ -90,7 +90,7 @@ def test_safetensors_hold_canonical_names_in_single_precision(source, tmp_path, 
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_the_way_back_to_torchvision(source, tmp_path, suffix):
+def test_converting_back_to_torchvision(source, tmp_path, suffix):
     path = tmp_path / f"torchvision{suffix}"
     convert(source("own pretraining"), path, to="torchvision")
     tensors = torch.load(path, weights_only=True) if suffix == ".pth" else load_file(path)
@@ -98,7 +98,7 @@ def test_the_way_back_to_torchvision(source, tmp_path, suffix):
     assert outcome.missing_keys == ["fc.weight", "fc.bias"] and not outcome.unexpected_keys
 
 
-def test_the_way_back_to_clip_has_clips_names(source, tmp_path):
+def test_converting_back_to_clip_gives_clips_names(source, tmp_path):
     convert(source("timm clip"), tmp_path / "clip.pth", to="torchvision")
     tensors = torch.load(tmp_path / "clip.pth", weights_only=True)
     found = copy.deepcopy(network("CLIP RN50")).load_state_dict(tensors, strict=False)
@@ -147,7 +147,7 @@ def test_half_a_network_is_not_converted(tmp_path, save, backbone_tensors):
     )
 
 
-def test_a_named_family_is_taken(tmp_path, save, backbone_tensors):
+def test_a_named_family_is_used(tmp_path, save, backbone_tensors):
     path = save(with_classifier(torchvision_tensors(backbone_tensors)))
     assert convert(path, tmp_path / "w.pth", family="virtex_backbone").format == "resnet_backbone"
     assert "no weights family 'x'" in refusal(path, tmp_path / "x.pth", family="x")
@@ -194,7 +194,7 @@ FULL = [pytest.param(name, marks=pytest.mark.slow) for name in FULL_SIZE]
 
 
 @pytest.mark.parametrize("name", [*SMALL, *FULL])
-def test_a_published_model_goes_into_ours_whole_and_comes_out_as_it_was(tmp_path, save, name):
+def test_a_published_model_is_loaded_whole_and_converted_back_unchanged(tmp_path, save, name):
     model, cfg = own_model(name)
     checkpointer = TransferCheckpointer(model, require="model", cfg=cfg)
     checkpointer.load(published(name, save))
@@ -231,13 +231,13 @@ def test_tied_tensors_are_written_once_to_virtex(tmp_path, save):
     assert len(transformers) == 2
 
 
-def test_heads_of_another_task_are_not_enough_to_evaluate(save):
+def test_a_model_with_heads_of_another_task_cannot_be_evaluated(save):
     model, cfg = own_model(BICAPTIONING)
     with pytest.raises(UserError, match="backward_textual.*is missing"):
         load_weights(model, published(CAPTIONING[0], save), require="model", cfg=cfg)
 
 
-def test_to_pretrain_on_the_heads_that_fit_are_loaded(save):
+def test_heads_that_fit_are_loaded_for_further_pretraining(save):
     model, cfg = own_model(BICAPTIONING)
     before = model.backward_textual.transformer.layers[0].linear1.weight.clone()
     report = load_weights(model, published(CAPTIONING[0], save), cfg=cfg)
@@ -254,7 +254,7 @@ def test_in_a_detector_the_textual_heads_are_unused(fpn, save, backbone_tensors)
     assert report.unused and all(name.startswith(HEADS) for name in report.unused)
 
 
-def test_a_backbone_alone_has_a_place_in_virtexs_layout(source, tmp_path):
+def test_a_backbone_alone_can_be_written_in_virtexs_layout(source, tmp_path):
     report = convert(source("moco v1"), tmp_path / "w.pth", to="virtex")
     model = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
     assert len(model) == len(report.loaded) and all(

@@ -1,4 +1,4 @@
-"""Every published layout, read by the loading path of train_net, becomes the network that it was."""
+"""Every published layout, loaded as train_net loads it, computes what the original computes."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def published(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "norm"), [("FPN", "BN"), ("C4", "FrozenBN")])
-def test_it_is_loaded_whole_and_computes_what_the_original_computes(
+def test_a_layout_is_loaded_whole_and_computes_what_the_original_computes(
     published, tmp_path, kind, norm
 ):
     layout, path = published
@@ -61,7 +61,7 @@ def test_it_is_loaded_whole_and_computes_what_the_original_computes(
         assert difference < 1e-4, stage
 
 
-def test_every_family_has_a_layout_and_a_name_of_its_own():
+def test_every_family_has_a_layout_and_its_own_name():
     assert {layout.family for layout in LAYOUTS.values()} == {entry.name for entry in FORMATS}
     assert len({entry.name for entry in FORMATS}) == len(FORMATS)
 
@@ -69,7 +69,7 @@ def test_every_family_has_a_layout_and_a_name_of_its_own():
 @pytest.mark.parametrize(
     "name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save]
 )
-def test_a_layout_that_fits_a_second_family_means_the_same_there(name, monkeypatch):
+def test_a_layout_that_fits_a_second_family_gives_the_same_there(name, monkeypatch):
     content = LAYOUTS[name].content(network(LAYOUTS[name].original))
     first = recognise(content, name)
     others = tuple(entry for entry in FORMATS if entry.name != first.format.name)
@@ -98,7 +98,7 @@ def wrapped(content, wrapper: str):
 @pytest.mark.parametrize(
     "name", [name for name, layout in LAYOUTS.items() if layout.write is torch.save]
 )
-def test_a_layout_stays_what_it_is_behind_a_wrapper(name, wrapper):
+def test_a_layout_under_a_wrapper_is_recognised_as_the_same(name, wrapper):
     content = LAYOUTS[name].content(network(LAYOUTS[name].original))
     plain, behind = recognise(content, name), recognise(wrapped(content, wrapper), name)
     assert set(plain.backbone) == set(behind.backbone) and set(plain.rest) == set(behind.rest)

@@ -1,4 +1,4 @@
-"""Every generated weights file is loaded whole from one network, or refused by name: none silently wrong."""
+"""Every generated weights file is loaded whole from one network or refused, never half loaded."""
 
 import pytest
 import torch

@@ -52,7 +52,7 @@ def test_a_load_parses_and_hashes_the_file_once(fpn, file, opened):
     assert opened == {"reading": 1, "hashing": 1}
 
 
-def test_what_was_hashed_before_a_run_is_not_hashed_again_by_its_load(fpn, file, opened):
+def test_a_file_hashed_before_a_run_is_not_hashed_again_by_its_load(fpn, file, opened):
     model = fpn()
     before = open_for(tuple(model.state_dict()), file, "backbone").sha256()
     checkpointer = TransferCheckpointer(model)
@@ -74,7 +74,7 @@ def test_a_file_that_is_ambiguous_without_its_prefix_is_parsed_once(
     assert source.weights.location == "student." and opened["reading"] == 1
 
 
-def test_the_pixels_of_a_file_are_taken_from_one_reading(cfg, file, opened):
+def test_the_pixels_of_a_file_are_read_once(cfg, file, opened):
     follows = cfg.clone()
     follows.MODEL.WEIGHTS, follows.MODEL.FOLLOW_WEIGHTS = file, True
     follow_weights(follows)
@@ -82,7 +82,7 @@ def test_the_pixels_of_a_file_are_taken_from_one_reading(cfg, file, opened):
 
 
 @pytest.mark.parametrize("begin", [True, False])
-def test_a_file_that_was_written_to_is_hashed_anew(tmp_path, begin):
+def test_a_changed_file_is_hashed_again(tmp_path, begin):
     path = tmp_path / "a"
     path.write_bytes(b"one")
     assert Digest([path], begin=begin).wait() == sha256(path)
@@ -92,7 +92,7 @@ def test_a_file_that_was_written_to_is_hashed_anew(tmp_path, begin):
     assert Digest([path], begin=begin).wait() == sha256(path)
 
 
-def test_a_file_that_is_written_to_meanwhile_has_no_hash(tmp_path):
+def test_a_file_that_changes_while_it_is_hashed_has_no_hash(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"one")
     digest = Digest([path])
@@ -102,14 +102,14 @@ def test_a_file_that_is_written_to_meanwhile_has_no_hash(tmp_path):
     assert Digest([path]).wait() == sha256(path)
 
 
-def test_a_file_that_is_gone_has_no_hash(tmp_path, file):
+def test_a_deleted_file_has_no_hash(tmp_path, file):
     source = open_weights(file)
     Path(file).unlink()
     with pytest.raises(UserError, match="is not there"):
         source.sha256()
 
 
-def test_what_the_zoo_has_hashed_is_not_hashed_again(opened, file, tmp_path, monkeypatch):
+def test_a_file_hashed_by_the_zoo_is_not_hashed_again(opened, file, tmp_path, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
     record = record_of("https://example.org/weights.pth")

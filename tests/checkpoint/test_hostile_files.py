@@ -1,4 +1,4 @@
-"""Files that ask their reader for all its time or memory, that lie about themselves, or that are not files."""
+"""Files that would cost all time or memory, that contradict themselves, or that are not files."""
 
 import io
 import json
@@ -305,7 +305,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_a_pickle_that_asks_for_too_much_is_refused(name, tmp_path):
+def test_a_pickle_beyond_the_limits_is_refused(name, tmp_path):
     (tmp_path / "w.pkl").write_bytes(PICKLES[name])
     said = message_of(lambda: print(read_file(tmp_path / "w.pkl")))
     assert said.startswith(f"{tmp_path / 'w.pkl'} "), said
@@ -322,7 +322,7 @@ def test_a_tensor_that_is_not_in_the_file_is_refused(name, written, mmap, tmp_pa
 
 
 @pytest.mark.parametrize("written", [archive, legacy])
-def test_the_harmless_form_of_these_files_is_read(written, tmp_path):
+def test_harmless_files_of_the_same_form_are_read(written, tmp_path):
     (tmp_path / "w.pth").write_bytes(written(model(tensor(0, (1,), (1,)))))
     assert read_file(tmp_path / "w.pth")["model"]["a"].tolist() == [0]
     (tmp_path / "w.pkl").write_bytes(PROTO + array((1,)) + b".")
@@ -371,7 +371,7 @@ def with_end(content: bytes, place: int, form: str, value: int) -> bytes:
 
 
 def with_entries_behind_another_end(content: bytes, count: int) -> bytes:
-    """The archive with a longer list of members, which the end of large archives names and the usual end does not."""
+    """The archive with a longer list of members, whose length only the zip64 end record has."""
     begin, end = content.index(b"PK\1\2"), directory_of(content)
     entries = content[begin : content.index(b"PK\6\6") if b"PK\6\6" in content else end]
     more = struct.pack(
@@ -431,18 +431,18 @@ with io.BytesIO() as stream:
 
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_an_archive_that_lies_is_refused(name, mmap, tmp_path):
+def test_an_archive_that_contradicts_itself_is_refused(name, mmap, tmp_path):
     (tmp_path / "w.pth").write_bytes(ARCHIVES[name])
     said = message_of(lambda: read_file(tmp_path / "w.pth", mmap=mmap), spare_bytes=1 << 29)
     assert said.startswith(f"{tmp_path / 'w.pth'} "), said
 
 
-def test_a_long_list_of_members_is_not_read_whichever_end_tells_its_length(tmp_path):
+def test_a_long_list_of_members_is_not_read(tmp_path):
     (tmp_path / "w.pth").write_bytes(with_entries_behind_another_end(GOOD, 400_000))
     assert "list of members takes" in message_of(lambda: read_file(tmp_path / "w.pth"))
 
 
-def test_torchscript_that_lies_is_refused(tmp_path):
+def test_torchscript_that_contradicts_itself_is_refused(tmp_path):
     for name in ("compressed weights", "two storages of one name", "a wrong checksum"):
         stream = io.BytesIO(ARCHIVES[name])
         with zipfile.ZipFile(stream, "a") as file:
@@ -475,7 +475,7 @@ OLD = {
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_a_file_of_the_older_form_that_lies_is_refused(name, tmp_path):
+def test_a_file_of_the_older_format_that_contradicts_itself_is_refused(name, tmp_path):
     (tmp_path / "w.pth").write_bytes(OLD[name])
     said = message_of(lambda: read_file(tmp_path / "w.pth"))
     assert said.startswith(f"{tmp_path / 'w.pth'} "), said
@@ -534,7 +534,7 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
-def test_safetensors_that_lie_are_refused(name, tmp_path):
+def test_safetensors_that_contradict_themselves_are_refused(name, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(SAFETENSORS[name])
     said = message_of(lambda: read_file(tmp_path / "w.safetensors"), spare_bytes=1 << 29)
     assert said.startswith(f"{tmp_path / 'w.safetensors'} "), said
@@ -551,7 +551,7 @@ def test_arrays_of_objects_are_not_weights(tmp_path):
     "kind",
     ["pipe", "socket", "/dev/zero", "/dev/null", "folder", "link to a pipe", "circle of links"],
 )
-def test_what_is_not_a_regular_file_is_not_opened(kind, tmp_path):
+def test_only_regular_files_are_opened(kind, tmp_path):
     path = Path(kind) if kind.startswith("/") else tmp_path / "w.pth"
     if "pipe" in kind:
         os.mkfifo(tmp_path / "pipe")
@@ -587,7 +587,7 @@ def test_a_pickle_of_python_2_with_its_arrays_as_text_is_read(tmp_path):
     assert read_file(tmp_path / "w.pkl").tolist() == [0, 1, 2]
 
 
-def test_what_is_shared_within_bounds_stays_shared(tmp_path):
+def test_shared_values_within_the_limits_stay_shared(tmp_path):
     tied = torch.ones(3)
     torch.save({"a": tied, "b": tied, "c": tied[1:], "list": [[1], (2, 3)]}, tmp_path / "w.pth")
     content = read_file(tmp_path / "w.pth")
@@ -599,7 +599,7 @@ def test_what_is_shared_within_bounds_stays_shared(tmp_path):
 @pytest.mark.parametrize(
     "dtype", [torch.uint16, torch.float8_e4m3fn, torch.complex64, torch.bool, torch.bfloat16]
 )
-def test_other_kinds_of_numbers_come_back(dtype, tmp_path):
+def test_other_dtypes_are_read(dtype, tmp_path):
     torch.save({"a": torch.ones(5).to(dtype)[1:3]}, tmp_path / "w.pth")
     found = read_file(tmp_path / "w.pth")["a"]
     assert found.dtype == dtype and found.shape == (2,)
@@ -613,7 +613,7 @@ def test_a_tensor_with_attributes_of_its_own_is_read(tmp_path):
     assert read_file(tmp_path / "w.pth")["a"].tolist() == [1, 1]
 
 
-def test_a_module_that_points_back_to_another_gives_its_tensors_once(tmp_path):
+def test_a_module_with_a_reference_to_its_parent_gives_its_tensors_once(tmp_path):
     inner, outer = torch.nn.Linear(1, 1), torch.nn.Sequential()
     outer.add_module("inner", inner)
     inner.__dict__["owner"] = outer

@@ -18,19 +18,22 @@ model = dict(
     backbone=dict(
         type='ResNet', depth=50, norm_cfg=dict(type='BN', requires_grad=False), style='caffe',
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe')),
-    rpn_head=dict(bbox_coder=dict(target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0])))
+    rpn_head=dict(
+        bbox_coder=dict(target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0])))
 img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
 """
-# As newer versions write it: names in order, the preprocessor in place of a pipeline.
+# Newer versions sort the names and have a preprocessor instead of a pipeline.
 NEW_STYLE = """
 model = dict(
     backbone=dict(depth=50, style='pytorch', type='ResNet'),
     data_preprocessor=dict(
-        bgr_to_rgb=True, mean=[123.675, 116.28, 103.53], pad_size_divisor=32, std=[58.395, 57.12, 57.375]))
+        bgr_to_rgb=True, mean=[123.675, 116.28, 103.53], pad_size_divisor=32,
+        std=[58.395, 57.12, 57.375]))
 """
 DILATED = """
 model = dict(
-    backbone=dict(type='ResNetV1c', depth=50, dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1), style='pytorch'),
+    backbone=dict(
+        type='ResNetV1c', depth=50, dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1), style='pytorch'),
     decode_head=dict(type='ASPPHead', dilations=(1, 12, 24, 36)))
 """
 ONLY_THE_HEAD_IS_DILATED = DILATED.replace(
@@ -47,7 +50,7 @@ def entry_of(content):
     return recognise(content, "weights.pth").format
 
 
-def test_openmmlabs_caffe_style_strides_and_sees_as_caffe_does(backbone_tensors, cfg):
+def test_openmmlabs_caffe_style_has_caffes_strides_and_pixels(backbone_tensors, cfg):
     entry = entry_of(openmmlab(backbone_tensors, CAFFE_STYLE))
     assert contradictions(entry, cfg) == {
         "INPUT.FORMAT": "BGR",
@@ -78,7 +81,7 @@ def test_openmmlabs_pytorch_style_is_that_of_torchvision(backbone_tensors, cfg):
         *(3, None, ["backbone=dict(style='caffe')"]),
     ],
 )
-def test_a_config_of_openmmlab_that_is_none_says_nothing(backbone_tensors, cfg, text):
+def test_an_invalid_config_of_openmmlab_is_ignored(backbone_tensors, cfg, text):
     if isinstance(text, str) and text.startswith("backbone=dict(style"):
         assert entry_of(
             openmmlab(backbone_tensors, text)
@@ -106,7 +109,7 @@ def test_torchvisions_dilated_segmentation_is_refused(backbone_tensors, head):
         entry_of(torchvision_tensors(backbone_tensors, "backbone.") | head)
 
 
-def test_a_classifier_of_linear_layers_is_none_of_segmentation(backbone_tensors):
+def test_a_classifier_of_linear_layers_is_not_segmentation(backbone_tensors):
     assert entry_of(
         torchvision_tensors(backbone_tensors, "backbone.") | {"classifier.4.weight": ONES}
     )
@@ -139,9 +142,7 @@ def test_pixels_among_the_tensors_of_a_detector_are_compared(backbone_tensors, c
         {"format": "RGB", "mean": torch.ones(3), "std": torch.ones(3)},
     ],
 )
-def test_pixels_of_our_own_that_cannot_be_read_are_no_traceback_and_said(
-    backbone_tensors, cfg, own
-):
+def test_invalid_pixels_in_an_own_checkpoint_are_ignored_and_reported(backbone_tensors, cfg, own):
     model = under("backbone.bottom_up.", backbone_tensors) | {"roi_heads.x.weight": ONES}
     entry = entry_of(
         {
@@ -201,7 +202,7 @@ def test_caffe2s_networks_of_groups_or_group_norm_stride_where_torchvisions_do(
     ] == []
 
 
-def test_norms_that_detectron_folded_into_scales_are_the_same_function_frozen(
+def test_norms_that_detectron_folded_into_scales_compute_the_same_when_frozen(
     fpn, save, backbone_tensors
 ):
     model = fpn(NORM="FrozenBN")
@@ -218,7 +219,7 @@ def test_norms_that_detectron_folded_into_scales_are_the_same_function_frozen(
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
-def test_norms_that_learn_are_not_filled_with_made_up_statistics(fpn, save, backbone_tensors, norm):
+def test_trained_norms_are_not_filled_with_made_up_statistics(fpn, save, backbone_tensors, norm):
     with pytest.raises(
         UserError, match=r"(?s)106 missing.*no running statistics.*FrozenBN"
     ) as caught:

@@ -100,7 +100,7 @@ def realistic(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def test_halves_become_floats(fpn, save, backbone_tensors):
+def test_half_precision_becomes_float32(fpn, save, backbone_tensors):
     halves = {
         name: value.half() if value.is_floating_point() else value
         for name, value in backbone_tensors.items()
@@ -178,7 +178,7 @@ def test_resnet_50_in_resnet_101_says_which_depth_would_fit(fpn, save, backbone_
     assert "backbone.bottom_up.res4.6.conv1.weight is missing" in message
 
 
-def test_resnet_101_fills_resnet_50_and_is_refused_all_the_same(fpn, save, cfg):
+def test_resnet_101_fills_resnet_50_but_is_refused(fpn, save, cfg):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
     message = refusal(fpn(), path)
     assert "layer3.6.conv1.weight of the file is not in the model" in message
@@ -209,7 +209,7 @@ def test_a_model_without_a_resnet_is_refused(save, backbone_tensors):
     )
 
 
-def test_a_partial_load_is_allowed_by_name_only_and_the_report_says_so(fpn, save, backbone_tensors):
+def test_a_partial_load_must_be_allowed_and_is_reported(fpn, save, backbone_tensors):
     without = {
         name: value for name, value in backbone_tensors.items() if not name.startswith("res5")
     }
@@ -224,7 +224,7 @@ def test_a_partial_load_is_allowed_by_name_only_and_the_report_says_so(fpn, save
     )
 
 
-def test_a_load_of_nothing_is_refused_even_where_partial_is_allowed(fpn, save):
+def test_a_load_of_nothing_is_refused_even_if_partial_loads_are_allowed(fpn, save):
     other = {
         "conv1.weight": torch.ones(3, 3, 7, 7),
         "layer1.0.conv1.weight": torch.ones(3, 3, 1, 1),
@@ -243,7 +243,7 @@ def test_a_contradicting_config_is_refused_before_anything_is_loaded(
     assert 'INPUT.FORMAT "RGB"' in message
 
 
-def test_a_detector_gives_its_heads_where_their_shapes_agree(fpn, save, backbone_tensors):
+def test_heads_of_a_detector_are_loaded_if_their_shapes_agree(fpn, save, backbone_tensors):
     report = load_weights(fpn(), save(fpn_detector(backbone_tensors)))
     assert "backbone.fpn_lateral2.weight" in report.loaded
     assert "proposal_generator.rpn_head.conv.weight" in report.loaded
@@ -261,7 +261,7 @@ def test_a_pretraining_file_gives_its_text_head_to_a_pretraining_model(
     assert torch.equal(model.textual.weight, torch.ones(3, 3)) and not report.unused
 
 
-def test_virtexs_text_head_is_ours(pretraining, save, backbone_tensors):
+def test_virtexs_text_head_is_loaded(pretraining, save, backbone_tensors):
     published, model = virtex_training_file(backbone_tensors), pretraining()
     published["model"] = {
         name: v for name, v in published["model"].items() if not name.startswith("textual.")
@@ -271,9 +271,7 @@ def test_virtexs_text_head_is_ours(pretraining, save, backbone_tensors):
     assert torch.equal(model.textual.weight, torch.ones(3, 3))
 
 
-def test_text_heads_of_other_families_are_not_mixed_up_with_ours(
-    pretraining, save, backbone_tensors
-):
+def test_text_heads_of_other_families_are_not_loaded(pretraining, save, backbone_tensors):
     foreign = torchvision_tensors(backbone_tensors) | {"textual.weight": torch.ones(3, 3)}
     report = load_weights(pretraining(), save(foreign))
     assert report.unused == ("textual.weight",)
@@ -348,7 +346,7 @@ def test_the_empty_report_has_a_table():
     assert "none" in LoadReport("random init").table()
 
 
-def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
+def test_the_error_for_another_depth_begins_with_it_and_the_keys_to_set(fpn, save):
     path = save(ResNet(BasicBlock, [2, 2, 2, 2]).state_dict())
     lines = refusal(
         fpn(STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=256, WIDTH_PER_GROUP=64), path
@@ -358,7 +356,7 @@ def test_another_depth_is_said_first_with_the_keys_to_set(fpn, save):
     assert "165 missing, 23 of another shape" in lines[3]
 
 
-def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
+def test_tensors_of_the_file_that_the_model_lacks_are_counted(fpn, save):
     path = save(torchvision_tensors(random_tensors(backbone_of(fpn(DEPTH=101)))))
     assert "0 missing, 0 of another shape, 255 of the file not in the model:" in refusal(
         fpn(), path
@@ -366,12 +364,12 @@ def test_what_the_file_has_beyond_the_model_is_counted(fpn, save):
 
 
 @pytest.mark.parametrize("path", [None, 3, b"x.pth", {}, ["x.pth"]])
-def test_what_is_no_name_of_a_file_is_told_so(path):
+def test_a_path_that_is_not_a_name_is_an_error(path):
     with pytest.raises(UserError, match="The weights file is given as a .*; expected its name"):
         load_weights(nn.Linear(1, 1), path)
 
 
 @pytest.mark.parametrize("model", [None, "x.pth", {}])
-def test_what_is_no_model_is_told_so(model):
+def test_a_model_that_is_not_a_module_is_an_error(model):
     with pytest.raises(UserError, match="The model is a .*; expected a torch.nn.Module"):
         load_weights(model, "x.pth")

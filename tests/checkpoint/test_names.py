@@ -15,12 +15,12 @@ from virtex_det.checkpoint.names import (
 )
 
 
-def test_the_examples_of_every_function_hold():
+def test_the_examples_of_every_function_are_right():
     results = doctest.testmod(names)
     assert results.attempted >= 8 and not results.failed
 
 
-def test_the_norm_after_res5_is_no_part_of_the_backbone():
+def test_the_norm_after_res5_is_not_part_of_the_backbone():
     assert from_detectron2("roi_heads.res5.norm.weight") is None
     assert from_detectron2("roi_heads.res5.0.conv1.norm.weight") == "res5.0.conv1.norm.weight"
 
@@ -37,7 +37,7 @@ def test_the_norm_after_res5_is_no_part_of_the_backbone():
         *("stem.fc.weight", "stem.fc.0.weight"),
     ],
 )
-def test_heads_and_kept_classifiers_are_no_part_of_the_backbone(name):
+def test_heads_and_kept_classifiers_are_not_part_of_the_backbone(name):
     assert from_detectron2(name) is None
 
 
@@ -53,7 +53,7 @@ def test_heads_and_kept_classifiers_are_no_part_of_the_backbone(name):
         (from_soco_heads, "projector.0.weight"),
     ],
 )
-def test_what_is_not_of_the_backbone_has_no_canonical_name(rename, name):
+def test_tensors_outside_the_backbone_have_no_canonical_name(rename, name):
     assert rename(name) is None
 
 
@@ -84,6 +84,6 @@ def test_published_names(rename, name, canonical):
     "name",
     ["conv1.weight", "bn1.bias", "bn3.bias", "layer4.2.bn3.weight", "layer1.0.downsample.0.weight"],
 )
-def test_the_way_to_torchvision_is_the_way_back(name):
+def test_names_of_torchvision_convert_back(name):
     canonical = from_torchvision(name)
     assert canonical is not None and to_torchvision(canonical) == name

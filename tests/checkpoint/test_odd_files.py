@@ -1,4 +1,4 @@
-"""Honest and odd files whose load would be wrong, or that hold more than one thing: refused by name, or read right."""
+"""Odd files, and files with several objects: refused with the reason, or read correctly."""
 
 import io
 import pickle
@@ -40,7 +40,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize(("content", "found"), SEVERAL.values(), ids=SEVERAL)
-def test_several_things_in_one_file_are_refused_and_not_half_read(tmp_path, content, found):
+def test_several_objects_in_one_file_are_refused(tmp_path, content, found):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     assert found in refusal_of(path)
@@ -61,7 +61,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("pickled", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_an_impossible_tensor_is_one_screen(tmp_path, pickled):
+def test_the_error_for_an_impossible_tensor_fits_a_screen(tmp_path, pickled):
     path = tmp_path / "weights.pth"
     path.write_bytes(
         pickled if IMPOSSIBLE["an array without bytes"] is pickled else legacy(pickled)
@@ -70,7 +70,7 @@ def test_an_impossible_tensor_is_one_screen(tmp_path, pickled):
 
 
 @pytest.mark.parametrize("code", ["f16", "f12", "c32"])
-def test_an_array_of_numbers_that_torch_lacks_is_no_tensor(tmp_path, code):
+def test_an_array_of_a_dtype_that_torch_lacks_is_not_a_tensor(tmp_path, code):
     path = tmp_path / "weights.pkl"
     path.write_bytes(PROTO + b"}" + text("a") + array((1,), code) + b"s.")
     assert not isinstance(read_file(path)["a"], torch.Tensor)
@@ -82,13 +82,13 @@ def test_tensors_without_numbers_say_when_to_save(tmp_path):
     assert "device meta" in refusal_of(path)
 
 
-def test_an_endless_name_is_refused_before_it_is_searched(backbone_tensors):
+def test_a_very_long_name_is_refused_before_it_is_searched(backbone_tensors):
     content = torchvision_tensors(backbone_tensors) | {"module." * 2000 + "x": torch.ones(1)}
     with pytest.raises(UserError, match=r"a name of 14,001 characters"):
         recognise(content, "weights.pth")
 
 
-def test_a_crowd_of_networks_is_refused_by_its_number(backbone_tensors):
+def test_too_many_networks_are_refused(backbone_tensors):
     first = {
         name: backbone_tensors[name]
         for name in backbone_tensors
@@ -100,7 +100,7 @@ def test_a_crowd_of_networks_is_refused_by_its_number(backbone_tensors):
 
 
 @pytest.mark.parametrize("value", [True, 3.5, 1 + 2j])
-def test_what_is_no_count_counts_no_averages(backbone_tensors, value):
+def test_an_invalid_count_of_averages_is_ignored(backbone_tensors, value):
     content = torchvision_tensors(backbone_tensors, "module.") | {"n_averaged": torch.tensor(value)}
     [place] = find_places(content)
     assert Network(place, "module.").averaged_count is None
@@ -110,14 +110,14 @@ def test_what_is_no_count_counts_no_averages(backbone_tensors, value):
 
 
 @pytest.mark.parametrize("counter", [True, 1 + 2j, float("nan"), 1.5, -1])
-def test_a_counter_that_counts_nothing_is_named(fpn, backbone_tensors, counter):
+def test_an_invalid_counter_is_named(fpn, backbone_tensors, counter):
     name = next(name for name in backbone_tensors if name.endswith("num_batches_tracked"))
     content = torchvision_tensors({**backbone_tensors, name: torch.tensor(counter)})
     with pytest.raises(UserError, match="a count of batches from 0"):
         fill(fpn(), recognise(content, "weights.pth"), "weights.pth")
 
 
-def test_a_weight_that_repeats_one_number_is_named(fpn, backbone_tensors):
+def test_an_expanded_weight_is_named(fpn, backbone_tensors):
     name = "res3.0.conv1.weight"
     expanded = backbone_tensors[name][:1].expand_as(backbone_tensors[name])
     content = torchvision_tensors({**backbone_tensors, name: expanded})
@@ -125,7 +125,7 @@ def test_a_weight_that_repeats_one_number_is_named(fpn, backbone_tensors):
         fill(fpn(), recognise(content, "weights.pth"), "weights.pth")
 
 
-def test_a_query_encoder_that_is_not_whole_is_not_replaced_by_the_key_encoder_in_silence(
+def test_an_incomplete_query_encoder_is_not_silently_replaced_by_the_key_encoder(
     fpn, backbone_tensors
 ):
     names = list(torchvision_tensors(backbone_tensors))

@@ -1,4 +1,4 @@
-"""Backbones that are no ResNet: whole or not at all, from their own run's checkpoints and by others' prefixes."""
+"""Backbones that are not ResNets: loaded whole or refused, from own and other checkpoints."""
 
 import pytest
 import torch
@@ -37,10 +37,15 @@ class ConvNeXt(Backbone):
 
 
 def regnet() -> Backbone:
+    widths = {"stem_width": 8, "w_a": 8, "w_0": 8, "w_m": 2, "group_width": 8}
     return RegNet(
-        stem_class=SimpleStem, stem_width=8, block_class=ResBottleneckBlock, depth=3, w_a=8, w_0=8, w_m=2,
-        group_width=8, norm="BN", out_features=["s1", "s2"],
-    )  # fmt: skip
+        stem_class=SimpleStem,
+        block_class=ResBottleneckBlock,
+        depth=3,
+        norm="BN",
+        out_features=["s1", "s2"],
+        **widths,
+    )
 
 
 class Detector(nn.Module):
@@ -104,7 +109,7 @@ def test_a_runs_own_checkpoint_is_transferred_evaluated_and_resumed(build, tmp_p
         )
 
 
-def test_another_number_of_classes_is_transferred_and_not_evaluated(build, save):
+def test_a_model_of_another_number_of_classes_is_transferred_but_not_evaluated(build, save):
     run, other = trained(Detector(build())), Detector(build(), classes=7)
     path = save({"model": run.state_dict()})
     report = load_weights(other, path)
@@ -137,20 +142,20 @@ def test_the_backbones_names_are_found_under_any_prefix(build, save, prefix):
     assert_filled(model, source.state_dict())
 
 
-def test_a_pyramid_takes_what_was_trained_without_one(build, save):
+def test_a_pyramid_is_filled_from_a_model_without_one(build, save):
     run, model = trained(Detector(build(), pyramid=False)), Detector(build())
     load_weights(model, save({"model": run.state_dict()}))
     assert_filled(model, run.backbone.state_dict())
     assert torch.equal(model.roi_heads.weight, run.roi_heads.weight)
 
 
-def test_a_bare_backbone_is_filled_from_a_detector(build, save):
+def test_a_backbone_alone_is_filled_from_a_detector(build, save):
     run, model = trained(Detector(build())), build()
     load_weights(model, save({"model": run.state_dict()}))
     assert_filled(model, run.backbone.bottom_up.state_dict(), prefix="")
 
 
-def test_one_tensor_less_is_refused_and_named(build, save):
+def test_a_missing_tensor_is_refused_and_named(build, save):
     tensors = trained(Detector(build())).state_dict()
     gone = list(build().state_dict())[4]
     del tensors[f"backbone.bottom_up.{gone}"]
@@ -188,11 +193,11 @@ def test_a_resnets_file_is_refused(build, save, backbone_tensors):
     )
 
 
-def test_a_resnet_refuses_their_files(build, save, fpn):
+def test_a_resnet_refuses_files_of_other_backbones(build, save, fpn):
     assert "of a known family" in refusal(fpn(), save({"model": Detector(build()).state_dict()}))
 
 
-def test_values_are_looked_at(build, save):
+def test_values_are_checked(build, save):
     tensors = trained(Detector(build())).state_dict()
     name = next(
         name for name in tensors if name.endswith("norm.weight") or name.endswith("bn.weight")

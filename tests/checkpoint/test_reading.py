@@ -54,7 +54,7 @@ def written(tmp_path: Path, content: bytes, name: str = "weights.pth") -> Path:
 
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_torch_saved_comes_back(save, mmap, zipped):
+def test_files_of_torch_save_are_read(save, mmap, zipped):
     content = read_file(save(CONTENT, _use_new_zipfile_serialization=zipped), mmap=mmap)
     assert torch.equal(content["model"]["conv1.weight"], CONTENT["model"]["conv1.weight"])
     assert content["iteration"] == 3 and content["names"] == ["a", "b"]
@@ -79,7 +79,7 @@ def test_safetensors_are_recognised_whatever_their_name(tmp_path):
         (tarfile.TarInfo("weights.pth").tobuf(tarfile.GNU_FORMAT), "tar"),
     ],
 )
-def test_what_is_packed_is_to_be_unpacked_first(tmp_path, packed, name):
+def test_the_error_for_an_archive_says_to_unpack_it(tmp_path, packed, name):
     assert f"is an archive of {name}, not weights" in refusal(written(tmp_path, packed))
 
 
@@ -87,12 +87,12 @@ def test_a_missing_path(tmp_path):
     assert "No weights file" in refusal(tmp_path / "absent.pth")
 
 
-def test_an_address_that_nothing_resolves():
+def test_an_unsupported_address():
     with pytest.raises(UserError, match="nowhere:// addresses are not supported"):
         read_file(local_path("nowhere://weights.pth"))
 
 
-def test_a_folder_says_which_files_are_in_it(tmp_path):
+def test_the_error_for_a_folder_names_files_in_it(tmp_path):
     written(tmp_path, b"x", "model_final.pth")
     message = refusal(tmp_path)
     assert "is a folder" in message and "model_final.pth" in message
@@ -154,7 +154,7 @@ def test_a_zip_archive_of_something_else(tmp_path):
 
 
 class Scripted(torch.nn.Module):
-    """A module with what archives have beside weights: a number, a buffer, two tensors of one storage."""
+    """A module with weights, a number, a buffer, and two tensors that share a storage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ def test_arrays_in_a_torch_file_are_tensors_too(save):
     assert read_file(save({"model": {"w": np.ones(2)}}))["model"]["w"].tolist() == [1, 1]
 
 
-def test_vissl_375_a_torch_file_named_pkl_is_read_as_what_it_is(save):
+def test_vissl_375_a_torch_file_named_pkl_is_read_by_its_content(save):
     assert read_file(save(CONTENT, "converted.pkl"))["iteration"] == 3
 
 

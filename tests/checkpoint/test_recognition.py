@@ -19,7 +19,7 @@ def test_every_layout_is_recognised_and_gives_the_same_backbone(layout, backbone
 @pytest.mark.parametrize(
     "prefix", ["resnet.", "net.0.", "encoder_x.", "_blocks.", "module.visual.trunk."]
 )
-def test_one_whole_network_is_taken_under_any_prefix_which_is_said(backbone_tensors, prefix):
+def test_one_whole_network_is_found_under_any_prefix_which_is_reported(backbone_tensors, prefix):
     weights = recognise(
         {"state_dict": torchvision_tensors(backbone_tensors, prefix)}, "foreign.pth"
     )
@@ -27,7 +27,7 @@ def test_one_whole_network_is_taken_under_any_prefix_which_is_said(backbone_tens
     assert weights.location == f"state_dict.{prefix}"
 
 
-def test_names_of_no_resnet_are_an_error_that_shows_them(backbone_tensors):
+def test_the_error_without_a_resnet_shows_the_first_names(backbone_tensors):
     renamed = {
         name.replace("layer", "stage"): value
         for name, value in torchvision_tensors(backbone_tensors).items()
@@ -48,7 +48,7 @@ def test_content_without_named_tensors_is_an_error(content):
         recognise(content, "weights.pth")
 
 
-def test_a_named_family_goes_before_what_the_content_looks_like(backbone_tensors):
+def test_a_named_family_is_preferred_to_the_recognised_one(backbone_tensors):
     content = torchvision_tensors(backbone_tensors) | {"fc.weight": torch.ones(2, 2)}
     assert recognise(content, "weights.pth").format.name == "torchvision"
     assert recognise(content, "weights.pth", "resnet_backbone").format.name == "resnet_backbone"
@@ -82,7 +82,7 @@ def test_an_unknown_family_names_the_nearest():
         recognise({}, "weights.pth", "moco_v4")
 
 
-def test_a_checkpoint_of_ours_says_what_pixels_it_saw(backbone_tensors):
+def test_an_own_checkpoint_has_the_pixels_of_its_training(backbone_tensors):
     model = {f"backbone.{name}": value for name, value in backbone_tensors.items()}
     pixels = {"format": "BGR", "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0]}
     assert recognise({"model": model, "pixels": pixels}, "a.pth").format.pixels[0].mean == (1, 2, 3)
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_ours_says_what_pixels_it_saw(backbone_tensors):
 
 
 @pytest.mark.parametrize("pixels", [3, {"format": "BGR"}, torch.ones(3)])
-def test_pixels_of_somebody_elses_meaning_are_not_taken(backbone_tensors, pixels):
+def test_pixels_of_another_meaning_are_ignored(backbone_tensors, pixels):
     content = {
         "model": {f"backbone.{name}": value for name, value in backbone_tensors.items()},
         "pixels": pixels,

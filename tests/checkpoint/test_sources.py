@@ -1,4 +1,4 @@
-"""Files as they lie: in folders, in shards, in a home directory, in containers that are no plain dict."""
+"""Files in folders, shards and the home directory, in other containers, and with configs beside."""
 
 import collections
 import json
@@ -32,13 +32,13 @@ def refusal(path) -> str:
 @pytest.mark.parametrize(
     "kind", [StateDict, collections.OrderedDict, lambda pairs: collections.defaultdict(int, pairs)]
 )
-def test_a_kind_of_dict_is_read_as_one(fpn, save, backbone_tensors, kind):
+def test_a_subclass_of_dict_is_read_as_a_dict(fpn, save, backbone_tensors, kind):
     tensors = torchvision_tensors(backbone_tensors)
     assert len(load_weights(fpn(), save({"model": kind(tensors)})).loaded) == len(backbone_tensors)
     assert len(load_weights(fpn(), save(kind(tensors))).loaded) == len(backbone_tensors)
 
 
-def test_tensors_by_pickle_are_named_as_such_and_not_called_damaged(tmp_path, backbone_tensors):
+def test_the_error_for_tensors_of_pickle_dump_names_them(tmp_path, backbone_tensors):
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(torchvision_tensors(backbone_tensors)))
     message = refusal(tmp_path / "w.pkl")
     assert (
@@ -52,7 +52,7 @@ def test_the_home_directory_is_expanded(monkeypatch, save, tmp_path, backbone_te
     assert open_weights("~/r50.pth").file == tmp_path / "r50.pth"
 
 
-def test_a_name_that_no_disk_takes_is_one_message():
+def test_the_error_for_an_invalid_file_name_is_one_message():
     assert "cannot be read: File name too long" in refusal("a" * 5000)
 
 
@@ -86,7 +86,7 @@ def test_a_file_replaced_after_it_was_read_gives_no_hash(name, shards, save, bac
 
 
 @pytest.mark.parametrize("name", ["model.safetensors.index.json", "config.json"])
-def test_json_without_end_is_not_read(name, shards):
+def test_very_long_json_is_not_read(name, shards):
     with shards.with_name(name).open("ab") as file:
         file.truncate(1 << 40)  # a hole, which takes no disk
     if name == "config.json":
@@ -95,12 +95,12 @@ def test_json_without_end_is_not_read(name, shards):
         assert "has more than" in refusal(shards)
 
 
-def test_a_shard_that_is_not_there_is_named(shards):
+def test_a_missing_shard_is_named(shards):
     (shards.parent / "model-00002-of-00002.safetensors").unlink()
     assert "names model-00002-of-00002.safetensors, which is not in its folder" in refusal(shards)
 
 
-def test_an_index_that_knows_more_than_its_shards_is_refused(shards):
+def test_an_index_with_a_tensor_that_its_shards_lack_is_refused(shards):
     index = json.loads(shards.read_text())
     index["weight_map"]["layer9.weight"] = "model-00001-of-00002.safetensors"
     shards.write_text(json.dumps(index))
@@ -108,7 +108,7 @@ def test_an_index_that_knows_more_than_its_shards_is_refused(shards):
 
 
 @pytest.mark.parametrize("place", ["../elsewhere.safetensors", "/etc/passwd", 3, ""])
-def test_an_index_reads_no_file_but_those_beside_it(shards, place):
+def test_an_index_reads_only_files_in_its_folder(shards, place):
     index = json.loads(shards.read_text())
     index["weight_map"]["conv1.weight"] = place
     shards.write_text(json.dumps(index))
@@ -130,7 +130,7 @@ def test_an_index_with_a_name_twice_is_refused(shards, name):
     assert f"{name!r} twice" in refusal(shards)
 
 
-def test_a_folder_with_two_models_of_accelerate_is_not_guessed_at(tmp_path, backbone_tensors):
+def test_a_folder_with_two_models_of_accelerate_is_refused(tmp_path, backbone_tensors):
     for name in ("model.safetensors", "model_1.safetensors"):
         save_file(
             {n: v.clone() for n, v in torchvision_tensors(backbone_tensors).items()},
@@ -139,7 +139,7 @@ def test_a_folder_with_two_models_of_accelerate_is_not_guessed_at(tmp_path, back
     assert "name one: model.safetensors, model_1.safetensors" in refusal(tmp_path)
 
 
-def test_a_folder_with_two_models_is_not_guessed_at(shards):
+def test_a_folder_with_two_models_is_refused(shards):
     shards.rename(shards.with_name("a.safetensors.index.json"))
     write_shards({"x": torch.ones(1), "y": torch.ones(1)}, shards.parent)
     assert "several models" in refusal(shards.parent)
@@ -234,7 +234,7 @@ def test_open_clips_config_says_which_tower_and_which_pixels(beside, tmp_path, b
     "name",
     ["resnet18", "resnet50d", "resnet50c", "resnext50_32x4d", "wide_resnet50_2", "resnet50_clip"],
 )
-def test_a_config_of_another_network_is_not_of_this_file(beside, name):
+def test_a_config_of_another_network_is_ignored_and_reported(beside, name):
     config = {"architecture": name, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     weights = open_weights(beside(config)).weights
     assert f"of another network, {name}" in weights.assumed
@@ -269,7 +269,7 @@ def test_a_config_that_names_a_second_or_an_unknown_network_is_refused(beside, c
         "abc",
     ],
 )
-def test_a_mean_that_cannot_be_meant_is_not_asked_for(beside, mean):
+def test_an_invalid_mean_is_ignored(beside, mean):
     weights = open_weights(
         beside({"architecture": "resnet50", "pretrained_cfg": {"mean": mean, "std": [0.5] * 3}})
     ).weights
@@ -280,12 +280,12 @@ def test_a_mean_that_cannot_be_meant_is_not_asked_for(beside, mean):
 
 
 @pytest.mark.parametrize("std", [[0.0] * 3, [-1, 1, 1], [0.5] * 2])
-def test_a_deviation_that_cannot_be_meant_is_not_asked_for(beside, std):
+def test_an_invalid_std_is_ignored(beside, std):
     config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5] * 3, "std": std}}
     assert open_weights(beside(config)).weights.format.pixels[0] == IMAGENET_RGB
 
 
-def test_a_config_that_says_two_things_of_one_name_is_not_believed(beside, tmp_path):
+def test_a_config_with_a_repeated_key_is_ignored_and_reported(beside, tmp_path):
     path = beside({})
     (tmp_path / "config.json").write_text(
         '{"architecture": "resnetblur50", "architecture": "resnet50"}'
@@ -299,9 +299,7 @@ def test_transformers_config_says_that_it_is_another_network(beside, backbone_te
     assert "config.json beside it has" in refusal(path)
 
 
-def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(
-    beside, backbone_tensors
-):
+def test_transformers_config_has_the_strides_and_its_processor_the_pixels(beside, backbone_tensors):
     processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     config = {"model_type": "resnet", "downsample_in_bottleneck": True}
     path = beside(config, hugging_face(backbone_tensors), preprocessor_config=processor)
@@ -312,19 +310,19 @@ def test_transformers_config_says_where_it_strides_and_its_processor_the_pixels(
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"architecture": 3}', '{"model_type": "bert"}', "[" * 100_000]
 )
-def test_a_config_that_says_nothing_leaves_it_assumed(beside, tmp_path, text):
+def test_with_an_uninformative_config_the_facts_are_assumed(beside, tmp_path, text):
     path = beside({})
     (tmp_path / "config.json").write_text(text)
     assert "no blur pools" in open_weights(path).weights.assumed
 
 
-def test_what_is_assumed_is_in_the_report_and_the_table(fpn, save, backbone_tensors):
+def test_assumed_facts_are_in_the_report_and_the_table(fpn, save, backbone_tensors):
     report = load_weights(fpn(), save(torchvision_tensors(backbone_tensors)))
     for words in ("ReLU", "max pool", "no blur pools", "no dilation", "strides in the 3x3"):
         assert words in report.assumed and words in report.table() and words in report.to_json()
 
 
-def test_the_zoos_record_says_which_pixels(backbone_tensors):
+def test_the_zoos_record_has_the_pixels(backbone_tensors):
     weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth")
     told = told_beside(Path("nowhere.pth"), weights, "virtex://timm_resnet50d.ra4_e3600_r224_in1k")
     assert [entry.mean for entry in told.format.pixels] == [
@@ -334,7 +332,7 @@ def test_the_zoos_record_says_which_pixels(backbone_tensors):
     assert told.format == weights.format
 
 
-def test_the_zoos_record_says_which_pools(backbone_tensors):
+def test_the_zoos_record_has_the_pools(backbone_tensors):
     weights = recognise(torchvision_tensors(backbone_tensors), "weights.pth")
     told = told_beside(Path("nowhere.pth"), weights, "virtex://timm_resnet50d.ra4_e3600_r224_in1k")
     assert (weights.format.downsample, told.format.downsample) == ("conv", "avg_shortcut")

@@ -1,4 +1,4 @@
-"""Each way in which published weights are known to end up half loaded, or in another network, without an error."""
+"""Known ways in which published weights end up half loaded or in another network silently."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_virtex_parts_stored_twice_are_read_once(fpn, save, backbone_tensors):
 # 3.2 Peers
 
 
-def test_a_clip_archive_is_not_a_dict_and_is_halves(tmp_path):
+def test_a_clip_archive_is_not_a_dict_and_has_half_precision(tmp_path):
     layout = LAYOUTS["openai clip RN50"]
     layout.write(network("CLIP RN50"), tmp_path / "RN50.pt")
     model = detector("CLIP RN50", "FPN")
@@ -75,7 +75,7 @@ def test_a_clip_archive_is_not_a_dict_and_is_halves(tmp_path):
     assert {"input_resolution", "context_length", "vocab_size"} < set(report.unused)
 
 
-def test_clips_attention_pool_is_no_part_of_the_backbone(save):
+def test_clips_attention_pool_is_not_part_of_the_backbone(save):
     report = load_weights(detector("CLIP RN50", "FPN"), save(clip(network("CLIP RN50"))))
     assert "visual.attnpool.positional_embedding" in report.unused
 
@@ -111,7 +111,7 @@ def test_regionclips_pixels_in_0_to_1_are_refused_with_those_in_0_to_255(save):
 @pytest.mark.parametrize(
     ("chosen", "not_chosen"), [("encoder_q.", "encoder_k."), ("base_encoder.", "momentum_encoder.")]
 )
-def test_moco_the_trained_encoder_is_taken_and_not_its_momentum_copy(
+def test_moco_the_trained_encoder_is_loaded_and_not_its_momentum_copy(
     fpn, save, backbone_tensors, chosen, not_chosen
 ):
     tensors = torchvision_tensors(backbone_tensors)
@@ -157,7 +157,7 @@ def test_wide_resnet50_2_widens_the_middle_of_the_blocks_alone(fpn, save):
 
 
 @pytest.mark.parametrize("layout", ["dino, full file", "dino, teacher not of DDP"])
-def test_dino_the_teacher_is_taken_and_its_namespace_skipped(save, layout):
+def test_dino_the_teacher_is_loaded_and_its_namespace_skipped(save, layout):
     model = detector("ResNet-50", "FPN")
     report = load_weights(model, save(LAYOUTS[layout].content(network("ResNet-50"))))
     expected = network("ResNet-50").state_dict()["conv1.weight"]
@@ -184,7 +184,7 @@ def test_msras_convolution_bias_and_classifier_are_unused(tmp_path):
     assert report.unused == ("conv1_b", "fc1000_b", "fc1000_w")
 
 
-def test_timm_the_averaged_weights_are_taken(save):
+def test_timm_the_averaged_weights_are_loaded(save):
     model = detector("timm's ResNet-50", "FPN")
     load_weights(model, save(LAYOUTS["timm, averaged"].content(network("timm's ResNet-50"))))
     expected = network("timm's ResNet-50").state_dict()["conv1.weight"]
@@ -278,9 +278,7 @@ def test_resnet_ds_shortcuts_and_last_stem_norm_do_not_land_on_a_plain_stem(fpn,
     assert torch.equal(model.backbone.bottom_up.stem.conv1.norm.weight, before)
 
 
-def test_frozen_norms_make_up_what_a_file_lacks_and_it_is_counted_all_the_same(
-    fpn, save, backbone_tensors
-):
+def test_statistics_that_frozen_norms_make_up_are_counted_as_missing(fpn, save, backbone_tensors):
     without = {name: value for name, value in backbone_tensors.items() if "running" not in name}
     assert "106 missing" in refusal(fpn(NORM="FrozenBN"), save(torchvision_tensors(without)))
 
@@ -310,7 +308,7 @@ def test_c4_keeps_its_new_norm_after_res5(c4, save, backbone_tensors):
     assert not any("res5.norm" in name for name in (*report.loaded, *report.missing))
 
 
-def test_soco_brings_its_pyramid_where_the_detector_has_it_in_the_same_shape(save):
+def test_socos_pyramid_is_loaded_if_the_detectors_has_the_same_shapes(save):
     model = detector("ResNet-50", "FPN")
     report = load_weights(model, save(LAYOUTS["soco"].content(network("ResNet-50"))))
     assert torch.equal(model.backbone.fpn_output2.weight, torch.full((8, 8, 3, 3), 5.0))
@@ -318,7 +316,7 @@ def test_soco_brings_its_pyramid_where_the_detector_has_it_in_the_same_shape(sav
     assert not report.partial and "FPN" in report.note
 
 
-def test_pixpro_says_that_it_is_the_backbone_alone(save):
+def test_the_note_of_pixpro_says_that_only_the_backbone_is_loaded(save):
     content = LAYOUTS["pixpro"].content(network("ResNet-50"))
     report = load_weights(detector("ResNet-50", "FPN"), save(content))
     assert "only the backbone" in report.note and "note: only the backbone" in report.table()

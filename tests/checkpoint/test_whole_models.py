@@ -1,4 +1,4 @@
-"""What is evaluated is the whole network of the file: no layer more in either, and no second network unnamed."""
+"""An evaluated model is the whole network of the file: extra layers in either one are an error."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def refusal(model: nn.Module, path: str) -> str:
         "proposal_generator.rpn_head.conv.conv1.weight",
     ],
 )
-def test_a_layer_more_in_a_part_that_the_model_has_is_another_model(detector, trained, save, name):
+def test_an_extra_layer_in_a_part_that_the_model_has_is_an_error(detector, trained, save, name):
     message = refusal(detector, save({"model": trained | {name: torch.ones(2)}}))
     assert (
         f"{name} of the file is not in the model" in message
@@ -75,14 +75,14 @@ def test_whole_heads_and_buffers_of_older_versions_may_be_left_out(detector, tra
     ).unused == (name,)
 
 
-def test_a_detector_of_masks_is_evaluated_without_them(cfg, trained, save):
+def test_a_detector_with_masks_is_evaluated_without_them(cfg, trained, save):
     without = cfg.clone()
     without.MODEL.MASK_ON = False
     report = load_weights(build_model(without), save({"model": trained}), require="model")
     assert all(name.startswith("roi_heads.mask_head.") for name in report.unused)
 
 
-def test_a_layer_more_in_the_heads_is_no_matter_for_the_backbone(detector, trained, save):
+def test_an_extra_layer_in_the_heads_does_not_matter_for_the_backbone(detector, trained, save):
     assert load_weights(detector, save({"model": trained | {BOX_HEAD: torch.ones(2)}})).unused == (
         BOX_HEAD,
     )
