@@ -11,25 +11,25 @@ from virtex_det.model_zoo.catalog import record_of
 @pytest.mark.parametrize(
     "sent", [PAYLOAD[:50_000], b'{"error": "no such file"}', b"<html>log in</html>"]
 )
-def test_what_is_no_whole_file_is_not_kept_and_the_next_try_brings_the_file(sent, server, cache):
+def test_an_incomplete_file_is_not_kept_and_the_next_try_downloads_it(sent, server, cache):
     url, server.payload = f"{server.url}/weights.pth", sent
-    with pytest.raises(UserError, match="was not fetched") as caught:
+    with pytest.raises(UserError, match="was not downloaded") as caught:
         local_path(url)
-    assert f"Fetched by hand from {url}" in str(caught.value)
+    assert f"Download it by hand from {url}" in str(caught.value)
     server.payload = PAYLOAD
     path = local_path(url)
     assert path.parent == cache and path.read_bytes() == PAYLOAD
     assert local_path(url) == path and len(server.requests) == 2
 
 
-def test_a_file_damaged_in_the_cache_says_what_to_delete(server):
+def test_the_error_for_a_damaged_cached_file_says_what_to_delete(server):
     path = local_path(f"{server.url}/weights.pth")
     path.write_bytes(PAYLOAD[:-5])
     with pytest.raises(UserError, match=f"Delete it to download it again: rm '{path}'"):
         local_path(f"{server.url}/weights.pth")
 
 
-def test_addresses_that_end_alike_are_two_files(server):
+def test_addresses_with_the_same_end_are_two_files(server):
     first = local_path(f"{server.url}/weights.pth?run=1")
     server.payload = OTHER
     second = local_path(f"{server.url}/weights.pth?run=2")
@@ -46,7 +46,7 @@ def test_addresses_that_end_alike_are_two_files(server):
         "HTTP://HOST/ä.pth?x=/../../etc",
     ],
 )
-def test_the_name_in_the_cache_is_one_that_any_disk_takes(url):
+def test_the_name_in_the_cache_is_valid_on_any_disk(url):
     name = record_of(url).file_name
     assert name.isascii() and "/" not in name and name[0] not in "-." and len(name) < 100
 
@@ -54,12 +54,12 @@ def test_the_name_in_the_cache_is_one_that_any_disk_takes(url):
 @pytest.mark.parametrize(
     "url", ["http://", "http://[bad", "https:///x.pth", "http://a b/c", "http://host/\n"]
 )
-def test_what_is_no_address_is_one_screen(url):
-    with pytest.raises(UserError, match="is no address of a file"):
+def test_the_error_for_an_invalid_address_fits_a_screen(url):
+    with pytest.raises(UserError, match="is not the address of a file"):
         local_path(url)
 
 
-def test_offline_an_address_says_how_to_fetch_it_elsewhere(server, monkeypatch):
+def test_the_error_for_an_address_offline_says_how_to_download_it_elsewhere(server, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     url = f"{server.url}/weights.pth"
     with pytest.raises(UserError, match="virtex-det zoo download") as caught:
@@ -75,15 +75,13 @@ def test_offline_an_address_says_how_to_fetch_it_elsewhere(server, monkeypatch):
         ("catalog://ImageNetPretrained/MSRA/R-50", "detectron/ImageNetPretrained/MSRA/R-50.pkl"),
     ],
 )
-def test_what_detectron2_has_in_its_cache_is_taken_if_it_is_whole(
-    path, kept, tmp_path, cache, monkeypatch
-):
+def test_a_whole_file_in_detectron2s_cache_is_used(path, kept, tmp_path, cache, monkeypatch):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "detectron2"))
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     file = tmp_path / "detectron2" / kept
     file.parent.mkdir(parents=True)
     file.write_bytes(PAYLOAD[:50_000])
-    with pytest.raises(UserError, match=f"{file}: what came"):
+    with pytest.raises(UserError, match=f"{file}: the download"):
         local_path(path)
     file.write_bytes(PAYLOAD)
     assert local_path(path).parent == cache

@@ -1,4 +1,4 @@
-"""A trained backbone by itself: its features are those of its origin, its pixels those of its training."""
+"""A trained backbone has the features of its original and the pixel format of its training."""
 
 import dataclasses
 import warnings
@@ -64,7 +64,7 @@ def test_bottlenecks_stride_where_those_of_torchvision_do(tmp_path):
     torch.testing.assert_close(backbone(images)["res5"], expected)
 
 
-def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path):
+def test_a_central_square_has_the_pixels_of_pretraining(torchvision_file, tmp_path):
     backbone = load_backbone(torchvision_file[1], device="cpu")
     cfg = load_config(overrides={"INPUT.CAPTION.CROP_SIZE": 32, "INPUT.FORMAT": "RGB"})
     cut = PretrainingMapper(cfg, is_train=False).augment(PIXELS)[0]
@@ -92,7 +92,7 @@ def test_a_square_of_a_size_is_what_pretraining_sees(torchvision_file, tmp_path)
 )
 def test_images_that_were_not_prepared_are_refused(images, torchvision_file):
     with pytest.raises(
-        UserError, match=r"expected a float batch \(N, 3, H, W\).\nStack what transform"
+        UserError, match=r"expected a float batch \(N, 3, H, W\).\nStack the results of transform"
     ):
         load_backbone(torchvision_file[1], device="cpu")(images)
 
@@ -122,21 +122,21 @@ def test_a_detectors_run_gives_the_backbone_and_the_pixels_of_its_detector(
     assert backbone.channel_order == order and list(backbone.pixel_mean) == MEAN[::step]
 
 
-def test_pixels_that_nothing_tells_have_to_be_given_as_a_whole(detector_cfg, tmp_path):
+def test_unknown_pixels_must_be_set_completely(detector_cfg, tmp_path):
     run = write_run(detector_cfg(), tmp_path / "run")
     file = run / "model_final.pth"
     given = {"INPUT.FORMAT": "RGB", "MODEL.PIXEL_MEAN": MEAN, "MODEL.PIXEL_STD": STD}
     for part in ({}, {"INPUT.FORMAT": "RGB"}):
         with pytest.raises(
-            UserError, match="not known as a whole.*\nSet all of INPUT.FORMAT, MODEL.PIXEL_MEAN"
+            UserError, match="is unknown or only partly set.*\nSet all of INPUT.FORMAT, MODEL.PIX"
         ):
             load_backbone(file, part, device="cpu")
     backbone = load_backbone(file, given, device="cpu")
     assert backbone.pixel_std == tuple(STD) and not backbone.report.missing
 
 
-def test_a_part_of_the_pixels_is_refused_where_the_file_tells_them(torchvision_file):
-    with pytest.raises(UserError, match="not known as a whole"):
+def test_partly_set_pixels_are_refused(torchvision_file):
+    with pytest.raises(UserError, match="is unknown or only partly set"):
         load_backbone(torchvision_file[1], {"INPUT.FORMAT": "RGB"}, device="cpu")
 
 
@@ -162,7 +162,7 @@ def test_a_file_with_a_part_of_the_network_is_refused(torchvision_file):
         load_backbone(file, device="cpu")
 
 
-def test_a_zoo_name_brings_stem_and_pixels_of_its_record(tmp_path, monkeypatch):
+def test_a_zoo_name_has_the_stem_and_pixels_of_its_record(tmp_path, monkeypatch):
     name = "clip_RN50"
     small = {
         f"MODEL.RESNETS.{key}": value
@@ -190,7 +190,9 @@ def test_a_zoo_name_brings_stem_and_pixels_of_its_record(tmp_path, monkeypatch):
             assert torch.equal(backbone(image)["res5"], published(image)["res5"])
 
 
-def test_a_backbone_that_is_no_resnet_says_what_builds_it(pretraining_cfg, tmp_path):
+def test_the_error_for_a_backbone_that_is_not_a_resnet_says_what_builds_it(
+    pretraining_cfg, tmp_path
+):
     run = write_run(pretraining_cfg(), tmp_path / "run")
     if "plain_network_of_this_test" not in BACKBONE_REGISTRY:
         BACKBONE_REGISTRY.register(plain_network_of_this_test)
@@ -210,7 +212,7 @@ def plain_network_of_this_test(cfg, input_shape):
 
 
 @pytest.mark.parametrize("name", ["gone.pth", "virtex://gone"])
-def test_what_is_not_there_is_named(name, tmp_path, monkeypatch):
+def test_a_missing_source_is_named(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="gone"):
         load_backbone(name)
@@ -219,7 +221,7 @@ def test_what_is_not_there_is_named(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"), [("", "name of the weights is empty"), (None, "given as a NoneType")]
 )
-def test_what_is_no_name_is_told_so(source, message, tmp_path, monkeypatch):
+def test_a_source_that_is_not_a_name_is_an_error(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match=message):

@@ -48,12 +48,12 @@ def test_virtex_has_thirteen_files_under_sixteen_config_names():
     )
 
 
-def test_no_two_records_have_one_address():
+def test_no_two_records_have_the_same_address():
     addresses = Counter(url for record in catalog() for url in record.urls)
     assert addresses.most_common(1)[0][1] == 1
 
 
-def test_nothing_is_said_to_be_tested_that_was_not():
+def test_only_tested_records_are_marked_as_tested():
     assert not any(record.tested for record in catalog())
 
 
@@ -75,7 +75,7 @@ def test_network_keys_are_config_keys_with_values_of_their_type():
             cfg.merge_from_list([key, value])
 
 
-def test_every_format_is_one_that_loads():
+def test_every_format_is_a_known_family():
     known = {name for entry in FORMATS for name in (entry.name, *entry.also)}
     assert {record.format for record in catalog()} <= known
 
@@ -110,7 +110,7 @@ def test_an_unknown_name_suggests_the_nearest():
         ("paper", ""),
     ],
 )
-def test_a_value_that_does_not_fit_names_record_and_field(broken, entry, field, value):
+def test_the_error_for_an_invalid_value_names_record_and_field(broken, entry, field, value):
     with pytest.raises(UserError, match=rf"record 1 \(.*\), field {field}: expected") as caught:
         broken(entry | {field: value})
     assert len(str(caught.value).splitlines()) == 1
@@ -128,7 +128,7 @@ def test_an_unknown_field_is_named_with_the_nearest(broken, entry):
 
 
 def test_a_name_given_twice_is_an_error(broken, entry):
-    with pytest.raises(UserError, match="record 2 .*field name: .* is taken already"):
+    with pytest.raises(UserError, match="record 2 .*field name: an earlier record has the name"):
         broken(entry, entry)
 
 
@@ -141,7 +141,7 @@ def test_an_alias_that_is_a_name_is_an_error(broken, entry):
 @pytest.mark.parametrize(
     "text", ["weights: [", "weights: !!python/object/apply:os.getcwd []", "[]", "weights: 3"]
 )
-def test_a_file_that_is_no_catalogue_is_an_error(tmp_path, text):
+def test_a_file_that_is_not_a_catalogue_is_an_error(tmp_path, text):
     path = tmp_path / "catalog.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match="catalogue"):

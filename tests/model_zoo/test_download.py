@@ -62,13 +62,13 @@ def test_a_file_is_fetched_whole_under_its_name(record, cache):
     assert leftovers(cache) == ["weights.pth", "weights.pth.sha256.json"]
 
 
-def test_a_cached_file_is_not_asked_for_again(record, server):
+def test_a_cached_file_is_not_downloaded_again(record, server):
     fetch(record)
     fetch(record)
     assert len(server.requests) == 1
 
 
-def test_a_cached_file_that_did_not_change_is_not_read_again(record, monkeypatch):
+def test_an_unchanged_cached_file_is_not_read_again(record, monkeypatch):
     fetch(record)
     monkeypatch.setattr(
         "virtex_det.model_zoo.cache.file_sha256", lambda path: pytest.fail("it was read")
@@ -76,7 +76,7 @@ def test_a_cached_file_that_did_not_change_is_not_read_again(record, monkeypatch
     fetch(record)
 
 
-def test_the_hash_is_noted_before_the_file_has_its_name(record, cache, monkeypatch):
+def test_the_hash_is_stored_before_the_file_gets_its_name(record, cache, monkeypatch):
     rename = Path.replace
 
     def stop_at_the_file(part: Path, path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_first_digits_of_a_hash_are_enough(record):
     assert fetch(dataclasses.replace(record, sha256=SHA256[:8])).exists()
 
 
-def test_two_processes_that_ask_at_once_make_one_request(record, server):
+def test_two_processes_at_the_same_time_make_one_request(record, server):
     server.pause = 0.3
     with get_context("fork").Pool(2) as processes:
         paths = processes.map(fetch, [record, record], chunksize=1)
@@ -113,7 +113,7 @@ def test_two_processes_that_ask_at_once_make_one_request(record, server):
 # --- a server that does not
 
 
-def test_a_cut_connection_is_taken_up_where_it_ended(record, server):
+def test_a_broken_connection_is_resumed_where_it_ended(record, server):
     server.cut_after, server.cuts = 30_000, 2
     assert fetch(record).read_bytes() == PAYLOAD
     assert [request.get("Range") for request in server.requests] == [
@@ -123,17 +123,17 @@ def test_a_cut_connection_is_taken_up_where_it_ended(record, server):
     ]
 
 
-def test_without_range_support_a_cut_download_begins_anew(record, server):
+def test_without_range_support_a_broken_download_starts_again(record, server):
     server.ranges, server.cut_after, server.cuts = False, 30_000, 1
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_a_piece_that_was_not_asked_for_is_not_appended(record, server):
+def test_a_piece_that_was_not_requested_is_not_appended(record, server):
     server.cut_after, server.cuts, server.wrong_piece = 30_000, 1, True
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_a_download_cut_for_good_is_kept_and_gone_on_with_by_the_next_run(record, server, cache):
+def test_a_broken_download_is_continued_by_the_next_run(record, server, cache):
     server.cut_after = 10_000
     with pytest.raises(UserError, match="40,000 bytes that came are kept"):
         fetch(record)
@@ -145,7 +145,7 @@ def test_a_download_cut_for_good_is_kept_and_gone_on_with_by_the_next_run(record
 
 
 @pytest.mark.parametrize("trouble", [{"failing": 100}, {"status": 404}, {"location": "/page"}])
-def test_a_part_outlives_a_server_in_trouble(record, server, trouble):
+def test_a_part_is_kept_when_the_server_fails(record, server, trouble):
     server.cut_after = 10_000
     with pytest.raises(UserError):
         fetch(record)
@@ -158,9 +158,7 @@ def test_a_part_outlives_a_server_in_trouble(record, server, trouble):
     assert server.requests[-1]["Range"] == "bytes=40000-"
 
 
-def test_a_part_is_not_gone_on_with_when_the_remote_file_changed_meanwhile(
-    record_without_hash, server
-):
+def test_a_part_is_not_continued_when_the_remote_file_has_changed(record_without_hash, server):
     server.cut_after = 10_000
     with pytest.raises(UserError):
         fetch(record_without_hash)
@@ -168,7 +166,7 @@ def test_a_part_is_not_gone_on_with_when_the_remote_file_changed_meanwhile(
     assert fetch(record_without_hash).read_bytes() == OTHER
 
 
-def test_a_part_that_is_whole_already_is_not_fetched_again(record, server, cache):
+def test_a_whole_part_is_not_downloaded_again(record, server, cache):
     server.cut_after = 10_000
     with pytest.raises(UserError):
         fetch(record)
@@ -178,20 +176,20 @@ def test_a_part_that_is_whole_already_is_not_fetched_again(record, server, cache
     assert server.requests[-1]["Range"] == f"bytes={len(PAYLOAD)}-"
 
 
-def test_a_server_that_promises_more_than_it_sends_is_not_believed(record, server, cache):
+def test_a_file_shorter_than_the_server_says_is_an_error(record, server, cache):
     server.excess = 100
     with pytest.raises(UserError, match="cut short 4 times"):
         fetch(record)
     assert not (cache / "weights.pth").exists()
 
 
-def test_another_size_than_the_catalogue_says_is_an_error(record_without_hash, cache):
+def test_another_size_than_the_catalogues_is_an_error(record_without_hash, cache):
     with pytest.raises(UserError, match="has 102,400 bytes, and the catalogue says 7"):
         fetch(dataclasses.replace(record_without_hash, size=7))
     assert leftovers(cache) == []
 
 
-def test_wrong_bytes_are_an_error_and_not_kept(record, server, cache):
+def test_wrong_bytes_are_an_error_and_are_deleted(record, server, cache):
     server.payload = OTHER
     with pytest.raises(UserError, match=f"the catalogue says {SHA256}"):
         fetch(record)
@@ -204,7 +202,7 @@ def test_an_empty_file_is_an_error(record_without_hash, server):
         fetch(record_without_hash)
 
 
-def test_404_is_an_error_that_says_where_to_look(record, server):
+def test_the_error_404_says_where_to_look(record, server):
     server.status = 404
     with pytest.raises(UserError, match=r"404 .*Not Found[^$]*example\.org"):
         fetch(record)
@@ -252,7 +250,7 @@ def test_no_network_is_one_message_that_names_address_and_place(record, cache):
     assert len(message.splitlines()) == 3
 
 
-def test_a_server_that_falls_silent_is_given_up(record, server, monkeypatch):
+def test_the_download_from_a_silent_server_is_stopped(record, server, monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", (1.0, 0.05))
     monkeypatch.setattr(transfer, "RETRIES", 1)
     server.pause = 0.5
@@ -265,7 +263,7 @@ def test_a_server_that_falls_silent_is_given_up(record, server, monkeypatch):
 # --- what was fetched before
 
 
-def test_a_corrupt_cached_file_is_an_error_that_says_what_to_delete(record, server):
+def test_the_error_for_a_corrupt_cached_file_says_what_to_delete(record, server):
     path = fetch(record)
     path.write_bytes(PAYLOAD[:-1] + b"\x00")
     with pytest.raises(UserError, match=f"rm '{path}'"):
@@ -274,7 +272,7 @@ def test_a_corrupt_cached_file_is_an_error_that_says_what_to_delete(record, serv
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_a_file_changed_behind_its_size_and_time_is_found_by_a_thorough_check(record):
+def test_a_thorough_check_finds_a_change_that_keeps_size_and_time(record):
     path = fetch(record)
     status = path.stat()
     path.write_bytes(PAYLOAD[::-1])
@@ -306,7 +304,7 @@ def test_a_file_put_there_by_hand_is_used(record_without_hash, server, cache):
     assert not server.requests
 
 
-def test_weights_without_an_address_say_where_a_person_finds_them(record, cache):
+def test_the_error_for_weights_without_an_address_names_their_page(record, cache):
     manual = dataclasses.replace(record, urls=[], note="In a folder.")
     with pytest.raises(
         UserError, match="by hand from https://example.org and put it at .*weights.pth. In a folder"
@@ -334,11 +332,11 @@ def test_a_read_only_cache_serves_what_it_has(record_without_hash, cache, monkey
     assert fetch(record_without_hash).read_bytes() == PAYLOAD
 
 
-def test_a_full_disk_leaves_a_part_that_the_next_run_goes_on_with(record, server, cache):
+def test_a_full_disk_leaves_a_part_that_the_next_run_continues(record, server, cache):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(UserError, match="make room"):
+        with pytest.raises(UserError, match="free disk space"):
             fetch(record)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -347,7 +345,7 @@ def test_a_full_disk_leaves_a_part_that_the_next_run_goes_on_with(record, server
     assert server.requests[-1]["Range"] == "bytes=50000-"
 
 
-def test_offline_the_network_is_not_touched(record, server, monkeypatch):
+def test_offline_the_network_is_not_used(record, server, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_OFFLINE", "1")
     with pytest.raises(UserError, match="VIRTEX_DET_OFFLINE"):
         fetch(record)
@@ -360,7 +358,7 @@ def test_offline_a_cached_file_is_used(record, monkeypatch):
     assert fetch(record) == path
 
 
-def test_a_mirror_folder_is_asked_first_also_offline(record, server, tmp_path, monkeypatch):
+def test_a_mirror_folder_is_tried_first_also_offline(record, server, tmp_path, monkeypatch):
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "weights.pth").write_bytes(PAYLOAD)
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
@@ -369,12 +367,12 @@ def test_a_mirror_folder_is_asked_first_also_offline(record, server, tmp_path, m
     assert not server.requests
 
 
-def test_a_mirror_without_the_file_is_passed_over(record, tmp_path, monkeypatch):
+def test_a_mirror_without_the_file_is_skipped(record, tmp_path, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path))
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_a_mirror_with_another_file_is_passed_over(record, tmp_path, monkeypatch):
+def test_a_mirror_with_another_file_is_skipped(record, tmp_path, monkeypatch):
     (tmp_path / "weights.pth").write_bytes(b"another")
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path))
     assert fetch(record).read_bytes() == PAYLOAD
@@ -410,18 +408,20 @@ PICKLED = pickle.dumps({"model": {"a": np.zeros(1000)}}, 2)
 PAGE = b"<!DOCTYPE html><html><title>Sign in</title></html>"
 INSTEAD = {
     "a web page": PAGE,
-    "a web page behind blanks": b"\n\n   \t" + PAGE,
-    "a web page behind a byte order mark": b"\xef\xbb\xbf" + PAGE,
-    "a web page behind a comment": b"<!-- " + b"x" * 600 + b" -->" + PAGE,
+    "a web page after blanks": b"\n\n   \t" + PAGE,
+    "a web page after a byte order mark": b"\xef\xbb\xbf" + PAGE,
+    "a web page after a comment": b"<!-- " + b"x" * 600 + b" -->" + PAGE,
     "a web page in UTF-16": PAGE.decode().encode("utf-16"),
-    "a web page behind text": b"Warning: line 3\n" + PAGE,
+    "a web page after text": b"Warning: line 3\n" + PAGE,
     "a compressed web page": gzip.compress(PAGE),
     "XML": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
     "JSON": b'{"error": "quota exceeded"}',
     "JSON in a list": b'[{"error": "quota exceeded"}]',
     "text": b"Not Found",
     "one line break": b"\n",
-    "a Git-LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    ),
     "a PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "zeros": bytes(10_000),
@@ -430,7 +430,7 @@ INSTEAD = {
     "a tar archive": b"weights.pth" + bytes(10_000),
     "weights cut in half": PAYLOAD[:51_200],
     "weights without their last byte": PAYLOAD[:-1],
-    "weights with more behind them": PAYLOAD + b"\n",
+    "weights with an extra byte": PAYLOAD + b"\n",
     "a header alone": PAYLOAD[:200],
     "a torch file cut in half": NEW[: len(NEW) // 2],
     "a torch file without its last byte": NEW[:-1],
@@ -444,10 +444,10 @@ INSTEAD = {
 
 
 @pytest.mark.parametrize("name", INSTEAD)
-def test_what_is_no_whole_file_of_weights_is_not_kept(name, record_without_hash, server, cache):
+def test_a_file_that_is_not_whole_weights_is_not_kept(name, record_without_hash, server, cache):
     server.payload = INSTEAD[name]
     with pytest.raises(
-        UserError, match=r"(?s)weights was not fetched:.*http://.*Fetched by hand from"
+        UserError, match=r"(?s)weights was not downloaded:.*http://.*Download it by hand from"
     ) as caught:
         fetch(record_without_hash)
     assert leftovers(cache) == []
@@ -463,7 +463,7 @@ def test_whole_weights_of_each_form_are_kept(payload, record_without_hash, serve
 
 
 @pytest.mark.parametrize("name", ["JSON", "a torch file cut in half"])
-def test_what_an_earlier_version_kept_is_looked_at_once_more(name, record_without_hash, cache):
+def test_a_file_cached_by_an_earlier_version_is_checked_again(name, record_without_hash, cache):
     cache.mkdir()
     path = cache / "weights.pth"
     path.write_bytes(INSTEAD[name])
@@ -561,12 +561,12 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_odd_answer_is_the_file_or_one_screen(name, record_without_hash, server, cache):
+def test_an_odd_response_gives_the_file_or_one_error(name, record_without_hash, server, cache):
     server.raw, is_whole = ANSWERS[name]
     if is_whole:
         assert fetch(record_without_hash).read_bytes() == PAYLOAD
         return
-    with pytest.raises(UserError, match="weights was not fetched") as caught:
+    with pytest.raises(UserError, match="weights was not downloaded") as caught:
         fetch(record_without_hash)
     assert len(str(caught.value).splitlines()) == 3
     assert "weights.pth" not in leftovers(cache)
@@ -585,7 +585,9 @@ def test_a_redirect_from_https_to_http_is_refused(record, monkeypatch):
         fetch(dataclasses.replace(record, urls=["https://localhost/weights.pth"]))
 
 
-def test_a_server_without_end_is_left(record_without_hash, server, cache, monkeypatch):
+def test_the_download_from_an_endless_server_is_stopped(
+    record_without_hash, server, cache, monkeypatch
+):
     monkeypatch.setattr(transfer, "MAX_BYTES", 50_000)
     with pytest.raises(UserError, match="more than 50,000 bytes"):
         fetch(record_without_hash)
@@ -612,7 +614,7 @@ def test_a_link_in_the_cache_is_not_written_through(
     assert "mine" not in str(server.requests)
 
 
-def test_a_link_to_nothing_as_a_part_makes_nothing(record, cache, tmp_path):
+def test_a_broken_link_as_a_part_writes_nothing(record, cache, tmp_path):
     cache.mkdir()
     (cache / "weights.pth.part").symlink_to(tmp_path / "made")
     fetch(record)
@@ -640,7 +642,7 @@ def test_a_link_from_the_mirror_is_followed_and_copied(record, tmp_path, monkeyp
     "name",
     ["weights.pth", "weights.pth.part", "weights.pth.sha256.json", "weights.pth.part.version"],
 )
-def test_a_pipe_or_a_folder_in_the_cache_is_no_hang(record, cache, kind, name):
+def test_a_pipe_or_a_folder_in_the_cache_does_not_hang(record, cache, kind, name):
     cache.mkdir()
     if name != "weights.pth":
         (cache / "weights.pth.part").touch()
@@ -666,7 +668,7 @@ def test_a_note_that_is_damaged_is_named(record, cache, note):
 @pytest.mark.parametrize(
     "name", ["../../x", "/etc/passwd", "..", "", "a\0b", "\udc80", "x" * 100_000]
 )
-def test_a_name_that_leads_out_of_the_cache_is_no_name(name):
+def test_a_name_that_leads_out_of_the_cache_is_refused(name):
     with pytest.raises(UserError, match="model zoo has no weights"):
         find(name)
 

@@ -60,7 +60,7 @@ def rows_of(text):
     ]
 
 
-def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(results):
+def test_own_results_are_mean_and_spread_over_the_seeds_of_the_records(results):
     link = "[starts](results/starts.jsonl)"
     assert rows_of(page.render(results)) == [
         f"| random | `coco-segm-1x` | coco_2017_val | 1% | 2 | 21.0 ± 1.4 | 18.0 ± 0.0 | {link} |",
@@ -72,13 +72,13 @@ def test_our_own_results_are_mean_and_spread_over_the_seeds_of_the_records(resul
     ]
 
 
-def test_a_metric_that_no_run_of_a_file_has_is_a_dash(results, make_record):
+def test_a_metric_without_values_is_a_dash(results, make_record):
     records = {Cell("random", "1x", 0.1, 0): make_record(mask_ap=None)}
     Comparison("boxes", "", records).write_records(results / "starts.jsonl")
     assert [row.split(" | ")[-3:-1] for row in rows_of(page.render(results))] == [["10.0", "-"]]
 
 
-def test_protocols_have_rows_of_their_own(results, make_record):
+def test_each_protocol_has_its_own_row(results, make_record):
     records = {
         Cell("random", name, 0.1, 0): dataclasses.replace(make_record(seed=0), protocol=name)
         for name in ("a", "b")
@@ -94,5 +94,5 @@ def test_a_record_changed_by_hand_is_not_on_the_page(results):
         page.render(results)
 
 
-def test_without_records_the_page_claims_no_result_of_ours(tmp_path):
+def test_without_records_the_page_has_no_own_results(tmp_path):
     assert "none has been committed" in page.render(tmp_path)

@@ -1,4 +1,4 @@
-"""A strangers' round: servers, proxies, disks and kills that do anything. The right file, or one clear message."""
+"""Downloads from faulty servers and proxies, on faulty disks, with kills: the file or an error."""
 
 import dataclasses
 import gzip
@@ -71,43 +71,52 @@ def from_a_date(body: bytes) -> bytes:
     return answer(body, Last_Modified=DATE, Content_Length=SIZE)
 
 
-# What comes first, what comes next: of OTHER, where the server gives the rest of another file.
+REST = OTHER[HAVE:]
+BEGIN, LAST = HAVE, SIZE - 1
+
+# Second responses after a part of PAYLOAD; bodies are of another file.
 SECONDS = {
-    "the rest of another version": rest(ETag='"b"'),
-    "a rest that does not tell its version": rest(),
-    "a rest of a version that is nearly the same": rest(ETag='W/"a"'),
-    "a rest that tells its date alone": rest(Last_Modified=DATE),
-    "a rest from the beginning": rest(PAYLOAD, f"bytes 0-{SIZE - 1}/{SIZE}", ETag='"a"'),
-    "a rest from a later place": rest(OTHER[HAVE + 1 :], f"bytes {HAVE + 1}-{SIZE - 1}/{SIZE}", ETag='"a"'),
-    "a rest from an earlier place": rest(OTHER[HAVE - 1 :], f"bytes {HAVE - 1}-{SIZE - 1}/{SIZE}", ETag='"a"'),
-    "a rest that ends before its beginning": rest(OTHER[HAVE:], f"bytes {HAVE}-7/{SIZE}", ETag='"a"'),
-    "a rest that ends behind the file": rest(OTHER[HAVE:], f"bytes {HAVE}-{SIZE}/{SIZE}", ETag='"a"'),
-    "a rest that ends before the file": rest(OTHER[HAVE : HAVE + 10], f"bytes {HAVE}-{HAVE + 9}/{SIZE}", ETag='"a"'),
-    "a rest of an unknown whole": rest(OTHER[HAVE:], f"bytes {HAVE}-{SIZE - 1}/*", ETag='"a"'),
-    "a rest of a smaller whole": rest(OTHER[HAVE:], f"bytes {HAVE}-{SIZE - 1}/{HAVE}", ETag='"a"'),
-    "a rest of nowhere": rest(OTHER[HAVE:], "", ETag='"a"'),
-    "a rest in another unit": rest(OTHER[HAVE:], f"items {HAVE}-{SIZE - 1}/{SIZE}", ETag='"a"'),
-    "a rest in full-width digits": rest(OTHER[HAVE:], f"bytes {HAVE}-{SIZE - 1}/\xb2\xb3", ETag='"a"'),
-    "a rest in words": rest(OTHER[HAVE:], "bytes from there to the end", ETag='"a"'),
-    "several rests": rest(OTHER[HAVE:], "", ETag='"a"', Content_Type="multipart/byteranges; boundary=x"),
-    "a compressed rest": rest(gzip.compress(OTHER[HAVE:]), ETag='"a"', Content_Encoding="gzip"),
-    "no rest, of another size": answer(status="416 No", Content_Range=f"bytes */{SIZE}", Content_Length=0),
+    "a rest of another version": rest(ETag='"b"'),
+    "a rest without a version": rest(),
+    "a rest of a weak version": rest(ETag='W/"a"'),
+    "a rest with only a date": rest(Last_Modified=DATE),
+    "a rest from the beginning": rest(PAYLOAD, f"bytes 0-{LAST}/{SIZE}", ETag='"a"'),
+    "a rest from a later place": rest(REST[1:], f"bytes {BEGIN + 1}-{LAST}/{SIZE}", ETag='"a"'),
+    "a rest from an earlier place": rest(
+        OTHER[HAVE - 1 :], f"bytes {BEGIN - 1}-{LAST}/{SIZE}", ETag='"a"'
+    ),
+    "a rest that ends before its beginning": rest(REST, f"bytes {BEGIN}-7/{SIZE}", ETag='"a"'),
+    "a rest that ends after the file": rest(REST, f"bytes {BEGIN}-{SIZE}/{SIZE}", ETag='"a"'),
+    "a rest that ends before the file": rest(
+        REST[:10], f"bytes {BEGIN}-{BEGIN + 9}/{SIZE}", ETag='"a"'
+    ),
+    "a rest of an unknown size": rest(REST, f"bytes {BEGIN}-{LAST}/*", ETag='"a"'),
+    "a rest of a smaller size": rest(REST, f"bytes {BEGIN}-{LAST}/{HAVE}", ETag='"a"'),
+    "a rest without a place": rest(REST, "", ETag='"a"'),
+    "a rest in another unit": rest(REST, f"items {BEGIN}-{LAST}/{SIZE}", ETag='"a"'),
+    "a rest in superscript digits": rest(REST, f"bytes {BEGIN}-{LAST}/\xb2\xb3", ETag='"a"'),
+    "a rest in words": rest(REST, "bytes from there to the end", ETag='"a"'),
+    "several rests": rest(REST, "", ETag='"a"', Content_Type="multipart/byteranges; boundary=x"),
+    "a compressed rest": rest(gzip.compress(REST), ETag='"a"', Content_Encoding="gzip"),
+    "no rest, of another size": answer(
+        status="416 No", Content_Range=f"bytes */{SIZE}", Content_Length=0
+    ),
     "no rest, of another version": answer(
         status="416 No", Content_Range=f"bytes */{HAVE}", ETag='"b"', Content_Length=0
     ),
-    "no rest, and no reason": answer(status="416 No", Content_Length=0),
-}  # fmt: skip
+    "no rest, without a reason": answer(status="416 No", Content_Length=0),
+}
 
 
 @pytest.mark.parametrize("name", SECONDS)
-def test_what_is_not_the_rest_of_the_same_file_is_not_appended(name, record, server):
+def test_only_the_rest_of_the_same_file_is_appended(name, record, server):
     server.answers = [answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE), SECONDS[name], WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
     assert server.requests[1]["Range"] == f"bytes={HAVE}-" and "Range" not in server.requests[2]
 
 
 @pytest.mark.parametrize("date", ["", "Thu, 22 Oct 2015 07:28:00 GMT"])
-def test_by_a_date_too_the_rest_of_another_file_is_not_appended(date, record, server):
+def test_with_a_date_the_rest_of_another_file_is_not_appended(date, record, server):
     told = {"Last_Modified": date} if date else {}
     server.answers = [from_a_date(PAYLOAD[:HAVE]), rest(**told), answer(OTHER, Content_Length=SIZE)]
     assert fetch(record).read_bytes() == OTHER
@@ -122,11 +131,14 @@ def test_the_rest_of_the_same_file_is_appended(by, record, server):
     assert server.requests[1]["If-Range"] == by.get("ETag", DATE)
 
 
-def test_a_rest_that_is_cut_is_gone_on_with_again(record, server):
+def test_a_broken_rest_is_continued(record, server):
     cut = answer(
-        PAYLOAD[HAVE:50_000], "206 Partial", ETag='"a"', Content_Range=f"bytes {HAVE}-{SIZE - 1}/{SIZE}",
+        PAYLOAD[HAVE:50_000],
+        "206 Partial",
+        ETag='"a"',
+        Content_Range=f"bytes {HAVE}-{LAST}/{SIZE}",
         Content_Length=SIZE - HAVE,
-    )  # fmt: skip
+    )
     piece = f"bytes 50000-{SIZE - 1}/{SIZE}"
     server.answers = [
         answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE),
@@ -136,7 +148,7 @@ def test_a_rest_that_is_cut_is_gone_on_with_again(record, server):
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_a_rest_that_goes_on_behind_the_end_is_refused(record, server, cache):
+def test_a_rest_beyond_the_end_is_refused(record, server, cache):
     body = b"%x\r\n" % (SIZE - HAVE + 5) + PAYLOAD[HAVE:] + b"extra\r\n0\r\n\r\n"
     piece = f"bytes {HAVE}-{SIZE - 1}/{SIZE}"
     long = answer(body, "206 Partial", ETag='"a"', Content_Range=piece, Transfer_Encoding="chunked")
@@ -146,10 +158,9 @@ def test_a_rest_that_goes_on_behind_the_end_is_refused(record, server, cache):
 
 
 @pytest.mark.parametrize("payload", [PAYLOAD, OTHER])
-def test_200_instead_of_a_rest_is_the_file_anew(payload, record, server):
-    server.answers = [
-        answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE), answer(payload, ETag='"b"', Content_Length=SIZE)
-    ]  # fmt: skip
+def test_200_instead_of_a_rest_replaces_the_part(payload, record, server):
+    first = answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE)
+    server.answers = [first, answer(payload, ETag='"b"', Content_Length=SIZE)]
     assert fetch(record).read_bytes() == payload
 
 
@@ -162,27 +173,27 @@ def test_a_file_that_became_shorter_is_not_kept(record, server, cache):
     assert kept(cache) == []
 
 
+REFUSALS = (401, 403, 404, 410, 451, 500, 503)
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
-        *(answer(PAGE, f"{status} Sorry", Content_Length=len(PAGE)) for status in (401, 403, 404, 410, 451, 500, 503)),
+        *(answer(PAGE, f"{status} Sorry", Content_Length=len(PAGE)) for status in REFUSALS),
         *(answer(body, Content_Length=len(body)) for body in (PAGE, JSON, b"Not Found")),
         *(answer(status=f"{status} Odd") for status in (204, 205, 300, 304)),
         answer(PAYLOAD[HAVE:], "206 Partial", Content_Length=5),
         b"\x00",
     ],
-)  # fmt: skip
-def test_a_part_outlives_whatever_a_server_says_instead(
-    trouble, record, server, cache, monkeypatch
-):
+)
+def test_a_part_is_kept_after_any_other_response(trouble, record, server, cache, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     server.answers = [answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE)]
     refusal(record, cache)
     server.answers = [trouble]
     refusal(record, cache)
-    is_kept = (
-        b"206" not in trouble[:20]
-    )  # a piece of an unknown file says that the part is of no use
+    # After a piece of an unknown file the part is useless.
+    is_kept = b"206" not in trouble[:20]
     assert ("weights.pth.part" in kept(cache)) == is_kept
     server.answers = [rest(PAYLOAD[HAVE:], ETag='"a"') if is_kept else WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
@@ -191,11 +202,19 @@ def test_a_part_outlives_whatever_a_server_says_instead(
 @pytest.mark.parametrize(
     "note",
     [
-        b"", b"\xff\xfe\x00", b'"a"', b"{", b"[1]", b'{"version": 3, "address": ""}', b'{"version": "\\n"}',
-        json.dumps({"version": "a\r\nX: y", "address": ""}).encode(), b"[" * 5000, b" " * 100_000,
+        b"",
+        b"\xff\xfe\x00",
+        b'"a"',
+        b"{",
+        b"[1]",
+        b'{"version": 3, "address": ""}',
+        b'{"version": "\\n"}',
+        json.dumps({"version": "a\r\nX: y", "address": ""}).encode(),
+        b"[" * 5000,
+        b" " * 100_000,
     ],
-)  # fmt: skip
-def test_a_part_without_a_good_note_of_its_version_is_begun_anew(note, record, server, cache):
+)
+def test_a_part_without_a_valid_note_of_its_version_is_replaced(note, record, server, cache):
     cache.mkdir()
     (cache / "weights.pth.part").write_bytes(OTHER[:HAVE])
     (cache / "weights.pth.part.version").write_bytes(note)
@@ -204,7 +223,7 @@ def test_a_part_without_a_good_note_of_its_version_is_begun_anew(note, record, s
     assert kept(cache) == ["weights.pth", "weights.pth.sha256.json"]
 
 
-def test_a_part_of_one_address_is_not_gone_on_with_from_another(record, server, cache):
+def test_a_part_of_one_address_is_not_continued_from_another(record, server, cache):
     server.answers = [answer(OTHER[:HAVE], ETag='"1"', Content_Length=SIZE)]
     refusal(dataclasses.replace(record, urls=[f"{server.url}/mirror/weights.pth"]), cache)
     server.answers = [answer(PAYLOAD, ETag='"1"', Content_Length=SIZE)]
@@ -212,14 +231,14 @@ def test_a_part_of_one_address_is_not_gone_on_with_from_another(record, server, 
     assert "Range" not in server.requests[-1]
 
 
-def test_the_note_of_a_part_holds_no_password(record, server, cache):
+def test_the_note_of_a_part_does_not_contain_a_password(record, server, cache):
     server.answers = [answer(PAYLOAD[:HAVE], ETag='"1"', Content_Length=SIZE)]
     secret = server.url.replace("//", "//me:opensesame@")
     refusal(dataclasses.replace(record, urls=[f"{secret}/weights.pth"]), cache)
     assert "opensesame" not in (cache / "weights.pth.part.version").read_text()
 
 
-def test_a_version_that_is_too_long_to_be_told_again_is_forgotten(record, server):
+def test_a_very_long_version_is_ignored(record, server):
     server.answers = [answer(PAYLOAD[:HAVE], ETag=f'"{"a" * 5000}"', Content_Length=SIZE), WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
     assert "Range" not in server.requests[1]
@@ -259,7 +278,7 @@ def test_a_version_that_is_too_long_to_be_told_again_is_forgotten(record, server
         *(500, 501, 502, 503, 504, 505, 508, 511, 520, 521, 529, 599, 999),
     ],
 )
-def test_any_status_but_200_is_named_and_its_body_is_no_file(status, record, server, cache):
+def test_any_status_but_200_is_an_error(status, record, server, cache):
     server.answers = [
         answer(
             b"" if status in (204, 304) else PAYLOAD, f"{status} Some Reason", Content_Length=SIZE
@@ -272,7 +291,7 @@ def test_any_status_but_200_is_named_and_its_body_is_no_file(status, record, ser
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_server_that_is_busy_is_asked_again_whatever_it_says_when(status, record, server):
+def test_a_busy_server_is_asked_again_whatever_its_retry_after(status, record, server):
     later = {"Retry_After": "31536000"} if status in (429, 503) else {}
     server.answers = [answer(b"busy", f"{status} Busy", Content_Length=4, **later), WHOLE]
     assert fetch(record).read_bytes() == PAYLOAD
@@ -299,7 +318,7 @@ ENCODED = {
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_what_is_compressed_on_the_way_is_the_file_or_named(name, record, server, cache):
+def test_a_compressed_response_gives_the_file_or_an_error(name, record, server, cache):
     body, encoding, is_right = ENCODED[name]
     server.answers = [answer(body, Content_Encoding=encoding, Content_Length=len(body))]
     if is_right:
@@ -308,7 +327,7 @@ def test_what_is_compressed_on_the_way_is_the_file_or_named(name, record, server
         refusal(record, cache)
 
 
-def test_a_compressed_file_that_was_cut_is_begun_anew(record, server):
+def test_a_broken_compressed_download_starts_again(record, server):
     packed = gzip.compress(PAYLOAD)
     server.answers = [
         answer(packed[:300], Content_Encoding="gzip", ETag='"a"', Content_Length=len(packed)),
@@ -346,7 +365,7 @@ BAD_PLACES = {
 
 
 @pytest.mark.parametrize("name", BAD_PLACES)
-def test_a_redirect_to_nothing_good_is_one_message(name, record, server, cache, monkeypatch):
+def test_an_invalid_redirect_is_one_message(name, record, server, cache, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     server.answers = [answer(status="302 Go", Location=BAD_PLACES[name], Content_Length=0)]
     assert "redirected" in (said := refusal(record, cache)) or "no connection" in said
@@ -367,7 +386,7 @@ def test_many_redirects_may_lead_to_the_file(record, server):
 
 
 @pytest.mark.parametrize("status", ["302 Go", "404 Not Found", "503 Busy", "206 Partial", "403 No"])
-def test_of_an_answer_without_the_file_no_body_is_read(status, record, server, monkeypatch):
+def test_the_body_of_an_error_response_is_not_read(status, record, server, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 1)
     sent = []
 
@@ -400,7 +419,7 @@ def test_a_connection_that_is_closed_is_one_message(when, record, server, cache)
 
 
 @pytest.mark.parametrize("when", ["at once", "after a byte", "in the head", "in the first piece"])
-def test_a_connection_that_was_closed_is_made_again(when, record, server):
+def test_a_closed_connection_is_opened_again(when, record, server):
     whole = answer(PAYLOAD, Content_Length=SIZE)
     ends = {"at once": 0, "after a byte": 0, "in the head": 0, "in the first piece": 100}
     server.answers = [whole[: ends[when]], WHOLE]
@@ -435,7 +454,7 @@ def test_a_proxy_that_cannot_be_used_is_one_message(proxy, record, cache, monkey
 @pytest.mark.parametrize(
     "status", ["200 OK", "407 Proxy Authentication Required", "502 Bad Gateway", "511 Sign In"]
 )
-def test_a_proxy_with_a_page_of_its_own_is_no_file(status, record, server, cache, monkeypatch):
+def test_a_proxys_own_page_is_not_the_file(status, record, server, cache, monkeypatch):
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", server.url)
@@ -446,9 +465,7 @@ def test_a_proxy_with_a_page_of_its_own_is_no_file(status, record, server, cache
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("kind", ["missing", "no certificate", "empty folder"])
-def test_certificates_that_are_none_are_named(
-    name, kind, record, server, cache, tmp_path, monkeypatch
-):
+def test_invalid_certificates_are_named(name, kind, record, server, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "RETRIES", 0)
     (tmp_path / "no certificate").write_text("none")
     (tmp_path / "empty folder").mkdir()
@@ -467,7 +484,7 @@ def test_certificates_that_are_none_are_named(
     "folder",
     ["{tmp}/file", "{tmp}/file/below", "/proc/nowhere", "{tmp}/" + "x" * 300, "~nobody-here/x"],
 )
-def test_a_cache_that_can_be_none_is_named(folder, record, tmp_path, monkeypatch):
+def test_an_invalid_cache_folder_is_named(folder, record, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VIRTEX_DET_CACHE", folder.format(tmp=tmp_path))
     with pytest.raises(UserError, match="Set VIRTEX_DET_CACHE to"):
@@ -488,7 +505,7 @@ def test_a_cache_that_cannot_be_locked_is_named(error, record, cache, monkeypatc
 @pytest.mark.parametrize(
     "mirror", ["~nobody-here", "{tmp}/file", "{tmp}/" + "x" * 300, "file://{tmp}", "{tmp}/pipes"]
 )
-def test_a_mirror_that_can_be_none_is_passed_over(mirror, record, tmp_path, monkeypatch):
+def test_an_invalid_mirror_is_skipped(mirror, record, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "pipes").mkdir()
     os.mkfifo(tmp_path / "pipes" / "weights.pth")
@@ -505,7 +522,7 @@ def test_offline_a_mirror_without_the_file_is_one_message(
     refusal(record, cache)
 
 
-def test_a_file_that_may_not_be_read_is_passed_over(record, tmp_path, monkeypatch):
+def test_a_file_without_permission_is_skipped(record, tmp_path, monkeypatch):
     def refuse(path):
         raise UserError(f"{path} cannot be read: Permission denied.")
 
@@ -544,7 +561,7 @@ def test_a_note_that_cannot_be_written_is_named(number, record, server, cache, m
     )
 
 
-def test_a_cache_that_is_deleted_meanwhile_is_one_message(record, server, cache):
+def test_deleting_the_cache_during_a_download_is_one_message(record, server, cache):
     def delete(out) -> None:
         out.write(WHOLE[:50_000])
         out.flush()
@@ -558,7 +575,7 @@ def test_a_cache_that_is_deleted_meanwhile_is_one_message(record, server, cache)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
-def test_what_stands_in_the_place_of_the_lock_is_no_hang(kind, record, cache, tmp_path):
+def test_another_object_instead_of_the_lock_does_not_hang(kind, record, cache, tmp_path):
     cache.mkdir()
     lock = cache / ".weights.pth.lock"
     if kind == "pipe":
@@ -571,7 +588,7 @@ def test_what_stands_in_the_place_of_the_lock_is_no_hang(kind, record, cache, tm
     assert said == "ACCEPTED" or "Set VIRTEX_DET_CACHE" in said, said
 
 
-def test_what_was_published_anew_can_be_taken(record, server, cache):
+def test_a_newly_published_file_can_be_accepted(record, server, cache):
     path = fetch(record)
     path.unlink()
     server.payload = OTHER
@@ -611,9 +628,7 @@ def stalling(after: int) -> Callable:
 
 
 @pytest.mark.parametrize("after", [0, 10_000, HAVE, SIZE - 1])
-def test_a_process_killed_in_the_middle_costs_nothing_but_its_last_piece(
-    after, record, server, cache
-):
+def test_a_process_killed_during_a_download_loses_only_its_last_piece(after, record, server, cache):
     server.answers = [stalling(after)]
     child = in_a_process(lambda: fetch(record))
     part = cache / "weights.pth.part"
@@ -632,7 +647,7 @@ def test_a_process_killed_in_the_middle_costs_nothing_but_its_last_piece(
     assert kept(cache) == ["weights.pth", "weights.pth.sha256.json"]
 
 
-def test_a_process_killed_before_the_file_has_its_name_costs_one_question(
+def test_a_process_killed_before_the_file_gets_its_name_costs_one_request(
     record, server, cache, monkeypatch
 ):
     rename = Path.replace
@@ -655,7 +670,7 @@ def test_a_process_killed_before_the_file_has_its_name_costs_one_question(
     assert fetch(record).read_bytes() == PAYLOAD
 
 
-def test_who_waits_goes_on_when_the_first_is_killed(record, server, cache):
+def test_a_waiting_process_continues_when_the_first_is_killed(record, server, cache):
     server.answers = [
         stalling(HAVE),
         rest(PAYLOAD[20_000:], f"bytes 20000-{SIZE - 1}/{SIZE}", ETag='"a"'),
@@ -672,7 +687,7 @@ def test_who_waits_goes_on_when_the_first_is_killed(record, server, cache):
     assert (cache / "weights.pth").read_bytes() == PAYLOAD
 
 
-def test_two_processes_at_a_server_that_drips_make_one_file(record, server, cache):
+def test_two_processes_at_a_slow_server_make_one_file(record, server, cache):
     def drip(out) -> None:
         for begin in range(0, len(WHOLE), 20_000):
             out.write(WHOLE[begin : begin + 20_000])
@@ -685,7 +700,7 @@ def test_two_processes_at_a_server_that_drips_make_one_file(record, server, cach
     assert (cache / "weights.pth").read_bytes() == PAYLOAD and len(server.requests) == 1
 
 
-def test_an_address_of_a_users_own_is_fetched_by_the_same_rules(server, cache):
+def test_any_other_address_is_downloaded_by_the_same_rules(server, cache):
     server.answers = [
         answer(PAYLOAD[:HAVE], ETag='"a"', Content_Length=SIZE),
         rest(ETag='"b"'),

@@ -13,7 +13,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n"
 @pytest.mark.parametrize(
     "sent", [b"HTTP/1.1 200 OK\r\nX: ", HEAD, HEAD + b"\r\n", HEAD + b"\r\n" + PAYLOAD[:600]]
 )
-def test_a_server_that_drips_is_given_up(sent, server, monkeypatch):
+def test_the_download_from_a_slow_server_is_stopped(sent, server, monkeypatch):
     monkeypatch.setattr(watch, "STALL_SECONDS", 0.3)
     server.dripping, server.drip = sent, 0.001
     begun = time.monotonic()
@@ -23,14 +23,14 @@ def test_a_server_that_drips_is_given_up(sent, server, monkeypatch):
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_server_that_sends_for_ever_is_given_up(server, monkeypatch):
+def test_a_download_that_takes_too_long_is_stopped(server, monkeypatch):
     monkeypatch.setattr(watch, "MAX_SECONDS", 0.3)
     server.dripping, server.drip = HEAD + b"\r\n", 0.001
-    with pytest.raises(UserError, match="not whole after"):
+    with pytest.raises(UserError, match="incomplete after"):
         local_path(f"{server.url}/weights.pth")
 
 
-def test_what_comes_after_the_end_is_not_kept():
+def test_bytes_after_the_stop_are_not_kept():
     late = watch.Watch()
     late.end()
     with pytest.raises(watch.Stalled):

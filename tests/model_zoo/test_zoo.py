@@ -30,7 +30,7 @@ def test_a_config_has_the_network_and_pixels_of_its_weights():
     assert cfg.MODEL.PIXEL_MEAN[0] == pytest.approx(255 * 0.48145466, abs=1e-3)
 
 
-def test_the_config_file_that_goes_with_weights_already_has_their_width_and_depth():
+def test_the_config_file_of_weights_has_their_width_and_depth():
     for record in catalog():
         alone = load_config(zoo.get_config_file(record.name))
         full = zoo.get_config(record.name)
@@ -49,7 +49,7 @@ def test_the_config_file_that_goes_with_weights_already_has_their_width_and_dept
             )
 
 
-def test_untrained_the_config_starts_at_random():
+def test_the_untrained_config_starts_from_random_init():
     assert model_zoo.get_config(NAME).MODEL.WEIGHTS == ""
 
 
@@ -63,12 +63,12 @@ def test_the_address_of_weights():
     )
 
 
-def test_weights_without_an_address_have_none_to_give():
+def test_weights_without_an_address_are_an_error():
     with pytest.raises(UserError, match="by hand"):
         model_zoo.get_checkpoint_url("soco_FPN_400ep")
 
 
-def test_a_path_with_our_prefix_is_fetched_by_detectron2s_path_manager(server, cache, monkeypatch):
+def test_detectron2s_path_manager_downloads_a_path_with_the_prefix(server, cache, monkeypatch):
     monkeypatch.setenv("VIRTEX_DET_MIRROR", server.url)
     assert PathManager.get_local_path(f"virtex://width_ablations/{NAME}") == str(
         cache / f"{NAME}.pth"
@@ -78,12 +78,12 @@ def test_a_path_with_our_prefix_is_fetched_by_detectron2s_path_manager(server, c
     assert len(server.requests) == 1
 
 
-def test_a_path_exists_when_the_zoo_knows_its_name():
+def test_a_path_exists_if_the_zoo_has_its_name():
     assert PathManager.exists(f"virtex://{NAME}") and PathManager.isfile(f"virtex://{NAME}")
     assert not PathManager.exists("virtex://nothing_like_it")
 
 
-def test_published_weights_are_not_written():
+def test_published_weights_cannot_be_written():
     with pytest.raises(UserError, match="only be read"):
         PathManager.open(f"virtex://{NAME}", "wb")
 
@@ -106,7 +106,7 @@ SMALL = {
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """The tensors of a tiny model, whose file, in VirTex's layout, is on a mirror as that of NAME."""
+    """The tensors of a tiny model, which is on a mirror as NAME in VirTex's layout."""
     monkeypatch.setattr(catalog_module, "catalog", lambda: tuple(map(_tiny, catalog())))
     monkeypatch.setenv("VIRTEX_DET_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("VIRTEX_DET_CACHE", str(tmp_path / "cache"))
@@ -127,7 +127,7 @@ def of_stem(tensors):
     }
 
 
-def test_by_default_a_model_is_what_the_file_holds_and_is_whole(published, caplog):
+def test_by_default_the_whole_model_of_the_file_is_returned(published, caplog):
     model = zoo.get(NAME, device="cpu")
     assert type(model).__name__ == "BicaptioningModel" and model.training
     loaded = model.state_dict()
@@ -146,7 +146,7 @@ def test_a_file_that_does_not_fill_its_model_is_refused(published, tmp_path):
     assert zoo.get(NAME, device="cpu", task="backbone").report.loaded
 
 
-def test_a_detector_has_the_published_backbone_and_says_what_is_random(published, caplog):
+def test_a_detector_has_the_published_backbone_and_warns_of_random_heads(published, caplog):
     model = zoo.get(NAME, device="cpu", task="detection")
     assert type(model).__name__ == "GeneralizedRCNN"
     ours, theirs = of_stem(model.state_dict()), of_stem(published)
@@ -154,10 +154,10 @@ def test_a_detector_has_the_published_backbone_and_says_what_is_random(published
     [warning] = [
         record.getMessage() for record in caplog.records if "random" in record.getMessage()
     ]
-    assert f"{NAME} is the backbone alone" in warning and "roi_heads" in warning
+    assert f"{NAME} fills only the backbone" in warning and "roi_heads" in warning
 
 
-def test_a_backbone_is_the_files_alone(published):
+def test_a_backbone_is_that_of_the_file(published):
     backbone = zoo.get(NAME, device="cpu", task="backbone")
     ours, theirs = of_stem(backbone.state_dict()), of_stem(published)
     assert len(ours) == 6 and all(torch.equal(ours[name], value) for name, value in theirs.items())
@@ -165,12 +165,12 @@ def test_a_backbone_is_the_files_alone(published):
 
 
 @pytest.mark.parametrize("task", ["", "pretraining", "detection", "backbone"])
-def test_nothing_is_at_random_without_a_warning(task, published, caplog):
+def test_random_init_gives_a_warning(task, published, caplog):
     zoo.get(NAME, trained=False, device="cpu", task=task)
-    assert f"{NAME}: trained is False, so that all weights are at random" in caplog.text
+    assert f"{NAME}: trained is False, so all weights are at random init" in caplog.text
 
 
-def test_a_file_with_a_backbone_alone_has_no_pretraining_model():
+def test_a_file_with_only_a_backbone_has_no_pretraining_model():
     with pytest.raises(
         UserError,
         match=r"clip_RN50 .* has no pretraining model here.*load_backbone\('virtex://clip_RN50'\)",
@@ -196,6 +196,7 @@ def test_every_pretraining_config_exists_and_is_of_the_published_network():
 
 
 def test_importing_the_package_registers_the_zoo_without_its_downloader():
-    code = "import sys, virtex_det; print('requests' in sys.modules, 'virtex_det.checkpoint' in sys.modules)"
+    modules = "('requests', 'virtex_det.checkpoint')"
+    code = f"import sys, virtex_det; print(*(name in sys.modules for name in {modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["False", "False"], done.stderr

@@ -26,21 +26,24 @@ from virtex_det.files import as_name
 logger = logging.getLogger(__name__)
 
 STAGES = ("res2", "res3", "res4", "res5")
-# They compute in evaluation what plain batch norm does, from the same tensors.
+# In evaluation they compute the same as plain batch norm, from the same tensors.
 _NORMS_LIKE_BN = ("FrozenBN", "SyncBN", "nnSyncBN", "naiveSyncBN")
-_BATCH = "expected a float batch (N, 3, H, W).\nStack what transform(picture, size=224) returns for each picture."
+_BATCH = (
+    "expected a float batch (N, 3, H, W).\n"
+    "Stack the results of transform(picture, size=224) of all pictures."
+)
 _PIXEL_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 
 class PretrainedBackbone(nn.Module):
-    """A ResNet with trained weights, and how its pixels are to be prepared.
+    """A ResNet with trained weights and the pixel format of its training.
 
     Attributes:
-        network: Detectron2's ResNet by itself, with the parameter names of a detector's backbone.
-        channel_order: "RGB" or "BGR", the order in which the network takes channels.
+        network: Detectron2's ResNet, with the parameter names of a detector's backbone.
+        channel_order: "RGB" or "BGR", the network's order of channels.
         pixel_mean: per channel in that order, in 0..255.
         pixel_std: likewise.
-        report: the LoadReport; of a random network, one that says so.
+        report: the LoadReport; its format is "random init" for a network without weights.
 
     Example:
         >>> backbone = load_backbone("virtex://bicaptioning_R_50_L1_H2048")  # doctest: +SKIP
@@ -59,15 +62,15 @@ class PretrainedBackbone(nn.Module):
         self._max_value = cfg.INPUT.MAX_VALUE
 
     def transform(self, picture: Picture, size: int | None = None) -> Tensor:
-        """Return a picture as the network's input: channels in its order, normalised.
+        """Return a picture as the network's normalised input.
 
         Args:
             picture: path, PIL image, or RGB pixels (H, W, 3) of uint8.
-            size: side in pixels of the square in the middle, the shorter side resized to it; None
-                for all of the picture in its own size.
+            size: resize the shorter side to this many pixels and crop the central square; None
+                keeps the whole picture in its own size.
 
         Returns:
-            (3, H, W) float32, (3, size, size) with a size; on the CPU.
+            (3, H, W) float32, or (3, size, size) with a size; on the CPU.
 
         Raises:
             UserError: the picture cannot be used.
@@ -89,7 +92,7 @@ class PretrainedBackbone(nn.Module):
             images: (N, 3, H, W) float, from ``transform``; moved to the network's device.
 
         Raises:
-            UserError: the images are no float batch of three channels.
+            UserError: the images are not a float batch of three channels.
         """
         if not isinstance(images, Tensor):
             raise UserError(f"The images are a {type(images).__name__}; {_BATCH}")
@@ -115,27 +118,27 @@ class PretrainedBackbone(nn.Module):
 def load_backbone(
     source: str | os.PathLike[str], overrides: Overrides = (), *, device: str | None = None
 ) -> PretrainedBackbone:
-    """Build the ResNet of a weights file, whole or an error, with the file's depth, widths, pixels.
+    """Build the ResNet of a weights file with its depth, widths and pixels, and load it whole.
 
     Args:
         source: a name such as ``virtex://clip_RN50``, a weights file or address of any known
-            family, or the run folder of a pretraining or a detector.
-        overrides: config keys that the file does not tell: INPUT.FORMAT, MODEL.PIXEL_MEAN and
+            family, or the run folder of a pretraining model or a detector.
+        overrides: config keys that the file does not show: INPUT.FORMAT, MODEL.PIXEL_MEAN and
             MODEL.PIXEL_STD, or MODEL.RESNETS.NORM "GN".
-        device: by default the GPU, or the CPU where there is none.
+        device: by default the GPU, or the CPU without one.
 
     Returns:
-        The backbone in evaluation mode, all of it trainable.
+        The backbone in evaluation mode; all parameters are trainable.
 
     Raises:
-        UserError: the file cannot be read, is no ResNet, does not fill the network, or does not
-            tell its pixels.
+        UserError: the file cannot be read, is not a ResNet, does not fill the network, or its
+            pixel format is unknown.
     """
     path = as_name(source, "The weights file or run folder")
     if not path:
         raise UserError(
-            "The name of the weights is empty. Name a file, a run folder, or such as "
-            "virtex://clip_RN50."
+            "The name of the weights is empty. Name a file, a run folder, or weights of the model "
+            "zoo such as virtex://clip_RN50."
         )
     if (Path(path) / "config.yaml").is_file():
         weights, keys = run_weights(path), _network_of_run(Path(path))
@@ -147,13 +150,13 @@ def load_backbone(
 
 
 def random_backbone(cfg: CfgNode, *, device: str | None = None) -> PretrainedBackbone:
-    """Return the ResNet of a config with random weights, in evaluation mode."""
+    """Return the ResNet of a config at random init, in evaluation mode."""
     network, cfg = _build(_network_keys(cfg), device)
     return PretrainedBackbone(network, cfg, LoadReport(RANDOM_INIT)).eval()
 
 
 def _network_of_file(path: str, overrides: Overrides) -> dict[str, Any]:
-    """Return the config keys of network and pixels, as far as a weights file tells them."""
+    """Return the config keys of a weights file's network and pixels."""
     given = dict(override_pairs(overrides))
     found = open_weights(path, override(load_config(), overrides)).weights
     keys = found.network_keys()
@@ -161,13 +164,13 @@ def _network_of_file(path: str, overrides: Overrides) -> dict[str, Any]:
         return keys
     if not found.format.pixels or any(key in given for key in _PIXEL_KEYS):
         raise UserError(
-            f"The pixels of {path} (format {found.format.name}) are not known as a whole: the "
-            "channel order, mean and standard deviation that it was trained with.\n"
+            f"The pixel format of {path} (format {found.format.name}) is unknown or only partly "
+            "set: the channel order, mean and standard deviation of its training.\n"
             f"Set all of {', '.join(_PIXEL_KEYS)} in the overrides."
         )
     if len(found.format.pixels) > 1:
         logger.info(
-            "%s: of the pixels of its family, the usual ones are taken: %s",
+            "%s: its family has several pixel formats; the usual one is used: %s",
             path,
             found.format.pixels[0],
         )
@@ -180,8 +183,8 @@ def _network_of_run(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"The backbone of {folder} is {cfg.MODEL.BACKBONE.NAME}; load_backbone builds "
             "ResNets.\n"
-            "Build its config with virtex_det.modeling.build_model; virtex_det.load_weights fills "
-            "it."
+            "Build the model of its config with virtex_det.modeling.build_model, and fill it with "
+            "virtex_det.load_weights."
         )
     return _network_keys(cfg)
 

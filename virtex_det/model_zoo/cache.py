@@ -17,19 +17,19 @@ _MAX_NOTES = 1 << 16  # bytes
 
 
 class Seen(NamedTuple):
-    """What a file was when it was last looked at; size and time say whether it has to be looked at again."""
+    """The state of a file when it was last checked; a change of size or time means a new check."""
 
     sha256: str
     size: int
     mtime_ns: int
-    are_weights: bool = False  # it has the catalogue's hash, or was read to its end
+    are_weights: bool = False  # it has the catalogue's hash, or was read completely
 
 
 def cache_folder() -> Path:
-    """Return ``$VIRTEX_DET_CACHE``, or ``virtex_det`` in the user's folder of caches.
+    """Return ``$VIRTEX_DET_CACHE``, or ``virtex_det`` in the user's cache folder.
 
     Raises:
-        UserError: it is below the home of nobody.
+        UserError: the home directory in it does not exist.
     """
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "virtex_det"
     folder = Path(os.environ.get("VIRTEX_DET_CACHE") or default)
@@ -37,7 +37,7 @@ def cache_folder() -> Path:
         return folder.expanduser()
     except RuntimeError as error:
         raise UserError(
-            f"{folder} is no folder for the cache: {error} Set VIRTEX_DET_CACHE to one."
+            f"{folder} cannot be the cache folder: {error} Set VIRTEX_DET_CACHE to another folder."
         ) from error
 
 
@@ -47,21 +47,20 @@ def cache_path(record: Record) -> Path:
 
 
 def check(record: Record, path: Path, *, thorough: bool = False) -> str:
-    """Compare a cached file with the catalogue and with what was first fetched.
+    """Compare a cached file with the catalogue and with the first download.
 
-    A file whose size and time of change are the remembered ones has the remembered hash; it is not
-    read again.
+    A file with the remembered size and time of change is not read again.
 
     Args:
-        record: whose file it is.
+        record: the file's record.
         path: the file.
-        thorough: read the file all the same.
+        thorough: read the file again in any case.
 
     Returns:
-        Its SHA-256.
+        The file's SHA-256.
 
     Raises:
-        UserError: when it is another file.
+        UserError: it is another file.
     """
     seen, status = recall(path), path.stat()
     unchanged = seen is not None and (seen.size, seen.mtime_ns) == (
@@ -75,18 +74,18 @@ def check(record: Record, path: Path, *, thorough: bool = False) -> str:
         problem = not_whole(path)
     if problem:
         problem = problem.rstrip(".")
-        quoted = str(path).replace("'", "'\"'\"'")  # as a shell wants it
+        quoted = str(path).replace("'", "'\"'\"'")  # for a shell
         raise UserError(
             f"The cached file {path} {problem}.\nDelete it to download it again: rm '{quoted}'"
         )
     if seen is None or not (unchanged and seen.are_weights):
-        with suppress(OSError):  # a read-only cache is used as it is
+        with suppress(OSError):  # the cache may be read-only
             remember(path, path, digest)
     return digest
 
 
 def not_whole(path: Path) -> str:
-    """Return why a file is not one of weights that is whole, by reading all of it; "" where it is."""
+    """Read a file completely, and return why it is not whole weights; "" if it is."""
     try:
         read_file(path)
     except UserError as error:
@@ -99,30 +98,30 @@ def not_whole(path: Path) -> str:
 def difference(record: Record, seen: Seen | None, digest: str, size: int) -> str:
     """Return how a file differs from its record; empty if it does not."""
     if record.size is not None and size != record.size:
-        return f"has {size:,} bytes, and the catalogue says {record.size:,}"
+        return f"has {size:,} bytes, but the catalogue says {record.size:,}"
     if record.sha256 is not None and not digest.startswith(record.sha256):
-        return f"has the sha256 {digest}, and the catalogue says {record.sha256}"
+        return f"has the sha256 {digest}, but the catalogue says {record.sha256}"
     if seen is not None and digest != seen.sha256:
         return (
-            f"has the sha256 {digest}, and it was {seen.sha256} when {record.name} was first "
-            "fetched"
+            f"has the sha256 {digest}, but it was {seen.sha256} when {record.name} was first "
+            "downloaded"
         )
     return ""
 
 
 def recall(path: Path) -> Seen | None:
-    """Return what is remembered of the file in the cache's ``path``; None where nothing is."""
+    """Return the remembered state of the cache's file in ``path``; None if there is none."""
     notes = notes_of(path)
     try:
         return Seen(**json.loads(read_regular(notes, _MAX_NOTES))) if notes.exists() else None
     except (UserError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{notes} is damaged: {error}. Delete it; the file beside it will be hashed anew."
+            f"{notes} is damaged: {error}. Delete it; the weights file will be hashed again."
         ) from error
 
 
 def remember(path: Path, file: Path, digest: str) -> None:
-    """Note the hash of ``file``, which was looked at and is or will be the cache's ``path``."""
+    """Store the hash of ``file``, which was checked and is or will be the cache's ``path``."""
     status = file.stat()
     seen = Seen(digest, status.st_size, status.st_mtime_ns, are_weights=True)
     write_atomically(notes_of(path), json.dumps(seen._asdict()) + "\n")

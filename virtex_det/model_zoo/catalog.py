@@ -1,4 +1,4 @@
-"""The catalogue of published weights: one record per file, read from catalog.yaml and checked field by field."""
+"""The catalogue of published weights: catalog.yaml, one record per file, with checked fields."""
 
 import dataclasses
 import difflib
@@ -21,25 +21,25 @@ class Record:
     """One weights file that others published.
 
     Attributes:
-        name: what stands after ``virtex://``.
-        family: the heading it goes under.
-        format: the family of ``virtex_det.checkpoint.formats`` that its content belongs to.
-        architecture: the network in a word; ``network`` says it in config keys.
+        name: the part of ``virtex://NAME`` after the slashes.
+        family: the heading in lists and tables.
+        format: the file's family in ``virtex_det.checkpoint.formats``.
+        architecture: a short name of the network; ``network`` has its config keys.
         pretraining: task and data.
-        paper: where the method is from.
+        paper: the source of the method.
         config: a config to start from, below ``configs/``.
-        pretraining_config: likewise, of the pretraining model that the file fills whole; empty
-            where the backbone alone is of use.
-        urls: direct addresses of the file, tried in this order; none where only a person can fetch
-            it.
+        pretraining_config: the config of the pretraining model that the file fills whole; empty if
+            only the backbone can be used.
+        urls: direct addresses of the file, tried in this order; empty if it must be downloaded by
+            hand.
         licence: as the source states it.
-        page: where a person finds the file.
+        page: a web page with the file.
         size: in bytes.
-        sha256: in hexadecimal; its first eight or more digits where the source states only those.
+        sha256: in hexadecimal; the first eight or more digits if the source states only those.
         aliases: other names, for example the paths of VirTex's configs.
         network: config keys in which the network and its pixels differ from those of an RGB R-50.
         numbers: published results, source -> metric -> value in percent.
-        note: what else one has to know.
+        note: a remark.
         tested: whether the addresses were tried, and the file was loaded, with this package.
     """
 
@@ -64,25 +64,28 @@ class Record:
 
     @property
     def file_name(self) -> str:
-        """The name of its file in the cache and on a mirror."""
+        """The file's name in the cache and on a mirror."""
         path = PurePosixPath(urlsplit(self.urls[0]).path if self.urls else "")
         suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ".pth"
         if not is_address(self.name):
             return self.name + suffix
-        # Many addresses end alike, and one address may be too long for a name.
+        # Many addresses have the same end, and an address may be too long for a file name.
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem or "weights")[:60]
         return f"{stem}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}{suffix}"
 
 
 def catalog() -> tuple[Record, ...]:
-    """Return every record that comes with the package."""
+    """Return all records of the package."""
     return read_catalog(CATALOG)
 
 
 def list_models(filter: str = "") -> list[str]:
-    """Return the names of the records that have ``filter`` in a name, family, format, architecture or pretraining."""
+    """Return the names of the records whose texts contain ``filter``.
 
-    def says(record: Record) -> str:
+    The texts are name, aliases, family, format, architecture and pretraining.
+    """
+
+    def searched(record: Record) -> str:
         texts = (
             record.name,
             *record.aliases,
@@ -93,14 +96,14 @@ def list_models(filter: str = "") -> list[str]:
         )
         return "\n".join(texts).lower()
 
-    return [record.name for record in catalog() if filter.lower() in says(record)]
+    return [record.name for record in catalog() if filter.lower() in searched(record)]
 
 
 def find(name: str) -> Record:
     """Return the record of a name or alias; ``.yaml`` after it is ignored.
 
     Raises:
-        UserError: for a name that the catalogue does not have; it suggests the nearest.
+        UserError: the catalogue does not have the name; the message suggests the nearest.
     """
     by_name = {known: record for record in catalog() for known in (record.name, *record.aliases)}
     record = by_name.get(name.removesuffix(".yaml"))
@@ -115,22 +118,22 @@ def find(name: str) -> Record:
 
 
 def is_address(source: str) -> bool:
-    """Return whether a text is an address that is fetched from the network."""
+    """Return whether a text is an http address."""
     return source.lower().startswith(("http://", "https://"))
 
 
 def record_of(url: str) -> Record:
-    """Return a record for a file of which only the address is known; the address is its name.
+    """Return a record for an address that is not in the catalogue; the address is its name.
 
     Raises:
-        UserError: it is no address that can be asked.
+        UserError: it is not a valid http address.
     """
     try:
         host = urlsplit(url).hostname
     except ValueError:
         host = None
     if not host or not is_address(url) or not url.isprintable() or " " in url:
-        raise UserError(f"{url!r} is no address of a file; expected https://HOST/PATH.")
+        raise UserError(f"{url!r} is not the address of a file; expected https://HOST/PATH.")
     unknown: dict[str, Any] = dict.fromkeys(
         ("family", "format", "architecture", "pretraining", "paper", "config"), ""
     )
@@ -142,7 +145,7 @@ def read_catalog(path: Path) -> tuple[Record, ...]:
     """Return the records of a catalogue file.
 
     Raises:
-        UserError: naming the record and the field that are wrong.
+        UserError: names the invalid record and field.
     """
     try:
         content = read_yaml(path)
@@ -165,13 +168,12 @@ def _record(entry: Any, where: str) -> Record:
     if unknown := sorted(set(map(str, entry)) - set(_FIELDS)):
         nearest = difflib.get_close_matches(unknown[0], _FIELDS, n=1) or sorted(_FIELDS)
         raise UserError(
-            f"{where}, field {unknown[0]}: there is no such field. Did you mean "
-            f"{' or '.join(nearest)}?"
+            f"{where}, field {unknown[0]}: unknown field. Did you mean {' or '.join(nearest)}?"
         )
     for field, (fits, expected) in _FIELDS.items():
         if field not in entry:
             if field in _REQUIRED:
-                raise UserError(f"{where}, field {field}: it is missing; expected {expected}.")
+                raise UserError(f"{where}, field {field}: missing; expected {expected}.")
         elif not fits(entry[field]):
             raise UserError(f"{where}, field {field}: expected {expected}, found {entry[field]!r}.")
     return Record(**entry)
@@ -184,8 +186,8 @@ def _check_names(records: tuple[Record, ...], path: Path) -> None:
             for name in names:
                 if name in seen:
                     raise UserError(
-                        f"{path}, record {index} ({record.name}), field {field}: {name} is taken "
-                        "already."
+                        f"{path}, record {index} ({record.name}), field {field}: an earlier record "
+                        f"has the name {name}, too. Change one of them."
                     )
                 seen.add(name)
 
@@ -218,7 +220,7 @@ _config_key = _matches(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (
         _matches(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"),
-        "letters, digits and . _ + -, not a . first",
+        "letters, digits and . _ + -, not beginning with .",
     ),
     "family": (_text, "text"),
     "format": (_matches(r"\w+"), "the name of a weights family"),

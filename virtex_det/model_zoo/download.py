@@ -1,4 +1,4 @@
-"""Bringing a weights file into the cache: whole, checked, once for all processes, and resumable when cut short."""
+"""Downloading a weights file into the cache: whole, checked, resumable, once for all processes."""
 
 import logging
 import os
@@ -33,15 +33,14 @@ _log = logging.getLogger(__name__)
 
 
 def fetch(record: Record) -> Path:
-    """Return the file of a record on disk, downloaded if need be, its hash checked either way.
+    """Return the file of a record on disk, downloaded if necessary, with its hash checked.
 
-    ``VIRTEX_DET_CACHE`` is the folder that keeps files, ``VIRTEX_DET_MIRROR`` an address or a
-    folder that is asked first, and with ``VIRTEX_DET_OFFLINE=1`` the network is not touched.
-    Proxies are those of the environment.
+    ``VIRTEX_DET_CACHE`` is the cache folder, ``VIRTEX_DET_MIRROR`` an address or folder that is
+    tried first, and ``VIRTEX_DET_OFFLINE=1`` forbids the network. Proxies are those of the
+    environment.
 
     Raises:
-        UserError: when no source has the file, when it is not the file that it should be, or when
-            it cannot be written.
+        UserError: no source has the file, it is another file, or it cannot be written.
     """
     path = cache_path(record)
     if not _is_there(path):
@@ -55,18 +54,17 @@ def fetch(record: Record) -> Path:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder without permission
         raise UserError(_no_cache(path, error)) from error
 
 
 def fetch_address(url: str) -> Path:
     """Return the file of an http address on disk, as ``fetch`` does.
 
-    What Detectron2 has in its own cache of the files that it publishes is taken from there, if it
-    is whole.
+    Files that Detectron2 publishes are taken from Detectron2's own cache if they are whole there.
 
     Raises:
-        UserError: as ``fetch``; or it is no address.
+        UserError: as ``fetch``, or it is not an address.
     """
     return fetch(record_of(url))
 
@@ -89,10 +87,10 @@ def _download(record: Record, path: Path) -> None:
         except OSError as error:
             raise UserError(_cannot_write(part, error)) from error
     raise UserError(
-        f"{record.name} was not fetched:\n"
+        f"{record.name} was not downloaded:\n"
         + "\n".join(failures)
-        + f"\nFetched by hand from {record.page}, it goes to "
-        f"{path}; VIRTEX_DET_MIRROR names another address or a folder to take it from."
+        + f"\nDownload it by hand from {record.page} to {path}, or set VIRTEX_DET_MIRROR to "
+        "another address or a folder that has it."
     )
 
 
@@ -103,26 +101,27 @@ def _sources(record: Record, path: Path) -> list[str]:
     )
     if not sources:
         by_hand = (
-            f"No direct address is known for {record.name}. Fetch it by hand from {record.page}"
+            f"No direct address is known for {record.name}. Download it by hand from {record.page}"
         )
-        raise UserError(f"{by_hand} and put it at {path}. {record.note}".strip())
+        raise UserError(f"{by_hand} to {path}. {record.note}".strip())
     if is_offline():
         sources = [source for source in sources if not is_address(source)]
         if not sources:
             raise UserError(
                 f"{record.name} is not in the cache, and VIRTEX_DET_OFFLINE forbids the network.\n"
-                f"Where there is one, run: python tools/model_zoo.py download {record.name}\n"
+                "On a machine with a network run: "
+                f"python tools/model_zoo.py download {record.name}\n"
                 f"Then copy the file to {path}"
             )
     return sources
 
 
 def _of_detectron2(record: Record) -> list[str]:
-    """Return where Detectron2 keeps a file that it publishes, if it does."""
+    """Return the path of the file in Detectron2's cache, if Detectron2 publishes it and has it."""
     if [record.name] != record.urls or not record.name.startswith(DETECTRON2_FILES):
         return []
     path = PurePosixPath(urlsplit(record.name).path.lstrip("/"))
-    if ".." in path.parts or "\0" in str(path):  # it would lead out of that cache
+    if ".." in path.parts or "\0" in str(path):  # it would lead out of the cache
         return []
     file = Path(get_cache_dir()) / path
     return [str(file)] if file.is_file() else []
@@ -139,13 +138,13 @@ def _bring(source: str, part: Path) -> None:
 
 
 def _copy(source: str, part: Path) -> None:
-    """Copy a file of this machine into ``part``."""
+    """Copy a local file to ``part``."""
     try:
         path = Path(source).expanduser()
         if not path.is_file():
             raise NotFetched("there is no such file")
         file = open_regular(path)
-    except (UserError, OSError, RuntimeError) as error:  # RuntimeError: ~NAME of nobody
+    except (UserError, OSError, RuntimeError) as error:  # RuntimeError: an unknown user in ~NAME
         raise NotFetched(f"it cannot be read: {error}".rstrip(".")) from error
     forget(part)
     with file, open_part(part) as copy:
@@ -153,7 +152,7 @@ def _copy(source: str, part: Path) -> None:
 
 
 def _accept(record: Record, part: Path, path: Path) -> None:
-    """Make a whole part the cache's file if it is the right one; its hash is noted first, so that no file lacks one."""
+    """Check a downloaded part and move it into the cache; its hash is stored first."""
     size = part.stat().st_size
     if not size:
         raise NotFetched("the file is empty (0 bytes)")
@@ -166,35 +165,35 @@ def _accept(record: Record, part: Path, path: Path) -> None:
     if problem:
         forget(part)
         raise NotFetched(
-            f"what came {problem.rstrip('.')}; it was not kept. {_advice(record, path)}"
+            f"the download {problem.rstrip('.')}; it was deleted. {_advice(record, path)}"
         )
     remember(path, part, digest)
     part.replace(path)
-    forget(part)  # the note of its version
+    forget(part)  # delete the note of its version
     _log.info(f"{path}: {size:,} bytes, sha256 {digest}")
 
 
 def _advice(record: Record, path: Path) -> str:
     if record.sha256 is None and recall(path) is not None:
-        return f"Run it again, or delete {notes_of(path)} to take what is published there now"
-    return "Run it again to fetch it anew"
+        return f"Run it again, or delete {notes_of(path)} to accept the file published there now"
+    return "Run it again to download it again"
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from downloading the same file meanwhile."""
+    """Prevent other processes from downloading the same file at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.with_name(f".{path.name}.lock")
         if name.is_symlink():
-            name.unlink()  # what it leads to would be emptied
+            name.unlink()  # locking would truncate the link's target
         lock = FileLock(name)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             _log.info(f"Waiting for another process that downloads {path.name}")
             lock.acquire()
-    except (OSError, NotImplementedError) as error:  # the latter where the disk has no locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a disk without locks
         raise UserError(_no_cache(path, error)) from error
     try:
         yield
@@ -205,7 +204,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _no_cache(path: Path, error: Exception) -> str:
     return (
         f"{path.name} is not in the cache {path.parent}, which cannot be used: "
-        f"{getattr(error, 'strerror', None) or error}. Set VIRTEX_DET_CACHE to a folder that can."
+        f"{getattr(error, 'strerror', None) or error}. Set VIRTEX_DET_CACHE to another folder."
     )
 
 
@@ -214,6 +213,6 @@ def _cannot_write(part: Path, error: OSError) -> str:
     have = part.stat().st_size if part.exists() else 0
     return (
         f"Cannot write {part}: {error.strerror or error}. The disk has {free:,} MB free. The "
-        f"{have:,} bytes that came are kept: make room and run it again to go on, or set "
-        "VIRTEX_DET_CACHE to another disk."
+        f"{have:,} downloaded bytes are kept: free disk space and run it again to continue, or set "
+        "VIRTEX_DET_CACHE to a folder on another disk."
     )

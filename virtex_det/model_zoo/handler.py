@@ -11,13 +11,13 @@ PREFIX = "virtex://"
 
 
 class VirtexHandler(PathHandler):
-    """Resolves names of the model zoo, downloading the file at its first use."""
+    """Resolves names of the model zoo, and downloads a file at its first use."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        # requests and its companions, only where something is fetched
+        # imports requests, which only downloads need
         from virtex_det.model_zoo.catalog import find
         from virtex_det.model_zoo.download import fetch
 
@@ -27,7 +27,8 @@ class VirtexHandler(PathHandler):
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
         if mode not in ("r", "rb"):
             raise UserError(
-                f"{path} is published weights and can only be read, not opened with mode {mode!r}."
+                f"{path} is a published weights file, which can only be read; it cannot be opened "
+                f"with mode {mode!r}."
             )
         return Path(self._get_local_path(path, **kwargs)).open(mode, buffering)
 

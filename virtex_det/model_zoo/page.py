@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md, made from the catalogue, the known formats and the records of runs, and from nothing else."""
+"""MODEL_ZOO.md, made only from the catalogue, the known formats and the records of runs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -18,7 +18,7 @@ PAGE = Path("MODEL_ZOO.md")  # in a clone
 RESULTS = Path("results")
 NOTHING = Markdown("-")
 ROW = ["start", "recipe", "dataset", "fraction"]
-# Not the brackets, bars and blanks that would end a link or a cell.
+# Characters that stay as they are; brackets, bars and blanks would end a link or a cell.
 _OF_ADDRESSES = "/:?=&%#~+@!$,;*'"
 
 
@@ -26,7 +26,7 @@ def render(results: Path = RESULTS) -> str:
     """Return the page.
 
     Args:
-        results: folder of files that ``Comparison.write_records`` wrote; the table of our own
+        results: folder of files of ``Comparison.write_records``, for the table of this package's
             results.
     """
     families = [
@@ -45,7 +45,7 @@ def render(results: Path = RESULTS) -> str:
 
 
 def weights_table(records: Sequence[Record]) -> str:
-    """Return a Markdown table of records of one family; the digits after numbers refer to ``_sources``."""
+    """Return a Markdown table of a family's records; digits after numbers refer to ``_sources``."""
     sources = _sources(records)
     rows = []
     for record in records:
@@ -84,10 +84,10 @@ def _sources(records: Iterable[Record]) -> list[str]:
 
 
 def _results_table(folder: Path) -> str:
-    """Return a Markdown table, a row for all seeds of a start, a protocol and a fraction; "" without records."""
+    """Return a Markdown table with a row per start, protocol and fraction; "" without records."""
     rows = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
-        # Each row names its protocol.
+        # Protocols may be mixed, since each row names its own.
         scores = tidy(read_comparison(path, mix=True)).query("metric == 'AP'")
         for (start, protocol, dataset, fraction), runs in scores.groupby(
             ROW, sort=False, observed=True

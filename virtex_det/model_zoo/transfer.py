@@ -1,7 +1,7 @@
-"""One file from an http address into a part beside its place: resumed, redirected and bounded, or the reason why not.
+"""Downloading one file from an http address to a part: with resuming, redirects and limits.
 
-A part is gone on with only by the version of the file that it was begun with, whatever the server
-makes of If-Range: two files must never become one.
+A part is only continued with the version of the file that it began with, whatever the server does
+with If-Range, so that bytes of two files are never mixed.
 """
 
 import hashlib
@@ -34,42 +34,41 @@ from virtex_det.utils import write_atomically
 RETRIES = 3
 BACKOFF_SECONDS = 1.0
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two pieces
-PIECE_BYTES = 1 << 16  # what a cut connection may lose
+PIECE_BYTES = 1 << 16  # at most this much is lost when a connection breaks
 MAX_BYTES = 8 << 30  # of a file
 MAX_REDIRECTS = 30
 _BUSY = (429, 500, 502, 503, 504)  # worth asking again
 _PIECE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
-# One of them; many in turn make gigabytes of nothing.
+# A single encoding; several nested ones can expand to gigabytes.
 _ENCODINGS = ("identity", "gzip", "x-gzip", "deflate")
-_MAX_VERSION = 1000  # characters that a server is told again
+_MAX_VERSION = 1000  # characters of a version in a request
 _MAX_NOTE = 1 << 13  # bytes
-_TELLING_BYTES = 512  # of its beginning
-# What a server can make of a request besides an answer: requests lets some errors of the libraries
-# below it through.
+_HEAD_BYTES = 512  # at the beginning of a file, which show what it is
+# Errors of a request; requests passes on some errors of the libraries that it uses.
 _FAILURES = (requests.RequestException, HTTPError, HTTPException, ValueError)
 
 _log = logging.getLogger(__name__)
 
 
 class NotFetched(Exception):
-    """One source did not give the file; the message says why."""
+    """A source did not deliver the file; the message says why."""
 
 
 def _retries() -> Retry:
-    """Try again to connect, and to get an answer at all; what the answer is, is looked at here."""
+    """Retry connecting and waiting for a response; this module checks the response itself."""
     return Retry(RETRIES, backoff_factor=BACKOFF_SECONDS, respect_retry_after_header=False)
 
 
 def download(url: str, part: Path, watch: Watch) -> None:
-    """Download into ``part``, going on after what is there; a cut connection is taken up again.
+    """Download to ``part``, continuing an existing part, also after a broken connection.
 
     Args:
         url: an http address.
-        part: where the bytes go; a note of the version that they are of lies beside it.
-        watch: told what comes.
+        part: the file to write; a note of its version is in a file beside it.
+        watch: counts the downloaded bytes.
 
     Raises:
-        NotFetched: the server does not give the file whole; what came of it is kept.
+        NotFetched: the server does not deliver the whole file; the part is kept.
         OSError: the part cannot be written.
     """
     why = ""
@@ -86,10 +85,10 @@ def download(url: str, part: Path, watch: Watch) -> None:
 
 
 def _get_rest(session: requests.Session, url: str, part: Path, watch: Watch) -> str:
-    """Ask for what is missing in ``part`` and write it.
+    """Request the rest of ``part`` and write it.
 
     Returns:
-        "" where the file is whole now; else what to say if it stays so.
+        "" if the file is whole now; otherwise the reason, for a message.
     """
     begun = _begun(url, part)
     have = part.stat().st_size if begun else 0
@@ -103,14 +102,14 @@ def _get_rest(session: requests.Session, url: str, part: Path, watch: Watch) -> 
         if begun and status == 416 and begun.is_whole(response, have):
             return ""
         if begun and (status == 416 or (status == 206 and not begun.is_rest(response, have))):
-            forget(part)  # not the piece that was asked for: begin anew
+            forget(part)  # not the requested piece: start again
             return "cut short"
         if status not in ((200, 206) if begun else (200,)):
             raise NotFetched(_refusal(response))
         if _encoding(response) not in _ENCODINGS:
             raise NotFetched(
-                f"the server sends it as {_encoding(response)[:100]}, although asked for it as it "
-                "is"
+                f"the server sends it with the encoding {_encoding(response)[:100]}, which was not "
+                "requested"
             )
         if status == 200:
             have = 0
@@ -132,7 +131,7 @@ def _compare_size(part: Path, total: int | None) -> str:
 
 
 def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    """Ask, and follow redirects; of an answer that redirects the head alone is read."""
+    """Send a request and follow redirects, whose bodies are not read."""
     for _ in range(MAX_REDIRECTS + 1):
         response = _ask(session, url, headers)
         target = _target(session, url, response)
@@ -140,51 +139,54 @@ def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> req
             return response
         response.close()
         if not is_address(target):
-            raise NotFetched(f"it is redirected to {target[:200]}, which is no http address")
+            raise NotFetched(f"it is redirected to {target[:200]}, which is not an http address")
         if url.lower().startswith("https:") and not target.lower().startswith("https:"):
-            # What comes then may be anybody's.
+            # Without https the file may be anyone's.
             raise NotFetched("it is redirected from https to http")
         url = target
     raise NotFetched(f"it is redirected more than {MAX_REDIRECTS} times")
 
 
 def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    # Not session.get: it reads all of an answer that redirects, however much that is.
+    # Not session.get, which reads the whole body of a redirect, whatever its size.
     try:
         request = session.prepare_request(requests.Request("GET", url, headers=headers))
         options = session.merge_environment_settings(url, {}, True, None, None)
         return session.get_adapter(url).send(request, timeout=TIMEOUT_SECONDS, **options)
     except _FAILURES as error:
         raise NotFetched(f"no connection: {_cause(error)}") from error
-    except OSError as error:  # of certificates that the environment names
+    except OSError as error:  # an invalid file of certificates
         raise NotFetched(
             f"no connection: {error} (REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE)"
         ) from error
 
 
 def _target(session: requests.Session, url: str, response: requests.Response) -> str:
-    """Return the address that an answer redirects to; "" where it does not."""
+    """Return the address that a response redirects to; "" if it does not redirect."""
     try:
         target = session.get_redirect_target(response)
         return urljoin(url, target) if target else ""
-    except ValueError as error:  # bytes that are no text, or brackets that are no address
-        raise NotFetched(f"it is redirected to no address: {_cause(error)}") from error
+    except ValueError as error:  # invalid bytes or brackets
+        raise NotFetched(f"it is redirected to an invalid address: {_cause(error)}") from error
 
 
 def _refusal(response: requests.Response) -> str:
     if response.status_code >= 400:
         return f"the server answers {response.status_code} {response.reason or ''}".rstrip()
-    return f"the server answers with status {response.status_code} and no file"
+    return f"the server answers with status {response.status_code} instead of a file"
 
 
 class _Begun(NamedTuple):
-    """A part to go on with: which version of what address it is of."""
+    """The version and address of a part that can be continued."""
 
     version: str  # a strong ETag, or the date of the last change
-    address: str  # the SHA-256 of it: it may hold a password
+    address: str  # its SHA-256, since an address may contain a password
 
     def is_rest(self, response: requests.Response, have: int) -> bool:
-        """Whether a piece is of the same version, and begins where the part ends; servers may not look at If-Range."""
+        """Whether a piece has the same version and begins where the part ends.
+
+        Some servers ignore If-Range.
+        """
         piece = _PIECE.fullmatch(response.headers.get("Content-Range", ""))
         if not piece or _version(response) != self.version:
             return False
@@ -192,13 +194,13 @@ class _Begun(NamedTuple):
         return have == first <= last == total - 1
 
     def is_whole(self, response: requests.Response, have: int) -> bool:
-        """Whether a server that has no more than a part tells so, and of no other version."""
-        same = _version(response) in ("", self.version)  # it need not be told here
+        """Whether a server says that the part is already the whole file of the same version."""
+        same = _version(response) in ("", self.version)  # a 416 response need not have a version
         return same and response.headers.get("Content-Range") == f"bytes */{have}"
 
 
 def _begun(url: str, part: Path) -> _Begun | None:
-    """Return what is known of a part that can be gone on with; forget what cannot, or is a link or a second name."""
+    """Return the version of a part that can be continued; delete one that is a link."""
     for path in (part, version_file(part)):
         if not path.is_symlink() and not path.exists():
             return None
@@ -212,12 +214,12 @@ def _begun(url: str, part: Path) -> _Begun | None:
     except (UserError, ValueError, TypeError, RecursionError):
         is_good = None
     if not is_good or begun.address != _hash(url):
-        return None  # the first piece that comes takes its place
+        return None  # the first downloaded piece replaces the part
     return begun
 
 
 def _total(response: requests.Response, have: int) -> int | None:
-    """Return how many bytes the whole file has; None where the server does not say it in a form that can be used."""
+    """Return the number of bytes of the whole file; None if the server does not state it."""
     if response.status_code == 206 and (
         piece := _PIECE.fullmatch(response.headers.get("Content-Range", ""))
     ):
@@ -237,10 +239,10 @@ def _write(
     pieces = response.iter_content(PIECE_BYTES)
     if not have:
         beginning = b""
-        while len(beginning) < _TELLING_BYTES and (piece := next(pieces, b"")):
+        while len(beginning) < _HEAD_BYTES and (piece := next(pieces, b"")):
             beginning += piece
-        if beginning and (problem := not_weights(beginning[:_TELLING_BYTES])):
-            raise NotFetched(f"what {response.url} sends {problem}")
+        if beginning and (problem := not_weights(beginning[:_HEAD_BYTES])):
+            raise NotFetched(f"the file of {response.url} {problem}")
         watch.count(0)
         forget(part)
         if version := _version(response):
@@ -256,14 +258,14 @@ def _write(
         for piece in pieces:
             have += len(piece)
             if have > MAX_BYTES:
-                raise NotFetched(f"it has more than {MAX_BYTES:,} bytes, the most that are fetched")
+                raise NotFetched(f"it has more than {MAX_BYTES:,} bytes, the largest size allowed")
             watch.count(len(piece))
             file.write(piece)
             bar.update(len(piece))
 
 
 def open_part(part: Path) -> BinaryIO:
-    """Open a part to go on with; never through a link that someone put in its place."""
+    """Open a part for appending, but never through a link."""
     handle = os.open(
         part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
     )
@@ -271,9 +273,9 @@ def open_part(part: Path) -> BinaryIO:
 
 
 def _version(response: requests.Response) -> str:
-    """Return what a server can tell the same file by later: a strong ETag, or the date of the last change."""
+    """Return the version of a file on the server: a strong ETag, or the date of the last change."""
     if _encoding(response) != "identity":
-        return ""  # its pieces are counted in other bytes
+        return ""  # pieces would be counted in encoded bytes
     tag = response.headers.get("ETag", "")
     version = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     return version if len(version) <= _MAX_VERSION else ""
@@ -284,7 +286,7 @@ def _hash(url: str) -> str:
 
 
 def version_file(part: Path) -> Path:
-    """Return where it is noted which version of the file a part is of; a part without it is not gone on with."""
+    """Return the path of the note of a part's version; a part without it is not continued."""
     return part.with_name(f"{part.name}.version")
 
 
@@ -295,16 +297,16 @@ def forget(part: Path) -> None:
 
 
 def kept(part: Path) -> str:
-    """Return what to do about a part that is not whole."""
+    """Return advice for an incomplete part."""
     have = part.stat().st_size if part.exists() else 0
     return (
-        f"the {have:,} bytes that came are kept, run it again to go on"
+        f"the {have:,} downloaded bytes are kept, run it again to continue"
         if have
         else "run it again later"
     )
 
 
 def _cause(error: Exception) -> str:
-    """Return what went wrong in a line, without the address and the layers around it."""
+    """Return the cause of an error in one line, without the address and nested errors."""
     inner = error.args[0] if error.args else error
     return str(getattr(inner, "reason", inner)).partition("\n")[0][:300]

@@ -1,20 +1,20 @@
-"""Work on the network that ends: given up when too little comes, or when it has taken too long."""
+"""Time limits for downloads: they are stopped when too slow or too long."""
 
 import threading
 import time
 from collections.abc import Callable
 
 STALL_SECONDS = 120.0
-STALL_BYTES = 64 << 10  # fewer in that time are a stall
+STALL_BYTES = 64 << 10  # fewer bytes in that time are a stall
 MAX_SECONDS = 24 * 3600.0  # of one file
 
 
 class Stalled(Exception):
-    """The work was given up; the message says what it was measured by."""
+    """The download was stopped; the message names the limit."""
 
 
 class Watch:
-    """Counts what comes; once the work is given up, what still comes is refused."""
+    """Counts downloaded bytes, and refuses more once the download is stopped."""
 
     def __init__(self) -> None:
         self.came = 0
@@ -25,42 +25,42 @@ class Watch:
         """Count bytes before they are kept.
 
         Raises:
-            Stalled: the work was given up meanwhile.
+            Stalled: the download was stopped meanwhile.
         """
         with self._lock:
             if self._is_over:
-                raise Stalled("given up")
+                raise Stalled("stopped")
             self.came += number_of_bytes
 
     def end(self) -> None:
-        """Give the work up."""
+        """Stop the download."""
         with self._lock:
             self._is_over = True
 
 
 def watched(work: Callable[[Watch], None]) -> None:
-    """Do work in a thread of its own, which a server that drips or stalls cannot hold for ever.
+    """Run a download in a thread, and stop it if the server is too slow.
 
-    A time limit of a socket begins anew with each byte, so it does not end a server that sends one
+    A socket's timeout starts again with each byte, so it does not stop a server that sends one byte
     a minute.
 
     Args:
-        work: tells the watch what comes.
+        work: the download; it counts its bytes on the watch.
 
     Raises:
         Stalled: fewer than ``STALL_BYTES`` came in ``STALL_SECONDS``, or ``MAX_SECONDS`` have
             passed.
-        Exception: what the work raises.
+        Exception: any error of the work.
     """
     watch, errors = Watch(), []
 
     def do() -> None:
         try:
             work(watch)
-        except BaseException as error:  # for the thread that waits
+        except BaseException as error:  # raised by the waiting thread
             errors.append(error)
 
-    thread = threading.Thread(target=do, daemon=True)  # one that hangs must not hold the process
+    thread = threading.Thread(target=do, daemon=True)  # a hanging thread must not block the exit
     thread.start()
     try:
         _wait(thread, watch)
@@ -78,6 +78,6 @@ def _wait(thread: threading.Thread, watch: Watch) -> None:
         if not thread.is_alive():
             return
         if time.monotonic() >= deadline:
-            raise Stalled(f"not whole after {MAX_SECONDS / 3600:g} hours")
+            raise Stalled(f"incomplete after {MAX_SECONDS / 3600:g} hours")
         if watch.came - before < STALL_BYTES:
             raise Stalled(f"fewer than {STALL_BYTES:,} bytes came in {STALL_SECONDS:g} seconds")

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of the vocabulary that all published pretraining models share; no file of weights holds it.
+# Size of the vocabulary of all published pretraining models; the weights files do not contain it.
 _PUBLISHED_PIECES = 10000
 
 
 def get_config_file(name: str, task: str = "detection") -> str:
-    """Return the path of the config that goes with the weights of a name.
+    """Return the path of the config for the weights of a name.
 
     Args:
         name: of the model zoo.
@@ -30,18 +30,18 @@ def get_config_file(name: str, task: str = "detection") -> str:
             the model that the file holds.
 
     Raises:
-        UserError: for an unknown name or task, and for "pretraining" where the backbone alone is of
-            use.
+        UserError: the name or task is unknown, or "pretraining" is asked of a file with only a
+            backbone.
     """
     return str(packaged_config(_config_of(find(name), task)))
 
 
 def get_config(name: str, trained: bool = False, task: str = "detection") -> CfgNode:
-    """Return the config that goes with the weights of a name, its network and pixels being theirs.
+    """Return the config for the weights of a name, with their network and pixel format.
 
     Args:
         name: of the model zoo, for example ``bicaptioning_R_50_L1_H2048``.
-        trained: also set ``MODEL.WEIGHTS`` to them; else the model starts at random.
+        trained: also set ``MODEL.WEIGHTS``; otherwise the model starts from random init.
         task: as for ``get_config_file``.
 
     Returns:
@@ -60,22 +60,22 @@ def get_config(name: str, trained: bool = False, task: str = "detection") -> Cfg
 
 
 def get(name: str, trained: bool = True, device: str | None = None, *, task: str = "") -> nn.Module:
-    """Return the model that the weights of a name are of, filled with them.
+    """Return the model of a weights file, with the weights loaded.
 
     Args:
         name: of the model zoo.
-        trained: False leaves all of it at random, which is logged.
-        device: where to put it; by default the GPU, or the CPU where there is none.
+        trained: False leaves the whole model at random init and logs a warning.
+        device: by default the GPU, or the CPU without one.
         task: "pretraining" for the whole model that the file holds, in training mode; "backbone"
             for its backbone as ``load_backbone`` returns it; "detection" for a detector that starts
-            from it, whose heads are at random, which is logged. By default "pretraining" where the
-            file holds such a model, else "backbone".
+            from it, whose heads are at random init, with a warning. By default "pretraining" if the
+            file holds such a model, otherwise "backbone".
 
     Raises:
-        UserError: for an unknown name or task, for a task that the file is not for, or where the
-            weights cannot be had.
+        UserError: the name or task is unknown, the file does not fit the task, or the weights
+            cannot be downloaded or read.
     """
-    # Only here: importing the package registers names, no more.
+    # Imported here, so that importing the package only registers names.
     from virtex_det.checkpoint import TransferCheckpointer
     from virtex_det.model_zoo.backbone import load_backbone, random_backbone
     from virtex_det.modeling import build_model
@@ -83,7 +83,7 @@ def get(name: str, trained: bool = True, device: str | None = None, *, task: str
     record = find(name)
     task = task or ("pretraining" if record.pretraining_config else "backbone")
     if not trained:
-        logger.warning("%s: trained is False, so that all weights are at random", record.name)
+        logger.warning("%s: trained is False, so all weights are at random init", record.name)
     if task == "backbone":
         if trained:
             return load_backbone(PREFIX + record.name, device=device)
@@ -108,8 +108,8 @@ def _config_of(record: Record, task: str) -> str:
         )
     if not record.pretraining_config:
         raise UserError(
-            f"{record.name} ({record.family}: {record.pretraining}) has no pretraining model here; "
-            f"its backbone alone is of use: virtex_det.load_backbone({PREFIX + record.name!r}), or "
+            f"{record.name} ({record.family}: {record.pretraining}) has no pretraining model here, "
+            f"only a backbone. Use virtex_det.load_backbone({PREFIX + record.name!r}), or "
             "fine-tune a detector from it."
         )
     return record.pretraining_config
@@ -119,8 +119,8 @@ def _warn_of_random_heads(name: str, at_random: set[str]) -> None:
     heads = sorted({tensor.partition(".")[0] for tensor in at_random} - {"pixel_mean", "pixel_std"})
     if heads:
         logger.warning(
-            "%s is the backbone alone: %d tensors of %s are at random. Fine-tune the model "
-            "before it predicts.",
+            "%s fills only the backbone: %d tensors of %s are at random init. Fine-tune the model "
+            "before you predict with it.",
             name,
             len(at_random),
             ", ".join(heads),
@@ -128,14 +128,13 @@ def _warn_of_random_heads(name: str, at_random: set[str]) -> None:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Return the address that the weights of a name are published at.
+    """Return the address of the weights of a name.
 
     Raises:
-        UserError: for an unknown name, and for weights that only a person can fetch.
+        UserError: the name is unknown, or its file has no direct address.
     """
     record = find(name)
     if not record.urls:
-        raise UserError(
-            f"No direct address is known for {record.name}; see {record.page}. {record.note}".strip()
-        )
+        advice = f"see {record.page}. {record.note}".strip()
+        raise UserError(f"No direct address is known for {record.name}; {advice}")
     return record.urls[0]
