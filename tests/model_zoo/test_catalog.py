@@ -118,7 +118,7 @@ def test_the_error_for_an_invalid_value_names_record_and_field(broken, entry, fi
 
 def test_a_missing_field_is_named(broken, entry):
     del entry["format"]
-    with pytest.raises(UserError, match=r"record 1 \(bicaptioning.*field format: it is missing"):
+    with pytest.raises(UserError, match=r"record 1 \(bicaptioning.*field format: missing"):
         broken(entry)
 
 

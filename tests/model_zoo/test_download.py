@@ -135,7 +135,7 @@ def test_a_piece_that_was_not_requested_is_not_appended(record, server):
 
 def test_a_broken_download_is_continued_by_the_next_run(record, server, cache):
     server.cut_after = 10_000
-    with pytest.raises(UserError, match="40,000 bytes that came are kept"):
+    with pytest.raises(UserError, match="40,000 downloaded bytes are kept"):
         fetch(record)
     assert not (cache / "weights.pth").exists()
     server.cut_after = 0
@@ -184,7 +184,7 @@ def test_a_file_shorter_than_the_server_says_is_an_error(record, server, cache):
 
 
 def test_another_size_than_the_catalogues_is_an_error(record_without_hash, cache):
-    with pytest.raises(UserError, match="has 102,400 bytes, and the catalogue says 7"):
+    with pytest.raises(UserError, match="has 102,400 bytes, but the catalogue says 7"):
         fetch(dataclasses.replace(record_without_hash, size=7))
     assert leftovers(cache) == []
 
@@ -292,7 +292,7 @@ def test_a_remote_file_without_a_known_hash_may_not_change_later(record_without_
     path = fetch(record_without_hash)
     path.unlink()
     server.payload = OTHER
-    with pytest.raises(UserError, match=f"it was {SHA256} when weights was first fetched"):
+    with pytest.raises(UserError, match=f"it was {SHA256} when weights was first downloaded"):
         fetch(record_without_hash)
     assert not path.exists()
 
@@ -307,7 +307,7 @@ def test_a_file_put_there_by_hand_is_used(record_without_hash, server, cache):
 def test_the_error_for_weights_without_an_address_names_their_page(record, cache):
     manual = dataclasses.replace(record, urls=[], note="In a folder.")
     with pytest.raises(
-        UserError, match="by hand from https://example.org and put it at .*weights.pth. In a folder"
+        UserError, match="by hand from https://example.org to .*weights.pth. In a folder"
     ):
         fetch(manual)
 
