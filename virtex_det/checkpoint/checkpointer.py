@@ -312,17 +312,17 @@ class TransferCheckpointer(DetectionCheckpointer):
         )
 
     def _check_files(self, content: Any, path: str) -> None:
-        """Refuse other concepts or clusters than those learned: a number would be another word."""
+        """Refuse other concepts or clusters than in training, whose numbers mean other words."""
         saved = content.get(_FILES) if isinstance(content, Mapping) else None
         if not isinstance(saved, Mapping):
             return
         for key, now in self._files_sha256.items():
             if saved.get(key, now) != now:
                 raise UserError(
-                    f"{path} has learned with another file than {key} {_value(self.cfg, key)}: "
+                    f"{path} was trained with another file than {key} {_value(self.cfg, key)}: "
                     f"sha256 {str(saved[key])[:12]} in the checkpoint, {now[:12]} in the config.\n"
                     f"Set {key} to the {FILES[key]} in the folder of the run that wrote the "
-                    "checkpoint, or to the file that the run began with."
+                    "checkpoint, or to the file that the run started with."
                 )
 
     def _not_saved(self, path: Path, error: Exception) -> str:
