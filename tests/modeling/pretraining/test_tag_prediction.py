@@ -84,6 +84,8 @@ def test_the_number_of_tags_is_read_from_where_the_mapper_has_them(build, tmp_pa
     assert [
         build("TagPredictionModel", *options).textual.output.out_features for options in files
     ] == [3, 6]
+    with pytest.raises(UserError, match=r"NUM_TAGS is 5, but INPUT.CAPTION.CLUSTERS .* has 6 tags"):
+        build("TagPredictionModel", *FIVE, *files[1])
 
 
 def test_without_a_file_the_error_says_how_to_build_one(build):

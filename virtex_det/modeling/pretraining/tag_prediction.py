@@ -1,6 +1,7 @@
 """Tag prediction (ICMLM's baselines): predict an image's concepts, or its caption's cluster."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -60,16 +61,28 @@ class TagPredictionModel(LabelSetModel):
 
 
 def num_tags(cfg: CfgNode) -> int:
-    """Return MODEL.TAG_PREDICTION.NUM_TAGS; where it is 0, the number of tags in the mapper's file.
+    """Return the number of tags in the mapper's file, which MODEL.TAG_PREDICTION.NUM_TAGS may say.
+
+    Where it says it and the file is not here, as for a model that is built to be looked at, no file
+    is needed.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or has another number of tags.
     """
-    if cfg.MODEL.TAG_PREDICTION.NUM_TAGS:
-        return cfg.MODEL.TAG_PREDICTION.NUM_TAGS
-    if mapper_name(cfg) == "ClusterMapper":
-        return CaptionClusters.read(cfg.INPUT.CAPTION.CLUSTERS).size
-    return len(ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS).concepts)
+    stated, is_clusters = cfg.MODEL.TAG_PREDICTION.NUM_TAGS, mapper_name(cfg) == "ClusterMapper"
+    key = "CLUSTERS" if is_clusters else "CONCEPTS"
+    path = cfg.INPUT.CAPTION[key]
+    if stated and not Path(path).is_file():
+        return stated
+    found = CaptionClusters.read(path).size if is_clusters else len(ConceptSet.read(path).concepts)
+    if stated not in (0, found):
+        raise UserError(
+            f"MODEL.TAG_PREDICTION.NUM_TAGS is {stated}, but INPUT.CAPTION.{key} {path} has "
+            f"{found} tags.\n"
+            "Set MODEL.TAG_PREDICTION.NUM_TAGS 0, which takes what the file has; or name the file "
+            "that it is of."
+        )
+    return found
 
 
 def build_tag_loss(cfg: CfgNode, head: LinearTextualHead) -> LabelSetLoss:
