@@ -343,3 +343,27 @@ def test_run_lengths_that_are_all_empty_are_refused_and_some_are_counted(compres
     full[0].update(height=4, width=4)
     check_masks(dicts + full, "bitmask")
     assert "1 of 2 run-length masks are empty" in caplog.text
+
+
+def test_annotations_that_repeat_others_are_refused_if_many_and_counted_if_few(caplog):
+    def repeat_first(content):
+        content["annotations"].append({**content["annotations"][0], "id": 9999})
+
+    check_objects(spoilt(repeat_first), "coco", "one_twice.json")
+    assert "1 of 41 annotations repeat another one" in caplog.text
+    assert "annotation 9999 (image 1)" in caplog.text
+
+    def repeat_all(content):
+        content["annotations"] += [{**a, "id": a["id"] + 1000} for a in content["annotations"]]
+
+    with pytest.raises(UserError, match="40 of 80 annotations repeat another one"):
+        check_objects(spoilt(repeat_all), "coco", "all_twice.json")
+
+
+def test_objects_of_other_classes_may_have_the_same_box(caplog):
+    def other_class(content):
+        first = content["annotations"][0]
+        content["annotations"].append({**first, "id": 9999, "category_id": 2})
+
+    check_objects(spoilt(other_class), "coco", "two_classes.json")
+    assert "repeat" not in caplog.text

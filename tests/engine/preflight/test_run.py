@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 from tests.engine.preflight.conftest import NAMES
 from virtex_det.config import with_options
@@ -480,6 +481,29 @@ def test_images_that_count_twice_and_images_that_are_known_are_said(parts_cfg, c
     )
     assert "names parts_train 2 times" in caplog.text
     assert "DATASETS.TRAIN and DATASETS.TEST both name parts_train" in caplog.text
+
+
+def test_images_that_are_known_under_another_data_sets_name_are_said(parts_cfg, caplog):
+    cfg = parts_cfg()
+    train = MetadataCatalog.get("parts_train")
+    load_dataset("parts_train")
+    register_coco_instances("parts_again", {}, train.json_file, train.image_root)
+    try:
+        check_training(cfg)
+        assert "trained on too" not in caplog.text
+        check_training(with_options(cfg, ["DATASETS.TEST", "('parts_again',)"]))
+    finally:
+        DatasetCatalog.remove("parts_again")
+        MetadataCatalog.remove("parts_again")
+    assert "4 of 4 images of parts_again (DATASETS.TEST) are trained on too, e.g. " in caplog.text
+
+
+def test_masks_of_a_part_of_the_annotations_are_refused(parts_cfg):
+    cfg = parts_cfg(spoil=lambda content: content["annotations"][0].pop("segmentation"))
+    with pytest.raises(
+        UserError, match=r"1 of 8 annotations of .* have no segmentation, e.g. anno"
+    ):
+        check_training(cfg)
 
 
 def test_the_ap_of_a_data_set_without_objects_is_announced_as_nan(parts_cfg, caplog):

@@ -91,6 +91,14 @@ def test_masks_are_there_when_every_object_has_one():
 
 
 @pytest.mark.parametrize(
+    "area, what", [(0, "1 x area 0 of a box that is not empty"), (1e6, "1 x area larger than its")]
+)
+def test_an_area_that_cannot_be_is_counted(area, what, caplog):
+    GroundTruth(changed("annotations", 0, area=area), "coco")
+    assert what in caplog.text and "APs, APm and APl" in caplog.text
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "coco_mini/annotations/instances_val2017.json",

@@ -29,6 +29,7 @@ _OBJECT_FIELDS = {
 # allowed distance outside the image, by amodal boxes or rounding
 _PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02
 _MANY, _NEARLY_ALL = 0.02, 0.95
+_MANY_REPEATS = 1 / 3
 _REVERSED = 0.01  # share of boxes with negative size above which they are an error
 # Objects whose polygons are checked number by number, at even distances; more take seconds, and the
 # mapper skips and reports a broken one.
@@ -95,15 +96,46 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     # the last is for unknown images
     of_images = np.array([*sizes.values(), (np.nan, np.nan)], np.float64)
     image_ids = columns.image_ids.tolist() if columns else [entry["image_id"] for entry in objects]
-    check_boxes(
-        Boxes(
-            columns.boxes if columns else [entry["bbox"] for entry in objects],
-            of_images[np.fromiter(map(places.get, image_ids, repeat(-1)), np.int64, len(objects))],
-            np.zeros(len(objects), bool),
-            lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
-            source,
-        )
+    of_objects = np.fromiter(map(places.get, image_ids, repeat(-1)), np.int64, len(objects))
+    boxes = Boxes(
+        columns.boxes if columns else [entry["bbox"] for entry in objects],
+        of_images[of_objects],
+        np.zeros(len(objects), bool),
+        lambda place: f"annotation {objects[place]['id']} (image {objects[place]['image_id']})",
+        source,
     )
+    check_boxes(boxes)
+    _check_repeats(boxes, of_objects, objects)
+
+
+def _check_repeats(
+    boxes: Boxes, of_objects: np.ndarray, objects: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse annotations of which many repeat another one; count a few."""
+    values = _as_numbers(boxes)
+    # Equal rows have equal sums; those of others are nearly never equal, and are compared below.
+    sums = of_objects * math.sqrt(2)
+    for column, factor in enumerate((math.pi, math.e, math.sqrt(3), math.sqrt(5))):
+        sums = sums + factor * values[:, column]
+    order = np.argsort(sums, kind="stable")
+    is_equal = sums[order][1:] == sums[order][:-1]
+    if not is_equal.any():
+        return
+    places = np.union1d(order[1:][is_equal], order[:-1][is_equal]).tolist()
+    seen: set[tuple[Any, ...]] = set()
+    repeated = np.zeros(len(values), bool)
+    for place in places:
+        row = (of_objects[place], objects[place]["category_id"], *values[place].tolist())
+        repeated[place] = row in seen
+        seen.add(row)
+    what = "annotations repeat another one (same image, category and box)"
+    if repeated.mean() >= _MANY_REPEATS:
+        place = int(np.flatnonzero(repeated)[0])
+        raise UserError(
+            f"{int(repeated.sum())} of {len(values)} {what}, the first: {boxes.name(place)}.\n"
+            "Every object would count several times. Was the file put together twice?"
+        )
+    _tell(boxes, repeated, f"{what}, and count each", values)
 
 
 def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:

@@ -243,7 +243,20 @@ def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
         return truth.check_masks() if cfg.MODEL.MASK_ON else None
     tasks = ["bbox", *(["segm"] if cfg.MODEL.MASK_ON and truth.has_masks else [])]
     if cfg.MODEL.MASK_ON and not truth.has_masks:
+        _check_all_lack_masks(name, truth)
         logger.warning("data set %s has objects without masks: only boxes are evaluated", name)
     limits = tuple(cfg.TEST.EXTRA_MAX_DETECTIONS)
     for task in tasks:
         AveragePrecision(truth, task, extra_max_detections=limits, boundary=cfg.TEST.BOUNDARY_AP)
+
+
+def _check_all_lack_masks(name: str, truth: GroundTruth) -> None:
+    """Refuse annotations of which a part has masks: mask AP would be missing because of the rest."""
+    entries = [entry for image_id in truth.images for entry in truth.annotations_of(image_id)]
+    lacking = [entry for entry in entries if "segmentation" not in entry]
+    if len(lacking) < len(entries):
+        raise UserError(
+            f"data set {name}: {len(lacking)} of {len(entries)} annotations of {truth.source} have no segmentation, "
+            f"e.g. annotation {lacking[0]['id']}, so masks could not be measured.\n"
+            "Add these masks; or evaluate boxes alone, with MODEL.MASK_ON False or on annotations without masks."
+        )

@@ -1,7 +1,7 @@
 """All checks of a run before it begins, the same for training, evaluation and a matrix."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,9 +71,10 @@ def check_training(
         for name in test:
             evaluator_kind(name)
     steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
-    steps += [(name, partial(_check_test, cfg, name, own_evaluator, keep)) for name in test]
+    seen: dict[str, set[str]] = {}
+    steps += [(name, partial(_check_test, cfg, name, own_evaluator, keep, seen)) for name in test]
     if own_train_loader:
-        steps += [(", ".join(train), lambda: _check_train(cfg))]
+        steps += [(", ".join(train), lambda: _check_train(cfg, seen))]
     _do(steps)
     check_classes(cfg, [*train, *test])
 
@@ -118,7 +119,7 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
         check_inference(cfg)
     test = list(cfg.DATASETS.TEST)
     check_datasets(test)
-    _do([(name, partial(_check_test, cfg, name, own_evaluator, True)) for name in test])
+    _do([(name, partial(_check_test, cfg, name, own_evaluator, True, {})) for name in test])
     check_classes(cfg, test)
     trained = classes_of(weights) if weights else ()
     if weights and not trained and any(class_names(cfg, name) for name in test):
@@ -135,17 +136,39 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
             )
 
 
-def _check_train(cfg: CfgNode) -> None:
+def _check_train(cfg: CfgNode, seen: Mapping[str, set[str]]) -> None:
     dicts = check_train_loader(cfg)
     check_inputs(cfg, dicts)
     for name in cfg.DATASETS.TRAIN[:1]:
         check_unnamed_classes(cfg, name, dicts)
+    _tell_shared_images(cfg, dicts, seen)
 
 
-def _check_test(cfg: CfgNode, name: str, own_evaluator: bool, keep: bool) -> None:
+def _tell_shared_images(
+    cfg: CfgNode, dicts: Sequence[dict[str, Any]], seen: Mapping[str, set[str]]
+) -> None:
+    """Warn of test images that are trained on; a data set that both sides name is warned of by its name."""
+    files = {str(entry.get("file_name")) for entry in dicts}
+    for name, of_test in seen.items():
+        shared = sorted(of_test & files)
+        if shared and name not in cfg.DATASETS.TRAIN:
+            logger.warning(
+                "%d of %d images of %s (DATASETS.TEST) are trained on too, e.g. %s: the model knows them",
+                len(shared),
+                len(of_test),
+                name,
+                shared[0],
+            )
+
+
+def _check_test(
+    cfg: CfgNode, name: str, own_evaluator: bool, keep: bool, seen: dict[str, set[str]]
+) -> None:
+    """Check a data set, and note the files of its images in `seen`."""
     with parsing_once():  # the data set and its ground truth come from one file
         dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
     check_unnamed_classes(cfg, name, dicts)
+    seen[name] = {str(entry.get("file_name")) for entry in dicts}
     if keep:
         keep_loaded(name, dicts)
 

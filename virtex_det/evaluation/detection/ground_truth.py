@@ -1,7 +1,7 @@
 """Ground truth: checked annotation files in COCO's and LVIS's format, and registered datasets."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _IMAGE_FIELDS = {
     "lvis": ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids"),
 }
 _CATEGORY_FIELDS = {"coco": ("id", "name"), "lvis": ("id", "name", "frequency")}
+_AREA_BEYOND = 1.5  # times the area of the box
 _ADVICE = {
     "coco": "COCO's metrics need it: area in pixels, iscrowd 0 for a single object.",
     "lvis": "LVIS's metrics need it. Evaluate a file in COCO's format as coco.",
@@ -180,9 +181,28 @@ class GroundTruth:
         findings.note(
             "annotation with id 0, which pycocotools never matches (here it counts)", zero_id, name
         )
+        _check_areas(annotations, name, findings)
         findings.tell(self.source)
         for entry in annotations:
             self._annotations.setdefault(entry["image_id"], []).append(entry)
+
+
+def _check_areas(
+    annotations: list[dict[str, Any]], name: Callable[[int], str], findings: Findings
+) -> None:
+    """Count areas that cannot be: APs, APm and APl go by them."""
+    areas = np.array([entry["area"] for entry in annotations], np.float64)
+    box_areas = _boxes(annotations)[:, 2:].prod(axis=1)
+    findings.note(
+        "area 0 of a box that is not empty, which counts as small in APs, APm and APl",
+        (areas == 0) & (box_areas > 0),
+        name,
+    )
+    findings.note(
+        "area larger than its box, by which APs, APm and APl count it",
+        areas > _AREA_BEYOND * box_areas + 1,
+        name,
+    )
 
 
 def _style_of(content: Any) -> str:
