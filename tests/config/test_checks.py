@@ -87,6 +87,7 @@ AT_MOST_ONE = """
     SOLVER.REFERENCE_FRACTION
 """.split()
 OTHERS = (
+    ("INPUT.CAPTION.MASK_PROB", 0.0),
     ("SEED", 10**20),
     ("SEED", 2**32),
     ("SEED", None),

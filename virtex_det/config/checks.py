@@ -175,6 +175,7 @@ RULES: dict[str, Rule] = {
     "INPUT.CAPTION.FLIP_WORDS": several(several(text(), 2, 2)),
     "INPUT.CAPTION.MAX_LENGTH": whole(3),  # the boundaries and one token
     "INPUT.CAPTION.MASK_PROPORTION": number(high=1, above=0),
+    "INPUT.CAPTION.MASK_PROB": number(high=1, above=0),  # 0 leaves no token to predict
     "INPUT.*_PROB": SHARE,
     # Schedule.
     "SOLVER.OPTIMIZER": one_of("SGD", "AdamW"),
