@@ -251,12 +251,14 @@ def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
 
 
 def _check_all_lack_masks(name: str, truth: GroundTruth) -> None:
-    """Refuse annotations of which a part has masks: mask AP would be missing because of the rest."""
+    """Refuse annotations if only a part has masks: because of the rest there would be no mask AP."""
     entries = [entry for image_id in truth.images for entry in truth.annotations_of(image_id)]
     lacking = [entry for entry in entries if "segmentation" not in entry]
     if len(lacking) < len(entries):
         raise UserError(
-            f"data set {name}: {len(lacking)} of {len(entries)} annotations of {truth.source} have no segmentation, "
-            f"e.g. annotation {lacking[0]['id']}, so masks could not be measured.\n"
-            "Add these masks; or evaluate boxes alone, with MODEL.MASK_ON False or on annotations without masks."
+            f"data set {name}: {len(lacking)} of {len(entries)} annotations of {truth.source} "
+            f"have no segmentation, e.g. annotation {lacking[0]['id']}, so masks could not be "
+            "measured.\n"
+            "Add these masks; or evaluate boxes alone, with MODEL.MASK_ON False or on annotations "
+            "without masks."
         )

@@ -147,13 +147,14 @@ def _check_train(cfg: CfgNode, seen: Mapping[str, set[str]]) -> None:
 def _tell_shared_images(
     cfg: CfgNode, dicts: Sequence[dict[str, Any]], seen: Mapping[str, set[str]]
 ) -> None:
-    """Warn of test images that are trained on; a data set that both sides name is warned of by its name."""
+    """Warn of test images that are trained on too, under another dataset's name."""
     files = {str(entry.get("file_name")) for entry in dicts}
     for name, of_test in seen.items():
         shared = sorted(of_test & files)
         if shared and name not in cfg.DATASETS.TRAIN:
             logger.warning(
-                "%d of %d images of %s (DATASETS.TEST) are trained on too, e.g. %s: the model knows them",
+                "%d of %d images of %s (DATASETS.TEST) are trained on too, e.g. %s: the model "
+                "knows them",
                 len(shared),
                 len(of_test),
                 name,
