@@ -251,7 +251,7 @@ def _check_metrics(cfg: CfgNode, name: str, truth: GroundTruth) -> None:
 
 
 def _check_all_lack_masks(name: str, truth: GroundTruth) -> None:
-    """Refuse annotations if only a part has masks: because of the rest there would be no mask AP."""
+    """Refuse annotations if only a part has masks: the rest would leave no mask AP."""
     entries = [entry for image_id in truth.images for entry in truth.annotations_of(image_id)]
     lacking = [entry for entry in entries if "segmentation" not in entry]
     if len(lacking) < len(entries):
