@@ -29,9 +29,10 @@ setup: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(if $(filter-out 0,$(QUICK)),--quick)
 
-# One thread per process: the workers, and the processes that tests launch, share the cores.
+# One thread per process: the workers, and the processes that tests launch, share the cores. The modules stay in the
+# order of tests/conftest.py; xdist's own would put those of few tests last, and they take the longest.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -82,7 +82,7 @@ def test_training_and_evaluation_print_nothing_foreign(scenes, tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -20,6 +20,6 @@ print("outlives its parent", flush=True)
 def test_a_worker_whose_parent_was_killed_before_it_began_ends(tmp_path):
     words = [sys.executable, "-W", "ignore", "-c", _BORN_LATE]
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120
+        words, capture_output=True, text=True, timeout=600
     )  # waits for the child's output, too
     assert (done.stdout, done.stderr) == ("", "")

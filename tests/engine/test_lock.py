@@ -13,7 +13,7 @@ from virtex_det.errors import UserError
 HOLD = (
     "import sys, time; from pathlib import Path; from virtex_det.engine.lock import keep_locked\n"
 )
-HOLD += "keep_locked(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+HOLD += "keep_locked(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_folder_in_which_another_process_works_is_refused_with_its_number(hold
 def test_the_workers_of_a_killed_run_are_waited_for(tmp_path, monkeypatch):
     # Its worker has the lock from it, and lives until its input ends.
     program = HOLD.replace(
-        "time.sleep(60)", "import os; os.fork() and os.kill(os.getpid(), 9); sys.stdin.read()"
+        "time.sleep(600)", "import os; os.fork() and os.kill(os.getpid(), 9); sys.stdin.read()"
     )
     words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     run = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -9,6 +9,11 @@ from virtex_det.experiments.runs import Run
 FINISH = "pathlib.Path('model_final.pth').touch()"
 
 
+def wait_until(condition: str) -> str:
+    """Return a line of a run that goes on when a condition holds, or after five minutes."""
+    return f"for _ in range(15_000):\n    if {condition}: break\n    time.sleep(0.02)"
+
+
 @dataclasses.dataclass(frozen=True)
 class FakeRun(Run):
     """A run of Python lines in its folder; what it prints goes where a run's words go."""

@@ -1,11 +1,10 @@
 import dataclasses
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_script
 from virtex_det.benchmark.comparison import Cell
 from virtex_det.errors import UserError
 from virtex_det.experiments.demo import FULL, DemoSize, demo_matrix, preparation, run_demo
@@ -93,7 +92,5 @@ def test_the_whole_road_makes_a_page_and_with_more_seeds_does_nothing_again(tmp_
 
 
 def test_the_command_line_names_its_options():
-    done = subprocess.run(
-        [sys.executable, "tools/demo.py", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_script("tools/demo.py", "--help", cwd=ROOT)
     assert "--quick" in done.stdout

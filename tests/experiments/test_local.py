@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.fake_runs import FINISH, FakeRun, fake_run
+from tests.experiments.fake_runs import FINISH, FakeRun, fake_run, wait_until
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher, visible_gpus
 from virtex_det.experiments.runs import train_all
@@ -15,7 +15,7 @@ from virtex_det.signals import Stopped
 
 
 def wait_for(job) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while job.is_running() and time.monotonic() < deadline:
         time.sleep(0.02)
 
@@ -32,9 +32,10 @@ def test_runs_at_once_share_the_gpus(tmp_path, monkeypatch):
     launcher = LocalLauncher(gpus_per_run=2)
     assert launcher.at_once == 2
     seen = "print(os.environ['CUDA_VISIBLE_DEVICES'])"
-    for job in [
-        launcher.start(fake_run(tmp_path / str(n), seen, "time.sleep(1)")) for n in range(2)
-    ]:
+    both = wait_until(
+        "pathlib.Path('../0/stdout.txt').exists() and pathlib.Path('../1/stdout.txt').exists()"
+    )
+    for job in [launcher.start(fake_run(tmp_path / str(n), seen, both)) for n in range(2)]:
         wait_for(job)
     assert [(tmp_path / str(n) / "stdout.txt").read_text() for n in range(2)] == ["0,1\n", "2,3\n"]
 
@@ -63,7 +64,7 @@ def test_gpus_are_those_that_the_user_shows(monkeypatch):
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
-    job = LocalLauncher(1).start(fake_run(tmp_path, "time.sleep(60)"))
+    job = LocalLauncher(1).start(fake_run(tmp_path, "time.sleep(600)"))
     try:
         with pytest.raises(UserError, match="Another process works in"):
             LocalLauncher(1).start(fake_run(tmp_path))
@@ -82,15 +83,15 @@ def test_a_run_is_told_that_its_folder_is_locked_for_it(tmp_path):
 def test_runs_do_not_outlive_who_started_them_even_where_that_is_killed(tmp_path):
     program = "import sys; from pathlib import Path; from tests.experiments.fake_runs import fake_run; import time\n"
     program += "from virtex_det.experiments.local import LocalLauncher\n"
-    program += "job = LocalLauncher(1).start(fake_run(Path(sys.argv[1]), 'time.sleep(60)'))\n"
-    program += "print(job.process.pid, flush=True); time.sleep(60)"
+    program += "job = LocalLauncher(1).start(fake_run(Path(sys.argv[1]), 'time.sleep(600)'))\n"
+    program += "print(job.process.pid, flush=True); time.sleep(600)"
     runner = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)], stdout=subprocess.PIPE
     )
     run = int(runner.stdout.readline())
     runner.kill()
     runner.wait()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while Path(f"/proc/{run}").exists() and " Z " not in Path(f"/proc/{run}/stat").read_text():
         assert time.monotonic() < deadline, "the run outlives its runner"
         time.sleep(0.05)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import virtex_det_commands
-from tests.experiments.fake_runs import FINISH, fake_run
+from tests.experiments.fake_runs import FINISH, FakeRun, fake_run, wait_until
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg
 from virtex_det.config.identity import config_sha256
@@ -131,7 +131,8 @@ def test_a_run_begins_when_its_weights_are_there(tmp_path):
 
 
 def test_a_cell_does_not_wait_for_the_weights_of_another(tmp_path):
-    slow = fake_run(tmp_path / "slow", "time.sleep(1.5)", FINISH)
+    ended = "pathlib.Path('../early/model_final.pth').exists()"
+    slow = fake_run(tmp_path / "slow", wait_until(ended), FINISH)
     early = fake_run(
         tmp_path / "early", "assert not pathlib.Path('../slow/model_final.pth').exists()", FINISH
     )
@@ -205,7 +206,7 @@ def test_runs_are_ended_with_the_command_that_began_them(tmp_path):
 
     launcher = Interrupted(2)
     with pytest.raises(KeyboardInterrupt):
-        train_all([fake_run(tmp_path / str(n), "time.sleep(60)") for n in range(2)], launcher)
+        train_all([fake_run(tmp_path / str(n), "time.sleep(600)") for n in range(2)], launcher)
     assert not launcher.jobs[0].is_running()
 
 
@@ -242,10 +243,17 @@ def test_what_a_run_does_besides_training_is_read_from_the_end_of_its_log(tmp_pa
     assert run.doing() == doing
 
 
-def test_the_bar_says_what_runs_do_that_train_no_step(tmp_path, capfd):
-    evaluating = (
-        "print('Inference done 11/200. Total: 1 s/iter. ETA=0:09:00', flush=True); time.sleep(1.2)"
-    )
+def test_the_bar_says_what_runs_do_that_train_no_step(tmp_path, capfd, monkeypatch):
+    doing = FakeRun.doing
+
+    def doing_and_mark(run):
+        if found := doing(run):
+            (run.folder / "read").touch()
+        return found
+
+    monkeypatch.setattr(FakeRun, "doing", doing_and_mark)
+    evaluating = "print('Inference done 11/200. Total: 1 s/iter. ETA=0:09:00', flush=True)"
+    is_read = wait_until("pathlib.Path('read').exists()")
     log = "pathlib.Path('metrics.json').write_text('{\"iteration\": 3}\\n')"
-    train_all([fake_run(tmp_path / "new", evaluating, log, FINISH)], LocalLauncher(1))
+    train_all([fake_run(tmp_path / "new", evaluating, is_read, log, FINISH)], LocalLauncher(1))
     assert "new evaluating 11/200, 0:09:00 left" in capfd.readouterr().err

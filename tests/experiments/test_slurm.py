@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.fake_runs import FINISH, fake_run
+from tests.experiments.fake_runs import FINISH, fake_run, wait_until
 from virtex_det.errors import UserError
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import train_all
@@ -60,7 +60,7 @@ def slurm(tmp_path, monkeypatch) -> Path:
 
 
 def wait_for(job) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while job.is_running() and time.monotonic() < deadline:
         time.sleep(0.1)
 
@@ -108,16 +108,27 @@ def test_a_job_asks_slurm_for_what_the_command_line_says(tmp_path, slurm):
 
 
 def test_a_second_call_takes_up_a_job_that_has_not_ended(tmp_path, slurm, capsys):
-    run = fake_run(tmp_path / "run", "time.sleep(2)", "print('once')", FINISH)
+    class Later(SlurmLauncher):
+        def start(self, run):
+            job = super().start(run)
+            (tmp_path / "taken up").touch()
+            return job
+
+    taken_up = wait_until("pathlib.Path('../taken up').exists()")
+    run = fake_run(tmp_path / "run", taken_up, "print('once')", FINISH)
     SlurmLauncher(tmp_path / "slurm", CPU).start(run)
-    train_all([run], SlurmLauncher(tmp_path / "slurm", CPU))
+    train_all([run], Later(tmp_path / "slurm", CPU))
     assert "goes on as Slurm job" in capsys.readouterr().out
     assert (tmp_path / "run" / "stdout.txt").read_text() == "once\n"
     assert len(list(slurm.glob("*.sh"))) == 1
 
 
 def test_a_folder_in_which_a_job_works_is_not_worked_in_here(tmp_path, slurm, monkeypatch):
-    run = fake_run(tmp_path / "run", "pathlib.Path('begun').touch()", "time.sleep(3)", FINISH)
+    begin, refused = (
+        "pathlib.Path('begun').touch()",
+        wait_until("pathlib.Path('../refused').exists()"),
+    )
+    run = fake_run(tmp_path / "run", begin, refused, FINISH)
     job = SlurmLauncher(tmp_path / "slurm", CPU).start(run)
     while not (tmp_path / "run" / "begun").exists():
         assert job.is_running()
@@ -125,11 +136,12 @@ def test_a_folder_in_which_a_job_works_is_not_worked_in_here(tmp_path, slurm, mo
     monkeypatch.setattr("virtex_det.engine.lock.PATIENCE", 0.0)
     with pytest.raises(UserError, match="Another process works in"):
         LocalLauncher(1).start(run)
+    (tmp_path / "refused").touch()
     wait_for(job)
 
 
 def test_a_job_does_not_work_where_a_process_of_this_machine_does(tmp_path, slurm):
-    here = LocalLauncher(1).start(fake_run(tmp_path / "run", "time.sleep(60)"))
+    here = LocalLauncher(1).start(fake_run(tmp_path / "run", "time.sleep(600)"))
     try:
         job = SlurmLauncher(tmp_path / "slurm", CPU).start(fake_run(tmp_path / "run"))
         wait_for(job)
@@ -152,20 +164,20 @@ def test_a_run_whose_job_was_lost_is_submitted_again(tmp_path, slurm):
 @pytest.mark.slow
 def test_a_job_that_slurm_ended_without_a_word_is_named_with_its_state(tmp_path, slurm):
     launcher = SlurmLauncher(tmp_path / "slurm", CPU)
-    job = launcher.start(fake_run(tmp_path / "run", "os.kill(os.getppid(), 9)", "time.sleep(60)"))
-    deadline = time.monotonic() + 60
+    job = launcher.start(fake_run(tmp_path / "run", "os.kill(os.getppid(), 9)", "time.sleep(600)"))
+    deadline = time.monotonic() + 300
     while not job.job.done(force_check=True) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert "ended as OUT_OF_MEMORY" in job.failure()
 
 
 def test_letting_go_of_a_job_leaves_it_to_slurm_and_says_so(tmp_path, slurm, capsys):
-    job = SlurmLauncher(tmp_path / "slurm", CPU).start(
-        fake_run(tmp_path / "run", "time.sleep(1)", FINISH)
-    )
+    let_go = wait_until("pathlib.Path('../let go').exists()")
+    job = SlurmLauncher(tmp_path / "slurm", CPU).start(fake_run(tmp_path / "run", let_go, FINISH))
     job.let_go()
     job.await_end()
     assert f"scancel {job.job.job_id}" in capsys.readouterr().out
+    (tmp_path / "let go").touch()
     wait_for(job)
     assert (tmp_path / "run" / "model_final.pth").exists()
 

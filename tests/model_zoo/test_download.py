@@ -253,11 +253,11 @@ def test_no_network_is_one_message_that_names_address_and_place(record, cache):
 def test_the_download_from_a_silent_server_is_stopped(record, server, monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", (1.0, 0.05))
     monkeypatch.setattr(transfer, "RETRIES", 1)
-    server.pause = 0.5
+    server.pause = 600.0
     begun = time.monotonic()
     with pytest.raises(UserError, match="no connection"):
         fetch(record)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300
 
 
 # --- what was fetched before

@@ -612,7 +612,7 @@ def in_a_process(work: Callable[[], object]) -> int:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)

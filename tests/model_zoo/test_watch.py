@@ -19,7 +19,7 @@ def test_the_download_from_a_slow_server_is_stopped(sent, server, monkeypatch):
     begun = time.monotonic()
     with pytest.raises(UserError, match="fewer than 65,536 bytes came in 0.3 seconds") as caught:
         local_path(f"{server.url}/weights.pth")
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 300
     assert len(str(caught.value).splitlines()) == 3
 
 
