@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from virtex_det.benchmark.comparison import read_comparison
-from virtex_det.benchmark.report import render_page
-from virtex_det.benchmark.statistics import summarize
+from virtex_det.benchmark.report import render_markdown_page
+from virtex_det.benchmark.statistics import AP, summarize
 from virtex_det.benchmark.tables import mean, render_markdown
 from virtex_det.experiments import read_matrix
 
@@ -23,15 +23,20 @@ def test_the_page_of_results_is_what_its_records_give(monkeypatch):
     page = (ROOT / "docs" / "results.md").read_text()
     commands = re.search(r"## Do it again\n\n```bash\n(.*?)\n```", page, re.DOTALL)[1].splitlines()
     comparison = read_comparison(SCENES, matrix.title, matrix.baseline)
-    assert page == render_page(comparison, matrix.cards(), commands, picture="results.svg")
+    assert page == render_markdown_page(
+        comparison,
+        summarize(comparison, AP),
+        cards=matrix.cards(),
+        commands=commands,
+        picture="results.svg",
+    )
     assert set(comparison.records) == set(matrix.cells)
 
 
 def test_the_pointing_game_on_the_page_is_what_its_records_give():
     page = (ROOT / "docs" / "icmlm_loctex.md").read_text()
-    found = summarize(
-        read_comparison(POINTING, baseline="before training"), {"game": ("pointing", "accuracy")}
-    )
+    records = read_comparison(POINTING, baseline="before training")
+    found = summarize(records, ["pointing/accuracy"])
     assert list(found["seeds"]) == [3, 3, 3]
     for row in found.reset_index().itertuples():
         test = f"{row.difference:+.1f} (p" if row.pairs else "|"
@@ -40,7 +45,8 @@ def test_the_pointing_game_on_the_page_is_what_its_records_give():
 
 def test_the_figures_in_the_readme_are_those_of_the_records():
     readme = (ROOT / "README.md").read_text()
-    table = render_markdown(read_comparison(SCENES, baseline="random init")).splitlines()
+    comparison = read_comparison(SCENES, baseline="random init")
+    table = render_markdown(comparison, summarize(comparison, AP)).splitlines()
     rows = [line for line in table if line.startswith(("| random init", "| VirTex bicaptioning"))][
         :2
     ]

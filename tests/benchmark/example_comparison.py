@@ -44,7 +44,7 @@ def square(image_id: int = 1, **more: object) -> dict:
 
 
 def write_images(folder: Path, count: int = 2) -> Path:
-    """Write grey images and their annotations, two squares in each, and return the annotation file."""
+    """Write grey images with two squares in each; return their annotation file."""
     annotations = [
         square(image_id, id=2 * image_id + n) for image_id in range(1, count + 1) for n in (0, 1)
     ]

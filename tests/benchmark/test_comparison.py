@@ -100,7 +100,7 @@ def test_a_cell_changed_by_hand_is_refused_with_its_line(records, tmp_path, fiel
     line["cell"][field] = value
     (tmp_path / "page.jsonl").write_text("\n".join([json.dumps(line), *others]))
     with pytest.raises(
-        UserError, match=f"line 1: .* and seed 0, and the line says .*{value}(?s:.*)edited by hand"
+        UserError, match=f"line 1: .* and seed 0, but its cell has .*{value}(?s:.*)edited by hand"
     ):
         read_comparison(tmp_path / "page.jsonl")
 

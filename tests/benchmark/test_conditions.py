@@ -17,7 +17,7 @@ from virtex_det.benchmark.tables import Value
 
 @pytest.fixture
 def compare(make_record):
-    """Makes a comparison of two starts and two seeds; a function may change the record of a cell."""
+    """Makes a comparison of two starts and two seeds; a function may change its records."""
 
     def make(change=lambda cell: {}, mix: bool = False) -> Comparison:
         cells = [

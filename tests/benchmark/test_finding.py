@@ -1,18 +1,24 @@
 import pytest
 
 from tests.benchmark.matrices import compare, mixed
-from virtex_det.benchmark.finding import main_finding
+from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.finding import Finding, main_finding
+from virtex_det.benchmark.statistics import summarize
+
+
+def finding(comparison: Comparison) -> Finding:
+    return main_finding(comparison, summarize(comparison))
 
 
 def sentence(make_record, scores: dict, **changes: str) -> str:
     comparison = compare(make_record, scores)
     for name, value in changes.items():
         object.__setattr__(comparison, name, value)
-    return main_finding(comparison).sentence
+    return finding(comparison).sentence
 
 
 def test_the_best_start_stands_beside_the_baseline_with_the_most_labels(make_record):
-    found = main_finding(
+    found = finding(
         compare(
             make_record,
             {
@@ -24,7 +30,8 @@ def test_the_best_start_stands_beside_the_baseline_with_the_most_labels(make_rec
         )
     )
     assert found.sentence == (
-        "With 50 % of the labels, captions reaches 31.3 ± 1.5 box AP, 10.3 more than random (3 seeds, p 0.001)."
+        "With 50 % of the labels, captions reaches 31.3 ± 1.5 box AP, 10.3 more than random "
+        "(3 seeds, p 0.001)."
     )
     assert found.starts == ("random", "captions")
 
@@ -43,12 +50,13 @@ def test_with_all_labels_it_says_how_few_would_have_been_enough(make_record):
 def test_one_seed_may_be_chance(make_record):
     said = sentence(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)})
     assert said == (
-        "With 10 % of the labels, captions reaches 10.0 box AP, 6.0 more than random (1 seed, so this may be chance)."
+        "With 10 % of the labels, captions reaches 10.0 box AP, 6.0 more than random "
+        "(1 seed, so this may be chance)."
     )
 
 
 def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
-    """The same two starts, p 0.03: more than chance alone, and perhaps chance as the best of many."""
+    """The same two starts, with p 0.03: clear as a pair, perhaps chance as the best of many."""
     pair = {("random", 0.1): (10.0, 11.0, 12.0), ("best", 0.1): (14.0, 16.5, 19.0)}
     others = {(f"start {number}", 0.1): (10.0, 11.0, 12.0) for number in range(4)}
     assert "chance" not in sentence(make_record, pair)
@@ -57,15 +65,15 @@ def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
 
 
 def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
-    found = main_finding(
+    found = finding(
         compare(
             make_record,
             {("random", 0.1): (9.0, 9.0), ("a", 0.1): (5.0, 5.0), ("b", 0.1): (7.0, 7.0)},
         )
     )
     assert found.sentence == (
-        "With 10 % of the labels, no start does better than random, which reaches 9.0 ± 0.0 box AP; "
-        "b reaches 7.0 ± 0.0 (2 seeds)."
+        "With 10 % of the labels, no start does better than random, which reaches 9.0 ± 0.0 "
+        "box AP; b reaches 7.0 ± 0.0 (2 seeds)."
     )
     assert found.starts == ("random", "b")
 
@@ -73,23 +81,22 @@ def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
 def test_without_a_baseline_the_second_stands_beside_the_best(make_record):
     scores = {("a", 0.1): (5.0,), ("b", 0.1): (7.0,), ("c", 0.1): (1.0,)}
     said = sentence(make_record, scores, baseline="")
-    assert (
-        said
-        == "With 10 % of the labels, b reaches 7.0 box AP, the best of 3 starts; a reaches 5.0 (1 seed)."
+    assert said == (
+        "With 10 % of the labels, b reaches 7.0 box AP, the best of 3 starts; a reaches 5.0 "
+        "(1 seed)."
     )
 
 
 @pytest.mark.parametrize("value", [0.0, None])
 def test_a_matrix_in_which_nothing_is_found_says_so(make_record, value):
     said = sentence(make_record, {("random", 0.1): (value, 0.0), ("captions", 0.1): (value, 0.01)})
-    assert (
-        said
-        == "With 10 % of the labels, box AP is 0.0 from every start: there is nothing to compare yet."
+    assert said == (
+        "With 10 % of the labels, box AP is 0.0 from every start: there is nothing to compare yet."
     )
 
 
 def test_one_start_is_its_own_finding(make_record):
-    found = main_finding(compare(make_record, {("random", 1.0): (20.0, 22.0)}))
+    found = finding(compare(make_record, {("random", 1.0): (20.0, 22.0)}))
     assert found.sentence == "With all labels, random reaches 21.0 ± 1.4 box AP (2 seeds)."
     assert found.starts == ("random",)
 
@@ -109,11 +116,9 @@ def test_seeds_that_no_two_starts_share_are_said_not_to_compare(make_record):
         if cell != ("captions", *cell[1:3], 0)
     }
     object.__setattr__(comparison, "records", records)
-    assert "(no seed in common, so this may be chance)" in main_finding(comparison).sentence
+    assert "(no seed in common, so this may be chance)" in finding(comparison).sentence
 
 
 def test_of_several_protocols_the_first_is_told_of_by_name(make_record):
     scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
-    assert main_finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith(
-        "Under a: With 10 %"
-    )
+    assert finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith("Under a: With 10 %")

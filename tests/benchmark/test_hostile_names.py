@@ -11,11 +11,11 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.benchmark.example_comparison import make_example
-from tests.benchmark.matrices import compare
+from tests.benchmark.matrices import compare, rendered
 from tests.test_escaping import BLOCKS, NAMES, is_seen
 from virtex_det.benchmark.comparison import Comparison, read_comparison
-from virtex_det.benchmark.report import write_page, write_report
-from virtex_det.benchmark.tables import render_csv, render_latex, render_markdown
+from virtex_det.benchmark.report import write_markdown_page, write_report
+from virtex_det.benchmark.statistics import find_metrics
 from virtex_det.errors import UserError
 
 STARTS = [name for name in NAMES.values() if name and len(name) < 1000]
@@ -58,25 +58,29 @@ def tags_of(html: str) -> list[tuple[str, dict]]:
 
 
 def test_each_table_has_its_lines_and_no_more(comparison):
-    rows = [line for line in render_markdown(comparison).splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * (2 + 1 + len(STARTS)) + 2 * (
-        2 + len(STARTS)
-    )  # two of means, two of differences
+    texts = {style: rendered(comparison, style=style) for style in ("markdown", "csv", "latex")}
+    # Two tables of means, with all starts, and two of differences from one of them.
+    starts = 1 + len(STARTS)
+    rows = [line for line in texts["markdown"].splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 * (2 + starts) + 2 * (1 + starts)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
-    lines = list(csv.reader(io.StringIO(render_csv(comparison))))
-    assert len(lines) == 2 + len(STARTS) and len({len(line) for line in lines}) == 1
-    latex = render_latex(comparison).splitlines()
-    assert sum(line.endswith(r" \\") for line in latex) == 2 * (2 + len(STARTS)) + 2 * (
-        1 + len(STARTS)
-    )
-    for text in (render_markdown(comparison), render_csv(comparison), render_latex(comparison)):
-        assert is_seen(text)
+    lines = list(csv.reader(io.StringIO(texts["csv"])))
+    assert len(lines) == 1 + starts and len({len(line) for line in lines}) == 1
+    ends = [line for line in texts["latex"].splitlines() if line.endswith(r" \\")]
+    assert len(ends) == 2 * (1 + starts) + 2 * starts
+    assert all(map(is_seen, texts.values()))
 
 
 def test_the_markdown_page_and_its_curves_are_text(comparison, tmp_path):
     markdown_it = pytest.importorskip("markdown_it")
     cards = {TITLE: {TITLE: TITLE}}
-    write_page(tmp_path / "page (1).md", comparison, cards, [TITLE, "```", "<script>x</script>"])
+    write_markdown_page(
+        tmp_path / "page (1).md",
+        comparison,
+        cards=cards,
+        commands=[TITLE, "```", "<script>x</script>"],
+        metrics=find_metrics(comparison),
+    )
     text = (tmp_path / "page (1).md").read_text()
     assert is_seen(text)
     html = (

@@ -8,7 +8,13 @@ from PIL import Image
 
 from tests.benchmark.example_comparison import rle, square, write_images
 from virtex_det.benchmark.matching import Verdict, judge
-from virtex_det.benchmark.pictures import SIDE, Run, draw_detections, draw_strips, draw_truth
+from virtex_det.benchmark.pictures import (
+    SIDE,
+    EvaluatedRun,
+    draw_detections,
+    draw_strips,
+    draw_truth,
+)
 
 GREY = np.full((32, 32, 3), 200, np.uint8)
 NAMES = {1: "square", 2: "ring"}
@@ -30,9 +36,9 @@ def run(tmp_path, make_record):
     path = tmp_path / "inference" / record.dataset / "coco_instances_results.json"
     path.parent.mkdir(parents=True)
 
-    def make(*detections: dict) -> Run:
+    def make(*detections: dict) -> EvaluatedRun:
         path.write_text(json.dumps(detections))
-        return Run(tmp_path, record)
+        return EvaluatedRun(tmp_path, record)
 
     return make
 
@@ -67,7 +73,7 @@ def test_a_detection_without_a_mask_is_drawn_as_its_box():
 
 
 def test_found_missed_and_false_alarms_look_different_and_are_counted():
-    """A built case: one square is found, a second is missed, and a third detection is of the wrong class."""
+    """One square is found, a second is missed, and one detection has the wrong class."""
     left = square(bbox=[2, 8, 8, 8], segmentation=None)
     right = square(bbox=[20, 8, 8, 8], segmentation=None)
     detections = [left | {"score": 0.9}, right | {"score": 0.7, "category_id": 2}]

@@ -74,7 +74,7 @@ def test_a_record_changed_by_hand_is_refused_with_its_place(make_record, tmp_pat
 def test_a_field_that_is_not_known_is_named(make_record, tmp_path):
     make_record().write(tmp_path)
     change(tmp_path / "results.jsonl", better=True)
-    with pytest.raises(UserError, match="line 1: fields that are unknown or missing: better"):
+    with pytest.raises(UserError, match="line 1: unknown or missing fields: better"):
         read_records(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_a_record_of_an_earlier_schema_says_what_to_do(make_record, tmp_path):
 
 @pytest.mark.parametrize("content", [[], 3, {}, {"metrics": {}}], ids=str)
 def test_json_that_is_no_record_is_refused(content):
-    with pytest.raises(UserError, match="here is no result record"):
+    with pytest.raises(UserError, match="here is not a result record"):
         record_from(content, "here")
 
 

@@ -201,8 +201,9 @@ class Order(HTMLParser):
 def test_the_finding_and_one_row_of_pictures_stand_first(page_of):
     html = page_of()
     assert (
-        '<p class="finding">With all labels, captions reaches 25.5 ± 0.7 box AP, 10.0 more than random (2 seeds); '
-        "at most 10 % of the labels are enough for it to match the 15.5 of random.</p>"
+        '<p class="finding">With all labels, captions reaches 25.5 ± 0.7 box AP, 10.0 more than '
+        "random (2 seeds); at most 10 % of the labels are enough for it to match the 15.5 of "
+        "random.</p>"
     ) in html
     order = Order(html)
     finding, row, table = (

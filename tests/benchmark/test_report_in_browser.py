@@ -11,7 +11,8 @@ from tests.benchmark.example_comparison import make_example
 from virtex_det.benchmark.report import write_report
 
 STARTS = ("random", *(f"caption pretraining number {number}" for number in range(1, 7)))
-COMMAND = f"python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml OUTPUT_DIR {'very_long_' * 30}"
+COMMAND = "python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml OUTPUT_DIR "
+COMMAND += "very_long_" * 30
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,18 @@ from virtex_det.benchmark.statistics import (
     reached,
     share,
     summarize,
-    tidy,
+    title_of,
 )
 from virtex_det.errors import UserError
 
-BOX = {"Box AP": ("bbox", "AP")}
+BOX = ["bbox/AP"]
 
 
 def test_the_tidy_table_has_a_row_per_run_and_metric(make_record):
-    frame = tidy(
-        compare(make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (10.0, 13.0)})
-    )
-    row = frame.set_index(["start", "seed", "task", "metric"]).loc[("captions", 1, "segm", "AP")]
+    frame = compare(
+        make_record, {("random", 0.1): (4.0, 6.0), ("captions", 0.1): (10.0, 13.0)}
+    ).frame
+    row = frame.set_index(["start", "seed", "metric"]).loc[("captions", 1, "segm/AP")]
     assert len(frame) == 4 * 4  # AP and AP50 of boxes and masks
     assert (row.value, row.protocol, row.fraction) == (6.5, "scenes-segm", 0.1)
     assert (row.recipe, row.dataset, row.seconds) == ("scenes-segm", "scenes_val", 100.0)
@@ -30,7 +30,7 @@ def test_the_tidy_table_has_a_row_per_run_and_metric(make_record):
 
 def test_the_tidy_table_is_in_the_order_of_the_matrix_and_its_fractions_ascend(make_record):
     scores = {("b", 1.0): (4.0,), ("b", 0.1): (4.0,), ("a", 0.1): (4.0,)}
-    frame = tidy(mixed(make_record, scores, ("z", "y")))
+    frame = mixed(make_record, scores, ("z", "y")).frame
     cells = (
         frame[["protocol", "start", "fraction"]]
         .drop_duplicates()
@@ -55,7 +55,7 @@ def test_a_metric_that_is_not_in_one_runs_record_counts_zero_too(make_record):
 
 def test_a_metric_that_every_run_lacks_is_not_defined(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0, 5.0), ("captions", 0.1): (5.0, 6.0)})
-    summary = summarize(comparison, {"Mask AP50": ("segm", "AP50")})
+    summary = summarize(comparison, ["segm/AP50"])
     assert summary[["mean", "deviation", "difference", "p"]].isna().all(axis=None)
     assert not summary["best"].any() and list(summary["seeds"]) == [2, 2]
 
@@ -66,8 +66,8 @@ def test_a_metric_of_one_protocol_is_not_defined_under_another(make_record):
         c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}}) if c.protocol == "b" else r
         for c, r in both.items()
     }
-    means = summarize(Comparison("", "", boxes, mix=True), {"Mask AP": ("segm", "AP")})["mean"]
-    assert means.loc["Mask AP", "a"].item() == 2.0 and math.isnan(means.loc["Mask AP", "b"].item())
+    means = summarize(Comparison("", "", boxes, mix=True), ["segm/AP"])["mean"]
+    assert means.loc["segm/AP", "a"].item() == 2.0 and math.isnan(means.loc["segm/AP", "b"].item())
 
 
 def test_no_record_with_a_metric_leaves_nothing_to_summarize(make_record):
@@ -77,9 +77,10 @@ def test_no_record_with_a_metric_leaves_nothing_to_summarize(make_record):
     }
     comparison = Comparison("", "random", empty)
     assert (
-        tidy(comparison).empty
-        and find_metrics(comparison) == {}
-        and summarize(comparison, {}).empty
+        comparison.frame.empty
+        and find_metrics(comparison) == []
+        and summarize(comparison, []).empty
+        and summarize(comparison).empty
     )
 
 
@@ -88,7 +89,7 @@ def test_a_row_has_mean_spread_seeds_and_the_test_against_the_baseline(make_reco
         make_record, {("random", 0.1): (4.0, 6.0, 8.0), ("captions", 0.1): (10.0, 13.0, 13.0)}
     )
     random, captions = summarize(comparison, BOX).itertuples()
-    assert captions.Index == ("Box AP", "scenes-segm", "captions", 0.1)
+    assert captions.Index == ("bbox/AP", "scenes-segm", "captions", 0.1)
     assert (captions.seeds, captions.pairs, captions.recipe, captions.seconds) == (
         3,
         3,
@@ -133,8 +134,8 @@ def test_starts_that_are_equal_are_both_the_best(make_record):
 
 def test_metrics_are_named_by_task_and_name(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,)})
-    assert find_metrics(comparison) == {**BOX, "Mask AP": ("segm", "AP")}
-    assert find_metrics(comparison, ["bbox/AP50"]) == {"Box AP50": ("bbox", "AP50")}
+    assert find_metrics(comparison) == ["bbox/AP", "segm/AP"]
+    assert find_metrics(comparison, ["bbox/AP50", "bbox/AP50"]) == ["bbox/AP50"]
 
 
 def test_a_category_may_have_a_slash_in_its_name(make_record):
@@ -143,9 +144,8 @@ def test_a_category_may_have_a_slash_in_its_name(make_record):
         c: dataclasses.replace(r, metrics={"bbox": {"AP-a/b": 4.0}})
         for c, r in comparison.records.items()
     }
-    assert find_metrics(Comparison("", "", named), ["bbox/AP-a/b"]) == {
-        "Box AP-a/b": ("bbox", "AP-a/b")
-    }
+    assert find_metrics(Comparison("", "", named), ["bbox/AP-a/b"]) == ["bbox/AP-a/b"]
+    assert title_of("bbox/AP-a/b") == "Box AP-a/b"
 
 
 def test_detectors_without_masks_are_shown_by_their_boxes(make_record):
@@ -154,7 +154,7 @@ def test_detectors_without_masks_are_shown_by_their_boxes(make_record):
         c: dataclasses.replace(r, metrics={"bbox": {"AP": 4.0}})
         for c, r in comparison.records.items()
     }
-    assert list(find_metrics(Comparison("", "", boxes))) == ["Box AP"]
+    assert find_metrics(Comparison("", "", boxes)) == ["bbox/AP"]
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest(make_record):
@@ -201,12 +201,12 @@ def test_nothing_is_said_without_a_baseline_on_all_labels(make_record, scores):
 
 def means_of(comparison: Comparison):
     """Return box AP by start and fraction."""
-    return summarize(comparison, BOX)["mean"].loc["Box AP", "scenes-segm"]
+    return summarize(comparison, BOX)["mean"].loc["bbox/AP", "scenes-segm"]
 
 
 def test_pairs_are_compared_by_students_t():
-    # Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), so t = 2 sqrt(3) with 2 degrees of freedom, for which
-    # p = 1 - t / sqrt(t^2 + 2).
+    # Differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), so t = 2 sqrt(3) with 2 degrees of
+    # freedom, for which p = 1 - t / sqrt(t^2 + 2).
     found = paired_test([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
     assert found.difference == pytest.approx(2.0)
     assert found.p == pytest.approx(1 - (12 / 14) ** 0.5)

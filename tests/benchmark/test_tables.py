@@ -5,18 +5,15 @@ from dataclasses import replace
 import pytest
 
 from tests.benchmark.example_comparison import make_example
-from tests.benchmark.matrices import compare, mixed
+from tests.benchmark.matrices import compare, mixed, rendered
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import conditions
+from virtex_det.benchmark.statistics import summarize
 from virtex_det.benchmark.tables import (
     Value,
     category_tables,
     details_table,
     published_table,
-    render_csv,
-    render_latex,
-    render_markdown,
 )
 
 TWO = {
@@ -32,19 +29,19 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown_has_a_line_per_start_and_a_column_per_part_of_the_labels(make_record):
-    _, _, head, _, random, captions, *_ = render_markdown(compare(make_record, TWO)).splitlines()
+    _, _, head, _, random, captions, *_ = rendered(compare(make_record, TWO)).splitlines()
     assert cells(head) == ["start", "10 %", "100 %"]
     assert cells(random) == ["random", "5.0 ± 1.4", "21.0 ± 1.4"]
     assert cells(captions) == ["captions", "**11.0 ± 1.4**", "**31.5 ± 2.1**"]
 
 
 def test_each_metric_has_a_table_of_its_own(make_record):
-    text = render_markdown(compare(make_record, TWO)).split("### Mask AP by part of the labels")[1]
+    text = rendered(compare(make_record, TWO)).split("### Mask AP by part of the labels")[1]
     assert cells(text.splitlines()[5]) == ["captions", "**5.5 ± 0.7**", "**15.8 ± 1.1**"]
 
 
 def test_markdown_says_how_many_seeds_and_where_the_baseline_is_reached(make_record):
-    text = render_markdown(compare(make_record, TWO))
+    text = rendered(compare(make_record, TWO))
     assert "Mean ± sample standard deviation over 2 seeds." in text
     assert "With all labels, random has 21.0 Box AP." in text and "captions: 30.7 %." in text
 
@@ -56,25 +53,25 @@ def test_each_table_names_the_pretrained_text_encoder_of_its_numbers(make_record
             weights = {**record.weights, "text_encoder": "MiniLM"}
             comparison.records[cell] = replace(record, weights=weights)
     note = "Pretrained text encoder of captions: MiniLM."
-    tables = render_markdown(comparison).split("### ")[1:]
+    tables = rendered(comparison).split("### ")[1:]
     assert len(tables) == 4 and all(table.count(note) == 1 for table in tables)
-    assert note in details_table(comparison, "bbox").notes
+    assert note in details_table(comparison, summarize(comparison), "bbox").notes
     assert conditions(comparison).count(note) == 1
-    assert "text encoder" not in render_markdown(compare(make_record, TWO))
+    assert "text encoder" not in rendered(compare(make_record, TWO))
 
 
 def test_a_baseline_by_itself_is_not_said_to_be_reached_by_others(make_record):
     alone = {cell: values for cell, values in TWO.items() if cell[0] == "random"}
-    assert "reaches it" not in render_markdown(compare(make_record, alone))
+    assert "reaches it" not in rendered(compare(make_record, alone))
 
 
 def test_fewer_seeds_than_the_rest_are_said_in_the_cell(make_record):
-    text = render_markdown(compare(make_record, TWO | {("captions", 1.0): (30.0,)}))
+    text = rendered(compare(make_record, TWO | {("captions", 1.0): (30.0,)}))
     assert "| **11.0 ± 1.4** | **30.0 (1 seed)** |" in text
 
 
 def test_differences_come_with_the_paired_test(make_record):
-    text = render_markdown(compare(make_record, TWO))
+    text = rendered(compare(make_record, TWO))
     head, line = text.split("### Box AP, difference from random")[1].strip().splitlines()[::2][:2]
     assert cells(head) == ["start", "10 %", "100 %"]
     assert cells(line) == ["captions", "+6.0", "+10.5 (p 0.03)"]
@@ -82,7 +79,7 @@ def test_differences_come_with_the_paired_test(make_record):
 
 
 def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_record):
-    text = render_markdown(
+    text = rendered(
         compare(make_record, {cell: v for cell, v in TWO.items() if cell != ("captions", 0.1)})
     )
     assert "| random | 5.0 ± 1.4 | 21.0 ± 1.4 |" in text
@@ -92,7 +89,7 @@ def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_re
 
 
 def test_published_numbers_stand_beside_ours_with_source_and_how_sure(make_record):
-    text = render_markdown(compare(make_record, TWO, protocol="coco-segm-1x"))
+    text = rendered(compare(make_record, TWO, protocol="coco-segm-1x"))
     assert "| ImageNet supervised, published [1] |  | 38.9 |" in text
     assert "[1] README of SoCo, https://github.com/hologerry/SoCo (how sure: READ)" in text
     assert "| ImageNet supervised, published [1] |  | 35.4 |" in text.split("Mask AP by")[1]
@@ -100,26 +97,26 @@ def test_published_numbers_stand_beside_ours_with_source_and_how_sure(make_recor
 
 def test_published_numbers_are_of_all_labels_also_where_ours_are_not(make_record):
     few = {cell: values for cell, values in TWO.items() if cell[1] < 1}
-    text = render_markdown(compare(make_record, few, protocol="coco-segm-1x"))
+    text = rendered(compare(make_record, few, protocol="coco-segm-1x"))
     assert "| start | 10 % | 100 % |" in text and "| random | 5.0 ± 1.4 |  |" in text
 
 
 def test_a_departure_from_a_protocol_has_no_published_numbers(make_record):
-    assert "published" not in render_markdown(
+    assert "published" not in rendered(
         compare(make_record, TWO, protocol="coco-segm-1x+SOLVER.MAX_ITER=9")
     )
 
 
-@pytest.mark.parametrize("render", [render_markdown, render_latex])
-def test_several_protocols_have_a_column_a_warning_and_no_best(make_record, render):
-    text = render(mixed(make_record, TWO, ("scenes-segm", "scenes-segm+SEEN=1")))
+@pytest.mark.parametrize("style", ["markdown", "latex"])
+def test_several_protocols_have_a_column_a_warning_and_no_best(make_record, style):
+    text = rendered(mixed(make_record, TWO, ("scenes-segm", "scenes-segm+SEEN=1")), style=style)
     assert "Several protocols stand in this table." in text
     assert "protocol" in text.splitlines()[2] + text.splitlines()[3]
     assert "**" not in text and "textbf" not in text
 
 
 def test_csv_has_all_digits_and_a_line_per_start_and_fraction(make_record):
-    lines = list(csv.DictReader(io.StringIO(render_csv(compare(make_record, TWO)))))
+    lines = list(csv.DictReader(io.StringIO(rendered(compare(make_record, TWO), style="csv"))))
     assert len(lines) == 4
     last = lines[-1]
     assert (last["start"], last["fraction"], last["seeds"]) == ("captions", "1.0", "2")
@@ -132,15 +129,14 @@ def test_csv_has_all_digits_and_a_line_per_start_and_fraction(make_record):
 
 
 def test_csv_marks_published_numbers(make_record):
-    text = render_csv(compare(make_record, TWO, protocol="coco-segm-1x"))
+    text = rendered(compare(make_record, TWO, protocol="coco-segm-1x"), style="csv")
     published = [line for line in csv.DictReader(io.StringIO(text)) if line["how sure"] == "READ"]
     assert published and all(line["source"] and not line["seeds"] for line in published)
 
 
 def test_latex_is_escaped_and_has_as_many_columns_as_it_says(make_record):
-    text = render_latex(
-        compare(make_record, {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)})
-    )
+    scores = {("50% & _x_", 0.1): (4.0, 6.0), ("random", 0.1): (1.0, 2.0)}
+    text = rendered(compare(make_record, scores), style="latex")
     assert r"50\% \& \_x\_ & \textbf{5.0 $\pm$ 1.4} \\" in text
     assert (
         r"\begin{tabular}{lr}" in text
@@ -152,28 +148,26 @@ def test_what_latex_and_markdown_would_read_in_a_name_is_escaped(make_record):
     name = r"a\b^2~<i> *x* _y_ max_iter"
     comparison = compare(make_record, {(name, 0.1): (4.0,), ("random", 0.1): (4.0,)})
     latex = r"a\textbackslash{}b\textasciicircum{}2\textasciitilde{}$<$i$>$ *x* \_y\_ max\_iter & "
-    assert latex in render_latex(comparison)
-    assert r"| a\\b^2\~\<i> \*x\* \_y\_ max_iter |" in render_markdown(comparison)
+    assert latex in rendered(comparison, style="latex")
+    assert r"| a\\b^2\~\<i> \*x\* \_y\_ max_iter |" in rendered(comparison)
 
 
 def test_protocols_of_one_recipe_are_told_apart_by_their_names(make_record):
     records = compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}).records
     again = {cell._replace(protocol="again"): record for cell, record in records.items()}
     comparison = Comparison("", "random", {**records, **again})
-    text = render_markdown(comparison)
+    text = rendered(comparison)
     assert "| scenes-segm: scenes-segm | captions | 5.0 |" in text
     assert "| again: scenes-segm | captions | 5.0 |" in text and "Several protocols" not in text
-    assert "again: scenes-segm,captions,0.1" in render_csv(comparison)
+    assert "again: scenes-segm,captions,0.1" in rendered(comparison, style="csv")
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):
-    assert r"| a\|b |" in render_markdown(compare(make_record, {("a|b", 0.1): (4.0,)}))
+    assert r"| a\|b |" in rendered(compare(make_record, {("a|b", 0.1): (4.0,)}))
 
 
 def test_one_seed_has_no_deviation_and_the_note_claims_none(make_record):
-    text = render_markdown(
-        compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)})
-    )
+    text = rendered(compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}))
     assert "\nMean over 1 seed.\n" in text and "±" not in text and "| captions | +1.0 |" in text
 
 
@@ -183,16 +177,13 @@ def test_a_metric_that_no_run_of_a_protocol_has_is_a_line_of_dashes(make_record)
         c: replace(r, metrics={"bbox": {"AP": 1.0}}) if c.protocol == "b" else r
         for c, r in both.items()
     }
-    masks = render_markdown(
-        Comparison("", "random", records, mix=True), {"Mask AP": ("segm", "AP")}
-    )
+    masks = rendered(Comparison("", "random", records, mix=True), "segm/AP")
     assert "| a | random | 2.5 ± 0.7 | 10.5 ± 0.7 |" in masks and "| b | random | – | – |" in masks
 
 
 def test_a_cell_without_a_number_is_empty_in_csv(make_record):
-    line = render_csv(
-        compare(make_record, {("random", 0.1): (4.0,)}), {"Box AP": ("bbox", "AP")}
-    ).splitlines()[1]
+    comparison = compare(make_record, {("random", 0.1): (4.0,)})
+    line = rendered(comparison, "bbox/AP", style="csv").splitlines()[1]
     assert line == "scenes-segm,random,0.1,1,4.0,,,,measured,"
 
 
@@ -206,7 +197,7 @@ def comparison(tmp_path, make_record) -> Comparison:
 
 
 def test_details_carry_seeds_and_the_test_against_the_baseline(comparison):
-    table = details_table(comparison, "bbox")
+    table = details_table(comparison, summarize(comparison), "bbox")
     assert table.columns == ["labels", "start", "seeds", "AP", "AP50", "ΔAP", "p"]
     random, captions, *_ = texts(table)
     assert random == ["10 %", "random", "2", "11.0 ± 0.7", "22.0 ± 1.4", "–", "–"]
@@ -220,17 +211,19 @@ def test_details_carry_seeds_and_the_test_against_the_baseline(comparison):
 
 
 def test_details_without_a_baseline_have_no_test(comparison):
-    assert details_table(replace(comparison, baseline=""), "bbox").columns[-1] == "AP50"
+    without = replace(comparison, baseline="")
+    assert details_table(without, summarize(without), "bbox").columns[-1] == "AP50"
 
 
 def test_details_leave_out_metrics_that_no_run_has(comparison):
-    assert "AP50" not in details_table(comparison, "segm").columns
+    assert "AP50" not in details_table(comparison, summarize(comparison), "segm").columns
 
 
 def test_details_of_mixed_protocols_say_so_and_have_no_best(make_record):
     plain = compare(make_record, TWO).records
     records = {c: replace(r, protocol="other") if c.seed else r for c, r in plain.items()}
-    table = details_table(Comparison("", "random", records, mix=True), "bbox")
+    comparison = Comparison("", "random", records, mix=True)
+    table = details_table(comparison, summarize(comparison), "bbox")
     assert "Several protocols" in table.notes[0]
     assert not any(value.is_best for row in table.rows for value in row)
 

@@ -81,7 +81,8 @@ def test_a_run_is_told_that_its_folder_is_locked_for_it(tmp_path):
 
 
 def test_runs_do_not_outlive_who_started_them_even_where_that_is_killed(tmp_path):
-    program = "import sys; from pathlib import Path; from tests.experiments.fake_runs import fake_run; import time\n"
+    program = "import sys, time; from pathlib import Path\n"
+    program += "from tests.experiments.fake_runs import fake_run\n"
     program += "from virtex_det.experiments.local import LocalLauncher\n"
     program += "job = LocalLauncher(1).start(fake_run(Path(sys.argv[1]), 'time.sleep(600)'))\n"
     program += "print(job.process.pid, flush=True); time.sleep(600)"
@@ -102,7 +103,7 @@ def test_all_runs_are_asked_to_end_before_any_is_waited_for(tmp_path, monkeypatc
     folders = [tmp_path / "one", tmp_path / "other"]
     begin = "import signal; signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('asked').touch())"
     begin += "; pathlib.Path('begun').touch()"
-    wait = "while not pathlib.Path('../one/asked').exists() or not pathlib.Path('../other/asked').exists(): "
+    wait = "while not all(pathlib.Path(f'../{name}/asked').exists() for name in ('one', 'other')): "
     runs = [fake_run(folder, begin, f"{wait}time.sleep(0.02)") for folder in folders]
 
     class Patience:

@@ -15,7 +15,10 @@ protocols:
 baseline: random init
 starts:
   random init: ""
-  captions: {pretrain: configs/pretrain/scenes_bicaptioning.yaml, seed: 1, options: {SOLVER.MAX_ITER: 20}}
+  captions:
+    pretrain: configs/pretrain/scenes_bicaptioning.yaml
+    seed: 1
+    options: {SOLVER.MAX_ITER: 20}
 fractions: [0.1, 1]
 seeds: [0, 3]
 options: {SOLVER.BASE_LR: 0.002}
@@ -48,7 +51,7 @@ def test_a_matrix_is_read_as_it_is_written(tmp_path):
     "broken", ["- a list", "title: no more", "{", "", MATRIX.replace("[0, 3]", "many")]
 )
 def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
-    with pytest.raises(UserError, match=r"is no matrix(?s:.*)Expected:"):
+    with pytest.raises(UserError, match=r"is not a matrix(?s:.*)Expected:"):
         read(tmp_path, broken)
 
 
@@ -60,12 +63,12 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
         ("  captions:", '  random init: ""\n  captions:', "random init' occurs twice"),
         ("[0, 3]", "[0, 0]", "seeds, or one of them twice"),
         ("baseline: random init", "baseline: captoins", "the nearest: captions"),
-        ("[0, 3]", '"03"', "seeds is '03', and has to be a list"),
-        ("[0, 3]", "[0.5, 1.7]", "a seed is a whole number from 0 on, and not 0.5"),
-        ("[0, 3]", "[true, false]", "a seed is a whole number from 0 on, and not True"),
-        ("[0, 3]", "[-1]", "a seed is a whole number from 0 on, and not -1"),
-        ("seed: 1", "seed: one", "a seed is a whole number from 0 on, and not 'one'"),
-        ("[0.1, 1]", "'1'", "fractions is '1', and has to be a list"),
+        ("[0, 3]", '"03"', "seeds is '03', but must be a list"),
+        ("[0, 3]", "[0.5, 1.7]", "a seed must be a whole number from 0 on, not 0.5"),
+        ("[0, 3]", "[true, false]", "a seed must be a whole number from 0 on, not True"),
+        ("[0, 3]", "[-1]", "a seed must be a whole number from 0 on, not -1"),
+        ("seed: 1", "seed: one", "a seed must be a whole number from 0 on, not 'one'"),
+        ("[0.1, 1]", "'1'", "fractions is '1', but must be a list"),
         ("output: runs", "output: ''", "output is empty"),
         ("title: Two starts", "title:", "title is empty"),
         ("  random init:", '  "": ""\n  "": a.pth\n  random init:', "'' occurs twice"),
@@ -85,12 +88,12 @@ def test_what_is_left_empty_is_left_out(tmp_path):
 
 
 def test_code_in_a_matrix_is_not_run(tmp_path):
-    with pytest.raises(UserError, match="is no matrix"):
+    with pytest.raises(UserError, match="is not a matrix"):
         read(tmp_path, MATRIX.replace("Two starts", "!!python/object/apply:os.getcwd []"))
 
 
 def test_a_matrix_that_is_not_there_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="There is no matrix"):
+    with pytest.raises(UserError, match="There is not a matrix"):
         read_matrix(tmp_path / "matrix.yaml")
 
 

@@ -43,7 +43,7 @@ def test_a_zoo_name_that_does_not_exist_is_answered_with_the_nearest():
 def test_a_file_that_does_not_exist_is_answered_with_its_neighbours(tmp_path):
     (tmp_path / "moco_v2_800ep.pth").touch()
     with pytest.raises(
-        UserError, match="'MoCo' names weights that are not there.*nearest:.*moco_v2_800ep.pth"
+        UserError, match="weights of the start 'MoCo' do not exist.*nearest:.*moco_v2_800ep.pth"
     ):
         check_weights({"MoCo": str(tmp_path / "moco_v2_80ep.pth")})
 
@@ -135,9 +135,7 @@ def test_mixed_precision_on_this_machine_is_compared_as_it_was_trained(tmp_path)
 def test_a_folder_whose_config_is_damaged_is_named(tmp_path, damage):
     run = written(tmp_path / "run")
     (run.folder / "config.yaml").write_text(damage)
-    with pytest.raises(
-        UserError, match=r"run/config.yaml is not as a run wrote it(?s:.*)Move its folder away"
-    ):
+    with pytest.raises(UserError, match=r"run/config.yaml is damaged(?s:.*)Move its folder away"):
         check_folders([run])
 
 
@@ -154,7 +152,9 @@ def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     (run.folder / "load_report.json").write_text(json.dumps(report))
     check_folders([run])
     (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
-    with pytest.raises(UserError, match="did not start from what .*model_final.pth holds now"):
+    with pytest.raises(
+        UserError, match="did not start from the present content of .*model_final.pth"
+    ):
         check_folders([run])
 
 

@@ -41,15 +41,15 @@ def test_an_evaluated_run_is_complete_with_weights_and_the_record_of_its_last_it
 ):
     run = make_run(tmp_path)
     finish(run, make_record, iteration=2)
-    assert not run.is_complete()
-    assert make_run(tmp_path, dataset="").is_complete()
+    assert not run.is_finished()
+    assert make_run(tmp_path, dataset="").is_finished()
     finish(run, make_record)
-    assert run.is_complete() and run.record().iteration == 4
+    assert run.is_finished() and run.record().iteration == 4
 
 
 def test_a_run_without_weights_is_not_complete(tmp_path, make_record):
     make_record(iteration=4).write(tmp_path)
-    assert not make_run(tmp_path).is_complete()
+    assert not make_run(tmp_path).is_finished()
 
 
 def test_the_record_of_another_dataset_is_not_its_own(tmp_path, make_record):
@@ -105,7 +105,7 @@ def test_a_record_half_written_by_a_crash_does_not_complete_a_run(tmp_path, make
     finish(run, make_record)
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-100])
-    assert not run.is_complete()
+    assert not run.is_finished()
 
 
 def test_a_log_line_being_written_does_not_stop_the_progress(tmp_path):
@@ -140,8 +140,9 @@ def test_a_cell_does_not_wait_for_the_weights_of_another(tmp_path):
 
 
 def test_no_more_run_at_once_than_allowed(tmp_path):
-    busy = "os.close(os.open('../busy', os.O_CREAT | os.O_EXCL)); time.sleep(0.1); os.remove('../busy')"
-    train_all([fake_run(tmp_path / str(n), busy, FINISH) for n in range(3)], LocalLauncher(1))
+    begin = "os.close(os.open('../busy', os.O_CREAT | os.O_EXCL))"
+    lines = (begin, "time.sleep(0.1)", "os.remove('../busy')", FINISH)
+    train_all([fake_run(tmp_path / str(n), *lines) for n in range(3)], LocalLauncher(1))
 
 
 def test_a_run_that_fails_stops_no_other_but_those_that_need_its_weights(tmp_path):
@@ -153,9 +154,9 @@ def test_a_run_that_fails_stops_no_other_but_those_that_need_its_weights(tmp_pat
 
 
 def test_a_killed_run_is_named_and_the_next_call_does_only_that(tmp_path):
-    kill_once = "if not pathlib.Path('been').exists(): pathlib.Path('been').touch(); os.kill(os.getpid(), 9)"
+    is_new = "been = pathlib.Path('been').exists(); pathlib.Path('been').touch()"
     runs = [
-        fake_run(tmp_path / "killed", kill_once, FINISH),
+        fake_run(tmp_path / "killed", is_new, "been or os.kill(os.getpid(), 9)", FINISH),
         fake_run(tmp_path / "good", "print('done')", FINISH),
     ]
     with pytest.raises(UserError, match="killed: killed by signal 9"):
@@ -227,7 +228,7 @@ def test_progress_counts_all_runs(tmp_path, capfd):
         ("eta: 0:01:00  iter: 19  total_loss: 3.2  lr: 0.1", ""),
         ("iter: 19  lr: 0.1\nStart inference on 200 batches", "evaluating 0/200"),
         (
-            "Start inference on 200 batches\nInference done 11/200. Dataloading: 0.1 s/iter. ETA=0:09:00",
+            "Start inference on 200 batches\nInference done 11/200. Data: 0.1 s/iter. ETA=0:09:00",
             "evaluating 11/200, 0:09:00 left",
         ),
         ("Inference done 11/200. ETA=0:09:00\nTotal inference time: 0:09:01", "measuring"),

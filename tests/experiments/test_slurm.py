@@ -16,10 +16,12 @@ from virtex_det.experiments.slurm import JOB_ID, Resources, SlurmLauncher
 pytest.importorskip("submitit", reason="submitit is not installed; it is needed for --slurm alone")
 CPU = Resources(gpus=0, cpus=1)
 
-# What submitit calls: sbatch runs its script in the background and keeps it, sacct says what became of it.
+# The programs that submitit calls: sbatch runs a script in the background and keeps it, and sacct
+# prints its state.
 SBATCH = """
 state = folder / "next"
-number = int(state.read_text()) if state.exists() else time.time_ns() // 1000  # submitit remembers ended jobs by number
+# submitit remembers ended jobs by their numbers.
+number = int(state.read_text()) if state.exists() else time.time_ns() // 1000
 state.write_text(str(number + 1))
 script = pathlib.Path(sys.argv[-1]).read_text()
 (folder / f"{number}.sh").write_text(script)
@@ -41,18 +43,21 @@ SACCT = """
 print("JobID|State|NodeList")
 for number in (word for word in sys.argv if word.isdigit()):
     rc = folder / f"{number}.rc"
-    state = "RUNNING" if not rc.exists() else "COMPLETED" if rc.read_text().strip() == "0" else "OUT_OF_MEMORY"
+    state = "RUNNING"
+    if rc.exists():
+        state = "COMPLETED" if rc.read_text().strip() == "0" else "OUT_OF_MEMORY"
     print(f"{number}|{state}|here")
 """
 
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch) -> Path:
-    """A folder of commands that behave like Slurm's, first on the path; the scripts of its jobs lie there too."""
+    """A folder of commands that behave like Slurm's, first on the path; it keeps the scripts."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
-        head = f"#!{sys.executable}\nimport os, pathlib, re, subprocess, sys, time\nfolder = pathlib.Path({str(folder)!r})"
+        head = f"#!{sys.executable}\nimport os, pathlib, re, subprocess, sys, time\n"
+        head += f"folder = pathlib.Path({str(folder)!r})"
         (folder / name).write_text(head + text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -118,7 +123,7 @@ def test_a_second_call_takes_up_a_job_that_has_not_ended(tmp_path, slurm, capsys
     run = fake_run(tmp_path / "run", taken_up, "print('once')", FINISH)
     SlurmLauncher(tmp_path / "slurm", CPU).start(run)
     train_all([run], Later(tmp_path / "slurm", CPU))
-    assert "goes on as Slurm job" in capsys.readouterr().out
+    assert "continues as Slurm job" in capsys.readouterr().out
     assert (tmp_path / "run" / "stdout.txt").read_text() == "once\n"
     assert len(list(slurm.glob("*.sh"))) == 1
 
@@ -196,7 +201,8 @@ def test_without_submitit_it_is_said_how_to_get_it(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_submitit_is_imported_by_those_who_use_slurm_alone():
-    code = "import json, sys, virtex_det.experiments.slurm; print(json.dumps('submitit' in sys.modules))"
+    code = "import json, sys, virtex_det.experiments.slurm\n"
+    code += "print(json.dumps('submitit' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) is False
 

@@ -195,10 +195,10 @@ def test_other_configs_depart_from_the_protocol_they_build_on(config, start):
 
 
 def test_the_nearest_protocol_is_told_with_all_departures():
-    protocol, departures = nearest_protocol(
-        load("detectron2/coco_segm_default_init_1x", "SOLVER.BASE_LR", 0.5)
-    )
-    assert (protocol.id, departures) == ("coco-segm-1x", {"SOLVER.BASE_LR": 0.5})
+    found = nearest_protocol(load("detectron2/coco_segm_default_init_1x", "SOLVER.BASE_LR", 0.5))
+    assert found.protocol == protocols()["coco-segm-1x"]
+    assert found.departures == {"SOLVER.BASE_LR": 0.5}
+    assert found.id == "coco-segm-1x+SOLVER.BASE_LR=0.5"
 
 
 def test_pretraining_has_no_protocol():

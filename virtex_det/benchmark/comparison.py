@@ -1,20 +1,26 @@
-"""Runs that differ in start, protocol, fraction of the labels and seed: made comparable, kept as lines of JSON."""
+"""The records of a matrix's runs: checked, as one tidy table, and written as lines of JSON."""
 
 import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+
+import pandas as pd
 
 from virtex_det.benchmark.records import ResultRecord, record_from
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
 from virtex_det.utils import write_atomically
 
+# Names may hold half surrogates, which pyarrow, where it is installed, cannot store.
+pd.set_option("mode.string_storage", "python")
+
 
 class Cell(NamedTuple):
-    """Where a run stands in a matrix."""
+    """The place of a run in a matrix."""
 
     start: str
     protocol: str
@@ -27,19 +33,19 @@ class Comparison:
     """What the runs of a matrix measured.
 
     Attributes:
-        title: what is asked.
+        title: the question that the matrix asks.
         baseline: the start that the others are compared with; "" for none.
         records: by cell.
-        mix: take records of several protocols.
+        mix: allow records of several protocols.
         starts: in the order of the matrix.
-        protocols: by the names that the matrix gives them, in its order.
+        protocols: their names in the matrix, in its order.
         fractions: of the labels, ascending.
         seeds: ascending.
-        recipes: the protocol identifiers in the records; they show departures.
-        is_of_one_protocol: by its name and by its identifier.
+        recipes: protocol ids of the records, which show departures.
+        is_of_one_protocol: whether there is one name and one id.
 
     Raises:
-        UserError: the records are of several versions of a data set, or of several protocols and
+        UserError: the records have several versions of a data set, or several protocols although
             ``mix`` is False.
     """
 
@@ -60,29 +66,53 @@ class Comparison:
             examples = {record.protocol: cell for cell, record in self.records.items()}
             raise UserError(
                 f"These records are of {len(examples)} protocols, whose numbers do not compare:\n"
-                + "\n".join(f"  {recipe}, e.g. {_words(cell)}" for recipe, cell in examples.items())
-                + "\nTo see them in one table, which then says so: --mix-protocols."
+                f"{_listed(examples)}\nTo show them in one table anyway, set --mix-protocols."
             )
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The records as a tidy table: a row per run and metric.
+
+        Rows are sorted by protocol and start in the order of the matrix, then by fraction and seed.
+        Columns: start, protocol, fraction, seed; recipe (protocol id of the record); dataset
+        (evaluated on); seconds (of training; NaN if unknown); metric (such as "bbox/AP"); value (in
+        percent).
+
+        The data set decides whether a metric is defined. If only some runs of a protocol have it,
+        the others found nothing, and their value is 0; if no run has it, it is NaN.
+        """
+        values = {cell: record.flat_metrics() for cell, record in self.records.items()}
+        metrics = dict.fromkeys(metric for of_run in values.values() for metric in of_run)
+        rows = []
+        for cell, record in self.records.items():
+            run = [*cell, record.protocol, record.dataset, record.training_seconds]
+            rows += [[*run, metric, values[cell].get(metric)] for metric in metrics]
+        columns = [*Cell._fields, "recipe", "dataset", "seconds", "metric", "value"]
+        frame = pd.DataFrame(rows, columns=columns, dtype=object)
+        frame = frame.astype({"seconds": float, "value": float})
+        for column, order in {"protocol": self.protocols, "start": self.starts}.items():
+            frame[column] = pd.Categorical(frame[column], order, ordered=True)
+        frame = frame.sort_values(["protocol", "start", "fraction", "seed"])
+        found = frame.groupby(["protocol", "metric"], observed=True)["value"].transform("count")
+        frame["value"] = frame["value"].fillna(0.0).where(found > 0)
+        return frame
 
     @property
     def text_encoders(self) -> list[str]:
-        """Which pretrained text encoder a start learned with, a sentence each: it is a part of each number."""
-        named = {
-            f"Pretrained text encoder of {cell.start}: {record.weights['text_encoder']}.": None
-            for cell, record in self.records.items()
-            if record.weights.get("text_encoder")
-        }
-        return list(named)
+        """Sentences on the pretrained text encoders of starts, which are part of each number."""
+        sentences = []
+        for cell, record in self.records.items():
+            if name := record.weights.get("text_encoder"):
+                sentences.append(f"Pretrained text encoder of {cell.start}: {name}.")
+        return list(dict.fromkeys(sentences))
 
     def write_records(self, path: str | Path) -> None:
         """Write a line of JSON per run, atomically."""
-        lines = [
-            {"cell": cell._asdict(), "record": dataclasses.asdict(r)}
-            for cell, r in self.records.items()
-        ]
-        write_atomically(
-            Path(path), "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        )
+        text = ""
+        for cell, record in self.records.items():
+            line = {"cell": cell._asdict(), "record": dataclasses.asdict(record)}
+            text += json.dumps(line, allow_nan=False) + "\n"
+        write_atomically(path, text)
 
 
 def read_comparison(
@@ -91,8 +121,8 @@ def read_comparison(
     """Read what ``Comparison.write_records`` wrote.
 
     Raises:
-        UserError: the file is missing or empty, a line is no such record or of a cell that an earlier line has, or the
-            records do not compare.
+        UserError: the file is missing or empty, a line is not a record, two lines have the same
+            cell, or the records do not compare.
     """
     try:
         with open_regular(path) as file:
@@ -110,7 +140,8 @@ def read_comparison(
         found[cell] = record
     if not found:
         raise UserError(
-            f"{path} holds no records. Make it from the runs: tools/benchmark.py table --write-records."
+            f"{path} holds no records. Make it from the runs: "
+            "tools/benchmark.py table --write-records."
         )
     return Comparison(title, baseline, found, mix)
 
@@ -118,11 +149,8 @@ def read_comparison(
 def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
     try:
         content = json.loads(line)
-        if (
-            not isinstance(content, dict)
-            or not isinstance(content.get("cell"), dict)
-            or "record" not in content
-        ):
+        is_pair = isinstance(content, dict) and content.keys() >= {"cell", "record"}
+        if not is_pair or not isinstance(content["cell"], dict):
             raise ValueError('expected {"cell": {...}, "record": {...}}')
         cell, record = Cell(**content["cell"]), content["record"]
         if not isinstance(cell.start, str) or not isinstance(cell.protocol, str):
@@ -134,32 +162,33 @@ def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
     found = record_from(record, where)
     if (cell.fraction, cell.seed) != (found.train_fraction, found.seed):
         raise UserError(
-            f"{where}: the record is of fraction {found.train_fraction} and seed {found.seed}, and the line says "
-            f"{cell.fraction} and {cell.seed}: edited by hand or damaged. Make the file again from the runs."
+            f"{where}: the record has fraction {found.train_fraction} and seed {found.seed}, but "
+            f"its cell has {cell.fraction} and {cell.seed}: edited by hand or damaged. Make the "
+            "file again from the runs."
         )
     return cell, found
 
 
 def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
-    """Numbers on one data set's name and two contents never compare."""
+    """Refuse records of one data set with two contents: their numbers never compare."""
     found: dict[str, dict[str, Cell]] = defaultdict(dict)
     for cell, record in records.items():
-        for name, version in (
-            record.train_versions | {record.dataset: record.dataset_version}
-        ).items():
-            found[name].setdefault(
-                f"{version['images']} images, sha256 {version['sha256'][:12]}", cell
-            )
+        for name, version in record.data_versions().items():
+            words = f"{version['images']} images, sha256 {version['sha256'][:12]}"
+            found[name].setdefault(words, cell)
     for name, versions in found.items():
         if len(versions) > 1:
             raise UserError(
-                f"These records are of {len(versions)} versions of {name}, whose numbers do not compare:\n"
-                + "\n".join(
-                    f"  {version}, e.g. {_words(cell)}" for version, cell in versions.items()
-                )
-                + "\nDo the runs of one of them again, or compare each version by itself."
+                f"These records are of {len(versions)} versions of {name}, whose numbers do not "
+                f"compare:\n{_listed(versions)}\n"
+                "Do the runs of one of them again, or compare each version by itself."
             )
 
 
+def _listed(examples: Mapping[str, Cell]) -> str:
+    return "\n".join(f"  {what}, e.g. {_words(cell)}" for what, cell in examples.items())
+
+
 def _words(cell: Cell) -> str:
-    return f"{cell.start}, {cell.protocol}, {100 * cell.fraction:.3g} % of the labels, seed {cell.seed}"
+    labels = f"{100 * cell.fraction:.3g} % of the labels"
+    return f"{cell.start}, {cell.protocol}, {labels}, seed {cell.seed}"

@@ -1,54 +1,115 @@
-"""What was equal in a comparison and what was not, in sentences: read from its records, not from intentions."""
+"""What was equal in a comparison and what was not, and what it cost, from its records."""
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.statistics import share
-from virtex_det.benchmark.tables import Table, Value
+from virtex_det.benchmark.tables import Table, Value, count
 
 MAX_NAMES = 20  # of empty categories in one sentence
 
 
+class Account(NamedTuple):
+    """An account of how a comparison was made.
+
+    Attributes:
+        setting: a sentence on what was compared.
+        sentences: what was equal and what was not.
+        pretraining: seconds by start, as of ``Cost``.
+        costs: a table of the time of pretraining and fine-tuning.
+        facts: code, libraries, hardware, data and dates, as the records name them.
+    """
+
+    setting: str
+    sentences: list[str]
+    pretraining: dict[str, float | None]
+    costs: Table
+    facts: dict[str, str]
+
+
+def account_for(comparison: Comparison) -> Account:
+    """Return the account of a comparison, from its records and the logs of its pretraining."""
+    spent = costs(comparison)
+    pretraining = {start: cost.pretraining for start, cost in spent.items()}
+    table = cost_table(spent)
+    return Account(
+        _setting(comparison), conditions(comparison), pretraining, table, _facts(comparison)
+    )
+
+
+def _setting(comparison: Comparison) -> str:
+    records = comparison.records.values()
+    data = _joined(f"{r.dataset}, {r.dataset_version['images']} images" for r in records)
+    fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
+    return (
+        f"The same detector from {count(len(comparison.starts), 'start')}, fine-tuned on "
+        f"{fractions} of the labels with {count(len(comparison.seeds), 'seed')}; evaluated on "
+        f"{data}. Protocol {_joined(comparison.recipes)}."
+    )
+
+
+def _facts(comparison: Comparison) -> dict[str, str]:
+    records = comparison.records.values()
+    versions: dict[str, dict[str, Any]] = {}
+    for record in records:
+        versions |= record.data_versions()
+    data = [f"{n}: {v['images']} images, sha256 {v['sha256'][:12]}" for n, v in versions.items()]
+    days = sorted(record.created for record in records)
+    return {
+        "Code": _joined(record.code_revision for record in records),
+        "Libraries": _joined(
+            ", ".join(f"{name} {version}" for name, version in record.versions.items())
+            for record in records
+        ),
+        "Hardware": _joined(_hardware(record.hardware) for record in records),
+        "Data": ", ".join(data),
+        "Evaluated": " to ".join(dict.fromkeys([days[0], days[-1]])),
+    }
+
+
 def conditions(comparison: Comparison) -> list[str]:
-    """Return what a reader must know before believing a difference between two rows."""
+    """Return in sentences what a reader must know before believing a difference of two rows."""
     rows = []
     for cell, record in comparison.records.items():
-        machine = record.hardware.get("gpu") or record.hardware.get("cpu") or "unknown"
-        evaluated = (record.dataset, record.dataset_version.get("images"))
-        weights = (record.weights.get("path", ""), record.weights.get("sha256", ""))
-        labels = (record.manifest_sha256, record.empty_categories)
-        rows.append(
-            [*cell, record.protocol, evaluated, *labels, *weights, record.code_revision, machine]
-        )
-    columns = ["start", "protocol", "fraction", "seed", "recipe", "evaluated", "manifest", "empty"]
-    runs = pd.DataFrame(
-        rows, columns=[*columns, "weights", "weights_sha256", "code", "machine"], dtype=object
-    )
-    sections = (
-        _evaluation,
-        _protocol,
-        _labels,
-        _seeds,
-        _compute,
-        _weights,
-        _empty_categories,
-        _surroundings,
-    )
-    sentences = [sentence for section in sections for sentence in section(runs)]
-    return sentences + comparison.text_encoders
+        row = {
+            "recipe": record.protocol,
+            "evaluated": (record.dataset, record.dataset_version.get("images")),
+            "manifest": record.manifest_sha256,
+            "empty": record.empty_categories,
+            "weights": record.weights.get("path", ""),
+            "weights_sha256": record.weights.get("sha256", ""),
+            "code": record.code_revision,
+            "machine": record.hardware.get("gpu") or record.hardware.get("cpu") or "unknown",
+        }
+        rows.append(cell._asdict() | row)
+    runs = pd.DataFrame(rows, dtype=object)
+    return [
+        *_evaluation(runs),
+        *_protocol(runs),
+        *_labels(runs),
+        *_seeds(runs),
+        *_compute(runs),
+        *_weights(runs),
+        *_empty_categories(runs),
+        *_surroundings(runs),
+        *comparison.text_encoders,
+    ]
 
 
 def logged_seconds(run_folder: str | Path) -> float | None:
-    """Return the time a run spent in training steps, from its ``metrics.json``; interruptions do not count.
+    """Return the time that a run spent in training steps, from its ``metrics.json``.
 
-    Lines that a crash left half-written say nothing.
+    Interruptions do not count, and lines that a crash left half-written are skipped.
+
+    Returns:
+        None without a log.
     """
     path = Path(run_folder) / "metrics.json"
     if not path.exists():
@@ -63,7 +124,7 @@ def logged_seconds(run_folder: str | Path) -> float | None:
 
 
 def _timed(line: str) -> tuple[float, int]:
-    """Return the seconds per step and the iteration of a line of the log; iteration -1 where it does not tell."""
+    """Return the seconds per step and the iteration of a line of the log; -1 if it has none."""
     try:
         row = json.loads(line)
         step, iteration = row["time"], row["iteration"]
@@ -73,12 +134,12 @@ def _timed(line: str) -> tuple[float, int]:
 
 
 class Cost(NamedTuple):
-    """What a run of a start takes in training steps, in seconds, as a mean; None where that is not known.
+    """Mean time of a start in training steps, in seconds; None if unknown.
 
     Attributes:
-        pretraining: of its weights, 0 without any; how often is ``times``.
-        times: sets of weights that were pretrained.
-        finetuning: per run.
+        pretraining: of one set of weights; 0 for a start without weights.
+        times: number of pretrained sets of weights.
+        finetuning: of one run.
     """
 
     pretraining: float | None
@@ -87,7 +148,7 @@ class Cost(NamedTuple):
 
 
 def costs(comparison: Comparison) -> dict[str, Cost]:
-    """Return by start what it cost: pretraining from the log beside its weights, fine-tuning from the records."""
+    """Return each start's cost: pretraining from the log beside its weights, else from records."""
     found = {}
     for start in comparison.starts:
         records = [record for cell, record in comparison.records.items() if cell.start == start]
@@ -104,7 +165,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def cost_table(costs: Mapping[str, Cost]) -> Table:
-    """Return by start what pretraining and a fine-tune took."""
+    """Return a table of how long pretraining and fine-tuning took, by start."""
     rows = []
     for start, cost in costs.items():
         times = f", {cost.times} times" if cost.times > 1 else ""
@@ -114,7 +175,7 @@ def cost_table(costs: Mapping[str, Cost]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it.
+    """Return a time in seconds, minutes or hours.
 
     Example:
         >>> duration(45), duration(540), duration(9000)
@@ -130,10 +191,8 @@ def _time(seconds: float | None, more: str = "") -> Value:
 
 
 def _evaluation(runs: pd.DataFrame) -> list[str]:
-    sets = [
-        f"{dataset} ({images} images)"
-        for dataset, images in sorted(set(runs["evaluated"]), key=str)
-    ]
+    pairs = sorted(set(runs["evaluated"]), key=str)
+    sets = [f"{dataset} ({images} images)" for dataset, images in pairs]
     if len(sets) > 1:
         return [f"Not equal: what the runs are evaluated on, {' and '.join(sets)}."]
     return [f"Equal: what all runs are evaluated on, {sets[0]}, in the same version."]
@@ -142,12 +201,11 @@ def _evaluation(runs: pd.DataFrame) -> list[str]:
 def _protocol(runs: pd.DataFrame) -> list[str]:
     ids = sorted(runs["recipe"].unique())
     if len(ids) > 1:
-        return [
-            f"Not equal: the protocol. Numbers of {', '.join(ids)} are not to be compared with each other."
-        ]
+        numbers = f"Numbers of {', '.join(ids)} are not to be compared with each other."
+        return [f"Not equal: the protocol. {numbers}"]
     return [
-        f"Equal: detector, schedule, batch, learning rates, augmentation and metric, all as in {ids[0]}. How pixels "
-        "are normalised goes with the weights."
+        "Equal: detector, schedule, batch, learning rates, augmentation and metric, all as in "
+        f"{ids[0]}. How pixels are normalised goes with the weights."
     ]
 
 
@@ -159,18 +217,20 @@ def _labels(runs: pd.DataFrame) -> list[str]:
     manifests = runs.groupby(["protocol", "fraction", "seed"], sort=False)["manifest"].nunique()
     if odd := list(manifests[manifests > 1].index):
         where = ", ".join(f"{share(fraction)} seed {seed}" for _, fraction, seed in odd)
-        return [
-            f"Not equal: the labelled images, at {where}: the starts were trained on different ones."
-        ]
+        images = f"the labelled images, at {where}"
+        return [f"Not equal: {images}: the starts were trained on different ones."]
     return [
-        "Equal: the labelled images of each part and seed; the hash of their ids is the same in every start."
+        "Equal: the labelled images of each part and seed; the hash of their ids is the same in "
+        "every start."
     ]
 
 
 def _seeds(runs: pd.DataFrame) -> list[str]:
     seeds = sorted(runs["seed"].unique())
-    said = f"Seeds: {', '.join(map(str, seeds))}. One draws the labelled images, the new layers and the order of images"
-    sentences = [f"{said}; it is shared by all starts."]
+    sentences = [
+        f"Seeds: {', '.join(map(str, seeds))}. One draws the labelled images, the new layers and "
+        "the order of images; it is shared by all starts."
+    ]
     numbers = runs.groupby(["start", "protocol", "fraction"], sort=False).size()
     if short := list(numbers[numbers < len(seeds)].index):
         named = ", ".join(f"{start} at {share(fraction)}" for start, _, fraction in short)
@@ -182,29 +242,26 @@ def _compute(runs: pd.DataFrame) -> list[str]:
     if not runs["weights"].any():
         return []
     return [
-        "Not equal: total compute. A pretrained start has had its pretraining on top of the same fine-tune. With "
-        "enough labels and iterations a random start catches up."
+        "Not equal: total compute. A pretrained start has had its pretraining on top of the same "
+        "fine-tune. With enough labels and iterations a random start catches up."
     ]
 
 
 def _weights(runs: pd.DataFrame) -> list[str]:
-    """Say whether the spread over seeds has pretraining in it, and which start is several in truth."""
-    said = defaultdict(list)
+    """Return whether the spread over seeds includes that of pretraining, by start."""
+    several = "Not equal: the weights of {}. Runs of one seed began from several files."
+    shared = "One set of weights serves several seeds of {}: the spread has no pretraining in it."
+    own = "Each seed of {} has weights of its own: the spread has pretraining in it."
+    starts = defaultdict(list)
     for start, found in runs[runs["weights_sha256"] != ""].groupby("start", sort=False):
         of_seed = found.groupby("seed")["weights_sha256"].nunique()
         if of_seed.max() > 1:
-            said["Not equal: the weights of {}. Runs of one seed began from several files."].append(
-                start
-            )
+            starts[several].append(start)
         elif found["weights_sha256"].nunique() < len(of_seed):
-            said[
-                "One set of weights serves several seeds of {}: the spread has no pretraining in it."
-            ].append(start)
+            starts[shared].append(start)
         elif len(of_seed) > 1:
-            said[
-                "Each seed of {} has weights of its own: the spread has pretraining in it."
-            ].append(start)
-    return [sentence.format(", ".join(starts)) for sentence, starts in said.items()]
+            starts[own].append(start)
+    return [sentence.format(", ".join(names)) for sentence, names in starts.items()]
 
 
 def _empty_categories(runs: pd.DataFrame) -> list[str]:
@@ -228,3 +285,12 @@ def _surroundings(runs: pd.DataFrame) -> list[str]:
             f"Not equal: the machine, so times are not to be compared: {', '.join(machines)}."
         )
     return sentences
+
+
+def _hardware(hardware: Mapping) -> str:
+    gpus = f", {hardware.get('gpus', 1)} × {hardware['gpu']}" if hardware.get("gpu") else ""
+    return f"{hardware.get('cpu', 'unknown')}, {hardware.get('cores', '?')} cores{gpus}"
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " and ".join(sorted(set(words)))

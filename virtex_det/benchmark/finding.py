@@ -1,4 +1,4 @@
-"""What a comparison finds, in one sentence, and the starts whose pictures show it."""
+"""The main finding of a comparison in one sentence, and the starts whose pictures show it."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,72 +6,74 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import TASKS, enough_labels, share, summarize
+from virtex_det.benchmark.statistics import AP, enough_labels, share, title_of
 from virtex_det.benchmark.tables import count, mean
 
-CHANCE = 0.05  # a difference with a p-value from here on may be chance
+CHANCE = 0.05  # a difference with at least this p-value may be chance
 
 _ZERO = 0.05  # AP below this is 0.0 in the tables
 
 
 class Finding(NamedTuple):
-    """The finding.
+    """The main finding.
 
     Attributes:
-        sentence: in plain words, with the number of seeds and the p-value.
-        starts: the baseline, where there is one, and the best of the others.
+        sentence: with the number of seeds and the p-value.
+        starts: the baseline, if there is one, and the best of the others.
     """
 
     sentence: str
     starts: tuple[str, ...]
 
 
-def main_finding(comparison: Comparison) -> Finding:
-    """Return what a comparison finds: the best start beside the baseline, with the most labels.
+def main_finding(comparison: Comparison, summary: pd.DataFrame) -> Finding:
+    """Return how the best start compares with the baseline, with the most labels.
 
-    It is of the first protocol, and of box AP, or of mask AP where there is no other. The best of
-    several starts leads by chance more easily than a single one does; so a lead counts as more than
-    chance where its p-value times the number of rivals is below ``CHANCE`` (Bonferroni).
+    The finding is that of the first protocol, for box AP, or for mask AP if there is no box AP. The
+    best of several starts leads by chance more easily than a single one. So a lead counts as more
+    than chance if its p-value times the number of rivals is below ``CHANCE`` (Bonferroni).
+
+    Args:
+        comparison: what was measured.
+        summary: of ``summarize``, with box and mask AP.
 
     Example:
-        >>> main_finding(comparison).sentence
-        'With 25 % of the labels, captions reaches 21.9 ± 1.0 box AP, 12.3 more than random (2 seeds, p 0.04).'
+        >>> main_finding(comparison, summary).sentence
+        'With 25 % of the labels, captions reaches 21.9 box AP, 12.3 more than random (2 seeds).'
     """
     protocol = comparison.protocols[0]
-    for task, title in TASKS.items():
-        summary = summarize(comparison, {"AP": (task, "AP")}).dropna(subset="mean").reset_index()
-        measured = summary[summary["protocol"] == protocol]
+    rows = summary.dropna(subset="mean").reset_index()
+    for metric in AP:
+        measured = rows[(rows["metric"] == metric) & (rows["protocol"] == protocol)]
         if len(measured):
-            result = _compare(comparison, measured, f"{title.lower()} AP")
+            task, name = title_of(metric).split()
+            result = _compare(comparison, measured, f"{task.lower()} {name}")
             where = f"Under {protocol}: " if len(comparison.protocols) > 1 else ""
             return result._replace(sentence=where + result.sentence)
     return Finding("The runs measured neither box AP nor mask AP.", ())
 
 
 def _compare(comparison: Comparison, measured: pd.DataFrame, metric: str) -> Finding:
-    """Return the finding of a protocol; its rows are as of ``summarize``, with their index as columns."""
+    """Return the finding of a protocol from its rows of the summary."""
     found = _with_most_labels(measured, comparison.baseline)
     ranked = list(found.sort_values("mean", ascending=False, kind="stable").itertuples())
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     baseline = next((row for row in ranked if row.start == comparison.baseline), None)
     beside = baseline or second
     starts = tuple(dict.fromkeys([beside.start, second.start if best is beside else best.start]))
-    reached = f"{mean(best).text} {metric}"
+    reached, seeds = f"{mean(best).text} {metric}", _seeds(best.seeds)
+    runner_up = f"{second.start} reaches {mean(second).text}"
     if best.mean < _ZERO:
         whose = f"from {best.start}" if len(ranked) == 1 else "from every start"
         words = f"{metric} is 0.0 {whose}: there is nothing to compare yet"
     elif len(ranked) == 1:
-        words = f"{best.start} reaches {reached} ({_seeds(best.seeds)})"
+        words = f"{best.start} reaches {reached} ({seeds})"
     elif baseline is None:
-        words = (
-            f"{best.start} reaches {reached}, the best of {len(ranked)} starts; "
-            f"{second.start} reaches {mean(second).text} ({_seeds(best.seeds)})"
-        )
+        words = f"{best.start} reaches {reached}, the best of {len(ranked)} starts; "
+        words += f"{runner_up} ({seeds})"
     elif best is baseline:
-        words = (
-            f"no start does better than {best.start}, which reaches {reached}; "
-            f"{second.start} reaches {mean(second).text} ({_seeds(best.seeds)})"
-        )
+        words = f"no start does better than {best.start}, which reaches {reached}; "
+        words += f"{runner_up} ({seeds})"
     else:
         words = f"{best.start} reaches {reached}{_lead(best, baseline, len(ranked))}"
         words += _efficiency(measured, best, comparison.baseline)
@@ -80,7 +82,10 @@ def _compare(comparison: Comparison, measured: pd.DataFrame, metric: str) -> Fin
 
 
 def _with_most_labels(measured: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the rows of the largest fraction with the baseline and a rival; without such, of the largest."""
+    """Return the rows of the largest fraction that has the baseline and a rival.
+
+    If there is none, of the largest fraction.
+    """
     groups = [group for _, group in measured.groupby("fraction")]
     for group in reversed(groups):
         if len(group) > 1 and (group["start"] == baseline).any():
@@ -89,15 +94,16 @@ def _with_most_labels(measured: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def _lead(best: Any, baseline: Any, starts: int) -> str:
-    """Say how far the best start is before the baseline, by the seeds that both have."""
+    """Return how far the best start leads the baseline, by the seeds that both have."""
     difference = best.difference if best.pairs else best.mean - baseline.mean
     rank = f", the best of {starts} starts and" if starts > 2 else ","
     more = "more" if difference >= 0 else "less"
-    return f"{rank} {abs(difference):.1f} {more} than {baseline.start} ({_certainty(best, starts - 1)})"
+    certainty = _certainty(best, starts - 1)
+    return f"{rank} {abs(difference):.1f} {more} than {baseline.start} ({certainty})"
 
 
 def _certainty(best: Any, rivals: int) -> str:
-    """Say how many seeds a difference has behind it, and whether it may be chance."""
+    """Return the number of seeds behind a difference, its p-value, and whether it may be chance."""
     if not best.pairs:
         return "no seed in common, so this may be chance"
     said = _seeds(best.pairs)
@@ -108,7 +114,11 @@ def _certainty(best: Any, rivals: int) -> str:
 
 
 def _efficiency(measured: pd.DataFrame, best: Any, baseline: str) -> str:
-    """Say how few labels give the best start what the baseline has with all; "" where that is not known."""
+    """Return how few labels the best start needs to match the baseline with all of them.
+
+    Returns:
+        "" if that is unknown.
+    """
     means = measured.set_index(["start", "fraction"])["mean"]
     goal = means.get((baseline, 1.0), math.nan)
     if best.fraction < 1 or not goal > 0:

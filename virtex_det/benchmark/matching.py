@@ -1,4 +1,4 @@
-"""Which detections in one image are right, which are false alarms, and what was missed: COCO's rule at one overlap."""
+"""Which detections in an image are right or false alarms, and what was missed, by COCO's rule."""
 
 import enum
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_tools
 
-MIN_OVERLAP = 0.5  # intersection over union, of masks where both have one
+MIN_OVERLAP = 0.5  # intersection over union, of masks if both have one
 
 
 class Verdict(enum.Enum):
-    """What becomes of an object in a picture."""
+    """The status of an object in a picture."""
 
     LABELLED = "labelled"
     FOUND = "found"
@@ -26,10 +26,10 @@ def judge(
     image: Mapping[str, Any],
     size: tuple[int, int],
 ) -> list[tuple[dict, Verdict]]:
-    """Match detections with annotations of their class, the surest first, each annotation once.
+    """Match detections with annotations of their class, by falling score, each annotation once.
 
-    A detection in a region that is labelled as a crowd counts neither way, nor does one of a class
-    that an LVIS image is not, or not exhaustively, labelled with.
+    Detections in a crowd region are not judged, nor are those of a class with which an LVIS image
+    is not exhaustively labelled.
 
     Args:
         detections: COCO results of one image.
@@ -49,17 +49,17 @@ def judge(
         if best >= 0 and overlaps[best] >= MIN_OVERLAP:
             del missed[best]
             judged.append((detection, Verdict.FOUND))
-        elif _counts(detection, labelled, image) and not any(
-            _overlap(detection, crowd, size) >= MIN_OVERLAP for crowd in crowds
-        ):
-            judged.append((detection, Verdict.FALSE_ALARM))
-        else:
+            continue
+        is_in_crowd = any(_overlap(detection, crowd, size) >= MIN_OVERLAP for crowd in crowds)
+        if is_in_crowd or not _counts(detection, labelled, image):
             judged.append((detection, Verdict.UNJUDGED))
+        else:
+            judged.append((detection, Verdict.FALSE_ALARM))
     return judged + [(annotation, Verdict.MISSED) for annotation in missed]
 
 
 def encode_mask(segmentation: Any, height: int, width: int) -> dict:
-    """Return each of COCO's three forms of a mask as its compressed run lengths."""
+    """Return a mask in any of COCO's three forms as compressed run lengths."""
     if isinstance(segmentation, list):
         return mask_tools.merge(mask_tools.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
@@ -68,7 +68,10 @@ def encode_mask(segmentation: Any, height: int, width: int) -> dict:
 
 
 def _overlap(detection: dict, annotation: dict, size: tuple[int, int]) -> float:
-    """Return intersection over union, with a crowd over the detection's own area; 0 for another class."""
+    """Return the intersection over union, or over the detection's area for a crowd.
+
+    It is 0 for another class.
+    """
     if detection["category_id"] != annotation["category_id"]:
         return 0.0
     is_crowd = [int(bool(annotation.get("iscrowd")))]
@@ -80,7 +83,10 @@ def _overlap(detection: dict, annotation: dict, size: tuple[int, int]) -> float:
 
 
 def _counts(detection: dict, labelled: Sequence[dict], image: Mapping[str, Any]) -> bool:
-    """Say whether an image is labelled with all objects of a detection's class; COCO's are with every class."""
+    """Return whether all objects of a detection's class are labelled in an image.
+
+    In COCO they are, for every class.
+    """
     category = detection["category_id"]
     if category in image.get("not_exhaustive_category_ids", ()):
         return False

@@ -1,16 +1,18 @@
-"""The same images under each start, with ground truth: drawn from the detections that runs leave behind."""
+"""The same images under each start, with ground truth, from the detections in run folders."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_tools
 
-from virtex_det.benchmark.matching import Verdict, encode_mask, judge
+from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.matching import MIN_OVERLAP, Verdict, encode_mask, judge
 from virtex_det.benchmark.records import ResultRecord, read_records
+from virtex_det.benchmark.statistics import share
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
@@ -22,14 +24,13 @@ from virtex_det.yaml_files import read_yaml
 SCORE_THRESHOLD = 0.5
 MAX_IMAGES = 6
 MAX_STARTS = 5  # with the ground truth two full rows of three
-SIDE = (
-    480  # longest side of a picture in pixels: six images from five starts stay below two megabytes
-)
+# Longest side of a picture in pixels: six images from five starts stay below two megabytes.
+SIDE = 480
 TYPE_SIZE = 19  # pixels, of a picture that a page shows at about 300
 JPEG_QUALITY = 80
 TRUTH = "ground truth"
 
-# The light colours of Okabe and Ito's, told apart by the colour-blind too, and by the line itself.
+# Light colours of Okabe and Ito's, which the colour-blind tell apart; lines differ, too.
 _LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, str]] = {
     Verdict.LABELLED: ((255, 255, 255), None, "{name}"),
     Verdict.FOUND: ((120, 205, 255), None, "{name} {score:.2f}"),
@@ -37,28 +38,47 @@ _LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, st
     Verdict.MISSED: ((255, 255, 255), (0.5, 2.5), "missed {name}"),
     Verdict.UNJUDGED: ((190, 190, 190), None, "{name} {score:.2f}"),
 }
+# Of labels, which do not all have room.
 _ORDER = (
     Verdict.LABELLED,
     Verdict.FALSE_ALARM,
     Verdict.FOUND,
     Verdict.MISSED,
     Verdict.UNJUDGED,
-)  # of labels
+)
 
 
-class Run(NamedTuple):
+class EvaluatedRun(NamedTuple):
     """A run whose detections are shown."""
 
     folder: Path
     record: ResultRecord
 
+    def detections_file(self) -> Path:
+        """Return where its evaluation writes detections."""
+        folder = self.folder / "inference" / folder_name(self.record.dataset)
+        return folder / "coco_instances_results.json"
+
+    def has_own_detections(self) -> bool:
+        """Return whether the detections in the folder are those that the record measured.
+
+        An evaluation of other weights, or with other settings, may have replaced them.
+        """
+        if not self.detections_file().exists():
+            return False
+        own = self.record
+        records = [each for each in read_records(self.folder) if each.dataset == own.dataset]
+        last = records[-1] if records else own
+        settings = (last.config_sha256, last.iteration) == (own.config_sha256, own.iteration)
+        return settings and last.metrics == own.metrics
+
 
 class DrawnImage(NamedTuple):
-    """An image with what is labelled or found in it.
+    """An image with the objects that are labelled or found in it.
 
     Attributes:
         source: a data URI.
-        summary: what is drawn in words, such as "2 found, 1 missed, no false alarm".
+        summary: what is drawn, such as "2 found, 1 missed, 0 false alarms".
     """
 
     source: str
@@ -66,10 +86,32 @@ class DrawnImage(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """One image of the evaluation set, once as it is labelled and once per start, by title."""
+    """One image of the evaluation set, once with its labels and once per start, by title."""
 
     file_name: str
     pictures: dict[str, DrawnImage]
+
+
+class Gallery(NamedTuple):
+    """The pictures of a page.
+
+    Attributes:
+        strips: one per image; none if annotations or images are missing.
+        first_row: the first image, with the starts of the finding alone; None without strips.
+        runs: fractions and seeds of the runs that are shown.
+        left_out: starts that are not shown.
+        sources: the annotation file and the folder of the images.
+        threshold: lowest score that is shown.
+        min_overlap: lowest IoU of a detection that counts as found.
+    """
+
+    strips: list[Strip]
+    first_row: Strip | None
+    runs: list[str]
+    left_out: list[str]
+    sources: tuple[Path, Path]
+    threshold: float = SCORE_THRESHOLD
+    min_overlap: float = MIN_OVERLAP
 
 
 class Annotations:
@@ -84,34 +126,92 @@ class Annotations:
             self.of_image[annotation["image_id"]].append(annotation)
 
     def spaced(self, count: int) -> list[int]:
-        """Return images evenly spaced through those with several instances: neither chosen nor drawn."""
+        """Return images at even distances among those with several instances, none hand-picked."""
         ids = sorted(self.images)
         several = [image_id for image_id in ids if len(self.of_image[image_id]) > 1] or ids
         return several[:: max(len(several) // count, 1)][:count]
 
     def file(self, image_id: int, root: Path) -> Path | None:
-        """Return an image's file, None where it is not there; LVIS tells where by the last parts of an address."""
+        """Return an image's file, None if it is missing; LVIS names it by the end of an address."""
         image = self.images[image_id]
         places = [image.get("file_name", ""), "/".join(image.get("coco_url", "").split("/")[-2:])]
         return next((root / place for place in places if place and (root / place).is_file()), None)
 
 
+def draw_gallery(
+    comparison: Comparison,
+    folders: Mapping[Cell, Path],
+    annotations: str | Path | None,
+    image_root: str | Path | None,
+    first: Sequence[str],
+) -> Gallery | None:
+    """Draw images of the evaluation set with their ground truth and under each start.
+
+    Args:
+        comparison: what was measured.
+        folders: run folders, which need not exist.
+        annotations: COCO or LVIS JSON of the evaluation set.
+        image_root: folder of its images.
+        first: starts of the first row, which are always shown.
+
+    Returns:
+        None without annotations or images.
+    """
+    if annotations is None or image_root is None:
+        return None
+    runs: dict[str, EvaluatedRun] = {}
+    shown = []
+    for cell in _cells_to_show(comparison, folders, first):
+        runs[cell.start] = EvaluatedRun(folders[cell], comparison.records[cell])
+        shown.append(f"{share(cell.fraction)} of the labels and seed {cell.seed}")
+    strips = draw_strips(runs, annotations, image_root) if Path(annotations).exists() else []
+    first_row = None
+    if strips:
+        pictures = strips[0].pictures
+        titles = [title for title in (TRUTH, *first) if title in pictures]
+        first_row = strips[0]._replace(pictures={title: pictures[title] for title in titles})
+    return Gallery(
+        strips,
+        first_row,
+        sorted(set(shown)),
+        [start for start in comparison.starts if start not in runs],
+        (Path(annotations), Path(image_root)),
+    )
+
+
+def _cells_to_show(
+    comparison: Comparison, folders: Mapping[Cell, Path], first: Sequence[str]
+) -> list[Cell]:
+    """Return a cell per start: that with the most labels and lowest seed which has detections.
+
+    The cells are of the first protocol. Of more than MAX_STARTS, the last are left out, but none
+    of ``first``.
+    """
+    cells: dict[str, Cell] = {}
+    for cell in sorted(comparison.records, key=lambda cell: (-cell.fraction, cell.seed)):
+        run = EvaluatedRun(folders[cell], comparison.records[cell])
+        if cell.protocol == comparison.protocols[0] and run.has_own_detections():
+            cells.setdefault(cell.start, cell)
+    by_rank = [start for start in dict.fromkeys([*first, *comparison.starts]) if start in cells]
+    return [cells[start] for start in comparison.starts if start in by_rank[:MAX_STARTS]]
+
+
 def draw_strips(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, EvaluatedRun],
     annotations: str | Path,
     image_root: str | Path,
     count: int = MAX_IMAGES,
 ) -> list[Strip]:
-    """Draw images of the evaluation set with their ground truth and with the confident detections of each run.
+    """Draw images with their ground truth and with the confident detections of each run.
 
     Args:
-        runs: by the title that their pictures get; without those that left no detections.
+        runs: by title of their pictures; each has detections.
         annotations: COCO or LVIS JSON of the evaluation set.
         image_root: folder of its images.
         count: number of images.
 
     Returns:
-        A strip per image; none of an image whose file is not there or cannot be read.
+        A strip per image; images whose file is missing or broken are left out.
     """
     truth = Annotations(annotations)
     files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(count)}
@@ -131,54 +231,32 @@ def draw_strips(
     return strips
 
 
-def detections_file(run: Run) -> Path:
-    """Return where a run's evaluation has left its detections."""
-    folder = run.folder / "inference" / folder_name(run.record.dataset)
-    return folder / "coco_instances_results.json"
-
-
-def has_own_detections(run: Run) -> bool:
-    """Return whether the detections in a run's folder are those that its record measured.
-
-    An evaluation of other weights, or with other settings, may have replaced them.
-    """
-    if not detections_file(run).exists():
-        return False
-    records = [each for each in read_records(run.folder) if each.dataset == run.record.dataset]
-    own = (run.record.config_sha256, run.record.iteration, run.record.metrics)
-    last = records[-1] if records else run.record
-    return (last.config_sha256, last.iteration, last.metrics) == own
-
-
 def draw_truth(
     pixels: np.ndarray, labelled: Sequence[dict], names: Mapping[int, str]
 ) -> DrawnImage:
-    """Draw what is labelled in an image.
+    """Draw the labelled objects of an image.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         labelled: COCO or LVIS annotations.
         names: class names by category id.
     """
-    judged = [
-        (annotation, Verdict.LABELLED) for annotation in labelled if not annotation.get("iscrowd")
-    ]
+    judged = [(each, Verdict.LABELLED) for each in labelled if not each.get("iscrowd")]
     drawn = _draw(pixels, judged, names)
     if not judged:
-        return DrawnImage(
-            as_jpeg(draw_remark(drawn, "nothing is labelled", TYPE_SIZE)), "nothing is labelled"
-        )
+        nothing = "nothing is labelled"
+        return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), nothing)
     return DrawnImage(as_jpeg(drawn), f"{len(judged)} labelled")
 
 
 def draw_detections(
     pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
 ) -> DrawnImage:
-    """Draw what a run found in an image, what it missed, and which of its finds are false alarms.
+    """Draw the detections of a run in an image, false alarms among them, and the missed objects.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        judged: detections with a score of at least SCORE_THRESHOLD and missed annotations, from ``judge``.
+        judged: of ``judge``, for detections with a score of at least SCORE_THRESHOLD.
         names: class names by category id.
     """
     drawn = _draw(pixels, judged, names)
@@ -188,11 +266,8 @@ def draw_detections(
         nothing = f"nothing above {SCORE_THRESHOLD}"
         return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), f"{nothing}, {missed}")
     alarms = counts[Verdict.FALSE_ALARM]
-    said = [
-        f"{counts[Verdict.FOUND]} found",
-        missed,
-        f"{alarms} false alarm{'' if alarms == 1 else 's'}",
-    ]
+    plural = "" if alarms == 1 else "s"
+    said = [f"{counts[Verdict.FOUND]} found", missed, f"{alarms} false alarm{plural}"]
     if counts[Verdict.UNJUDGED]:
         said.append(f"{counts[Verdict.UNJUDGED]} not judged")
     return DrawnImage(as_jpeg(drawn), ", ".join(said))
@@ -207,61 +282,56 @@ def as_jpeg(pixels: np.ndarray) -> str:
 def _draw(
     pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
 ) -> np.ndarray:
-    """Draw marks over an image enlarged a whole number of times or shrunk, so that its longest side nears SIDE."""
+    """Draw marks over an image that is enlarged or shrunk until its longest side is near SIDE."""
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
-    scale = max(int(scale), 1) if scale >= 1 else scale
-    scale = max(scale, 0.6 / min(height, width))  # of a long, thin image a pixel stays
+    scale = max(int(scale), 1) if scale >= 1 else scale  # pixels stay squares of equal size
+    scale = max(scale, 0.6 / min(height, width))  # a thin image keeps at least one pixel
     interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
     canvas = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=interpolation)
     marks = []
     for instance, verdict in sorted(judged, key=_importance):
         colour, dash, words = _LOOKS[verdict]
         label = words.format(name=names[instance["category_id"]], score=instance.get("score", 0.0))
-        marks.append(
-            Mark(_contours(instance, (height, width), canvas.shape[:2]), label, colour, dash)
-        )
+        contours = _contours(instance, (height, width), canvas.shape[:2])
+        marks.append(Mark(contours, label, colour, dash))
     return draw_marks(canvas, marks, TYPE_SIZE)
 
 
 def _importance(judged: tuple[dict, Verdict]) -> tuple[int, float]:
-    """Return what the labels are sorted by, since there is not room for all: verdict, then the larger box first."""
+    """Return the sort key of labels: the verdict, then the larger box first."""
     instance, verdict = judged
     return _ORDER.index(verdict), -instance["bbox"][2] * instance["bbox"][3]
 
 
 def _contours(instance: dict, size: tuple[int, int], canvas: tuple[int, int]) -> list[np.ndarray]:
-    """Return the outlines of a mask, or of the box where there is none, in pixels of the canvas."""
+    """Return the outlines of a mask, or of the box if there is no mask, in pixels of the canvas."""
     if instance.get("segmentation"):
-        return mask_contours(decode_mask(instance["segmentation"], *size), canvas)
+        mask = mask_tools.decode(encode_mask(instance["segmentation"], *size))
+        return mask_contours(mask, canvas)
     x, y, width, height = instance["bbox"]
     return [box_contour((x, y, x + width, y + height)) * (canvas[0] / size[0])]
 
 
-def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Decode each of COCO's three forms: polygons, run lengths as numbers, run lengths compressed."""
-    return mask_tools.decode(encode_mask(segmentation, height, width))
-
-
 def _read(file: Path, max_value: float) -> np.ndarray | None:
-    """Return an image as (H, W, 3) RGB, None where it cannot be read."""
+    """Return an image as (H, W, 3) RGB, None if it cannot be read."""
     try:
         return np.asarray(load_image(file, max_value).convert("RGB"))
     except BrokenImage:
         return None
 
 
-def _max_value(run: Run) -> float:
-    """Return a run's INPUT.MAX_VALUE, by which its images were read; 0 where its config is not there."""
+def _max_value(run: EvaluatedRun) -> float:
+    """Return the INPUT.MAX_VALUE with which a run read images; 0 if its config is missing."""
     try:
         return float(read_yaml(run.folder / "config.yaml")["INPUT"]["MAX_VALUE"])
     except (UserError, LookupError, TypeError, ValueError):
         return 0.0
 
 
-def _detections(run: Run, image_ids: set[int]) -> dict[int, list[dict]]:
+def _detections(run: EvaluatedRun, image_ids: set[int]) -> dict[int, list[dict]]:
     by_image = defaultdict(list)
-    for detection in read_json(detections_file(run)):
+    for detection in read_json(run.detections_file()):
         if detection["image_id"] in image_ids and detection["score"] >= SCORE_THRESHOLD:
             by_image[detection["image_id"]].append(detection)
     return by_image

@@ -1,7 +1,8 @@
-"""Curves of a comparison: a metric against the part of the labels, the time of training and the iterations."""
+"""Curves of a comparison: metrics against fraction of labels, training time and iterations."""
 
-import math
+import io
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,100 +15,202 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.records import ResultRecord
-from virtex_det.benchmark.statistics import METRICS, TASKS, Metrics, share, summarize
+from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.records import ResultRecord, read_records
+from virtex_det.benchmark.statistics import AP, share, title_of
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
-from virtex_det.pages.theme import LIGHT, SMALL_TYPE, Theme, line_colours
+from virtex_det.pages.html import data_uri
+from virtex_det.pages.theme import LIGHT, SMALL_TYPE, on_dark_ground
 from virtex_det.utils import replacing
 
 MARKERS = "osD^vP*X<>"
 STYLES = ("-", "--", ":", "-.")
-MOST_IN_LEGEND = (
-    4  # with more curves in a plot, names stand at the lines, and bands would hide each other
-)
-SIZE = (
-    464 / 96,
-    320 / 96,
-)  # inches, of one plot: half the width of a page at a browser's 96 pixels per inch
+# With more curves in a plot, names stand at the lines, and bands would hide each other.
+MOST_IN_LEGEND = 4
+# Inches, of one plot: half the width of a page at a browser's 96 pixels per inch.
+SIZE = (464 / 96, 320 / 96)
 TYPE_SIZE = SMALL_TYPE * 72 / 96  # points
 
 _NAME_WIDTH, _NAME_LINES = 20, 2  # characters and lines of a name at a line
 _LINE_HEIGHT = 1.15  # of type
-_FEW_POINTS = 8  # in a plot against time, all of which can say their part of the labels
+_FEW_POINTS = 8  # in a plot against time, which can all be labelled with their fraction
 
 
-def start_colours(comparison: Comparison, theme: Theme = LIGHT) -> dict[str, str]:
-    """Return a colour per start: grey for the baseline, the others in their order."""
-    return line_colours(comparison.starts, comparison.baseline, theme)
+class Curve(NamedTuple):
+    """A line of a plot.
+
+    Attributes:
+        start: what it shows; label: its name in the plot.
+        points: columns x, mean, deviation; those of ``summarize`` also fraction and seconds.
+        style: of Matplotlib's ``plot``.
+    """
+
+    start: str
+    label: str
+    points: pd.DataFrame
+    style: dict[str, Any]
 
 
-def plot_fractions(comparison: Comparison, *titles: str, metrics: Metrics = METRICS) -> Figure:
-    """Draw metrics against the part of the labels, on a logarithmic axis, with bands of one standard deviation.
+class Plots(NamedTuple):
+    """The plots of a page.
 
-    With more than ``MOST_IN_LEGEND`` curves names stand at the lines and there are no bands.
+    Attributes:
+        curves: of AP against fraction of labels and time.
+        histories: of AP over iterations.
+        have_bands: whether they have bands of one standard deviation.
+    """
+
+    curves: list[dict[str, str]]
+    histories: list[dict[str, str]]
+    have_bands: bool
+
+
+def has_bands(comparison: Comparison) -> bool:
+    """Return whether plots have few enough curves for bands."""
+    return len(comparison.starts) * len(comparison.protocols) <= MOST_IN_LEGEND
+
+
+def draw_plots(
+    comparison: Comparison,
+    summary: pd.DataFrame,
+    colours: Mapping[str, str],
+    pretraining: Mapping[str, float | None],
+    folders: Mapping[Cell, Path],
+) -> Plots:
+    """Draw the plots of a page.
 
     Args:
         comparison: what was measured.
-        titles: of the metrics, drawn side by side; by default all.
-        metrics: by title.
+        summary: of ``summarize``, with box and mask AP.
+        colours: by start.
+        pretraining: seconds by start; None if unknown.
+        folders: run folders, which need not exist.
     """
-    figure, panels = _figure(comparison, titles or tuple(metrics), metrics)
-    for axes, lines in panels:
+    metrics = [metric for metric in AP if metric in summary.index.unique("metric")]
+    curves = []
+    if len(comparison.fractions) > 1:
+        for metric in metrics:
+            figure = plot_fractions(comparison, summary.loc[[metric]], colours)
+            curves.append(_as_picture(figure, f"{title_of(metric)} against the part of the labels"))
+    if len(comparison.fractions) > 1 and comparison.frame["seconds"].notna().any():
+        # A start whose pretraining is unknown would look cheap beside the others: all or none.
+        known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
+        counted = known if len(known) == len(pretraining) and any(known.values()) else None
+        for metric in metrics:
+            figure = plot_time(comparison, summary.loc[[metric]], colours, counted)
+            curves.append(_as_picture(figure, f"{title_of(metric)} against training time"))
+    histories = []
+    for (protocol, fraction), starts in _histories(comparison, folders).items():
+        for metric in metrics:
+            title = f"{title_of(metric)}, {share(fraction)} of the labels"
+            title += f", {protocol}" if len(comparison.protocols) > 1 else ""
+            histories.append(_as_picture(plot_history(starts, metric, colours), title))
+    return Plots(curves, histories, has_bands(comparison))
+
+
+def _histories(
+    comparison: Comparison, folders: Mapping[Cell, Path]
+) -> dict[tuple[str, float], dict[str, list[ResultRecord]]]:
+    """Return records from evaluations in training, by protocol and fraction, then by start."""
+    panels: dict[tuple[str, float], dict[str, list[ResultRecord]]]
+    panels = defaultdict(lambda: defaultdict(list))
+    for cell, last in comparison.records.items():
+        found = {}
+        for record in read_records(folders[cell]):
+            if _is_on_the_way(record, last):
+                found[record.iteration] = record
+        if len(found) > 1:
+            panels[cell.protocol, cell.fraction][cell.start] += found.values()
+    return panels
+
+
+def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
+    """Return whether a record is of the training that ended with the last one.
+
+    Other records in the run folder are of another file, or were evaluated with other settings.
+    """
+    is_of_run = (record.dataset, record.config_sha256) == (last.dataset, last.config_sha256)
+    return is_of_run and (record == last or not record.evaluated)
+
+
+def _as_picture(figure: Figure, title: str) -> dict[str, str]:
+    """Return a plot as data URIs, on white and on dark ground, with its title."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return {
+        "title": title,
+        "light": data_uri(svg.encode(), "svg+xml"),
+        "dark": data_uri(on_dark_ground(svg).encode(), "svg+xml"),
+    }
+
+
+def plot_fractions(
+    comparison: Comparison, summary: pd.DataFrame, colours: Mapping[str, str]
+) -> Figure:
+    """Draw metrics side by side against the fraction of the labels, on a logarithmic axis.
+
+    Bands are one standard deviation. With more than ``MOST_IN_LEGEND`` curves, names stand at the
+    lines and there are no bands.
+
+    Args:
+        comparison: what was measured.
+        summary: of ``summarize``, with the metrics to draw.
+        colours: by start.
+    """
+    figure, panels = _figure(comparison, summary, colours)
+    for axes, curves in panels:
         axes.set_xscale("log")
         axes.set_xticks(comparison.fractions)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _: f"{100 * fraction:.3g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("part of the labels, %")
-        curves = [line.curve([point.fraction for point in line.points]) for line in lines]
-        _draw(axes, curves)
+        _draw(axes, [_at(curve, curve.points["fraction"]) for curve in curves])
     return _finished(figure)
 
 
 def plot_time(
     comparison: Comparison,
-    *titles: str,
-    metrics: Metrics = METRICS,
+    summary: pd.DataFrame,
+    colours: Mapping[str, str],
     pretraining: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw metrics against the time of training: a point per part of the labels.
+    """Draw metrics side by side against the time of training, with a point per fraction.
 
-    Where every part of the labels is trained on for as many iterations, the points of a start lie
-    above each other. So they are points, held together by a thin line, and say which part they are.
-    Counted are training steps alone, without interruptions and evaluations; the axis says whether
-    pretraining is in it.
+    If all fractions are trained for as many iterations, the points of a start lie above each other.
+    So they are points, connected by a thin line, and labelled with their fraction. Time is that of
+    training steps, without interruptions and evaluations; the axis says whether it includes
+    pretraining.
 
     Args:
         comparison: what was measured.
-        titles: of the metrics, drawn side by side; by default all.
-        metrics: by title.
-        pretraining: seconds by start, to be added; the legend says of which start they are not known.
+        summary: of ``summarize``, with the metrics to draw.
+        colours: by start.
+        pretraining: seconds by start, to be added; the legend names starts that are missing.
     """
-    figure, panels = _figure(comparison, titles or tuple(metrics), metrics)
     counted = "pretraining and fine-tuning" if pretraining else "fine-tuning, without pretraining"
-    for axes, lines in panels:
-        timed = [_timed(line, pretraining) for line in lines]
-        longest = max((seconds for _, times in timed for seconds in times), default=0.0)
+    figure, panels = _figure(comparison, summary, colours)
+    for axes, curves in panels:
+        timed = [_with_pretraining(curve, pretraining) for curve in curves]
+        longest = max((curve.points["x"].max() for curve in timed if len(curve.points)), default=0)
         unit, length = _unit(longest)
-        curves = [line.curve([seconds / length for seconds in times]) for line, times in timed]
+        timed = [_at(curve, curve.points["x"] / length) for curve in timed]
         axes.set_xlabel(f"{unit} of {counted}")
         axes.set_xlim(0, 1.15 * longest / length or 1)
-        _draw(axes, curves, is_joined=False)
-        _name_fractions(axes, [line for line, _ in timed], curves)
+        _draw(axes, timed, is_joined=False)
+        _name_fractions(axes, timed)
     return _finished(figure)
 
 
 def plot_history(
-    records: Mapping[str, Sequence[ResultRecord]],
-    task: str,
-    colours: Mapping[str, str],
+    records: Mapping[str, Sequence[ResultRecord]], metric: str, colours: Mapping[str, str]
 ) -> Figure:
-    """Draw AP over training iterations: a line per start, a band of one standard deviation over seeds.
+    """Draw a metric over training iterations, with a band of one standard deviation over seeds.
 
     Args:
-        records: of runs that were evaluated on their way, by start.
-        task: "bbox" or "segm".
+        records: of runs that were evaluated in training, by start.
+        metric: "bbox/AP" or "segm/AP".
         colours: by start.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -115,106 +218,127 @@ def plot_history(
     curves = []
     for place, (start, found) in enumerate(records.items()):
         iterations = [record.iteration or 0 for record in found]
-        values = pd.Series([record.metrics.get(task, {}).get("AP") or 0.0 for record in found])
-        points = values.groupby(iterations).agg(["mean", "std"]).fillna(0.0)
+        values = pd.Series([record.flat_metrics().get(metric) or 0.0 for record in found])
+        points = values.groupby(iterations).agg(mean="mean", deviation="std").fillna(0.0)
         style = {"color": colours[start], "marker": MARKERS[place % len(MARKERS)]}
-        curves.append(Curve(start, [*points.index], [*points["mean"]], [*points["std"]], style))
+        curves.append(_at(Curve(start, start, points, style), points.index))
     axes.set_xlabel("fine-tuning iteration")
-    axes.set_ylabel(f"{TASKS[task]} AP")
+    axes.set_ylabel(title_of(metric))
     _draw(axes, curves)
     axes.set_xlim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _finished(figure)
 
 
-class Point(NamedTuple):
-    """A metric with one part of the labels, over seeds; NaN for a time that is not known."""
-
-    fraction: float
-    seconds: float
-    mean: float
-    deviation: float
-
-
-class Curve(NamedTuple):
-    """A line of a plot."""
-
-    name: str
-    x: list[float]
-    mean: list[float]
-    deviation: list[float]
-    style: dict[str, Any]
-
-
-class Line(NamedTuple):
-    """The points of one start under one protocol, and how they look."""
-
-    start: str
-    label: str
-    style: dict[str, Any]
-    points: list[Point]
-
-    def curve(self, x: list[float]) -> Curve:
-        """Return the points at these places."""
-        mean = [point.mean for point in self.points]
-        return Curve(self.label, x, mean, [point.deviation for point in self.points], self.style)
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the file's suffix; the same figure gives the same bytes.
 
     Raises:
-        UserError: there is no such format.
+        UserError: the suffix is none of .png, .svg and .pdf.
     """
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     if path.suffix not in dates:
         raise UserError(
-            f"Pictures are written as {', '.join(dates)}, and {path} ends on none of these."
+            f"Plots are written as {', '.join(dates)}, but the file is {path}. Change its suffix."
         )
     with replacing(path) as unfinished, rc_context({"svg.hashsalt": "virtex_det"}):
         figure.savefig(unfinished, format=path.suffix[1:], dpi=150, metadata=dates[path.suffix])
 
 
 def spread_out(places: Sequence[float], heights: Sequence[float], top: float) -> list[float]:
-    """Move labels up and down just as far as it takes that none covers another.
+    """Move labels up and down as little as possible so that none covers another.
 
     Args:
-        places: where the middle of each would best be, ascending.
+        places: preferred middle of each label, ascending.
         heights: of the labels.
-        top: the upper edge of the last one at most; those below give way.
+        top: highest upper edge of the last label; those below it give way.
 
     Example:
         >>> spread_out([1.0, 1.0, 5.0], [2.0, 2.0, 2.0], 6.0)
         [1.0, 3.0, 5.0]
     """
     moved = list(places)
-    for lower, upper in zip(range(len(moved)), range(1, len(moved)), strict=False):
-        moved[upper] = max(moved[upper], moved[lower] + (heights[lower] + heights[upper]) / 2)
+    for upper in range(1, len(moved)):
+        distance = (heights[upper - 1] + heights[upper]) / 2
+        moved[upper] = max(moved[upper], moved[upper - 1] + distance)
     if moved:
         moved[-1] = min(moved[-1], top - heights[-1] / 2)
     for upper in range(len(moved) - 1, 0, -1):
-        moved[upper - 1] = min(
-            moved[upper - 1], moved[upper] - (heights[upper - 1] + heights[upper]) / 2
-        )
+        distance = (heights[upper - 1] + heights[upper]) / 2
+        moved[upper - 1] = min(moved[upper - 1], moved[upper] - distance)
     return moved
 
 
 def _figure(
-    comparison: Comparison, titles: Sequence[str], metrics: Metrics
-) -> tuple[Figure, list[tuple[Axes, list[Line]]]]:
-    summary = summarize(comparison, {title: metrics[title] for title in titles})
-    panels = [_lines(comparison, summary.loc[title]) for title in titles]
-    many = max((len(lines) for lines in panels), default=0)
-    height = max(SIZE[1], many * TYPE_SIZE * _LINE_HEIGHT / 72 + 1)
-    figure = Figure(figsize=(SIZE[0] * len(titles), height), layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_ylabel(in_plot(title))
-    return figure, list(zip(axes, panels, strict=True))
+    comparison: Comparison, summary: pd.DataFrame, colours: Mapping[str, str]
+) -> tuple[Figure, list[tuple[Axes, list[Curve]]]]:
+    """Return a figure with a plot per metric, and the curves of each."""
+    metrics = summary.index.unique("metric")
+    panels = [_curves(comparison, summary.loc[metric], colours) for metric in metrics]
+    most = max((len(curves) for curves in panels), default=0)
+    height = max(SIZE[1], most * TYPE_SIZE * _LINE_HEIGHT / 72 + 1)
+    figure = Figure(figsize=(SIZE[0] * len(metrics), height), layout="constrained")
+    all_axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(all_axes, metrics, strict=True):
+        axes.set_ylabel(in_plot(title_of(metric)))
+    return figure, list(zip(all_axes, panels, strict=True))
+
+
+def _curves(comparison: Comparison, part: pd.DataFrame, colours: Mapping[str, str]) -> list[Curve]:
+    curves = []
+    known = part.dropna(subset="mean").fillna({"deviation": 0.0}).reset_index("fraction")
+    groups = known.groupby(["protocol", "start"], sort=False, observed=True)
+    for (protocol, start), points in groups:
+        style = {
+            "color": colours[start],
+            "marker": MARKERS[comparison.starts.index(start) % len(MARKERS)],
+            "linestyle": STYLES[comparison.protocols.index(protocol) % len(STYLES)],
+        }
+        label = f"{start}, {protocol}" if len(comparison.protocols) > 1 else start
+        curves.append(Curve(start, label, points, style))
+    return curves
+
+
+def _at(curve: Curve, x: Any) -> Curve:
+    """Return a curve with its points at these places."""
+    return curve._replace(points=curve.points.assign(x=x))
+
+
+def _with_pretraining(curve: Curve, pretraining: Mapping[str, float] | None) -> Curve:
+    """Return the points whose time is known, at their seconds."""
+    before = (pretraining or {}).get(curve.start)
+    if pretraining is not None and before is None:
+        curve = curve._replace(label=f"{curve.label} (without pretraining)")
+    points = curve.points.dropna(subset="seconds")
+    return _at(curve._replace(points=points), (before or 0.0) + points["seconds"])
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """Return the unit for times up to this many seconds, and its own length in seconds."""
+    if longest < 120:
+        return "seconds", 1.0
+    return ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], *, is_joined: bool = True) -> None:
+    """Draw lines with bands, or points with bars; neither bands nor bars if there are many."""
+    width, size = (1.6, 4.5) if is_joined else (0.7, 6.5)
+    for _, label, points, style in curves:
+        x, mean, deviation = points[["x", "mean", "deviation"]].to_numpy().T
+        label = in_plot(label)
+        axes.plot(x, mean, label=label, markersize=size, linewidth=width, **style)
+        if len(curves) > MOST_IN_LEGEND or not len(x):
+            continue
+        colour = style["color"]
+        if is_joined:
+            low, high = mean - deviation, mean + deviation
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        else:
+            axes.errorbar(x, mean, deviation, fmt="none", ecolor=colour, elinewidth=1.2)
 
 
 def _finished(figure: Figure) -> Figure:
-    """Give a figure its colours, sizes of type and grid, and its curves their names."""
+    """Set a figure's colours, sizes of type and grid, and name its curves."""
     figure.set_facecolor(LIGHT.ground)
     for axes in figure.axes:
         axes.set_facecolor(LIGHT.ground)
@@ -227,123 +351,41 @@ def _finished(figure: Figure) -> Figure:
         axes.tick_params(axis="y", length=0)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set(color=LIGHT.ink, fontsize=TYPE_SIZE)
+    look: dict[str, Any] = {"frameon": False, "handlelength": 1.6, "borderaxespad": 0}
     for number, axes in enumerate(figure.axes):
         if len(axes.lines) > MOST_IN_LEGEND:
             _name_lines(figure, axes)
         elif number == 0 and axes.lines:
-            axes.legend(
-                frameon=False,
-                fontsize=TYPE_SIZE,
-                labelcolor=LIGHT.ink,
-                handlelength=1.6,
-                borderaxespad=0,
-            )
+            axes.legend(fontsize=TYPE_SIZE, labelcolor=LIGHT.ink, **look)
     return figure
 
 
-def _lines(comparison: Comparison, part: pd.DataFrame) -> list[Line]:
-    colours = start_colours(comparison)
-    lines = []
-    known = part.dropna(subset="mean").fillna({"deviation": 0.0})
-    for (protocol, start), found in known.groupby(["protocol", "start"], sort=False, observed=True):
-        columns = (
-            found.index.get_level_values("fraction"),
-            *(found[name] for name in Point._fields[1:]),
-        )
-        style = {
-            "color": colours[start],
-            "marker": MARKERS[comparison.starts.index(start) % len(MARKERS)],
-            "linestyle": STYLES[comparison.protocols.index(protocol) % len(STYLES)],
-        }
-        label = f"{start}, {protocol}" if len(comparison.protocols) > 1 else start
-        lines.append(Line(start, label, style, list(map(Point, *columns))))
-    return lines
-
-
-def _timed(line: Line, pretraining: Mapping[str, float] | None) -> tuple[Line, list[float]]:
-    """Return the points whose time is known, and the seconds of each."""
-    before = (pretraining or {}).get(line.start)
-    is_known = pretraining is None or before is not None
-    label = line.label if is_known else f"{line.label} (without pretraining)"
-    points = [point for point in line.points if not math.isnan(point.seconds)]
-    return line._replace(points=points, label=label), [
-        (before or 0.0) + point.seconds for point in points
-    ]
-
-
-def _unit(longest: float) -> tuple[str, float]:
-    """Return the unit for times up to this many seconds, and its own length in seconds."""
-    if longest < 120:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if longest < 3 * 3600 else ("hours", 3600.0)
-
-
-def _draw(axes: Axes, curves: Sequence[Curve], *, is_joined: bool = True) -> None:
-    """Draw lines with bands, or points with bars; without either where there are too many."""
-    has_spread = len(curves) <= MOST_IN_LEGEND
-    for curve in curves:
-        width, size = (1.6, 4.5) if is_joined else (0.7, 6.5)
-        axes.plot(
-            curve.x,
-            curve.mean,
-            label=in_plot(curve.name),
-            markersize=size,
-            linewidth=width,
-            **curve.style,
-        )
-        if not has_spread or not curve.x:
-            continue
-        if is_joined:
-            low = [
-                mean - deviation
-                for mean, deviation in zip(curve.mean, curve.deviation, strict=True)
-            ]
-            high = [
-                mean + deviation
-                for mean, deviation in zip(curve.mean, curve.deviation, strict=True)
-            ]
-            axes.fill_between(
-                curve.x, low, high, color=curve.style["color"], alpha=0.15, linewidth=0
-            )
-        else:
-            colour = curve.style["color"]
-            axes.errorbar(
-                curve.x, curve.mean, curve.deviation, fmt="none", ecolor=colour, elinewidth=1.2
-            )
-
-
-def _name_fractions(axes: Axes, lines: Sequence[Line], curves: Sequence[Curve]) -> None:
-    """Write beside points which part of the labels they are: beside all if few, else the ends of the best line."""
-    pairs = [(line, curve) for line, curve in zip(lines, curves, strict=True) if curve.x]
-    are_few = sum(len(curve.x) for _, curve in pairs) <= _FEW_POINTS
+def _name_fractions(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Write fractions beside all points if there are few, else beside the best line's ends."""
+    drawn = [curve.points for curve in curves if len(curve.points)]
+    are_few = sum(map(len, drawn)) <= _FEW_POINTS
     if not are_few:
-        pairs = [max(pairs, key=lambda pair: max(pair[1].mean))]
-    for line, curve in pairs:
-        points = list(zip(line.points, curve.x, strict=True))
-        for point, x in points if are_few else dict.fromkeys([points[0], points[-1]]):
-            axes.annotate(
-                share(point.fraction),
-                (x, point.mean),
-                (7 if are_few else -7, 0),
-                textcoords="offset points",
-                ha="left" if are_few else "right",
-                va="center",
-                fontsize=TYPE_SIZE * 0.9,
-                color=LIGHT.soft,
-            )
+        best = max(drawn, key=lambda points: points["mean"].max())
+        drawn = [best.iloc[sorted({0, len(best) - 1})]]
+    look: dict[str, Any] = {"fontsize": TYPE_SIZE * 0.9, "color": LIGHT.soft, "va": "center"}
+    look |= {"xytext": (7, 0), "ha": "left"} if are_few else {"xytext": (-7, 0), "ha": "right"}
+    for points in drawn:
+        for point in points.itertuples():
+            place = (point.x, point.mean)
+            axes.annotate(share(point.fraction), place, textcoords="offset points", **look)
 
 
 def _name_lines(figure: Figure, axes: Axes) -> None:
-    """Write the name of each line to the right of the plot, as near to the height of its end as the others allow."""
+    """Write names right of the plot, as near to the ends of their lines as the others allow."""
     figure.draw_without_rendering()
-    unit = axes.get_ylim()[1] / (
-        axes.bbox.height * 72 / figure.dpi
-    )  # of the axis, per point of type
+    top = axes.get_ylim()[1]
+    unit = top / (axes.bbox.height * 72 / figure.dpi)  # of the axis, per point of type
     drawn = [line for line in axes.lines if np.size(line.get_xdata())]
     ends = sorted([(np.asarray(line.get_xydata())[-1], line) for line in drawn], key=_height)
     names = [_in_lines(str(line.get_label())) for _, line in ends]
     heights = [(name.count("\n") + 1) * TYPE_SIZE * _LINE_HEIGHT * unit for name in names]
-    places = spread_out([float(end[1]) for end, _ in ends], heights, axes.get_ylim()[1])
+    places = spread_out([float(end[1]) for end, _ in ends], heights, top)
+    leader = {"arrowstyle": "-", "linewidth": 1, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
     for (end, line), name, place in zip(ends, names, places, strict=True):
         axes.annotate(
             name,
@@ -354,14 +396,7 @@ def _name_lines(figure: Figure, axes: Axes) -> None:
             fontsize=TYPE_SIZE,
             linespacing=1.0,
             color=LIGHT.ink,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": line.get_color(),
-                "linewidth": 1,
-                "shrinkA": 1,
-                "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=leader | {"color": line.get_color()},
             annotation_clip=False,
         )
 
@@ -371,7 +406,7 @@ def _height(end: tuple[np.ndarray, Line2D]) -> float:
 
 
 def _in_lines(name: str) -> str:
-    """Break a name into lines that fit beside a plot; of one that is too long the middle is left out."""
+    """Break a name into lines that fit beside a plot; a very long one loses its middle."""
     room = _NAME_WIDTH * _NAME_LINES - 4
     name = name.replace(r"\$", "$")  # escaped again below: no line may end between the two
     if len(name) > room:

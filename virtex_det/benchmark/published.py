@@ -1,4 +1,4 @@
-"""Numbers that others published, by the protocol they were measured under; nothing here is ours or from memory."""
+"""Results that others published, by protocol, each read in the source named."""
 
 import dataclasses
 import math
@@ -9,20 +9,19 @@ from pathlib import Path
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-READ = "READ"  # in the source named, by whoever wrote it down here
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedResult:
-    """What one source says that one start reaches.
+    """What one start reaches according to one source.
 
     Attributes:
-        protocol: id of the protocol, or of the nearest where ``differs`` says something.
+        protocol: id of the protocol, or of the nearest one if ``differs`` is not empty.
         start: what the detector started from.
         metrics: as in a result record, for example ``{"bbox": {"AP": 38.9}}``, in percent.
-        source: where the numbers stand.
-        how_sure: always READ: a recollected number has no place here.
-        differs: how the source's protocol is another one; "" where it is the same.
+        source: where the numbers were read.
+        how_sure: always "READ": numbers from memory are not allowed.
+        differs: in what the source departs from the protocol; "" for nothing.
     """
 
     protocol: str
@@ -32,30 +31,29 @@ class PublishedResult:
     how_sure: str
     differs: str = ""
 
-    def metric(self, task: str, name: str) -> float:
-        """Return a number, NaN where the source has none."""
+    def metric(self, metric: str) -> float:
+        """Return the value of a metric such as "bbox/AP", NaN if the source has none."""
+        task, _, name = metric.partition("/")
         return self.metrics.get(task, {}).get(name, math.nan)
 
 
 @cache
 def published() -> tuple[PublishedResult, ...]:
-    """Return every published number, by protocol in the order of published.yaml."""
+    """Return all published results in the order of published.yaml."""
     groups = yaml.safe_load(PUBLISHED.read_text())
     return tuple(_result(group, row) for group in groups for row in group["rows"])
 
 
 def published_for(protocol: str) -> tuple[PublishedResult, ...]:
-    """Return what is published under a protocol, and under variants of it, which say so in ``differs``.
+    """Return the results under a protocol, and under variants that ``differs`` describes.
 
     Args:
-        protocol: an id; for one that shows a departure nothing is published.
+        protocol: an id; one with departures has no published results.
     """
     return tuple(result for result in published() if result.protocol == protocol)
 
 
 def _result(group: Mapping, row: Mapping) -> PublishedResult:
-    common = {
-        name: group[name] for name in ("protocol", "source", "how_sure", "differs") if name in group
-    }
-    metrics = {task: row[task] for task in ("bbox", "segm", "svm", "classification") if task in row}
+    common = {name: value for name, value in group.items() if name != "rows"}
+    metrics = {task: numbers for task, numbers in row.items() if task != "start"}
     return PublishedResult(start=row["start"], metrics=metrics, **common)

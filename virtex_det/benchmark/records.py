@@ -1,4 +1,7 @@
-"""Result records: what was measured, on what, from which weights, by which code. Tables are made from these alone."""
+"""Result records: what was measured, on what, from which weights, by which code.
+
+Tables, plots and pages are made from records alone.
+"""
 
 import dataclasses
 import hashlib
@@ -19,8 +22,15 @@ from virtex_det.utils import write_atomically
 
 SCHEMA = 2
 LIBRARIES = (
-    *("torch", "torchvision", "numpy", "pycocotools", "hotcoco", "lvis"),
-    *("sal-detectron2", "detectron2", "virtex_det"),
+    "torch",
+    "torchvision",
+    "numpy",
+    "pycocotools",
+    "hotcoco",
+    "lvis",
+    "sal-detectron2",
+    "detectron2",
+    "virtex_det",
 )
 
 
@@ -29,28 +39,28 @@ class ResultRecord:
     """One evaluation of one model on one dataset.
 
     Attributes:
-        protocol: identifier of the recipe, derived from the config; it shows where the run departs from it.
+        protocol: id of the protocol that the run's config follows, with its departures.
         dataset: name of the dataset evaluated on.
         dataset_version: its number of ``images`` and the ``sha256`` of its annotations.
         train_datasets: names of the datasets trained on.
-        train_versions: of each, the same as ``dataset_version``; empty where the data are not at hand.
-        train_fraction: part of the training images used, in (0, 1].
-        subset_seed: which part.
-        train_images: images trained on; None where the data are not at hand.
-        manifest_sha256: of their ids.
-        empty_categories: those without an instance in the training part.
-        seed: seed of the run; negative when it had none.
-        iteration: training iterations behind the model evaluated; None where it is not known.
-        training_seconds: time that these took, over all resumed parts, without evaluations; None where not known.
-        metrics: as Detectron2 nests them, for example ``{"bbox": {"AP": 12.3, ...}, "segm": {...}}``, in
-            percent; None where a metric is not defined.
-        weights: what the run started from: ``path``, ``sha256`` and ``format`` of the weights file; and
-            ``text_encoder``, the name of the pretrained one that these learned with, or that the run learns with.
-        evaluated: the same of the file evaluated, when it is not the model in training.
-        config_sha256: of the config without what depends on place and machine; of the text of
-            ``config.yaml`` in earlier records.
-        wall_seconds: time since the run (or this evaluation alone) began.
-        sha256: of all other fields, so that a number changed by hand shows.
+        train_versions: the version of each; empty if the training data are missing.
+        train_fraction: fraction of the training images used, in (0, 1].
+        subset_seed: seed that drew them.
+        train_images: number of images trained on; None if the training data are missing.
+        manifest_sha256: hash of their ids.
+        empty_categories: categories without an instance among them.
+        seed: seed of the run; negative for none.
+        iteration: training iterations of the evaluated model; None if unknown.
+        training_seconds: time in training steps, over all resumed parts; None if unknown.
+        metrics: in percent, nested as Detectron2 does, e.g. ``{"bbox": {"AP": 12.3, ...}}``; None
+            for a metric that is not defined.
+        weights: ``path``, ``sha256`` and ``format`` of the weights that the run started from; and
+            ``text_encoder``, the name of the pretrained one that it or they learned with.
+        evaluated: the same of the evaluated file; empty for the model in training.
+        config_sha256: hash of the config without what depends on place and machine; in earlier
+            records, of the text of ``config.yaml``.
+        wall_seconds: time since the run, or an evaluation by itself, began.
+        sha256: hash of all other fields, which reveals edits by hand.
     """
 
     protocol: str
@@ -74,20 +84,28 @@ class ResultRecord:
     hardware: dict[str, Any] = dataclasses.field(default_factory=lambda: describe_hardware())
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
     code_revision: str = dataclasses.field(default_factory=lambda: code_revision())
-    created: str = dataclasses.field(
-        default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds")
-    )
+    created: str = dataclasses.field(default_factory=lambda: _now())
     schema: int = SCHEMA
     sha256: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        fields = [field.name for field in dataclasses.fields(self) if field.init]
-        object.__setattr__(
-            self, "sha256", _fingerprint({name: getattr(self, name) for name in fields})
-        )
+        names = [field.name for field in dataclasses.fields(self) if field.init]
+        sha256 = _fingerprint({name: getattr(self, name) for name in names})
+        object.__setattr__(self, "sha256", sha256)
+
+    def data_versions(self) -> dict[str, dict[str, Any]]:
+        """Return the versions of the data trained and evaluated on, by name of the dataset."""
+        return self.train_versions | {self.dataset: self.dataset_version}
+
+    def flat_metrics(self) -> dict[str, float | None]:
+        """Return the metrics by names such as "bbox/AP"."""
+        values: dict[str, float | None] = {}
+        for task, of_task in self.metrics.items():
+            values |= {f"{task}/{name}": value for name, value in of_task.items()}
+        return values
 
     def write(self, run_folder: str | Path) -> None:
-        """Make this the folder's ``results.json`` and add it to ``results.jsonl``, which keeps every evaluation."""
+        """Write the record to ``results.json``, and append it to ``results.jsonl``."""
         _append_line(Path(run_folder) / "results.jsonl", self._as_json())
         self._write_as_last(run_folder)
 
@@ -101,10 +119,10 @@ class ResultRecord:
 def read_records(run_folder: str | Path) -> list[ResultRecord]:
     """Return every record of a run folder, oldest first; empty where there is none.
 
-    A last line that a crash left half-written is left out, and the log says so.
+    A last line that a crash left half-written is skipped with a warning.
 
     Raises:
-        UserError: a line is no record of this schema, or has been changed since it was written.
+        UserError: a line is not a record of this schema, or has changed since it was written.
     """
     path = Path(run_folder) / "results.jsonl"
     if not path.exists():
@@ -112,13 +130,17 @@ def read_records(run_folder: str | Path) -> list[ResultRecord]:
     whole, half = _whole_lines(path.read_bytes())
     if half:
         logging.getLogger(__name__).warning(
-            f"{path}: the last line is half-written and left out; evaluate again."
+            f"{path}: the last line is half-written and skipped; evaluate again."
         )
-    return [record_from(_parse(line, where), where) for where, line in _numbered(path, whole)]
+    records = []
+    for number, line in enumerate(whole.decode(errors="replace").splitlines(), start=1):
+        where = f"{path}, line {number}"
+        records.append(record_from(_parse(line, where), where))
+    return records
 
 
 def rewrite_records(run_folder: str | Path, records: list[ResultRecord]) -> None:
-    """Let a run folder hold these records alone, whole: what a crash left half-written is gone."""
+    """Replace the records of a run folder; a line that a crash left half-written goes, too."""
     folder = Path(run_folder)
     path = folder / "results.jsonl"
     if not path.exists():
@@ -133,48 +155,50 @@ def rewrite_records(run_folder: str | Path, records: list[ResultRecord]) -> None
 
 
 def record_from(content: Any, where: str) -> ResultRecord:
-    """Return the record that ``dataclasses.asdict`` of it, gone through JSON, gives back.
+    """Return the record with the fields of a JSON object.
 
     Args:
         content: the decoded JSON.
         where: file and line, for errors.
 
     Raises:
-        UserError: it is no record of this schema, or has been changed since it was written.
+        UserError: it is not a record of this schema, or has changed since it was written.
     """
     if not isinstance(content, Mapping) or "schema" not in content:
-        raise UserError(f"{where} is no result record. Remove the line, or evaluate again.")
+        raise UserError(f"{where} is not a result record. Remove the line, or evaluate again.")
     if content["schema"] != SCHEMA:
         raise UserError(
-            f"{where}: the record has schema {content['schema']}, this version of virtex_det reads {SCHEMA}.\n"
-            "Move the file away and evaluate again: tools/train_net.py --eval-only --resume."
+            f"{where}: the record has schema {content['schema']}, but this version of virtex_det "
+            f"reads {SCHEMA}.\nMove the file away and evaluate again: "
+            "tools/train_net.py --eval-only --resume."
         )
     names = {field.name for field in dataclasses.fields(ResultRecord)}
     if odd := sorted(names ^ set(content)):
-        raise UserError(
-            f"{where}: fields that are unknown or missing: {', '.join(odd)}. Evaluate again."
-        )
+        raise UserError(f"{where}: unknown or missing fields: {', '.join(odd)}. Evaluate again.")
     fields = {name: content[name] for name in names - {"sha256"}}
     if _fingerprint(fields) != content["sha256"]:
         raise UserError(
-            f"{where}: the record is not as it was written: edited by hand or damaged. Evaluate again."
+            f"{where}: the record has changed since it was written: edited by hand or damaged. "
+            "Evaluate again."
         )
     for name, kind in get_type_hints(ResultRecord).items():
         if name in fields and not _fits(fields[name], kind):
             raise UserError(
-                f"{where}: {name} is {json.dumps(fields[name])[:200]}, which no evaluation writes."
+                f"{where}: {name} is {json.dumps(fields[name])[:200]}, a value of the wrong type. "
+                "Evaluate again."
             )
     for found in (fields["dataset_version"], *fields["train_versions"].values()):
         if "images" not in found or not isinstance(found.get("sha256"), str):
             raise UserError(
-                f"{where}: a data set has the version {json.dumps(found)[:200]}. Evaluate again."
+                f"{where}: the version of a data set is {json.dumps(found)[:200]}, but must have "
+                "images and sha256. Evaluate again."
             )
     tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
     return ResultRecord(**fields | tuples)
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Say whether a value that was decoded from JSON is of the kind that a field of a record declares."""
+    """Return whether a value decoded from JSON has the type that a field declares."""
     parts = get_args(kind)
     if isinstance(kind, UnionType):
         return any(_fits(value, part) for part in parts)
@@ -188,7 +212,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _append_line(path: Path, line: str) -> None:
-    """Add a line to a file, in place of a last one that a crash left half-written."""
+    """Append a line to a file; it replaces a last line that a crash left half-written."""
     with path.open("a+b") as file:
         file.seek(0)
         whole, _ = _whole_lines(file.read())
@@ -199,18 +223,13 @@ def _append_line(path: Path, line: str) -> None:
 
 
 def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
-    """Part the lines of a file from a half-written last one; one that lacks nothing but the line's end is whole."""
+    """Split off a half-written last line; one that only lacks its line feed is whole."""
     end = content.rfind(b"\n") + 1
     try:
         json.loads(content[end:].decode())
     except (ValueError, RecursionError):
         return content[:end], content[end:]
     return content, b""
-
-
-def _numbered(path: Path, lines: bytes) -> list[tuple[str, str]]:
-    texts = lines.decode(errors="replace").splitlines()
-    return [(f"{path}, line {number}", text) for number, text in enumerate(texts, 1)]
 
 
 def _parse(line: str, where: str) -> Any:
@@ -232,7 +251,7 @@ def sha256_of(text: str) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the installed versions of what a result depends on."""
+    """Return the versions of Python and of the installed libraries that affect results."""
     found = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -243,7 +262,7 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """Return the processor, its usable cores, and the GPU if PyTorch finds one."""
+    """Return the processor, its cores, and the GPU if PyTorch finds one."""
     import torch
 
     hardware: dict[str, Any] = {
@@ -257,11 +276,13 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def code_revision() -> str:
-    """Return the git commit of this package, with ``-dirty`` after uncommitted changes; "unknown" outside a clone."""
+    """Return the git commit of this package, "unknown" outside a clone.
+
+    It ends with ``-dirty`` if there are uncommitted changes.
+    """
     try:
-        _git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # installed below another repository, it is not of it
+        # Fails if the package is installed inside another repository.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -270,6 +291,10 @@ def code_revision() -> str:
 def _git(*words: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _cpu_name() -> str:

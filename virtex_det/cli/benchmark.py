@@ -1,6 +1,6 @@
 """Compare what detectors reach from several starts, with few labels and with many.
 
-python tools/benchmark.py run configs/benchmarks/scenes.yaml             do what is missing; started again, it goes on
+python tools/benchmark.py run configs/benchmarks/scenes.yaml             do the missing runs
 python tools/benchmark.py table configs/benchmarks/scenes.yaml           the records as a table
 python tools/benchmark.py plot configs/benchmarks/scenes.yaml --output curves.svg
 python tools/benchmark.py report configs/benchmarks/scenes.yaml --output page.html
@@ -15,8 +15,8 @@ from pathlib import Path
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.conditions import costs
 from virtex_det.benchmark.plots import plot_fractions, plot_time, save_figure
-from virtex_det.benchmark.report import write_page
-from virtex_det.benchmark.statistics import find_metrics
+from virtex_det.benchmark.report import write_markdown_page
+from virtex_det.benchmark.statistics import find_metrics, summarize
 from virtex_det.benchmark.tables import FORMATS, render_markdown
 from virtex_det.cli.parsers import command_parser
 from virtex_det.escaping import say
@@ -25,25 +25,24 @@ from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import Launcher
 from virtex_det.experiments.slurm import Resources, SlurmLauncher
 from virtex_det.files import check_output
+from virtex_det.pages.theme import line_colours
 from virtex_det.protocols.page import PAGE, render
 from virtex_det.utils import write_atomically
 from virtex_det_commands import as_called
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says."""
+    """Execute a command line."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(words)
     options.command = as_called(f"python tools/benchmark.py {shlex.join(words)}")
     for name in ("output", "page", "write_records"):
-        check_output(
-            getattr(options, name, None), options.matrix if hasattr(options, "matrix") else None
-        )
+        check_output(getattr(options, name, None), getattr(options, "matrix", None))
     options.action(options)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what is missing, then print the table."""
+    """Do the missing runs, then print the table."""
     matrix = read_matrix(options.matrix)
     if options.slurm:
         resources = Resources(
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         launcher = LocalLauncher(options.jobs, options.gpus_per_job)
     comparison = run_matrix(matrix, launcher)
-    print(render_markdown(comparison, find_metrics(comparison)))
+    print(render_markdown(comparison, summarize(comparison, find_metrics(comparison))))
 
 
 def table(options: argparse.Namespace) -> None:
@@ -70,37 +69,27 @@ def table(options: argparse.Namespace) -> None:
         comparison.write_records(options.write_records)
     if options.page:
         commands = [as_called(f"python tools/benchmark.py run {options.matrix}"), options.command]
-        say(
-            " ".join(
-                map(
-                    str,
-                    (
-                        "written:",
-                        *write_page(options.page, comparison, matrix.cards(), commands, metrics),
-                    ),
-                )
-            )
+        written = write_markdown_page(
+            options.page, comparison, cards=matrix.cards(), commands=commands, metrics=metrics
         )
+        say(f"written: {' '.join(map(str, written))}")
     else:
-        print(FORMATS[options.format](comparison, metrics))
+        print(FORMATS[options.format](comparison, summarize(comparison, metrics)))
 
 
 def plot(options: argparse.Namespace) -> None:
     """Draw curves."""
-    matrix = read_matrix(options.matrix)
-    comparison = _comparison(matrix, options)
-    metrics = find_metrics(comparison, options.metrics)
+    comparison = _comparison(read_matrix(options.matrix), options)
+    summary = summarize(comparison, find_metrics(comparison, options.metrics))
+    colours = line_colours(comparison.starts, comparison.baseline)
     if options.against == "fraction":
-        figure = plot_fractions(comparison, metrics=metrics)
+        figure = plot_fractions(comparison, summary, colours)
     else:
-        known = {
-            start: cost.pretraining
-            for start, cost in costs(comparison).items()
-            if cost.pretraining is not None
-        }
-        figure = plot_time(
-            comparison, metrics=metrics, pretraining=known if options.count_pretraining else None
-        )
+        pretraining = None
+        if options.count_pretraining:
+            spent = {start: cost.pretraining for start, cost in costs(comparison).items()}
+            pretraining = {start: time for start, time in spent.items() if time is not None}
+        figure = plot_time(comparison, summary, colours, pretraining)
     save_figure(figure, options.output)
     say(f"written: {options.output}")
 
@@ -128,42 +117,38 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(
         dest="name", required=True, metavar="run | table | plot | report | protocols"
     )
-    for name, action in {"run": run, "table": table, "plot": plot, "report": write_html}.items():
+
+    def add_command(name: str, action: Callable) -> argparse.ArgumentParser:
         command = actions.add_parser(name, help=action.__doc__, description=action.__doc__)
-        command.add_argument("matrix", metavar="MATRIX.yaml")
         command.set_defaults(action=action)
-        if name != "run":
-            command.add_argument(
-                "--mix-protocols",
-                action="store_true",
-                help="compare several protocols; the tables say so",
-            )
-        if name in ("table", "plot"):
-            _add_records(command)
-    page = actions.add_parser("protocols", help=protocols.__doc__, description=protocols.__doc__)
-    page.set_defaults(action=protocols)
-    _add_run(actions.choices["run"])
-    _add_table(actions.choices["table"])
-    _add_plot(actions.choices["plot"])
-    actions.choices["report"].add_argument(
-        "--output", type=Path, required=True, metavar="PAGE.html"
-    )
+        return command
+
+    _add_run(add_command("run", run))
+    _add_table(add_command("table", table))
+    _add_plot(add_command("plot", plot))
+    html = add_command("report", write_html)
+    _add_matrix(html)
+    html.add_argument("--output", type=Path, required=True, metavar="PAGE.html")
+    add_command("protocols", protocols)
     return parser
 
 
+def _add_matrix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("matrix", metavar="MATRIX.yaml")
+    mix = "compare several protocols; the tables say so"
+    parser.add_argument("--mix-protocols", action="store_true", help=mix)
+
+
 def _add_records(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs"
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="show what there is of an unfinished matrix"
-    )
-    parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="such as bbox/AP50, segm/APs"
-    )
+    add = parser.add_argument
+    add("--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs")
+    add("--partial", action="store_true", help="show the complete runs of an unfinished matrix")
+    metrics = "such as bbox/AP50, segm/APs"
+    add("--metrics", nargs="+", default=[], metavar="TASK/NAME", help=metrics)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("matrix", metavar="MATRIX.yaml")
     parser.add_argument(
         "--jobs",
         type=_at_least(0),
@@ -176,22 +161,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=_at_least(0),
         default=1,
         metavar="N",
-        help="processes of a run, where there are GPUs",
+        help="processes of a run, at most the number of GPUs",
     )
-    slurm = parser.add_argument_group("on a cluster")
-    slurm.add_argument(
-        "--slurm", action="store_true", help="each run is a Slurm job; needs submitit"
-    )
-    slurm.add_argument("--slurm-partition", default="", metavar="NAME")
-    slurm.add_argument("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
-    slurm.add_argument("--memory-gb", type=_at_least(0), default=0, metavar="N")
-    slurm.add_argument(
+    add = parser.add_argument_group("on a cluster").add_argument
+    add("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
+    add("--slurm-partition", default="", metavar="NAME")
+    add("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
+    add("--memory-gb", type=_at_least(0), default=0, metavar="N")
+    add(
         "--minutes",
         type=_at_least(1),
         default=24 * 60,
-        help="after which a job is queued again and goes on",
+        help="time limit, after which a job is queued again and resumes",
     )
-    slurm.add_argument(
+    add(
         "--slurm-option",
         nargs="+",
         type=_key_and_value,
@@ -213,30 +196,28 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _key_and_value(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not (key and equals):
-        raise argparse.ArgumentTypeError(f"{word!r} is not of the form KEY=VALUE")
+        raise argparse.ArgumentTypeError(f"{word!r} must have the form KEY=VALUE")
     return key, value
 
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=FORMATS, default="markdown")
-    parser.add_argument(
-        "--page", type=Path, metavar="FILE.md", help="write a page, its curves beside it"
-    )
-    parser.add_argument(
-        "--write-records",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="keep the records of all runs in one file",
-    )
+    _add_matrix(parser)
+    _add_records(parser)
+    add = parser.add_argument
+    add("--format", choices=FORMATS, default="markdown")
+    add("--page", type=Path, metavar="FILE.md", help="write a page, with its curves beside it")
+    records = "write the records of all runs to one file"
+    add("--write-records", type=Path, metavar="FILE.jsonl", help=records)
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf"
-    )
-    parser.add_argument("--against", choices=["fraction", "time"], default="fraction")
-    parser.add_argument(
+    _add_matrix(parser)
+    _add_records(parser)
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf")
+    add("--against", choices=["fraction", "time"], default="fraction")
+    add(
         "--count-pretraining",
         action="store_true",
-        help="in the time, where its log lies beside the weights",
+        help="add its time, if its log is beside the weights",
     )

@@ -179,6 +179,7 @@ def role_of(key: str) -> Role:
     return ROLES[_longest_prefix(key, tuple(ROLES))]
 
 
+@cache
 def keys_of(*roles: Role) -> tuple[str, ...]:
     """Return the keys with these roles, in the order of a config."""
     return tuple(key for key, _ in leaves(get_cfg()) if role_of(key) in roles)

@@ -7,21 +7,22 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
 from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
-from virtex_det.config import leaves, load_config, plain_leaves, with_options
+from virtex_det.config import get_cfg, leaves, load_config, override, plain_leaves, with_options
 from virtex_det.config.precision import computes_in_bfloat16
+from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import FILES, FIXED, is_read, role_of
 from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
 from virtex_det.files import refuse_special
 from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically
-from virtex_det.yaml_files import read_yaml
+from virtex_det.yaml_files import read_yaml, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,51 @@ def read_run_config(run_folder: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}, the config that the run began with, is damaged.\n{error}\n{_PUT_BACK}"
         ) from error
+
+
+class Beginning(NamedTuple):
+    """What a run began with, according to its folder.
+
+    Attributes:
+        config: values by dotted key, under today's names of the keys.
+        sha256: of the weights; "" if the folder does not say.
+    """
+
+    config: dict[str, Any]
+    sha256: str
+
+
+def read_beginning(run_folder: str | Path) -> Beginning:
+    """Return what a run began with.
+
+    The config is only parsed: to build it, as ``read_run_config`` does, takes many times longer.
+
+    Raises:
+        UserError: its config is missing, or a file is damaged.
+    """
+    path = Path(run_folder) / CONFIG
+    try:
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UserError(f"it holds {shortened(content)}, not keys with values.")
+        config = _under_todays_names(plain_leaves(content))
+    except UserError as error:
+        raise UserError(
+            f"{path} is damaged: {error}\nMove its folder away to do the run again."
+        ) from error
+    return Beginning(config, read_start(run_folder).get("sha256", ""))
+
+
+def _under_todays_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config that an earlier version may have written, by dotted key."""
+    if OLD_NAMES.keys().isdisjoint(values):
+        return values
+    defaults = dict(leaves(get_cfg()))
+    known = {key: value for key, value in values.items() if key in defaults or key in OLD_NAMES}
+    renamed = [new for old in OLD_NAMES.keys() & known.keys() for new in OLD_NAMES[old]]
+    # The device of the run need not be here.
+    config = plain_leaves(override(get_cfg(), {**known, "MODEL.DEVICE": "cpu"}))
+    return {key: config[key] for key in {*known, *renamed} if key in config}
 
 
 def check_whole(path: str | Path) -> None:

@@ -1,7 +1,7 @@
-"""The whole road at a laptop's size: scenes, vocabulary, pretraining, a matrix of fine-tunes, one page.
+"""The demo, at a laptop's size: scenes, vocabulary, pretraining, a matrix of fine-tunes, one page.
 
-Every step is one of the commands that a user would type, run as a process of its own, so what the demo shows is what
-the tools do. A step that is complete is skipped and one that was cut short is resumed.
+Every step is a command that a user could type, run as a process of its own: what the demo shows is
+what the tools do. Complete steps are skipped, and interrupted ones are resumed.
 """
 
 import dataclasses
@@ -23,16 +23,17 @@ from virtex_det_commands import as_called, own_command
 PRETRAIN_CONFIG = packaged_config("pretrain/scenes_bicaptioning.yaml")
 FINETUNE_CONFIG = packaged_config("detectron2/scenes_segm.yaml")
 NOTES = (
-    "Tuned for neither side: detector and fine-tuning. The pretraining recipe and the wording of the captions were "
-    "chosen so that minutes suffice.",
-    "Not equal: images seen. The captioned images are others than the labelled ones and carry no boxes, but come from "
-    "the same generator, and their captions name the classes that are detected: an easy transfer.",
+    "Tuned for neither side: detector and fine-tuning. The pretraining recipe and the wording of "
+    "the captions were chosen so that minutes suffice.",
+    "Not equal: images seen. The captioned images are others than the labelled ones and carry no "
+    "boxes, but come from the same generator, and their captions name the classes that are "
+    "detected: an easy transfer.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DemoSize:
-    """How much of everything."""
+    """Numbers of images, iterations and runs."""
 
     train: int = 300
     val: int = 200
@@ -51,22 +52,21 @@ QUICK = DemoSize(
     pretrain_iterations=20,
     finetune_iterations=20,
     fractions=(0.25,),
-    seeds=(0, 1),
 )
 
 
 def run_demo(folder: str | Path, size: DemoSize) -> Path:
-    """Run what is still missing of the demo and write its page.
+    """Do the missing steps of the demo and write its page.
 
     Args:
-        folder: where everything goes; a second call with it goes on from there.
-        size: number of images, iterations and seeds.
+        folder: of all files; a second call with it continues there.
+        size: numbers of images, iterations and runs.
 
     Returns:
         The path of the HTML page.
 
     Raises:
-        UserError: when a step fails; names its log.
+        UserError: a step failed; names its log.
     """
     folder = Path(folder).resolve()
     started = time.monotonic()
@@ -87,8 +87,8 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
     train_all(matrix.pretraining(), LocalLauncher(1))
 
     _announce(4, "the same Mask R-CNN fine-tuned from random and from captions")
-    # Networks this small gain little from a second thread; runs side by side gain all of it. Not run_matrix: it looks
-    # for the data where this process began to look, and they are in the demo's own folder.
+    # So small a network gains little from a second thread, but runs gain from running in parallel.
+    # run_matrix would check the data where DETECTRON2_DATASETS was when this process started.
     train_all([*matrix.cells.values()], LocalLauncher())
 
     _announce(5, "the page")
@@ -106,43 +106,30 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
 
 
 def demo_matrix(folder: Path, size: DemoSize) -> Matrix:
-    """Return what the demo compares: random against captions, one pretraining for all seeds."""
-    pretraining = {"INPUT.CAPTION.TOKENIZER": _vocabulary(folder)} | _schedule(
-        size.pretrain_iterations
-    )
+    """Return the demo's matrix: random against captions, with one pretraining for all seeds."""
+    tokenizer = {"INPUT.CAPTION.TOKENIZER": _vocabulary(folder)}
+    pretraining = tokenizer | _schedule(size.pretrain_iterations)
+    evaluation = {"TEST.EVAL_PERIOD": max(size.finetune_iterations // 3, 1)}
     return Matrix(
         title="Captions in, AP out",
         output=folder,
         protocols={"scenes": FINETUNE_CONFIG},
-        starts={
-            "random": "",
-            "captions": Pretraining(PRETRAIN_CONFIG, seed=0, options=pretraining),
-        },
+        starts={"random": "", "captions": Pretraining(PRETRAIN_CONFIG, 0, pretraining)},
         fractions=size.fractions,
         seeds=size.seeds,
         baseline="random",
-        options={"TEST.EVAL_PERIOD": max(size.finetune_iterations // 3, 1)}
-        | _schedule(size.finetune_iterations),
+        options=evaluation | _schedule(size.finetune_iterations),
     )
 
 
 def preparation(folder: Path, size: DemoSize) -> tuple[list[str], list[str]]:
-    """Return the commands that make the scenes and the vocabulary: of each its script, and its arguments."""
+    """Return the commands that make scenes and vocabulary, each a script and its arguments."""
+    scenes = ["generate_scenes", "--output", str(folder / "datasets" / "scenes")]
     counts = {"train": size.train, "val": size.val, "unlabelled": size.captioned}
-    scenes = [
-        "--output",
-        str(folder / "datasets" / "scenes"),
-        *(f"--{part}={n}" for part, n in counts.items()),
-    ]
-    captions = [
-        "--dataset",
-        "scenes_unlabelled_captions",
-        "--vocab-size",
-        "300",
-        "--output",
-        str(_vocabulary(folder)),
-    ]
-    return ["generate_scenes", *scenes], ["build_vocabulary", *captions]
+    scenes += [f"--{part}={number}" for part, number in counts.items()]
+    vocabulary = ["build_vocabulary", "--dataset", "scenes_unlabelled_captions"]
+    vocabulary += ["--vocab-size", "300", "--output", str(_vocabulary(folder))]
+    return scenes, vocabulary
 
 
 def _schedule(iterations: int) -> dict[str, int]:
@@ -159,7 +146,8 @@ def _keep_to_one_size(folder: Path, size: DemoSize) -> None:
     del wanted["seeds"]  # more of them go into the same folder
     if path.exists() and path.read_text() != json.dumps(wanted):
         raise UserError(
-            f"{folder} holds a demo of another size. Remove the folder or give another one with --output."
+            f"{folder} holds a demo of another size. Remove the folder, or set another one with "
+            "--output."
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(wanted))
@@ -181,4 +169,4 @@ def _export(datasets: Path) -> str:
 def _call(command: list[str]) -> None:
     script, *arguments = command
     if subprocess.run(own_command(script, *arguments)).returncode != 0:
-        raise UserError(f"tools/{script}.py failed; its own message stands above.")
+        raise UserError(f"tools/{script}.py failed; see its message above.")

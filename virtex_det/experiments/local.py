@@ -1,4 +1,4 @@
-"""Runs as processes on this machine, which share its cores and GPUs."""
+"""Runs as processes of this machine, which share its cores and GPUs."""
 
 import dataclasses
 import functools
@@ -18,8 +18,9 @@ class LocalLauncher:
     def __init__(self, at_once: int = 0, gpus_per_run: int = 1) -> None:
         """
         Args:
-            at_once: how many; 0 for one on each GPU or, without any, one on each core and 8 at most.
-            gpus_per_run: processes of a run, where there are GPUs for them.
+            at_once: number of parallel runs; 0 for one per GPU or, without GPUs, one per core and
+                8 at most.
+            gpus_per_run: processes of a run, at most the number of GPUs.
         """
         self.gpus = visible_gpus()
         self.gpus_per_run = max(min(gpus_per_run, len(self.gpus)), 1)
@@ -29,10 +30,10 @@ class LocalLauncher:
         self.jobs: list[LocalJob] = []
 
     def start(self, run: Run) -> "LocalJob":
-        """Start a run in a folder that no other process works in.
+        """Start a run.
 
         Raises:
-            UserError: one does.
+            UserError: another process works in its folder.
         """
         run.folder.mkdir(parents=True, exist_ok=True)
         slot = min(set(range(self.at_once)) - {job.slot for job in self.jobs if job.is_running()})
@@ -47,9 +48,8 @@ class LocalLauncher:
                 stderr=subprocess.STDOUT,
                 env=environment | self._gpus_of(slot) | run.environment(),
                 preexec_fn=functools.partial(end_with_parent, signal.SIGTERM, os.getpid()),
-                pass_fds=[
-                    lock
-                ],  # the folder stays locked as long as the run lives, whatever becomes of this process
+                # The folder stays locked as long as the run lives, even if this process ends.
+                pass_fds=[lock],
             )
         self.jobs.append(LocalJob(process, slot))
         return self.jobs[-1]
@@ -58,15 +58,14 @@ class LocalLauncher:
         if not self.gpus:
             return {}
         first = slot * self.gpus_per_run
-        share = [
-            self.gpus[number % len(self.gpus)] for number in range(first, first + self.gpus_per_run)
-        ]
-        return {"CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(share))}
+        numbers = range(first, first + self.gpus_per_run)
+        share = dict.fromkeys(self.gpus[number % len(self.gpus)] for number in numbers)
+        return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalJob:
-    """A process of this machine, and which share of it the process has."""
+    """A process of this machine, and its share of the machine."""
 
     process: subprocess.Popen
     slot: int
@@ -76,22 +75,18 @@ class LocalJob:
 
     def failure(self) -> str:
         status = self.process.returncode
-        return (
-            f"killed by signal {-status}"
-            if status < 0
-            else f"exit status {status}"
-            if status
-            else ""
-        )
+        if status < 0:
+            return f"killed by signal {-status}"
+        return f"exit status {status}" if status else ""
 
     def let_go(self) -> None:
-        """Ask the run to save and end."""
+        """Ask the run to save a checkpoint and end."""
         if self.is_running():
             print(f"Process {self.process.pid} saves and ends", file=sys.stderr)
             self.process.terminate()
 
     def await_end(self) -> None:
-        """Kill the run when it has not ended within two minutes."""
+        """Wait for the run; kill it after two minutes."""
         try:
             self.process.wait(120)
         except subprocess.TimeoutExpired:
@@ -100,7 +95,7 @@ class LocalJob:
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs of this machine as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs of this machine by their names in CUDA_VISIBLE_DEVICES."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

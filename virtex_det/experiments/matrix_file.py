@@ -1,4 +1,4 @@
-"""Reading of a matrix from YAML; a mistake is a short error before anything runs."""
+"""Reading of a matrix from YAML; mistakes are short errors before anything runs."""
 
 import difflib
 from collections.abc import Mapping
@@ -16,47 +16,49 @@ output: FOLDER
 protocols:
   NAME: CONFIG
 starts:
-  NAME: WEIGHTS         # "" for random
+  NAME: WEIGHTS         # "" for random init
   NAME: {pretrain: CONFIG}
 fractions: [0.1, 1.0]
 seeds: [0, 1, 2]
-baseline: NAME          # of a start; optional, as is options: {KEY: VALUE}"""
+baseline: NAME          # a start; optional
+options: {KEY: VALUE}   # optional"""
 _KEYS = ("title", "output", "protocols", "starts", "fractions", "seeds", "baseline", "options")
 _START_KEYS = ("pretrain", "seed", "options")
 
 
 def read_matrix(path: str | Path) -> Matrix:
-    """Read a matrix, the user's or one of the package; its paths are relative to where the command is started.
+    """Read a matrix file of the user or of the package.
+
+    Its relative paths start at the working folder.
 
     Raises:
-        UserError: there is no such file, or it is not of the form.
+        UserError: the file is missing or invalid.
     """
     path = find_config(path, "matrix")
     try:
         return _matrix(read_yaml(path))
     except (UserError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
-        raise UserError(f"{path} is no matrix: {reason}\n{_FORM}") from error
+        raise UserError(f"{path} is not a matrix: {reason}\n{_FORM}") from error
 
 
 def _matrix(content: Any) -> Matrix:
     _check_keys(content, _KEYS)
+    protocols, starts = {}, {}
+    for name, config in _mapping(content["protocols"], "protocols").items():
+        config = _text(config, f"protocols: {name}")
+        protocols[_text(name, "a name under protocols")] = Path(config)
+    for name, what in _mapping(content["starts"], "starts").items():
+        starts[_text(name, "a name under starts")] = _start(name, what)
+    baseline = content.get("baseline")
     return Matrix(
         title=_text(content["title"], "title"),
         output=Path(_text(content["output"], "output")),
-        protocols={
-            _text(name, "a name under protocols"): Path(_text(config, f"protocols: {name}"))
-            for name, config in _mapping(content["protocols"], "protocols").items()
-        },
-        starts={
-            _text(name, "a name under starts"): _start(name, what)
-            for name, what in _mapping(content["starts"], "starts").items()
-        },
+        protocols=protocols,
+        starts=starts,
         fractions=tuple(map(_fraction, _list(content, "fractions"))),
         seeds=tuple(map(_seed, _list(content, "seeds"))),
-        baseline=_text(content["baseline"], "baseline")
-        if content.get("baseline") is not None
-        else "",
+        baseline="" if baseline is None else _text(baseline, "baseline"),
         options=_options(content, "options"),
     )
 
@@ -64,13 +66,12 @@ def _matrix(content: Any) -> Matrix:
 def _start(name: str, what: Any) -> str | Pretraining:
     if isinstance(what, str):
         return what
-    _check_keys(_mapping(what, f"the start {name}"), _START_KEYS)
-    seed = what.get("seed")
-    config = Path(_text(what["pretrain"], f"pretrain of the start {name}"))
+    where = f"the start {name}"
+    _check_keys(_mapping(what, where), _START_KEYS)
     return Pretraining(
-        config,
-        None if seed is None else _seed(seed),
-        _options(what, f"options of the start {name}"),
+        Path(_text(what["pretrain"], f"pretrain of {where}")),
+        None if what.get("seed") is None else _seed(what["seed"]),
+        _options(what, f"options of {where}"),
     )
 
 
@@ -78,15 +79,13 @@ def _text(value: Any, what: str) -> str:
     if value in (None, ""):
         raise ValueError(f"{what} is empty")
     if not isinstance(value, str):
-        raise ValueError(
-            f"{what} is {value!r}, and has to be text; put numbers and the like in quotes"
-        )
+        raise ValueError(f"{what} is {value!r}, but must be text; write other values in quotes")
     return value
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is {value!r:.80}, and has to be of the form NAME: VALUE")
+        raise ValueError(f"{what} is {value!r:.80}, but must have lines of NAME: VALUE")
     return value
 
 
@@ -97,21 +96,21 @@ def _options(content: dict[str, Any], what: str) -> dict[str, Any]:
 
 def _list(content: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(content[key], list):
-        raise ValueError(f"{key} is {content[key]!r:.80}, and has to be a list")
+        raise ValueError(f"{key} is {content[key]!r:.80}, but must be a list")
     return content[key]
 
 
 def _fraction(value: Any) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"a fraction is a number such as 0.01, and not {value!r:.80}")
+        raise ValueError(f"a fraction must be a number such as 0.01, not {value!r:.80}")
     return float(value)
 
 
 def _seed(value: Any) -> int:
-    if type(value) is not int or value < 0:  # Detectron2 takes a negative one for none
-        raise ValueError(f"a seed is a whole number from 0 on, and not {value!r:.80}")
+    if type(value) is not int or value < 0:  # Detectron2 reads a negative one as none
+        raise ValueError(f"a seed must be a whole number from 0 on, not {value!r:.80}")
     if value >= 2**32:  # NumPy's limit
-        raise ValueError(f"a seed is below 2**32, and {value!r:.80} is not")
+        raise ValueError(f"a seed must be below 2**32, not {value!r:.80}")
     return value
 
 

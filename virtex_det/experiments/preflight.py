@@ -8,9 +8,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from virtex_det.checkpoint.hashing import file_sha256
-from virtex_det.config import get_cfg, load_config, override, plain_leaves
-from virtex_det.config.renames import OLD_NAMES
+from virtex_det.checkpoint.hashing import Digest
+from virtex_det.config import load_config, plain_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import (
     check_data,
@@ -20,37 +19,37 @@ from virtex_det.engine.preflight import (
     check_trainings,
 )
 from virtex_det.engine.preflight import check_weights as check_weights_fit
-from virtex_det.engine.run_folder import read_start
+from virtex_det.engine.run_folder import CONFIG, read_beginning
 from virtex_det.engine.trained_config import on_this_machine
 from virtex_det.errors import UserError
 from virtex_det.experiments.runs import Run
 from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
-from virtex_det.yaml_files import parse_yaml, read_yaml
 
-# What differs between the runs that share a config; a part of the data may scale the schedule, so it is in the config.
-PER_CELL = tuple(key for key, origin in OF_MATRIX.items() if origin in ("start", "seed"))
+# Keys that differ between runs that share a config. DATASETS.TRAIN_FRACTION is not among them: it
+# may scale the schedule.
+PER_CELL = {key for key, origin in OF_MATRIX.items() if origin in ("start", "seed")}
 
 
 @cache
 def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
-    """Return the config that runs share; building one for each run would take seconds.
+    """Return the config that several runs share; to build it once saves seconds.
 
     Raises:
-        UserError: there is no such file, or a key or value that does not fit.
+        UserError: the file is missing, or a key or value does not fit.
     """
     return load_config(str(path), list(options))
 
 
 def check_weights(starts: Mapping[str, str]) -> None:
-    """Refuse weights that are not there.
+    """Refuse weights that do not exist.
 
     Args:
-        starts: file, address or ``virtex://`` name by name of the start; "" for random.
+        starts: file, address or ``virtex://`` name by name of the start; "" for random init.
 
     Raises:
-        UserError: naming the nearest that are there.
+        UserError: weights are missing; names similar ones that exist.
     """
     for name, weights in starts.items():
         if weights.startswith(PREFIX):
@@ -58,19 +57,19 @@ def check_weights(starts: Mapping[str, str]) -> None:
         elif weights and "://" not in weights and not Path(weights).is_file():
             folder = Path(weights).parent
             others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
-            nearest = _nearest(weights, [*others, *(PREFIX + model for model in list_models())])
-            raise UserError(
-                f"The start {name!r} names weights that are not there: {weights}.{nearest}"
-            )
+            known = [*others, *(PREFIX + model for model in list_models())]
+            similar = difflib.get_close_matches(weights, known, n=4, cutoff=0.4)
+            nearest = f" The nearest: {', '.join(similar)}" if similar else ""
+            raise UserError(f"The weights of the start {name!r} do not exist: {weights}.{nearest}")
 
 
 def check_sources(runs: Iterable[Run]) -> None:
-    """Check each run before any starts, as it will itself: keys, vocabulary, weights, data, evaluation.
+    """Check keys, vocabulary, weights, data and evaluation of all runs, as each run does itself.
 
-    Weights that are still to be fetched are looked at when they are there, by the run itself.
+    Weights that are not downloaded yet are only checked by the run.
 
     Raises:
-        UserError: names what would end a run, and what to do.
+        UserError: a run would fail; says why, and what to do.
     """
     runs = list(runs)
     configs = list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
@@ -87,7 +86,7 @@ def check_sources(runs: Iterable[Run]) -> None:
 
 
 def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]]:
-    """Yield each config once with each start: weights that are here, or the config that makes them."""
+    """Yield each config once with each start: its weights, or the config that makes them."""
     seen = set()
     for run in runs:
         cfg, weights = _shared_config(run), _weights_of(run)
@@ -98,103 +97,55 @@ def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]
 
 
 def _weights_of(run: Run) -> str:
-    """Return the weights that a run starts from, "" for random init or weights that are not fetched yet."""
-    weights = dict(zip(run.options[::2], run.options[1::2], strict=True)).get("MODEL.WEIGHTS", "")
+    """Return the weights of a run's start; "" for random init or weights to be downloaded."""
+    weights = _options(run).get("MODEL.WEIGHTS", "")
     if weights.startswith(PREFIX):
         return weights if cache_path(find(weights.removeprefix(PREFIX))).is_file() else ""
     return weights if "://" not in weights and not run.after else ""
 
 
 def check_folders(runs: Iterable[Run]) -> None:
-    """Refuse folders that hold a run of another config: its numbers would stand in the wrong place.
+    """Refuse folders that hold a run of another config: its numbers would get into the comparison.
 
     Raises:
-        UserError: naming folder, keys and values.
+        UserError: a folder holds another run; names it with the keys that differ.
     """
     for run in runs:
-        path = run.folder / "config.yaml"
-        if not path.exists():
+        if not (run.folder / CONFIG).exists():
             continue
-        theirs, ours = _settings_of_file(path), _settings(run)
-        other = {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+        ours = _settings(run)
+        began = read_beginning(run.folder)
+        other = [key for key in sorted(ours) if key in began.config]
+        other = [key for key in other if began.config[key] != ours[key]]
         if run.after:
-            other.discard("MODEL.WEIGHTS")
-            _check_start(run)
+            # Its name may be another in a folder that was moved; its content counts.
+            other = [key for key in other if key != "MODEL.WEIGHTS"]
+            weights = run.after.folder / "model_final.pth"
+            is_known = weights.exists() and began.sha256
+            if is_known and began.sha256 != Digest([weights]).wait():
+                raise UserError(
+                    f"{run.folder} did not start from the present content of {weights}. Move that "
+                    "folder away to do the run again."
+                )
         if other:
-            shown = "\n".join(
-                f"  {key}: {theirs[key]} there, {ours[key]} in the matrix"
-                for key in sorted(other)[:5]
-            )
-            raise UserError(
-                f"{run.folder} holds a run of another config:\n{shown}\n"
-                "Give the matrix another output, or move that folder away to do the run again."
-            )
-
-
-def _check_start(run: Run) -> None:
-    """Refuse a run whose starting weights have been made again since."""
-    weights, start = (
-        run.after.folder / "model_final.pth" if run.after else None,
-        read_start(run.folder),
-    )
-    if not weights or not weights.exists() or not start:
-        return
-    if start["sha256"] != _sha256(weights, weights.stat().st_mtime_ns):
-        raise UserError(
-            f"{run.folder} did not start from what {weights} holds now. Move that folder away."
-        )
-
-
-@cache
-def _sha256(path: Path, changed: int) -> str:
-    return file_sha256(path)
-
-
-def _shared_config(run: Run) -> CfgNode:
-    pairs = zip(run.options[::2], run.options[1::2], strict=True)
-    return config_of(
-        run.config, tuple(word for pair in pairs if pair[0] not in PER_CELL for word in pair)
-    )
+            lines = [f"  {k}: {began.config[k]} there, {ours[k]} in the matrix" for k in other[:5]]
+            lines.append("Set another output in the matrix, or move that folder away and rerun.")
+            raise UserError("\n".join([f"{run.folder} holds a run of another config:", *lines]))
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    pairs = dict(zip(run.options[::2], run.options[1::2], strict=True))
-    own = {
-        key: parse_yaml(pairs[key], key) if key != "MODEL.WEIGHTS" else pairs[key]
-        for key in PER_CELL
-        if key in pairs
-    }
-    return _of_cell(on_this_machine(_shared_config(run))) | own
+    """Return a run's values of the keys that decide its results, as the run writes them."""
+    options, cfg = _options(run), _shared_config(run)
+    settings = plain_leaves(on_this_machine(cfg))
+    for key in PER_CELL & options.keys():
+        settings[key] = options[key] if key == "MODEL.WEIGHTS" else int(options[key])
+    return {key: settings[key] for key in keys_of(*IN_CELL)}
 
 
-def _settings_of_file(path: Path) -> dict[str, Any]:
-    try:
-        content = _of_cell(read_yaml(path), *OLD_NAMES)
-        return content if OLD_NAMES.keys().isdisjoint(content) else _under_new_names(content)
-    except (UserError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path} is not as a run wrote it: {error}\nMove its folder away to do the run again."
-        ) from error
+def _shared_config(run: Run) -> CfgNode:
+    shared = [pair for pair in _options(run).items() if pair[0] not in PER_CELL]
+    return config_of(run.config, tuple(word for pair in shared for word in pair))
 
 
-def _of_cell(content: Mapping[str, Any], *others: str) -> dict[str, Any]:
-    """Return the values that two runs of one cell share, and those of other keys."""
-    keys = _keys_of_cell().union(others)
-    return {key: value for key, value in plain_leaves(content).items() if key in keys}
-
-
-def _under_new_names(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a config of an earlier version under today's names."""
-    renamed = [new for news in OLD_NAMES.values() for new in news]
-    now = plain_leaves(override(get_cfg(), {**content, "MODEL.DEVICE": "cpu"}))  # whatever is here
-    return {key: now[key] for key in {*content, *renamed} if key in now}
-
-
-@cache
-def _keys_of_cell() -> frozenset[str]:
-    return frozenset(keys_of(*IN_CELL))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), n=4, cutoff=0.4)
-    return f" The nearest: {', '.join(found)}" if found else ""
+def _options(run: Run) -> dict[str, str]:
+    return dict(zip(run.options[::2], run.options[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Training runs as separate processes: several in parallel, with one progress bar; complete runs are skipped."""
+"""Training runs as separate processes, several in parallel behind one progress bar."""
 
 import dataclasses
 import json
@@ -45,7 +45,8 @@ class Run:
         config: config file.
         options: further ``KEY, VALUE`` words.
         iterations: of its schedule.
-        dataset: it is complete when the record of its last iteration on this one is there, too; empty asks for none.
+        dataset: evaluated on; a complete run has a record of its last iteration on it. "" for a run
+            without evaluation.
         after: the run whose weights it starts from.
     """
 
@@ -57,18 +58,12 @@ class Run:
     after: "Run | None" = None
 
     def arguments(self) -> list[str]:
-        """Return the arguments of the training; ``--resume`` starts afresh where there is nothing yet."""
-        return [
-            "--resume",
-            "--config-file",
-            str(self.config),
-            *self.options,
-            "OUTPUT_DIR",
-            str(self.folder),
-        ]
+        """Return the arguments of ``tools/train_net.py``; ``--resume`` starts an empty folder."""
+        config, folder = str(self.config), str(self.folder)
+        return ["--resume", "--config-file", config, *self.options, "OUTPUT_DIR", folder]
 
     def command(self, gpus: int = 1) -> list[str]:
-        """Return the command line with this Python, and with a process per GPU where there are several."""
+        """Return the command line with this Python, and with a process per GPU."""
         processes = ("--num-gpus", str(gpus)) if gpus > 1 else ()
         return own_command("train_net", *processes, *self.arguments())
 
@@ -79,7 +74,7 @@ class Run:
         return min(_iteration(lines[-1]), self.iterations) if lines else 0
 
     def record(self) -> ResultRecord | None:
-        """Return the record of the last iteration, None where there is none.
+        """Return the record of the last iteration, None if there is none.
 
         Raises:
             UserError: the folder's records are damaged.
@@ -93,7 +88,7 @@ class Run:
         return None
 
     def _config_hashes(self) -> tuple[str, ...]:
-        """Return the hashes of the folder's config: of its text, as in earlier records, and of what is measured."""
+        """Return the hashes of the folder's config: of its text, for earlier records, and today's."""
         path = self.folder / "config.yaml"
         if not path.exists():
             return ()
@@ -105,7 +100,7 @@ class Run:
         return (whole, config_sha256(content)) if isinstance(content, dict) else (whole,)
 
     def _is_own(self, record: ResultRecord, hashes: Sequence[str]) -> bool:
-        """Return whether a record is of this run's config and model; evaluations of other models may lie here too."""
+        """Return whether a record is of this run's config and model, not of another evaluation."""
         if not hashes or record.config_sha256 == hashes[0]:
             return True
         evaluated = record.evaluated.get("path")
@@ -113,49 +108,44 @@ class Run:
         return record.config_sha256 in hashes and is_of_folder
 
     def environment(self) -> dict[str, str]:
-        """Return what tells the run that its folder is locked for it already."""
+        """Return the variable that tells the run that its folder is already locked for it."""
         return {LOCKED: str(self.folder.resolve())}
 
-    def is_complete(self) -> bool:
-        """Say whether the final weights are there and, for a run that is evaluated, its last record too."""
-        return (self.folder / "model_final.pth").exists() and (
-            not self.dataset or self.record() is not None
-        )
+    def is_finished(self) -> bool:
+        """Return whether the final weights exist and, for an evaluated run, its last record."""
+        has_weights = (self.folder / "model_final.pth").exists()
+        return has_weights and (not self.dataset or self.record() is not None)
 
     def doing(self) -> str:
-        """Return the run's current phase from the end of its log; "" for training or an empty log."""
+        """Return the run's phase by the end of its log; "" for training or an empty log."""
         path = self.folder / LOG
         if not path.exists():
             return ""
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _LOG_END))
             end = file.read().decode(errors="replace")
-        found = [
-            (match.start(), what(match))
-            for pattern, what in _DOING
-            for match in re.finditer(pattern, end)
-        ]
-        return max(found, default=(0, ""))[1]
+        found = [(0, "")]
+        for pattern, what in _DOING:
+            found += [(match.start(), what(match)) for match in re.finditer(pattern, end)]
+        return max(found)[1]
 
     def log_tail(self) -> str:
-        """Return the end of what the run has printed."""
+        """Return the last lines that the run printed."""
         path = self.folder / LOG
-        lines = (
-            path.read_text(errors="replace").splitlines()
-            if path.exists()
-            else ["(it has printed nothing)"]
-        )
+        lines = ["(it has printed nothing)"]
+        if path.exists():
+            lines = path.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line[:160]}" for line in lines[-6:])
 
 
 class Job(Protocol):
-    """A run at work."""
+    """A started run."""
 
     def is_running(self) -> bool:
-        """Return whether the run is at work or waits in a queue."""
+        """Return whether the run is running or waits in a queue."""
 
     def failure(self) -> str:
-        """Return the fault of an ended job, "" for none."""
+        """Return why an ended job failed, "" if it did not."""
 
     def let_go(self) -> None:
         """Ask a job to end; return at once."""
@@ -174,14 +164,14 @@ class Launcher(Protocol):
 
 
 def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
-    """Run what is not complete behind one progress bar, each as soon as the weights that it starts from are there.
+    """Do the runs that are not complete, each as soon as the weights of its start exist.
 
-    A run that fails stops no other one but those that start from its weights.
+    A run that fails stops only the runs that start from its weights.
 
     Raises:
-        UserError: some failed; with the ends of their logs.
+        UserError: runs failed; with the ends of their logs.
     """
-    waiting = [run for run in runs if not is_complete(run)]
+    waiting = [run for run in runs if not is_done(run)]
     working: dict[Run, Job] = {}
     failed: dict[Run, str] = {}
     with _Progress(runs, waiting) as progress:
@@ -203,15 +193,15 @@ def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
         raise UserError(_what_failed(failed))
 
 
-def is_complete(run: Run) -> bool:
-    """Say whether a run is; records that cannot be trusted are put aside, since none could be added to them."""
+def is_done(run: Run) -> bool:
+    """Return whether a run is complete; damaged records are renamed and made again."""
     try:
-        return run.is_complete()
+        return run.is_finished()
     except UserError as error:
         aside = run.folder / f"{RECORDS}.damaged"
         (run.folder / RECORDS).replace(aside)
         print(
-            f"{error}\nThe records now lie in {aside}, and the run is evaluated again.",
+            f"{error}\nThe records are now in {aside}, and the run is evaluated again.",
             file=sys.stderr,
         )
         return False
@@ -222,28 +212,26 @@ def _ready(waiting: Sequence[Run], unfinished: Collection[Run]) -> list[Run]:
 
 
 def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:
-    """Take the jobs that have ended out, and say of each what went wrong."""
+    """Remove the jobs that have ended, and yield why each failed; "" if it did not."""
     for run in [run for run, job in working.items() if not job.is_running()]:
         failure = working.pop(run).failure()
-        yield (
-            run,
-            failure or ("" if is_complete(run) else "ended without a record of its last iteration"),
-        )
+        if not failure and not is_done(run):
+            failure = "ended without a record of its last iteration"
+        yield run, failure
 
 
 class _Progress:
     """A bar over the iterations of all runs."""
 
     def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
-        self.done = {
-            run: run.done_iterations() if run in missing else run.iterations for run in runs
-        }
+        self.done = {run: run.iterations for run in runs}
+        self.done |= {run: run.done_iterations() for run in missing}
         self.shown, self.next_words = "", 0.0
 
     def __enter__(self) -> "_Progress":
         self.bar = tqdm(
             total=sum(run.iterations for run in self.done),
-            initial=sum(self.done.values()),  # the ETA counts what this call does
+            initial=sum(self.done.values()),  # without which the ETA would count earlier work
             unit="it",
             desc="training",
             mininterval=0.5 if sys.stderr.isatty() else 10,
@@ -256,7 +244,7 @@ class _Progress:
         self._show([(run, doing) for run in working if (doing := run.doing())])
 
     def _show(self, doing: Sequence[tuple[Run, str]]) -> None:
-        """Say behind the bar what runs do that train no step; where it is no terminal, at most every ten seconds."""
+        """Show behind the bar what runs do besides training; every ten seconds without terminal."""
         shown = [f"{run.folder.name} {what}" for run, what in doing[:2]]
         more = [f"and {len(doing) - 2} more"] if len(doing) > 2 else []
         text = "; ".join(shown + more)
@@ -269,28 +257,18 @@ class _Progress:
 
 
 def _what_failed(failed: dict[Run, str]) -> str:
-    shown = list(failed.items())[:3]
-    tails = "\n".join(
-        f"{run.folder.name}: {what}; the end of {run.folder / LOG}:\n{run.log_tail()}"
-        for run, what in shown
-    )
-    others = (
-        f"\nand: {', '.join(run.folder.name for run in list(failed)[3:])}"
-        if len(failed) > 3
-        else ""
-    )
     runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
-    return f"{runs} failed. What is complete stays, and the same command does only what is missing.\n{tails}{others}"
+    lines = [f"{runs} failed. Complete runs stay; the same command does only the missing ones."]
+    for run, what in list(failed.items())[:3]:
+        lines.append(f"{run.folder.name}: {what}; the end of {run.folder / LOG}:")
+        lines.append(run.log_tail())
+    if others := [run.folder.name for run in list(failed)[3:]]:
+        lines.append(f"and: {', '.join(others)}")
+    return "\n".join(lines)
 
 
 def _iteration(line: str) -> int:
     try:
         return int(json.loads(line)["iteration"]) + 1
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-    ):  # being written, or damaged
-        return 0
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0  # the line is being written, or damaged

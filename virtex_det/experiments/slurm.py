@@ -1,4 +1,4 @@
-"""Runs as Slurm jobs, through submitit; they go on when the process that submitted them ends."""
+"""Runs as Slurm jobs, through submitit; they continue when the submitting process ends."""
 
 import dataclasses
 import os
@@ -20,14 +20,14 @@ JOB_ID = "slurm_job"
 
 
 class Resources(NamedTuple):
-    """What a job asks Slurm for.
+    """The resources of a job.
 
     Attributes:
         partition: "" for the default one.
-        gpus: of one machine; a process each. 0 for a run on the CPU.
+        gpus: of one machine, with a process each; 0 for a run on the CPU.
         cpus: cores.
-        minutes: after which Slurm ends a job; it is put into the queue again and goes on from its last checkpoint.
-        memory_gb: 0 for what Slurm gives.
+        minutes: time limit; after it a job is queued again and resumes from its last checkpoint.
+        memory_gb: 0 for Slurm's default.
         more: further options of sbatch, by name.
     """
 
@@ -47,33 +47,30 @@ class SlurmLauncher:
     ) -> None:
         """
         Args:
-            folder: of the jobs' scripts and Slurm's own logs; every machine has to see it.
+            folder: of the jobs' scripts and Slurm's own logs; all machines need access to it.
             resources: of each job.
             at_once: jobs in the queue; 0 for all.
-            cluster: of submitit's: "slurm", or "local" for processes of this machine.
+            cluster: for submitit: "slurm", or "local" for processes of this machine.
 
         Raises:
-            UserError: submitit is not installed, there is no Slurm here, or a name would not stay in its line of the
-                job's script.
+            UserError: submitit or Slurm is missing, or a name has a line feed.
         """
-        _check_lines(
-            {"output": folder.resolve(), "--slurm-partition": resources.partition, **resources.more}
-        )
+        given = {"output": folder.resolve(), "--slurm-partition": resources.partition}
+        _check_lines({**given, **resources.more})
         self.at_once, self.resources, self.cluster = at_once or 1000, resources, cluster
         self.executor = _executor(folder.resolve(), resources, cluster)
 
     def start(self, run: Run) -> "SlurmJob":
-        """Submit a run, or take up the job that an earlier call has submitted and that has not ended."""
+        """Submit a run, or return the job of an earlier call that has not ended."""
         path = run.folder / JOB_ID
         job = self._earlier(path)
         if job is not None and not job.done(force_check=True):
-            state = f"{run.folder.name} goes on as Slurm job {job.job_id}, {job.state}"
+            state = f"{run.folder.name} continues as Slurm job {job.job_id}, {job.state}"
             print(f"{state}; to submit it anew, scancel that job and remove {path}")
         else:
             run.folder.mkdir(parents=True, exist_ok=True)
-            job = self.executor.submit(
-                _Training(run.command(self.resources.gpus), run.folder / LOG, self.resources.cpus)
-            )
+            command = run.command(self.resources.gpus)
+            job = self.executor.submit(_Training(command, run.folder / LOG, self.resources.cpus))
             write_atomically(path, job.job_id)
         return SlurmJob(job)
 
@@ -86,7 +83,7 @@ class SlurmLauncher:
 
 
 class SlurmJob(NamedTuple):
-    """A job in Slurm's hands."""
+    """A job of Slurm."""
 
     job: "submitit.Job"
 
@@ -99,20 +96,21 @@ class SlurmJob(NamedTuple):
         try:
             self.job.result()
         except (FailedJobError, UncompletedJobError):
-            return f"Slurm job {self.job.job_id} ended as {self.job.state}, its log is {self.job.paths.stderr}"
+            state = f"Slurm job {self.job.job_id} ended as {self.job.state}"
+            return f"{state}, its log is {self.job.paths.stderr}"
         return ""
 
     def let_go(self) -> None:
-        """Leave it to Slurm; the next call takes it up again."""
-        print(f"Slurm job {self.job.job_id} goes on; scancel {self.job.job_id} would end it")
+        """Leave it to Slurm; the next call finds it again."""
+        print(f"Slurm job {self.job.job_id} continues; scancel {self.job.job_id} would end it")
 
     def await_end(self) -> None:
-        """Return: nobody asked it to end."""
+        """Return at once: the job was not asked to end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """What a job does."""
+    """The work of a job."""
 
     command: list[str]
     log: Path
@@ -132,18 +130,19 @@ class _Training:
             )
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
-        """Go on after Slurm has ended the job for its time or for another user's job: the command resumes."""
+        """Resume after Slurm ended the job for its time limit or for another user's job."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def _check_lines(words: Mapping[str, Any]) -> None:
-    """Refuse words with line feeds: in a script for sbatch the next line is a command."""
+    """Refuse words with line feeds: in a script for sbatch, the next line would be a command."""
     for name, value in words.items():
         if not f"{name}{value}".isprintable():
             raise UserError(
-                f"{name} is {str(value)!r}: a job's script takes it without line feeds and their like."
+                f"{name} is {str(value)!r}; a job's script allows no line feeds and other control "
+                "characters. Rename it."
             )
 
 
@@ -157,16 +156,16 @@ def _executor(folder: Path, resources: Resources, cluster: str) -> "submitit.Aut
         executor = submitit.AutoExecutor(folder, cluster=cluster)
     except RuntimeError as error:
         raise UserError(f"Slurm cannot be reached from here: {error}") from error
-    cloudpickle.register_pickle_by_value(
-        sys.modules[__name__]
-    )  # so that a job does not import PyTorch to start a process
-    executor.update_parameters(
-        name="virtex_det",
-        timeout_min=resources.minutes,
-        cpus_per_task=resources.cpus,
-        **({"gpus_per_node": resources.gpus} if resources.gpus else {}),
-        **({"mem_gb": resources.memory_gb} if resources.memory_gb else {}),
-        **({"slurm_partition": resources.partition} if resources.partition else {}),
-        **({"slurm_additional_parameters": dict(resources.more)} if resources.more else {}),
-    )
+    # So a job does not import PyTorch to start a process.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    wanted = {
+        "name": "virtex_det",
+        "timeout_min": resources.minutes,
+        "cpus_per_task": resources.cpus,
+        "gpus_per_node": resources.gpus,
+        "mem_gb": resources.memory_gb,
+        "slurm_partition": resources.partition,
+        "slurm_additional_parameters": dict(resources.more),
+    }
+    executor.update_parameters(**{name: value for name, value in wanted.items() if value})
     return executor

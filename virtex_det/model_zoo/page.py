@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from virtex_det.benchmark.comparison import read_comparison
-from virtex_det.benchmark.statistics import spread, tidy
+from virtex_det.benchmark.statistics import AP, spread
 from virtex_det.benchmark.tables import Table, Value, markdown_grid, mean
 from virtex_det.checkpoint.formats import FORMATS
 from virtex_det.escaping import Markdown, in_inline_code, in_markdown
@@ -88,11 +88,12 @@ def _results_table(folder: Path) -> str:
     rows = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
         # Protocols may be mixed, since each row names its own.
-        scores = tidy(read_comparison(path, mix=True)).query("metric == 'AP'")
+        frame = read_comparison(path, mix=True).frame
+        scores = frame[frame["metric"].isin(AP)]
         for (start, protocol, dataset, fraction), runs in scores.groupby(
             ROW, sort=False, observed=True
         ):
-            spreads = spread(runs.groupby("task")["value"]).reindex(["bbox", "segm"])
+            spreads = spread(runs.groupby("metric")["value"]).reindex(AP)
             values = [Value(text) for text in (start, Markdown(in_inline_code(protocol)), dataset)]
             values += [Value(f"{100 * fraction:.4g}%"), Value(str(runs["seed"].nunique()))]
             values += [

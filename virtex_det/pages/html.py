@@ -1,13 +1,14 @@
 """Renders HTML pages: one look, light or dark as the screen is, and text that stays text."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from virtex_det.escaping import visible
-from virtex_det.pages.paths import without_absolute_paths
+from virtex_det.pages.paths import shown_path, without_absolute_paths
 from virtex_det.pages.theme import DARK, LIGHT, SMALL_TYPE
 
 
@@ -39,6 +40,8 @@ def render_html(template: str, **values: Any) -> str:
 
 def _shown(value: Any) -> Any:
     """Return what a page prints for a value of its template; Markup stays as it is."""
+    if isinstance(value, Path):
+        return visible(shown_path(value))
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return without_absolute_paths(visible(value))

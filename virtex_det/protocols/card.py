@@ -6,8 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from virtex_det.config.mappers import mapper_name
-from virtex_det.protocols.catalog import Protocol
-from virtex_det.protocols.matching import nearest_protocol, protocol_id
+from virtex_det.protocols.matching import nearest_protocol
 
 FROZEN = ("nothing frozen", "stem frozen", *(f"stem to res{stage} frozen" for stage in range(2, 6)))
 
@@ -21,22 +20,23 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
     Returns:
         Text by heading, in display order; "departs" only if the config differs from the protocol.
     """
-    protocol, departures = nearest_protocol(cfg)
+    name, protocol, departures = nearest_protocol(cfg)
+    has_its_data = not {"DATASETS.TRAIN", "DATASETS.TEST"} & departures.keys()
+    images = protocol.train_images if protocol and has_its_data else None
+    version = protocol.dataset_version if protocol and has_its_data else ""
     is_detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     is_trained = not _is_svm_probe(cfg)
     card = {
-        "protocol": protocol_id(cfg) or "none",
+        "protocol": name or "none",
         "detector": f"{_architecture(cfg)}, {_network(cfg)}",
         "heads": _heads(cfg) if is_detector else "",
         "norm": _norm(cfg) if is_trained else "",
-        "schedule": _schedule(cfg, protocol) if is_trained else "",
+        "schedule": _schedule(cfg, images) if is_trained else "",
         "batch": f"{cfg.SOLVER.IMS_PER_BATCH} images" if is_trained else "",
         "learning rate": _learning_rate(cfg) if is_trained else "",
         "sizes": _sizes(cfg),
-        "metric": "; ".join(
-            dict.fromkeys(_metric(dataset, is_detector) for dataset in cfg.DATASETS.TEST)
-        ),
-        "data": _data(cfg, protocol),
+        "metric": _metrics(cfg, is_detector),
+        "data": _data(cfg, version),
         "paper": ": ".join(filter(None, (protocol.paper, protocol.section))) if protocol else "",
         "notes": protocol.notes if protocol else "",
         "departs": ", ".join(f"{key} {value}" for key, value in sorted(departures.items())),
@@ -45,16 +45,12 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
 
 
 def _architecture(cfg: CfgNode) -> str:
+    if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
+        return "linear SVMs on frozen features" if _is_svm_probe(cfg) else "linear classifier"
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        known = {
-            "ImageClassifier": "linear SVMs on frozen features"
-            if _is_svm_probe(cfg)
-            else "linear classifier"
-        }
-        return known.get(cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.META_ARCHITECTURE)
-    return (
-        f"{'Mask' if cfg.MODEL.MASK_ON else 'Faster'} R-CNN {'FPN' if _has_pyramid(cfg) else 'C4'}"
-    )
+        return cfg.MODEL.META_ARCHITECTURE
+    kind = "Mask" if cfg.MODEL.MASK_ON else "Faster"
+    return f"{kind} R-CNN {'FPN' if _has_pyramid(cfg) else 'C4'}"
 
 
 def _is_svm_probe(cfg: CfgNode) -> bool:
@@ -97,53 +93,45 @@ def _heads(cfg: CfgNode) -> str:
 
 def _norm(cfg: CfgNode) -> str:
     pyramid = f", FPN {cfg.MODEL.FPN.NORM or 'none'}" if _has_pyramid(cfg) else ""
-    precise = cfg.TEST.PRECISE_BN
-    statistics = (
-        f"; statistics renewed over {precise.NUM_ITER} batches before evaluation"
-        if precise.ENABLED
-        else ""
-    )
+    statistics = ""
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        batches = f"{cfg.TEST.PRECISE_BN.NUM_ITER} batches"
+        statistics = f"; statistics renewed over {batches} before evaluation"
     return (
         f"backbone {cfg.MODEL.RESNETS.NORM}{pyramid}; "
         f"{FROZEN[cfg.MODEL.BACKBONE.FREEZE_AT]}{statistics}"
     )
 
 
-def _schedule(cfg: CfgNode, protocol: Protocol | None) -> str:
+def _schedule(cfg: CfgNode, images: int | None) -> str:
+    """Return the schedule; its epochs if the number of images in the training set is known."""
     solver = cfg.SOLVER
+    # Detectron2 ignores steps from the last iteration on.
+    steps = [f"{step:,}" for step in solver.STEPS if step < solver.MAX_ITER]
     if "Cosine" in solver.LR_SCHEDULER_NAME:
         fall = "cosine"
+    elif steps:
+        fall = f"rate times {solver.GAMMA:g} at {_listed(steps)}"
     else:
-        # Detectron2 ignores steps from the last iteration on.
-        steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
-        fall = (
-            f"rate times {solver.GAMMA:g} at {_listed([f'{step:,}' for step in steps])}"
-            if steps
-            else "constant rate"
-        )
+        fall = "constant rate"
     words = [f"{solver.MAX_ITER:,} iterations", fall, f"warm-up over {solver.WARMUP_ITERS:,}"]
-    if protocol and protocol.train_images and _is_data_of(cfg, protocol):
-        epochs = (
-            solver.MAX_ITER
-            * solver.IMS_PER_BATCH
-            / (protocol.train_images * cfg.DATASETS.TRAIN_FRACTION)
-        )
+    if images:
+        seen = solver.MAX_ITER * solver.IMS_PER_BATCH
+        epochs = seen / (images * cfg.DATASETS.TRAIN_FRACTION)
         words.insert(1, f"about {epochs:,.0f} epochs")
     return ", ".join(words)
 
 
 def _learning_rate(cfg: CfgNode) -> str:
-    solver = cfg.SOLVER
+    solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
     backbone = solver.BASE_LR * solver.BACKBONE_MULTIPLIER
+    momentum = f" with momentum {solver.MOMENTUM:g}" if solver.OPTIMIZER == "SGD" else ""
     words = [
         f"{solver.BASE_LR:g}",
         f"backbone {backbone:g}" if backbone != solver.BASE_LR else "",
-        solver.OPTIMIZER
-        + (f" with momentum {solver.MOMENTUM:g}" if solver.OPTIMIZER == "SGD" else ""),
+        f"{solver.OPTIMIZER}{momentum}",
         f"weight decay {solver.WEIGHT_DECAY:g}, of norms {solver.WEIGHT_DECAY_NORM:g}",
-        f"gradients clipped at {solver.CLIP_GRADIENTS.CLIP_VALUE:g}"
-        if solver.CLIP_GRADIENTS.ENABLED
-        else "",
+        f"gradients clipped at {clip.CLIP_VALUE:g}" if clip.ENABLED else "",
         "LookAhead" if solver.LOOKAHEAD.ENABLED else "",
         "mixed precision" if solver.AMP.ENABLED else "",
     ]
@@ -158,27 +146,15 @@ def _sizes(cfg: CfgNode) -> str:
         return f"crops of {cfg.INPUT.CAPTION.CROP_SIZE} px"
     given = cfg.INPUT
     short = sorted(given.MIN_SIZE_TRAIN)
-    between = (
-        f"{short[0]} to {short[-1]} px in {len(short)} sizes"
-        if len(short) > 1
-        else f"{short[0]} px"
-    )
+    between = f"{short[0]} px"
+    if len(short) > 1:
+        between = f"{short[0]} to {short[-1]} px in {len(short)} sizes"
     training = f"training: short side {between}, long side at most {given.MAX_SIZE_TRAIN}"
     return f"{training}; test: {given.MIN_SIZE_TEST}, at most {given.MAX_SIZE_TEST}"
 
 
-def _metric(dataset: str, is_detector: bool) -> str:
-    """Return the metric of a dataset's evaluator, "" for a dataset that is not registered."""
-    kind = _evaluator_type(dataset)
-    if kind == "pascal_voc":
-        curve = (
-            "11-point"
-            if MetadataCatalog.get(dataset).get("year") == 2007
-            else "area under the curve"
-        )
-        return f"VOC AP, {curve}" + (
-            ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
-        )
+def _metrics(cfg: CfgNode, is_detector: bool) -> str:
+    """Return the metrics of the evaluators; "" for datasets that are not registered."""
     of_images = "11-point AP, of images"
     words = {
         "coco": "COCO AP, mean over IoU .50 to .95" if is_detector else of_images,
@@ -186,27 +162,30 @@ def _metric(dataset: str, is_detector: bool) -> str:
         "classification": "top-1 accuracy",
         "captions": "losses and caption metrics",
     }
-    return words.get(kind, "")
+    found = []
+    for dataset in cfg.DATASETS.TEST:
+        kind = _evaluator_type(dataset)
+        if kind == "pascal_voc":
+            is_2007 = MetadataCatalog.get(dataset).get("year") == 2007
+            curve = "11-point" if is_2007 else "area under the curve"
+            of = ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
+            found.append(f"VOC AP, {curve}{of}")
+        else:
+            found.append(words.get(kind, ""))
+    return "; ".join(dict.fromkeys(found))
 
 
 def _evaluator_type(dataset: str) -> str:
-    return (
-        MetadataCatalog.get(dataset).get("evaluator_type", "")
-        if dataset in MetadataCatalog.list()
-        else ""
-    )
+    if dataset not in MetadataCatalog.list():
+        return ""
+    return MetadataCatalog.get(dataset).get("evaluator_type", "")
 
 
-def _data(cfg: CfgNode, protocol: Protocol | None) -> str:
+def _data(cfg: CfgNode, version: str) -> str:
     names = f"{_listed(cfg.DATASETS.TRAIN) or 'none'} / {_listed(cfg.DATASETS.TEST) or 'none'}"
-    known = f": {protocol.dataset_version}" if protocol and _is_data_of(cfg, protocol) else ""
     part = cfg.DATASETS.TRAIN_FRACTION
+    known = f": {version}" if version else ""
     return f"{names}{known}" + (f"; {part:.4g} of the training images" if part < 1 else "")
-
-
-def _is_data_of(cfg: CfgNode, protocol: Protocol) -> bool:
-    """Return whether a config has the datasets of this protocol, its nearest one."""
-    return not {"DATASETS.TRAIN", "DATASETS.TEST"} & nearest_protocol(cfg)[1].keys()
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -14,16 +14,15 @@ class Protocol:
     """One recipe.
 
     Attributes:
-        id: what records, tables and pages call it.
-        paper: where it comes from; "this package" for our own.
-        section: of the paper, or the public file that it was read in.
+        id: its name in records, tables and pages.
+        paper: its source; "this package" for our own.
+        section: of the paper, or the public file in which it was read.
         config: the config of the package that follows it.
-        settings: what that config sets, as eight digits of a hash: a config edited since is another
-            protocol.
+        settings: eight digits of a hash of that config's settings, which reveal later edits.
         dataset_version: the data in words.
-        train_images: images of the whole training set, for epochs; None where it depends on how the
+        train_images: images of the whole training set, for epochs; None if it depends on how the
             set was made.
-        notes: what else one has to know before comparing.
+        notes: other facts to know before comparing.
     """
 
     id: str

@@ -1,9 +1,9 @@
-"""The protocol that a config follows, and its departures, by the config's values alone."""
+"""The protocol that a config follows, and its departures, from the config's values alone."""
 
 import json
 import logging
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
@@ -21,10 +21,24 @@ SHOWN = 3  # departures written out in an id
 # Keys that a run may set without a departure from its protocol.
 FREE = frozenset(keys_of(*(role for role in Role if role not in IN_PROTOCOL)))
 
-# A config that shares neither with any protocol is of another kind: pretraining.
+# A config that shares none of these values with a protocol has no protocol: pretraining.
 KINDS = keys_of(Role.KIND)
 
 Settings = dict[str, Any]
+
+
+class Match(NamedTuple):
+    """The nearest protocol of a config.
+
+    Attributes:
+        id: as of ``protocol_id``.
+        protocol: that with the fewest different settings; None for pretraining.
+        departures: the config's values of these settings.
+    """
+
+    id: str
+    protocol: Protocol | None
+    departures: Settings
 
 
 def protocol_id(cfg: CfgNode) -> str:
@@ -35,39 +49,36 @@ def protocol_id(cfg: CfgNode) -> str:
 
     Returns:
         The id of the nearest protocol, followed by ``+KEY=VALUE`` for each departure in
-        alphabetical order; of more than three, the rest is replaced by their number and a hash of
-        all. ``+scaled-schedule`` marks a schedule scaled with the fraction of the data, which is
-        another recipe than the protocol's schedule on that fraction. "" for pretraining, which has
-        no protocol.
+        alphabetical order. Of more than three, the rest is replaced by its number and a hash of all
+        departures. ``+scaled-schedule`` marks a schedule scaled with the fraction of the data,
+        which is another recipe than the protocol's schedule on that fraction. "" for pretraining,
+        which has no protocol.
     """
-    protocol, departures = nearest_protocol(cfg)
-    if protocol is None:
-        return ""
-    words = [f"{key}={_word(value)}" for key, value in sorted(departures.items())]
+    return nearest_protocol(cfg).id
+
+
+def nearest_protocol(cfg: CfgNode) -> Match:
+    """Return the protocol with the fewest settings that differ from a config's."""
+    ours = _read_settings(cfg)
+    departures = {}
+    for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION).items():
+        if any(theirs[key] == ours[key] for key in KINDS):
+            departures[name] = _departures(ours, theirs)
+    if not departures:
+        return Match("", None, {})
+    name = min(departures, key=lambda name: len(departures[name]))
+    found = departures[name]
+    words = [f"{key}={_word(value)}" for key, value in sorted(found.items())]
     further = len(words) - SHOWN
     if further > 0:
-        words = [*words[:SHOWN], f"{further}-more-{_digits(departures)}"]
+        words = [*words[:SHOWN], f"{further}-more-{_digits(found)}"]
     if cfg.SOLVER.REFERENCE_FRACTION:
         words.append("scaled-schedule")
-    return "+".join([protocol.id, *words])
-
-
-def nearest_protocol(cfg: CfgNode) -> tuple[Protocol | None, Settings]:
-    """Return the protocol with the fewest different settings, and the config's values of these."""
-    ours = _read_settings(cfg)
-    alike = {
-        name: _departures(ours, theirs)
-        for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION).items()
-        if any(theirs[key] == ours[key] for key in KINDS)
-    }
-    if not alike:
-        return None, {}
-    name = min(alike, key=lambda name: len(alike[name]))
-    return protocols()[name], alike[name]
+    return Match("+".join([name, *words]), protocols()[name], found)
 
 
 def settings_digits(cfg: CfgNode) -> str:
-    """Return eight digits of a hash of a config's settings, without keys that any run may set."""
+    """Return eight digits of a hash of a config's settings, without keys that a run may set."""
     return _digits(_departures(_read_settings(cfg), _settings(get_cfg())))
 
 
@@ -78,10 +89,8 @@ def _protocol_settings(fraction: float) -> dict[str, Settings]:
     for name, cfg in _protocol_configs().items():
         cfg = cfg.clone()
         cfg.defrost()
-        cfg.DATASETS.TRAIN_FRACTION, cfg.SOLVER.REFERENCE_FRACTION = (
-            fraction or 1.0,
-            1.0 if fraction else 0.0,
-        )
+        cfg.DATASETS.TRAIN_FRACTION = fraction or 1.0
+        cfg.SOLVER.REFERENCE_FRACTION = 1.0 if fraction else 0.0
         scale_schedule(cfg)
         found[name] = _settings(cfg)
     return found
@@ -89,22 +98,16 @@ def _protocol_settings(fraction: float) -> dict[str, Settings]:
 
 @cache
 def _protocol_configs() -> dict[str, CfgNode]:
-    """Load each protocol's config; without one that is missing or was edited."""
+    """Load each protocol's config; one that is missing or was edited is left out."""
     found = {}
     for name, protocol in protocols().items():
         try:
             cfg = load_config(str(packaged_config(protocol.config)), [])
-            fault = (
-                ""
-                if settings_digits(cfg) == protocol.settings
-                else f"{protocol.config} has been edited."
-            )
-        except UserError as error:
-            fault = str(error)
-        if fault:
-            logging.getLogger(__name__).warning(f"The protocol {name} is not used: {fault}")
-        else:
+            if settings_digits(cfg) != protocol.settings:
+                raise UserError(f"{protocol.config} has been edited.")
             found[name] = cfg
+        except UserError as error:
+            logging.getLogger(__name__).warning(f"The protocol {name} is not used: {error}")
     return found
 
 
@@ -119,12 +122,11 @@ def _read_settings(cfg: CfgNode) -> Settings:
 
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
-    values = _under_old_names(plain_leaves(cfg)) | {"DATALOADER.MAPPER": mapper_name(cfg)}
-    return {
-        key: _floats(value) if key in floats else value
-        for key, value in values.items()
-        if key not in FREE
-    }
+    settings = {}
+    for key, value in _under_old_names(plain_leaves(cfg)).items():
+        if key not in FREE:
+            settings[key] = _floats(value) if key in floats else value
+    return settings | {"DATALOADER.MAPPER": mapper_name(cfg)}
 
 
 def _under_old_names(values: Settings) -> Settings:
@@ -137,11 +139,8 @@ def _under_old_names(values: Settings) -> Settings:
 
 @cache
 def _lists_of_floats() -> set[str]:
-    return {
-        key
-        for key, value in plain_leaves(get_cfg()).items()
-        if isinstance(value, list) and "." in json.dumps(value)
-    }
+    defaults = plain_leaves(get_cfg()).items()
+    return {key for key, value in defaults if isinstance(value, list) and "." in json.dumps(value)}
 
 
 def _floats(value: Any) -> Any:
@@ -152,7 +151,7 @@ def _floats(value: Any) -> Any:
 
 
 def _word(value: Any) -> str:
-    """Return a value as text for an id: without spaces, a list of one as its element."""
+    """Return a value as text for an id: without spaces, a list of one value as that value."""
     if isinstance(value, list):
         words = ",".join(map(_word, value))
         return words if len(value) == 1 else f"({words})"

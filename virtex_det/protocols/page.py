@@ -1,4 +1,4 @@
-"""docs/protocols.md, generated from the protocols, their configs and published numbers only."""
+"""docs/protocols.md, generated from the protocols, their configs and published results."""
 
 from pathlib import Path
 
@@ -15,14 +15,15 @@ PAGE = Path("docs/protocols.md")  # in a clone
 
 def render() -> str:
     """Return the page: how ids are made, what is reproducible, and all protocols."""
+    cards, published = {}, {}
+    for name, protocol in protocols().items():
+        cards[name] = protocol_card(load_config(str(packaged_config(protocol.config)), []))
+        published[name] = [_row(result) for result in published_for(name)]
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
         protocols=protocols().values(),
-        cards={
-            name: protocol_card(load_config(str(packaged_config(p.config)), []))
-            for name, p in protocols().items()
-        },
-        published={name: [_row(result) for result in published_for(name)] for name in protocols()},
+        cards=cards,
+        published=published,
         free=sorted(FREE),
         shown=SHOWN,
     )
@@ -30,11 +31,9 @@ def render() -> str:
 
 def _row(result: PublishedResult) -> dict[str, str]:
     titles = {"bbox": "box ", "segm": "mask ", "svm": "", "classification": ""}
-    numbers = [
-        f"{titles[task]}{name} {value:.1f}"
-        for task, table in result.metrics.items()
-        for name, value in table.items()
-    ]
+    numbers = []
+    for task, table in result.metrics.items():
+        numbers += [f"{titles[task]}{name} {value:.1f}" for name, value in table.items()]
     return {
         "start": result.start,
         "numbers": ", ".join(numbers),
