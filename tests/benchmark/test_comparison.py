@@ -105,7 +105,7 @@ def test_a_cell_changed_by_hand_is_refused_with_its_line(records, tmp_path, fiel
         read_comparison(tmp_path / "page.jsonl")
 
 
-def test_a_cell_that_stands_twice_is_refused_and_none_of_the_two_taken(records, tmp_path):
+def test_two_records_of_one_cell_are_refused(records, tmp_path):
     Comparison("", "", records).write_records(tmp_path / "page.jsonl")
     Comparison("", "", changed(records, 0, metrics={"bbox": {"AP": 99.0}})).write_records(
         tmp_path / "other.jsonl"
@@ -118,7 +118,7 @@ def test_a_cell_that_stands_twice_is_refused_and_none_of_the_two_taken(records, 
         read_comparison(tmp_path / "page.jsonl")
 
 
-def test_a_file_without_records_is_said_to_be_so(tmp_path):
+def test_a_file_without_records_is_refused(tmp_path):
     (tmp_path / "page.jsonl").write_text("")
     with pytest.raises(UserError, match="holds no records"):
         read_comparison(tmp_path / "page.jsonl")

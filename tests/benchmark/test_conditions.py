@@ -58,7 +58,7 @@ def test_what_the_records_agree_on_is_equal(compare):
     assert not any("Not equal" in line for line in conditions(compare()))
 
 
-def test_starts_that_saw_other_images_are_told_of(compare):
+def test_starts_with_other_images_are_named(compare):
     comparison = compare(lambda cell: {"manifest_sha256": cell.start} if cell.seed == 1 else {})
     assert "10 % seed 1" in sentence(comparison, "Not equal: the labelled images")
     assert not any("Equal: the labelled images" in line for line in conditions(comparison))
@@ -69,7 +69,7 @@ def test_records_without_a_manifest_claim_nothing_of_the_images(compare):
     assert sentence(comparison, "Not known: whether all starts saw the same labelled images")
 
 
-def test_mixed_protocols_are_told_of(compare):
+def test_mixed_protocols_are_named(compare):
     comparison = compare(lambda cell: {"protocol": "other"} if cell.seed else {}, mix=True)
     assert "other, scenes-segm" in sentence(comparison, "Not equal: the protocol")
 
@@ -110,7 +110,7 @@ def test_pretraining_is_counted_from_the_log_beside_the_weights(compare, tmp_pat
     assert "captions" in sentence(comparison, "the spread has no pretraining in it")
 
 
-def test_a_pretraining_per_seed_is_in_the_spread_and_its_mean_is_told(compare, tmp_path):
+def test_one_pretraining_per_seed_is_in_the_spread_and_its_cost_is_a_mean(compare, tmp_path):
     weights = {seed: pretrained(tmp_path / str(seed), seconds=100 + 100 * seed) for seed in (0, 1)}
     comparison = compare(lambda cell: weights[cell.seed] if cell.start == "captions" else {})
     assert costs(comparison)["captions"] == (pytest.approx(150), 2, 100.0)
@@ -118,7 +118,7 @@ def test_a_pretraining_per_seed_is_in_the_spread_and_its_mean_is_told(compare, t
     assert not any("the spread has no pretraining" in line for line in conditions(comparison))
 
 
-def test_weights_that_differ_within_a_seed_are_told_of(make_record):
+def test_weights_that_differ_within_a_seed_are_named(make_record):
     weights = {
         fraction: {"path": "", "sha256": str(fraction), "format": ""} for fraction in (0.1, 1.0)
     }
@@ -136,7 +136,7 @@ def test_weights_that_differ_within_a_seed_are_told_of(make_record):
     assert not any("pretraining in it" in line for line in conditions(comparison))
 
 
-def test_runs_that_are_evaluated_on_different_data_are_not_said_to_be_equal(compare):
+def test_runs_evaluated_on_different_data_are_not_equal(compare):
     other = {"dataset": "coco_2017_val", "protocol": "other"}
     comparison = compare(lambda cell: other if cell.seed else {}, mix=True)
     assert "coco_2017_val (4 images) and scenes_val" in sentence(

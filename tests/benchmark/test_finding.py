@@ -64,7 +64,7 @@ def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
     assert "so this may be chance" in sentence(make_record, pair | others)
 
 
-def test_a_baseline_that_nothing_beats_is_said_to_lead(make_record):
+def test_a_baseline_that_no_start_beats_leads(make_record):
     found = finding(
         compare(
             make_record,
@@ -119,6 +119,6 @@ def test_seeds_that_no_two_starts_share_are_said_not_to_compare(make_record):
     assert "(no seed in common, so this may be chance)" in finding(comparison).sentence
 
 
-def test_of_several_protocols_the_first_is_told_of_by_name(make_record):
+def test_of_several_protocols_the_first_is_named(make_record):
     scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
     assert finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith("Under a: With 10 %")

@@ -71,7 +71,7 @@ def test_time_is_that_of_training_and_the_axis_says_what_it_counts(comparison):
     assert lines_of(added)["captions"][0] == pytest.approx([160 / 60] * 2)
 
 
-def test_pretraining_that_nobody_timed_is_said_to_be_left_out(comparison):
+def test_the_legend_names_starts_whose_pretraining_time_is_unknown(comparison):
     figure = drawn(comparison, "bbox/AP", against="time", pretraining={"random": 0.0})
     assert list(lines_of(figure)) == ["random", "captions (without pretraining)"]
 

@@ -83,7 +83,7 @@ def test_without_annotations_there_are_no_pictures(page_of):
     assert "image/jpeg" not in html and 'id="pictures"' not in html
 
 
-def test_images_that_are_not_there_are_told_of(tmp_path, make_record):
+def test_missing_images_are_named(tmp_path, make_record):
     found = make_example(tmp_path, make_record)
     page, nowhere = tmp_path / "index.html", tmp_path / "nowhere"
     for missing in (
@@ -154,7 +154,7 @@ def test_evaluations_of_other_files_or_with_other_settings_are_no_part_of_the_cu
     assert iteration_curves(tmp_path, found) == before
 
 
-def test_a_start_without_pretraining_is_not_said_to_lack_its_time(tmp_path, make_record):
+def test_a_start_without_pretraining_lacks_no_time(tmp_path, make_record):
     found = make_example(tmp_path, make_record)
     (tmp_path / "metrics.json").write_text('{"iteration": 9, "time": 30.0}')
     weights = {"path": str(tmp_path / "model_final.pth"), "sha256": "1", "format": ""}
@@ -286,6 +286,6 @@ def test_of_more_starts_than_fit_those_of_the_finding_stay(page_of):
     assert 'alt="1.png, start 7: ' in html and 'alt="1.png, start 0: ' in html
 
 
-def test_with_more_than_four_starts_nothing_is_said_of_bands(page_of):
+def test_with_more_than_four_starts_the_page_mentions_no_bands(page_of):
     html = page_of(starts=tuple(f"start {number}" for number in range(5)))
     assert "Bands" not in html and 'class="bar"' not in html

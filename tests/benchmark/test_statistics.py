@@ -190,7 +190,7 @@ def test_the_fraction_at_which_a_start_is_as_good_as_the_baseline_is_interpolate
 @pytest.mark.parametrize(
     "scores", [{("random", 0.1): (6.0,)}, {("random", 1.0): (0.0,)}, {("captions", 1.0): (6.0,)}]
 )
-def test_nothing_is_said_without_a_baseline_on_all_labels(make_record, scores):
+def test_without_a_baseline_on_all_labels_there_is_no_sentence(make_record, scores):
     assert (
         reached(
             means_of(compare(make_record, {("third", 0.1): (1.0,)} | scores)), "random", "Box AP"

@@ -60,7 +60,7 @@ def test_each_table_names_the_pretrained_text_encoder_of_its_numbers(make_record
     assert "text encoder" not in rendered(compare(make_record, TWO))
 
 
-def test_a_baseline_by_itself_is_not_said_to_be_reached_by_others(make_record):
+def test_a_baseline_by_itself_is_reached_by_no_other_start(make_record):
     alone = {cell: values for cell, values in TWO.items() if cell[0] == "random"}
     assert "reaches it" not in rendered(compare(make_record, alone))
 

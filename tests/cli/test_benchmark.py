@@ -119,7 +119,7 @@ def test_the_report_is_written(done, tmp_path):
     ],
     ids=" ".join,
 )
-def test_options_of_a_run_that_cannot_be_meant_are_refused_before_it(done, capsys, words):
+def test_invalid_options_of_a_run_are_refused_before_it(done, capsys, words):
     with pytest.raises(SystemExit) as caught:
         main("run", done, *words)
     assert caught.value.code == 2 and f"argument {words[0]}: " in capsys.readouterr().err

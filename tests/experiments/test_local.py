@@ -74,7 +74,7 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     train_all([fake_run(tmp_path, FINISH)], LocalLauncher(1))
 
 
-def test_a_run_is_told_that_its_folder_is_locked_for_it(tmp_path):
+def test_a_run_knows_that_its_folder_is_locked_for_it(tmp_path):
     job = LocalLauncher(1).start(fake_run(tmp_path, "print(os.environ['VIRTEX_DET_LOCKED'])"))
     wait_for(job)
     assert (tmp_path / "stdout.txt").read_text() == f"{tmp_path}\n"

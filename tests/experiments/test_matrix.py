@@ -234,7 +234,7 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_meant_is_refused(tmp_path, fields, message):
+def test_an_invalid_matrix_is_refused(tmp_path, fields, message):
     with pytest.raises(UserError, match=message):
         make_matrix(tmp_path, **fields)
 

@@ -93,7 +93,7 @@ def test_code_in_a_matrix_is_not_run(tmp_path):
 
 
 def test_a_matrix_that_is_not_there_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(UserError, match="There is not a matrix"):
+    with pytest.raises(UserError, match="There is no matrix"):
         read_matrix(tmp_path / "matrix.yaml")
 
 

@@ -84,20 +84,20 @@ def test_a_run_that_was_moved_or_went_on_elsewhere_is_complete(tmp_path, make_re
         now = get_cfg()
         now.merge_from_list(["MODEL.WEIGHTS", "/moved/start.pth", *change])
         (tmp_path / "config.yaml").write_text(now.dump())
-        assert make_run(tmp_path).is_complete()
+        assert make_run(tmp_path).is_finished()
     now.merge_from_list(["TEST.DETECTIONS_PER_IMAGE", 7])
     (tmp_path / "config.yaml").write_text(now.dump())
-    assert not make_run(tmp_path).is_complete()
+    assert not make_run(tmp_path).is_finished()
 
 
 def test_the_evaluation_of_another_runs_weights_is_not_its_own(tmp_path, make_record):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(get_cfg().dump())
     own, run = config_sha256(get_cfg()), make_run(tmp_path / "run")
-    for folder, is_complete in (("other", False), ("run", True)):
+    for folder, is_finished in (("other", False), ("run", True)):
         evaluated = {"path": str(tmp_path / folder / "model_final.pth")}
         finish(run, make_record, config_sha256=own, evaluated=evaluated)
-        assert run.is_complete() == is_complete
+        assert run.is_finished() == is_finished
 
 
 def test_a_record_half_written_by_a_crash_does_not_complete_a_run(tmp_path, make_record):

@@ -187,13 +187,13 @@ def test_letting_go_of_a_job_leaves_it_to_slurm_and_says_so(tmp_path, slurm, cap
     assert (tmp_path / "run" / "model_final.pth").exists()
 
 
-def test_without_slurm_it_is_said(tmp_path, monkeypatch):
+def test_without_slurm_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="Slurm cannot be reached"):
         SlurmLauncher(tmp_path / "slurm", CPU)
 
 
-def test_without_submitit_it_is_said_how_to_get_it(tmp_path, monkeypatch):
+def test_without_submitit_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="pip install"):
         SlurmLauncher(tmp_path / "slurm", CPU)
@@ -217,5 +217,5 @@ def test_submitit_is_imported_by_those_who_use_slurm_alone():
     ],
 )
 def test_no_name_becomes_a_command_of_a_jobs_script(folder, resources, tmp_path):
-    with pytest.raises(UserError, match="without line feeds"):
+    with pytest.raises(UserError, match="allows no line feeds"):
         SlurmLauncher(tmp_path / folder, resources, cluster="local")

@@ -56,7 +56,7 @@ def test_voc_and_lvis_name_their_own_metric():
     assert "APr" in card("detectron2/lvis_segm_default_init_2x")["metric"]
 
 
-def test_a_part_of_the_labels_has_more_epochs_and_is_said():
+def test_a_fraction_of_the_labels_has_more_epochs_and_is_on_the_card():
     found = card("detectron2/coco_segm_default_init_2x", "DATASETS.TRAIN_FRACTION", 0.1)
     assert "about 243 epochs" in found["schedule"]
     assert found["data"].endswith("; 0.1 of the training images")

@@ -72,8 +72,12 @@ def test_whole_numbers_in_a_list_of_fractions_show_as_fractions(key, values, sho
     assert ids == {f"scenes-segm+{key}={shown}"}
 
 
-# The first asks for another key to change with it, the second brings the mapper of keypoints along.
-NOT_ALONE = ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "MODEL.KEYPOINT_ON")
+# Two are only valid with another key, and one changes the mapper, too.
+NOT_ALONE = (
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
+    "INPUT.CAPTION.HIDE_OTHER_WORDS",
+    "MODEL.KEYPOINT_ON",
+)
 
 
 def test_keypoints_show_with_their_mapper():
@@ -194,7 +198,7 @@ def test_other_configs_depart_from_the_protocol_they_build_on(config, start):
     assert len(name) < 150 and " " not in name and "|" not in name
 
 
-def test_the_nearest_protocol_is_told_with_all_departures():
+def test_the_nearest_protocol_comes_with_all_departures():
     found = nearest_protocol(load("detectron2/coco_segm_default_init_1x", "SOLVER.BASE_LR", 0.5))
     assert found.protocol == protocols()["coco-segm-1x"]
     assert found.departures == {"SOLVER.BASE_LR": 0.5}
@@ -256,7 +260,7 @@ def test_an_edited_config_stands_for_its_protocol_no_more(edited_repository, cap
 
 
 @pytest.mark.parametrize("edited_repository", [Path.unlink], indirect=True)
-def test_a_config_that_is_not_here_is_said(edited_repository, caplog):
+def test_a_missing_config_is_a_warning(edited_repository, caplog):
     assert protocol_id(load("detectron2/scenes_segm")) == "scenes-segm"
     assert "The protocol coco-segm-2x is not used: There is no config file" in caplog.text
     assert "The protocol coco-segm-1x is not used: " in caplog.text, "which builds on it"

@@ -113,6 +113,7 @@ def write_report(
     categories = category_tables(comparison)
     account = account_for(comparison)
     colours = line_colours(comparison.starts, comparison.baseline)
+    dark_colours = line_colours(comparison.starts, comparison.baseline, DARK)
     plots = draw_plots(comparison, summary, colours, account.pretraining, folders)
     pictures = draw_gallery(comparison, folders, annotations, image_root, finding.starts)
     html = render_html(
@@ -126,7 +127,7 @@ def write_report(
         notes=notes,
         plots=plots,
         colours=colours,
-        dark_colours=line_colours(comparison.starts, comparison.baseline, DARK),
+        dark_colours=dark_colours,
         pictures=pictures,
         cards=cards,
         commands=commands,

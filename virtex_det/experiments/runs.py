@@ -88,7 +88,7 @@ class Run:
         return None
 
     def _config_hashes(self) -> tuple[str, ...]:
-        """Return the hashes of the folder's config: of its text, for earlier records, and today's."""
+        """Return the hashes of the run's config: of its text, for earlier records, and today's."""
         path = self.folder / "config.yaml"
         if not path.exists():
             return ()

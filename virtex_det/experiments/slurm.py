@@ -141,7 +141,7 @@ def _check_lines(words: Mapping[str, Any]) -> None:
     for name, value in words.items():
         if not f"{name}{value}".isprintable():
             raise UserError(
-                f"{name} is {str(value)!r}; a job's script allows no line feeds and other control "
+                f"{name} is {str(value)!r}; a job's script allows no line feeds or other control "
                 "characters. Rename it."
             )
 
