@@ -8,6 +8,7 @@ from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare, mixed, rendered
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.conditions import conditions
 from virtex_det.benchmark.statistics import summarize
 from virtex_det.benchmark.tables import (
     Value,
