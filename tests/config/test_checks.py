@@ -142,6 +142,8 @@ OTHERS = (
     ("MODEL.TEXTUAL.HIDDEN_SIZE", 1000),
     ("MODEL.TEXTUAL.ATTENTION_HEADS", 7),
     ("MODEL.TEXTUAL.VOCAB_SIZE", 4),
+    ("INPUT.CAPTION.PER_IMAGE", 0),
+    ("INPUT.CAPTION.CONCEPT_MASKS", -1),
     ("MODEL.TEXTUAL.PARALLEL_FRACTION", 1.5),
     ("MODEL.TEXTUAL.PARALLEL_FRACTION", -0.1),
     ("MODEL.LOCTEX.LOCALIZATION_FEATURES", (5,)),
@@ -433,3 +435,10 @@ def test_an_unknown_device_in_a_file_is_an_error(tmp_path):
 
 def test_the_metadata_device_builds_without_memory():
     assert load_config(CONFIG, {"MODEL.DEVICE": "meta"}).MODEL.DEVICE == "meta"
+
+
+def test_more_captions_in_a_step_than_are_kept_are_refused():
+    kept = {"DATASETS.CAPTIONS_PER_IMAGE": 2}
+    check_config(config(kept | {"INPUT.CAPTION.PER_IMAGE": 2}))
+    with pytest.raises(UserError, match="PER_IMAGE asks for 3 captions .* keeps 2"):
+        check_config(config(kept | {"INPUT.CAPTION.PER_IMAGE": 3}))

@@ -1,3 +1,4 @@
+import logging
 import random
 from itertools import islice
 
@@ -448,3 +449,18 @@ def test_a_folder_of_broken_images_ends_the_run(broken_cfg, dicts, register):
         UserError, match=r"(?s)100 images in a row.*broken\.jpg.*cannot be read: .*Convert it"
     ):
         take(build_train_loader(broken_cfg), 1)
+
+
+def test_fewer_captions_than_a_step_asks_for_are_said(cfg, dicts, caplog):
+    for entry in dicts:  # registered by cfg
+        entry["captions"] = ["a star", "a ring"]
+    dicts[0]["captions"] = ["a star"]
+    cfg.DATALOADER.MAPPER, cfg.INPUT.FORMAT = "CaptionMapper", "RGB"
+    cfg.INPUT.CAPTION.PER_IMAGE = 2
+    with caplog.at_level(logging.WARNING):
+        (batch,) = take(build_train_loader(cfg), 1)
+    assert "1 of 8 images have fewer captions than INPUT.CAPTION.PER_IMAGE, 2" in caplog.text
+    assert {len(example.get("by_caption", [1])) for example in batch} <= {1, 2}
+    cfg.INPUT.CAPTION.PER_IMAGE = 3
+    with pytest.raises(UserError, match="asks for 3 captions .*no image of .* more than 2"):
+        build_train_loader(cfg)

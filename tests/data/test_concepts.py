@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from virtex_det.data import SentencePieceTokenizer, train_tokenizer
-from virtex_det.data.concepts import ConceptSet, build_concepts
+from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets.captions import load_coco_captions
 from virtex_det.data.tokenizers import tokenizer_sha256
 from virtex_det.errors import UserError
@@ -30,7 +30,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def concepts(tokenizer):
-    return build_concepts(CAPTIONS, tokenizer, "abc")
+    return build_concepts(CAPTIONS, tokenizer, "abc", PARTS_OF_SPEECH)
 
 
 def words(concepts):
@@ -66,7 +66,10 @@ def test_only_words_of_one_piece_are_taken_and_with_its_id(concepts, tokenizer):
 
 
 def test_size_keeps_the_most_frequent(concepts, tokenizer):
-    assert build_concepts(CAPTIONS, tokenizer, "abc", size=3).concepts == concepts.concepts[:3]
+    assert (
+        build_concepts(CAPTIONS, tokenizer, "abc", PARTS_OF_SPEECH, 3).concepts
+        == (concepts.concepts[:3])
+    )
 
 
 def test_parts_of_speech_can_be_chosen(tokenizer):
@@ -106,7 +109,16 @@ def test_a_word_in_another_font_is_not_a_second_concept_of_the_same_piece(tokeni
 @pytest.mark.parametrize("captions", [[], ["on the"]])
 def test_captions_without_any_concept_are_an_error(tokenizer, captions):
     with pytest.raises(UserError, match="no noun or adjective or verb"):
-        build_concepts(captions, tokenizer, "abc")
+        build_concepts(captions, tokenizer, "abc", PARTS_OF_SPEECH)
+
+
+def test_nouns_are_chosen_by_default_and_captions_without_one_refused(tokenizer):
+    assert {part for part, _ in words(build_concepts(CAPTIONS, tokenizer, "abc")).values()} == {
+        "noun"
+    }
+    for parts in (["noun"], PARTS_OF_SPEECH):
+        with pytest.raises(UserError, match="The captions have no noun"):
+            build_concepts(["they are very old"], tokenizer, "abc", parts)
 
 
 def test_a_set_survives_its_file(concepts, tmp_path):
@@ -179,7 +191,7 @@ def test_real_captions_give_the_things_that_one_sees(samples, tmp_path):
     train_tokenizer(captions, tmp_path / "t.model", vocab_size=1500)
     sha256 = tokenizer_sha256(str(tmp_path / "t.model"))
     concepts = build_concepts(
-        captions, SentencePieceTokenizer(tmp_path / "t.model"), sha256, size=100
+        captions, SentencePieceTokenizer(tmp_path / "t.model"), sha256, PARTS_OF_SPEECH, 100
     )
     found = words(concepts)
     assert {found[word][0] for word in ("man", "woman", "table", "people", "dog", "kitchen")} == {

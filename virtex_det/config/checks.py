@@ -173,6 +173,8 @@ RULES: dict[str, Rule] = {
     "INPUT.*.RESIZE": whole(1),
     "INPUT.CAPTION.COLOR_JITTER": several(NOT_NEGATIVE, 4, 4),
     "INPUT.CAPTION.FLIP_WORDS": several(several(text(), 2, 2)),
+    "INPUT.CAPTION.CONCEPT_MASKS": whole(0),
+    "INPUT.CAPTION.PER_IMAGE": whole(1),
     "INPUT.CAPTION.MAX_LENGTH": whole(3),  # the boundaries and one token
     "INPUT.CAPTION.MASK_PROPORTION": number(high=1, above=0),
     "INPUT.CAPTION.MASK_PROB": number(high=1, above=0),  # 0 leaves no token to predict

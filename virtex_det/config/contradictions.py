@@ -134,6 +134,12 @@ def _text(cfg: CfgNode) -> Iterator[str]:
             f"INPUT.CAPTION.MASK_PROB {caption.MASK_PROB} and REPLACE_PROB {caption.REPLACE_PROB} "
             "are shares of the same tokens: together they must be at most 1."
         )
+    if 0 < cfg.DATASETS.CAPTIONS_PER_IMAGE < caption.PER_IMAGE:
+        yield (
+            f"INPUT.CAPTION.PER_IMAGE asks for {caption.PER_IMAGE} captions of an image in each "
+            f"step, but DATASETS.CAPTIONS_PER_IMAGE keeps {cfg.DATASETS.CAPTIONS_PER_IMAGE}. Set "
+            "PER_IMAGE to at most that."
+        )
     if caption.HIDE_OTHER_WORDS and not caption.CONCEPTS:
         yield (
             "INPUT.CAPTION.HIDE_OTHER_WORDS is True, but INPUT.CAPTION.CONCEPTS, which names the "

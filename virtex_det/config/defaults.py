@@ -218,10 +218,15 @@ def _add_caption_keys(cfg: CN) -> None:
     # Concept set, made by tools/build_concepts.py with the run's tokenizer: the words that are
     # masked (ICMLM), predicted (TP_Postag) or localized (LocTex; all words where it is empty).
     cfg.INPUT.CAPTION.CONCEPTS = ""
+    # Concept words of a caption that become [MASK] and are to be predicted (ICMLM); 0 for all.
+    cfg.INPUT.CAPTION.CONCEPT_MASKS = 1
     # [MASK] in place of every word that is not in CONCEPTS (LocTex, with traces or without).
     cfg.INPUT.CAPTION.HIDE_OTHER_WORDS = False
     # Clusters of captions, made by tools/build_clusters.py (TP_Cluster).
     cfg.INPUT.CAPTION.CLUSTERS = ""
+    # Captions of an image that a training step learns from, drawn anew each time; the image goes
+    # through the backbone once. An image with fewer gives all that it has.
+    cfg.INPUT.CAPTION.PER_IMAGE = 1
     # Tokens per caption, boundaries included; longer captions are cut.
     cfg.INPUT.CAPTION.MAX_LENGTH = 30
     # Side of the square training crop, in pixels, and its share of the image area.

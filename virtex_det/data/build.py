@@ -1,5 +1,6 @@
 """Loaders for training and evaluation, from a config."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ from virtex_det.data.training_set import (
 )
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
+
+logger = logging.getLogger(__name__)
 
 # The packed images of each loader in use, and those that ``lending_images`` lends.
 _images: WeakKeyDictionary[SkipCountingLoader, DatasetFromList] = WeakKeyDictionary()
@@ -111,6 +114,7 @@ def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[di
     """Return the training images twice: packed for the workers, and as dicts."""
     dicts, manifest, _ = load_training_set(cfg)
     _check_boxes(cfg, dicts)
+    check_captions_per_image(cfg, dicts)
     if comm.is_main_process():
         if cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE:
             manifest.write(Path(cfg.OUTPUT_DIR) / "subset.json")
@@ -174,6 +178,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     _check_sampler(cfg)
     dicts = keep_training_set(cfg).dicts
     _check_boxes(cfg, dicts)
+    check_captions_per_image(cfg, dicts)
     check_has_objects(cfg, dicts)
     if reads_images(cfg):
         refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
@@ -193,6 +198,33 @@ def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
     mapper = _build_mapper(cfg, is_train=False)
     with seeded(0, "check"):
         mapper(dicts[0])
+
+
+def check_captions_per_image(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:
+    """Refuse more captions per step than any image has; warn of images with fewer.
+
+    Raises:
+        UserError: no image has as many captions as INPUT.CAPTION.PER_IMAGE asks for.
+    """
+    wanted = cfg.INPUT.CAPTION.PER_IMAGE
+    if wanted == 1 or not all("captions" in example for example in dicts):
+        return
+    numbers = [len(example["captions"]) for example in dicts]
+    if max(numbers, default=wanted) < wanted:
+        raise UserError(
+            f"INPUT.CAPTION.PER_IMAGE asks for {wanted} captions of an image in each step, but no "
+            f"image of {', '.join(cfg.DATASETS.TRAIN)} has more than {max(numbers)}.\n"
+            f"Set INPUT.CAPTION.PER_IMAGE {max(numbers)}, or name data with more captions."
+        )
+    fewer = sum(number < wanted for number in numbers)
+    if fewer:
+        logger.warning(
+            "%d of %d images have fewer captions than INPUT.CAPTION.PER_IMAGE, %d: a step reads "
+            "all that they have, each once",
+            fewer,
+            len(numbers),
+            wanted,
+        )
 
 
 def _check_boxes(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:

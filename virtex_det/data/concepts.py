@@ -116,7 +116,7 @@ def build_concepts(
     captions: Iterable[str],
     tokenizer: Tokenizer,
     tokenizer_sha256: str,
-    parts_of_speech: Sequence[str] = PARTS_OF_SPEECH,
+    parts_of_speech: Sequence[str] = ("noun",),
     size: int = 5000,
 ) -> ConceptSet:
     """Choose the most frequent words of some parts of speech in English captions (ICMLM).
@@ -133,7 +133,7 @@ def build_concepts(
         size: the largest number of concepts.
 
     Raises:
-        UserError: HanTa is not installed, no word remains, or the size is below 1.
+        UserError: HanTa is not installed, a part of speech has no word, or the size is below 1.
     """
     if size < 1:
         raise UserError(f"A concept set cannot have {size} words; --size must be 1 or more.")
@@ -146,10 +146,13 @@ def build_concepts(
         if len(tokens) == 1 and tokens[0] != tokenizer.unk_id:
             found.append(Concept(word, part, count, tokens[0]))
     concepts = sorted(found, key=lambda concept: (-concept.count, concept.word))[:size]
-    if not concepts:
+    found_parts = {concept.part_of_speech for concept in concepts}
+    lacking = [part for part in parts_of_speech if part not in found_parts]
+    if "noun" in lacking or not concepts:
         raise UserError(
-            f"The captions have no {' or '.join(parts_of_speech)} that is a single token.\n"
-            "Check that the datasets have captions, and that the vocabulary was built from them."
+            f"The captions have no {' or '.join(lacking)} that is a single token.\n"
+            "Check that the datasets have captions, that they are in English, and that the "
+            "vocabulary was built from them."
         )
     return ConceptSet(tokenizer_sha256, tuple(parts_of_speech), tuple(concepts))
 

@@ -125,8 +125,9 @@ class EveryConcept:
         device = self.model.device
         captions, turns, positions = (tensor.to(device) for tensor in (captions, turns, positions))
         padding = torch.zeros_like(captions, dtype=torch.bool)
-        masked = Masked(self.model.text_encoder(captions, padding), padding, turns, positions)
-        grid = self.model.visual_grid([{"image": image}]).expand(len(turns), -1, -1, -1)
+        text, only = self.model.text_encoder(captions, padding), torch.zeros_like(turns)
+        masked = Masked(text, padding, images=only, captions=turns, positions=positions)
+        grid = self.model.visual_grid([{"image": image}])
         probabilities = self.model.fusion(grid, masked).float().softmax(dim=1)
         return self.model.fusion.attention(grid, masked).float().cpu(), probabilities.cpu()
 

@@ -41,7 +41,7 @@ def concept_set(source):
 def make_mapper(source):
     """Makes mappers of the tokenizer under test."""
 
-    def make(is_train=True, max_length=30, flip_prob=0.0):
+    def make(is_train=True, max_length=30, flip_prob=0.0, concept_masks=1, concepts=None):
         cfg = get_cfg()
         cfg.INPUT.FORMAT = "RGB"
         cfg.INPUT.CAPTION.CROP_SIZE = 16
@@ -50,7 +50,8 @@ def make_mapper(source):
         return ConceptMapper(
             tokenizer=tokenizer,
             max_length=max_length,
-            concepts=concept_set(source),
+            concepts=concepts or concept_set(source),
+            concept_masks=concept_masks,
             **image_options,
         )
 
@@ -246,3 +247,25 @@ def test_an_entry_that_no_caption_would_match_is_refused(cfg, tokenizers, change
     edited.write(cfg.INPUT.CAPTION.CONCEPTS)
     with pytest.raises(UserError, match=message):
         ConceptMapper(cfg, True)
+
+
+@pytest.mark.parametrize(("masks", "expected"), [(1, 1), (2, 2), (0, 3), (9, 3)])
+def test_as_many_concepts_are_masked_as_asked_for(make_mapper, with_captions, masks, expected):
+    entry = with_captions("a cat of the dog and a star")
+    mapper = make_mapper(concept_masks=masks)
+    masked = [masked_words(mapper, mapper(entry)) for _ in range(20)]
+    assert {len(words) for words in masked} == {expected}
+    assert {word for words in masked for word in words} == {"cat", "dog", "star"}
+    assert tags(mapper(entry)) == ["cat", "dog", "star"]
+
+
+def test_concepts_without_a_noun_are_a_warning(make_mapper, with_captions, source, caplog):
+    known = concept_set(source)
+    verbs = replace(
+        known, concepts=tuple(replace(each, part_of_speech="verb") for each in known.concepts)
+    )
+    with caplog.at_level(logging.WARNING):
+        make_mapper().log_coverage([with_captions("a cat")])
+        assert not caplog.records
+        make_mapper(concepts=verbs).log_coverage([with_captions("a cat")])
+    assert "has no noun, only verbs" in caplog.text

@@ -51,7 +51,10 @@ def alone(model: nn.Module, example: dict) -> tuple[torch.Tensor, Masked]:
     tokens, labels = example["caption_tokens"][None], example["masked_labels"][None]
     no_padding = torch.zeros_like(tokens, dtype=torch.bool)
     return model.visual_grid([example]), Masked(
-        model.text_encoder(tokens, no_padding), no_padding, *labels.nonzero(as_tuple=True)
+        model.text_encoder(tokens, no_padding),
+        no_padding,
+        torch.tensor([0]),
+        *labels.nonzero(as_tuple=True),
     )
 
 

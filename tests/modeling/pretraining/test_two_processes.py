@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.modeling.pretraining.conftest import Examples, small_config, with_targets
+from tests.modeling.pretraining.conftest import Examples, images, small_config, with_targets
 from tests.processes import launch_processes
 
 pytestmark = pytest.mark.slow
@@ -24,8 +24,24 @@ class Found(NamedTuple):
     gradients: dict[str, Tensor]
 
 
-def captioned() -> Examples:
-    return with_targets("caption_tokens", CAPTIONS)
+def captioned(task: str) -> Examples:
+    """Images with a caption each, or with one to three, so that processes have different numbers."""
+    if task not in SEVERAL:
+        return with_targets("caption_tokens", CAPTIONS)
+    examples = []
+    for number, image in enumerate(images(len(CAPTIONS))):
+        captions = [CAPTIONS[(number + step) % 4] for step in range(SEVERAL_OF[number])]
+        examples.append(image | {"by_caption": [_of_caption(tokens) for tokens in captions]})
+    return examples
+
+
+def _of_caption(tokens: list[int]) -> dict[str, Tensor]:
+    labels = torch.tensor([0, tokens[1], *[0] * (len(tokens) - 2)])
+    return {
+        "caption_tokens": torch.tensor(tokens),
+        "masked_labels": labels,
+        "tags": torch.tensor(tokens[1:-1]),
+    }
 
 
 # Meta-architecture and options.
@@ -47,6 +63,24 @@ TASKS: dict[str, tuple[str, ...]] = {
         *("MODEL.LOCTEX.CONTRASTIVE_LOSS", "sigmoid", "MODEL.LOCTEX.SIGMOID_BIAS", "-2.0"),
     ),
 }
+_ICMLM = (
+    *("MODEL.META_ARCHITECTURE", "ICMLMModel", "MODEL.ICMLM.ATTENTION_HEADS", "2"),
+    *("MODEL.ICMLM.FEEDFORWARD_SIZE", "32", "MODEL.ICMLM.DROPOUT", "0.0"),
+    *("MODEL.ICMLM.TAG_WEIGHT", "0.5", "MODEL.TAG_PREDICTION.NUM_TAGS", "40"),
+)
+# The same with several captions of an image.
+SEVERAL: dict[str, tuple[str, ...]] = {
+    "several captions, parallel bicaptioning": TASKS["parallel bicaptioning"],
+    "several captions, ICMLM tfm": (*_ICMLM, "MODEL.ICMLM.HEAD", "tfm"),
+    "several captions, ICMLM att-fc": (*_ICMLM, "MODEL.ICMLM.HEAD", "att_fc"),
+    "several captions, sigmoid contrastive": TASKS["sigmoid contrastive"],
+    "several captions, contrastive": (
+        *("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "0.0"),
+    ),
+}
+TASKS |= SEVERAL
+# Captions of each image.
+SEVERAL_OF = (2, 1, 3, 1)
 
 
 def config(task: str) -> CfgNode:
@@ -73,7 +107,7 @@ def losses_and_gradients(task: str, examples: Examples) -> Found:
 def half_of_each_task(folder: str) -> None:
     """Process r of N has the examples r, r + N, ..., as the loader gives them."""
     rank = comm.get_rank()
-    found = {task: tuple(losses_and_gradients(task, captioned()[rank::2])) for task in TASKS}
+    found = {task: tuple(losses_and_gradients(task, captioned(task)[rank::2])) for task in TASKS}
     torch.save(found, f"{folder}/{rank}.pth")
 
 
@@ -88,7 +122,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Found]]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_are_one_with_the_whole_batch(halves, task):
-    losses, gradients = losses_and_gradients(task, captioned())
+    losses, gradients = losses_and_gradients(task, captioned(task))
     first, second = (half[task] for half in halves)
     for name, loss in losses.items():
         torch.testing.assert_close((first.losses[name] + second.losses[name]) / 2, loss)

@@ -38,7 +38,9 @@ def inputs(*, more_padding: int = 0) -> tuple[Tensor, Masked]:
     text = torch.randn(2, 5, 8, generator=generator, dtype=torch.float64)
     text = torch.cat([text, torch.full((2, more_padding, 8), 9.0, dtype=torch.float64)], dim=1)
     padding = torch.arange(5 + more_padding) >= torch.tensor(LENGTHS)[:, None]
-    return grid, Masked(text, padding, torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1]))
+    return grid, Masked(
+        text, padding, torch.arange(2), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    )
 
 
 def cells_of(head: nn.Module, grid: Tensor) -> list[Tensor]:

@@ -37,7 +37,9 @@ _SPACED = (
 
 @MAPPER_REGISTRY.register()
 class CaptionMapper(PretrainingMapper):
-    """Makes an augmented image and one of its captions; a flip swaps words (VirTex, sec. 3.2).
+    """Makes an augmented image and some of its captions; a flip swaps words (VirTex, sec. 3.2).
+
+    It is one caption by default, as in VirTex; INPUT.CAPTION.PER_IMAGE sets more.
 
     Example:
         >>> mapper = CaptionMapper(cfg, is_train=True)  # doctest: +SKIP
@@ -58,8 +60,7 @@ class CaptionMapper(PretrainingMapper):
         """Make a mapper from a config, ``CaptionMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw the caption and the flip; otherwise take the first caption and do not
-                flip.
+            is_train: draw captions and the flip; otherwise take the first caption and do not flip.
             tokenizer: encodes captions.
             max_length: tokens per caption, boundaries included.
             flip_words: pairs of words to swap when the image is flipped.
@@ -94,17 +95,29 @@ class CaptionMapper(PretrainingMapper):
 
         Returns:
             "image" (3, S, S) uint8, "caption_tokens" (L,) int64 from [SOS] to [EOS], "image_id",
-            "height", "width".
+            "height", "width". With several captions each has its own dict, in "by_caption", with
+            the keys that are about it, here "caption_tokens".
 
         Raises:
             UserError: the image cannot be read or has no caption.
         """
         example, is_flipped = self.map_image(dataset_dict)
-        caption = self._choose_caption(dataset_dict)
+        captions = self.choose_captions(dataset_dict)
         if is_flipped:
-            caption = self.exchange(caption)
-        tokens = torch.tensor(self._tokens(caption))
-        return {**example, "caption_tokens": self.hide_words(tokens)}
+            captions = [self.exchange(caption) for caption in captions]
+        image_id = example["image_id"]
+        return self.with_captions(
+            example, [self.map_caption(caption, image_id) for caption in captions]
+        )
+
+    def map_caption(self, caption: str, image_id: int | str) -> dict[str, torch.Tensor]:
+        """Return what is to be learned of a caption.
+
+        Args:
+            caption: words already exchanged if the image is flipped.
+            image_id: seeds what a subclass draws in evaluation.
+        """
+        return {"caption_tokens": self.hide_words(torch.tensor(self._tokens(caption)))}
 
     def hide_words(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return a caption (L,) with [MASK] for the words to hide; its boundaries stay."""
@@ -115,7 +128,12 @@ class CaptionMapper(PretrainingMapper):
         stays[self.visible_words.positions(tokens, self.max_length)] = True
         return tokens.masked_fill(~stays, self.tokenizer.mask_id)
 
-    def _choose_caption(self, dataset_dict: dict[str, Any]) -> str:
+    def choose_captions(self, dataset_dict: dict[str, Any]) -> list[str]:
+        """Return the captions to read, in random order in training.
+
+        Raises:
+            UserError: there is no caption.
+        """
         captions = dataset_dict.get("captions")
         if not captions:
             raise UserError(
@@ -123,7 +141,7 @@ class CaptionMapper(PretrainingMapper):
                 "one per image.\n"
                 "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
             )
-        return captions[int(torch.randint(len(captions), ()))] if self.is_train else captions[0]
+        return [captions[number] for number in self.choose(len(captions))]
 
     def _tokens(self, caption: str) -> list[int]:
         # Only text is cut, no boundary. VirTex's public code also cuts [EOS], so that its backward

@@ -13,15 +13,14 @@ from virtex_det.errors import UserError
 
 @MAPPER_REGISTRY.register()
 class ClusterMapper(PretrainingMapper):
-    """Makes an augmented image, and the cluster of one of its captions as the tag (ICMLM)."""
+    """Makes an augmented image, and the clusters of some of its captions as tags (ICMLM)."""
 
     @configurable
     def __init__(self, is_train: bool, *, clusters: CaptionClusters, **image_options: Any) -> None:
         """Make a mapper from a config, ``ClusterMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw the caption and the flip; otherwise take the first caption and do not
-                flip.
+            is_train: draw captions and the flip; otherwise take the first caption and do not flip.
             clusters: clusters of all captions.
             image_options: options of ``PretrainingMapper``.
         """
@@ -38,7 +37,8 @@ class ClusterMapper(PretrainingMapper):
         """Turn a dataset dict into a pretraining example.
 
         Returns:
-            "image" (3, S, S) uint8, "tags" (1,) int64, "image_id", "height", "width".
+            "image" (3, S, S) uint8, "tags" (1,) int64, "image_id", "height", "width"; with several
+            captions "tags" are in "by_caption".
 
         Raises:
             UserError: the image has no caption, or its caption has no cluster.
@@ -49,5 +49,6 @@ class ClusterMapper(PretrainingMapper):
                 f"No caption for image {dataset_dict['file_name']}: without one it has no cluster."
             )
         example, _ = self.map_image(dataset_dict)
-        index = int(torch.randint(len(captions), ())) if self.is_train else 0
-        return {**example, "tags": torch.tensor([self.clusters.of(captions[index])])}
+        chosen = [captions[number] for number in self.choose(len(captions))]
+        tags = [{"tags": torch.tensor([self.clusters.of(caption)])} for caption in chosen]
+        return self.with_captions(example, tags)

@@ -1,7 +1,7 @@
 """The mapper of ICMLM: a caption with a masked concept word, and the caption's concepts."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,52 +22,71 @@ logger = logging.getLogger(__name__)
 
 @MAPPER_REGISTRY.register()
 class ConceptMapper(CaptionMapper):
-    """Makes a caption with one masked concept word, and its concepts as tags (ICMLM).
+    """Makes captions with masked concept words, and their concepts as tags (ICMLM).
 
-    Where we do not know the paper's choice, ours is: one word per caption is masked, always by
-    [MASK], each concept word with the same probability. A caption without a concept word is
-    replaced by another caption of its image; if no caption has one, nothing is masked, and the loss
-    skips the image. In evaluation the image id determines the masked word, so that losses are
-    comparable.
+    Where we do not know the paper's choice, ours is: INPUT.CAPTION.CONCEPT_MASKS words of a caption
+    are masked together, always by [MASK], each concept word with the same probability. A caption
+    without a concept word is replaced by another caption of its image; if no caption has one,
+    nothing is masked, and the loss skips the image. In evaluation the image id determines the
+    masked words, so that losses are comparable.
     """
 
     @configurable
-    def __init__(self, is_train: bool, *, concepts: ConceptSet, **caption_options: Any) -> None:
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        concepts: ConceptSet,
+        concept_masks: int = 1,
+        **caption_options: Any,
+    ) -> None:
         """Make a mapper from a config, ``ConceptMapper(cfg, is_train)``, or from its parts.
 
         Args:
-            is_train: draw the caption, the flip and the word.
+            is_train: draw captions, the flip and the words.
             concepts: concepts that were chosen with this tokenizer.
+            concept_masks: concept words of a caption to mask; 0 for all.
             caption_options: options of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
         self.words = ConceptWords(concepts, self.tokenizer)
+        self.concept_masks = concept_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read INPUT.CAPTION."""
         concepts = ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS)
         concepts.require_tokenizer(tokenizer_sha256(cfg.INPUT.CAPTION.TOKENIZER))
-        return {**super().from_config(cfg, is_train), "concepts": concepts}
+        own_options = {"concepts": concepts, "concept_masks": cfg.INPUT.CAPTION.CONCEPT_MASKS}
+        return {**super().from_config(cfg, is_train), **own_options}
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Turn a dataset dict into a pretraining example.
+    def map_caption(self, caption: str, image_id: int | str) -> dict[str, Tensor]:
+        """Return what is to be learned of a caption.
 
         Returns:
             As ``CaptionMapper``, with "masked_labels" (L,) int64, the true token at [MASK] and 0
             elsewhere; and "tags" (n,) int64, the sorted concepts of the caption.
         """
-        captions = dataset_dict.get("captions") or []
-        example = super().__call__({**dataset_dict, "captions": self._with_concept(captions)})
-        tokens = example["caption_tokens"]
+        tokens = super().map_caption(caption, image_id)["caption_tokens"]
         positions = self.concept_positions(tokens)
         tags = self.words.index(tokens[positions]).unique()
-        with nullcontext() if self.is_train else seeded(example["image_id"]):
-            chosen = positions[torch.randperm(len(positions))[:1]]
-        return {**example, **self._mask(tokens, chosen), "tags": tags}
+        with nullcontext() if self.is_train else seeded(image_id):
+            order = torch.randperm(len(positions))
+        chosen = positions[order[: self.concept_masks or None]]
+        return {**self._mask(tokens, chosen), "tags": tags}
+
+    def choose_captions(self, dataset_dict: dict[str, Any]) -> list[str]:
+        """Return captions as ``CaptionMapper``, those with a concept word before the others."""
+        captions = dataset_dict.get("captions") or []
+        order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
+        ordered = [captions[index] for index in order]
+        chosen = [caption for caption in ordered if self._has_concept(caption)]
+        return chosen[: self.captions_per_image] or super().choose_captions(dataset_dict)
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
         """Log the number of images without a concept word, which the masked-word loss skips.
+
+        Warn of concepts without a noun.
 
         Raises:
             UserError: there are captions, and no concept word in any.
@@ -81,6 +100,14 @@ class ConceptMapper(CaptionMapper):
                 f"as {words}: there is nothing to learn.\n"
                 "Build the concept set from the captions of DATASETS.TRAIN."
             )
+        parts = {concept.part_of_speech for concept in self.words.concepts}
+        if "noun" not in parts:
+            logger.warning(
+                "INPUT.CAPTION.CONCEPTS has no noun, only %ss: the model learns to see properties "
+                "instead of things, which hardly helps a detector. tools/build_concepts.py chooses "
+                "nouns by default",
+                "s and ".join(sorted(parts)),
+            )
         logger.info(
             "%d of %d images have no concept word in their captions", have.count(False), len(have)
         )
@@ -88,11 +115,6 @@ class ConceptMapper(CaptionMapper):
     def concept_positions(self, tokens: Tensor) -> Tensor:
         """Return the positions (n,) of concepts in tokens (L,), as whole words."""
         return self.words.positions(tokens, self.max_length)
-
-    def _with_concept(self, captions: Sequence[str]) -> list[str]:
-        order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
-        ordered = [captions[index] for index in order]
-        return [caption for caption in ordered if self._has_concept(caption)][:1] or ordered[:1]
 
     def _has_concept(self, caption: str) -> bool:
         return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0

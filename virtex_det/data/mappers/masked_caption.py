@@ -56,20 +56,17 @@ class MaskedCaptionMapper(CaptionMapper):
             "replace_prob": caption.REPLACE_PROB,
         }
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Turn a dataset dict into a pretraining example.
+    def map_caption(self, caption: str, image_id: int | str) -> dict[str, Tensor]:
+        """Return what is to be learned of a caption.
 
         Returns:
             As ``CaptionMapper``, with some "caption_tokens" masked, and "masked_labels" (L,) int64:
             the true token at [MASK], padding elsewhere.
-
-        Raises:
-            UserError: the image cannot be read or has no caption.
         """
-        example = super().__call__(dataset_dict)
-        with nullcontext() if self.is_train else seeded(example["image_id"]):
-            tokens, labels = self._mask(example["caption_tokens"])
-        return {**example, "caption_tokens": tokens, "masked_labels": labels}
+        mapped = super().map_caption(caption, image_id)
+        with nullcontext() if self.is_train else seeded(image_id):
+            tokens, labels = self._mask(mapped["caption_tokens"])
+        return {"caption_tokens": tokens, "masked_labels": labels}
 
     def _mask(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         words = len(tokens) - 2

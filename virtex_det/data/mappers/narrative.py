@@ -68,16 +68,24 @@ class NarrativeMapper(CaptionMapper):
         """
         example, is_flipped = self.map_image(dataset_dict)
         captions, traces = self.narratives(dataset_dict)
-        number = int(torch.randint(len(traces), ())) if self.is_train else 0
-        utterances = utterances_of(captions[number], traces[number])
+        narratives = [
+            self._map_narrative(captions[number], traces[number], is_flipped)
+            for number in self.choose(len(traces))
+        ]
+        return self.with_captions(example, narratives)
+
+    def _map_narrative(
+        self, caption: str, trace: dict[str, Any], is_flipped: bool
+    ) -> dict[str, torch.Tensor]:
+        utterances = utterances_of(caption, trace)
         if is_flipped:
             utterances = [(self.exchange(text), start, end) for text, start, end in utterances]
-        points = torch.from_numpy(traces[number]["points"])
+        points = torch.from_numpy(trace["points"])
         places = crop_points(points[:, :2], self.image_transform.window)
         places = flip_points(places) if is_flipped else places
         points = torch.cat([places, points[:, 2:]], dim=1)
         tokens, trace_points = self.align(utterances, points)
-        return {**example, "caption_tokens": self.hide_words(tokens), "trace_points": trace_points}
+        return {"caption_tokens": self.hide_words(tokens), "trace_points": trace_points}
 
     def align(
         self, utterances: Sequence[Utterance], points: torch.Tensor

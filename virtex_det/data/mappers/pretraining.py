@@ -1,5 +1,6 @@
 """The base of the pretraining mappers: VirTex's image augmentation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class PretrainingMapper:
         image_format: str,
         flip_prob: float,
         max_value: float = 0.0,
+        captions_per_image: int = 1,
     ) -> None:
         """
         Args:
@@ -41,12 +43,15 @@ class PretrainingMapper:
             image_format: channel order of the result, "RGB" or "BGR".
             flip_prob: probability of a flip.
             max_value: as INPUT.MAX_VALUE.
+            captions_per_image: captions of an image in each training step; of an image with fewer,
+                all. Evaluation reads the first caption.
         """
         self.is_train = is_train
         self.image_transform = image_transform
         self.image_format = image_format
         self.flip_prob = flip_prob
         self.max_value = max_value
+        self.captions_per_image = captions_per_image if is_train else 1
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -61,7 +66,31 @@ class PretrainingMapper:
             "image_format": cfg.INPUT.FORMAT,
             "flip_prob": cfg.INPUT.CAPTION.FLIP_PROB,
             "max_value": cfg.INPUT.MAX_VALUE,
+            "captions_per_image": cfg.INPUT.CAPTION.PER_IMAGE,
         }
+
+    def choose(self, captions: int) -> list[int]:
+        """Return the numbers of the captions to read: drawn in training, otherwise the first.
+
+        Args:
+            captions: how many the image has.
+        """
+        if not self.is_train:
+            return [0]
+        return torch.randperm(captions)[: self.captions_per_image].tolist()
+
+    @staticmethod
+    def with_captions(
+        example: dict[str, Any], captions: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the example of an image and what is to be learned of its captions.
+
+        The keys of a single caption join those of the image. Several are a list under
+        "by_caption", so that the image is read, augmented and encoded once for all of them.
+        """
+        if len(captions) == 1:
+            return {**example, **captions[0]}
+        return {**example, "by_caption": [*captions]}
 
     def map_image(self, dataset_dict: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Read and augment the image of a dataset dict.

@@ -15,6 +15,7 @@ from virtex_det.modeling.pretraining.image_model import (
     ImageModel,
     TargetLosses,
     draw_for_examples,
+    per_caption,
 )
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
 from virtex_det.modeling.textual.generation import END, Generated, build_caption_decoder
@@ -93,7 +94,7 @@ class CaptioningModel(ImageModel):
         """
         # shape: (images, cells, hidden)
         memory = self.textual.project(self.visual_grid(batched_inputs))
-        return self.caption_losses(self.on_device(batched_inputs, self.target), memory)
+        return self.caption_losses(batched_inputs, memory)
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return each image's generated caption, and its "losses" if it has a caption already."""
@@ -103,7 +104,7 @@ class CaptioningModel(ImageModel):
         memory = self.textual.project(self.visual_grid(batched_inputs))
         outputs: list[dict[str, Any]] = [{} for _ in batched_inputs]
         if any(self.target in example for example in batched_inputs):
-            losses = self.caption_losses(self.on_device(batched_inputs, self.target), memory)
+            losses = self.caption_losses(batched_inputs, memory)
             outputs = self.by_image(losses, batched_inputs)
         # shape: (images, beams, steps), (images, beams)
         tokens, log_probabilities = self.decoder(self.textual, memory)
@@ -113,20 +114,37 @@ class CaptioningModel(ImageModel):
             output["log_probability"] = log_probability
         return outputs
 
-    def caption_losses(self, captions: list[Tensor], memory: Tensor) -> dict[str, TargetLosses]:
+    def caption_losses(
+        self, batched_inputs: Sequence[dict[str, Any]], memory: Tensor
+    ) -> dict[str, TargetLosses]:
         """Return the losses of captions.
 
         Args:
-            captions: one of shape (length,) per image.
+            batched_inputs: examples with "caption_tokens", and images without a caption.
             memory: (images, cells, hidden), `textual.project` of the image grid.
         """
-        in_parallel = self.draw_parallel(len(captions))
-        return {
-            "loss_captioning_forward": _token_losses(self.textual, captions, memory, in_parallel)
-        }
+        captioned, images = self.captions_of(batched_inputs)
+        captions = self.on_device(captioned, self.target)
+        losses = {}
+        for name, head, is_backward in self.directions():
+            tokens = [caption.flip(0) for caption in captions] if is_backward else captions
+            in_parallel = self.draw_parallel(len(batched_inputs))
+            found = _token_losses(
+                head, tokens, per_caption(memory, images), per_caption(in_parallel, images)
+            )
+            losses[name] = TargetLosses(found.values, images[found.images])
+        return losses
+
+    def directions(self) -> list[tuple[str, TransformerDecoderTextualHead, bool]]:
+        """Return the name of each loss, its decoder, and whether it reads captions backwards."""
+        return [("loss_captioning_forward", self.textual, False)]
 
     def draw_parallel(self, number: int) -> Tensor:
-        """Draw bool (number,): whether a caption is predicted in parallel; never in evaluation."""
+        """Draw bool (images,): whether captions are predicted in parallel; never in evaluation.
+
+        Args:
+            number: images; the captions of one go the same way.
+        """
         if not self.training or not self.parallel_fraction:
             return torch.zeros(number, dtype=torch.bool, device=self.device)
         return draw_for_examples(number, self.device) < self.parallel_fraction
@@ -147,15 +165,9 @@ class BicaptioningModel(CaptioningModel):
         self.backward_textual.embedding = self.textual.embedding
         self.backward_textual.output = self.textual.output
 
-    def caption_losses(self, captions: list[Tensor], memory: Tensor) -> dict[str, TargetLosses]:
-        """Return the losses of captions in both directions; arguments as in `CaptioningModel`."""
-        reversed_captions = [caption.flip(0) for caption in captions]
-        losses = super().caption_losses(captions, memory)
-        in_parallel = self.draw_parallel(len(captions))
-        losses["loss_captioning_backward"] = _token_losses(
-            self.backward_textual, reversed_captions, memory, in_parallel
-        )
-        return losses
+    def directions(self) -> list[tuple[str, TransformerDecoderTextualHead, bool]]:
+        """Return both directions, as in `CaptioningModel`."""
+        return [*super().directions(), ("loss_captioning_backward", self.backward_textual, True)]
 
 
 def _token_losses(
@@ -164,14 +176,15 @@ def _token_losses(
     memory: Tensor,
     in_parallel: Tensor,
 ) -> TargetLosses:
-    # shape: (images, longest)
+    """Return the loss of each token that follows another, with the index of its caption."""
+    # shape: (captions, longest)
     tokens = pad_sequence(captions, batch_first=True, padding_value=head.padding_idx)
     targets = tokens[:, 1:]
-    images, positions = (targets != head.padding_idx).nonzero(as_tuple=True)
+    rows, positions = (targets != head.padding_idx).nonzero(as_tuple=True)
     # shape: (targets, hidden)
-    features = _features(head, tokens[:, :-1], memory, in_parallel)[images, positions]
-    values = F.cross_entropy(head.output(features), targets[images, positions], reduction="none")
-    return TargetLosses(values, images)
+    features = _features(head, tokens[:, :-1], memory, in_parallel)[rows, positions]
+    values = F.cross_entropy(head.output(features), targets[rows, positions], reduction="none")
+    return TargetLosses(values, rows)
 
 
 def _features(

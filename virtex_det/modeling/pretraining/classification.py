@@ -68,11 +68,11 @@ class LabelSetModel(ImageModel):
 
         Args:
             batched_inputs: examples with an int64 tensor (n,) of labels, in any order; repeats
-                count once.
+                count once. Of several captions an image has the labels of all.
         """
         # shape: (images, labels)
         logits = self.textual(self.visual_grid(batched_inputs))
-        present = label_presence(self.on_device(batched_inputs, self.target), logits.shape[1])
+        present = label_presence(self.joined(batched_inputs, self.target), logits.shape[1])
         present[:, : self.num_ignored] = False
         return {self.loss_name: self.label_set_loss(logits, present)}
 

@@ -1,7 +1,7 @@
 """Losses of images and their captions against those of other images: InfoNCE, and SigLIP's."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.utils import comm
@@ -12,37 +12,49 @@ CONTRASTIVE_LOSSES = ("infonce", "sigmoid")
 
 
 def contrastive_losses(
-    images: Tensor, captions: Tensor, temperature: float, *, all_processes: bool = False
+    images: Tensor,
+    captions: Tensor,
+    temperature: float,
+    owners: Tensor | None = None,
+    *,
+    all_processes: bool = False,
 ) -> Tensor:
-    """Return the InfoNCE loss of each image and its caption: the mean of both directions.
+    """Return the InfoNCE loss of each caption and its image: the mean of both directions.
 
-    One direction picks the image's caption among all captions, the other the caption's image among
-    all images.
+    One direction picks the image's caption among the captions of other images, the other the
+    caption's image among all images. Other captions of the same image are left out.
 
     Args:
         images: (n, size), of any norm.
-        captions: (n, size), in the order of the images.
+        captions: (m, size).
         temperature: divides the cosine similarities.
-        all_processes: compare with the images and captions of all processes; each process has n.
+        owners: (m,) int64, the image of each caption; by default each image has one, in order.
+        all_processes: compare with the images and captions of all processes; each process has n
+            images and any number of captions.
 
     Returns:
-        (n,).
+        (m,).
 
     Example:
         >>> images = torch.eye(2)
         >>> contrastive_losses(images, images, temperature=0.1)
         tensor([4.5418e-05, 4.5418e-05])
     """
-    # shape: (2, n, size)
-    own = F.normalize(torch.stack([images, captions]), dim=2)
-    # shape: (2, all, size)
-    every, first = own, 0
-    if all_processes and comm.get_world_size() > 1:
-        every, first = _Gather.apply(own), len(images) * comm.get_rank()
-    pairs = torch.arange(first, first + len(images), device=images.device)
-    # shape: (2, n, all)
-    logits = own @ every.flip(0).transpose(1, 2) / temperature
-    losses = [F.cross_entropy(each, pairs, reduction="none") for each in logits]
+    images, captions = F.normalize(images, dim=1), F.normalize(captions, dim=1)
+    owners = torch.arange(len(images), device=images.device) if owners is None else owners
+    every = _all_pairs(images, captions, owners, all_processes)
+    # shape: (m, all images), (m, all captions)
+    to_images = captions @ every.images.T / temperature
+    to_captions = images[owners] @ every.captions.T / temperature
+    belongs = owners + every.first_image
+    itself = torch.arange(len(captions), device=images.device) + every.first_caption
+    is_other = (every.owners != belongs.unsqueeze(1)) & (every.owners >= 0)
+    is_compared = is_other.scatter(1, itself.unsqueeze(1), True)
+    to_captions = to_captions.masked_fill(~is_compared, -torch.inf)
+    losses = [
+        F.cross_entropy(to_captions, itself, reduction="none"),
+        F.cross_entropy(to_images, belongs, reduction="none"),
+    ]
     return torch.stack(losses).mean(dim=0)
 
 
@@ -61,15 +73,29 @@ class SigmoidContrast(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, images: Tensor, captions: Tensor, *, all_processes: bool = False) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        captions: Tensor,
+        owners: Tensor | None = None,
+        *,
+        all_processes: bool = False,
+    ) -> Tensor:
         """Return the loss (n,) of each image; arguments as for `sigmoid_contrastive_losses`."""
+        numbers = self.log_scale.exp(), self.bias
         return sigmoid_contrastive_losses(
-            images, captions, self.log_scale.exp(), self.bias, all_processes=all_processes
+            images, captions, *numbers, owners, all_processes=all_processes
         )
 
 
 def sigmoid_contrastive_losses(
-    images: Tensor, captions: Tensor, scale: Tensor, bias: Tensor, *, all_processes: bool = False
+    images: Tensor,
+    captions: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    owners: Tensor | None = None,
+    *,
+    all_processes: bool = False,
 ) -> Tensor:
     """Return SigLIP's loss of each image: of every caption, whether it is the image's, summed up.
 
@@ -78,10 +104,12 @@ def sigmoid_contrastive_losses(
 
     Args:
         images: (n, size), of any norm.
-        captions: (n, size), in the order of the images.
+        captions: (m, size).
         scale: multiplies the cosine similarities, the inverse of a temperature.
         bias: is added to the products.
-        all_processes: compare with the captions of all processes; each process has n.
+        owners: (m,) int64, the image of each caption; by default each image has one, in order.
+        all_processes: compare with the captions of all processes; each process has n images and any
+            number of captions.
 
     Returns:
         (n,).
@@ -91,21 +119,51 @@ def sigmoid_contrastive_losses(
         >>> sigmoid_contrastive_losses(images, images, torch.tensor(10.0), torch.tensor(-5.0))
         tensor([0.0134, 0.0134])
     """
-    own = F.normalize(images, dim=1)
-    every, first = F.normalize(captions, dim=1), 0
-    if all_processes and comm.get_world_size() > 1:
-        every, first = _Gather.apply(every.unsqueeze(0))[0], len(images) * comm.get_rank()
+    images, captions = F.normalize(images, dim=1), F.normalize(captions, dim=1)
+    places = torch.arange(len(images), device=images.device)
+    every = _all_pairs(images, captions, places if owners is None else owners, all_processes)
     # In half precision a logit near -10 would be off by 0.03.
-    # shape: (n, all)
-    cosines = own @ every.T
+    # shape: (n, all captions)
+    cosines = images @ every.captions.T
     logits = scale * cosines.to(torch.promote_types(cosines.dtype, torch.float32)) + bias
-    belongs = torch.arange(first, first + len(own), device=own.device).unsqueeze(1)
-    is_pair = belongs == torch.arange(len(every), device=own.device)
-    return -F.logsigmoid(torch.where(is_pair, logits, -logits)).sum(dim=1)
+    is_pair = (places + every.first_image).unsqueeze(1) == every.owners
+    losses = -F.logsigmoid(torch.where(is_pair, logits, -logits))
+    return losses.where(every.owners >= 0, 0).sum(dim=1)
+
+
+class _Pairs(NamedTuple):
+    """The images and captions to compare with."""
+
+    images: Tensor  # (all images, size)
+    captions: Tensor  # (all captions, size)
+    owners: Tensor  # (all captions,), the image of each caption; -1 where there is no caption
+    first_image: int  # the first of this process
+    first_caption: int
+
+
+def _all_pairs(images: Tensor, captions: Tensor, owners: Tensor, all_processes: bool) -> _Pairs:
+    """Return this process's images and captions, or those of all processes."""
+    if not all_processes or comm.get_world_size() == 1:
+        return _Pairs(images, captions, owners, 0, 0)
+    most = torch.tensor(len(captions), device=images.device)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    # Every process has to send equally many rows.
+    lacking = int(most) - len(captions)
+    first_image = len(images) * comm.get_rank()
+    own = F.pad(owners + first_image, (0, lacking), value=-1)
+    every_owner = [torch.empty_like(own) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(every_owner, own)
+    return _Pairs(
+        images=_Gather.apply(images),
+        captions=_Gather.apply(F.pad(captions, (0, 0, 0, lacking))),
+        owners=torch.cat(every_owner),
+        first_image=first_image,
+        first_caption=int(most) * comm.get_rank(),
+    )
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate the features (2, n, size) of all processes along n.
+    """Concatenate the features (n, size) of all processes along n.
 
     The gradient of a process's features is the sum over the losses of all processes. So DDP's
     average of the parameters' gradients is the gradient of one process with the whole batch.
@@ -116,10 +174,10 @@ class _Gather(torch.autograd.Function):
         own = own.contiguous()
         parts = [torch.empty_like(own) for _ in range(comm.get_world_size())]
         torch.distributed.all_gather(parts, own)
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous()
         torch.distributed.all_reduce(total)
-        return total.chunk(comm.get_world_size(), dim=1)[comm.get_rank()]
+        return total.chunk(comm.get_world_size())[comm.get_rank()]

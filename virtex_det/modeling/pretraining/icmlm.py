@@ -155,11 +155,12 @@ class ICMLMModel(ImageModel):
         return outputs
 
     def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
-        # shape: (images, longest)
-        tokens, padding = pad_captions(self.on_device(batched_inputs, "caption_tokens"))
-        labels, _ = pad_captions(self.on_device(batched_inputs, self.target))
+        captioned, images = self.captions_of(batched_inputs)
+        # shape: (captions, longest)
+        tokens, padding = pad_captions(self.on_device(captioned, "caption_tokens"))
+        labels, _ = pad_captions(self.on_device(captioned, self.target))
         captions, positions = labels.nonzero(as_tuple=True)
-        masked = Masked(self.text_encoder(tokens, padding), padding, captions, positions)
+        masked = Masked(self.text_encoder(tokens, padding), padding, images, captions, positions)
         return _Encoded(self.visual_grid(batched_inputs), masked, labels[captions, positions])
 
     def _losses(
@@ -168,12 +169,12 @@ class ICMLMModel(ImageModel):
         grid, masked, labels = encoded
         # shape: (targets,)
         values = F.cross_entropy(self.fusion(grid, masked), labels, reduction="none")
-        losses = {"loss_masked_concept": TargetLosses(values, masked.captions)}
+        losses = {"loss_masked_concept": TargetLosses(values, masked.images[masked.captions])}
         if self.tag_head is None:
             return losses
         # shape: (images, tags)
         logits = self.tag_head(grid)
-        tags = label_presence(self.on_device(batched_inputs, "tags"), logits.shape[1])
+        tags = label_presence(self.joined(batched_inputs, "tags"), logits.shape[1])
         values, images = self.tag_loss(logits, tags)
         return losses | {"loss_tag_prediction": TargetLosses(self.tag_weight * values, images)}
 

@@ -145,14 +145,49 @@ class ImageModel(nn.Module, ABC):
                 outputs.append({})
         return outputs
 
+    def captions_of(
+        self, batched_inputs: Sequence[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], Tensor]:
+        """Return what is to be learned of each caption, and the index (captions,) of its image.
+
+        Args:
+            batched_inputs: examples of a mapper: with several captions, those are in "by_caption".
+        """
+        captions: list[dict[str, Any]] = []
+        images: list[int] = []
+        for index, example in enumerate(batched_inputs):
+            of_image = example.get("by_caption", [example])
+            captions += of_image
+            images += [index] * len(of_image)
+        return captions, torch.tensor(images, device=self.device)
+
+    def joined(self, batched_inputs: Sequence[dict[str, Any]], key: str) -> list[Tensor]:
+        """Return for each image the int64 tensors under `key` of all its captions, concatenated."""
+        joined = []
+        for example in batched_inputs:
+            of_captions = self.on_device(example.get("by_caption", [example]), key)
+            joined.append(torch.cat(of_captions))
+        return joined
+
     def _check_targets(self, batched_inputs: Sequence[dict[str, Any]]) -> None:
-        without = next((example for example in batched_inputs if self.target not in example), None)
+        captions, _ = self.captions_of(batched_inputs)
+        without = next((example for example in captions if self.target not in example), None)
         if without is not None:
             raise UserError(
                 f"{type(self).__name__} learns to predict {self.target!r}, but an example has only "
                 f"{', '.join(sorted(without))}. Leave DATALOADER.MAPPER empty, or set it to "
                 f"{' or '.join((self.mapper, *self.other_mappers))}."
             )
+
+
+def per_caption(tensor: Tensor, images: Tensor) -> Tensor:
+    """Return the row of each caption's image.
+
+    Args:
+        tensor: (images, ...).
+        images: (captions,), the image of each caption, in order, and each image with a caption.
+    """
+    return tensor if len(images) == len(tensor) else tensor[images]
 
 
 def mean_over_processes(losses: Mapping[str, TargetLosses]) -> dict[str, Tensor]:

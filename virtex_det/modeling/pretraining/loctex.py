@@ -17,7 +17,7 @@ from virtex_det.modeling.pretraining.contrastive import (
     SigmoidContrast,
     contrastive_losses,
 )
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, per_caption
 from virtex_det.modeling.textual.padding import pad_captions
 from virtex_det.modeling.textual.text_encoder import TextEncoder, build_text_encoder
 
@@ -28,7 +28,9 @@ LocalizationLoss = Callable[[Tensor, Tensor], Tensor]
 class _Encoded(NamedTuple):
     """Images with a caption, and their captions."""
 
-    features: dict[str, Tensor]  # each (captions, channels, height, width)
+    images: Tensor  # (images,) int64, index in the batch
+    owners: Tensor  # (captions,) int64, which of these images each caption has
+    features: dict[str, Tensor]  # each (images, channels, height, width)
     text: Tensor  # (captions, length, text size)
     padding: Tensor  # (captions, length), True where there is no token
 
@@ -165,7 +167,7 @@ class LocTexModel(ImageModel):
         encoded = self._encode(batched_inputs)
         outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
         *_, scores = self._scores(encoded).values()
-        captioned = self._captioned(batched_inputs)
+        captioned = encoded.images.tolist()
         maps, paddings = attention(scores).float().cpu(), encoded.padding.cpu()
         for image, token_maps, padding in zip(captioned, maps, paddings, strict=True):
             outputs[image]["attention"] = token_maps[~padding]
@@ -173,9 +175,8 @@ class LocTexModel(ImageModel):
 
     def _check_targets(self, batched_inputs: Sequence[dict[str, Any]]) -> None:
         super()._check_targets(batched_inputs)
-        if self.localization_weight and not all(
-            "trace_points" in example for example in batched_inputs
-        ):
+        captions, _ = self.captions_of(batched_inputs)
+        if self.localization_weight and not all("trace_points" in caption for caption in captions):
             raise UserError(
                 "LocTexModel learns where the narrator pointed, but an example has no "
                 "'trace_points'.\n"
@@ -185,38 +186,48 @@ class LocTexModel(ImageModel):
             )
 
     def _captioned(self, batched_inputs: Sequence[dict[str, Any]]) -> list[int]:
-        return [image for image, example in enumerate(batched_inputs) if self.target in example]
+        captions, images = self.captions_of(batched_inputs)
+        has_caption = [self.target in caption for caption in captions]
+        pairs = zip(images.tolist(), has_caption, strict=True)
+        return sorted({image for image, has in pairs if has})
 
     def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
-        captioned = [batched_inputs[image] for image in self._captioned(batched_inputs)]
-        tokens, padding = pad_captions(self.on_device(captioned, self.target))
+        images = self._captioned(batched_inputs)
+        examples = [batched_inputs[image] for image in images]
+        captions, owners = self.captions_of(examples)
+        tokens, padding = pad_captions(self.on_device(captions, self.target))
         return _Encoded(
-            self.visual_features(captioned), self.text_encoder(tokens, padding), padding
+            images=torch.tensor(images, device=self.device),
+            owners=owners,
+            features=self.visual_features(examples),
+            text=self.text_encoder(tokens, padding),
+            padding=padding,
         )
 
     def _losses(
         self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]
     ) -> dict[str, TargetLosses]:
-        captioned = self._captioned(batched_inputs)
-        images = torch.tensor(captioned, device=self.device)
-        losses = {"loss_contrastive": TargetLosses(self._contrast(encoded), images)}
-        if self.localization_weight and any(
-            "trace_points" in example for example in batched_inputs
-        ):
-            values, captions = self._localize(
-                encoded, [batched_inputs[image] for image in captioned]
-            )
+        examples = [batched_inputs[image] for image in encoded.images.tolist()]
+        captions, _ = self.captions_of(examples)
+        losses = {"loss_contrastive": self._contrast(encoded)}
+        if self.localization_weight and any("trace_points" in caption for caption in captions):
+            values, rows = self._localize(encoded, captions)
             losses["loss_localization"] = TargetLosses(
-                self.localization_weight * values, images[captions]
+                self.localization_weight * values, encoded.images[encoded.owners[rows]]
             )
         return losses
 
-    def _contrast(self, encoded: _Encoded) -> Tensor:
+    def _contrast(self, encoded: _Encoded) -> TargetLosses:
         images = self.image_projection(encoded.features["res5"].mean(dim=(2, 3)))
         captions = self.caption_projection(mean_over_tokens(encoded.text, encoded.padding))
+        together, owners = self.training, encoded.owners
         if self.sigmoid is not None:
-            return self.sigmoid(images, captions, all_processes=self.training)
-        return contrastive_losses(images, captions, self.temperature, all_processes=self.training)
+            values = self.sigmoid(images, captions, owners, all_processes=together)
+            return TargetLosses(values, encoded.images)
+        values = contrastive_losses(
+            images, captions, self.temperature, owners, all_processes=together
+        )
+        return TargetLosses(values, encoded.images[owners])
 
     def _localize(
         self, encoded: _Encoded, captioned: Sequence[dict[str, Any]]
@@ -237,12 +248,13 @@ class LocTexModel(ImageModel):
         """Return by feature map each token's scores of cells (captions, length, height, width)."""
         if not self.localization_weight:
             cells = self.image_projection(_channels_last(encoded.features["res5"]))
+            cells = per_caption(cells, encoded.owners)
             return {"res5": cell_scores(self.caption_projection(encoded.text), cells)}
         tokens = self.token_embedding(encoded.text)
         scores = {}
         for name, embedding in self.cell_embeddings.items():
             # shape: (captions, height, width, embed size)
-            cells = embedding(_channels_last(encoded.features[name]))
+            cells = per_caption(embedding(_channels_last(encoded.features[name])), encoded.owners)
             scores[name] = cell_scores(tokens, cells)
         return scores
 

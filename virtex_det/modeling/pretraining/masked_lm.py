@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch.nn import functional as F
 
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, per_caption
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
 from virtex_det.modeling.textual.padding import pad_captions
 
@@ -57,13 +57,14 @@ class MaskedLanguageModel(ImageModel):
                 "masked_labels" (L,): the true token at masked positions, padding elsewhere.
         """
         head = self.textual
-        # shape: (images, longest)
-        tokens, padding = pad_captions(self.on_device(batched_inputs, "caption_tokens"))
-        labels, _ = pad_captions(self.on_device(batched_inputs, self.target))
-        images, positions = labels.nonzero(as_tuple=True)
-        # shape: (images, cells, hidden)
-        memory = head.project(self.visual_grid(batched_inputs))
+        captioned, images = self.captions_of(batched_inputs)
+        # shape: (captions, longest)
+        tokens, padding = pad_captions(self.on_device(captioned, "caption_tokens"))
+        labels, _ = pad_captions(self.on_device(captioned, self.target))
+        rows, positions = labels.nonzero(as_tuple=True)
+        # shape: (captions, cells, hidden)
+        memory = per_caption(head.project(self.visual_grid(batched_inputs)), images)
         # shape: (targets, hidden)
-        features = head.see_all(tokens, padding, memory)[images, positions]
-        values = F.cross_entropy(head.output(features), labels[images, positions], reduction="none")
-        return {"loss_masked_lm": TargetLosses(values, images)}
+        features = head.see_all(tokens, padding, memory)[rows, positions]
+        values = F.cross_entropy(head.output(features), labels[rows, positions], reduction="none")
+        return {"loss_masked_lm": TargetLosses(values, images[rows])}

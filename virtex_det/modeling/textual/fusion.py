@@ -16,6 +16,7 @@ class Masked(NamedTuple):
 
     text: Tensor  # (captions, length, text size)
     padding: Tensor  # (captions, length), True at padding
+    images: Tensor  # (captions,) int64, index of the caption's image
     captions: Tensor  # (targets,) int64, index of the caption
     positions: Tensor  # (targets,) int64, index of the token
 
@@ -39,7 +40,8 @@ class TransformerFusion(nn.Module):
     Example:
         >>> fusion = TransformerFusion(512, 16, 40, 1, 2, 32, dropout=0.1)
         >>> text, padding = torch.zeros(1, 5, 16), torch.zeros(1, 5, dtype=torch.bool)
-        >>> masked = Masked(text, padding, captions=torch.tensor([0]), positions=torch.tensor([3]))
+        >>> first, third = torch.tensor([0]), torch.tensor([3])
+        >>> masked = Masked(text, padding, images=first, captions=first, positions=third)
         >>> fusion(torch.zeros(1, 512, 7, 7), masked).shape
         torch.Size([1, 40])
     """
@@ -71,8 +73,8 @@ class TransformerFusion(nn.Module):
         """Return the logits of the masked tokens.
 
         Args:
-            visual_grid: (captions, channels, height, width).
-            masked: the captions of these images.
+            visual_grid: (images, channels, height, width).
+            masked: captions of these images, any number of each.
 
         Returns:
             (targets, vocab_size).
@@ -100,7 +102,7 @@ class TransformerFusion(nn.Module):
 
     def _join(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor]:
         """Return tokens followed by cells, (captions, sequence, text_size), and their padding."""
-        cells = self.visual_projection(_cells(visual_grid))
+        cells = self.visual_projection(_cells(visual_grid))[masked.images]
         padding = torch.cat([masked.padding, masked.padding.new_zeros(cells.shape[:2])], dim=1)
         return torch.cat([masked.text, cells], dim=1), padding
 
@@ -156,7 +158,8 @@ class AttentionFusion(nn.Module):
     def _attend(self, visual_grid: Tensor, masked: Masked) -> tuple[Tensor, Tensor]:
         """Return keys (targets, cells, text_size), also the values, and their attention weights."""
         queries = masked.text[masked.captions, masked.positions]
-        cells = self.visual_projection(_cells(visual_grid))[masked.captions]
+        images = masked.images[masked.captions]
+        cells = self.visual_projection(_cells(visual_grid))[images]
         scores = (cells @ queries.unsqueeze(2)).squeeze(2) / queries.shape[1] ** 0.5
         return cells, scores.softmax(dim=1)
 
