@@ -1,9 +1,10 @@
-"""The size of the vocabulary: what the tokenizer has."""
+"""The vocabulary: its size is what the tokenizer has, and its words are those of the captions."""
 
 import pytest
 
 from tests.tiny_bert import make_bert
-from virtex_det.data.vocabulary import vocabulary_size, with_vocabulary_size
+from virtex_det.data.tokenizers import read_tokenizer
+from virtex_det.data.vocabulary import check_known_words, vocabulary_size, with_vocabulary_size
 from virtex_det.errors import UserError
 from virtex_det.modeling import build_model
 
@@ -67,3 +68,20 @@ def test_models_of_labels_and_clusters_need_no_tokenizer(pretraining_cfg):
         )
         cfg = pretraining_cfg(*options, *clusters)
         assert with_vocabulary_size(cfg) is cfg
+
+
+def captioned(*captions):
+    return [{"captions": [caption]} for caption in captions]
+
+
+def test_captions_in_another_language_than_the_vocabularys_are_refused(vocabulary):
+    tokenizer = read_tokenizer(str(vocabulary))
+    check_known_words(tokenizer, [*captioned("a red circle"), {"captions": []}], "mine")
+    with pytest.raises(UserError, match=r"data set mine: .* does not know 100% of the words .*κό"):
+        check_known_words(tokenizer, captioned("κόκκινος κύκλος", "μπλε"), "mine")
+
+
+def test_a_tenth_of_unknown_words_is_a_warning(vocabulary, caplog):
+    tokenizer = read_tokenizer(str(vocabulary))
+    check_known_words(tokenizer, captioned("a small red circle", "a κύκλος"), "mine")
+    assert "does not know 17% of the words in captions, e.g. 'κύκλος'" in caplog.text

@@ -32,12 +32,14 @@ from virtex_det.data.seeded_dataset import (
 from virtex_det.data.seeding import seeded
 from virtex_det.data.shard_stream import Choice, ShardExamples
 from virtex_det.data.skipped import SkipCountingLoader
+from virtex_det.data.tokenizers import Tokenizer
 from virtex_det.data.training_set import (
     are_shards,
     check_has_objects,
     keep_training_set,
     load_training_set,
 )
+from virtex_det.data.vocabulary import check_known_words
 from virtex_det.errors import UserError
 from virtex_det.signals import serve_parent
 
@@ -170,7 +172,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     """
     _batch_size(cfg)
     workers = _worker_options(cfg)["num_workers"]
-    _build_mapper(cfg, is_train=True)
+    mapper = _build_mapper(cfg, is_train=True)
     if are_shards(cfg):
         check_datasets(cfg.DATASETS.TRAIN)
         _check_enough_shards(len(_shards(cfg)), workers)
@@ -183,7 +185,14 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     if reads_images(cfg):
         refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
+    _check_words(mapper, dicts, ", ".join(cfg.DATASETS.TRAIN))
     return dicts
+
+
+def _check_words(mapper: Mapper, dicts: Sequence[dict[str, Any]], name: str) -> None:
+    tokenizer = getattr(mapper, "tokenizer", None)
+    if isinstance(tokenizer, Tokenizer):
+        check_known_words(tokenizer, dicts, name)
 
 
 def reads_images(cfg: CfgNode) -> bool:
@@ -192,10 +201,11 @@ def reads_images(cfg: CfgNode) -> bool:
     return name in MAPPER_REGISTRY and skips_broken_images(MAPPER_REGISTRY.get(name))
 
 
-def check_test_loader(cfg: CfgNode, dicts: list[dict[str, Any]]) -> None:
+def check_test_loader(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> None:
     """Raise the errors of ``build_test_loader``'s loader at its first image."""
     _worker_options(cfg)
     mapper = _build_mapper(cfg, is_train=False)
+    _check_words(mapper, dicts, name)
     with seeded(0, "check"):
         mapper(dicts[0])
 

@@ -1,13 +1,21 @@
-"""How many tokens the vocabulary of a config has: its tokenizer says."""
+"""The vocabulary of a config: how many tokens it has, and whether it has the captions' words."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 
 from virtex_det.config import with_options
 from virtex_det.config.roles import reads_tokenizer
-from virtex_det.data.tokenizers import read_tokenizer
+from virtex_det.data.tokenizers import Tokenizer, read_tokenizer
 from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 300  # captions
+_MANY, _NEARLY_ALL = 0.1, 0.9  # shares of unknown words
 
 
 def vocabulary_size(cfg: CfgNode) -> int:
@@ -62,3 +70,35 @@ def with_vocabulary_size(cfg: CfgNode) -> CfgNode:
     if not reads_tokenizer(cfg):
         return cfg
     return with_options(cfg, ["MODEL.TEXTUAL.VOCAB_SIZE", str(vocabulary_size(cfg))])
+
+
+def check_known_words(tokenizer: Tokenizer, dicts: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuse captions of which the tokenizer knows nearly no word, as of another language.
+
+    A tenth of unknown words is a warning. A sample of captions is looked at, at even distances.
+
+    Args:
+        tokenizer: tokenizer of the run.
+        dicts: dataset dicts; those without captions are left out.
+        name: name of the dataset in messages.
+
+    Raises:
+        UserError: nearly all words are unknown.
+    """
+    captioned = [entry["captions"][0] for entry in dicts if entry.get("captions")]
+    step = max(len(captioned) // _LOOKED_AT, 1)
+    words = [word for caption in captioned[::step] for word in str(caption).split()]
+    unknown = [word for word in words if tokenizer.unk_id in tokenizer.encode(word)]
+    share = len(unknown) / max(len(words), 1)
+    if share <= _MANY:
+        return
+    found = (
+        f"data set {name}: the tokenizer INPUT.CAPTION.TOKENIZER does not know {share:.0%} of the "
+        f"words in captions, e.g. {unknown[0]!r:.80}."
+    )
+    if share > _NEARLY_ALL:
+        raise UserError(
+            f"{found}\nBuild a vocabulary from these captions: virtex-det data vocabulary, or name "
+            "the one that is theirs."
+        )
+    logger.warning(found)

@@ -64,7 +64,7 @@ def check_test_set(
         check_images(name, dicts, cfg.INPUT.MAX_VALUE, whole)
     if own_evaluator:
         _check_evaluator(cfg, name, dicts, keep)
-    check_test_loader(cfg, dicts)
+    check_test_loader(cfg, name, dicts)
     return dicts
 
 
