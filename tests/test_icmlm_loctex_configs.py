@@ -124,7 +124,7 @@ def test_a_model_of_the_scenes_learns_from_an_example(name, says):
 
 @pytest.mark.parametrize("name", ["scenes_icmlm_att_fc", "scenes_loctex"])
 def test_a_model_of_the_scenes_trains_with_a_bert(name, scenes, tmp_path):
-    bert = str(make_bert(tmp_path / "bert", ["ring", "star", "circle", "heart"]))
+    bert = str(make_bert(tmp_path / "bert", ["a", "and", "the", "ring", "star", "circle", "heart"]))
     tokenizer = read_tokenizer(bert)
     nouns = [Concept(word, "noun", 1, *tokenizer.encode(word)) for word in ("ring", "star")]
     ConceptSet(tokenizer.sha256, ("noun",), tuple(nouns)).write(tmp_path / "concepts.json")
