@@ -84,12 +84,14 @@ def test_icmlm_has_a_frozen_bert_whose_vocabulary_it_reads(name, head, tmp_path)
         str(bert),
         "MODEL.TEXTUAL.VOCAB_SIZE",
         22,
+        "MODEL.TAG_PREDICTION.NUM_TAGS",
+        19,
         "MODEL.DEVICE",
         "cpu",
     )
     model = build_model(load(name, *small))
     learning = {parameter_name.split(".")[0] for parameter_name, _ in model.named_parameters()}
-    assert learning == {"backbone", "fusion"} and model.text_encoder.frozen
+    assert learning == {"backbone", "fusion", "tag_head"} and model.text_encoder.frozen
 
 
 def test_loctex_sizes_and_that_contrastive_is_it_without_the_loss_on_attention():
@@ -143,7 +145,14 @@ def test_methods_on_the_scenes_share_backbone_schedule_and_augmentation(name):
     ours, virtex = load(name), load("scenes_bicaptioning")
     assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
     assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
-    assert {**ours.INPUT.CAPTION, "CONCEPTS": ""} == {**virtex.INPUT.CAPTION, "CONCEPTS": ""}
+    own = {"CONCEPTS": "", "CONCEPT_MASKS": 1}
+    assert {**ours.INPUT.CAPTION, **own} == {**virtex.INPUT.CAPTION, **own}
+
+
+def test_icmlm_learns_tags_too_and_on_the_scenes_from_all_concepts_of_a_caption():
+    scenes, paper = load("scenes_icmlm_att_fc"), load("icmlm/icmlm_att_fc_R_50")
+    assert scenes.INPUT.CAPTION.CONCEPT_MASKS == 0 and paper.INPUT.CAPTION.CONCEPT_MASKS == 1
+    assert scenes.MODEL.ICMLM.TAG_WEIGHT > 0 and paper.MODEL.ICMLM.TAG_WEIGHT > 0
 
 
 @pytest.mark.parametrize(
@@ -167,6 +176,7 @@ def test_so_it_is_at_paper_scale_with_a_text_encoder_that_learns(bert, tmp_path)
         bert = str(make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12))
     options = ["MODEL.TEXT_ENCODER.WEIGHTS", bert, "MODEL.TEXT_ENCODER.FREEZE", False]
     options += ["MODEL.TEXTUAL.HIDDEN_SIZE", 24, "MODEL.TEXTUAL.ATTENTION_HEADS", 2]
+    options += ["MODEL.TAG_PREDICTION.NUM_TAGS", 19]
     cfg = load(
         "icmlm/icmlm_tfm_R_50", *options, "MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.DEVICE", "cpu"
     )

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -80,8 +81,9 @@ class ConceptMapper(CaptionMapper):
         captions = dataset_dict.get("captions") or []
         order = torch.randperm(len(captions)) if self.is_train else torch.arange(len(captions))
         ordered = [captions[index] for index in order]
-        chosen = [caption for caption in ordered if self._has_concept(caption)]
-        return chosen[: self.captions_per_image] or super().choose_captions(dataset_dict)
+        with_concept = (caption for caption in ordered if self._has_concept(caption))
+        chosen = [*islice(with_concept, self.captions_per_image)]
+        return chosen or super().choose_captions(dataset_dict)
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
         """Log the number of images without a concept word, which the masked-word loss skips.

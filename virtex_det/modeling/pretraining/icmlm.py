@@ -34,8 +34,10 @@ class ICMLMModel(ImageModel):
     """A ResNet, a text encoder and a head that fuses both to predict masked words (ICMLM, sec. 3).
 
     The text encoder is a pretrained BERT, frozen by default, or a small transformer that trains
-    with the rest. The weight and the form of the tag loss (MODEL.TAG_PREDICTION.LOSS) are our
-    choice: we do not know the paper's.
+    with the rest. The tag loss predicts the concepts of an image's captions from the image alone,
+    as TP_Postag does. Its weight and form (MODEL.TAG_PREDICTION.LOSS) are our choice: we do not
+    know the paper's. So is learning from several captions of an image at once, whose masked words
+    are all predicted from one pass of the image through the backbone.
 
     In evaluation each image's dict has "attention", float (L, height, width): for each masked token
     of the caption its attention over the image cells, with sum 1; for other tokens zeros.
@@ -55,12 +57,13 @@ class ICMLMModel(ImageModel):
         >>> import virtex_det as vd
         >>> from virtex_det.modeling import build_model
         >>> keys = {"MODEL.DEVICE": "cpu", "MODEL.TEXTUAL.VOCAB_SIZE": 80}  # a tokenizer has it
+        >>> keys |= {"MODEL.TAG_PREDICTION.NUM_TAGS": 25}  # a concept set has it
         >>> cfg = vd.load_config("pretrain/scenes_icmlm_tfm.yaml", keys)
         >>> model = build_model(cfg)
         >>> caption, labels = torch.tensor([1, 3, 8, 2]), torch.tensor([0, 7, 0, 0])  # 7 is masked
         >>> example = {"image": torch.zeros(3, 64, 64), "caption_tokens": caption}
-        >>> [*model([example | {"masked_labels": labels}])]
-        ['loss_masked_concept']
+        >>> [*model([example | {"masked_labels": labels, "tags": torch.tensor([3])}])]
+        ['loss_masked_concept', 'loss_tag_prediction']
     """
 
     target = "masked_labels"
