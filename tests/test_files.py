@@ -30,7 +30,7 @@ def test_what_is_read_is_not_written_over(kind, tmp_path):
         other.hardlink_to(own)
     output = {"its name": own, "another road": tmp_path / "x/../results.json"}.get(kind, other)
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match="is what is read, and would be overwritten"):
+    with pytest.raises(UserError, match="is an input, which would be overwritten"):
         check_output(output, "coco_2017_val", None, own)
 
 

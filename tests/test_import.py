@@ -218,9 +218,9 @@ def test_every_tool_imports_the_package_first_so_that_it_can_say_what_is_missing
 
 def test_a_tool_that_is_broken_inside_shows_its_traceback():
     run = "import runpy, sys; sys.argv = ['subset.py', '-h']; runpy.run_path('tools/subset.py', run_name='__main__')"
-    done = run_python(f"import virtex_det.data.training_set as broken; del broken.part_in; {run}")
+    done = run_python(f"import virtex_det.data.training_set as broken; del broken.subset_in; {run}")
     assert done.returncode == 1 and "Traceback" in done.stderr
-    assert "cannot import name 'part_in'" in done.stderr.strip().splitlines()[-1]
+    assert "cannot import name 'subset_in'" in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_module_of_a_package_that_is_there_is_no_missing_package():

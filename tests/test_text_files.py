@@ -145,6 +145,6 @@ def test_a_text_whose_lines_all_end_with_a_carriage_return_has_lines():
 def test_a_compressed_file_is_said_to_be_one(pack, name, tmp_path):
     (tmp_path / "a.json").write_bytes(pack(b'{"images": []}'))
     with pytest.raises(
-        UserError, match=f"a.json is not JSON: it is not text, but compressed by {name}"
+        UserError, match=f"a.json is not JSON: it is compressed by {name}, not text"
     ):
         read_json(tmp_path / "a.json")

@@ -54,10 +54,10 @@ def bert_folder(source: str | Path, *required: Sequence[str]) -> Path:
         if not any((folder / name).is_file() for name in names)
     ]
     if missing:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise UserError(
             f"The BERT folder {folder} is incomplete: it has no {', no '.join(missing)}.\n"
-            f"It has: {there}\n"
+            f"It has: {found}\n"
             f"A complete one has {', '.join((VOCABULARY[0], CONFIG[0], WEIGHTS[0]))}."
         )
     return folder

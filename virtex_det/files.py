@@ -46,7 +46,7 @@ def open_regular(path: str | Path) -> BinaryIO:
         # so that a pipe put there meanwhile does not block
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise UserError(f"{path!s:.500} is not there.") from error
+        raise UserError(f"{path!s:.500} does not exist.") from error
     # ValueError: a null byte or a lone surrogate in the name
     except (OSError, ValueError) as error:
         raise UserError(
@@ -72,13 +72,13 @@ def refuse_special(path: str | Path, status: os.stat_result) -> None:
     """
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "something else")
-        raise UserError(f"{path!s:.500} is {kind}, and not a regular file. Name a regular file.")
+        raise UserError(f"{path!s:.500} is {kind}, not a regular file. Name a regular file.")
 
 
 def refuse_special_target(path: Path) -> None:
     """Refuse to replace anything but a regular file.
 
-    In the kernel's folders nothing is replaced: /dev/stdout, which may lead to a regular file, is a
+    In the kernel's folders nothing is replaced: /dev/stdout may lead to a regular file, but it is a
     link of the system.
 
     Raises:
@@ -88,12 +88,12 @@ def refuse_special_target(path: Path) -> None:
     try:
         folder = f"{os.path.realpath(path.parent)}/"
         if folder.startswith(_VIRTUAL) and not folder.startswith("/dev/shm/"):
-            raise UserError(f"{path!s:.500} lies in a folder of the system. Name a regular file.")
+            raise UserError(f"{path!s:.500} is in a folder of the system. Name a regular file.")
         refuse_special(path, path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return
     except ValueError as error:
-        raise UserError(f"{path!s:.500} cannot be the name of a file: {error}.") from error
+        raise UserError(f"{path!s:.500} is not a valid file name: {error}.") from error
     except OSError as error:
         raise UserError(f"{path!s:.500} cannot be written: {error.strerror}.") from error
 
@@ -106,7 +106,7 @@ def check_output(output: str | Path | None, *inputs: object) -> None:
         inputs: names of files, or of something else, such as a data set or an address.
 
     Raises:
-        UserError: it is no place for a file, or one of the inputs, by this name or another.
+        UserError: it cannot be a file, or it is one of the inputs, by this name or another.
     """
     if not output:
         return
@@ -118,7 +118,7 @@ def check_output(output: str | Path | None, *inputs: object) -> None:
             continue
         if os.path.samefile(output, name):  # noqa: PTH121
             raise UserError(
-                f"{output!s:.500} is what is read, and would be overwritten. Name another."
+                f"{output!s:.500} is an input, which would be overwritten. Name another output."
             )
 
 
@@ -139,7 +139,7 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(content) > max_bytes:
         raise UserError(
-            f"{path} has more than {max_bytes:,} bytes, the most that is read of a file of its "
-            "kind."
+            f"{path} has more than {max_bytes:,} bytes, the largest size allowed for this kind of "
+            "file."
         )
     return content

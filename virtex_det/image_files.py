@@ -175,12 +175,12 @@ def check_name(file_name: Any) -> None:
     if not isinstance(file_name, str | os.PathLike):
         raise BrokenImage(
             f"The file name of an image is {file_name!r}; a path is expected.",
-            "file name is no path",
+            "file name is not a path",
         )
     if _ADDRESS.match(os.fspath(file_name)):
         raise BrokenImage(
             f"Image is an address: {file_name}\n"
-            "Images are read from disk and never fetched. Download it, and let file_name be its "
+            "Images are read from disk and never downloaded. Download it, and set file_name to its "
             "path.",
             "image is an address",
         )
@@ -221,8 +221,8 @@ def _opened(source: Source, name: str) -> Iterator[tuple[Image.Image, bytes]]:
         raise BrokenImage(
             f"Image cannot be read: {shown}\n"
             f"Pillow says: {error}\n"
-            "A text of that length stands beside its pixels: remove it, for example with exiftool "
-            "-all= FILE.",
+            "Its metadata has a text of that length: remove it, for example with exiftool -all= "
+            "FILE.",
             "image with too long a text",
         ) from error
     # for damage Pillow raises OSError, SyntaxError, struct.error ..., by format
@@ -260,7 +260,8 @@ def _formats() -> tuple[str, ...]:
 
 def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:
     advice = (
-        "The file is damaged or truncated: fetch it again, or remove it from the annotation file."
+        "The file is damaged or truncated: download it again, or remove it from the annotation "
+        "file."
     )
     if variety := variety_of_jpeg(head):
         advice = (
@@ -274,7 +275,7 @@ def _not_opened(name: str, error: UserError) -> BrokenImage:
     shown = visible(name, "")
     if not isinstance(error.__cause__, FileNotFoundError):
         return BrokenImage(
-            f"Image cannot be opened: {shown}\n{error}", "image is no file that can be opened"
+            f"Image cannot be opened: {shown}\n{error}", "image file cannot be opened"
         )
     advice = (
         "The annotation file lists it. Check that the download is complete, and that the folder "
@@ -283,8 +284,8 @@ def _not_opened(name: str, error: UserError) -> BrokenImage:
     )
     if _ADDRESS.search(name):
         advice = (
-            "Its name holds an address, and images are never fetched: download it, and let "
-            "file_name be its path."
+            "Its name contains an address, and images are never downloaded: download it, and set "
+            "file_name to its path."
         )
     elif "\\" in name:
         advice = (

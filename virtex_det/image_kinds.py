@@ -1,6 +1,6 @@
 """Identifies files that are not readable images by their first bytes, and says what to do."""
 
-# Other files that are found among images.
+# Kinds of files that are often found among images.
 _FOREIGN = {
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
@@ -64,23 +64,23 @@ def not_read(head: bytes, formats: str) -> str:
         formats: the readable formats, in words.
     """
     if not head:
-        return "The file is empty: fetch it again, or remove it from the annotation file."
+        return "The file is empty: download it again, or remove it from the annotation file."
     if head.startswith(_TIFF):
         return (
-            "It is a TIFF of a kind that is not read, or a damaged one: not of 1, 3 or 4 "
-            "channels, or not of integers up to 16 bits, 32-bit integers or 32-bit floats.\n"
-            "Save it as a grey or RGB image of 8 or 16 bits, or fetch it again."
+            "It is a damaged TIFF, or one that is not supported: supported are 1, 3 or 4 "
+            "channels of integers up to 16 bits, 32-bit integers or 32-bit floats.\n"
+            "Save it as a grey or RGB image of 8 or 16 bits, or download it again."
         )
-    what = _variety(head) or "It begins like no image: damaged, or something else."
+    what = _variety(head) or "Its first bytes are not those of an image: it is damaged or no image."
     return (
-        f"{what} Read are {formats}.\n"
-        "Convert it, fetch it again, or remove it from the annotation file."
+        f"{what} Supported formats: {formats}.\n"
+        "Convert it, download it again, or remove it from the annotation file."
     )
 
 
 def _variety(head: bytes) -> str:
     if variety := variety_of_jpeg(head):
-        return f"It is {variety}, which is not read."
+        return f"It is {variety}, which is not supported."
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), "")
     kind = next((kind for place, magic, kind in _FOREIGN_AT if head.startswith(magic, place)), kind)
@@ -88,7 +88,7 @@ def _variety(head: bytes) -> str:
         return f"It is {kind}."
     claim = next((claim for magic, claim in _CLAIMS.items() if head.startswith(magic)), "")
     return (
-        f"It begins as {claim}: damaged, of no size, or of a variety that is not read."
+        f"It begins as {claim}, but is damaged, has no pixels, or is of an unsupported variety."
         if claim
         else ""
     )

@@ -24,7 +24,7 @@ def explain_missing(error: ModuleNotFoundError) -> ImportError:
     """Return the error to raise for a module that was not found.
 
     For a missing package it is a MissingPackage; if nobody catches it, only its message is shown.
-    If the package is there but lacks the module, or the module is ours, the installation is broken
+    If the package lacks the module, or the module is virtex_det's, the installation is broken
     or there is a bug: then it is the error itself, with its traceback.
     """
     name = error.name or ""

@@ -39,7 +39,7 @@ class NoRule(Exception):
 
 
 def check_channels(image: Image.Image) -> None:
-    """Refuse a TIFF of which Pillow would read only some channels or pages, or misread pixels.
+    """Refuse a TIFF if Pillow would read only some of its channels or pages, or misread pixels.
 
     Args:
         image: opened, not loaded.
@@ -53,7 +53,7 @@ def check_channels(image: Image.Image) -> None:
     channels = _tag(image, _CHANNELS, 1)
     if channels > 4 or (channels == 2 and image.mode not in _WITH_ALPHA):
         raise NoRule(
-            f"It has {channels} channels; 1 (grey), 3 (RGB) and 4 (RGB and alpha) are read.\n"
+            f"It has {channels} channels; supported are 1 (grey), 3 (RGB) and 4 (RGB and alpha).\n"
             "Save the channels to train on as an RGB or a grey image.",
             "image of several channels",
         )
@@ -63,8 +63,8 @@ def check_channels(image: Image.Image) -> None:
         )
     if _tag(image, _PLANAR, 1) == _APART and channels > 1 and _bits(image) > 8:
         raise NoRule(
-            f"Its channels of {_bits(image)} bits lie one behind the other (planar), which Pillow "
-            "misreads.\n"
+            f"Its channels of {_bits(image)} bits are stored one after the other (planar), which "
+            "Pillow misreads.\n"
             "Save it with interleaved channels, or with 8 bits.",
             "planar image of more than 8 bits",
         )
@@ -106,9 +106,9 @@ def check_white(image: Image.Image, max_value: float) -> None:
     is_16_bit = image.mode == "I" and image.format in ("PNG", "PPM")
     if image.mode in ("I", "F") and max_value <= 0 and not is_16_bit:
         raise NoRule(
-            f"Its pixels are {'floats' if image.mode == 'F' else '32-bit or signed integers'}, of "
-            "which no value is white by itself.\n"
-            "Set INPUT.MAX_VALUE to the one that is, such as 1.0 or 4095; or save it with 8 bits.",
+            f"Its pixels are {'floats' if image.mode == 'F' else '32-bit or signed integers'}, so "
+            "the value of white is unknown.\n"
+            "Set INPUT.MAX_VALUE to it, such as 1.0 or 4095; or save the image with 8 bits.",
             "image needs INPUT.MAX_VALUE",
         )
 
@@ -175,10 +175,10 @@ def _scaled(image: Image.Image, white: float) -> Image.Image:
     half_a_step = white / 510
     if values.min() < -half_a_step or values.max() > white + half_a_step:
         raise NoRule(
-            f"Its values go from {values.min():g} to {values.max():g}, and INPUT.MAX_VALUE is "
+            f"Its values go from {values.min():g} to {values.max():g}, but INPUT.MAX_VALUE is "
             f"{white:g}.\n"
-            "What is below 0 or above it would be lost. Set INPUT.MAX_VALUE to the largest value "
-            "in all of the data; shift negative values, or save with 8 bits.",
+            "Values below 0 or above it would be lost. Set INPUT.MAX_VALUE to the largest value in "
+            "all images, and shift negative values; or save them with 8 bits.",
             "values outside 0 to INPUT.MAX_VALUE",
         )
     if image.format == "TIFF" and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
@@ -230,7 +230,7 @@ def _check_reduced(image: Image.Image, max_value: float) -> None:
     if max_value == 0 and largest <= _DARK:
         raise NoRule(
             _too_dark(f"It has 16 bits in each of several channels, and no value above {largest}")
-            + "\nWhere the data has fewer bits, save such images with 8 bits per channel.",
+            + "\nIf the data has fewer bits, save such images with 8 bits per channel.",
             "colours of 16 bits, almost black",
         )
 
@@ -248,7 +248,7 @@ def _say_dim() -> None:
     """Log once per process that images are dark."""
     logger.warning(
         "A 16-bit image uses less than a quarter of its range, whose end, 65535, is read as "
-        "white. Where the data has fewer bits, set INPUT.MAX_VALUE, such as 16383 for 14."
+        "white. If the data has fewer bits, set INPUT.MAX_VALUE, such as 16383 for 14."
     )
 
 
@@ -260,10 +260,10 @@ def _check_alpha(image: Image.Image) -> None:
     *colours, alpha = bands
     if alpha[0] < alpha[1] and all(low == high for low, high in colours):
         raise NoRule(
-            "It shows something by its alpha channel alone, which is dropped: all its colours are "
-            "one.\n"
+            "Only its alpha channel shows something, and that is dropped: all its pixels have the "
+            "same colour.\n"
             "Put it on a background, and save it without alpha.",
-            "image in its alpha channel alone",
+            "image only in its alpha channel",
         )
 
 
@@ -276,8 +276,8 @@ def _check_pages(image: Any) -> None:
         image.seek(page)
         if not _tag(image, _SUBFILE_TYPE, 0) & (_SMALLER | _MASK):
             raise NoRule(
-                f"It has {pages} pages, and one alone would be read.\n"
-                "Save each page to use as a file of its own.",
+                f"It has {pages} pages, but only one would be read.\n"
+                "Save each page to use as a separate file.",
                 "image of several pages",
             )
     image.seek(0)

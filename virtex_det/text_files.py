@@ -83,10 +83,10 @@ def decode_text(content: bytes, place: str) -> str:
     """
     for magic, program in _COMPRESSED.items():
         if content.startswith(magic):
-            raise UserError(f"{place} is not text, but compressed by {program}. Decompress it.")
+            raise UserError(f"{place} is compressed by {program}, not text. Decompress it.")
     for mark, encoding in _OTHER_ENCODINGS.items():
         if content.startswith(mark):
-            raise UserError(f"{place} is not UTF-8 text, but {encoding}.\n{_CONVERT}")
+            raise UserError(f"{place} is {encoding}, not UTF-8 text.\n{_CONVERT}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -185,7 +185,7 @@ def _parse_slowly(encoded: bytes, place: str) -> Any:
     try:
         return json.loads(decode_text(encoded, "it"), object_pairs_hook=_unique_names)
     except RecursionError as error:
-        raise UserError(f"{place} is not JSON: its lists are nested too deep.") from error
+        raise UserError(f"{place} is not JSON: its lists are nested too deeply.") from error
     except (UserError, ValueError) as error:
         raise UserError(
             f"{place} is not JSON: {error}\nMake the file again, or correct that place."

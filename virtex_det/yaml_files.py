@@ -41,14 +41,14 @@ class _Loader(_SafeLoader):  # type: ignore[misc, valid-type]
         number: int = self.construct_yaml_int(node)
         if number.bit_length() > 64:
             raise yaml.constructor.ConstructorError(
-                None, None, "a whole number of more than 64 bits", node.start_mark
+                None, None, "an integer of more than 64 bits", node.start_mark
             )
         return number
 
     def refuse(self, node: yaml.Node) -> None:
         kind = node.tag.rpartition(":")[2]
         raise yaml.constructor.ConstructorError(
-            None, None, f"!!{kind} makes no plain value", node.start_mark
+            None, None, f"!!{kind} is not a plain value", node.start_mark
         )
 
 
@@ -87,8 +87,8 @@ def parse_yaml(content: str | bytes, where: str) -> Any:
 
 def _check_size(content: str | bytes) -> None:
     """Refuse too deep nesting, and aliases of aliases, which would grow without end."""
-    sizes: dict[str, tuple[int, int]] = {}  # of an anchor: values and depth of what it names
-    # anchor, values and depth so far of what is open
+    sizes: dict[str, tuple[int, int]] = {}  # anchor -> number of values and depth of its node
+    # anchor, number of values and depth so far of each open node
     opened: list[tuple[str | None, int, int]] = [(None, 0, 0)]
     for event in yaml.parse(content, Loader=_SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -98,7 +98,9 @@ def _check_size(content: str | bytes) -> None:
             continue
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in [anchor for anchor, _, _ in opened]:
-                raise ValueError(f"the alias *{event.anchor:.50} stands within what it repeats")
+                raise ValueError(
+                    f"the alias *{event.anchor:.50} is inside the value that it repeats"
+                )
             values, depth = sizes.get(event.anchor, (1, 1))
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, values, depth = opened.pop()
@@ -110,9 +112,9 @@ def _check_size(content: str | bytes) -> None:
             continue
         outer, before, deepest = opened.pop()
         if before + values > MAX_VALUES:
-            raise ValueError(f"it holds more than {MAX_VALUES:,} values, aliases written out")
+            raise ValueError(f"it has more than {MAX_VALUES:,} values, with aliases expanded")
         if len(opened) + depth > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep, aliases written out")
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep, with aliases expanded")
         opened.append((outer, before + values, max(deepest, depth + 1)))
 
 
@@ -141,7 +143,8 @@ def _refuse_repeated_keys(loader: Any, node: yaml.Node, done: set[int]) -> None:
         if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
             name = loader.construct_object(key)
             if name in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: {shortened(name)} occurs twice")
+                line = key.start_mark.line + 1
+                raise ValueError(f"line {line}: the key {shortened(name)} occurs twice")
             seen.add(name)
         _refuse_repeated_keys(loader, value, done)
 
@@ -151,8 +154,7 @@ def _in_one_screen(error: Exception) -> str:
     lines = [line[:200] for line in text.splitlines()[:8]]
     if "cannot start any token" in text:
         lines.append(
-            "Lines are indented by spaces, never by tabs, and text that begins with @, ` or % "
-            "needs quotes."
+            "Indent lines by spaces, not by tabs, and put text that begins with @, ` or % in quotes."
         )
     return "\n".join(lines) or type(error).__name__
 

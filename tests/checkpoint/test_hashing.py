@@ -105,7 +105,7 @@ def test_a_file_that_changes_while_it_is_hashed_has_no_hash(tmp_path):
 def test_a_deleted_file_has_no_hash(tmp_path, file):
     source = open_weights(file)
     Path(file).unlink()
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         source.sha256()
 
 

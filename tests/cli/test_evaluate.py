@@ -193,6 +193,6 @@ def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     run = run_script(*command, cwd=tmp_path)
     assert (
         run.returncode == 1
-        and "results.json is not there" in run.stderr
+        and "results.json does not exist" in run.stderr
         and "Traceback" not in run.stderr
     )

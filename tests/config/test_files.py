@@ -24,8 +24,8 @@ ODD_CONFIGS = {
         "_BASE_: ../{folder}/./config.yaml\n",
         "_BASE_ leads in a circle",
     ),
-    "base missing": ("_BASE_: nowhere.yaml\n", "nowhere.yaml is not there"),
-    "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml is not there"),
+    "base missing": ("_BASE_: nowhere.yaml\n", "nowhere.yaml does not exist"),
+    "base of nobody": ("_BASE_: ~nobody_here/x.yaml\n", "nobody_here/x.yaml does not exist"),
     "base with a zero": ('_BASE_: "a\\0b"\n', "expected the name of a config file"),
     "base a long name": (f"_BASE_: {'x' * 5000}\n", "cannot be read: File name too long"),
     "base a device": ("_BASE_: /dev/zero\n", "is a device"),
@@ -81,7 +81,7 @@ def test_bases_that_double_at_each_level_are_refused(tmp_path):
 def test_a_pipe_or_a_folder_as_a_config_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "config.yaml").write_text("_BASE_: pipe.yaml\n")
-    with pytest.raises(UserError, match="is a named pipe, and not a regular file"):
+    with pytest.raises(UserError, match="is a named pipe, not a regular file"):
         read_config_file(tmp_path / "config.yaml")
     with pytest.raises(UserError, match="is a folder"):
         read_config_file(tmp_path)

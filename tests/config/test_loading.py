@@ -154,8 +154,8 @@ ODD_FILES = {
     ),
     "a key without a name": ('"": 3\n', "no config key ''"),
     "lower case": ("model: {mask_on: true}\n", "no config key model. The nearest: MODEL"),
-    "a set": ("SOLVER: {STEPS: !!set {1, 2}}\n", "!!set makes no plain value"),
-    "bytes": ("OUTPUT_DIR: !!binary aGVsbG8=\n", "!!binary makes no plain value"),
+    "a set": ("SOLVER: {STEPS: !!set {1, 2}}\n", "!!set is not a plain value"),
+    "bytes": ("OUTPUT_DIR: !!binary aGVsbG8=\n", "!!binary is not a plain value"),
     "an earlier version with a current key": (
         "VERSION: 1\nMODEL: {ANCHOR_GENERATOR: {SIZES: [[32]]}}\n",
         "VERSION 1, but the key MODEL.ANCHOR_GENERATOR.SIZES is of VERSION 2",

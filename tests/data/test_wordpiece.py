@@ -1,11 +1,8 @@
-import hashlib
 import pickle
 
 import pytest
 
 from tests.tiny_bert import make_bert
-from virtex_det.data import SentencePieceTokenizer
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.data.wordpiece import WordPieceTokenizer
 from virtex_det.errors import UserError
 
@@ -59,16 +56,6 @@ def test_a_tokenizer_travels_to_worker_processes(tokenizer):
     assert pickle.loads(pickle.dumps(tokenizer)).encode("a star") == tokenizer.encode("a star")
 
 
-def test_its_hash_is_of_the_pieces_and_not_of_the_folder(bert, tmp_path):
-    same, other = (
-        make_bert(tmp_path / "same", seed=1),
-        make_bert(tmp_path / "other", words=("a", "dog", "cat")),
-    )
-    assert (
-        tokenizer_sha256(str(bert)) == tokenizer_sha256(str(same)) != tokenizer_sha256(str(other))
-    )
-
-
 @pytest.mark.parametrize("content", ["", "a\ncat\n", "[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n"])
 def test_a_vocabulary_that_is_not_of_berts_form_is_an_error(tmp_path, content):
     (tmp_path / "vocab.txt").write_text(content)
@@ -83,16 +70,3 @@ def test_a_broken_vocabulary_is_an_error_that_names_the_folder(tmp_path, name, c
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=str(tmp_path)):
         WordPieceTokenizer(tmp_path)
-
-
-def test_a_file_is_read_as_sentencepiece_and_a_folder_as_a_bert(tokenizer_file, bert, tmp_path):
-    assert isinstance(read_tokenizer(str(tokenizer_file)), SentencePieceTokenizer)
-    assert isinstance(read_tokenizer(str(bert)), WordPieceTokenizer)
-    for missing in ("", str(tmp_path / "missing.model")):
-        with pytest.raises(UserError, match="virtex-det data vocabulary"):
-            read_tokenizer(missing)
-
-
-def test_the_hash_of_a_sentencepiece_model_is_that_of_its_file(tokenizer_file):
-    expected = hashlib.sha256(tokenizer_file.read_bytes()).hexdigest()
-    assert tokenizer_sha256(str(tokenizer_file)) == expected

@@ -18,8 +18,8 @@ from detectron2.config import CfgNode
 from virtex_det import get_cfg
 from virtex_det.cli.parsers import command_parser
 from virtex_det.data.datasets import load_dataset, make_manifest
-from virtex_det.data.datasets.split_files import Part, part_of, write_ids, write_index_file
-from virtex_det.data.training_set import choose_images, describe_part, part_in
+from virtex_det.data.datasets.split_files import Subset, subset_of, write_ids, write_index_file
+from virtex_det.data.training_set import choose_images, describe_part, subset_in
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 
@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     check_output(options.output, options.split)
-    if options.split and not options.fraction and (stated := part_of(options.split)):
+    if options.split and not options.fraction and (stated := subset_of(options.split)):
         parts = [stated]
     else:
         parts = [
-            Part(fraction, seed, options.stratified)
+            Subset(fraction, seed, options.stratified)
             for fraction in options.fraction or [1.0]
             for seed in options.seed
         ]
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
     chosen = choose_images(cfg)
-    manifest = make_manifest(chosen, part_in(cfg))
+    manifest = make_manifest(chosen, subset_in(cfg))
     say(describe_part(chosen))
     say(f"sha256 {manifest.sha256}")
     if not options.output:
@@ -64,7 +64,7 @@ def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def _write_index_file(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Part]
+    parser: argparse.ArgumentParser, options: argparse.Namespace, parts: list[Subset]
 ) -> None:
     if options.split:
         parser.error("--format unbiased-teacher is for --fraction, not for --split")
@@ -77,7 +77,7 @@ def _write_index_file(
     )
 
 
-def _config(options: argparse.Namespace, part: Part) -> CfgNode:
+def _config(options: argparse.Namespace, part: Subset) -> CfgNode:
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = tuple(options.dataset)
     cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED = part

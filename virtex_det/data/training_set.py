@@ -18,7 +18,7 @@ from detectron2.data.build import (
 from virtex_det.data.classes import check_same_classes, class_table, is_detector
 from virtex_det.data.datasets import (
     Manifest,
-    Part,
+    Subset,
     check_datasets,
     instances_of,
     leave_out_missing,
@@ -111,7 +111,7 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
             "Raise the fraction."
         )
     _log_classes(names[0], dicts)
-    manifest = make_manifest(chosen, part_in(cfg))
+    manifest = make_manifest(chosen, subset_in(cfg))
     counts = count_instances(names[0], dicts)
     part = TrainingPart(
         len(dicts), manifest.sha256, tuple(title for title, count in counts.items() if not count)
@@ -157,8 +157,8 @@ def choose_images(cfg: CfgNode) -> dict[str, list[dict[str, Any]]]:
     for name, dicts in sets.items():
         remember_size(name, len(dicts))
     if cfg.DATASETS.SUBSET_FILE:
-        return take_split(cfg.DATASETS.SUBSET_FILE, sets, part_in(cfg))
-    return {name: take_fraction(dicts, *part_in(cfg)) for name, dicts in sets.items()}
+        return take_split(cfg.DATASETS.SUBSET_FILE, sets, subset_in(cfg))
+    return {name: take_fraction(dicts, *subset_in(cfg)) for name, dicts in sets.items()}
 
 
 def trains_boxes_alone(cfg: CfgNode) -> bool:
@@ -166,9 +166,9 @@ def trains_boxes_alone(cfg: CfgNode) -> bool:
     return is_detector(cfg) and not cfg.MODEL.MASK_ON
 
 
-def part_in(cfg: CfgNode) -> Part:
+def subset_in(cfg: CfgNode) -> Subset:
     """Return the part that a config chooses."""
-    return Part(
+    return Subset(
         cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED
     )
 
@@ -325,7 +325,7 @@ def _key(cfg: CfgNode) -> tuple[Any, ...]:
         cfg.MODEL.MASK_ON,
         head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
     )
-    return names, registered, part_in(cfg), *asked
+    return names, registered, subset_in(cfg), *asked
 
 
 def _rule_sha256(cfg: CfgNode) -> str:

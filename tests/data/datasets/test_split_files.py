@@ -4,13 +4,13 @@ import pytest
 
 from virtex_det.data.datasets import (
     Manifest,
-    Part,
+    Subset,
     make_manifest,
     manifest_sha256,
     take_fraction,
     take_split,
 )
-from virtex_det.data.datasets.split_files import part_of, write_ids, write_index_file
+from virtex_det.data.datasets.split_files import subset_of, write_ids, write_index_file
 from virtex_det.errors import UserError
 
 # As COCO's, sorted by id; every fourth image has nothing but a crowd.
@@ -19,7 +19,7 @@ SET = [
     for k in range(200)
 ]
 OTHER = [{"image_id": f"2007_{k:06d}", "annotations": [{"category_id": 0}]} for k in range(40)]
-PART = Part(0.1, 3)
+PART = Subset(0.1, 3)
 
 
 def _ids(dicts):
@@ -34,7 +34,7 @@ def chosen():
 def test_a_manifest_names_the_same_images_when_read(chosen, tmp_path):
     make_manifest(chosen, PART).write(tmp_path / "subset.json")
     assert take_split(tmp_path / "subset.json", {"ours": SET}, PART) == chosen
-    assert part_of(tmp_path / "subset.json") == PART
+    assert subset_of(tmp_path / "subset.json") == PART
     content = json.loads((tmp_path / "subset.json").read_text())
     assert content == {
         **{
@@ -60,7 +60,7 @@ def test_a_manifest_of_several_sets_keeps_them_apart(tmp_path):
         take_split(tmp_path / "subset.json", {"a": SET, "c": SET}, PART)
 
 
-@pytest.mark.parametrize("part", [Part(0.2, 3), Part(0.1, 0), Part(0.1, 3, True)])
+@pytest.mark.parametrize("part", [Subset(0.2, 3), Subset(0.1, 0), Subset(0.1, 3, True)])
 def test_a_config_that_calls_the_part_of_a_manifest_otherwise_is_told_what_to_set(
     chosen, tmp_path, part
 ):
@@ -83,9 +83,9 @@ def test_a_manifest_of_another_share_than_it_says_is_refused(chosen, tmp_path):
     make_manifest({"small": take_fraction(SET[:40], *PART)}, PART).write(tmp_path / "small.json")
     with pytest.raises(UserError, match=r"4 of 200 images(?s:.*)0\.1(?s:.*)make it again"):
         take_split(tmp_path / "small.json", {"ours": SET}, PART)
-    make_manifest(chosen, Part(0.5, 3)).write(tmp_path / "renamed.json")
+    make_manifest(chosen, Subset(0.5, 3)).write(tmp_path / "renamed.json")
     with pytest.raises(UserError, match="20 of 200 images"):
-        take_split(tmp_path / "renamed.json", {"ours": SET}, Part(0.5, 3))
+        take_split(tmp_path / "renamed.json", {"ours": SET}, Subset(0.5, 3))
 
 
 def test_a_manifest_of_an_index_file_counts_the_images_that_have_annotations(tmp_path):
@@ -103,7 +103,7 @@ def test_a_list_of_ids_is_read_whatever_their_type(chosen, tmp_path):
     write_ids(path, make_manifest(chosen, PART))
     assert len(path.read_text().splitlines()) == 20
     assert take_split(path, {"ours": SET}, PART) == chosen
-    assert part_of(path) is None
+    assert subset_of(path) is None
     path.write_text(json.dumps(_ids(chosen["ours"])))
     assert take_split(path, {"ours": SET}, PART) == chosen
 
@@ -111,9 +111,9 @@ def test_a_list_of_ids_is_read_whatever_their_type(chosen, tmp_path):
 def test_a_list_of_ids_may_be_of_several_sets_and_have_spaces_in_it(tmp_path):
     path, other = tmp_path / "ids.txt", [{"image_id": "a class/an image.jpg"}]
     path.write_text("12\n\na class/an image.jpg\r\n9\n")
-    assert take_split(path, {"a": SET, "b": other}, Part(3 / 201)) == {"a": SET[:2], "b": other}
+    assert take_split(path, {"a": SET, "b": other}, Subset(3 / 201)) == {"a": SET[:2], "b": other}
     with pytest.raises(UserError, match="image ids that occur in several of a, b"):
-        take_split(path, {"a": SET, "b": [*other, *SET]}, Part(3 / 401))
+        take_split(path, {"a": SET, "b": [*other, *SET]}, Subset(3 / 401))
 
 
 def test_a_list_is_not_written_of_sets_that_share_ids(tmp_path):
@@ -132,8 +132,8 @@ def test_a_list_of_nothing_is_answered_with_the_forms_that_are_read(tmp_path, em
 def test_a_list_of_another_share_than_the_config_says_is_refused(chosen, tmp_path):
     write_ids(tmp_path / "ids.txt", make_manifest(chosen, PART))
     with pytest.raises(UserError, match=r"20 of 200 images(?s:.*)Set DATASETS.TRAIN_FRACTION 0.1:"):
-        take_split(tmp_path / "ids.txt", {"ours": SET}, Part(1.0))
-    take_split(tmp_path / "ids.txt", {"ours": SET}, Part(0.098))
+        take_split(tmp_path / "ids.txt", {"ours": SET}, Subset(1.0))
+    take_split(tmp_path / "ids.txt", {"ours": SET}, Subset(0.098))
 
 
 def test_ids_that_are_not_there_are_counted(tmp_path):
@@ -141,20 +141,20 @@ def test_ids_that_are_not_there_are_counted(tmp_path):
     with pytest.raises(
         UserError, match=r"2 of 4 ids are unknown in ours, the first is '10'.*known id: 9"
     ):
-        take_split(tmp_path / "ids.txt", {"ours": SET}, Part(0.02))
+        take_split(tmp_path / "ids.txt", {"ours": SET}, Subset(0.02))
 
 
 @pytest.mark.parametrize("form", ["9\n12\n9\n", '[9, 12, "9"]'])
 def test_an_id_twice_is_an_error(tmp_path, form):
     (tmp_path / "ids.txt").write_text(form)
     with pytest.raises(UserError, match="1 images more than once, the first 9"):
-        take_split(tmp_path / "ids.txt", {"ours": SET}, Part(0.01))
+        take_split(tmp_path / "ids.txt", {"ours": SET}, Subset(0.01))
 
 
 def test_a_list_cannot_be_stratified(tmp_path):
     (tmp_path / "ids.txt").write_text("9\n12\n")
     with pytest.raises(UserError, match="set DATASETS.SUBSET_STRATIFIED False"):
-        take_split(tmp_path / "ids.txt", {"ours": SET}, Part(0.01, 0, True))
+        take_split(tmp_path / "ids.txt", {"ours": SET}, Subset(0.01, 0, True))
 
 
 # Places in the list of the 150 images without those of crowds, where k = 0, 1, 2, 4, 5, 6, 8 ...
@@ -170,7 +170,11 @@ def index_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "ids"),
-    [(Part(0.02, 0), [9, 21, 9 + 3 * 198]), (Part(0.02, 1), [36, 39, 45]), (Part(0.007, 1), [24])],
+    [
+        (Subset(0.02, 0), [9, 21, 9 + 3 * 198]),
+        (Subset(0.02, 1), [36, 39, 45]),
+        (Subset(0.007, 1), [24]),
+    ],
 )
 def test_an_index_file_counts_the_images_that_have_annotations(index_file, part, ids):
     (taken,) = take_split(index_file, {"coco": SET}, part).values()
@@ -180,10 +184,13 @@ def test_an_index_file_counts_the_images_that_have_annotations(index_file, part,
 def test_an_index_file_counts_on_through_several_sets(index_file):
     places = {"1.0": {"0": [151]}}
     index_file.write_text(json.dumps(places))
-    assert take_split(index_file, {"a": SET, "b": OTHER}, Part(0.01)) == {"a": [], "b": OTHER[1:2]}
+    assert take_split(index_file, {"a": SET, "b": OTHER}, Subset(0.01)) == {
+        "a": [],
+        "b": OTHER[1:2],
+    }
 
 
-@pytest.mark.parametrize("part", [Part(0.02, 2), Part(0.1, 0)])
+@pytest.mark.parametrize("part", [Subset(0.02, 2), Subset(0.1, 0)])
 def test_an_entry_that_is_not_there_is_answered_with_those_that_are(index_file, part):
     with pytest.raises(
         UserError, match=r"no entry for (2|10) %(?s:.*)2.0 %: seeds 0, 1\n  0.7 %: seeds 1"
@@ -194,24 +201,24 @@ def test_an_entry_that_is_not_there_is_answered_with_those_that_are(index_file, 
 @pytest.mark.parametrize("dicts", [SET[:180], OTHER, SET + SET])
 def test_an_index_file_of_another_data_set_is_refused(index_file, dicts):
     with pytest.raises(UserError, match="is for one data set"):
-        take_split(index_file, {"coco": dicts}, Part(0.02, 0))
+        take_split(index_file, {"coco": dicts}, Subset(0.02, 0))
 
 
 @pytest.mark.parametrize("place", [150, -1])
 def test_an_index_outside_of_the_list_is_refused(index_file, place):
     index_file.write_text(json.dumps({"2.0": {"0": [0, 3, place]}}))
     with pytest.raises(UserError, match="is for one data set"):
-        take_split(index_file, {"coco": SET}, Part(0.02, 0))
+        take_split(index_file, {"coco": SET}, Subset(0.02, 0))
 
 
 def test_an_index_file_is_not_for_captions(index_file):
     with pytest.raises(UserError, match="images with boxes, which mine do not have"):
-        take_split(index_file, {"mine": [{"image_id": 9, "captions": ["a dog"]}]}, Part(0.02))
+        take_split(index_file, {"mine": [{"image_id": 9, "captions": ["a dog"]}]}, Subset(0.02))
 
 
 def test_an_index_file_is_written_as_unbiased_teacher_reads_it(tmp_path):
     path = tmp_path / "index.txt"
-    write_index_file(path, {"a": SET}, [Part(0.1, 0), Part(0.1, 1), Part(0.05, 0)])
+    write_index_file(path, {"a": SET}, [Subset(0.1, 0), Subset(0.1, 1), Subset(0.05, 0)])
     content = json.loads(path.read_text())
     assert {percent: list(seeds) for percent, seeds in content.items()} == {
         "10.0": ["0", "1"],
@@ -220,7 +227,7 @@ def test_an_index_file_is_written_as_unbiased_teacher_reads_it(tmp_path):
     # int(SupPercent / 100.0 * number of images) is what it asserts.
     assert len(content["10.0"]["0"]) == 15 and len(content["5.0"]["0"]) == 7
     assert set(content["5.0"]["0"]) < set(content["10.0"]["0"]) != set(content["10.0"]["1"])
-    (taken,) = take_split(path, {"a": SET}, Part(0.1, 0)).values()
+    (taken,) = take_split(path, {"a": SET}, Subset(0.1, 0)).values()
     annotated = [entry for entry in SET if not entry["annotations"][0]["iscrowd"]]
     assert _ids(taken) == [annotated[place]["image_id"] for place in content["10.0"]["0"]]
     # The images that a fraction takes, but for the few that have nothing to detect.
@@ -241,7 +248,7 @@ def test_an_index_file_is_written_as_unbiased_teacher_reads_it(tmp_path):
 def test_a_file_of_another_form_is_answered_with_the_forms_that_are_read(tmp_path, content):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(UserError, match='Expected a manifest .* one per line, or .*"10.0"'):
-        take_split(tmp_path / "split.json", {"ours": SET}, Part(0.1))
+        take_split(tmp_path / "split.json", {"ours": SET}, Subset(0.1))
 
 
 def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
@@ -257,11 +264,11 @@ def test_manifests_keep_numbers_and_strings_as_they_are():
 def test_two_entries_of_one_percentage_are_refused(index_file):
     index_file.write_text(json.dumps({"2": {"0": [0, 3, 5]}, "2.0": {"0": [1, 2, 4]}}))
     with pytest.raises(UserError, match="two entries for 2 %"):
-        take_split(index_file, {"coco": SET}, Part(0.02, 0))
+        take_split(index_file, {"coco": SET}, Subset(0.02, 0))
 
 
 @pytest.mark.parametrize("ids", [[True, 1], [1.0], [None], [1, "1"], [[1]]])
 def test_ids_that_are_none_or_repeat_are_refused(ids, tmp_path):
     (tmp_path / "split.json").write_text(json.dumps(ids))
     with pytest.raises(UserError, match="no list of image ids|more than once"):
-        take_split(tmp_path / "split.json", {"coco": SET}, Part(0.02, 0))
+        take_split(tmp_path / "split.json", {"coco": SET}, Subset(0.02, 0))

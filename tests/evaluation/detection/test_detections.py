@@ -92,5 +92,5 @@ def test_a_file_of_another_kind_is_an_error(tmp_path, text, message):
 
 
 def test_a_file_that_is_absent_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         read_detections(tmp_path / "results.json")

@@ -247,7 +247,7 @@ def test_an_unknown_style_is_an_error():
 
 
 def test_a_file_that_is_absent_or_cut_short_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         GroundTruth.read(tmp_path / "nowhere.json", "coco")
     (tmp_path / "cut.json").write_text(json.dumps(COCO)[:-9])
     with pytest.raises(UserError, match="is not JSON"):

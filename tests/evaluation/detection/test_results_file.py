@@ -231,8 +231,8 @@ def test_no_entries_are_an_ap_of_0(written):
 @pytest.mark.parametrize(
     ("results", "annotations", "message"),
     [
-        ("results.json", "gone.json", "gone.json is not there"),
-        ("gone.json", "truth.json", "gone.json is not there"),
+        ("results.json", "gone.json", "gone.json does not exist"),
+        ("gone.json", "truth.json", "gone.json does not exist"),
         ("results.json", "coco_2071_val", "coco_2071_val"),
         ("truth.json", "truth.json", "is not a list of detections"),
         ("results.json", "results.json", "expected the lists images, annotations, categories"),

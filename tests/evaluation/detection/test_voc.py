@@ -328,7 +328,7 @@ def test_broken_annotations_are_refused_by_name(case):
 
 
 def test_an_image_set_that_is_absent_or_repeats_is_refused(case):
-    with pytest.raises(UserError, match="val.txt is not there"):
+    with pytest.raises(UserError, match="val.txt does not exist"):
         VOCGroundTruth.read(case.folder, "val", NAMES, 2007)
     (case.folder / "ImageSets" / "Main" / "val.txt").write_text("2009_000001\n2009_000001\n")
     with pytest.raises(UserError, match="names an image twice"):

@@ -18,7 +18,7 @@ from virtex_det.data.datasets.missing_files import find_missing, leave_out_missi
 from virtex_det.data.datasets.pairs import load_pairs
 from virtex_det.data.datasets.scenes import draw_scene, generate_scenes
 from virtex_det.data.datasets.shards import load_shards
-from virtex_det.data.datasets.split_files import Manifest, Part, make_manifest, take_split
+from virtex_det.data.datasets.split_files import Manifest, Subset, make_manifest, take_split
 from virtex_det.data.datasets.subsets import (
     instances_of,
     is_in_fraction,
@@ -34,7 +34,7 @@ STANDARD.update(standard_names())
 
 __all__ = [
     "Manifest",
-    "Part",
+    "Subset",
     "check_datasets",
     "check_num_classes",
     "dataset_version",

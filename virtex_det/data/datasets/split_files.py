@@ -1,4 +1,4 @@
-"""Split files, which name the images of a part: manifests, lists of ids, index files."""
+"""Split files, which name the images of a subset: manifests, lists of ids, index files."""
 
 import json
 from collections import Counter
@@ -25,15 +25,15 @@ _FORMS = (
 _MANIFEST_KEYS = {"fraction", "seed", "stratified", "sha256", "ids"}
 
 
-class Part(NamedTuple):
-    """A part of a dataset, as in the DATASETS keys of the same meaning."""
+class Subset(NamedTuple):
+    """A choice of training images: TRAIN_FRACTION, SUBSET_SEED and SUBSET_STRATIFIED of DATASETS."""
 
     fraction: float = 1.0
     seed: int = 0
     stratified: bool = False
 
     def options(self) -> str:
-        """Return the part as config keys and values."""
+        """Return the subset as config keys and values."""
         return (
             f"DATASETS.TRAIN_FRACTION {self.fraction} DATASETS.SUBSET_SEED {self.seed} "
             f"DATASETS.SUBSET_STRATIFIED {self.stratified}"
@@ -41,15 +41,15 @@ class Part(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """The images of a part of one or several datasets.
+    """The images of a subset of one or several datasets.
 
     Attributes:
         ids: sorted image ids by dataset name.
-        part: the part's fraction, seed and stratification.
+        subset: the subset's fraction, seed and stratification.
     """
 
     ids: dict[str, list[int | str]]
-    part: Part
+    subset: Subset
 
     @property
     def sha256(self) -> str:
@@ -58,18 +58,18 @@ class Manifest(NamedTuple):
 
     def write(self, path: str | Path) -> None:
         """Write the manifest, atomically."""
-        content = {**self.part._asdict(), "sha256": self.sha256, "ids": self.ids}
+        content = {**self.subset._asdict(), "sha256": self.sha256, "ids": self.ids}
         write_atomically(path, json.dumps(content) + "\n")
 
 
-def make_manifest(chosen: Mapping[str, Dicts], part: Part) -> Manifest:
+def make_manifest(chosen: Mapping[str, Dicts], subset: Subset) -> Manifest:
     """Return the manifest of the chosen images of each dataset."""
     ids = {name: _sorted(entry["image_id"] for entry in dicts) for name, dicts in chosen.items()}
-    return Manifest(ids, part)
+    return Manifest(ids, subset)
 
 
-def part_of(path: str | Path) -> Part | None:
-    """Return the part that a manifest states; None for a file of another format.
+def subset_of(path: str | Path) -> Subset | None:
+    """Return the subset that a manifest states; None for a file of another format.
 
     Raises:
         UserError: the file cannot be read.
@@ -78,40 +78,40 @@ def part_of(path: str | Path) -> Part | None:
     return _read_manifest(path, content)[1] if _is_manifest(content) else None
 
 
-def take_split(path: str | Path, sets: Mapping[str, Dicts], part: Part) -> dict[str, Dicts]:
+def take_split(path: str | Path, sets: Mapping[str, Dicts], subset: Subset) -> dict[str, Dicts]:
     """Take the images that a split file names.
 
     An index file in Unbiased Teacher's format has indices into Detectron2's list of training
-    images, without images that have no annotations. The entry of ``100 * part.fraction`` percent
-    and ``part.seed`` is used.
+    images, without images that have no annotations. The entry of ``100 * subset.fraction`` percent
+    and ``subset.seed`` is used.
 
     Args:
         path: the file; its content determines its format.
         sets: all images of each training dataset.
-        part: the part in the config, which must match the file.
+        subset: the subset in the config, which must match the file.
 
     Returns:
         The chosen images of each dataset, in their original order.
 
     Raises:
-        UserError: the file cannot be read, is of another part, or names an image twice or an
+        UserError: the file cannot be read, is of another subset, or names an image twice or an
             unknown image.
     """
     content = _read(Path(path))
     if _is_manifest(content):
         ids, stated = _read_manifest(path, content)
-        _check_part(path, stated, part)
+        _check_subset(path, stated, subset)
         ids = _by_our_names(path, ids, list(sets))
         remade = "It is for another data set or was edited: make it again with tools/subset.py."
-        _check_share(path, sum(map(len, ids.values())), sets, part.fraction, remade)
+        _check_share(path, sum(map(len, ids.values())), sets, subset.fraction, remade)
         return {name: _take_ids(path, ids[name], name, dicts) for name, dicts in sets.items()}
-    if part.stratified:
+    if subset.stratified:
         raise UserError(
             f"{path} does not state a stratification: set DATASETS.SUBSET_STRATIFIED False."
         )
     if isinstance(content, dict):
-        return _take_places(path, content, sets, part)
-    return _take_listed(path, content, sets, part.fraction)
+        return _take_places(path, content, sets, subset)
+    return _take_listed(path, content, sets, subset.fraction)
 
 
 def write_ids(path: str | Path, manifest: Manifest) -> None:
@@ -129,23 +129,25 @@ def write_ids(path: str | Path, manifest: Manifest) -> None:
     write_atomically(path, "".join(f"{image_id}\n" for image_id in ids))
 
 
-def write_index_file(path: str | Path, sets: Mapping[str, Dicts], parts: Iterable[Part]) -> None:
-    """Write parts in Unbiased Teacher's format, which other projects read as well.
+def write_index_file(
+    path: str | Path, sets: Mapping[str, Dicts], subsets: Iterable[Subset]
+) -> None:
+    """Write subsets in Unbiased Teacher's format, which other projects read as well.
 
-    The format ignores images without annotations and rounds down. A part is the first images in our
+    The format ignores images without annotations and rounds down. A subset is the first images in our
     ranking of those with annotations: mostly the images of the other formats, but slightly fewer.
 
     Args:
         path: file to write.
         sets: all images of each dataset.
-        parts: the parts to write, one entry each.
+        subsets: the subsets to write, one entry each.
     """
     dicts = _annotated(sets)
     entries: dict[str, dict[str, list[int]]] = {}
-    for part in parts:
-        percent = str(round(100 * part.fraction, 9))
-        ranked = rank_images(dicts, part.seed, part.stratified)
-        entries.setdefault(percent, {})[str(part.seed)] = sorted(ranked[: _count(percent, dicts)])
+    for subset in subsets:
+        percent = str(round(100 * subset.fraction, 9))
+        ranked = rank_images(dicts, subset.seed, subset.stratified)
+        entries.setdefault(percent, {})[str(subset.seed)] = sorted(ranked[: _count(percent, dicts)])
     write_atomically(path, json.dumps(entries) + "\n")
 
 
@@ -172,19 +174,19 @@ def _is_manifest(content: Any) -> bool:
 
 def _read_manifest(
     path: str | Path, content: dict[str, Any]
-) -> tuple[dict[str, list[int | str]], Part]:
+) -> tuple[dict[str, list[int | str]], Subset]:
     try:
         ids = {str(name): _checked_ids(path, ids) for name, ids in content["ids"].items()}
-        part = Part(content["fraction"], content["seed"], content["stratified"])
+        subset = Subset(content["fraction"], content["seed"], content["stratified"])
         kinds = (
-            type(part.fraction) in (int, float),
-            type(part.seed) is int,
-            type(part.stratified) is bool,
+            type(subset.fraction) in (int, float),
+            type(subset.seed) is int,
+            type(subset.stratified) is bool,
         )
         if not all(kinds):
             raise ValueError(
-                f"fraction, seed and stratified are {part.fraction!r}, {part.seed!r}, "
-                f"{part.stratified!r}"
+                f"fraction, seed and stratified are {subset.fraction!r}, {subset.seed!r}, "
+                f"{subset.stratified!r}"
             )
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a valid manifest: {error}\n{_FORMS}") from error
@@ -194,7 +196,7 @@ def _read_manifest(
             f"{manifest_sha256(*ids.values())}: it was edited or damaged.\n"
             "Make it again with tools/subset.py."
         )
-    return ids, part
+    return ids, subset
 
 
 def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
@@ -211,11 +213,11 @@ def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
     return ids
 
 
-def _check_part(path: str | Path, stated: Part, part: Part) -> None:
-    """Refuse a config with another part: records would not describe the training images."""
-    if stated != part:
+def _check_subset(path: str | Path, stated: Subset, subset: Subset) -> None:
+    """Refuse a config with another subset: records would not describe the training images."""
+    if stated != subset:
         raise UserError(
-            f"{path} is of another part than the config, which has\n  {part.options()}\n"
+            f"{path} is of another subset than the config, which has\n  {subset.options()}\n"
             f"To train on the file's images, set\n  {stated.options()}"
         )
 
@@ -283,15 +285,15 @@ def _check_share(
 
 
 def _take_places(
-    path: str | Path, content: dict[str, Any], sets: Mapping[str, Dicts], part: Part
+    path: str | Path, content: dict[str, Any], sets: Mapping[str, Dicts], subset: Subset
 ) -> dict[str, Dicts]:
-    percent, places = _find_entry(path, content, part)
+    percent, places = _find_entry(path, content, subset)
     dicts = _annotated(sets)
     if len(places) != _count(percent, dicts) or not all(
         0 <= place < len(dicts) for place in places
     ):
         raise UserError(
-            f'{path}: its entry "{percent}" of seed {part.seed} has {len(places)} indices up to '
+            f'{path}: its entry "{percent}" of seed {subset.seed} has {len(places)} indices up to '
             f"{max(places, default=0)}; {percent} % of the {len(dicts)} images with annotations "
             f"of {', '.join(sets)} are {_count(percent, dicts)}.\n"
             "An index file is for one data set: COCO_supervision.txt is for coco_2017_train."
@@ -302,12 +304,12 @@ def _take_places(
     }
 
 
-def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[str, list[int]]:
+def _find_entry(path: str | Path, content: dict[str, Any], subset: Subset) -> tuple[str, list[int]]:
     """Return the entry's percentage, spelled as in the file ("10.0"), and its indices."""
     try:
         for percent, seeds in _distinct(path, content).items():
-            if abs(float(percent) - 100 * part.fraction) < 1e-6 and str(part.seed) in seeds:
-                places = _checked_ids(path, seeds[str(part.seed)])
+            if abs(float(percent) - 100 * subset.fraction) < 1e-6 and str(subset.seed) in seeds:
+                places = _checked_ids(path, seeds[str(subset.seed)])
                 if any(isinstance(place, str) for place in places):
                     raise TypeError("an index is text")
                 return percent, [place for place in places if isinstance(place, int)]
@@ -317,8 +319,8 @@ def _find_entry(path: str | Path, content: dict[str, Any], part: Part) -> tuple[
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is JSON, but not a split file: {error}\n{_FORMS}") from error
     raise UserError(
-        f"{path} has no entry for {100 * part.fraction:g} % (100 times DATASETS.TRAIN_FRACTION) "
-        f"and seed {part.seed} (DATASETS.SUBSET_SEED). It has\n"
+        f"{path} has no entry for {100 * subset.fraction:g} % (100 times DATASETS.TRAIN_FRACTION) "
+        f"and seed {subset.seed} (DATASETS.SUBSET_SEED). It has\n"
         f"{there}"
     )
 
