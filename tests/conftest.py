@@ -27,7 +27,7 @@ for _number, _handler in {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that take long; at the end only one process would work on the last."""
+    """Run the slow modules first, so that all processes have work until the end."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
 
@@ -59,48 +59,25 @@ def vocabulary(scenes: Path) -> Path:
     return path
 
 
-TINY_BACKBONE = ("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "8")
+TINY_BACKBONE = "MODEL.RESNETS.STEM_OUT_CHANNELS 8 MODEL.RESNETS.RES2_OUT_CHANNELS 8".split()
+TINY_SCHEDULE = "SOLVER.MAX_ITER 4 SOLVER.WARMUP_ITERS 1".split()
 TINY_DETECTOR = (
     *TINY_BACKBONE,
-    *(
-        "MODEL.FPN.OUT_CHANNELS",
-        "16",
-        "MODEL.ROI_BOX_HEAD.FC_DIM",
-        "32",
-        "MODEL.ROI_MASK_HEAD.CONV_DIM",
-        "16",
-    ),
-    *(
-        "SOLVER.MAX_ITER",
-        "4",
-        "SOLVER.IMS_PER_BATCH",
-        "2",
-        "SOLVER.WARMUP_ITERS",
-        "1",
-        "TEST.EVAL_PERIOD",
-        "0",
-    ),
+    *TINY_SCHEDULE,
+    *"MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 32".split(),
+    *"MODEL.ROI_MASK_HEAD.CONV_DIM 16 SOLVER.IMS_PER_BATCH 2 TEST.EVAL_PERIOD 0".split(),
 )
 TINY_PRETRAINING = (
     *TINY_BACKBONE,
-    *("MODEL.TEXTUAL.HIDDEN_SIZE", "16", "MODEL.TEXTUAL.FEEDFORWARD_SIZE", "32"),
-    *(
-        "SOLVER.MAX_ITER",
-        "4",
-        "SOLVER.IMS_PER_BATCH",
-        "4",
-        "SOLVER.WARMUP_ITERS",
-        "1",
-        "INPUT.CAPTION.CROP_SIZE",
-        "64",
-    ),
-    *("DATALOADER.NUM_WORKERS", "0"),
+    *TINY_SCHEDULE,
+    *"MODEL.TEXTUAL.HIDDEN_SIZE 16 MODEL.TEXTUAL.FEEDFORWARD_SIZE 32".split(),
+    *"SOLVER.IMS_PER_BATCH 4 INPUT.CAPTION.CROP_SIZE 64 DATALOADER.NUM_WORKERS 0".split(),
 )
 
 
 @pytest.fixture
 def detector_cfg(scenes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    """Makes configs of a tiny Mask R-CNN on the small scenes; takes ``KEY, VALUE`` pairs."""
+    """Makes configs of a tiny Mask R-CNN on the small scenes from ``KEY, VALUE`` pairs."""
     from virtex_det.engine import load_config
 
     def make(*options: object) -> CfgNode:
@@ -114,17 +91,12 @@ def detector_cfg(scenes: Path, tmp_path: Path) -> Callable[..., CfgNode]:
 
 @pytest.fixture
 def pretraining_cfg(scenes: Path, vocabulary: Path, tmp_path: Path) -> Callable[..., CfgNode]:
-    """Makes configs of a tiny bicaptioning model on the small scenes; takes ``KEY, VALUE`` pairs."""
+    """Makes configs of a tiny bicaptioning model on the small scenes from ``KEY, VALUE`` pairs."""
     from virtex_det.engine import load_config
 
     def make(*options: object) -> CfgNode:
         config = str(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
-        paths = [
-            "INPUT.CAPTION.TOKENIZER",
-            str(vocabulary),
-            "OUTPUT_DIR",
-            str(tmp_path / "pretrain"),
-        ]
+        paths = f"INPUT.CAPTION.TOKENIZER {vocabulary} OUTPUT_DIR {tmp_path / 'pretrain'}".split()
         return load_config(config, [*TINY_PRETRAINING, *paths, *map(str, options)])
 
     return make
@@ -132,7 +104,7 @@ def pretraining_cfg(scenes: Path, vocabulary: Path, tmp_path: Path) -> Callable[
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """The folder of real COCO, LVIS and VOC samples; the test is skipped where it is absent."""
+    """The folder of real COCO, LVIS and VOC samples; without it the test is skipped."""
     path = Path(os.environ.get("VIRTEX_DET_SAMPLES", ROOT / "../shared/data")).resolve()
     if not path.is_dir():
         pytest.skip(f"no real samples at {path}; set VIRTEX_DET_SAMPLES to their folder")

@@ -1,12 +1,17 @@
-"""A whole config as a run of an earlier version wrote it, with the keys that have other names now."""
+"""A whole config of a run of an earlier version, with the old names of keys."""
 
 from typing import Any
 
 from detectron2.config import CfgNode
 
 SIZES = {
-    **{"NUM_LAYERS": 4, "HIDDEN_SIZE": 1024, "ATTENTION_HEADS": 16, "FEEDFORWARD_SIZE": 4096},
-    **{"DROPOUT": 0.1, "NORM_FIRST": False, "INIT_STD": 0.02},
+    "NUM_LAYERS": 4,
+    "HIDDEN_SIZE": 1024,
+    "ATTENTION_HEADS": 16,
+    "FEEDFORWARD_SIZE": 4096,
+    "DROPOUT": 0.1,
+    "NORM_FIRST": False,
+    "INIT_STD": 0.02,
 }
 
 
@@ -16,11 +21,11 @@ def earlier_config(
     """Return the text of config.yaml.
 
     Args:
-        cfg: with today's keys.
+        cfg: a config with the current keys.
         bf16: MODEL.BF16.
         rate: SOLVER.BACKBONE_LR.
-        multiplier: SOLVER.BACKBONE_MULTIPLIER, which counted where the rate was 0.
-        sizes: below MODEL.TEXT_ENCODER, where they are not the defaults.
+        multiplier: SOLVER.BACKBONE_MULTIPLIER, which was used if the rate was 0.
+        sizes: values in MODEL.TEXT_ENCODER that differ from the defaults.
     """
     cfg = cfg.clone()
     cfg.defrost()

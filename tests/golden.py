@@ -1,6 +1,6 @@
-"""What the authors' implementation of VirTex returned, and the weights and inputs that it returned it for.
+"""Outputs of the authors' implementation of VirTex, with the weights and inputs that gave them.
 
-The file's own rule makes weights from names, so that no file of weights is needed.
+The weights are computed from their names by the rule in the file, so no weights file is needed.
 """
 
 import json
@@ -68,7 +68,10 @@ def golden_state(name: str) -> dict[str, Tensor]:
 
 
 def golden_config(name: str) -> CfgNode:
-    """Our config for the authors' names, such as "torchvision::resnet50" and "transdec_postnorm::L1_H64_A2_F256"."""
+    """Return virtex_det's config for the authors' names.
+
+    The names are such as "torchvision::resnet50" and "transdec_postnorm::L1_H64_A2_F256".
+    """
     theirs = golden(name)["config"]
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"

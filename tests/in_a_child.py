@@ -1,4 +1,4 @@
-"""Calls in a forked process with little time and memory, for what would hang a process or take all its memory."""
+"""Calls in a forked process with limited time and memory, which may hang or need all memory."""
 
 import os
 import resource
@@ -10,13 +10,15 @@ from virtex_det.errors import UserError
 
 
 def message_of(call: Callable[[], object], *, seconds: int = 15, spare_bytes: int = 1 << 30) -> str:
-    """Return the message of the UserError that a call ends with; anything else begins with what it was.
+    """Return the message of the UserError that a call raises.
+
+    Otherwise the text begins with ACCEPTED, TRACEBACK or KILLED.
 
     Args:
-        call: what to try.
-        seconds: of processor time, after which the process is killed; one that waits is killed
+        call: the call.
+        seconds: processor time after which the process is killed; a waiting process is killed
             after 20 times as long.
-        spare_bytes: what it may take of memory above what it has now.
+        spare_bytes: memory that the call may allocate.
     """
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,4 +1,4 @@
-"""Small, systematic damage to well-formed input: each place of a document, and each way in which it can be wrong."""
+"""Small, systematic damage to valid input: every place of a document with every kind of damage."""
 
 import copy
 import json
@@ -9,8 +9,7 @@ from typing import Any
 
 from virtex_det.errors import UserError
 
-# What may stand in the place of any value. Another value of the same type is not wrong, so it is
-# left out there.
+# Replacements of any value. Replacements of the same type would be valid and are left out.
 VALUES: dict[str, Any] = {
     "null": None,
     "true": True,
@@ -31,7 +30,7 @@ VALUES: dict[str, Any] = {
     "nested": [[[1]]],
     "mapping": {"x": 1},
 }
-# What is wrong even where a value of that type may stand.
+# Invalid even for a value of the same type.
 NEVER = {"nan", "infinity", "huge", "half-a-character"}
 LONGEST_MESSAGE = 40  # lines: one screen
 
@@ -39,11 +38,11 @@ Place = tuple[str | int, ...]
 
 
 def mutations(document: Any, *, places_of_list: int = 1) -> Iterator[tuple[str, Any]]:
-    """Yield names and copies of a document, each with one place removed, repeated or of another type.
+    """Yield names and copies of a document, each with one value removed, repeated or replaced.
 
     Args:
-        document: of mappings, lists and plain values.
-        places_of_list: how many entries of each list are damaged.
+        document: mappings, lists and plain values.
+        places_of_list: number of entries of each list to damage.
     """
     for place, value in _places(document, places_of_list):
         name = ".".join(map(str, place))
@@ -57,7 +56,7 @@ def mutations(document: Any, *, places_of_list: int = 1) -> Iterator[tuple[str, 
 
 
 def damaged_bytes(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield names and contents of a text file that was cut, encoded otherwise, or is another file altogether."""
+    """Yield names and contents of a text file that is cut, encoded otherwise, or another file."""
     yield "empty", b""
     yield "cut-in-half", content[: len(content) // 2]
     yield "cut-at-the-end", content.rstrip()[:-1]
@@ -78,13 +77,13 @@ def judge(
     names: tuple[str, ...],
     said: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Read damaged input, and see that it is refused on one screen or taken for just what it was before.
+    """Check that damaged input is refused on one screen or read like the undamaged input.
 
     Args:
-        read: the reader; what it returns is compared.
-        expected: what it returns for the undamaged input.
-        names: a refusal has to name one of these, such as the file.
-        said: whether a warning told of what was left out; then the rest may be read.
+        read: the reader, whose result is compared.
+        expected: its result for the undamaged input.
+        names: an error must name one of these, such as the file.
+        said: whether a warning reported skipped parts; then the rest may be read.
 
     Returns:
         "refused" or "accepted".
@@ -101,13 +100,13 @@ def judge(
                 f"{names} is not named:\n{message[:1000]}"
             )
             return "refused"
-    assert found == expected or said(), "accepted in silence, and taken for something else"
+    assert found == expected or said(), "accepted without a warning, but read as something else"
     return "accepted"
 
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """End with an error what takes so much processor time, or waits for 20 times as long."""
+    """Raise an error after this much processor time, or after waiting 20 times as long."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"still at work after {seconds} seconds")

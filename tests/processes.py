@@ -1,7 +1,7 @@
-"""Commands and groups of processes that start without importing PyTorch and Detectron2 anew, which takes seconds.
+"""Commands and groups of processes that need not import PyTorch and Detectron2, to save seconds.
 
-Each is forked from a server process that has imported them, and nothing else has happened in it. Tests of how a
-process starts or ends by itself start Python instead.
+Each is forked from a fresh server process that has imported them. Tests of how a process starts or
+ends start Python instead.
 """
 
 import atexit
@@ -34,14 +34,14 @@ def run_script(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python script as ``python script words`` does; return its exit code and what it printed.
+    """Run a Python script as ``python script words`` does; return its exit code and output.
 
     Args:
-        script: its path, from the repository's root where it is relative.
+        script: its path; a relative one is from the repository's root.
         words: of its command line.
         cwd: the folder to run it in; by default the current one.
-        env: its environment; by default this process's. Of DETECTRON2_DATASETS our data sets take
-            notice, and Detectron2's own do not.
+        env: its environment; by default this process's. DETECTRON2_DATASETS affects virtex_det's
+            data sets, but not Detectron2's.
     """
     argv = [str(script), *map(str, words)]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -57,7 +57,7 @@ def run_script(
 
 
 def launch_processes(function: Callable[..., object], *args: object, processes: int) -> None:
-    """Do what ``virtex_det.engine.processes.launch_processes`` does, with processes that are forked."""
+    """Do the same as ``virtex_det.engine.processes.launch_processes``, with forked processes."""
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(torch.multiprocessing, "start_processes", _start_processes),
@@ -122,7 +122,7 @@ def _run_forked(
 
 @contextmanager
 def _ended_as_python_ends() -> Iterator[None]:
-    """Do what a forked process leaves out at its end: else it waits for workers that nobody asked to end."""
+    """End threads and run exit functions, which a forked process skips; workers would not end."""
     try:
         yield
     finally:

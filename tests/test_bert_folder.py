@@ -51,14 +51,14 @@ def test_a_name_is_asked_of_the_hub_once_and_only_for_what_is_read(whole, monkey
 
 
 @pytest.mark.parametrize("name", ["", "no/such/folder", "/no/such/folder"])
-def test_what_no_hub_can_have_is_an_error_that_says_what_to_give(name):
+def test_the_error_for_an_invalid_hub_name_says_what_to_name(name):
     with pytest.raises(
         UserError, match=r"no folder(?s:.*)vocab\.txt, config\.json and model\.safetensors"
     ):
         bert_folder(name)
 
 
-def test_a_hub_out_of_reach_is_one_line_and_what_to_do(monkeypatch):
+def test_the_error_for_an_unreachable_hub_is_one_line_with_advice(monkeypatch):
     def download(name, allow_patterns):
         raise OSError("no route to the hub\nand twenty lines more")
 

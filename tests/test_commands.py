@@ -79,7 +79,7 @@ def test_no_command_or_an_unknown_one_is_exit_code_2_and_says_what_there_is(
     assert code == 2 and said in printed and "Traceback" not in printed
 
 
-def test_what_follows_a_command_is_left_to_it():
+def test_the_words_after_a_command_are_passed_to_it():
     assert choose(["data", "subset", "--seed", "1"]) == (BY_NAME["data subset"], ["--seed", "1"])
     assert choose(["train", "-h"]) == (BY_NAME["train"], ["-h"])
 
@@ -114,12 +114,12 @@ def test_texts_name_the_commands_as_the_process_was_started(script, expected, mo
 @pytest.mark.parametrize(
     "path", ["/clone/tools/demo.py", "../tools/demo.py", "my-tools/demo.py", "~/tools/demo.py"]
 )
-def test_a_path_of_the_users_that_ends_like_a_script_stays(path, monkeypatch):
+def test_a_users_path_that_ends_like_a_script_is_not_changed(path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["virtex-det train"])
     assert as_called(f"{path} is no config") == f"{path} is no config"
 
 
-def test_a_process_without_a_command_line_has_texts_too(monkeypatch):
+def test_a_process_without_a_command_line_has_texts(monkeypatch):
     monkeypatch.setattr(sys, "argv", [])
     assert as_called("tools/demo.py") == "virtex-det demo"
 
@@ -144,7 +144,7 @@ def test_a_process_without_a_command_line_has_texts_too(monkeypatch):
         ),
     ],
 )
-def test_the_command_that_goes_on_is_the_one_that_was_typed(
+def test_the_command_to_continue_is_the_one_that_was_typed(
     argv, plain, under_torchrun, monkeypatch
 ):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
@@ -154,7 +154,7 @@ def test_the_command_that_goes_on_is_the_one_that_was_typed(
     assert command("--resume") == under_torchrun
 
 
-def test_a_process_of_our_own_is_started_by_this_python_as_the_script_is_named():
+def test_an_own_process_is_started_by_this_python():
     python, front, *words = own_command("build_vocabulary", "--dataset", "a b")
     assert python == sys.executable and Path(front).name == "virtex_det_commands.py"
     assert choose(words) == (BY_NAME["data vocabulary"], ["--dataset", "a b"])
@@ -166,7 +166,7 @@ def test_every_command_has_a_main_that_says_what_it_does(module):
     assert main.__doc__ and main.__doc__.endswith(".")
 
 
-def test_a_reader_that_has_seen_enough_of_the_list_ends_it_without_a_traceback():
+def test_a_closed_pipe_ends_the_list_without_a_traceback():
     command = [sys.executable, virtex_det_commands.__file__, "-h"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()

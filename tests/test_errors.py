@@ -25,7 +25,7 @@ class Broken(Dataset):
 
 
 @pytest.mark.parametrize("kind", [UserError, BrokenImage])
-def test_a_mistake_met_in_a_loader_process_keeps_its_message_and_loses_the_traceback(kind):
+def test_an_error_in_a_loader_process_has_its_message_without_the_traceback(kind):
     with pytest.raises(kind) as caught:
         list(DataLoader(Broken(kind), num_workers=1))
     assert str(caught.value) == MESSAGE
@@ -34,5 +34,5 @@ def test_a_mistake_met_in_a_loader_process_keeps_its_message_and_loses_the_trace
 @pytest.mark.parametrize(
     "message", ["data/UserError: b.json is damaged", "UserError: ", "a\nUserError: b", ""]
 )
-def test_a_message_that_holds_the_class_name_is_whole(message):
+def test_a_message_that_contains_the_class_name_is_whole(message):
     assert str(UserError(message)) == message

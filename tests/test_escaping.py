@@ -92,7 +92,7 @@ def test_a_message_fits_on_one_screen(text):
     assert shown.startswith("MODEL.X is ") and is_seen(shown)
 
 
-def test_a_message_of_common_length_stays_as_it_is():
+def test_a_message_of_common_length_is_not_changed():
     message = "Cannot read /data/a file.jpg\n" + "\n".join(
         f"  class {number}: nut" for number in range(30)
     )
@@ -129,7 +129,7 @@ def test_colours_of_detectron2s_log_stay():
 @pytest.mark.parametrize(
     "name", ["R-50", "Ünïcödé", "日本語", "שלום", "می‌خواهم", "👩‍👩‍👧", "½ ± 1", "a b"]
 )
-def test_what_people_write_stays_as_it_is(name):
+def test_common_text_is_not_changed(name):
     assert visible(name) == in_markdown(name) == in_csv(name) == in_plot(name) == name
 
 
@@ -200,7 +200,7 @@ def test_matplotlib_draws_every_name_as_text_and_hides_none(tmp_path):
 
 
 @each
-def test_a_block_of_code_is_not_left(name):
+def test_a_name_cannot_end_a_block_of_code(name):
     markdown_it = pytest.importorskip("markdown_it")
     page = markdown_it.MarkdownIt("commonmark", {"html": True}).render(
         in_code([NAMES[name], "second"])

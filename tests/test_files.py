@@ -12,7 +12,7 @@ from virtex_det.utils import write_atomically
     "name", ["/dev/stdout", "/dev/stderr", "/dev/new", "/dev/fd/1", "/proc/new", "/dev/../dev/x"]
 )
 def test_nothing_in_the_folders_of_the_system_is_replaced(name, tmp_path):
-    """Where standard output is a file, /dev/stdout leads to a regular file: the link itself must stay."""
+    """If standard output is a file, /dev/stdout leads to a regular file, but the link must stay."""
     before = sorted(os.listdir("/dev"))  # noqa: PTH208
     with pytest.raises(UserError, match="Name a regular file"):
         write_atomically(name, "x")
@@ -20,7 +20,7 @@ def test_nothing_in_the_folders_of_the_system_is_replaced(name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["its name", "another road", "a link", "a hard link"])
-def test_what_is_read_is_not_written_over(kind, tmp_path):
+def test_an_input_is_not_overwritten(kind, tmp_path):
     own = tmp_path / "results.json"
     own.touch()
     other = tmp_path / "other.json"
@@ -34,7 +34,7 @@ def test_what_is_read_is_not_written_over(kind, tmp_path):
         check_output(output, "coco_2017_val", None, own)
 
 
-def test_any_other_file_may_be_written_over(tmp_path):
+def test_any_other_file_may_be_overwritten(tmp_path):
     (tmp_path / "a").touch()
     for output in (None, "", tmp_path / "a", tmp_path / "new/b"):
         check_output(output, tmp_path / "c", "", None, "virtex://a", "x" * 5000)
@@ -43,6 +43,6 @@ def test_any_other_file_may_be_written_over(tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, 3, b"x", ["x"]])
-def test_what_is_no_name_is_told_so(value):
+def test_a_value_that_is_not_a_name_is_an_error(value):
     with pytest.raises(UserError, match="The file is given as a .*; expected its name"):
         as_name(value, "The file")

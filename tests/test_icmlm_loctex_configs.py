@@ -1,4 +1,4 @@
-"""The configs of ICMLM and LocTex: what they say, and that each model of the scenes learns from an example."""
+"""The configs of ICMLM and LocTex: their values, and a step of training of each scenes config."""
 
 import re
 from pathlib import Path
@@ -37,12 +37,8 @@ SCENES = {
     "scenes_contrastive": ("LocTexModel", "CaptionMapper", "scenes_unlabelled_captions"),
 }
 NINETEEN_TAGS = (
-    "MODEL.TAG_PREDICTION.NUM_TAGS",
-    19,
-    "MODEL.TEXTUAL.VOCAB_SIZE",
-    130,
-    "MODEL.DEVICE",
-    "cpu",
+    *("MODEL.TAG_PREDICTION.NUM_TAGS", 19),
+    *("MODEL.TEXTUAL.VOCAB_SIZE", 130, "MODEL.DEVICE", "cpu"),
 )
 
 
@@ -79,17 +75,9 @@ def test_icmlm_has_a_frozen_bert_whose_vocabulary_it_reads(name, head, tmp_path)
         == "google-bert/bert-base-uncased"
     )
     bert = make_bert(tmp_path / "bert", hidden_size=24, num_attention_heads=12)
-    small = (
-        "MODEL.TEXT_ENCODER.WEIGHTS",
-        str(bert),
-        "MODEL.TEXTUAL.VOCAB_SIZE",
-        22,
-        "MODEL.TAG_PREDICTION.NUM_TAGS",
-        19,
-        "MODEL.DEVICE",
-        "cpu",
-    )
-    model = build_model(load(name, *small))
+    text = ("MODEL.TEXT_ENCODER.WEIGHTS", str(bert), "MODEL.TEXTUAL.VOCAB_SIZE", 22)
+    others = ("MODEL.TAG_PREDICTION.NUM_TAGS", 19, "MODEL.DEVICE", "cpu")
+    model = build_model(load(name, *text, *others))
     learning = {parameter_name.split(".")[0] for parameter_name, _ in model.named_parameters()}
     assert learning == {"backbone", "fusion", "tag_head"} and model.text_encoder.frozen
 

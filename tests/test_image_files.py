@@ -33,7 +33,7 @@ def test_each_kind_of_pixel_is_read_by_its_rule(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_each_other_kind_is_refused_by_name_with_what_to_do(kind, tmp_path):
+def test_the_error_for_each_other_kind_names_it_with_advice(kind, tmp_path):
     suffix, content, message = REFUSED[kind]
     path = tmp_path / f"image.{suffix}"
     path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_values_that_white_would_cut_off_are_refused(values, found):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_floats_that_are_no_numbers_are_refused(value):
+def test_nan_and_infinity_are_refused(value):
     content = encoded(Image.fromarray(np.array([[0.5, value]], np.float32)), "TIFF")
     with pytest.raises(BrokenImage, match="NaN or infinite"):
         load_image(content, 1.0)
@@ -100,7 +100,7 @@ def test_the_log_says_once_that_16_bit_images_are_dim(caplog):
     assert caplog.text.count("INPUT.MAX_VALUE, such as 16383") <= 1
 
 
-def test_smaller_copies_of_a_tiff_are_no_further_pages():
+def test_smaller_copies_in_a_tiff_are_not_counted_as_pages():
     first, second = Image.fromarray(COLOUR), Image.fromarray(COLOUR[::2, ::2])
     second.encoderinfo = {"tiffinfo": {254: 1}}
     content = encoded(first, "TIFF", save_all=True, append_images=[second])
@@ -118,7 +118,7 @@ def test_smaller_copies_of_a_tiff_are_no_further_pages():
         "a+b.c://x",
     ],
 )
-def test_an_address_is_refused_before_any_network_is_touched(name, monkeypatch):
+def test_an_address_is_refused_without_using_the_network(name, monkeypatch):
     monkeypatch.setattr(socket, "socket", lambda *_: pytest.fail("went to the network"))
     for read in (load_image, inspect_image, check_eight_bits):
         with pytest.raises(
@@ -127,7 +127,7 @@ def test_an_address_is_refused_before_any_network_is_touched(name, monkeypatch):
             read(name)
 
 
-def test_an_address_behind_the_folder_of_images_is_called_one(tmp_path):
+def test_an_address_after_the_folder_of_images_is_recognised(tmp_path):
     with pytest.raises(BrokenImage, match=r"not found: .*\n.*never fetched"):
         load_image(f"{tmp_path}/http://host/a.jpg")
     with pytest.raises(BrokenImage, match=r"(?s)not found: C:.*annotation file"):
@@ -135,13 +135,13 @@ def test_an_address_behind_the_folder_of_images_is_called_one(tmp_path):
 
 
 @pytest.mark.parametrize("name", [None, 3, 0, ["a.jpg"], b"", {}])
-def test_what_is_no_path_is_refused(name):
+def test_a_file_name_that_is_not_a_path_is_refused(name):
     with pytest.raises(BrokenImage):
         load_image(name)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device", "folder", "socket"])
-def test_nothing_but_a_file_is_opened_and_nothing_hangs(kind, tmp_path, monkeypatch):
+def test_only_regular_files_are_opened_and_nothing_hangs(kind, tmp_path, monkeypatch):
     path = tmp_path / "image.jpg"
     if kind == "device":
         path.symlink_to("/dev/zero")
@@ -182,7 +182,7 @@ def test_a_name_with_a_line_feed_stays_on_the_first_line(content, tmp_path):
     )
 
 
-def test_a_name_with_backslashes_that_is_missing_says_so():
+def test_the_error_for_a_missing_name_with_backslashes_mentions_them():
     with pytest.raises(BrokenImage, match=r'not found: images\\a.jpg\n.*Write "/"') as error:
         load_image("images\\a.jpg")
     assert error.value.reason == "image file is missing"
@@ -213,7 +213,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
     "kind", ["rgb jpeg", "rgb png", "rgb tiff", "rgb webp", "16-bit png", "palette gif"]
 )
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_file_that_is_cut_short_is_refused_whatever_its_format(kind, share):
+def test_a_truncated_file_of_any_format_is_refused(kind, share):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     formats = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WEBP", "gif": "GIF"}
     content = encoded(image, formats[kind.split()[-1]])
@@ -240,7 +240,7 @@ def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", SAMPLES)
-def test_bytes_that_are_wrong_raise_nothing_but_broken_image(kind):
+def test_damaged_bytes_raise_only_broken_image(kind):
     rng = np.random.default_rng(zlib.crc32(kind.encode()))
     for _ in range(12):
         content = bytearray(SAMPLES[kind].content)

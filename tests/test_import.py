@@ -84,13 +84,13 @@ def test_the_rooms_have_no_circle_but_the_one_that_is_named():
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter: what this one has imported already would hide what an import takes in."""
+    """Run code in a new interpreter, which has imported nothing yet."""
     return subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
 
 
-# One after the other; what the package itself must not import, its rooms must not import for it.
+# In this order; the rooms must not import for the package what it must not import itself.
 IMPORTED = (
     "virtex_det",
     "virtex_det.data",
@@ -103,7 +103,7 @@ IMPORTED = (
 
 @pytest.fixture(scope="module")
 def modules_after() -> dict[str, set[str]]:
-    """All modules that a new interpreter has after it has imported each of IMPORTED."""
+    """All modules of a new interpreter after importing each of IMPORTED."""
     done = run_python(
         "import importlib, json, sys\n"
         f"for name in {IMPORTED}:\n"
@@ -114,7 +114,7 @@ def modules_after() -> dict[str, set[str]]:
     return {name: set(modules) for name, modules in map(json.loads, done.stdout.splitlines())}
 
 
-def test_importing_the_package_takes_in_no_pretraining_dependency(modules_after):
+def test_importing_the_package_imports_no_pretraining_dependency(modules_after):
     from distutils.core import run_setup
 
     from setuptools import Distribution  # noqa: F401  makes distutils importable on Python 3.12
@@ -136,7 +136,7 @@ def test_importing_the_package_takes_in_no_pretraining_dependency(modules_after)
         ("virtex_det.experiments.slurm", "submitit"),
     ],
 )
-def test_what_is_seldom_needed_is_imported_when_it_is(imported, module, modules_after):
+def test_seldom_needed_modules_are_imported_on_use(imported, module, modules_after):
     assert module not in modules_after[imported]
 
 
@@ -150,7 +150,8 @@ def test_importing_the_package_registers_its_backbones_and_imports_the_rest_on_f
         "from detectron2.modeling import BACKBONE_REGISTRY as registry\n"
         "ours = ('build_caption_resnet_backbone', 'build_caption_resnet_fpn_backbone')\n"
         "print(all(name in registry for name in ours))\n"
-        "lazy = {'virtex_det.' + name for name in ('engine', 'inference', 'checkpoint', 'evaluation')}\n"
+        "rooms = ('engine', 'inference', 'checkpoint', 'evaluation')\n"
+        "lazy = {'virtex_det.' + name for name in rooms}\n"
         "print(sorted(lazy & set(sys.modules)))\n"
         "print([name for name in virtex_det.__all__ if not callable(getattr(virtex_det, name))])\n"
         "print(sorted(lazy - set(sys.modules)), set(virtex_det.__all__) <= set(dir(virtex_det)))\n"
@@ -180,7 +181,7 @@ def test_a_missing_detectron2_gives_one_line_with_the_command_to_install_it():
         ("tools/model_zoo.py list", "python tools/install_detectron2.py"),
     ],
 )
-def test_a_command_without_detectron2_ends_with_the_one_that_brings_it(script, advice):
+def test_a_command_without_detectron2_names_the_command_to_install_it(script, advice):
     block = "import runpy, sys; sys.modules['detectron2'] = None; sys.argv = "
     done = run_python(
         f"{block}'{script}'.split(); runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -199,14 +200,18 @@ def test_without_torch_pytorchs_own_command_is_named():
 
 
 def test_the_help_of_the_console_command_imports_nothing_of_the_package():
-    run = "import sys; sys.argv = ['virtex-det', '-h']; import atexit, virtex_det_commands as commands; "
-    loaded = "atexit.register(lambda: print({'numpy', 'torch', 'virtex_det'} & {*sys.modules})); commands.main()"
-    done = run_python(run + loaded)
+    done = run_python(
+        "import atexit, sys, virtex_det_commands\n"
+        "sys.argv = ['virtex-det', '-h']\n"
+        "packages = {'numpy', 'torch', 'virtex_det'}\n"
+        "atexit.register(lambda: print(packages & {*sys.modules}))\n"
+        "virtex_det_commands.main()\n"
+    )
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.stem)
-def test_every_tool_imports_the_package_first_so_that_it_can_say_what_is_missing(tool):
+def test_every_tool_imports_the_package_first(tool):
     body = ast.parse(tool.read_text()).body
     imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [
@@ -217,13 +222,17 @@ def test_every_tool_imports_the_package_first_so_that_it_can_say_what_is_missing
 
 
 def test_a_tool_that_is_broken_inside_shows_its_traceback():
-    run = "import runpy, sys; sys.argv = ['subset.py', '-h']; runpy.run_path('tools/subset.py', run_name='__main__')"
-    done = run_python(f"import virtex_det.data.training_set as broken; del broken.subset_in; {run}")
+    done = run_python(
+        "import runpy, sys, virtex_det.data.training_set as broken\n"
+        "del broken.subset_in\n"
+        "sys.argv = ['subset.py', '-h']\n"
+        "runpy.run_path('tools/subset.py', run_name='__main__')\n"
+    )
     assert done.returncode == 1 and "Traceback" in done.stderr
     assert "cannot import name 'subset_in'" in done.stderr.strip().splitlines()[-1]
 
 
-def test_a_module_of_a_package_that_is_there_is_no_missing_package():
+def test_a_missing_module_of_an_installed_package_is_not_a_missing_package():
     error = ModuleNotFoundError("No module named 'fvcore.nothing'", name="fvcore.nothing")
     assert explain_missing(error) is error
     ours = ModuleNotFoundError("No module named 'virtex_det.nothing'", name="virtex_det.nothing")

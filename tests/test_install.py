@@ -34,7 +34,7 @@ def test_the_version_is_read_with_neither_torch_nor_detectron2():
 
 
 def imported_modules(*folders: str) -> set[str]:
-    """Return the top-level names of all modules that the Python files of some folders import, lazily or not."""
+    """Return the top-level names of all modules that the Python files of folders import."""
     names = set()
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -75,7 +75,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @pytest.fixture
 def fake_venv(tmp_path) -> Path:
-    """An environment whose Python writes down its arguments, and fails where they contain $FAIL_ON."""
+    """An environment whose Python logs its arguments, and fails if they contain $FAIL_ON."""
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     log = tmp_path / "log"
@@ -116,7 +116,7 @@ def test_an_interrupted_setup_is_done_again(fake_venv):
 
 
 @needs_make
-def test_a_torch_that_imports_is_kept(fake_venv):
+def test_an_installed_torch_is_kept(fake_venv):
     make_setup(fake_venv)
     assert "torch==" not in (fake_venv / "log").read_text()
 

@@ -1,4 +1,4 @@
-"""Hundreds of damaged inputs: each is refused on one screen, or read as if nothing had happened to it.
+"""Hundreds of damaged inputs: each is refused on one screen, or read like the undamaged input.
 
 No damage ends in a traceback, hangs, changes a number, or leaves half a file.
 """
@@ -26,7 +26,7 @@ from virtex_det.data.datasets.captions import load_coco_captions
 from virtex_det.data.datasets.image_folders import load_inaturalist
 from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.datasets.pairs import load_pairs
-from virtex_det.data.datasets.split_files import Part, make_manifest, take_split
+from virtex_det.data.datasets.split_files import Subset, make_manifest, take_split
 from virtex_det.data.training_set import load_train_dicts
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.results_file import evaluate_file
@@ -36,14 +36,17 @@ from virtex_det.experiments.matrix_file import read_matrix
 SIDE = 40
 SQUARE = [4, 4, 24, 4, 24, 24, 4, 24]
 TEXT = "word|empty|digits|padded|full-width|underscored"
-# Changes after which a file is as well-formed as before, and holds other objects.
-NUMBERS = r"(bbox|segmentation\.0)\.0-(fraction|negative|zero|huge)|(area|score)-(fraction|negative|zero|huge)"
-OTHER_OBJECTS = rf"annotations\.0-removed|annotations\.0\.(iscrowd-(true|removed)|segmentation-repeated|{NUMBERS})"
+# Changes that leave a file valid, but with other objects.
+NUMBERS = r"(bbox\.0|segmentation\.0\.0|area|score)-(fraction|negative|zero|huge)"
+OTHER_OBJECTS = (
+    r"annotations\.0-removed|"
+    rf"annotations\.0\.(iscrowd-(true|removed)|segmentation-repeated|{NUMBERS})"
+)
 MASK = {"size": [SIDE, SIDE], "counts": "T5d0d00000000000000000000000000000000000000lc0"}
 
 
 def instances(style: str = "coco") -> dict[str, Any]:
-    """Two images with an object each, of two categories; with the fields of LVIS where those are asked for."""
+    """Two images with an object each, of two categories, in the style of COCO or LVIS."""
     of_lvis = (
         {"neg_category_ids": [], "not_exhaustive_category_ids": [1]} if style == "lvis" else {}
     )
@@ -53,14 +56,13 @@ def instances(style: str = "coco") -> dict[str, Any]:
     ]
     annotations = [
         {
-            **{
-                "id": number,
-                "image_id": number,
-                "category_id": number,
-                "bbox": [4, 4, 20, 20],
-                "area": 400,
-            },
-            **{"iscrowd": 0, "segmentation": [SQUARE]},
+            "id": number,
+            "image_id": number,
+            "category_id": number,
+            "bbox": [4, 4, 20, 20],
+            "area": 400,
+            "iscrowd": 0,
+            "segmentation": [SQUARE],
         }
         for number in (1, 2)
     ]
@@ -124,7 +126,7 @@ MATRIX = {
 def cases(
     document: Any, *, valid: str = "", dump: Callable[[Any], str] = json.dumps, **options: int
 ) -> list[Any]:
-    """Make test parameters of every damage to a document but what leaves it ``valid`` (a regular expression)."""
+    """Make test parameters of every damage that does not leave a document ``valid`` (a pattern)."""
     changed = [
         pytest.param(dump(mutated).encode(), id=name)
         for name, mutated in mutations(document, **options)
@@ -361,7 +363,7 @@ def test_damaged_species_are_refused_or_read_as_they_were(content, tmp_path):
     judge(read, expected, names=("species.json",))
 
 
-HALF = Part(0.5, 0, False)
+HALF = Subset(0.5, 0, False)
 _HALF = make_manifest({"own": [{"image_id": number} for number in range(5)]}, HALF)
 SPLITS = {
     "manifest": {**HALF._asdict(), "sha256": _HALF.sha256, "ids": _HALF.ids},
@@ -394,7 +396,8 @@ WRITTEN = {
         ConceptSet(
             "ab", ("noun", "verb"), (Concept("nut", "noun", 3, 5), Concept("bolt", "noun", 2, 6))
         ),
-        r"concepts-repeated|concepts\.0-removed|parts_of_speech\.0-removed",  # the tokenizer tells of repeated ones
+        # repeated concepts are found with the tokenizer
+        r"concepts-repeated|concepts\.0-removed|parts_of_speech\.0-removed",
     ),
     "clusters": (
         CaptionClusters(2, 0, "tf-idf", {"a nut": 0, "a bolt": 1}),
@@ -413,7 +416,11 @@ def test_damaged_files_of_words_are_refused_or_read_as_they_were(kind, tmp_path)
         judge(lambda: type(written).read(path), written, names=(path.name,))
 
 
-XML = "<annotation><size><width>40</width><height>30</height></size><object><name>nut</name><difficult>0</difficult><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox></object></annotation>"
+BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>21</ymax></bndbox>"
+XML = (
+    "<annotation><size><width>40</width><height>30</height></size>"
+    f"<object><name>nut</name><difficult>0</difficult>{BOX}</object></annotation>"
+)
 IN_PLACE_OF_TEXT = (
     "",
     "x",
@@ -433,7 +440,7 @@ IN_PLACE_OF_TEXT = (
 
 
 def damaged_xml() -> list[Any]:
-    """Make test parameters of an XML file with each element removed, repeated, renamed, moved or with another text."""
+    """Make test parameters of an XML file with each element removed, renamed, nested or changed."""
     changed = {}
     for element, tag, _ in re.findall(r"(<(\w+)>([^<]+)</\2>)", XML):
         changed[f"{tag}-removed"] = XML.replace(element, "")

@@ -1,4 +1,4 @@
-"""The configs of newer objectives: what they say, and that each model of the scenes learns from an example."""
+"""The configs of newer objectives: their values, and a step of training of each scenes config."""
 
 import math
 import re

@@ -34,7 +34,7 @@ def examples() -> list[str]:
 
 @pytest.fixture
 def tiny_zoo(tmp_path, monkeypatch):
-    """The zoo name of the page is of a tiny model, whose file lies on a mirror in VirTex's own layout."""
+    """The page's zoo name is a tiny model, which is on a mirror in VirTex's layout."""
     from virtex_det import model_zoo
 
     records = [

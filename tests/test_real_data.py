@@ -40,43 +40,21 @@ def record(folder: Path) -> dict:
 
 
 def test_real_captions_in_real_box_and_mask_ap_out(run, tmp_path):
-    vocabulary, pretrained, detector = (
-        tmp_path / "vocabulary.model",
-        tmp_path / "pretrain",
-        tmp_path / "segm",
+    vocabulary, pretrained = tmp_path / "vocabulary.model", tmp_path / "pretrain"
+    detector, weights = tmp_path / "segm", pretrained / "model_final.pth"
+    captions = "--dataset coco_mini_train_captions --vocab-size 1000"
+    run("build_vocabulary", *captions.split(), "--output", vocabulary)
+    run(
+        *"train_net --config-file configs/pretrain/coco_mini_bicaptioning.yaml".split(),
+        *f"INPUT.CAPTION.TOKENIZER {vocabulary} OUTPUT_DIR {pretrained}".split(),
+        *"SOLVER.MAX_ITER 3 SOLVER.WARMUP_ITERS 1 SOLVER.IMS_PER_BATCH 4".split(),
+        *"MODEL.TEXTUAL.HIDDEN_SIZE 32 MODEL.TEXTUAL.FEEDFORWARD_SIZE 64".split(),
     )
     run(
-        "build_vocabulary",
-        "--dataset",
-        "coco_mini_train_captions",
-        "--vocab-size",
-        1000,
-        "--output",
-        vocabulary,
-    )
-    smoke = "configs/pretrain/coco_mini_bicaptioning.yaml"
-    run(
-        *(
-            "train_net",
-            "--config-file",
-            smoke,
-            "INPUT.CAPTION.TOKENIZER",
-            vocabulary,
-            "OUTPUT_DIR",
-            pretrained,
-        ),
-        *("SOLVER.MAX_ITER", 3, "SOLVER.WARMUP_ITERS", 1, "SOLVER.IMS_PER_BATCH", 4),
-        *("MODEL.TEXTUAL.HIDDEN_SIZE", 32, "MODEL.TEXTUAL.FEEDFORWARD_SIZE", 64),
-    )
-    run(
-        *(
-            "train_net",
-            "--config-file",
-            "configs/detectron2/coco_mini_segm_smoke.yaml",
-            "OUTPUT_DIR",
-            detector,
-        ),
-        *("MODEL.WEIGHTS", pretrained / "model_final.pth", *SHORT, *NARROW_HEADS),
+        *"train_net --config-file configs/detectron2/coco_mini_segm_smoke.yaml".split(),
+        *f"OUTPUT_DIR {detector} MODEL.WEIGHTS {weights}".split(),
+        *SHORT,
+        *NARROW_HEADS,
     )
     found = record(detector)
     assert found["dataset"] == "coco_mini_val"
@@ -91,7 +69,7 @@ def test_faster_rcnn_c4_trains_and_evaluates_on_real_voc(run, tmp_path):
     assert {"AP", "AP50", "AP75"} <= set(record(tmp_path)["metrics"]["bbox"])
 
 
-def test_mask_rcnn_evaluates_on_real_lvis_without_training_data_at_hand(run, tmp_path):
+def test_mask_rcnn_evaluates_on_real_lvis_without_training_data(run, tmp_path):
     words = ("--config-file", "configs/detectron2/lvis_100_segm_smoke.yaml", "OUTPUT_DIR", tmp_path)
     narrow = (*NARROW, *NARROW_HEADS, "TEST.DETECTIONS_PER_IMAGE", 30)
     run("train_net", *words, *SHORT, *narrow)
@@ -106,44 +84,17 @@ def test_real_narrations_teach_loctex_and_are_drawn(run, samples, tmp_path):
     name = f"narratives:{folder / 'derived_localized_narratives.jsonl'}:{folder / 'images'}"
     run("build_vocabulary", "--dataset", name, "--vocab-size", 300, "--output", vocabulary)
     run(
-        *(
-            "train_net",
-            "--config-file",
-            "configs/pretrain/scenes_loctex.yaml",
-            "DATASETS.TRAIN",
-            f"('{name}',)",
-        ),
-        *(
-            "INPUT.CAPTION.TOKENIZER",
-            vocabulary,
-            "MODEL.TEXTUAL.VOCAB_SIZE",
-            300,
-            "INPUT.CAPTION.MAX_LENGTH",
-            128,
-        ),
-        *(
-            "SOLVER.MAX_ITER",
-            3,
-            "SOLVER.WARMUP_ITERS",
-            1,
-            "SOLVER.IMS_PER_BATCH",
-            8,
-            "OUTPUT_DIR",
-            tmp_path / "run",
-        ),
+        *"train_net --config-file configs/pretrain/scenes_loctex.yaml".split(),
+        *("DATASETS.TRAIN", f"('{name}',)"),
+        *f"INPUT.CAPTION.TOKENIZER {vocabulary} MODEL.TEXTUAL.VOCAB_SIZE 300".split(),
+        *"INPUT.CAPTION.MAX_LENGTH 128 SOLVER.MAX_ITER 3 SOLVER.WARMUP_ITERS 1".split(),
+        *f"SOLVER.IMS_PER_BATCH 8 OUTPUT_DIR {tmp_path / 'run'}".split(),
     )
     losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[-1])
     assert losses["loss_contrastive"] > 0 and 0 < losses["loss_localization"] < 2
     run(
-        "visualize_attention",
-        "--run",
-        tmp_path / "run",
-        "--dataset",
-        name,
-        "--limit",
-        2,
-        "--output",
-        tmp_path / "page",
+        *f"visualize_attention --run {tmp_path / 'run'} --limit 2".split(),
+        *("--dataset", name, "--output", tmp_path / "page"),
     )
     assert len(list((tmp_path / "page").rglob("*.png"))) == 2
     assert "data:image/jpeg" in (tmp_path / "page" / "attention.html").read_text()
@@ -157,37 +108,13 @@ def test_real_captions_teach_icmlm_with_the_concepts_found_in_them(run, tmp_path
     words = [concept["word"] for concept in json.loads(concepts.read_text())["concepts"]]
     assert len(words) == 200 and {"man", "white", "sitting"} <= set(words)
     run(
-        *(
-            "train_net",
-            "--config-file",
-            "configs/pretrain/scenes_icmlm_att_fc.yaml",
-            "OUTPUT_DIR",
-            tmp_path / "run",
-        ),
-        *(
-            "DATASETS.TRAIN",
-            "('coco_mini_train_captions',)",
-            "DATASETS.TEST",
-            "('coco_mini_val_captions',)",
-        ),
-        *(
-            "INPUT.CAPTION.TOKENIZER",
-            vocabulary,
-            "MODEL.TEXTUAL.VOCAB_SIZE",
-            1000,
-            "INPUT.CAPTION.CONCEPTS",
-            concepts,
-        ),
-        *(
-            "SOLVER.MAX_ITER",
-            3,
-            "SOLVER.WARMUP_ITERS",
-            1,
-            "SOLVER.IMS_PER_BATCH",
-            8,
-            "MODEL.ICMLM.TAG_WEIGHT",
-            1.0,
-        ),
+        *"train_net --config-file configs/pretrain/scenes_icmlm_att_fc.yaml".split(),
+        *("DATASETS.TRAIN", "('coco_mini_train_captions',)"),
+        *("DATASETS.TEST", "('coco_mini_val_captions',)"),
+        *f"INPUT.CAPTION.TOKENIZER {vocabulary} INPUT.CAPTION.CONCEPTS {concepts}".split(),
+        *"MODEL.TEXTUAL.VOCAB_SIZE 1000 SOLVER.MAX_ITER 3 SOLVER.WARMUP_ITERS 1".split(),
+        *"SOLVER.IMS_PER_BATCH 8 MODEL.ICMLM.TAG_WEIGHT 1.0".split(),
+        *("OUTPUT_DIR", tmp_path / "run"),
     )
     assert set(record(tmp_path / "run")["metrics"]["validation"]) == {
         *("loss_masked_concept", "loss_tag_prediction", "loss"),
@@ -235,38 +162,17 @@ def predictions(folder: Path) -> dict[str, list]:
     return {str(path.relative_to(folder)): json.loads(path.read_text()) for path in files}
 
 
-SMALL = (
-    "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    8,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    8,
-    "MODEL.FPN.OUT_CHANNELS",
-    16,
-)
-SMALL += (
-    "MODEL.ROI_BOX_HEAD.FC_DIM",
-    32,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM",
-    16,
-    "TEST.PRECISE_BN.NUM_ITER",
-    1,
-)
-SMALL += ("MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)
-SMALL += ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", 96, "INPUT.MIN_SIZE_TEST", 64)
-SMALL += (
-    "INPUT.MAX_SIZE_TEST",
-    96,
-    "SOLVER.MAX_ITER",
-    4,
-    "SOLVER.WARMUP_ITERS",
-    1,
-    "SOLVER.CHECKPOINT_PERIOD",
-    2,
-)
+SMALL = """
+    MODEL.RESNETS.STEM_OUT_CHANNELS 8 MODEL.RESNETS.RES2_OUT_CHANNELS 8
+    MODEL.RESNETS.WIDTH_PER_GROUP 8 MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 32
+    MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.RPN.POST_NMS_TOPK_TEST 20 TEST.PRECISE_BN.NUM_ITER 1
+    INPUT.MIN_SIZE_TRAIN (64,) INPUT.MAX_SIZE_TRAIN 96 INPUT.MIN_SIZE_TEST 64 INPUT.MAX_SIZE_TEST 96
+    SOLVER.MAX_ITER 4 SOLVER.WARMUP_ITERS 1 SOLVER.CHECKPOINT_PERIOD 2
+""".split()
 
 
 @pytest.mark.parametrize("name", ["coco_mini_segm", "voc_mini_det", "lvis_100_segm"])
-def test_a_run_on_real_images_that_is_killed_resumed_and_evaluated_is_the_one_that_was_not(
+def test_a_run_on_real_images_that_is_killed_and_resumed_equals_one_that_was_not(
     name, train_net_in_a_process, tmp_path
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

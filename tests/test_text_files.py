@@ -12,7 +12,7 @@ TEXT = "a café\u2028on a street\r\na dog\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_byte_order_mark_is_no_part_of_the_text(encoding, tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(encoding, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(TEXT.encode(encoding))
     assert read_text(path) == TEXT
@@ -24,7 +24,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(encoding, tmp_path):
 @pytest.mark.parametrize(
     "end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
 )
-def test_lines_end_where_files_end_them_and_nowhere_else(end):
+def test_lines_end_only_at_line_ends_of_files(end):
     assert split_lines(f"a{end}b\r\nc\n\nd") == [f"a{end}b", "c", "", "d"]
     assert split_lines("") == []
 
@@ -59,7 +59,7 @@ def test_other_encodings_are_refused_by_name(read, content, message, tmp_path):
 @pytest.mark.parametrize(
     "kind", ["absent", "folder", "pipe", "device", "circular link", "long name", "a NUL"]
 )
-def test_what_is_no_regular_file_is_refused_and_never_waited_for(kind, read, tmp_path):
+def test_only_regular_files_are_read_and_nothing_hangs(kind, read, tmp_path):
     path = tmp_path / "a"
     if kind == "folder":
         path.mkdir()
@@ -93,7 +93,7 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(kind, read, tmp
     ],
     ids=lambda content: content[:10],
 )
-def test_what_is_not_json_is_one_error_that_names_the_file(content, tmp_path):
+def test_the_error_for_invalid_json_names_the_file(content, tmp_path):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UserError, match=r"a\.json is not JSON") as error:
         read_json(tmp_path / "a.json")
@@ -119,13 +119,13 @@ def test_two_values_under_one_name_are_refused(content):
 @pytest.mark.parametrize(
     "content", ['{"a": "b\\": c"}', '["a", ": b", ":"]', '{"a\\\\": 1, ":": 2}', '[1, {"a": 1}]']
 )
-def test_colons_and_quotes_in_text_are_no_names(content):
+def test_colons_and_quotes_in_text_are_not_names(content):
     import json
 
     assert parse_json(content, "a") == parse_json(content.encode(), "a") == json.loads(content)
 
 
-def test_numbers_that_json_has_not_are_left_to_who_knows_the_entry():
+def test_numbers_that_json_does_not_have_are_read():
     found = parse_json('{"a": NaN, "b": 1e400, "c": -Infinity, "d": "\\ud800"}', "a")
     assert (
         found["a"] != found["a"]
@@ -142,7 +142,7 @@ def test_a_text_whose_lines_all_end_with_a_carriage_return_has_lines():
 @pytest.mark.parametrize(
     ("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
 )
-def test_a_compressed_file_is_said_to_be_one(pack, name, tmp_path):
+def test_the_error_for_a_compressed_file_names_the_compression(pack, name, tmp_path):
     (tmp_path / "a.json").write_bytes(pack(b'{"images": []}'))
     with pytest.raises(
         UserError, match=f"a.json is not JSON: it is compressed by {name}, not text"

@@ -30,7 +30,10 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
 
 
 def test_a_page_is_utf_8_whatever_the_locale(tmp_path):
-    program = f"import runpy; runpy.run_path({virtex_det.utils.__file__!r})['write_atomically']('page', 'AP 1 \\xb1 2')"
+    program = (
+        f"import runpy; utils = runpy.run_path({virtex_det.utils.__file__!r}); "
+        "utils['write_atomically']('page', 'AP 1 \\xb1 2')"
+    )
     ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ascii_alone, check=True)
     assert (tmp_path / "page").read_text(encoding="utf-8") == "AP 1 ± 2"
@@ -57,7 +60,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a device", "folder", "no name"])
-def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, kind):
+def test_only_regular_files_are_replaced(tmp_path, kind):
     path = tmp_path / "out"
     if kind == "pipe":
         os.mkfifo(path)
@@ -72,7 +75,7 @@ def test_what_is_not_a_file_is_not_replaced_by_one(tmp_path, kind):
     assert not path.is_file() and not list(tmp_path.glob(".*"))
 
 
-def test_a_full_disk_is_told_with_the_file(tmp_path):
+def test_the_error_of_a_full_disk_names_the_file(tmp_path):
     with (
         pytest.raises(OSError, match="No space left on device: .*w.pth") as caught,
         replacing(tmp_path / "w.pth"),
@@ -81,7 +84,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path):
     assert caught.value.filename == str(tmp_path / "w.pth")
 
 
-def test_a_page_that_lacks_a_value_is_an_error_and_not_a_gap(tmp_path):
+def test_a_missing_value_of_a_page_is_an_error(tmp_path):
     template = tmp_path / "page.md.j2"
     template.write_text("# {{ title }}\n")
     assert fill_template(template, title="a < b") == "# a < b\n"
@@ -94,7 +97,7 @@ def test_half_a_surrogate_is_written_as_its_escape(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "a\\udc80b"
 
 
-def test_a_link_in_the_neighbours_place_is_not_written_through(tmp_path):
+def test_a_link_with_the_temporary_name_is_not_written_through(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / ".w.pth.part").symlink_to("mine")
     with replacing(tmp_path / "w.pth") as unfinished:
@@ -109,7 +112,7 @@ def dead_process() -> int:
     return process.pid
 
 
-def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path, monkeypatch):
+def test_unfinished_files_of_killed_processes_are_deleted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", dead_process)
         left = [unfinished_name(tmp_path / name) for name in ("a.txt", "b.txt")]
@@ -122,7 +125,7 @@ def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", alive.name}
 
 
-def test_what_another_machine_or_a_user_put_there_is_not_swept(tmp_path):
+def test_files_of_another_machine_or_a_user_are_not_deleted(tmp_path):
     names = (f".a.txt.{'0' * 8}-{dead_process()}-ab.part", ".a.txt.part", ".hidden.part")
     for name in names:
         (tmp_path / name).touch()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory) -> Path:
-    """The folder of the programs of an environment in which the wheel is installed, and all that it needs."""
+    """The folder of programs of an environment with the installed wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     clone = folder / "clone"
     clone.mkdir()
@@ -81,7 +81,7 @@ def test_a_packaged_config_is_found_by_its_name_and_the_message_names_what_is_in
     assert "Make it with: virtex-det data scenes" in done.stderr, done.stderr
 
 
-def test_the_demo_goes_from_captions_to_its_page(run, tmp_path):
+def test_the_demo_runs_from_captions_to_its_page(run, tmp_path):
     done = run("virtex-det", "demo", "--quick")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     page = (tmp_path / "output" / "demo_quick" / "index.html").read_text()

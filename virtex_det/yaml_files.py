@@ -154,7 +154,8 @@ def _in_one_screen(error: Exception) -> str:
     lines = [line[:200] for line in text.splitlines()[:8]]
     if "cannot start any token" in text:
         lines.append(
-            "Indent lines by spaces, not by tabs, and put text that begins with @, ` or % in quotes."
+            "Indent lines by spaces, not by tabs, and put quotes around text that begins with @, ` "
+            "or %."
         )
     return "\n".join(lines) or type(error).__name__
 

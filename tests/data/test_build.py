@@ -120,19 +120,19 @@ def test_two_processes_together_give_the_batches_of_one(mapped_cfg, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_goes_on_with_the_very_batch_that_it_stopped_before(mapped_cfg, workers):
+def test_a_resumed_run_continues_with_the_next_batch(mapped_cfg, workers):
     mapped_cfg.DATALOADER.NUM_WORKERS = workers
     assert_same(examples(mapped_cfg, start_iter=5, batches=3), examples(mapped_cfg, batches=8)[5:])
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])
-def test_a_resumed_run_goes_on_in_the_order_of_its_sampler(cfg, sampler):
+def test_a_resumed_run_continues_in_the_order_of_its_sampler(cfg, sampler):
     cfg.DATALOADER.SAMPLER_TRAIN = sampler
     whole = ids(take(build_train_loader(cfg), 9))
     assert ids(take(build_train_loader(cfg, start_iter=6), 3)) == whole[6:]
 
 
-def test_the_same_image_is_augmented_anew_each_time_it_comes(cfg, dicts, register):
+def test_an_image_is_augmented_differently_each_time(cfg, dicts, register):
     cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper"])
     cfg.DATASETS.TRAIN = (register(dicts[:1], "one_image"),)
     ((_, first, _), (_, second, _), *_), *_ = examples(cfg)
@@ -149,12 +149,12 @@ def test_another_seed_gives_other_images_and_pixels(mapped_cfg):
     assert not any(torch.equal(a[1], b[1]) for a in first[0] for b in second[0] if a[0] == b[0])
 
 
-def test_without_a_seed_every_run_is_another(cfg):
+def test_without_a_seed_every_run_is_different(cfg):
     cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper", "SEED", -1])
     assert ids(take(build_train_loader(cfg), 5)) != ids(take(build_train_loader(cfg), 5))
 
 
-def test_loading_leaves_the_random_numbers_of_training_alone(mapped_cfg):
+def test_loading_does_not_change_the_random_numbers_of_training(mapped_cfg):
     loader = iter(build_train_loader(mapped_cfg))
     next(loader)  # starting a DataLoader draws one
     drawn = []
@@ -203,9 +203,7 @@ def test_aspect_ratio_grouping_gives_full_batches_of_one_orientation(
         ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
     ],
 )
-def test_images_lent_by_another_loader_give_the_same_batches_and_nothing_is_loaded(
-    cfg, monkeypatch, options
-):
+def test_images_of_another_loader_give_the_same_batches_without_loading(cfg, monkeypatch, options):
     cfg.merge_from_list(list(options))
     loader = build_train_loader(cfg)
     expected = examples(cfg)
@@ -217,7 +215,7 @@ def test_images_lent_by_another_loader_give_the_same_batches_and_nothing_is_load
             assert one[0] == two[0] and torch.equal(one[1], two[1]) and torch.equal(one[2], two[2])
 
 
-def test_loaders_of_another_kind_lend_nothing(cfg):
+def test_images_of_loaders_of_another_kind_are_not_used(cfg):
     with lending_images([1, 2]):
         assert take(build_train_loader(cfg), 1)
 
@@ -231,7 +229,7 @@ def test_caption_batches_have_as_many_images_as_asked_even_with_grouping_on(cfg)
     assert ids(take(build_train_loader(cfg), 4)) == ungrouped
 
 
-def test_images_with_nothing_to_detect_are_left_out_only_when_asked(cfg):
+def test_images_without_objects_are_left_out_only_if_the_config_asks(cfg):
     assert [entry["image_id"] for entry in load_train_dicts(cfg)] == [0, 1, 2, 3, 5, 6, 7, 8]
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert len(load_train_dicts(cfg)) == 10
@@ -258,7 +256,7 @@ def test_the_fraction_is_taken_of_each_set_before_empty_images_are_left_out(cfg,
     assert [entry["image_id"] for entry in load_train_dicts(cfg)] == half * 2
 
 
-def test_rare_classes_come_more_often_under_repeat_factors(cfg, dicts, register):
+def test_rare_classes_are_repeated_with_repeat_factors(cfg, dicts, register):
     for entry in dicts[1:]:
         entry["annotations"] = entry["annotations"][:1]
     cfg.DATASETS.TRAIN = (register(dicts, "one_rare"),)
@@ -280,7 +278,7 @@ def test_a_test_loader_goes_once_over_all_images_in_order(cfg):
     ] == [4, 4, 2]
 
 
-def test_an_error_in_a_worker_reads_as_in_the_main_process(cfg, dicts, register):
+def test_an_error_in_a_worker_has_the_message_of_the_main_process(cfg, dicts, register):
     dicts[0]["file_name"] = "absent.jpg"
     cfg.DATALOADER.NUM_WORKERS = 1
     name = register(dicts, "absent_image")
@@ -352,7 +350,9 @@ def test_a_number_of_captions_per_image_can_be_chosen(caption_cfg):
     assert [len(entry["captions"]) for entry in load_train_dicts(caption_cfg)] == [1] * 5
 
 
-def test_captioned_images_without_a_file_are_left_out_up_to_a_share(caption_cfg, dicts, register):
+def test_captioned_images_without_a_file_are_left_out_up_to_a_fraction(
+    caption_cfg, dicts, register
+):
     dicts[3]["file_name"] = "/nowhere/absent.jpg"
     caption_cfg.DATASETS.TRAIN = (register(dicts, "one_absent"),)
     caption_cfg.merge_from_list(
@@ -386,7 +386,7 @@ def broken_cfg(caption_cfg, dicts, register, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_image_gives_its_place_to_the_next_of_its_set_and_is_reported(
+def test_a_broken_image_is_replaced_by_the_next_of_its_set_and_reported(
     broken_cfg, workers, tmp_path
 ):
     broken_cfg.DATALOADER.NUM_WORKERS = workers
@@ -400,7 +400,7 @@ def test_a_broken_image_gives_its_place_to_the_next_of_its_set_and_is_reported(
     assert loader.report() == {"image cannot be read": [str(tmp_path / "broken.jpg")]}
 
 
-def test_training_batches_have_no_trace_of_what_was_left_out(broken_cfg):
+def test_training_batches_do_not_show_skipped_images(broken_cfg):
     assert all(
         "left_out" not in example
         for batch in take(build_train_loader(broken_cfg), 5)
@@ -422,7 +422,7 @@ def broken_detection_cfg(broken_cfg, dicts, register):
 
 @pytest.mark.parametrize("mapper", ["DetectionMapper", "DatasetMapper"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_detector_learns_on_without_a_broken_image_and_reports_it(
+def test_training_continues_without_a_broken_image_and_reports_it(
     broken_detection_cfg, mapper, workers, tmp_path
 ):
     broken_detection_cfg.merge_from_list(
@@ -435,7 +435,7 @@ def test_a_detector_learns_on_without_a_broken_image_and_reports_it(
 
 
 @pytest.mark.parametrize("mapper", ["DetectionMapper", "DatasetMapper", "CaptionMapper"])
-def test_an_evaluation_never_goes_on_without_an_image(broken_detection_cfg, mapper):
+def test_an_evaluation_never_skips_an_image(broken_detection_cfg, mapper):
     broken_detection_cfg.merge_from_list(["DATALOADER.MAPPER", mapper])
     with pytest.raises(UserError, match=r"^Image cannot be read: .*broken\.jpg"):
         list(build_test_loader(broken_detection_cfg, "detection_broken"))

@@ -87,7 +87,7 @@ def test_the_number_is_compared_for_every_kind_of_model(architecture, key, mappe
             check_classes(config(number, architecture, key, mapper), [name])
 
 
-def test_a_model_that_nobody_knows_has_names_compared_and_no_number(named):
+def test_for_an_unknown_model_only_names_are_compared(named):
     cfg = config(80, "SomeDetector")
     check_classes(cfg, [named("classes_a", ["bolt"])])
     with pytest.raises(UserError, match="have different classes"):
@@ -100,7 +100,7 @@ def test_a_model_of_captions_has_no_classes(named):
     assert model_classes(cfg) is None
 
 
-def test_a_data_set_that_names_no_classes_is_compared_by_number(named):
+def test_a_data_set_without_class_names_is_compared_by_number(named):
     name = named("classes_unnamed", None)
     dicts = [{"image_id": 5, "annotations": [{"category_id": 1}]}]
     check_unnamed_classes(config(2), name, dicts)

@@ -19,18 +19,18 @@ def test_captions_of_one_thing_share_a_cluster(clusters):
     assert red == also_red != blue == also_blue and {red, blue} == {0, 1}
 
 
-def test_length_of_a_vector_makes_no_difference():
+def test_the_length_of_a_vector_does_not_matter():
     vectors = np.array([[1.0, 0.0], [100.0, 1.0], [0.0, 1.0], [1.0, 100.0]])
     found = cluster(CAPTIONS, vectors, size=2, seed=0, made_of="vectors").clusters
     assert found[CAPTIONS[0]] == found[CAPTIONS[1]] != found[CAPTIONS[2]] == found[CAPTIONS[3]]
 
 
-def test_a_seed_fixes_them():
+def test_a_seed_determines_the_clusters():
     vectors = np.random.default_rng(0).normal(size=(4, 3))
     assert cluster(CAPTIONS, vectors, 3, 5, "v") == cluster(CAPTIONS, vectors, 3, 5, "v")
 
 
-def test_more_clusters_than_captions_are_refused_with_the_most_there_can_be():
+def test_the_error_for_more_clusters_than_captions_has_the_maximum():
     with pytest.raises(UserError, match="use --size 1 to 4"):
         cluster(CAPTIONS, tf_idf(CAPTIONS), size=5, seed=0, made_of="tf-idf")
 
@@ -48,7 +48,7 @@ def test_captions_without_a_word_are_an_error():
         tf_idf(["!", "?"])
 
 
-def test_they_survive_their_file(clusters, tmp_path):
+def test_clusters_are_read_back_from_their_file(clusters, tmp_path):
     clusters.write(tmp_path / "clusters.json")
     assert CaptionClusters.read(tmp_path / "clusters.json") == clusters
     assert json.loads((tmp_path / "clusters.json").read_text())["vectors"] == "tf-idf"

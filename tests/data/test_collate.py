@@ -23,7 +23,7 @@ def unpack(packed):
     return next(iter(UnpackingLoader([packed])))
 
 
-def test_a_packed_batch_comes_out_as_it_went_in(example):
+def test_a_packed_batch_is_unpacked_unchanged(example):
     packed = pack([example])
     assert packed.dtype == torch.uint8 and packed.ndim == 1
     (unpacked,) = unpack(packed)
@@ -46,11 +46,11 @@ def test_an_unpacked_tensor_can_be_written_to(example):
     assert not unpacked["image"].any()
 
 
-def test_large_images_are_left_to_pytorch(example):
+def test_large_images_are_not_packed(example):
     batch = [example, {"image": torch.zeros(LARGEST_PACKED_IMAGE + 1, dtype=torch.uint8)}]
     assert pack(batch) is batch and unpack(batch) is batch
 
 
-def test_batches_of_the_main_process_pass_through(example):
+def test_batches_of_the_main_process_are_not_packed(example):
     batches = UnpackingLoader([[example], [example]])
     assert list(batches) == [[example], [example]] and len(batches) == 2

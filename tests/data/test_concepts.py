@@ -48,7 +48,7 @@ def test_nouns_adjectives_and_verbs_are_found_and_counted(concepts):
     assert found["riding"] == ("verb", 2) and found["rides"] == found["drives"] == ("verb", 1)
 
 
-def test_function_words_and_auxiliaries_are_no_concepts(concepts):
+def test_function_words_and_auxiliaries_are_not_concepts(concepts):
     assert not {"a", "the", "is", "his", "on", "in"} & set(words(concepts))
 
 
@@ -58,7 +58,7 @@ def test_the_most_frequent_come_first_and_ties_go_by_the_alphabet(concepts):
     assert [concept.word for concept in found[:4]] == ["man", "brown", "horse", "riding"]
 
 
-def test_only_words_of_one_piece_are_taken_and_with_its_id(concepts, tokenizer):
+def test_only_words_of_one_piece_are_concepts(concepts, tokenizer):
     assert len(tokenizer.encode("lot")) > 1 and "lot" not in words(concepts)
     assert all(
         tokenizer.encode(concept.word) == [concept.token_id] for concept in concepts.concepts
@@ -79,7 +79,7 @@ def test_parts_of_speech_can_be_chosen(tokenizer):
     )
 
 
-def test_a_word_goes_by_its_most_frequent_part_of_speech(tokenizer):
+def test_a_word_has_its_most_frequent_part_of_speech(tokenizer):
     captions = ["a woman on the board", "the old board", "they board the car"]
     assert words(build_concepts(captions, tokenizer, "abc"))["board"] == ("noun", 2)
     assert "board" not in words(build_concepts(captions, tokenizer, "abc", ["verb", "adjective"]))
@@ -94,7 +94,7 @@ def test_case_accents_and_repetition_count_the_same(tokenizer):
 @pytest.mark.parametrize(
     "caption", ["", "  ", "☃ 🙂", "男の人が馬に乗る", "...", "man's man's-man,man"]
 )
-def test_odd_captions_do_no_harm(tokenizer, caption):
+def test_odd_captions_are_accepted(tokenizer, caption):
     assert words(build_concepts([caption, "a man"], tokenizer, "abc"))["man"][0] == "noun"
 
 
@@ -121,7 +121,7 @@ def test_nouns_are_chosen_by_default_and_captions_without_one_refused(tokenizer)
             build_concepts(["they are very old"], tokenizer, "abc", parts)
 
 
-def test_a_set_survives_its_file(concepts, tmp_path):
+def test_a_concept_set_is_read_back_from_its_file(concepts, tmp_path):
     concepts.write(tmp_path / "new" / "concepts.json")
     assert ConceptSet.read(tmp_path / "new" / "concepts.json") == concepts
     first = json.loads((tmp_path / "new" / "concepts.json").read_text())["concepts"][0]

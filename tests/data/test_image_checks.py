@@ -27,7 +27,7 @@ def make_dicts(tmp_path):
 FLOATS = Image.fromarray(np.zeros((4, 8), np.float32))
 
 
-def test_good_headers_are_let_through_and_the_dicts_stay_as_they_are(make_dicts):
+def test_valid_headers_are_accepted_and_the_dicts_unchanged(make_dicts):
     dicts = [*make_dicts(5, {1: FLOATS}), {"encoded_image": b"", "file_name": "a.tar/b"}]
     del dicts[0]["width"]
     before = [dict(entry) for entry in dicts]
@@ -35,7 +35,7 @@ def test_good_headers_are_let_through_and_the_dicts_stay_as_they_are(make_dicts)
     assert dicts == before
 
 
-def test_all_that_headers_tell_is_said_at_once(make_dicts):
+def test_one_error_has_all_faults_that_headers_show(make_dicts):
     dicts = make_dicts(6, {1: FLOATS, 2: FLOATS, 3: b"%!PS", 4: Image.new("RGB", (4, 8))})
     with pytest.raises(UserError, match=r"data set val: 4 of 6 images") as error:
         check_images("val", dicts, 0.0)
@@ -49,7 +49,7 @@ def test_all_that_headers_tell_is_said_at_once(make_dicts):
         assert part in str(error.value)
 
 
-def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
+def test_a_training_set_without_a_readable_image_is_refused(make_dicts):
     dicts = make_dicts(20, dict.fromkeys(range(20), FLOATS))
     with pytest.raises(
         UserError,
@@ -59,7 +59,7 @@ def test_a_training_set_of_which_nothing_can_be_read_is_refused(make_dicts):
     check_some("train", dicts, 1.0)
 
 
-def test_many_images_of_another_size_than_annotated_are_said_before_training(make_dicts):
+def test_many_images_of_another_size_than_annotated_are_an_error_before_training(make_dicts):
     few = make_dicts(20, {3: Image.new("RGB", (4, 8))})
     check_some("train", few, 0.0)
     many = make_dicts(20, dict.fromkeys((1, 5, 9), Image.new("RGB", (4, 8))) | {2: b"broken"})
@@ -70,7 +70,7 @@ def test_many_images_of_another_size_than_annotated_are_said_before_training(mak
         check_some("train", many, 0.0)
 
 
-def test_a_broken_image_among_good_ones_does_not_hold_up_training(make_dicts):
+def test_a_broken_image_among_valid_ones_does_not_prevent_training(make_dicts):
     check_some("train", make_dicts(3, {0: b"broken"}), 0.0)
     check_some("train", [], 0.0)
 
@@ -94,7 +94,7 @@ def test_a_file_that_lacks_its_end_is_found_without_reading_the_others_whole(
         check_images("val", dicts, 0.0)
 
 
-def test_bytes_after_the_end_are_no_damage(tmp_path):
+def test_bytes_after_the_end_are_not_damage(tmp_path):
     Image.new("RGB", (60, 40)).save(tmp_path / "0.jpg")
     with (tmp_path / "0.jpg").open("ab") as file:
         file.write(bytes(1000))

@@ -25,7 +25,7 @@ def test_pixels_are_those_that_detectron2_reads(example, image_format):
 
 @pytest.mark.parametrize("planar", [True, False])
 @pytest.mark.parametrize("mirror", [(1,), (2,), (1, 2)])
-def test_mirrored_views_come_out_as_numpy_copies_them(planar, mirror):
+def test_mirrored_views_are_copied_as_by_numpy(planar, mirror):
     memory = np.random.default_rng(0).integers(
         0, 256, (3, 5, 7) if planar else (5, 7, 3), dtype=np.uint8
     )
@@ -58,7 +58,7 @@ def test_a_truncated_image_is_an_error_that_names_the_file(tmp_path, photo, suff
         read_image({"file_name": str(cut)}, "RGB")
 
 
-def test_a_file_that_is_no_image_is_an_error_that_names_it(tmp_path):
+def test_the_error_for_a_file_that_is_not_an_image_names_it(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>404</html>")
     with pytest.raises(UserError, match=r"page\.jpg"):
         read_image({"file_name": str(tmp_path / "page.jpg")}, "RGB")

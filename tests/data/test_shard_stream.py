@@ -24,22 +24,10 @@ def shards(tmp_path, write_shard):
 @pytest.fixture
 def cfg(shards, tokenizer_file):
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            "SEED",
-            3,
-            "SOLVER.IMS_PER_BATCH",
-            BATCH,
-            "DATALOADER.NUM_WORKERS",
-            0,
-            "INPUT.FORMAT",
-            "RGB",
-        ]
-    )
-    cfg.merge_from_list(
-        ["INPUT.CAPTION.CROP_SIZE", 8, "INPUT.CAPTION.TOKENIZER", str(tokenizer_file)]
-    )
+    cfg.merge_from_list(["SEED", 3, "SOLVER.IMS_PER_BATCH", BATCH, "DATALOADER.NUM_WORKERS", 0])
     cfg.merge_from_list(["DATALOADER.MAPPER", "CaptionMapper", "MODEL.TEXTUAL.VOCAB_SIZE", 60])
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.CAPTION.CROP_SIZE, cfg.INPUT.CAPTION.TOKENIZER = 8, str(tokenizer_file)
     cfg.DATASETS.TRAIN = (f"shards:{shards}/{{0..3}}.tar",)
     return cfg
 
@@ -116,7 +104,7 @@ def test_a_seed_fixes_order_and_pixels_and_another_changes_them(cfg):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", [1, 4, 11, 30])
-def test_a_resumed_run_goes_on_with_the_very_batch_that_it_stopped_before(cfg, workers, start):
+def test_a_resumed_run_continues_with_the_next_batch(cfg, workers, start):
     cfg.DATALOADER.NUM_WORKERS = workers
     assert_same(examples(cfg, 3, start), examples(cfg, start + 3)[start:])
 

@@ -59,14 +59,9 @@ def test_models_of_labels_and_clusters_need_no_tokenizer(pretraining_cfg):
         ("MultilabelClassificationModel", ""),
         ("TagPredictionModel", "ClusterMapper"),
     ):
-        options = ("MODEL.META_ARCHITECTURE", architecture, "DATALOADER.MAPPER", mapper)
-        clusters = (
-            "INPUT.CAPTION.CLUSTERS",
-            "c.json",
-            "INPUT.CAPTION.TOKENIZER",
-            "nothing/here.model",
-        )
-        cfg = pretraining_cfg(*options, *clusters)
+        model = ("MODEL.META_ARCHITECTURE", architecture, "DATALOADER.MAPPER", mapper)
+        files = "INPUT.CAPTION.CLUSTERS c.json INPUT.CAPTION.TOKENIZER nothing/here.model"
+        cfg = pretraining_cfg(*model, *files.split())
         assert with_vocabulary_size(cfg) is cfg
 
 

@@ -14,7 +14,7 @@ from virtex_det.data.tokenizers import read_tokenizer
 
 @pytest.fixture
 def concepts_cfg(tmp_path: Path) -> Callable[..., CfgNode]:
-    """Makes configs with "cat", "dog" and "star" as INPUT.CAPTION.CONCEPTS, with no augmentation."""
+    """Makes configs with the INPUT.CAPTION.CONCEPTS cat, dog and star, without augmentation."""
 
     def make(hide: bool = False) -> CfgNode:
         bert = make_bert(tmp_path / "bert")

@@ -26,7 +26,7 @@ _MANIFEST_KEYS = {"fraction", "seed", "stratified", "sha256", "ids"}
 
 
 class Subset(NamedTuple):
-    """A choice of training images: TRAIN_FRACTION, SUBSET_SEED and SUBSET_STRATIFIED of DATASETS."""
+    """A choice of training images by DATASETS.TRAIN_FRACTION, SUBSET_SEED and SUBSET_STRATIFIED."""
 
     fraction: float = 1.0
     seed: int = 0
@@ -134,8 +134,9 @@ def write_index_file(
 ) -> None:
     """Write subsets in Unbiased Teacher's format, which other projects read as well.
 
-    The format ignores images without annotations and rounds down. A subset is the first images in our
-    ranking of those with annotations: mostly the images of the other formats, but slightly fewer.
+    The format ignores images without annotations and rounds down. A subset is the first images in
+    our ranking of those with annotations: mostly the images of the other formats, but slightly
+    fewer.
 
     Args:
         path: file to write.

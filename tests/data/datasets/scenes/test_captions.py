@@ -34,7 +34,8 @@ SIDES = {
     "beside": "near",
 }
 SIDE = "|".join(sorted(SIDES, key=len, reverse=True))
-OPENING = "(?:a picture of |an image of |there is |(two shapes|a pair of shapes|three shapes|a group of shapes) with )?"
+GROUP = "two shapes|a pair of shapes|three shapes|a group of shapes"
+OPENING = f"(?:a picture of |an image of |there is |({GROUP}) with )?"
 VERB = "(?: (hanging|floating|placed|resting|sitting|standing|lying))?"
 PLACE = (
     "at the (?P<corner>(?:top|bottom) (?:left|right))|at the (?P<height>top|bottom)|"
@@ -51,7 +52,10 @@ SETTING = (
     "on an? (\\w+) background|in front of (?:a (\\w+) wall|(\\w+))|on a background with (\\w+)"
 )
 RELATED = f"N{VERB}(?: (?:{SIDE}) N(?: and (?:{SIDE}) N)?)?"
-CAPTION = f"{OPENING}(?:{RELATED}|N and N(?: and N)?)(?: (?:(?:{PLACE}) of the (?:picture|image)|{SETTING}))?"
+CAPTION = (
+    f"{OPENING}(?:{RELATED}|N and N(?: and N)?)"
+    f"(?: (?:(?:{PLACE}) of the (?:picture|image)|{SETTING}))?"
+)
 
 # Statistics of the 1,190 captions of 238 images of COCO 2017; docs/scenes.md names the images.
 COCO = {
