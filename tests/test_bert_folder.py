@@ -98,7 +98,9 @@ def test_a_package_without_the_folder_is_refused(package):
 
 @pytest.mark.parametrize("source", ["package://", "package://no_bert", "package://a-b/model"])
 def test_a_package_that_is_not_installed_is_refused(source):
-    with pytest.raises(UserError, match=r"no Python package(?s:.*)Install the package"):
+    with pytest.raises(
+        UserError, match=r"The Python package .* is not installed(?s:.*)Install the package"
+    ):
         bert_folder(source)
 
 

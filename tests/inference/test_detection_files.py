@@ -78,7 +78,7 @@ def test_a_picture_that_the_file_does_not_name_is_refused(detector, tmp_path, an
 def test_classes_that_the_file_does_not_name_are_refused(detector, photos, tmp_path, annotations):
     content = read(annotations) | {"categories": [{"id": 1, "name": "dog"}], "annotations": []}
     (tmp_path / "dogs.json").write_text(json.dumps(content))
-    message = rf"no category {detector.classes[0]} in .*dogs.json, which has dog"
+    message = rf"class {detector.classes[0]} is not a category of .*dogs.json, which has dog"
     with pytest.raises(UserError, match=message):
         ids_of_file(detector, photos, tmp_path / "dogs.json")
 

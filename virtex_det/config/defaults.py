@@ -155,7 +155,7 @@ def _add_method_keys(cfg: CN) -> None:
     # the last one is drawn.
     cfg.MODEL.LOCTEX.LOCALIZATION_FEATURES = ("res5",)
     # Loss of attention and trace: "distance" of both at norm 1, as we remember the paper's, or
-    # "cross_entropy" (ours).
+    # "cross_entropy", our choice.
     cfg.MODEL.LOCTEX.LOCALIZATION_LOSS = "distance"
 
     # Linear classifier over the average of the last feature map: multi-label pretraining and

@@ -1,4 +1,4 @@
-"""The hash of a config: equal for two evaluations that measure the same, wherever the run lies."""
+"""The hash of a config: equal for two evaluations that measure the same, wherever the run is."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _OF_PLACE = (Role.MACHINE, Role.FILE)
 def config_sha256(content: Mapping[str, Any]) -> str:
     """Return the hash of a config without paths of the run and without keys of the machine.
 
-    A run that was moved, or goes on on another machine, keeps its hash.
+    A run that was moved, or continues on another machine, keeps its hash.
 
     Args:
         content: a config, or the content of a run's ``config.yaml``.

@@ -121,7 +121,7 @@ def build_concepts(
 ) -> ConceptSet:
     """Choose the most frequent words of some parts of speech in English captions (ICMLM).
 
-    Where we do not know the paper's choice, ours is: a word has its most frequent part of speech,
+    Where we do not know the paper's choice, we chose: a word has its most frequent part of speech,
     word forms are counted, not lemmas, and only words that are a single token are taken, so that
     one [MASK] hides a whole word. Ties are in alphabetical order.
 

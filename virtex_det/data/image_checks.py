@@ -51,7 +51,7 @@ def check_images(
 def check_some(name: str, dicts: Sequence[dict[str, Any]], max_value: float) -> None:
     """Check a sample of a training set's images for systematic faults.
 
-    Damaged files are no error, unless all files are damaged: training skips them.
+    Damaged files are an error only if all files are damaged, since training skips them.
 
     Args:
         name: name of the dataset.

@@ -258,7 +258,7 @@ def _check_file(path: str | os.PathLike[str]) -> None:
     check_name(path)
     if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
         raise BrokenImage(
-            f"There is no picture {printable(path):.500}.\nIts file is missing.",
+            f"There is no picture {printable(path):.500}.\nCheck the path.",
             "image file is missing",
         )
 

@@ -1,4 +1,4 @@
-"""Skipped examples: a long run goes on without broken files, and reports them at the end."""
+"""Skipped examples: a long run continues without broken files, and reports them at the end."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping

@@ -45,24 +45,24 @@ def check_vocabulary_size(cfg: CfgNode, found: int) -> int:
         found: in the tokenizer.
 
     Raises:
-        UserError: MODEL.TEXTUAL.VOCAB_SIZE says another.
+        UserError: MODEL.TEXTUAL.VOCAB_SIZE is another size.
     """
     stated = cfg.MODEL.TEXTUAL.VOCAB_SIZE
     if stated not in (0, found):
         raise UserError(
             f"MODEL.TEXTUAL.VOCAB_SIZE is {stated}, but the tokenizer INPUT.CAPTION.TOKENIZER "
             f"{cfg.INPUT.CAPTION.TOKENIZER} has {found} tokens.\n"
-            "Leave MODEL.TEXTUAL.VOCAB_SIZE out, which takes what the tokenizer has; or name the "
-            "tokenizer that it is of."
+            "Leave MODEL.TEXTUAL.VOCAB_SIZE out, which takes the tokenizer's size, or name another "
+            "tokenizer."
         )
     return found
 
 
 def with_vocabulary_size(cfg: CfgNode) -> CfgNode:
-    """Return a config whose MODEL.TEXTUAL.VOCAB_SIZE is what its tokenizer has, as runs keep it.
+    """Return a config whose MODEL.TEXTUAL.VOCAB_SIZE is its tokenizer's size, as runs keep it.
 
     Args:
-        cfg: stays as it is. Where no part of it reads the tokenizer, it is returned.
+        cfg: is not changed. It is returned if nothing in it reads the tokenizer.
 
     Raises:
         UserError: as ``vocabulary_size``.

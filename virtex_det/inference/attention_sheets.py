@@ -41,7 +41,7 @@ class WordPicture(NamedTuple):
     text: str
     attention: bytes
     peak: float  # attention of the best cell
-    trace: bytes | None  # the pointer while the word is said; None without a trace
+    trace: bytes | None  # the pointer while the word is spoken; None without a trace
     points: int  # number of points in the picture
     guesses: tuple[Guess, ...]
 

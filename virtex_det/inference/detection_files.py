@@ -78,10 +78,13 @@ def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Pa
     categories = {str(entry.get("name")): entry["id"] for entry in content.get("categories", [])}
     unknown = [name for name in detector.classes if name not in categories]
     if unknown or not detector.classes:
-        what = f"no category {unknown[0]}" if unknown else "no names, so none of theirs"
+        what = (
+            f"The detector's class {unknown[0]} is not a category of"
+            if unknown
+            else "The detector's classes have no names to compare with the categories of"
+        )
         raise UserError(
-            f"The classes of the detector have {what} in {annotations}, "
-            f"which has {', '.join(categories):.200}.\n"
+            f"{what} {annotations}, which has {', '.join(categories):.200}.\n"
             "Leave --annotations out: the ids are then written beside the detections."
         )
     image_ids = [number for number in found if number is not None]
@@ -140,7 +143,7 @@ def write_detections(
                 save(_picture_name(number, found.file_name), drawn.draw())
         if not images:
             raise UserError(
-                f"None of the {len(paths)} files can be read as an image; the reasons stand above."
+                f"All {len(paths)} files cannot be read as images; the reasons are above."
             )
         writer.end()
     names = detector.classes or [str(number) for number in range(len(ids.categories))]

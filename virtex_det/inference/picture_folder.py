@@ -33,7 +33,9 @@ def drawing_into(folder: Path, inputs: Iterable[str | Path] = ()) -> Iterator[Sa
         UserError: the folder is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder, and pictures are drawn into it. Take it away.")
+        raise UserError(
+            f"{folder} is not a folder, but pictures are drawn into it. Remove it, or name another."
+        )
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)

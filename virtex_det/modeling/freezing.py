@@ -15,7 +15,7 @@ def freeze_last_stage(cfg: CfgNode, model: nn.Module) -> None:
     """Freeze res5 in the ROI heads where MODEL.BACKBONE.FREEZE_AT freezes all of the ResNet.
 
     Detectron2 freezes its backbone only, so FREEZE_AT 5 would leave the res5 of a C4 detector in
-    training. An extra norm after res5 is no part of the ResNet and stays in training.
+    training. An extra norm after res5 is not part of the ResNet and stays in training.
     """
     res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
     if cfg.MODEL.BACKBONE.FREEZE_AT < _WHOLE or res5 is None:

@@ -102,10 +102,10 @@ def test_tables_show_totals_and_categories_of_each_task():
 
 
 def test_tables_of_two_runs_show_what_changed_with_the_largest_gain_first():
-    ours_, theirs = (
+    these, others = (
         {"bbox": {"AP": ap, "AP-cat": cat, "AP-dog": 5.0}} for ap, cat in ((12.5, 3.0), (10.0, 4.0))
     )
-    rows = [line.split() for line in tables(ours_, theirs).splitlines()]
+    rows = [line.split() for line in tables(these, others).splitlines()]
     assert ["AP", "12.500", "10.000", "2.500"] in rows
     assert rows.index(["dog", "5.000", "5.000", "0.000"]) < rows.index(
         ["cat", "3.000", "4.000", "-1.000"]
@@ -158,7 +158,7 @@ def test_detections_that_stand_twice_are_said(case, caplog):
 
 
 def test_differences_come_as_totals_then_categories_by_what_was_gained():
-    ours = {
+    these = {
         "AP": 10.0,
         "AP50": 20.0,
         "AP-cat": 1.0,
@@ -166,8 +166,8 @@ def test_differences_come_as_totals_then_categories_by_what_was_gained():
         "AP-cow": 9.0,
         "AP-new": 3.0,
     }
-    theirs = {"AP50": 18.0, "AP": 12.0, "AP-cat": 4.0, "AP-dog": 1.0, "AP-cow": 2.0}
-    rows = differences(ours, theirs)
+    others = {"AP50": 18.0, "AP": 12.0, "AP-cat": 4.0, "AP-dog": 1.0, "AP-cow": 2.0}
+    rows = differences(these, others)
     assert [row.name for row in rows] == ["AP", "AP50", "AP-cow", "AP-cat", "AP-dog"]
     assert rows[0] == Difference("AP", 10.0, 12.0) and rows[0].change == -2
     assert math.isnan(rows[-1].change)

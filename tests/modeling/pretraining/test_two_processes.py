@@ -25,7 +25,7 @@ class Found(NamedTuple):
 
 
 def captioned(task: str) -> Examples:
-    """Images with a caption each, or with one to three, so that processes have different numbers."""
+    """Images with one caption each, or one to three, so that processes have different numbers."""
     if task not in SEVERAL:
         return with_targets("caption_tokens", CAPTIONS)
     examples = []

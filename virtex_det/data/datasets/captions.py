@@ -20,7 +20,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _NO_CAPTIONS = (
     "Not every split has captions (COCO's test2017 has none): name a split with captions."
 )
-# Invisible characters that are no part of a word: byte order marks (of concatenated files) and
+# Invisible characters that are not part of a word: byte order marks (of concatenated files) and
 # zero-width spaces.
 _UNSEEN = "\ufeff\u200b"
 _ENDS = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+$")

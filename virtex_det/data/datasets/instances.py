@@ -205,7 +205,7 @@ def _lvis_metadata(name: str) -> dict[str, Any]:
     except (ValueError, AssertionError) as error:
         raise UserError(
             f"data set {name} was registered as LVIS's, and Detectron2 knows the classes of LVIS's "
-            "releases alone, by v0.5 or v1 in the name.\nRegister data with classes of your own by "
+            "releases only, by v0.5 or v1 in the name.\nRegister data with classes of your own by "
             "register_coco_instances; each image then needs a file_name."
         ) from error
 

@@ -163,7 +163,7 @@ class _Images:
 
 
 class _Remarks:
-    """Oddities of the files that are no error: how often they occur, and where first."""
+    """Oddities of the files that are not errors: how often they occur, and where first."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[Any]] = {}

@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 class ConceptMapper(CaptionMapper):
     """Makes captions with masked concept words, and their concepts as tags (ICMLM).
 
-    Where we do not know the paper's choice, ours is: INPUT.CAPTION.CONCEPT_MASKS words of a caption
-    are masked together, always by [MASK], each concept word with the same probability. A caption
-    without a concept word is replaced by another caption of its image; if no caption has one,
-    nothing is masked, and the loss skips the image. In evaluation the image id determines the
+    Where we do not know the paper's choice, we chose: INPUT.CAPTION.CONCEPT_MASKS words of a
+    caption are masked together, always by [MASK], each concept word with the same probability. A
+    caption without a concept word is replaced by another caption of its image; if no caption has
+    one, nothing is masked, and the loss skips the image. In evaluation the image id determines the
     masked words, so that losses are comparable.
     """
 

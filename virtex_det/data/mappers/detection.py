@@ -36,8 +36,8 @@ _INVALID = "invalid annotations"
 class DatasetMapper(data.DatasetMapper):
     """Detectron2's own mapper, for keypoints, semantic segmentation and precomputed proposals.
 
-    Its reader returns the same pixels as ours for 8-bit images. Other images are refused, as are
-    URLs, which it would fetch.
+    Its reader returns the same pixels as DetectionMapper's for 8-bit images. Other images are
+    refused, as are URLs, which it would fetch.
 
     Attributes:
         skips_broken_images: training skips images that cannot be read.

@@ -36,26 +36,26 @@ class Difference(NamedTuple):
     """One number of two runs."""
 
     name: str
-    ours: float
-    theirs: float
+    this: float
+    other: float
 
     @property
     def change(self) -> float:
-        """Ours minus theirs; NaN if one of them is."""
-        return self.ours - self.theirs
+        """This minus other; NaN if one of them is."""
+        return self.this - self.other
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+def differences(these: Mapping[str, Any], others: Mapping[str, Any]) -> list[Difference]:
     """Compare the numbers that two results of one task share.
 
     Args:
-        ours: numbers by name, as ``result()`` returns them.
-        theirs: numbers of the run to compare with.
+        these: numbers by name, as ``result()`` returns them.
+        others: numbers of the run to compare with.
 
     Returns:
         Totals first, in their order; then categories, the largest improvement first and NaN last.
     """
-    rows = [Difference(name, ours[name], theirs[name]) for name in ours if name in theirs]
+    rows = [Difference(name, these[name], others[name]) for name in these if name in others]
     totals = [row for row in rows if not row.name.startswith("AP-")]
     categories = [row for row in rows if row.name.startswith("AP-")]
     return totals + sorted(
@@ -182,12 +182,12 @@ def read_ground_truth(
         return read_truth(name, folder)
 
 
-def tables(ours: Results, theirs: Results | None = None) -> str:
+def tables(these: Results, others: Results | None = None) -> str:
     """Return all numbers as text, totals before categories; changes beside another run's."""
     parts = []
-    for task, numbers in ours.items():
-        rows = _rows(numbers, None if theirs is None else theirs.get(task))
-        headers = [task, "AP"] if theirs is None else [task, "this", "other", "change"]
+    for task, numbers in these.items():
+        rows = _rows(numbers, None if others is None else others.get(task))
+        headers = [task, "AP"] if others is None else [task, "this", "other", "change"]
         for wanted, title in ((False, task), (True, f"{task}, by category")):
             part = []
             for name, *values in rows:
@@ -227,10 +227,10 @@ def _check_boxes(truth: GroundTruth | VOCGroundTruth, detections: Detections) ->
         )
 
 
-def _rows(ours: Mapping[str, float], theirs: Mapping[str, float] | None) -> list[tuple]:
-    if theirs is None:
-        return list(ours.items())
-    return [(row.name, row.ours, row.theirs, row.change) for row in differences(ours, theirs)]
+def _rows(these: Mapping[str, float], others: Mapping[str, float] | None) -> list[tuple]:
+    if others is None:
+        return list(these.items())
+    return [(row.name, row.this, row.other, row.change) for row in differences(these, others)]
 
 
 def _image_keys(truth: GroundTruth | VOCGroundTruth) -> np.ndarray:

@@ -151,7 +151,8 @@ def _check_variety(cfg: CfgNode) -> None:
 def _check_head(cfg: CfgNode) -> None:
     """Refuse Detectron2's C4 head where its res5 would differ from the backbone's other stages."""
     model, resnets = cfg.MODEL, cfg.MODEL.RESNETS
-    theirs = model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME == "Res5ROIHeads"
+    is_detector = model.META_ARCHITECTURE == "GeneralizedRCNN"
+    is_plain_head = is_detector and model.ROI_HEADS.NAME == "Res5ROIHeads"
     plain = (
         resnets.DEPTH not in _BASIC_DEPTHS
         and model.CAPTION_RESNET.DOWNSAMPLE == "conv"
@@ -161,7 +162,8 @@ def _check_head(cfg: CfgNode) -> None:
         "CaptionRes5ROIHeads or Res5ROIHeadsExtraNorm: Detectron2's own builds three plain "
         "bottlenecks"
     )
-    _require(cfg, "ROI_HEADS.NAME", plain or not theirs or "res5" in resnets.OUT_FEATURES, expected)
+    holds = plain or not is_plain_head or "res5" in resnets.OUT_FEATURES
+    _require(cfg, "ROI_HEADS.NAME", holds, expected)
 
 
 def _require(cfg: CfgNode, key: str, holds: bool, expected: str) -> None:

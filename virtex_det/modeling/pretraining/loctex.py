@@ -43,12 +43,12 @@ class LocTexModel(ImageModel):
     narrator pointed while saying it. With INPUT.CAPTION.CONCEPTS only the words of that set are
     localized. Without the loss no trace is needed, and any captions will do.
 
-    Where we do not know the paper's choice, ours is: a caption's feature is the mean over its
+    Where we do not know the paper's choice, we chose: a caption's feature is the mean over its
     tokens, boundaries included; negatives come from the batch of all processes, without a queue;
     the contrastive loss is the mean of both directions; all localization feature maps share one
-    token embedding, and their losses are added. The choice of words and the cross-entropy
-    (MODEL.LOCTEX.LOCALIZATION_LOSS) are ours, too. The contrastive loss may be SigLIP's instead,
-    which decides for each pair alone.
+    token embedding, and their losses are added. We also chose the words and the cross-entropy
+    (MODEL.LOCTEX.LOCALIZATION_LOSS). The contrastive loss may be SigLIP's instead, which treats
+    each pair alone.
 
     In evaluation the negatives come from the image's own batch, so the value of its contrastive
     loss depends on DATALOADER.TEST_BATCH_SIZE. Each image with a caption also has "attention",
@@ -334,7 +334,7 @@ def distance_losses(scores: Tensor, masks: Tensor) -> Tensor:
 
 
 def cross_entropy_losses(scores: Tensor, masks: Tensor) -> Tensor:
-    """Return the cross-entropy (...) of attention with equal shares of the mask's cells (ours).
+    """Return the cross-entropy (...) of attention with equal shares of the mask's cells.
 
     The distance hardly changes while attention is far from the mask; the cross-entropy does. A
     token with an empty mask has loss 0. Arguments as for `distance_losses`.

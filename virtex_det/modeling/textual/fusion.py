@@ -24,8 +24,8 @@ class Masked(NamedTuple):
 class TransformerFusion(nn.Module):
     """ICMLM_tfm: a transformer encoder over cells and tokens, and a classifier of masked tokens.
 
-    We do not know the paper's sizes; the config's defaults are ours. So are GELU, layer norm after
-    each block, no position embedding of cells (a ResNet's features encode their position),
+    We do not know the paper's sizes and chose the config's defaults, as well as GELU, layer norm
+    after each block, no position embedding of cells (a ResNet's features encode their position),
     PyTorch's initial weights, and a classifier that shares no weights.
 
     Args:
@@ -110,9 +110,9 @@ class TransformerFusion(nn.Module):
 class AttentionFusion(nn.Module):
     """ICMLM_att-fc: masked tokens attend over the image cells; the result is classified.
 
-    We do not know the paper's sizes and number of layers; the config's defaults are ours. So are
-    one attention head, the masked token's vector as the query without a projection, and GELU. The
-    query itself is not passed on: the text decides only where to look.
+    We do not know the paper's sizes and number of layers and chose the config's defaults, as well
+    as one attention head, the masked token's vector as the query without a projection, and GELU.
+    The query itself is not passed on: the text decides only where to look.
 
     Args:
         visual_feature_size: channels of the image grid.

@@ -72,7 +72,7 @@ MAX_MENTIONED = 3
 # Attempts to write a caption that the scene does not have yet.
 _ATTEMPTS = 5
 
-# How often each part is said, in percent of the places where it could be.
+# Frequency of each part, in percent of the places where it could be.
 _COLOR = 14
 _SIZE = 8
 _VERB = 72

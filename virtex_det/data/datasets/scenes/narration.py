@@ -83,7 +83,7 @@ def _narrate(rng: Rng, scene: Scene, pixels: list[np.ndarray], caption: Caption)
 def _scribble(
     rng: Rng, mask: np.ndarray, pixels: np.ndarray, start: int, end: int
 ) -> list[tuple[int, int, int]]:
-    """Return stops (time, x, y) on a shape while its name is said."""
+    """Return stops (time, x, y) on a shape while its name is spoken."""
     size, times = len(mask), [start]
     while times[-1] + _BETWEEN_TARGETS[1] < end:
         times.append(times[-1] + rng.between(*_BETWEEN_TARGETS))
