@@ -192,7 +192,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("started a program"))
     for suffix in ("jpg", "png", "eps", "ps"):
         (tmp_path / f"a.{suffix}").write_bytes(REFUSED["postscript"][1])
-        with pytest.raises(BrokenImage, match=r"PostScript\. Read are JPEG, PNG, WebP"):
+        with pytest.raises(BrokenImage, match=r"PostScript\. Supported formats: JPEG, PNG, WebP"):
             load_image(tmp_path / f"a.{suffix}")
 
 

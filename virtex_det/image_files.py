@@ -180,7 +180,7 @@ def check_name(file_name: Any) -> None:
     if _ADDRESS.match(os.fspath(file_name)):
         raise BrokenImage(
             f"Image is an address: {file_name}\n"
-            "Images are read from disk and never downloaded. Download it, and set file_name to its "
+            "Images are read from disk and never fetched. Download it, and set file_name to its "
             "path.",
             "image is an address",
         )
@@ -284,7 +284,7 @@ def _not_opened(name: str, error: UserError) -> BrokenImage:
     )
     if _ADDRESS.search(name):
         advice = (
-            "Its name contains an address, and images are never downloaded: download it, and set "
+            "Its name contains an address, and images are never fetched: download it, and set "
             "file_name to its path."
         )
     elif "\\" in name:

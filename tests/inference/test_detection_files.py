@@ -121,10 +121,10 @@ def test_what_cannot_be_read_is_left_out_and_counted(detector, photos, tmp_path,
     assert "broken.jpg" in caplog.text
 
 
-def test_files_none_of_which_can_be_read_leave_nothing(detector, tmp_path):
+def test_only_unreadable_files_leave_nothing(detector, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match="None of the 1 files"):
+    with pytest.raises(UserError, match="1 of 1 files cannot be read"):
         write_detections(tmp_path / "out", detector, [broken], own_ids(detector, [broken]))
     assert not list((tmp_path / "out").iterdir())
 

@@ -49,5 +49,5 @@ def test_a_drawn_picture_that_is_read_again_is_not_deleted(tmp_path):
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "pictures").touch()
-    with pytest.raises(UserError, match=r"pictures is no folder.*Remove it, or name another"):
+    with pytest.raises(UserError, match=r"pictures is not a folder.*Remove it, or name another"):
         draw(tmp_path / "pictures", "1.jpg")
