@@ -143,7 +143,8 @@ def write_detections(
                 save(_picture_name(number, found.file_name), drawn.draw())
         if not images:
             raise UserError(
-                f"{len(paths)} of {len(paths)} files cannot be read as images; the reasons are above."
+                f"{len(paths)} of {len(paths)} files cannot be read as images; the reasons are "
+                "above."
             )
         writer.end()
     names = detector.classes or [str(number) for number in range(len(ids.categories))]
