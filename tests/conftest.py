@@ -59,6 +59,19 @@ def vocabulary(scenes: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def boxes_vocabulary(scenes: Path) -> Path:
+    """A tokenizer of the small scenes' narratives, LocCa's prompts and the numbers below 100."""
+    from virtex_det.data.datasets import load_captions
+    from virtex_det.data.region_texts import vocabulary_texts
+    from virtex_det.data.tokenizer import train_tokenizer
+
+    path = Path(_DATASETS.name) / "vocabulary_boxes.model"
+    captions = load_captions(["scenes_train_captions", "scenes_unlabelled_captions"])
+    train_tokenizer([*captions, *vocabulary_texts(100)], path, vocab_size=160)
+    return path
+
+
 TINY_BACKBONE = "MODEL.RESNETS.STEM_OUT_CHANNELS 8 MODEL.RESNETS.RES2_OUT_CHANNELS 8".split()
 TINY_SCHEDULE = "SOLVER.MAX_ITER 4 SOLVER.WARMUP_ITERS 1".split()
 TINY_DETECTOR = (

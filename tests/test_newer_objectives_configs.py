@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Meta-architecture, mapper, training set.
 PAPER = {
     "cappa/cappa_R_50": ("CaptioningModel", "CaptionMapper", "coco_2017_train_captions"),
+    "locca/locca_R_50": ("LocCaModel", "RegionMapper", "coco_2017_train_narratives"),
     "superclass/superclass_R_50": (
         *("TokenClassificationModel", "CaptionMapper"),
         "coco_2017_train_captions",
@@ -22,6 +23,7 @@ PAPER = {
 }
 SCENES = {
     "scenes_cappa": ("CaptioningModel", "CaptionMapper", "scenes_unlabelled_captions"),
+    "scenes_locca": ("LocCaModel", "RegionMapper", "scenes_unlabelled_narratives"),
     "scenes_superclass": (
         *("TokenClassificationModel", "CaptionMapper"),
         "scenes_unlabelled_captions",
@@ -31,6 +33,11 @@ SCENES = {
 # What differs from the config of another task.
 DIFFERENCES = {
     ("scenes_cappa", "scenes_captioning"): {"MODEL.TEXTUAL.PARALLEL_FRACTION"},
+    ("scenes_locca", "scenes_captioning"): {
+        *("MODEL.META_ARCHITECTURE", "MODEL.TEXTUAL.PARALLEL_FRACTION", "DATASETS.TRAIN"),
+        *("DATALOADER.MAPPER", "INPUT.CAPTION.TOKENIZER"),
+        *("INPUT.CAPTION.BOX_BINS", "INPUT.CAPTION.MAX_LENGTH"),
+    },
     ("scenes_superclass", "scenes_token_classification"): {"MODEL.TOKEN_CLASSIFICATION.WEIGHTING"},
     ("superclass/superclass_R_50", "task_ablations/token_classification_R_50"): {
         "MODEL.TOKEN_CLASSIFICATION.WEIGHTING"
@@ -80,6 +87,11 @@ def test_cappa_has_the_published_decoder_and_share():
     assert (*sizes, textual.FEEDFORWARD_SIZE) == (6, 768, 12, 3072)
     assert (textual.NORM_FIRST, textual.DROPOUT, textual.PARALLEL_FRACTION) == (True, 0.0, 0.75)
     assert load("scenes_cappa").MODEL.TEXTUAL.PARALLEL_FRACTION == 0.75
+
+
+@pytest.mark.parametrize("name", ["scenes_locca", "locca/locca_R_50"])
+def test_locca_predicts_half_of_the_captions_in_parallel(name):
+    assert load(name).MODEL.TEXTUAL.PARALLEL_FRACTION == 0.5
 
 
 @pytest.mark.parametrize("name", ["scenes_siglip", "siglip/siglip_R_50"])

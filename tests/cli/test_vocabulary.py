@@ -3,6 +3,7 @@ from pathlib import Path
 from tests.processes import run_script
 from virtex_det.data import SentencePieceTokenizer
 from virtex_det.data.datasets import load_dataset
+from virtex_det.data.region_texts import RegionTexts
 
 TOOL = Path(__file__).parents[2] / "tools" / "build_vocabulary.py"
 
@@ -53,3 +54,15 @@ def test_a_mistake_is_one_screen_and_exit_code_1(scenes, tmp_path):
     )
     assert run.returncode == 1 and "--vocab-size" in run.stderr and "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_boxes_add_the_prompts_and_numbers_of_locca(scenes, tmp_path):
+    path = tmp_path / "boxes.model"
+    names = ("--dataset", "scenes_train_captions", "--boxes", 50, "--vocab-size", 120)
+    run = build_vocabulary(*names, "--output", path)
+    assert run.returncode == 0, run.stderr
+    tokenizer = SentencePieceTokenizer(path)
+    RegionTexts(tokenizer, max_length=40, bins=50)
+    assert tokenizer.decode(tokenizer.encode("aref: a ring : 4 49 0 37")) == (
+        "aref: a ring : 4 49 0 37"
+    )

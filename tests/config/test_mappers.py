@@ -17,6 +17,7 @@ OWN = {
     "ICMLMModel": "ConceptMapper",
     "TagPredictionModel": "ConceptMapper",
     "LocTexModel": "NarrativeMapper",
+    "LocCaModel": "RegionMapper",
     "ImageClassifier": "ClassificationMapper",
 }
 
@@ -78,6 +79,7 @@ def test_tags_are_what_the_named_file_has():
         ("BicaptioningModel", "DetectionMapper", "CaptionMapper"),
         ("BicaptioningModel", "MaskedCaptionMapper", "CaptionMapper"),  # its captions have holes
         ("LocTexModel", "CaptionMapper", "NarrativeMapper"),  # has no traces
+        ("LocCaModel", "NarrativeMapper", "RegionMapper"),  # has no prompts
         ("ImageClassifier", "MultilabelMapper", "ClassificationMapper"),
     ],
 )

@@ -9,9 +9,10 @@ python tools/build_vocabulary.py --dataset pairs:my_data/images --vocab-size 800
 import argparse
 from collections.abc import Sequence
 
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import command_parser, positive
 from virtex_det.data import train_tokenizer
 from virtex_det.data.datasets import load_captions
+from virtex_det.data.region_texts import vocabulary_texts
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     check_output(options.output)
     captions = load_captions(options.dataset)
-    train_tokenizer(captions, options.output, options.vocab_size)
+    texts = vocabulary_texts(options.boxes) if options.boxes else ()
+    train_tokenizer([*captions, *texts], options.output, options.vocab_size)
     say(f"{options.output}: {options.vocab_size} pieces from {len(captions)} captions")
 
 
@@ -41,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
         default=10000,
         metavar="N",
         help="number of pieces (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="learn LocCa's prompts and the numbers 0 to N - 1, too; N as INPUT.CAPTION.BOX_BINS",
     )
     parser.add_argument("--output", required=True, metavar="PATH", help="model file to write")
     return parser

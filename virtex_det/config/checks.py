@@ -176,6 +176,7 @@ RULES: dict[str, Rule] = {
     "INPUT.CAPTION.CONCEPT_MASKS": whole(0),
     "INPUT.CAPTION.PER_IMAGE": whole(1),
     "INPUT.CAPTION.MAX_LENGTH": whole(3),  # the boundaries and one token
+    "INPUT.CAPTION.BOX_BINS": whole(2, 10000),
     "INPUT.CAPTION.MASK_PROPORTION": number(high=1, above=0),
     "INPUT.CAPTION.MASK_PROB": number(high=1, above=0),  # 0 leaves no token to predict
     "INPUT.*_PROB": SHARE,

@@ -83,9 +83,9 @@ def _add_textual_keys(cfg: CN) -> None:
     # Standard deviation of the initial weights. The 0.02 of BERT and VirTex suits widths of 512 and
     # more. A much narrower decoder starts to use the image late with it; set 1 / sqrt(width) there.
     cfg.MODEL.TEXTUAL.INIT_STD = 0.02
-    # Share of captions that captioning and bicaptioning predict in parallel (CapPa, Tschannen et
-    # al. 2023; there 0.75): each input of the decoder is [MASK] and sees all others, so each word
-    # comes from the image alone.
+    # Share of captions that captioning, bicaptioning and LocCa predict in parallel (CapPa,
+    # Tschannen et al. 2023; there 0.75): each input of the decoder is [MASK] and sees all others,
+    # so each word comes from the image alone.
     cfg.MODEL.TEXTUAL.PARALLEL_FRACTION = 0.0
     # Decoding of captions in evaluation: "beam_search", "nucleus_sampling" (Holtzman et al. 2020)
     # or "none".
@@ -229,6 +229,8 @@ def _add_caption_keys(cfg: CN) -> None:
     cfg.INPUT.CAPTION.PER_IMAGE = 1
     # Tokens per caption, boundaries included; longer captions are cut.
     cfg.INPUT.CAPTION.MAX_LENGTH = 30
+    # LocCa writes the sides of a box as whole numbers from 0 to BOX_BINS - 1.
+    cfg.INPUT.CAPTION.BOX_BINS = 500
     # Side of the square training crop, in pixels, and its share of the image area.
     cfg.INPUT.CAPTION.CROP_SIZE = 224
     cfg.INPUT.CAPTION.CROP_SCALE = (0.2, 1.0)

@@ -15,6 +15,7 @@ OURS = (
     "ConceptMapper",
     "ClusterMapper",
     "NarrativeMapper",
+    "RegionMapper",
     "MultilabelMapper",
     "ClassificationMapper",
 )

@@ -11,6 +11,7 @@ from virtex_det.data.mappers import (
     MaskedCaptionMapper,
     MultilabelMapper,
     NarrativeMapper,
+    RegionMapper,
 )
 from virtex_det.data.tokenizer import SentencePieceTokenizer, train_tokenizer
 from virtex_det.data.training_set import load_train_dicts
@@ -25,6 +26,7 @@ __all__ = [
     "MaskedCaptionMapper",
     "MultilabelMapper",
     "NarrativeMapper",
+    "RegionMapper",
     "SentencePieceTokenizer",
     "build_test_loader",
     "build_train_loader",

@@ -36,6 +36,7 @@ OTHER = Task("another pretraining model or classifier", "")
 _TASKS = {
     "CaptioningModel": CAPTIONS,
     "BicaptioningModel": CAPTIONS,
+    "LocCaModel": CAPTIONS,
     "LocTexModel": ATTENTION,
     "ICMLMModel": ATTENTION,
 }

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.modeling.pretraining.conftest import Examples, images, small_config, with_targets
+from tests.modeling.pretraining.conftest import Examples, images, small_config
 from tests.processes import launch_processes
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,8 @@ class Found(NamedTuple):
 def captioned(task: str) -> Examples:
     """Images with one caption each, or one to three, so that processes have different numbers."""
     if task not in SEVERAL:
-        return with_targets("caption_tokens", CAPTIONS)
+        of_image = map(_of_caption, CAPTIONS)
+        return [image | caption for image, caption in zip(images(4), of_image, strict=True)]
     examples = []
     for number, image in enumerate(images(len(CAPTIONS))):
         captions = [CAPTIONS[(number + step) % 4] for step in range(SEVERAL_OF[number])]
@@ -36,12 +37,19 @@ def captioned(task: str) -> Examples:
 
 
 def _of_caption(tokens: list[int]) -> dict[str, Tensor]:
+    """Return the targets of all tasks; the shortest captions have no region."""
     labels = torch.tensor([0, tokens[1], *[0] * (len(tokens) - 2)])
-    return {
+    targets = {
         "caption_tokens": torch.tensor(tokens),
         "masked_labels": labels,
         "tags": torch.tensor(tokens[1:-1]),
     }
+    for text in ("caption", "referring", "grounded") if len(tokens) > 3 else ("caption",):
+        targets |= {
+            f"{text}_tokens": torch.tensor(tokens),
+            f"{text}_labels": torch.tensor([0, *tokens[1:]]),
+        }
+    return targets
 
 
 # Meta-architecture and options.
@@ -53,6 +61,9 @@ TASKS: dict[str, tuple[str, ...]] = {
     "parallel bicaptioning": (
         *("MODEL.META_ARCHITECTURE", "BicaptioningModel"),
         *("MODEL.TEXTUAL.PARALLEL_FRACTION", "0.5"),
+    ),
+    "three texts": (
+        *("MODEL.META_ARCHITECTURE", "LocCaModel", "MODEL.TEXTUAL.PARALLEL_FRACTION", "0.5"),
     ),
     "rare tokens": (
         *("MODEL.META_ARCHITECTURE", "TokenClassificationModel"),
@@ -71,6 +82,7 @@ _ICMLM = (
 # The same with several captions of an image.
 SEVERAL: dict[str, tuple[str, ...]] = {
     "several captions, parallel bicaptioning": TASKS["parallel bicaptioning"],
+    "several captions, three texts": TASKS["three texts"],
     "several captions, ICMLM tfm": (*_ICMLM, "MODEL.ICMLM.HEAD", "tfm"),
     "several captions, ICMLM att-fc": (*_ICMLM, "MODEL.ICMLM.HEAD", "att_fc"),
     "several captions, sigmoid contrastive": TASKS["sigmoid contrastive"],

@@ -314,3 +314,50 @@ def test_a_config_that_cannot_work_is_an_error_at_once(
     cfg.MODEL.TEXTUAL.DECODING[key] = value
     with pytest.raises(UserError, match=message):
         build_caption_decoder(cfg)
+
+
+PROMPT = (5, 7)
+
+
+@torch.no_grad()
+def test_behind_a_prompt_captions_are_those_of_a_plain_search():
+    head, memory = build_head(), build_memory()
+    tokens, scores = beam_search(head, memory, beam_size=3, max_steps=5, prompt=PROMPT)
+    assert tokens.shape[2] <= 5
+    for image, (found, score) in enumerate(zip(tokens[:, 0].tolist(), scores[:, 0], strict=True)):
+        total, seen = torch.zeros((), dtype=torch.float64), [*PROMPT]
+        for token in found[: found.index(END) + 1 if END in found else None]:
+            total = total + log_probabilities(head, memory[image], seen)[token]
+            seen.append(token)
+        torch.testing.assert_close(score, total)
+
+
+@torch.no_grad()
+def test_with_one_beam_each_token_behind_a_prompt_is_the_most_probable_one():
+    head, memory = build_head(), build_memory()
+    tokens, _ = beam_search(head, memory, beam_size=1, max_steps=5, prompt=PROMPT)
+    for image, found in enumerate(tokens[:, 0].tolist()):
+        seen = [*PROMPT]
+        for number, token in enumerate(found[: found.index(END) + 1 if END in found else None]):
+            follows = log_probabilities(head, memory[image], seen)
+            if number:
+                follows[seen[-1]] = -torch.inf
+            assert token == follows.argmax()
+            seen.append(token)
+
+
+@torch.no_grad()
+def test_a_prompt_takes_positions_from_the_caption():
+    head, memory = build_head(), build_memory()
+    assert beam_search(head, memory, prompt=PROMPT).tokens.shape[2] <= STEPS - len(PROMPT)
+    drawn = nucleus_sampling(head, memory, prompt=PROMPT)
+    assert drawn.tokens.shape[2] <= STEPS - len(PROMPT)
+
+
+def test_a_decoder_that_would_forget_its_prompt_is_refused():
+    cfg = get_cfg()
+    cfg.MODEL.TEXTUAL.VOCAB_SIZE = VOCABULARY
+    cfg.MODEL.TEXTUAL.DECODING.KEEP_START = False
+    assert build_caption_decoder(cfg)
+    with pytest.raises(UserError, match=r"prompt.*KEEP_START False\.\nSet it True"):
+        build_caption_decoder(cfg, PROMPT)

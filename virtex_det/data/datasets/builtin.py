@@ -17,6 +17,7 @@ from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.image_folders import register_image_folders, register_inaturalist
 from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.object_words import register_object_words
+from virtex_det.data.datasets.regions import register_regions
 from virtex_det.data.datasets.scenes import FOLDERS, SHAPE_WORDS, SHAPES, SPLITS
 
 _GENERATE = "python tools/generate_scenes.py"
@@ -87,6 +88,9 @@ def _register_scenes(folder: Path, vocabulary: str) -> None:
             str(instances),
             str(folder / split),
         )
+        captions = folder / "annotations" / f"captions_{split}.json"
+        name = _forget(f"{folder.name}_{split}_regions")
+        register_regions(name, captions, instances, folder / split, made_by=generate)
     _register_narrated_scenes(folder, generate)
 
 
@@ -123,6 +127,9 @@ def _register_coco_captions(folder: Path, prefix: str) -> None:
         register_coco_captions(
             _forget(f"{prefix}_{split}_captions"), captions, folder / f"{split}2017"
         )
+        boxes = folder / "annotations" / f"instances_{split}2017.json"
+        name = _forget(f"{prefix}_{split}_regions")
+        register_regions(name, captions, boxes, folder / f"{split}2017")
 
 
 def _register_narratives(root: Path) -> None:

@@ -42,8 +42,11 @@ class HandOver:
         self._kept.clear()
 
 
+_FILES = ("json_file", "boxes_json", "dirname")  # in a dataset's metadata
+
+
 def _state(name: str) -> tuple[Any, ...]:
     metadata = MetadataCatalog.get(name)
-    paths = [Path(str(path)) for key in ("json_file", "dirname") if (path := metadata.get(key))]
+    paths = [Path(str(path)) for key in _FILES if (path := metadata.get(key))]
     stats = [path.stat() for path in paths if path.exists()]
     return DatasetCatalog[name], *((stat.st_mtime_ns, stat.st_size) for stat in stats)

@@ -187,7 +187,7 @@ def _needed_paths(name: str) -> list[Path]:
     metadata = MetadataCatalog.get(name).as_dict()
     paths = [
         metadata[key]
-        for key in ("json_file", "image_root", "image_dir", "dirname")
+        for key in ("json_file", "boxes_json", "image_root", "image_dir", "dirname")
         if metadata.get(key)
     ]
     paths += metadata.get("shards", ())

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.pairs import load_pairs
+from virtex_det.data.datasets.regions import register_regions
 from virtex_det.data.datasets.shards import check_shards, load_shards, shard_files
 from virtex_det.errors import UserError
 
@@ -59,6 +60,12 @@ def _file_and_folder(name: str, place: str) -> tuple[Path, Path]:
     return Path(file).expanduser(), Path(images).expanduser()
 
 
+def _register_regions(name: str, place: str) -> None:
+    files, images = _file_and_folder(name, place)
+    captions, boxes = _file_and_folder(name, str(files))
+    register_regions(name, captions, boxes, images)
+
+
 def _register_pairs(name: str, place: str) -> None:
     path = Path(place).expanduser()
     key = "json_file" if path.suffix.lower() == ".jsonl" else "image_root"
@@ -76,6 +83,7 @@ def _register_shards(name: str, place: str) -> None:
 _KINDS = {
     "captions": _Kind("captions:FILE.json:IMAGE_FOLDER", _register_captions),
     "narratives": _Kind("narratives:FILE.jsonl:IMAGE_FOLDER", _register_narratives),
+    "regions": _Kind("regions:CAPTIONS.json:INSTANCES.json:IMAGE_FOLDER", _register_regions),
     "pairs": _Kind("pairs:FOLDER or pairs:FILE.jsonl", _register_pairs),
     "shards": _Kind("shards:PATTERN.tar", _register_shards),
 }

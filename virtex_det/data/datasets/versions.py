@@ -75,7 +75,10 @@ def _annotation_files(name: str) -> dict[str, Path]:
         return _voc_files(Path(metadata.dirname), metadata.split)
     patterns = [
         Path(file)
-        for file in metadata.get("jsonl_files") or [metadata.get("json_file") or ""]
+        for file in (
+            *(metadata.get("jsonl_files") or [metadata.get("json_file")]),
+            metadata.get("boxes_json"),
+        )
         if file
     ]
     local = [pattern for pattern in patterns if "://" not in str(pattern)]

@@ -8,6 +8,7 @@ from virtex_det.data.mappers.detection import DetectionMapper
 from virtex_det.data.mappers.masked_caption import MaskedCaptionMapper
 from virtex_det.data.mappers.multilabel import MultilabelMapper
 from virtex_det.data.mappers.narrative import NarrativeMapper
+from virtex_det.data.mappers.region import RegionMapper
 
 __all__ = [
     "CaptionMapper",
@@ -18,4 +19,5 @@ __all__ = [
     "MaskedCaptionMapper",
     "MultilabelMapper",
     "NarrativeMapper",
+    "RegionMapper",
 ]

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,13 +134,7 @@ class CaptionMapper(PretrainingMapper):
         Raises:
             UserError: there is no caption.
         """
-        captions = dataset_dict.get("captions")
-        if not captions:
-            raise UserError(
-                f"No caption for image {dataset_dict['file_name']}; pretraining needs at least "
-                "one per image.\n"
-                "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
-            )
+        captions = captions_in(dataset_dict)
         return [captions[number] for number in self.choose(len(captions))]
 
     def _tokens(self, caption: str) -> list[int]:
@@ -148,6 +142,22 @@ class CaptionMapper(PretrainingMapper):
         # decoder starts in the middle of long captions.
         pieces = self.tokenizer.encode(caption)[: self.max_length - 2]
         return [self.tokenizer.sos_id, *pieces, self.tokenizer.eos_id]
+
+
+def captions_in(dataset_dict: Mapping[str, Any]) -> Sequence[str]:
+    """Return the captions of a dataset dict.
+
+    Raises:
+        UserError: it has none.
+    """
+    captions = dataset_dict.get("captions")
+    if not captions:
+        raise UserError(
+            f"No caption for image {dataset_dict['file_name']}; pretraining needs at least one per "
+            "image.\n"
+            "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
+        )
+    return captions
 
 
 class WordExchange:

@@ -45,7 +45,7 @@ class NarrativeMapper(CaptionMapper):
         """Read the keys of ``CaptionMapper``, and INPUT.CAPTION.CONCEPTS where it is set."""
         options = super().from_config(cfg, is_train)
         own_options = {
-            "image_transform": _KnownCrop(cfg, is_train),
+            "image_transform": KnownCrop(cfg, is_train),
             "localized_words": (
                 read_concept_words(cfg, options["tokenizer"])
                 if cfg.INPUT.CAPTION.CONCEPTS
@@ -161,7 +161,7 @@ def encode_utterances(
     return tokens[: max_length - 2], positions[: max_length - 2]
 
 
-class _KnownCrop:
+class KnownCrop:
     """The transform of ``build_image_transform``, which remembers its crop.
 
     Torchvision's key points need a later release, and their flip is a pixel off for points between

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog, detection_utils
 from virtex_det.data.datasets import find_missing
 from virtex_det.data.datasets.missing_files import list_missing
 from virtex_det.data.datasets.objects import name_object
+from virtex_det.engine.preflight.regions import check_regions
 from virtex_det.engine.preflight.traces import check_traces
 from virtex_det.errors import BrokenExample, UserError
 from virtex_det.image_files import check_eight_bits
@@ -34,6 +35,7 @@ def check_inputs(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
     if cfg.MODEL.KEYPOINT_ON:
         _check_keypoints(cfg, dicts)
     check_traces(cfg, dicts)
+    check_regions(cfg, dicts)
 
 
 def check_keypoint_names(cfg: CfgNode) -> None:

@@ -24,6 +24,7 @@ _CAPTION_TASKS = ("validation", "captions", "pointing")
 SENTENCEPIECE_MODELS = (
     "BicaptioningModel",
     "CaptioningModel",
+    "LocCaModel",
     "MaskedLanguageModel",
     "TokenClassificationModel",
 )

@@ -6,6 +6,7 @@ from virtex_det.modeling.pretraining.classification import (
     TokenClassificationModel,
 )
 from virtex_det.modeling.pretraining.icmlm import ICMLMModel
+from virtex_det.modeling.pretraining.locca import LocCaModel
 from virtex_det.modeling.pretraining.loctex import LocTexModel
 from virtex_det.modeling.pretraining.masked_lm import MaskedLanguageModel
 from virtex_det.modeling.pretraining.tag_prediction import TagPredictionModel
@@ -14,6 +15,7 @@ __all__ = [
     "BicaptioningModel",
     "CaptioningModel",
     "ICMLMModel",
+    "LocCaModel",
     "LocTexModel",
     "MaskedLanguageModel",
     "MultilabelClassificationModel",

@@ -57,7 +57,7 @@ class CaptioningModel(ImageModel):
 
     target = "caption_tokens"
     mapper = "CaptionMapper"
-    other_mappers = ("NarrativeMapper",)
+    other_mappers: tuple[str, ...] = ("NarrativeMapper",)
 
     @configurable
     def __init__(
@@ -129,7 +129,7 @@ class CaptioningModel(ImageModel):
         for name, head, is_backward in self.directions():
             tokens = [caption.flip(0) for caption in captions] if is_backward else captions
             in_parallel = self.draw_parallel(len(batched_inputs))
-            found = _token_losses(
+            found = token_losses(
                 head, tokens, per_caption(memory, images), per_caption(in_parallel, images)
             )
             losses[name] = TargetLosses(found.values, images[found.images])
@@ -170,16 +170,29 @@ class BicaptioningModel(CaptioningModel):
         return [*super().directions(), ("loss_captioning_backward", self.backward_textual, True)]
 
 
-def _token_losses(
+def token_losses(
     head: TransformerDecoderTextualHead,
     captions: list[Tensor],
     memory: Tensor,
     in_parallel: Tensor,
+    labels: list[Tensor] | None = None,
 ) -> TargetLosses:
-    """Return the loss of each token that follows another, with the index of its caption."""
+    """Return the loss of each token that follows another, with the index of its caption.
+
+    Args:
+        head: the decoder.
+        captions: n captions, each (length,).
+        memory: (n, cells, hidden), `head.project` of the image grids.
+        in_parallel: bool (n,), whether a caption is predicted in parallel.
+        labels: as `captions`, with padding in the place of tokens that are not to be predicted; by
+            default all are.
+    """
     # shape: (captions, longest)
     tokens = pad_sequence(captions, batch_first=True, padding_value=head.padding_idx)
-    targets = tokens[:, 1:]
+    wanted = tokens
+    if labels is not None:
+        wanted = pad_sequence(labels, batch_first=True, padding_value=head.padding_idx)
+    targets = wanted[:, 1:]
     rows, positions = (targets != head.padding_idx).nonzero(as_tuple=True)
     # shape: (targets, hidden)
     features = _features(head, tokens[:, :-1], memory, in_parallel)[rows, positions]

@@ -4,7 +4,7 @@ Decoding uses a cache: each layer keeps the keys and values of earlier tokens an
 computes only the newest token of a caption. Results equal the head's `forward` on whole captions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -38,15 +38,28 @@ class Generated(NamedTuple):
 
 
 def build_caption_decoder(
-    cfg: CfgNode,
+    cfg: CfgNode, prompt: Sequence[int] = ()
 ) -> Callable[[TransformerDecoderTextualHead, Tensor], Generated] | None:
     """Return the decoding function of a config; None for MODEL.TEXTUAL.DECODING.METHOD "none".
 
+    Args:
+        cfg: the full config.
+        prompt: as in `beam_search`.
+
     Raises:
-        UserError: the method is unknown, or its size is invalid.
+        UserError: the method is unknown, its size is invalid, or the decoder would forget a prompt.
     """
     decoding = cfg.MODEL.TEXTUAL.DECODING
-    settings = {"max_steps": cfg.INPUT.CAPTION.MAX_LENGTH, "keep_start": decoding.KEEP_START}
+    settings = {
+        "max_steps": cfg.INPUT.CAPTION.MAX_LENGTH,
+        "keep_start": decoding.KEEP_START,
+        "prompt": prompt,
+    }
+    if prompt and not decoding.KEEP_START:
+        raise UserError(
+            f"{cfg.MODEL.META_ARCHITECTURE} writes captions behind a prompt, which the decoder "
+            "would forget with MODEL.TEXTUAL.DECODING.KEEP_START False.\nSet it True."
+        )
     if decoding.METHOD == "none":
         return None
     if decoding.METHOD == "beam_search":
@@ -68,6 +81,7 @@ def beam_search(
     beam_size: int = 5,
     max_steps: int = 30,
     keep_start: bool = True,
+    prompt: Sequence[int] = (),
 ) -> Generated:
     """Return the most probable captions that a beam search finds, by VirTex's rules.
 
@@ -83,6 +97,8 @@ def beam_search(
         keep_start: show the decoder the start token at every step, as in training. False: show it
             at the first step only; later the first token has the first position, as in VirTex's
             public code.
+        prompt: tokens that stand between start token and caption, and are not returned; needs
+            `keep_start`.
 
     Raises:
         UserError: the beam size is below 1 or above the size of the vocabulary.
@@ -95,9 +111,8 @@ def beam_search(
         torch.Size([2, 3, 1])
     """
     _check_beam_size(beam_size, head.output.out_features)
-    return _generate(
-        head, memory, partial(_choose_best, beam_size=beam_size), beam_size, max_steps, keep_start
-    )
+    choose = partial(_choose_best, beam_size=beam_size)
+    return _generate(head, memory, choose, beam_size, max_steps, keep_start, prompt)
 
 
 def nucleus_sampling(
@@ -108,6 +123,7 @@ def nucleus_sampling(
     max_steps: int = 30,
     keep_start: bool = True,
     generator: torch.Generator | None = None,
+    prompt: Sequence[int] = (),
 ) -> Generated:
     """Draw one caption per image, each token from the nucleus (Holtzman et al. 2020, sec. 3.1).
 
@@ -124,13 +140,14 @@ def nucleus_sampling(
         max_steps: as in `beam_search`.
         keep_start: as in `beam_search`.
         generator: random number generator, on the device of `memory`.
+        prompt: as in `beam_search`.
 
     Raises:
         UserError: the nucleus size is outside (0, 1].
     """
     _check_nucleus_size(nucleus_size)
     choose = partial(_choose_from_nucleus, nucleus_size=nucleus_size, generator=generator)
-    return _generate(head, memory, choose, 1, max_steps, keep_start)
+    return _generate(head, memory, choose, 1, max_steps, keep_start, prompt)
 
 
 @torch.no_grad()
@@ -141,14 +158,17 @@ def _generate(
     beams: int,
     max_steps: int,
     keep_start: bool,
+    prompt: Sequence[int],
 ) -> Generated:
     """Extend the captions by `choose` until all have ended.
 
     The test for the end is the only wait for the device in a step.
     """
-    steps = min(max_steps, head.embedding.positions.num_embeddings)
-    decoder = _CachedDecoder(head, memory, max_keys=1 + beams * (steps - 1))
-    captions = torch.full((len(memory), 1, 1), START, device=memory.device)
+    given = torch.tensor([START, *prompt], device=memory.device)
+    steps = min(max_steps, head.embedding.positions.num_embeddings - len(prompt))
+    decoder = _CachedDecoder(head, memory, max_keys=len(given) + beams * (steps - 1))
+    captions = given.repeat(len(memory), 1, 1)
+    decoder.read(captions[:, :, :-1])
     scores = torch.zeros((len(memory), 1), device=memory.device)
     for step in range(steps):
         newest = captions[:, :, -1]
@@ -157,12 +177,12 @@ def _generate(
         if step:
             _forbid_repeats(log_probabilities, newest)
         parents, tokens, scores = choose(log_probabilities, scores)
-        # shape: (images, beams, step + 2)
+        # shape: (images, beams, given + step + 1)
         captions = torch.cat([_select(captions, parents), tokens.unsqueeze(2)], dim=2)
         if (tokens == END).all():
             break
         decoder.branch(parents, forget=step == 0 and not keep_start)
-    return Generated(captions[:, :, 1:], scores)
+    return Generated(captions[:, :, len(given) :], scores)
 
 
 def _choose_best(
@@ -229,6 +249,12 @@ class _CachedDecoder:
         if self.head.transformer.norm is not None:
             hidden = self.head.transformer.norm(hidden)
         return self.head.output(hidden)
+
+    def read(self, tokens: Tensor) -> None:
+        """Read tokens (images, 1, length) before the first that something follows."""
+        for token in tokens.unbind(2):
+            self.logits(token)
+            self.branch(torch.zeros_like(token), forget=False)
 
     def branch(self, parents: Tensor, forget: bool) -> None:
         """Continue the captions of `parents` (images, beams); `forget` drops all earlier tokens."""
