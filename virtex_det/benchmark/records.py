@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
+
+import msgspec
 
 from virtex_det.errors import UserError
 from virtex_det.utils import write_atomically
@@ -181,12 +182,10 @@ def record_from(content: Any, where: str) -> ResultRecord:
             f"{where}: the record has changed since it was written: edited by hand or damaged. "
             "Evaluate again."
         )
-    for name, kind in get_type_hints(ResultRecord).items():
-        if name in fields and not _fits(fields[name], kind):
-            raise UserError(
-                f"{where}: {name} is {json.dumps(fields[name])[:200]}, a value of the wrong type. "
-                "Evaluate again."
-            )
+    try:
+        msgspec.convert(content, ResultRecord)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {error}. Evaluate again.") from error
     for found in (fields["dataset_version"], *fields["train_versions"].values()):
         if "images" not in found or not isinstance(found.get("sha256"), str):
             raise UserError(
@@ -195,20 +194,6 @@ def record_from(content: Any, where: str) -> ResultRecord:
             )
     tuples = {name: tuple(fields[name]) for name in ("train_datasets", "empty_categories")}
     return ResultRecord(**fields | tuples)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Return whether a value decoded from JSON has the type that a field declares."""
-    parts = get_args(kind)
-    if isinstance(kind, UnionType):
-        return any(_fits(value, part) for part in parts)
-    if get_origin(kind) is tuple:
-        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
-    if kind is float:
-        return type(value) in (int, float)
-    return kind is Any or type(value) is kind
 
 
 def _append_line(path: Path, line: str) -> None:

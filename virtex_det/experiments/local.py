@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from virtex_det.engine.lock import locked
+from virtex_det.engine.lock import LOCKED, locked
 from virtex_det.experiments.runs import LOG, Run
 from virtex_det.signals import end_with_parent
 
@@ -37,16 +37,15 @@ class LocalLauncher:
         """
         run.folder.mkdir(parents=True, exist_ok=True)
         slot = min(set(range(self.at_once)) - {job.slot for job in self.jobs if job.is_running()})
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(self.threads),
-            "PYTHONWARNINGS": "ignore",
-        }
+        environment = os.environ | self._gpus_of(slot)
+        environment |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
+        environment |= {LOCKED: str(run.folder.resolve())}
         with (run.folder / LOG).open("a") as output, locked(run.folder) as lock:
             process = subprocess.Popen(
                 run.command(self.gpus_per_run),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment | self._gpus_of(slot) | run.environment(),
+                env=environment,
                 preexec_fn=functools.partial(end_with_parent, signal.SIGTERM, os.getpid()),
                 # The folder stays locked as long as the run lives, even if this process ends.
                 pass_fds=[lock],

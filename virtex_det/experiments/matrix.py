@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
+from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.statistics import share
 from virtex_det.config.roles import OF_MATRIX
@@ -118,6 +119,10 @@ class Matrix:
         """Return the runs that make weights."""
         return list(dict.fromkeys(run.after for run in self.cells.values() if run.after))
 
+    def runs(self) -> list[Run]:
+        """Return all runs, the fine-tunes first."""
+        return [*self.cells.values(), *self.pretraining()]
+
     def config(self, protocol: str, fraction: float = 1.0) -> CfgNode:
         """Return the config of a protocol's fine-tunes, without what starts and seeds set."""
         return config_of(self.protocols[protocol], self._shared_options(fraction))
@@ -167,7 +172,7 @@ def run_matrix(matrix: Matrix, launcher: Launcher | None = None) -> Comparison:
             stay and are not repeated.
     """
     check_weights({name: start for name, start in matrix.starts.items() if isinstance(start, str)})
-    check_folders([*matrix.cells.values(), *matrix.pretraining()])
+    check_folders(matrix.runs())
     missing = [run for run in matrix.cells.values() if not is_done(run)]
     needed = {run.after for run in missing}
     pretraining = [run for run in matrix.pretraining() if run in needed and not is_done(run)]
@@ -199,24 +204,27 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
     Raises:
         UserError: runs are missing, folders hold other runs, or the records do not compare.
     """
-    check_folders([*matrix.cells.values(), *matrix.pretraining()])
-    found = {cell: run.record() for cell, run in matrix.cells.items() if run.is_finished()}
-    missing = [cell for cell in matrix.cells if cell not in found]
-    if missing and not (partial and found):
-        raise UserError(
-            f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
-            f"e.g. {matrix.cells[missing[0]].folder.name}.\n"
-            "Do them with: python tools/benchmark.py run"
-        )
-    records = {cell: record for cell, record in found.items() if record}
-    for cell, record in records.items():
+    check_folders(matrix.runs())
+    records: dict[Cell, ResultRecord] = {}
+    missing = []
+    for cell, run in matrix.cells.items():
+        record = run.final_record()
+        if record is None:
+            missing.append(run)
+            continue
         theirs = (record.train_fraction, record.subset_seed, record.seed)
         if theirs != (cell.fraction, cell.seed, cell.seed):
             raise UserError(
-                f"{matrix.cells[cell].folder} holds the record of another run, with "
+                f"{run.folder} holds the record of another run, with "
                 f"{share(record.train_fraction)} of the labels and seed {record.seed}. Move that "
                 "folder away and do the run again."
             )
+        records[cell] = record
+    if missing and not (partial and records):
+        raise UserError(
+            f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
+            f"e.g. {missing[0].folder.name}.\nDo them with: python tools/benchmark.py run"
+        )
     return Comparison(matrix.title, matrix.baseline, records, mix)
 
 

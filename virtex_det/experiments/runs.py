@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
 from virtex_det.config.identity import config_sha256
-from virtex_det.engine.lock import LOCKED
 from virtex_det.errors import UserError
 from virtex_det.yaml_files import read_yaml
 from virtex_det_commands import own_command
@@ -107,14 +106,16 @@ class Run:
         is_of_folder = not evaluated or Path(evaluated).resolve().parent == self.folder.resolve()
         return record.config_sha256 in hashes and is_of_folder
 
-    def environment(self) -> dict[str, str]:
-        """Return the variable that tells the run that its folder is already locked for it."""
-        return {LOCKED: str(self.folder.resolve())}
+    def final_record(self) -> ResultRecord | None:
+        """Return ``record()`` of a run with its final weights, None if either is missing."""
+        return self.record() if self._has_weights() else None
 
     def is_finished(self) -> bool:
         """Return whether the final weights exist and, for an evaluated run, its last record."""
-        has_weights = (self.folder / "model_final.pth").exists()
-        return has_weights and (not self.dataset or self.record() is not None)
+        return self.final_record() is not None or (not self.dataset and self._has_weights())
+
+    def _has_weights(self) -> bool:
+        return (self.folder / "model_final.pth").exists()
 
     def doing(self) -> str:
         """Return the run's phase by the end of its log; "" for training or an empty log."""
