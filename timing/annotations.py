@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time loading and checking a COCO annotation file against Detectron2's reader, which checks nothing.
+"""Time loading and checking a COCO annotation file against Detectron2's reader without checks.
 
 CPU seconds and peak memory, each in a process of its own, interleaved; medians over the rounds.
 
-python timing/annotations.py                                        a file of COCO's size, made here (430 MB)
-python timing/annotations.py --images 5000 --objects 36000          a smaller one
+python timing/annotations.py                                a generated file of COCO's size, 430 MB
+python timing/annotations.py --images 5000 --objects 36000  a smaller one
 python timing/annotations.py --file datasets/coco/annotations/instances_train2017.json
 """
 
@@ -36,6 +36,7 @@ UNCHECKED = "load without checks"
 LOADED = "load with checks"
 CHECKED = "load with checks, masks too"
 WIDTH, HEIGHT = 640, 480
+_DEFAULT = "default: %(default)s"
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,21 +44,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--file", type=Path, help="annotations to load instead of made ones")
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=118_287,
-        help="of the file that is made (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--objects",
-        type=int,
-        default=860_001,
-        help="of the file that is made (default: %(default)s)",
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--file", type=Path, help="load this file instead of a generated one")
+    images, objects = (f"{what} in the generated file" for what in ("images", "objects"))
+    parser.add_argument("--images", type=int, default=118_287, help=f"{images} ({_DEFAULT})")
+    parser.add_argument("--objects", type=int, default=860_001, help=f"{objects} ({_DEFAULT})")
+    parser.add_argument("--rounds", type=int, default=5, help=f"number of rounds ({_DEFAULT})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument("--one", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -73,15 +65,17 @@ def main(args: argparse.Namespace) -> None:
 
 
 def make_file(path: Path, images: int, objects: int) -> Path:
-    """Write annotations of COCO's form: polygons of 6 to 45 points, and a crowd's run lengths for one in 120."""
+    """Write annotations in COCO's format.
+
+    Objects have polygons of 6 to 45 points; one in 120 is a crowd, with run lengths.
+    """
     rng = np.random.default_rng(0)
+    numbers = tqdm(range(1, objects + 1), leave=False)
     content = {
         "info": {},
         "licenses": [],
         "images": [_image(number) for number in range(1, images + 1)],
-        "annotations": [
-            _annotation(rng, number, images) for number in tqdm(range(1, objects + 1), leave=False)
-        ],
+        "annotations": [_annotation(rng, number, images) for number in numbers],
         "categories": [{"id": number, "name": f"class {number}"} for number in range(1, 81)],
     }
     path.write_bytes(orjson.dumps(content))
@@ -89,7 +83,7 @@ def make_file(path: Path, images: int, objects: int) -> Path:
 
 
 def measure(file: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Return what each way took in each round."""
+    """Return the time and memory of each way in each round."""
     figures: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in tqdm(range(rounds), desc="rounds", leave=False):
         for way in WAYS:
@@ -112,21 +106,22 @@ def measure_one(way: str, file: Path) -> dict[str, float]:
 
 
 def summarise(figures: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Return medians, and the cost of the checks as a share of Detectron2's time, paired by round."""
+    """Return medians, and the cost of the checks in percent of Detectron2's time, by round."""
     seconds = {
         way: np.array([figure["seconds"] for figure in found]) for way, found in figures.items()
     }
     rows = []
     for way, found in figures.items():
-        checks = (seconds[way] - seconds[UNCHECKED]) / seconds[STOCK]
+        checks = None
+        if way in (LOADED, CHECKED):
+            ratios = (seconds[way] - seconds[UNCHECKED]) / seconds[STOCK]
+            checks = 100 * float(np.median(ratios))
         rows.append(
             {
                 "": way,
                 "CPU seconds": float(np.median(seconds[way])),
                 "of Detectron2's, %": 100 * float(np.median(seconds[way] / seconds[STOCK])),
-                "checks, % of Detectron2's": 100 * float(np.median(checks))
-                if way in (LOADED, CHECKED)
-                else None,
+                "checks, % of Detectron2's": checks,
                 "GB at the peak": float(np.median([figure["gigabytes"] for figure in found])),
             }
         )

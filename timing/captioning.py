@@ -1,22 +1,26 @@
 #!/usr/bin/env python3
-"""Time caption pretraining's decoders against their plain formulation: same weights, same results, interleaved.
+"""Time caption pretraining's decoders against their plain formulation.
 
-python timing/captioning.py                            everything, on the CPU with 1 thread, and on a GPU if any
-python timing/captioning.py --only training            "decoding", "training", "classification"
+Both have the same weights and give the same results; they take turns.
+
+python timing/captioning.py                        everything, on the CPU with 1 thread and on a GPU
+python timing/captioning.py --only training        or decoding, classification
 python timing/captioning.py --device cpu --threads 4
 
 Plain is what VirTex's public code computes, on the same modules of PyTorch:
-  decoding        beam search that at each step repeats the image's features for every beam, projects them, computes all
-                  positions, and makes logits at each of them; a loop over beams keeps tokens from following themselves
-  training        bicaptioning that projects the image for each direction, and makes logits at every position
-  classification  a loop over images in the loss of token classification
+  decoding        beam search; at each step it repeats the image's features for every beam, projects
+                  them, and computes all positions with their logits; a loop over the beams keeps
+                  tokens from following themselves
+  training        bicaptioning that projects the image for each direction, and computes logits at
+                  every position
+  classification  the loss of token classification with a loop over the images
 
-"Alone" is that part by itself. "Whole" adds the R-50 on images of 224 pixels, timed in the same round; the plain one is
-as Detectron2 builds it, ours as train_net.py does. A training step is forward and backward, without dropout; the whole
-one also updates the weights: clipping, SGD and LookAhead, plainly with a group and a turn of a loop per parameter.
-Seconds are of CPU time over all threads, on a GPU of the clock. A ratio, plain by ours, is a
-median over rounds.
-Weights are random, and kept from ending a caption.
+"Alone" times that part by itself. "Whole" adds the R-50 on images of 224 pixels, timed in the same
+round: for plain as Detectron2 builds it, for virtex_det as train_net.py does. A training step is
+forward and backward, without dropout. The whole step also updates the weights by clipping, SGD and
+LookAhead; plain has a group and an iteration of a loop per parameter. Seconds are CPU time over all
+threads, on a GPU wall time. A ratio is the median over rounds of plain / virtex_det. Weights are
+random, and changed so that no caption ends early.
 """
 
 import argparse
@@ -49,13 +53,13 @@ from virtex_det.solver import build_optimizer
 
 PLAIN, OURS = "plain", "virtex_det"
 SPECIAL_TOKENS = 4  # unknown and padding, [SOS], [EOS], [MASK]
-TOLERANCE = 1e-4  # relative; what rounding may do
+TOLERANCE = 1e-4  # relative, for rounding
 
-Job = Callable[[], tuple[Tensor, ...]]  # returns what has to be the same
+Job = Callable[[], tuple[Tensor, ...]]  # returns tensors that must be equal in both formulations
 
 
 class Sizes(NamedTuple):
-    """What is timed; by default the published models."""
+    """Sizes of the models and batches; by default those of the published models."""
 
     resnet: dict[str, Any] = {"DEPTH": 50, "RES2_OUT_CHANNELS": 256}
     image: int = 224
@@ -73,7 +77,7 @@ SMALL = Sizes({"DEPTH": 18, "RES2_OUT_CHANNELS": 8}, 32, 32, 50, (1, 2), (1, 2),
 
 
 class Comparison(NamedTuple):
-    """A job in both formulations, and what is done around it: by the backbone and, in training, by the optimizer."""
+    """A job in both formulations, and the rest of its step: backbone, and optimizer in training."""
 
     name: str
     alone: dict[str, Job]
@@ -98,32 +102,34 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds (default: %(default)s)"
+    )
     parser.add_argument(
         "--only",
         choices=list(COMPARISONS),
         nargs="+",
         default=list(COMPARISONS),
-        help="default: all",
+        help="what to time (default: all)",
     )
     parser.add_argument(
         "--device", choices=devices, nargs="+", default=devices, help="default: all there are"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="of PyTorch on the CPU (default: %(default)s)"
+        "--threads", type=int, default=1, help="PyTorch's CPU threads (default: %(default)s)"
     )
     parser.add_argument(
-        "--allocator", action="store_true", help="train_net.py's allocator settings, for both"
+        "--allocator", action="store_true", help="use train_net.py's allocator settings for both"
     )
     parser.add_argument(
-        "--small", action="store_true", help="tiny models, to see that the script works"
+        "--small", action="store_true", help="time tiny models, to check that the script works"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    """Time all jobs, print the table, and fail where the two formulations did not return the same."""
+    """Time all jobs and print the table; fail if the two formulations gave different results."""
     torch.set_num_threads(args.threads)
     if args.allocator:
         tune_process()
@@ -131,26 +137,22 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     for device in args.device:
         for kind in args.only:
-            rows += [
-                measure(comparison, device, args.rounds)
-                for comparison in COMPARISONS[kind](sizes, device)
-            ]
-    print(
-        tabulate(
-            rows, headers="keys", floatfmt=("", "", ".3f", ".3f", ".2f", ".3f", ".3f", ".2f", ".0e")
-        )
-    )
+            for comparison in COMPARISONS[kind](sizes, device):
+                rows.append(measure(comparison, device, args.rounds))
+    formats = ("", "", ".3f", ".3f", ".2f", ".3f", ".3f", ".2f", ".0e")
+    print(tabulate(rows, headers="keys", floatfmt=formats))
     if args.json:
         settings = {"torch": torch.__version__, "threads": args.threads, "rounds": args.rounds}
         args.json.write_text(json.dumps({**settings, "jobs": rows}, indent=2))
     if not all(row["difference"] < TOLERANCE for row in rows):
-        raise UserError(
-            f"Results differ by more than {TOLERANCE}: the formulations did not compute the same."
-        )
+        raise UserError(f"The results of the two formulations differ by more than {TOLERANCE}.")
 
 
 def measure(comparison: Comparison, device: str, rounds: int) -> dict[str, Any]:
-    """Compare the results, which also warms up; then time both formulations in turn, every other round backwards."""
+    """Compare the results, which also warms up; then time both formulations in turn.
+
+    Every other round goes backwards.
+    """
     results = {name: job() for name, job in comparison.alone.items()}
     jobs = [("alone", PLAIN), ("alone", OURS), *(("rest", name) for name in comparison.rest)]
     seconds: dict[tuple[str, str], list[float]] = {job: [] for job in jobs}
@@ -166,7 +168,7 @@ def measure(comparison: Comparison, device: str, rounds: int) -> dict[str, Any]:
 
 
 def seconds_of(job: Callable[[], Any], device: str) -> float:
-    """Run a job to its end and return CPU seconds of all threads, or on a GPU seconds on the clock."""
+    """Run a job and return CPU seconds of all threads, or wall seconds for a GPU."""
     if device == "cpu":
         start = time.process_time()
         job()
@@ -179,14 +181,14 @@ def seconds_of(job: Callable[[], Any], device: str) -> float:
 
 
 def summarise(seconds: np.ndarray, label: str) -> dict[str, float]:
-    """Return the medians of (2, rounds) seconds, and of the ratio of plain to ours in each round."""
+    """Return the medians of (2, rounds) seconds, and the median over rounds of their ratio."""
     plain, ours = np.median(seconds, axis=1).tolist()
     ratio = float(np.median(seconds[0] / seconds[1]))
     return {f"{PLAIN} {label}": plain, f"{OURS} {label}": ours, f"ratio {label}": ratio}
 
 
 def largest_difference(plain: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
-    """Return the largest relative difference of any number; 1 or more for tokens that are not the same."""
+    """Return the largest relative difference of all numbers; 1 or more for different tokens."""
     return max(_difference(*pair) for pair in zip(plain, ours, strict=True))
 
 
@@ -218,7 +220,7 @@ def decoding(sizes: Sizes, device: str) -> Iterator[Comparison]:
 def decode(
     head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int
 ) -> tuple[Tensor, ...]:
-    """Return captions and their log-probabilities, searched for as VirTex's public code does."""
+    """Return captions and their log-probabilities by VirTex's beam search."""
     return beam_search(head, head.project(grid), beam_size=beam, max_steps=steps, keep_start=False)
 
 
@@ -226,7 +228,7 @@ def decode(
 def decode_plainly(
     head: TransformerDecoderTextualHead, grid: Tensor, beam: int, steps: int
 ) -> tuple[Tensor, ...]:
-    """Return the same, recomputing all of every caption at every step."""
+    """Return the same as ``decode``; every step recomputes all captions from their start."""
     start = torch.full((len(grid), 1), START, device=grid.device)
     scores, tokens = log_probabilities_plainly(head, start, grid).topk(beam)
     captions = tokens.unsqueeze(2)
@@ -246,7 +248,7 @@ def decode_plainly(
 def log_probabilities_plainly(
     head: TransformerDecoderTextualHead, captions: Tensor, grid: Tensor
 ) -> Tensor:
-    """Return what follows each caption (images * beams, length)."""
+    """Return the log-probabilities of the next token of captions (images * beams, length)."""
     repeated = grid.repeat_interleave(len(captions) // len(grid), dim=0)
     logits = head.output(head(captions, head.project(repeated)))
     return logits[:, -1].log_softmax(dim=1)
@@ -281,7 +283,7 @@ def training(sizes: Sizes, device: str) -> Iterator[Comparison]:
 
 
 def bicaption_plainly(model: nn.Module, grid: Tensor, captions: list[Tensor]) -> dict[str, Tensor]:
-    """Return the losses of both directions, of which neither knows what the other computes."""
+    """Return the losses of both directions, which share no computation."""
     return {
         "forward": caption_plainly(model.textual, grid, captions),
         "backward": caption_plainly(
@@ -302,7 +304,7 @@ def caption_plainly(
 
 
 def training_config() -> CfgNode:
-    """Return the published update rule, with rates of zero: all of its work, and weights that stay."""
+    """Return the published update rule at learning rate 0: all of its work, unchanged weights."""
     cfg = get_cfg()
     cfg.SOLVER.BASE_LR, cfg.SOLVER.LOOKAHEAD.ENABLED = 0.0, True
     cfg.SOLVER.CLIP_GRADIENTS.update(
@@ -312,7 +314,7 @@ def training_config() -> CfgNode:
 
 
 def plain_update(model: nn.Module) -> Callable[[], None]:
-    """Return the same update with a parameter group for each parameter, and LookAhead as a loop over them."""
+    """Return the same update with a group for each parameter, and LookAhead as a loop over them."""
     solver, fast = training_config().SOLVER, list(model.parameters())
     groups = [{"params": [parameter]} for parameter in fast]
     optimizer = torch.optim.SGD(
@@ -332,13 +334,13 @@ def plain_update(model: nn.Module) -> Callable[[], None]:
 
 
 def in_turn(*jobs: Callable[[], Any]) -> None:
-    """Do one after the other."""
+    """Run one job after the other."""
     for job in jobs:
         job()
 
 
 def classification(sizes: Sizes, device: str) -> Iterator[Comparison]:
-    """Yield the loss of token classification, and its gradient to the logits."""
+    """Yield the loss of token classification, with its gradient to the logits."""
     images = sizes.classification_batch
     _, model = build_both("TokenClassificationModel", sizes, device, sizes.layers[0]).values()
     model.textual = nn.Identity()
@@ -390,7 +392,7 @@ def build_both(architecture: str, sizes: Sizes, device: str, layers: int) -> dic
 
 
 def config(architecture: str, sizes: Sizes, device: str, layers: int) -> CfgNode:
-    """Return the config of a published model, but for the sizes and dropout."""
+    """Return the config of a published model, except for the sizes and dropout."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = device, architecture
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_caption_resnet_backbone", 0
@@ -404,7 +406,7 @@ def config(architecture: str, sizes: Sizes, device: str, layers: int) -> CfgNode
 
 
 def draw_grid(model: nn.Module, sizes: Sizes, images: int) -> Tensor:
-    """Return random features such as a backbone gives."""
+    """Return random features of the shape that a backbone gives."""
     channels = model.textual.visual_projection.in_features
     return torch.randn(
         images, channels, sizes.image // 32, sizes.image // 32, device=model.device
@@ -414,7 +416,7 @@ def draw_grid(model: nn.Module, sizes: Sizes, images: int) -> Tensor:
 def backbone_jobs(
     models: dict[str, nn.Module], sizes: Sizes, images: int
 ) -> dict[str, Callable[[], None]]:
-    """Return what each model's backbone does with a batch, in the mode that it is in."""
+    """Return a job for each model's backbone on a batch, in training or evaluation mode."""
     batch = torch.randn(images, 3, sizes.image, sizes.image, device=models[OURS].device)
     return {name: partial(run_backbone, model.backbone, batch) for name, model in models.items()}
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Time a training step and an inference against stock Detectron2: same weights, same input, interleaved in one run.
+"""Time a training step and an inference against stock Detectron2, with the same weights and input.
 
-python timing/detector.py                                 Mask R-CNN R50-FPN, 480x640, 1 thread
-python timing/detector.py --allocator                     every detector in fresh processes, ours as train_net.py
-                                                              sets them up: with and without its allocator settings
-python timing/detector.py MODEL.RESNETS.NORM FrozenBN     any KEY VALUE of the config
+python timing/detector.py                              Mask R-CNN R50-FPN, 480x640, 1 thread
+python timing/detector.py --allocator                  every detector in new processes, virtex_det's
+                                                       with and without its allocator settings
+python timing/detector.py MODEL.RESNETS.NORM FrozenBN  any KEY VALUE of the config
 
-Weights are random, and made to give a trained detector's work: the norms' statistics are those of the batch, and
-SCORE_THRESH_TEST lets 400 candidates pass on the image, of which about 100 become detections. The learning rate is so
-low that all rounds compute the same. Inference takes one image, as evaluation does. A ratio is the median over rounds
-of Detectron2's cost by the detector's own.
+The detectors take turns. Weights are random, but give the work of a trained detector: the norms
+have the statistics of the batch, and SCORE_THRESH_TEST lets 400 candidates of the image pass; about
+100 of them become detections. The learning rate is so low that all rounds compute the same.
+Inference takes one image, as evaluation does. A ratio is the median over rounds of Detectron2's
+cost divided by the detector's own.
 """
 
 import argparse
@@ -47,11 +48,11 @@ STOCK, SAME_RESULTS, BF16 = "detectron2", "virtex_det", "virtex_det, bfloat16"
 TUNED = " + allocator"
 JOBS = ("training step", "inference")
 OBJECTS, CANDIDATES = 7, 400
-LOSS_TOLERANCE = 1e-4  # relative; what rounding may do
+LOSS_TOLERANCE = 1e-4  # relative, for rounding
 
 
 class Task(NamedTuple):
-    """What all detectors are given."""
+    """The config, weights and input of all detectors."""
 
     cfg: CfgNode
     weights: dict[str, Tensor]
@@ -60,7 +61,7 @@ class Task(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a job took: CPU seconds of all threads, seconds on the clock, and pages that the system had to hand out."""
+    """Cost of a job: CPU seconds of all threads, wall seconds, and page faults."""
 
     cpu: float
     wall: float
@@ -105,13 +106,13 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config-file", default=CONFIG, metavar="FILE", help="of a detector (default: COCO 2x)"
+        "--config-file", default=CONFIG, metavar="FILE", help="a detector's (default: COCO 2x)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="over all detectors (default: %(default)s)"
+        "--rounds", type=int, default=5, help="number of rounds (default: %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, help="of PyTorch on CPU (default: %(default)s)"
+        "--threads", type=int, default=1, help="PyTorch's CPU threads (default: %(default)s)"
     )
     parser.add_argument(
         "--batch", type=int, default=2, help="images in a training step (default: %(default)s)"
@@ -120,9 +121,9 @@ def parse_args() -> argparse.Namespace:
         "--image-size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument(
-        "--allocator", action="store_true", help="run each detector in processes of its own"
+        "--allocator", action="store_true", help="time allocator settings, in new processes"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for the config; at the end"
     )
@@ -130,7 +131,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Time all detectors, print the tables, and fail where the same results were promised but not found."""
+    """Time all detectors and print the tables; fail if losses that must be equal differ."""
     torch.set_num_threads(args.threads)
     task = prepare(args)
     if args.allocator:
@@ -151,22 +152,19 @@ def main(args: argparse.Namespace) -> None:
         args.json.write_text(
             json.dumps({**settings, "costs": rows, "differences": differences}, indent=2)
         )
-    if any(
-        row["detector"] == SAME_RESULTS and not row["any loss"] < LOSS_TOLERANCE
-        for row in differences
-    ):
-        raise UserError(
-            f"The losses differ by more than {LOSS_TOLERANCE}: the detectors did not compute the same."
-        )
+    for row in differences:
+        if row["detector"] == SAME_RESULTS and not row["any loss"] < LOSS_TOLERANCE:
+            raise UserError(
+                f"The losses of {STOCK} and {SAME_RESULTS} differ by more than {LOSS_TOLERANCE}."
+            )
 
 
 def prepare(args: argparse.Namespace) -> Task:
-    """Draw the batch and the weights, and find the threshold that lets some candidates pass."""
+    """Draw the batch and the weights, and find the threshold that CANDIDATES boxes pass."""
     cfg = load_config(args.config_file, args.opts).clone()
-    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        raise UserError(
-            f"{args.config_file} is of a {cfg.MODEL.META_ARCHITECTURE}, but must be of a GeneralizedRCNN."
-        )
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture != "GeneralizedRCNN":
+        raise UserError(f"{args.config_file} has a {architecture}; expected a GeneralizedRCNN.")
     cfg.defrost()
     cfg.SOLVER.BASE_LR = 1e-9
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
@@ -177,7 +175,7 @@ def prepare(args: argparse.Namespace) -> Task:
 
 
 def synthetic_example(cfg: CfgNode, image_size: list[int], seed: int) -> dict[str, Any]:
-    """Return a smooth, noisy image with some polygons, as a mapper does."""
+    """Return a smooth, noisy image with some polygons, as a mapper returns it."""
     rng, (height, width) = np.random.default_rng(seed), image_size
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, height // 16, width // 16)))
     smooth = F.interpolate(coarse, (height, width), mode="bicubic")[0]
@@ -191,7 +189,10 @@ def synthetic_example(cfg: CfgNode, image_size: list[int], seed: int) -> dict[st
 
 
 def calibrated_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Return random weights with norms that know the batch; in a frozen random ResNet features grow with depth."""
+    """Return random weights whose norms have the batch's statistics.
+
+    In a random ResNet with other frozen statistics the features would grow with depth.
+    """
     cfg = cfg.clone()
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":
@@ -204,7 +205,7 @@ def calibrated_weights(cfg: CfgNode, batch: list[dict[str, Any]]) -> dict[str, T
 
 
 def score_of_candidate(rank: int, task: Task) -> float:
-    """Return the score of the candidate (a box with a class) in this place from the top in the first image."""
+    """Return the score of the candidate (box and class) with a rank by score in the first image."""
     detector = Detector(STOCK, task)
     scores: list[Tensor] = []
     predictor = detector.model.get_submodule("roi_heads.box_predictor")
@@ -216,24 +217,26 @@ def score_of_candidate(rank: int, task: Task) -> float:
 
 
 def compare(detectors: dict[str, Detector]) -> list[dict[str, Any]]:
-    """Run every job once, which also warms up, and return the largest differences from Detectron2's results."""
+    """Run every job once, to warm up and for the largest differences from Detectron2's results."""
     losses = {name: detector.train() for name, detector in detectors.items()}
     found = {name: detector.infer() for name, detector in detectors.items()}
-    return [
-        {
-            "detector": name,
-            "total loss": _relative_difference(
-                sum(losses[name].values()), sum(losses[STOCK].values())
-            ),
-            "any loss": max(
-                _relative_difference(losses[name][key], loss) for key, loss in losses[STOCK].items()
-            ),
-            "score": _largest_score_difference(found[name], found[STOCK]),
-            "pixels to a box": _largest_distance(found[name], found[STOCK]),
-            "detections": len(found[name]),
-        }
-        for name in detectors
-    ]
+    stock_total = sum(losses[STOCK].values())
+    rows = []
+    for name in detectors:
+        of_losses = [
+            _relative_difference(losses[name][key], loss) for key, loss in losses[STOCK].items()
+        ]
+        rows.append(
+            {
+                "detector": name,
+                "total loss": _relative_difference(sum(losses[name].values()), stock_total),
+                "any loss": max(of_losses),
+                "score": _largest_score_difference(found[name], found[STOCK]),
+                "pixels to a box": _largest_distance(found[name], found[STOCK]),
+                "detections": len(found[name]),
+            }
+        )
+    return rows
 
 
 def measure(detectors: dict[str, Detector], rounds: int) -> Costs:
@@ -246,7 +249,7 @@ def measure(detectors: dict[str, Detector], rounds: int) -> Costs:
 
 
 def measure_apart(task: Task, rounds: int) -> Costs:
-    """Return the costs of detectors that run in fresh processes: allocator settings hold for all of a process."""
+    """Return the costs of detectors in new processes, because allocator settings hold for one."""
     names = (STOCK, SAME_RESULTS, SAME_RESULTS + TUNED, BF16 + TUNED)
     costs: Costs = {(job, name): [] for job in JOBS for name in names}
     for _ in tqdm(range(rounds), desc="rounds", leave=False):
@@ -258,7 +261,7 @@ def measure_apart(task: Task, rounds: int) -> Costs:
 
 
 def cost_of(job: Callable[[], Any]) -> Cost:
-    """Run a job to its end, on a GPU too, and return what it took."""
+    """Run a job to its end, also on a GPU, and return its cost."""
     start = _counters()
     job()
     end = _counters()
@@ -266,17 +269,16 @@ def cost_of(job: Callable[[], Any]) -> Cost:
 
 
 def summarise(costs: Costs) -> list[dict[str, Any]]:
-    """Return medians, and the medians of the paired ratios to Detectron2's costs."""
+    """Return medians, and the medians over rounds of the ratios to Detectron2's costs."""
     rows = []
     for (job, name), own in costs.items():
         cpu, wall, page_faults = np.median(own, axis=0).tolist()
-        ratios = np.median(
-            np.array(costs[job, STOCK])[:, :2] / np.array(own)[:, :2], axis=0
-        ).tolist()
+        stock = np.array(costs[job, STOCK])
+        ratios = stock[:, :2] / np.array(own)[:, :2]
+        cpu_ratio, wall_ratio = np.median(ratios, axis=0).tolist()
         row = {"job": job, "detector": name, "CPU s": cpu, "wall s": wall}
-        rows.append(
-            {**row, "CPU ratio": ratios[0], "wall ratio": ratios[1], "page faults": page_faults}
-        )
+        row |= {"CPU ratio": cpu_ratio, "wall ratio": wall_ratio, "page faults": page_faults}
+        rows.append(row)
     return rows
 
 
@@ -292,7 +294,7 @@ def _build(name: str, cfg: CfgNode) -> tuple[nn.Module, Optimizer]:
 
 
 def _of_detectron2(cfg: CfgNode) -> CfgNode:
-    """Name Detectron2's own backbone builder."""
+    """Return the config with Detectron2's own backbone builder."""
     cfg = cfg.clone()
     cfg.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("_caption_", "_")
     return cfg
@@ -303,7 +305,7 @@ def _costs_in_this_process(name: str, task: Task) -> dict[str, Cost]:
         tune_process()
     torch.set_num_threads(task.threads)
     detector = Detector(name.removesuffix(TUNED), task)
-    # Two runs warm up: only after the second does the process have all the memory that a job needs.
+    # Two runs warm up: only after the second the process has all the memory that a job needs.
     return {job: [cost_of(run) for _ in range(3)][-1] for job, run in detector.jobs.items()}
 
 
@@ -315,28 +317,28 @@ def _counters() -> Cost:
     )
 
 
-def _relative_difference(ours: float, theirs: float) -> float:
-    return abs(ours - theirs) / max(
-        abs(theirs), 1e-3
-    )  # of a loss near zero, rounding is a large part
+def _relative_difference(loss: float, stock: float) -> float:
+    # Rounding would be a large part of a loss near zero.
+    return abs(loss - stock) / max(abs(stock), 1e-3)
 
 
-def _largest_score_difference(ours: Instances, theirs: Instances) -> float:
-    number = min(len(ours), len(theirs))
-    return (ours.scores[:number] - theirs.scores[:number]).abs().max().item()
+def _largest_score_difference(found: Instances, stock: Instances) -> float:
+    number = min(len(found), len(stock))
+    return (found.scores[:number] - stock.scores[:number]).abs().max().item()
 
 
-def _largest_distance(ours: Instances, theirs: Instances) -> float:
-    """How far any of our boxes is from the nearest of theirs; near ties may change the order."""
-    between = torch.cdist(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, p=torch.inf)
+def _largest_distance(found: Instances, stock: Instances) -> float:
+    """Return the largest distance of a box to the nearest box of Detectron2, in pixels.
+
+    Boxes are matched by distance, because almost equal scores may change the order.
+    """
+    between = torch.cdist(found.pred_boxes.tensor, stock.pred_boxes.tensor, p=torch.inf)
     return between.amin(dim=1).amax().item()
 
 
 def _polygon(rng: np.random.Generator, height: int, width: int, category: int) -> dict[str, Any]:
-    radius, angles = (
-        rng.uniform(0.05, 0.2) * min(height, width),
-        np.sort(rng.uniform(0, 2 * np.pi, 30)),
-    )
+    radius = rng.uniform(0.05, 0.2) * min(height, width)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 30))
     centre = rng.uniform(0.2, 0.8, 2) * (width, height)
     points = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return {

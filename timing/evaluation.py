@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Time evaluation against pycocotools and lvis through Detectron2's own evaluators, each in a process of its own.
+"""Time evaluation against pycocotools and lvis in Detectron2's evaluators, each in a new process.
 
-python timing/evaluation.py                  5,000 images x 100 detections (COCO), 2,000 x 300 (LVIS): takes an hour
-python timing/evaluation.py --scale 0.1      a tenth of the images
-python timing/evaluation.py --small          see that it works
+python timing/evaluation.py                5,000 images x 100 detections (COCO), 2,000 x 300 (LVIS);
+                                           takes an hour
+python timing/evaluation.py --scale 0.1    a tenth of the images
+python timing/evaluation.py --small        a check that the script works
 
-"numbers": from the detections of each image in memory, masks encoded, to AP. "output": from what the network returns,
-boxes at its resolution and masks of 28x28, to AP and the results file, in two processes that gather or merge. Figures
-are CPU seconds, summed over processes, and the peak of memory of the main process above what the imports take. Linux.
+"numbers": from the detections of each image in memory, with encoded masks, to AP. "output": from
+the network's output, boxes at its resolution and masks of 28x28, to AP and the results file, in two
+processes that gather or merge. Figures are CPU seconds, summed over processes, and the main
+process's peak of memory above that of the imports. Linux only.
 """
 
 import argparse
@@ -69,7 +71,7 @@ class Case(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What a process used, and the AP that it found."""
+    """Time and memory of a process, and its results."""
 
     cpu_seconds: float
     peak_mb: float
@@ -82,17 +84,25 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the images (default: %(default)s)"
+        "--scale", type=float, default=1.0, help="fraction of the images (default: %(default)s)"
     )
     parser.add_argument(
-        "--output-images", type=int, default=500, help="of the stage output (default: %(default)s)"
+        "--output-images",
+        type=int,
+        default=500,
+        help='images of the stage "output" (default: %(default)s)',
     )
     parser.add_argument(
-        "--only", metavar="TEXT", default="", help='cases whose title has it, e.g. "numbers: COCO"'
+        "--only",
+        metavar="TEXT",
+        default="",
+        help='cases with TEXT in the title, as "numbers: COCO"',
     )
-    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--small", action="store_true", help="a few images of each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="number of rounds (default: %(default)s)"
+    )
+    parser.add_argument("--small", action="store_true", help="8 images per case")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument("--case", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -105,13 +115,11 @@ def main(args: argparse.Namespace) -> None:
         return
     pairs = [pair for pair in cases(args) if args.only in pair[0].title]
     measured: dict[Case, list[Figures]] = {case: [] for pair in pairs for case in pair}
-    for _, case in tqdm(
-        [(turn, case) for turn in range(args.rounds) for case in measured], desc="cases"
-    ):
-        measured[case].append(figures := _in_new_process(case))
-        tqdm.write(
-            f"{case.title}, {case.evaluator}: {figures.cpu_seconds:.2f} CPU s, {figures.peak_mb:.0f} MB"
-        )
+    for case in tqdm(args.rounds * list(measured), desc="cases"):
+        figures = _in_new_process(case)
+        measured[case].append(figures)
+        cost = f"{figures.cpu_seconds:.2f} CPU s, {figures.peak_mb:.0f} MB"
+        tqdm.write(f"{case.title}, {case.evaluator}: {cost}")
     rows = [row for pair in pairs for row in summarise(*pair, measured)]
     print(tabulate(rows, headers="keys", floatfmt=("", "", ".2f", ".0f", ".1f", ".1f", ".1e")))
     if args.json:
@@ -119,24 +127,23 @@ def main(args: argparse.Namespace) -> None:
 
 
 def cases(args: argparse.Namespace) -> list[tuple[Case, Case]]:
-    """Return pairs of the reference and ours."""
-    images = (
-        {"coco": 8, "lvis": 8}
-        if args.small
-        else {"coco": 5000 * args.scale, "lvis": 2000 * args.scale}
-    )
-    output_images = 8 if args.small else args.output_images
+    """Return pairs of cases: with the reference, and with virtex_det's evaluator."""
+    coco, lvis = math.ceil(5000 * args.scale), math.ceil(2000 * args.scale)
+    output = args.output_images
+    if args.small:
+        coco = lvis = output = 8
     found = [
-        ("numbers", style, masks, math.ceil(images[style]), detections)
-        for style, detections in (("coco", 100), ("lvis", 300))
-        for masks in (False, True)
+        ("numbers", "coco", False, coco, 100),
+        ("numbers", "coco", True, coco, 100),
+        ("numbers", "lvis", False, lvis, 300),
+        ("numbers", "lvis", True, lvis, 300),
+        ("output", "coco", True, output, 100),
     ]
-    found.append(("output", "coco", True, output_images, 100))
     return [(Case(*case, REFERENCE), Case(*case, OURS)) for case in found]
 
 
 def measure(case: Case, folder: Path) -> Figures:
-    """Run one case in this process, or in as many as its stage takes."""
+    """Run one case in the number of processes of its stage."""
     write_truth(case, folder / "truth.json")
     launch_processes(_measure_rank, case, folder, processes=PROCESSES[case.stage])
     parts = [Figures(*json.loads(path.read_text())) for path in sorted(folder.glob("rank_*.json"))]
@@ -147,25 +154,22 @@ def _measure_rank(case: Case, folder: Path) -> None:
     torch.set_num_threads(1)
     _register(case, folder)
     before = _memory_mb("VmRSS")
-    seconds, results = (measure_numbers if case.stage == "numbers" else measure_output)(
-        case, folder
-    )
+    measure_stage = measure_numbers if case.stage == "numbers" else measure_output
+    seconds, results = measure_stage(case, folder)
     figures = Figures(seconds, _memory_mb("VmHWM") - before, results)
     (folder / f"rank_{comm.get_rank()}.json").write_text(json.dumps(figures))
 
 
 def measure_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
-    """Return CPU seconds from encoded detections to numbers, and these."""
+    """Return the CPU seconds from encoded detections to numbers, and the numbers."""
     if case.evaluator == OURS:
         return _our_numbers(case, folder)
-    evaluator = _reference(
-        case, folder, tasks=("segm" if case.masks else "bbox",), output_folder=None
-    )
+    task = "segm" if case.masks else "bbox"
+    evaluator = _reference(case, folder, tasks=(task,), output_folder=None)
     evaluator.reset()
     for image_id, instances in network_output(case, folder):
-        _draw_masks(
-            scaled := detector_postprocess(_without_maps(instances), HEIGHT, WIDTH), instances
-        )
+        scaled = detector_postprocess(_without_maps(instances), HEIGHT, WIDTH)
+        _draw_masks(scaled, instances)
         evaluator.process([_example(image_id)], [{"instances": scaled}])
     started = time.process_time()
     results = evaluator.evaluate()
@@ -175,10 +179,8 @@ def measure_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
 def _our_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
     truth = GroundTruth.read(folder / "truth.json", case.style)
     task = "segm" if case.masks else "bbox"
-    metric, seconds = (
-        AveragePrecision(truth, task, own_masks=True),
-        0.0,
-    )  # as DetectionEvaluator has it
+    metric = AveragePrecision(truth, task, own_masks=True)  # as in DetectionEvaluator
+    seconds = 0.0
     for image_id, instances in network_output(case, folder):
         detections = _columns(image_id, instances)
         started = time.process_time()
@@ -190,7 +192,7 @@ def _our_numbers(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
 
 
 def measure_output(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
-    """Return CPU seconds of this process from a network's output to numbers and the results file, and the numbers."""
+    """Return this process's CPU seconds from a network's output to the results, and the numbers."""
     started = time.process_time()
     tasks = ("bbox", "segm")
     evaluator = (
@@ -216,41 +218,39 @@ def measure_output(case: Case, folder: Path) -> tuple[float, dict[str, Any]]:
 def summarise(
     reference: Case, ours: Case, measured: dict[Case, list[Figures]]
 ) -> list[dict[str, Any]]:
-    """Return a row for each of a pair: medians, ratios, and the largest difference between numbers of one name."""
-    medians = {
-        case: np.median(
-            [[figures.cpu_seconds, figures.peak_mb] for figures in measured[case]], axis=0
+    """Return a row for each case of a pair: medians, ratios, and the largest difference."""
+    costs = {}
+    for case in (reference, ours):
+        rounds = [(figures.cpu_seconds, figures.peak_mb) for figures in measured[case]]
+        costs[case] = np.median(rounds, axis=0).tolist()
+    rows = []
+    for case, (seconds, megabytes) in costs.items():
+        results = measured[case][0].results
+        rows.append(
+            {
+                "case": case.title,
+                "evaluator": case.evaluator,
+                "CPU s": seconds,
+                "peak MB": megabytes,
+                "speed-up": costs[reference][0] / seconds,
+                "memory ratio": costs[reference][1] / megabytes,
+                "difference": largest_difference(measured[reference][0].results, results),
+            }
         )
-        for case in (reference, ours)
-    }
-    seconds, megabytes = medians[reference]
-    return [
-        {
-            "case": case.title,
-            "evaluator": case.evaluator,
-            "CPU s": float(medians[case][0]),
-            "peak MB": float(medians[case][1]),
-            "speed-up": float(seconds / medians[case][0]),
-            "memory ratio": float(megabytes / medians[case][1]),
-            "difference": largest_difference(
-                measured[reference][0].results, measured[case][0].results
-            ),
-        }
-        for case in (reference, ours)
-    ]
+    return rows
 
 
 def largest_difference(
-    theirs: dict[str, dict[str, float]], ours: dict[str, dict[str, float]]
+    one: dict[str, dict[str, float]], other: dict[str, dict[str, float]]
 ) -> float:
-    """Return it in percent of AP, over all numbers that both have; NaN equals NaN."""
-    pairs = [
-        (value, ours[task][name])
-        for task in theirs
-        for name, value in theirs[task].items()
-        if name in ours[task]
-    ]
-    return max(0.0 if math.isnan(a) and math.isnan(b) else abs(a - b) for a, b in pairs)
+    """Return the largest difference of the numbers in both results, in percent; NaN equals NaN."""
+    largest = 0.0
+    for task in one:
+        for name in one[task].keys() & other[task].keys():
+            a, b = one[task][name], other[task][name]
+            if not (math.isnan(a) and math.isnan(b)):
+                largest = max(largest, abs(a - b))
+    return largest
 
 
 def write_truth(case: Case, path: Path) -> None:
@@ -265,17 +265,13 @@ def write_truth(case: Case, path: Path) -> None:
         for _ in range(rng.poisson(OBJECTS_PER_IMAGE[case.style])):
             annotations.append(_object(case, rng, len(annotations) + 1, image))
     frequencies = ("f", "c", "r")
-    categories = [
-        {
-            "id": index + 1,
-            "name": f"category {index + 1}",
-            "frequency": frequencies[3 * index // CATEGORIES[case.style]],
-        }
-        for index in range(CATEGORIES[case.style])
-    ]
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+    categories = []
+    for index in range(CATEGORIES[case.style]):
+        frequency = frequencies[3 * index // CATEGORIES[case.style]]
+        name = f"category {index + 1}"
+        categories.append({"id": index + 1, "name": name, "frequency": frequency})
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
 
 
 def _of_lvis(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -289,7 +285,7 @@ def _of_lvis(case: Case, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _draw_categories(case: Case, rng: np.random.Generator, number: int) -> np.ndarray:
-    """Draw category ids as unevenly as data sets have them."""
+    """Draw category ids with unequal frequencies, as in real data sets."""
     return (CATEGORIES[case.style] * rng.random(number) ** 2).astype(np.int64) + 1
 
 
@@ -316,7 +312,7 @@ def _object(
 def network_output(
     case: Case, folder: Path, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[int, Instances]]:
-    """Yield image ids and what a detector finds there: near objects with half of its boxes, anywhere with the rest."""
+    """Yield image ids and detections: one half near objects, the other half anywhere."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for entry in json.loads((folder / "truth.json").read_text())["annotations"]:
         by_image.setdefault(entry["image_id"], []).append(
@@ -375,22 +371,21 @@ def _encode(scaled: Instances, instances: Instances) -> list[dict[str, Any]]:
 
 
 def _draw_masks(scaled: Instances, instances: Instances) -> None:
-    """Give the reference the masks that ours gets, drawn as it wants them."""
+    """Give the reference the same masks as virtex_det's evaluator, as pixels."""
     if instances.has("pred_masks"):
-        scaled.pred_masks = torch.from_numpy(
-            mask_tools.decode(_encode(scaled, instances)).transpose(2, 0, 1)
-        )
+        masks = mask_tools.decode(_encode(scaled, instances))
+        scaled.pred_masks = torch.from_numpy(masks.transpose(2, 0, 1))
 
 
 def _columns(image_id: int, instances: Instances) -> Detections:
     scaled = detector_postprocess(_without_maps(instances), HEIGHT, WIDTH)
+    corners = scaled.pred_boxes.tensor
+    boxes = BoxMode.convert(corners, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
     return Detections(
         np.full(len(scaled), image_id),
         scaled.pred_classes.numpy() + 1,
         scaled.scores.double().numpy(),
-        BoxMode.convert(scaled.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-        .double()
-        .numpy(),
+        boxes.double().numpy(),
         _encode(scaled, instances) if instances.has("pred_masks") else None,
     )
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Kill small runs of every kind at random moments, resume them, and compare all they leave with runs never killed.
+"""Kill small runs of every kind at random moments, resume them, and compare them with whole runs.
 
 python timing/kills.py                       100 kills, on the CPU
 python timing/kills.py --kills 10 --kinds mask_rcnn icmlm_tfm
 
-Kinds take turns, and SIGKILL and SIGTERM too. Compared bit for bit: all that a checkpoint holds, metrics.json,
-records and predictions, but for times. A process that outlives its run, or a file left half-written, counts as a
-difference. Runs are forked from one process that has imported everything, so that a kill costs a few seconds.
+Kinds take turns, and so do SIGKILL and SIGTERM. Everything in a checkpoint, metrics.json, records
+and predictions must be bit-equal, except for times. A process that outlives its run, or a
+half-written file, counts as a difference. Runs are forked from one process that has imported
+everything, so a kill takes a few seconds.
 """
 
 import argparse
@@ -41,113 +42,93 @@ from virtex_det.engine.processes import launch_processes
 TIMES = {"time", "data_time", "rank_data_time", "eta_seconds", "training_seconds"}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
-TINY = ("MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.STEM_OUT_CHANNELS", 8)
-TINY += ("MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 24)
-TINY += ("SOLVER.WARMUP_ITERS", 4, "SOLVER.CHECKPOINT_PERIOD", 5, "SEED", 1, "VIS_PERIOD", 0)
-DETECTOR = ("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", 64, "INPUT.MIN_SIZE_TEST", 64)
-DETECTOR += (
-    "DATASETS.TRAIN",
-    "('scenes_train',)",
-    "DATASETS.TEST",
-    "('scenes_val',)",
-    "TEST.EVAL_PERIOD",
-    10,
-)
-DETECTOR += (
-    "DATALOADER.ASPECT_RATIO_GROUPING",
-    True,
-    "MODEL.ROI_HEADS.NUM_CLASSES",
-    8,
-    "INPUT.MASK_FORMAT",
-    "bitmask",
-)
-DETECTOR += ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.001, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16)
-DETECTOR += ("MODEL.RPN.POST_NMS_TOPK_TRAIN", 50, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)
-FPN = (
-    *DETECTOR,
-    "MODEL.FPN.OUT_CHANNELS",
-    16,
-    "MODEL.ROI_BOX_HEAD.FC_DIM",
-    32,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM",
-    16,
-)
-RESIDUAL_C4 = (
-    "MODEL.RESNETS.NORM",
-    "BN",
-    "MODEL.RESNETS.DEPTH",
-    50,
-    "TEST.PRECISE_BN.NUM_ITER",
-    2,
-    "SOLVER.STEPS",
-    "(9,)",
-)
-RETINANET = (
-    "MODEL.META_ARCHITECTURE",
-    "RetinaNet",
-    "MODEL.BACKBONE.NAME",
-    "build_retinanet_resnet_fpn_backbone",
-)
-RETINANET += (
-    "MODEL.FPN.IN_FEATURES",
-    "['res3','res4','res5']",
-    "MODEL.RESNETS.OUT_FEATURES",
-    "['res3','res4','res5']",
-)
-RETINANET += (
-    "MODEL.ANCHOR_GENERATOR.SIZES",
-    "[[16],[24],[40],[64],[80]]",
-    "MODEL.RETINANET.NUM_CLASSES",
-    8,
-)
-RETINANET += (
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    64,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    64,
-    "MODEL.MASK_ON",
-    False,
-)
-PRETRAINING = ("MODEL.TEXTUAL.HIDDEN_SIZE", 16, "MODEL.TEXTUAL.FEEDFORWARD_SIZE", 32)
-PRETRAINING += ("MODEL.TEXTUAL.DROPOUT", 0.3, "MODEL.ICMLM.DROPOUT", 0.3)
-PRETRAINING += (
-    "MODEL.ICMLM.FEEDFORWARD_SIZE",
-    32,
-    "MODEL.LOCTEX.EMBED_SIZE",
-    16,
-    "INPUT.CAPTION.CROP_SIZE",
-    64,
-)
-LOOKAHEAD = (
-    "SOLVER.LOOKAHEAD.ENABLED",
-    True,
-    "SOLVER.LOOKAHEAD.STEPS",
-    3,
-    "DATALOADER.NUM_WORKERS",
-    2,
-)
-SAMPLED = ("DATASETS.TEST", "('scenes_val_captions',)", "TEST.EVAL_PERIOD", 10)
-SAMPLED += ("MODEL.TEXTUAL.DECODING.METHOD", "nucleus_sampling")
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 24,
+    "SOLVER.WARMUP_ITERS": 4,
+    "SOLVER.CHECKPOINT_PERIOD": 5,
+    "SEED": 1,
+    "VIS_PERIOD": 0,
+}
+DETECTOR: dict[str, object] = {
+    "INPUT.MIN_SIZE_TRAIN": "(64,)",
+    "INPUT.MAX_SIZE_TRAIN": 64,
+    "INPUT.MIN_SIZE_TEST": 64,
+    "INPUT.MASK_FORMAT": "bitmask",
+    "DATASETS.TRAIN": "('scenes_train',)",
+    "DATASETS.TEST": "('scenes_val',)",
+    "TEST.EVAL_PERIOD": 10,
+    "DATALOADER.ASPECT_RATIO_GROUPING": True,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 8,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.001,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+}
+FPN = DETECTOR | {
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 16,
+}
+C4 = {
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.RESNETS.DEPTH": 50,
+    "TEST.PRECISE_BN.NUM_ITER": 2,
+    "SOLVER.STEPS": "(9,)",
+}
+PRECISE_BN = {"TEST.PRECISE_BN.ENABLED": True, "TEST.PRECISE_BN.NUM_ITER": 2}
+# It keeps a number outside its tensors.
+RETINANET = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.FPN.IN_FEATURES": "['res3','res4','res5']",
+    "MODEL.RESNETS.OUT_FEATURES": "['res3','res4','res5']",
+    "MODEL.ANCHOR_GENERATOR.SIZES": "[[16],[24],[40],[64],[80]]",
+    "MODEL.RETINANET.NUM_CLASSES": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
+    "MODEL.MASK_ON": False,
+}
+PRETRAINING: dict[str, object] = {
+    "MODEL.TEXTUAL.HIDDEN_SIZE": 16,
+    "MODEL.TEXTUAL.FEEDFORWARD_SIZE": 32,
+    "MODEL.TEXTUAL.DROPOUT": 0.3,
+    "MODEL.ICMLM.DROPOUT": 0.3,
+    "MODEL.ICMLM.FEEDFORWARD_SIZE": 32,
+    "MODEL.LOCTEX.EMBED_SIZE": 16,
+    "INPUT.CAPTION.CROP_SIZE": 64,
+}
+LOOKAHEAD = {
+    "SOLVER.LOOKAHEAD.ENABLED": True,
+    "SOLVER.LOOKAHEAD.STEPS": 3,
+    "DATALOADER.NUM_WORKERS": 2,
+}
+SAMPLED = {
+    "DATASETS.TEST": "('scenes_val_captions',)",
+    "TEST.EVAL_PERIOD": 10,
+    "MODEL.TEXTUAL.DECODING.METHOD": "nucleus_sampling",
+}
 
 
 class Kind(NamedTuple):
-    """A small run: its config, what makes it small, and its processes."""
+    """A small run: its config, the keys that make it small, and its number of processes."""
 
     config: str
-    options: tuple[object, ...]
+    options: dict[str, object]
     processes: int = 1
 
 
 KINDS = {
-    "mask_rcnn": Kind("detectron2/scenes_segm.yaml", (*FPN, "DATALOADER.NUM_WORKERS", 2)),
-    "mask_rcnn_precise_bn": Kind(
-        "detectron2/scenes_segm.yaml",
-        (*FPN, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2),
-    ),
-    "retinanet": Kind("detectron2/scenes_segm.yaml", (*FPN, *RETINANET)),
-    "faster_rcnn_c4": Kind("detectron2/voc_det_default_init_24k.yaml", (*DETECTOR, *RESIDUAL_C4)),
-    "bicaptioning": Kind("pretrain/scenes_bicaptioning.yaml", (*PRETRAINING, *LOOKAHEAD)),
-    "captioning": Kind("pretrain/scenes_captioning.yaml", (*PRETRAINING, *SAMPLED)),
+    "mask_rcnn": Kind("detectron2/scenes_segm.yaml", FPN | {"DATALOADER.NUM_WORKERS": 2}),
+    "mask_rcnn_precise_bn": Kind("detectron2/scenes_segm.yaml", FPN | PRECISE_BN),
+    "retinanet": Kind("detectron2/scenes_segm.yaml", FPN | RETINANET),
+    "faster_rcnn_c4": Kind("detectron2/voc_det_default_init_24k.yaml", DETECTOR | C4),
+    "bicaptioning": Kind("pretrain/scenes_bicaptioning.yaml", PRETRAINING | LOOKAHEAD),
+    "captioning": Kind("pretrain/scenes_captioning.yaml", PRETRAINING | SAMPLED),
     "masked_lm": Kind("pretrain/scenes_masked_lm.yaml", PRETRAINING),
     "token_classification": Kind("pretrain/scenes_token_classification.yaml", PRETRAINING),
     "multilabel": Kind("pretrain/scenes_multilabel.yaml", PRETRAINING),
@@ -188,7 +169,7 @@ class Attempt(NamedTuple):
     kind: str
     sent: str
     seconds: float
-    iteration: int | None  # that was resumed from; None for a fresh start
+    iteration: int | None  # of the checkpoint that it resumed from; None for a fresh start
     differences: list[str]
 
 
@@ -208,14 +189,13 @@ def prepare(work: Path) -> None:
 
 
 def complete(kind: str, work: Path) -> tuple[Path, float]:
-    """Run a kind without a kill; return its folder, away from where it ran, and its seconds."""
+    """Run a kind without a kill; return its folder, which is moved away, and its seconds."""
     folder, whole = work / "run" / kind, work / "whole" / kind
     started = time.monotonic()
     code = wait(start(kind, work, folder))
     if code:
-        sys.exit(
-            f"{kind} ended with {code}; its words: {(folder.with_suffix('.txt')).read_text()[-3000:]}"
-        )
+        output = folder.with_suffix(".txt").read_text()[-3000:]
+        sys.exit(f"{kind} ended with code {code} and this output:\n{output}")
     seconds = time.monotonic() - started
     whole.parent.mkdir(exist_ok=True)
     shutil.move(folder, whole)
@@ -223,31 +203,28 @@ def complete(kind: str, work: Path) -> tuple[Path, float]:
 
 
 def attempt(
-    kind: str, work: Path, whole: tuple[Path, float], sent: signal.Signals, share: float
+    kind: str, work: Path, whole: tuple[Path, float], sent: signal.Signals, fraction: float
 ) -> Attempt:
-    """Kill a run after a share of its time, resume it to its end, and compare."""
+    """Kill a run after a fraction of its time, resume it to its end, and compare."""
     folder = work / "run" / kind
     shutil.rmtree(folder, ignore_errors=True)
     process = start(kind, work, folder)
-    seconds = share * whole[1]
+    seconds = fraction * whole[1]
     time.sleep(seconds)
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, sent)
     wait(process)
     found = orphans(process)
-    last = folder / "last_checkpoint"
-    iteration = (
-        torch.load(folder / last.read_text(), weights_only=True)["iteration"]
-        if last.exists()
-        else None
-    )
+    last, iteration = folder / "last_checkpoint", None
+    if last.exists():
+        iteration = torch.load(folder / last.read_text(), weights_only=True)["iteration"]
     code = wait(start(kind, work, folder))
     found += [f"exit code {code}"] if code else differences(whole[0], folder)
     return Attempt(kind, sent.name, round(seconds, 1), iteration, found)
 
 
 def start(kind: str, work: Path, folder: Path) -> int:
-    """Begin or resume a run in a process of its own; return its number."""
+    """Start or resume a run in a new process; return the process's id."""
     process = os.fork()
     if process:
         return process
@@ -272,28 +249,21 @@ def start(kind: str, work: Path, folder: Path) -> int:
 
 
 def launch_run(kind: str, work: Path, folder: Path) -> None:
-    """Train a kind in as many processes as it has."""
+    """Train a kind in its number of processes."""
     launch_processes(train, kind, work, folder, processes=KINDS[kind].processes)
 
 
 def train(kind: str, work: Path, folder: Path) -> None:
     """Train as tools/train_net.py does with --resume."""
     register_builtin_datasets(work)
-    files = (
-        "INPUT.CAPTION.TOKENIZER",
-        work / "vocabulary.model",
-        "INPUT.CAPTION.CONCEPTS",
-        work / "concepts.json",
-    )
-    words = (
-        *TINY,
-        *KINDS[kind].options,
-        *(files if KINDS[kind].config.startswith("pretrain") else ()),
-    )
-    config = ("--resume", "--config-file", KINDS[kind].config)
-    cfg: CfgNode = setup(
-        argument_parser().parse_args([*map(str, (*config, *words, "OUTPUT_DIR", folder))])
-    )
+    options = TINY | KINDS[kind].options | {"OUTPUT_DIR": folder}
+    if KINDS[kind].config.startswith("pretrain"):
+        options["INPUT.CAPTION.TOKENIZER"] = work / "vocabulary.model"
+        options["INPUT.CAPTION.CONCEPTS"] = work / "concepts.json"
+    words = ["--resume", "--config-file", KINDS[kind].config]
+    for key, value in options.items():
+        words += [key, str(value)]
+    cfg: CfgNode = setup(argument_parser().parse_args(words))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
@@ -305,7 +275,10 @@ def wait(process: int) -> int:
 
 
 def orphans(session: int) -> list[str]:
-    """Return what is left of a session after a minute: several processes end their step, save and leave together."""
+    """Name the processes of a session that live after a minute.
+
+    Before that, several processes may finish their step, save and end together.
+    """
     for _ in range(600):
         left = list(processes_of(session))
         if not left:
@@ -324,14 +297,14 @@ def processes_of(session: int) -> Iterator[int]:
 
 
 def differences(whole: Path, resumed: Path) -> list[str]:
-    """Name what differs between two run folders."""
-    found = list(differing(*(content(folder) for folder in (whole, resumed))))
-    halves = [path.name for path in resumed.rglob(".*") if path.name != ".lock"]
-    return found[:5] + [f"left half-written: {name}" for name in halves]
+    """Name the differences between two run folders."""
+    found = list(differing(content(whole), content(resumed)))
+    unfinished = [path.name for path in resumed.rglob(".*") if path.name != ".lock"]
+    return found[:5] + [f"half-written: {name}" for name in unfinished]
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Return all that a run leaves but its times."""
+    """Return what a run leaves; ``differing`` skips its times."""
     return {
         "checkpoint": torch.load(folder / "model_final.pth", weights_only=True),
         "metrics.json": [
@@ -346,7 +319,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def differing(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Yield the places in which two nested values differ, bit for bit; not a number equals itself."""
+    """Yield the places in which two nested values are not bit-equal; NaN equals NaN."""
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
             yield f"{path}: {sorted(map(str, one.keys() ^ other.keys()))[:3]}"
@@ -371,15 +344,8 @@ def render(rows: list[Attempt]) -> str:
         of_kind = [row for row in rows if row.kind == kind]
         resumed = sum(row.iteration is not None for row in of_kind)
         equal = sum(not row.differences for row in of_kind)
-        lines.append(
-            [
-                kind,
-                len(of_kind),
-                resumed,
-                equal,
-                "; ".join(sorted({d for r in of_kind for d in r.differences})),
-            ]
-        )
+        found = {difference for row in of_kind for difference in row.differences}
+        lines.append([kind, len(of_kind), resumed, equal, "; ".join(sorted(found))])
     lines.append(["all", *(sum(line[column] for line in lines) for column in (1, 2, 3)), ""])
     return tabulate(
         lines, ["kind", "kills", "from a checkpoint", "equal", "differences"], tablefmt="github"
@@ -390,16 +356,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument(
-        "--kinds",
-        nargs="+",
-        choices=KINDS,
-        metavar="KIND",
-        help=f"of {', '.join(KINDS)} (default: all)",
+        "--kills", type=int, default=100, help="number of kills (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="keep all runs there")
+    kinds = f"any of: {', '.join(KINDS)} (default: all)"
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, metavar="KIND", help=kinds)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the moments (default: %(default)s)"
+    )
+    parser.add_argument("--folder", type=Path, help="keep all runs in this folder")
     return parser
 
 

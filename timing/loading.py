@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the mappers against Detectron2's DatasetMapper: CPU time of one thread, interleaved in one run.
+"""Time the mappers against Detectron2's DatasetMapper: CPU time of one thread, taking turns.
 
-python timing/loading.py                                  a synthetic 480x640 JPEG with 10 polygons
-python timing/loading.py --dataset coco_2017_val          the first images of a registered dataset
+python timing/loading.py                           a synthetic 480x640 JPEG with 10 polygons
+python timing/loading.py --dataset coco_2017_val   the first images of a registered data set
 """
 
 import argparse
@@ -35,8 +35,6 @@ CAPTIONS = [
     "a small red star left of a large blue circle",
     "a big green square above a tiny yellow ring",
 ]
-
-
 VOCAB_SIZE = 60
 
 
@@ -46,19 +44,19 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--dataset", metavar="NAME", help="time on a registered dataset with instances instead"
+        "--dataset", metavar="NAME", help="a registered data set with boxes and masks"
     )
     parser.add_argument(
-        "--images", type=int, default=20, help="of the dataset (default: %(default)s)"
+        "--images", type=int, default=20, help="images of the data set (default: %(default)s)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=60, help="over each image (default: %(default)s)"
+        "--rounds", type=int, default=60, help="rounds over each image (default: %(default)s)"
     )
     parser.add_argument(
         "--short-edge", type=int, default=800, help="pixels to resize to (default: %(default)s)"
     )
     parser.add_argument("--mask-format", choices=["polygon", "bitmask"], default="polygon")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     return parser.parse_args()
 
 
@@ -67,27 +65,22 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dicts = (
-            load_dataset(args.dataset)[: args.images]
-            if args.dataset
-            else [synthetic_example(folder)]
-        )
+        if args.dataset:
+            dicts = load_dataset(args.dataset)[: args.images]
+        else:
+            dicts = [synthetic_example(folder)]
         rows = summarise(measure(build_mappers(args, folder), dicts, args.rounds))
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
     if args.json:
-        args.json.write_text(
-            json.dumps(
-                {"torch": torch.__version__, "images": len(dicts), "mappers": rows}, indent=2
-            )
-        )
+        figures = {"torch": torch.__version__, "images": len(dicts), "mappers": rows}
+        args.json.write_text(json.dumps(figures, indent=2))
 
 
 def synthetic_example(folder: Path) -> dict[str, Any]:
     """Write a smooth, noisy 480x640 JPEG and describe it with 10 polygons of 30 points."""
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(
-        (640, 480), Image.Resampling.BICUBIC
-    )
+    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    smooth = coarse.resize((640, 480), Image.Resampling.BICUBIC)
     pixels = np.clip(np.asarray(smooth) + rng.normal(0, 8, (480, 640, 3)), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "image.jpg", quality=90)
     return {
@@ -100,7 +93,7 @@ def synthetic_example(folder: Path) -> dict[str, Any]:
 
 
 def build_mappers(args: argparse.Namespace, folder: Path) -> dict[str, Mapper]:
-    """Build Detectron2's mapper and ours with the same settings, and the caption mapper."""
+    """Build Detectron2's mapper and DetectionMapper with the same settings, and CaptionMapper."""
     train_tokenizer(CAPTIONS, folder / "tokenizer.model", vocab_size=VOCAB_SIZE)
     cfg = _config(args, folder)
     fast = _config(args, folder)
@@ -117,7 +110,7 @@ def build_mappers(args: argparse.Namespace, folder: Path) -> dict[str, Mapper]:
 def measure(
     mappers: dict[str, Mapper], dicts: list[dict[str, Any]], rounds: int
 ) -> dict[str, list[float]]:
-    """Return each mapper's CPU milliseconds per image, every round with the same augmentation for all."""
+    """Return each mapper's CPU milliseconds per image; in a round all augment in the same way."""
     times: dict[str, list[float]] = {name: [] for name in mappers}
     for seed in tqdm(range(-2, rounds), desc="rounds", leave=False):
         for example in dicts:
@@ -131,17 +124,12 @@ def measure(
 
 
 def summarise(times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return medians, and for the detection mappers the median of the paired ratios to Detectron2's."""
-    return [
-        {
-            "mapper": name,
-            "ms/image": float(np.median(own)),
-            "speed-up": None
-            if name == CAPTIONING
-            else float(np.median(np.divide(times[STOCK], own))),
-        }
-        for name, own in times.items()
-    ]
+    """Return medians, and for detection mappers the median of the paired ratios to Detectron2's."""
+    rows = []
+    for name, own in times.items():
+        ratio = None if name == CAPTIONING else float(np.median(np.divide(times[STOCK], own)))
+        rows.append({"mapper": name, "ms/image": float(np.median(own)), "speed-up": ratio})
+    return rows
 
 
 def _config(args: argparse.Namespace, folder: Path) -> CfgNode:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Time each pretraining method beside VirTex's bicaptioning: the same images and captions, interleaved in one run.
+"""Time each pretraining method against VirTex's bicaptioning, on the same images and captions.
 
-python timing/pretraining.py                     published sizes, 8 scenes drawn at 256 pixels, cropped to 224
-python timing/pretraining.py --scale scenes      the configs of the built-in scenes, 64 scenes of 96 pixels
+python timing/pretraining.py                 published sizes, 8 scenes of 256 pixels, cropped to 224
+python timing/pretraining.py --scale scenes  configs of the built-in scenes, 64 scenes of 96 pixels
 
-A step is forward, backward and update as in training, without workers; loading turns the same images into examples.
-CPU seconds over all threads; a ratio is bicaptioning's seconds by the method's (above 1: faster than VirTex), the
-median over rounds. The frozen BERT of ICMLM has BERT-base's size and random weights, which cost the same time.
+The methods take turns. A step is forward, backward and update as in training, without workers;
+loading turns the same images into examples. Seconds are CPU time over all threads. A ratio is the
+median over rounds of bicaptioning's seconds / the method's (above 1: faster than VirTex). The
+frozen BERT of ICMLM has BERT-base's size, and random weights, which take the same time.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from virtex_det.data import train_tokenizer
 from virtex_det.data.build import MAPPER_REGISTRY
 from virtex_det.data.concepts import PARTS_OF_SPEECH, build_concepts
-from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets import load_captions, load_dataset
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
 from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
@@ -51,7 +52,8 @@ SCENES = {
     "LocTex": "scenes_loctex.yaml",
     "contrastive, no traces": "scenes_contrastive.yaml",
 }
-# Methods, images, their side in pixels, and pieces of the vocabulary: more than the few images' captions give.
+# Methods, images, their side in pixels, and vocabulary size of the model, which is larger than that
+# of a tokenizer trained on the few captions.
 SCALES = {"published": (PUBLISHED, 8, 256, 10000), "scenes": (SCENES, 64, 96, 300)}
 BERT_VOCABULARY = 30522
 
@@ -62,12 +64,19 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--scale", choices=list(SCALES), default="published", help="default: %(default)s"
+        "--scale",
+        choices=list(SCALES),
+        default="published",
+        help="methods and sizes (default: %(default)s)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--images", type=int, help="per batch, instead of the scale's")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of rounds (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, help="images per batch (default: the scale's)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     return parser.parse_args()
 
 
@@ -105,20 +114,17 @@ def draw(folder: Path, images: int, side: int) -> None:
 
 
 def build_text_files(folder: Path, published_bert: str) -> tuple[str, str]:
-    """Return the paths of a tokenizer, a BERT's where the config names one, and of concepts; written when missing."""
+    """Return the paths of a tokenizer and of concepts, which are written once.
+
+    The tokenizer is a BERT's if the config names a BERT.
+    """
     tokenizer = folder / ("bert" if published_bert else "vocabulary.model")
     concepts = folder / f"{tokenizer.name}_concepts.json"
     if concepts.exists():
         return str(tokenizer), str(concepts)
-    captions = [
-        caption
-        for image in load_dataset("scenes_unlabelled_captions")
-        for caption in image["captions"]
-    ]
+    captions = load_captions(["scenes_unlabelled_captions"])
     if published_bert:
-        write_bert(
-            tokenizer, sorted({word for caption in captions for word in caption.lower().split()})
-        )
+        write_bert(tokenizer, sorted(set(" ".join(captions).lower().split())))
     else:
         train_tokenizer(captions, tokenizer, vocab_size=80)
     pieces, sha256 = read_tokenizer(str(tokenizer)), tokenizer_sha256(str(tokenizer))
@@ -127,7 +133,7 @@ def build_text_files(folder: Path, published_bert: str) -> tuple[str, str]:
 
 
 def write_bert(folder: Path, words: list[str]) -> None:
-    """Write an untrained BERT of BERT-base's size that knows some words."""
+    """Write an untrained BERT of BERT-base's size whose vocabulary holds some words."""
     from transformers import BertConfig, BertModel
 
     pieces = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
@@ -138,7 +144,7 @@ def write_bert(folder: Path, words: list[str]) -> None:
 
 
 def on_scenes(cfg: CfgNode, folder: Path) -> CfgNode:
-    """Return a method's config with its data replaced: the scenes drawn, and what was built from their captions."""
+    """Return a method's config on the scenes, with tokenizer and concepts of their captions."""
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     kind = "narratives" if cfg.DATALOADER.MAPPER == "NarrativeMapper" else "captions"
@@ -151,7 +157,7 @@ def on_scenes(cfg: CfgNode, folder: Path) -> CfgNode:
 
 
 def batch_loader(cfg: CfgNode) -> Callable[[], list[dict[str, Any]]]:
-    """Return a function that turns the images into a batch of examples, with the same crops at every call."""
+    """Return a function that makes a batch from the images, with the same crops at every call."""
     mapper = MAPPER_REGISTRY.get(cfg.DATALOADER.MAPPER)(cfg, True)
     dicts = load_dataset(cfg.DATASETS.TRAIN[0])
 
@@ -163,7 +169,7 @@ def batch_loader(cfg: CfgNode) -> Callable[[], list[dict[str, Any]]]:
 
 
 def of_full_vocabulary(cfg: CfgNode, pieces: int) -> CfgNode:
-    """Return a config whose model has so many pieces, whatever the tokenizer has; a BERT has its own."""
+    """Return a config whose model has ``pieces`` in its vocabulary; a BERT's stays."""
     if cfg.MODEL.TEXT_ENCODER.WEIGHTS:
         return cfg
     cfg = cfg.clone()
@@ -186,7 +192,7 @@ def training_step(cfg: CfgNode, batch: list[dict[str, Any]]) -> Callable[[], Non
 
 
 def measure(jobs: dict[str, Callable[[], Any]], rounds: int, title: str) -> dict[str, list[float]]:
-    """Return each job's CPU seconds in every round, after one to warm up; every other round goes backwards."""
+    """Return each job's CPU seconds by round, after one to warm up; every other goes backwards."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in tqdm(range(-1, rounds), desc=title, leave=False):
         for name in list(jobs)[:: -1 if number % 2 else 1]:
@@ -198,7 +204,7 @@ def measure(jobs: dict[str, Callable[[], Any]], rounds: int, title: str) -> dict
 
 
 def compare(steps: dict[str, list[float]], loads: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return a row per method: medians, and medians of the ratio of bicaptioning's seconds to its own."""
+    """Return a row per method: medians, and medians of bicaptioning's seconds / its own."""
     return [
         {
             "method": method,

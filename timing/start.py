@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Time the start: from the command to the end of the first iteration, beside Detectron2's own train_net.
+"""Time the start, from the command to the end of the first iteration, against Detectron2's.
 
-python timing/start.py                 5 pairs, one after the other in turns: a ratio of at most 1 is no slower
+python timing/start.py      5 pairs, taking turns; at a ratio of at most 1 virtex_det is not slower
 
-Both train the same Mask R-CNN R50-FPN of one config file on the same small scenes. Stock is what Detectron2's
-tools/train_net.py does with a registered data set: default_setup and a DefaultTrainer. Imports are timed besides.
+Both train the same Mask R-CNN R50-FPN of one config file on the same small scenes. Stock does what
+Detectron2's tools/train_net.py does with a registered data set: default_setup and a DefaultTrainer.
+Imports are timed, too.
 """
 
 import argparse
@@ -54,7 +55,7 @@ VERSION: 2
 
 
 class _EndAfterOneStep:
-    """Finds Detectron2's train loop as ever, and has it write the time and end after its first iteration."""
+    """Imports Detectron2's train loop, and lets it write the time and end after one iteration."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -117,8 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--pairs", type=int, default=5, metavar="N", help="number of pairs (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -134,26 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(folder: Path, pairs: int) -> dict[str, list[dict[str, float]]]:
-    """Return the seconds of each start and import, of clock and CPU, in the order of the pairs."""
+    """Return the wall and CPU seconds of each start and import, in the order of the pairs."""
     (folder / "config.yaml").write_text(CONFIG)
     environment = os.environ | {"DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": "1"}
-    scenes = [
-        "--output",
-        str(folder / "scenes"),
-        "--train",
-        "16",
-        "--val",
-        "2",
-        "--unlabelled",
-        "2",
-    ]
-    generate = [
-        sys.executable,
-        str(ROOT / "tools" / "generate_scenes.py"),
-        *scenes,
-        "--workers",
-        "1",
-    ]
+    generate = [sys.executable, str(ROOT / "tools" / "generate_scenes.py")]
+    generate += ["--output", str(folder / "scenes"), "--train=16", "--val=2", "--unlabelled=2"]
+    generate += ["--workers=1"]
     subprocess.run(generate, check=True, capture_output=True, env=environment)
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in ("stock", "ours", *IMPORTS)}
     for pair in range(-1, pairs):
@@ -189,14 +178,12 @@ def report(figures: dict[str, list[dict[str, float]]]) -> str:
     lines = []
     for name, times in figures.items():
         clock, cpu = (statistics.median(each[kind] for each in times) for kind in ("clock", "cpu"))
-        lines.append(f"{name:26} {clock:6.2f} s, of CPU {cpu:6.2f} s")
+        lines.append(f"{name:26} {clock:6.2f} s, CPU {cpu:6.2f} s")
     for kind in ("clock", "cpu"):
         pairs = zip(figures["ours"], figures["stock"], strict=True)
         ratios = [a[kind] / b[kind] for a, b in pairs]
-        shown = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        lines.append(
-            f"ours / stock, {kind:5}: {statistics.median(ratios):.2f} ({shown}, {len(ratios)} pairs)"
-        )
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs"
+        lines.append(f"ours / stock, {kind:5}: {statistics.median(ratios):.2f} ({spread})")
     return "\n".join(lines)
 
 

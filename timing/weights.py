@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Time loading a VirTex file against Detectron2's own loader on a converted copy: interleaved, each in a new process.
+"""Time loading a VirTex file against Detectron2's own loader on a converted copy.
 
 python timing/weights.py                  a file of 500 MB with random numbers
 python timing/weights.py --rounds 9
 
-Memory is the peak of what the load holds beyond files that it maps: a mapped file is no copy. Linux only.
+The loaders take turns, each time in a new process. Memory is the peak of the load without mapped
+files, which need no copy. Linux only.
 """
 
 import argparse
@@ -41,10 +42,12 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--megabytes", type=int, default=500, help="of the file (default: %(default)s)"
+        "--megabytes", type=int, default=500, help="size of the file (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of rounds (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     parser.add_argument("--load", nargs=2, metavar=("LOADER", "FILE"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -63,31 +66,27 @@ def main(args: argparse.Namespace) -> None:
     rows = summarise(measured)
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
     if args.json:
-        args.json.write_text(
-            json.dumps({"torch": torch.__version__, "megabytes": args.megabytes, "loaders": rows})
-        )
+        figures = {"torch": torch.__version__, "megabytes": args.megabytes, "loaders": rows}
+        args.json.write_text(json.dumps(figures))
 
 
 def write_files(folder: Path, megabytes: int) -> dict[str, Path]:
-    """Write a file as VirTex's training writes it, and the same tensors by a detector's names."""
+    """Write a file as VirTex's training does, and a copy with a detector's tensor names."""
     visual = torchvision.models.resnet50(weights=None).state_dict()
     visual = {name: value for name, value in visual.items() if not name.startswith("fc.")}
     rest = max(megabytes * 2**20 // 4 - sum(value.numel() for value in visual.values()), 1024)
     textual = {"textual.embedding.words.weight": torch.randn(rest // 1024, 1024)}
     files = {OURS: folder / "virtex.pth", STOCK: folder / "converted.pth"}
-    torch.save(
-        {"model": {f"visual.cnn.{k}": v for k, v in visual.items()} | textual, "iteration": 0},
-        files[OURS],
-    )
-    renamed = {
-        f"backbone.bottom_up.{from_torchvision(name)}": value for name, value in visual.items()
-    }
+    virtex = {f"visual.cnn.{name}": value for name, value in visual.items()}
+    torch.save({"model": virtex | textual, "iteration": 0}, files[OURS])
+    prefix = "backbone.bottom_up."
+    renamed = {prefix + from_torchvision(name): value for name, value in visual.items()}
     torch.save({"model": renamed | textual, "matching_heuristics": False}, files[STOCK])
     return files
 
 
 def load(loader: str, file: str) -> list[float]:
-    """Load a file into a Mask R-CNN; return seconds and the peak of anonymous memory in MB above what was there."""
+    """Load a file into a Mask R-CNN; return seconds and the growth of anonymous memory in MB."""
     cfg = _config()
     model = build_model(cfg)
     checkpointer: Callable = TransferCheckpointer if loader == OURS else DetectionCheckpointer
@@ -108,7 +107,7 @@ def load(loader: str, file: str) -> list[float]:
 
 
 def summarise(measured: dict[str, list[list[float]]]) -> list[dict[str, str | float]]:
-    """Return medians of seconds and memory, and the median of the paired ratios of time to Detectron2's."""
+    """Return medians of seconds and memory, and the median of time / Detectron2's by round."""
     stock = np.array(measured[STOCK])[:, 0]
     return [
         {

@@ -18,15 +18,8 @@ def visualize(*arguments, cwd):
 def config(scenes, vocabulary, tmp_path):
     """The config file of a tiny LocTex model with weights."""
     weights = tmp_path / "weights.pth"
-    small = ("MODEL.LOCTEX.EMBED_SIZE", 16)
-    options = (
-        *TINY_PRETRAINING,
-        *small,
-        "INPUT.CAPTION.TOKENIZER",
-        vocabulary,
-        "MODEL.WEIGHTS",
-        weights,
-    )
+    files = ("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", weights)
+    options = (*TINY_PRETRAINING, "MODEL.LOCTEX.EMBED_SIZE", 16, *files)
     cfg = load_config(str(ROOT / "configs/pretrain/scenes_loctex.yaml"), list(map(str, options)))
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)
     (tmp_path / "model.yaml").write_text(cfg.dump())
@@ -35,19 +28,8 @@ def config(scenes, vocabulary, tmp_path):
 
 def test_it_draws_a_dataset_of_narratives_as_far_as_the_limit(config, scenes, tmp_path):
     name = f"narratives:{scenes}/annotations/narratives_val.jsonl:{scenes}/val"
-    run = visualize(
-        "--config-file",
-        config,
-        "--dataset",
-        name,
-        "--limit",
-        2,
-        "--output",
-        "out",
-        "SEED",
-        1,
-        cwd=tmp_path,
-    )
+    options = "--limit 2 --output out SEED 1".split()
+    run = visualize("--config-file", config, "--dataset", name, *options, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "2 drawn, 0 skipped. Open this page:\nout/attention.html" in run.stdout
     page = (tmp_path / "out" / "attention.html").read_text()
@@ -57,17 +39,9 @@ def test_it_draws_a_dataset_of_narratives_as_far_as_the_limit(config, scenes, tm
 
 def test_it_draws_images_with_one_caption_and_says_what_it_skipped(config, scenes, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    arguments = (
-        "--config-file",
-        config,
-        "--caption",
-        "a red ring",
-        "--output",
-        "out",
-        "broken.jpg",
-        scenes / "val",
-    )
-    run = visualize(*arguments, "INPUT.CAPTION.MAX_LENGTH", 30, cwd=tmp_path)
+    options = ("--config-file", config, "--caption", "a red ring", "--output", "out")
+    words = ("broken.jpg", scenes / "val", "INPUT.CAPTION.MAX_LENGTH", 30)
+    run = visualize(*options, *words, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert (
         "4 drawn, 1 skipped" in run.stdout

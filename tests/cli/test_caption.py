@@ -28,16 +28,8 @@ def config(pretraining_cfg, tmp_path):
 def test_it_captions_a_folder_and_says_what_it_skipped(config, scenes, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     overrides = ("MODEL.TEXTUAL.DECODING.METHOD", "nucleus_sampling", "SEED", 1)
-    arguments = (
-        "--config-file",
-        config,
-        "--output",
-        "out",
-        scenes / "val",
-        "broken.jpg",
-        *overrides,
-    )
-    run = caption(*arguments, cwd=tmp_path)
+    options = ("--config-file", config, "--output", "out")
+    run = caption(*options, scenes / "val", "broken.jpg", *overrides, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     rows = json.loads((tmp_path / "out" / "captions.json").read_text())
     assert len(rows) == 4

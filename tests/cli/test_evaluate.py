@@ -49,15 +49,7 @@ def test_it_prints_and_writes_the_numbers_of_boxes_and_masks(tmp_path, evaluate,
     entries = jitter(content, 0)
     write(tmp_path / "truth.json", content)
     write(tmp_path / "results.json", entries)
-    arguments = (
-        "results.json",
-        "--annotations",
-        "truth.json",
-        "--style",
-        "coco",
-        "--json",
-        "out/numbers.json",
-    )
+    arguments = "results.json --annotations truth.json --style coco --json out/numbers.json".split()
     evaluate(*arguments)
     printed = capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())
@@ -80,15 +72,7 @@ def test_masks_alone_are_enough_for_lvis(tmp_path, evaluate):
         tmp_path / "results.json",
         [{name: entry[name] for name in entry if name != "bbox"} for entry in entries],
     )
-    arguments = (
-        "results.json",
-        "--annotations",
-        "truth.json",
-        "--style",
-        "lvis",
-        "--json",
-        "numbers.json",
-    )
+    arguments = "results.json --annotations truth.json --style lvis --json numbers.json".split()
     evaluate(*arguments)
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["segm"] == known(lvis_reference(content, entries, "segm", tmp_path))
@@ -100,15 +84,7 @@ def test_two_runs_are_compared_by_category(tmp_path, evaluate, capsys):
     write(tmp_path / "truth.json", content)
     write(tmp_path / "ours.json", jitter(content, 2))
     write(tmp_path / "theirs.json", jitter(content, 3))
-    arguments = (
-        "ours.json",
-        "--compare",
-        "theirs.json",
-        "--annotations",
-        "truth.json",
-        "--style",
-        "coco",
-    )
+    arguments = "ours.json --compare theirs.json --annotations truth.json --style coco".split()
     evaluate(*arguments, "--json", "numbers.json")
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     expected = (
@@ -182,15 +158,8 @@ def test_a_style_of_a_registered_dataset_is_refused(evaluate, capsys):
 
 def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
     write(tmp_path / "truth.json", random_content(0))
-    command = [
-        str(TOOL),
-        "results.json",
-        "--annotations",
-        "truth.json",
-        "--style",
-        "coco",
-    ]
-    run = run_script(*command, cwd=tmp_path)
+    words = "results.json --annotations truth.json --style coco".split()
+    run = run_script(str(TOOL), *words, cwd=tmp_path)
     assert (
         run.returncode == 1
         and "results.json does not exist" in run.stderr

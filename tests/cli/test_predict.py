@@ -41,29 +41,15 @@ def test_a_threshold_below_the_models_own_is_reached(detector_cfg, scenes, tmp_p
 
 def test_weights_come_with_their_config(run, scenes, tmp_path):
     picture = next((scenes / "val").glob("*.png"))
-    words = (
-        "--config-file",
-        run / "config.yaml",
-        picture,
-        "MODEL.WEIGHTS",
-        run / "model_final.pth",
-    )
-    predict("--output", tmp_path / "out", *words)
+    options = ("--config-file", run / "config.yaml", "--output", tmp_path / "out")
+    predict(*options, picture, "MODEL.WEIGHTS", run / "model_final.pth")
     assert (tmp_path / "out" / "detections.json").exists()
 
 
 def test_ids_of_an_annotation_file_are_written(run, scenes, tmp_path):
     annotations = scenes / "annotations" / "instances_val.json"
-    words = (
-        "--threshold",
-        0,
-        "--annotations",
-        annotations,
-        "--no-pictures",
-        "--output",
-        tmp_path / "out",
-    )
-    predict("--run", run, scenes / "val", *words)
+    files = ("--annotations", annotations, "--output", tmp_path / "out")
+    predict("--run", run, scenes / "val", *files, *"--threshold 0 --no-pictures".split())
     ids = {image["id"] for image in json.loads(annotations.read_text())["images"]}
     assert {
         entry["image_id"]

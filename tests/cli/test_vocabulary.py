@@ -44,14 +44,8 @@ def test_a_data_set_that_is_not_there_is_one_screen(tmp_path):
 
 
 def test_a_mistake_is_one_screen_and_exit_code_1(scenes, tmp_path):
-    run = build_vocabulary(
-        "--dataset",
-        "scenes_train_captions",
-        "--vocab-size",
-        10**6,
-        "--output",
-        tmp_path / "v.model",
-    )
+    words = "--dataset scenes_train_captions --vocab-size 1000000 --output".split()
+    run = build_vocabulary(*words, tmp_path / "v.model")
     assert run.returncode == 1 and "--vocab-size" in run.stderr and "Traceback" not in run.stderr
     assert not list(tmp_path.iterdir())
 

@@ -17,12 +17,7 @@ def fine_tune(scenes: Path, folder: Path, *options: str):
     """Train and evaluate through the command line, in a process of its own; return the record."""
     # Enough, on the images that it was trained on, for numbers above zero.
     schedule = ("SOLVER.MAX_ITER", "30", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.BASE_LR", "0.003")
-    evaluation = (
-        "DATASETS.TEST",
-        "('scenes_train',)",
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-        "0.001",
-    )
+    evaluation = "DATASETS.TEST ('scenes_train',) MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.001".split()
     config = ("--config-file", "configs/detectron2/scenes_segm.yaml")
     part = ("DATASETS.TRAIN_FRACTION", "0.9", "OUTPUT_DIR", str(folder))
     subprocess.run(

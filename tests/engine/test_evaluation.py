@@ -124,21 +124,10 @@ def test_a_multilabel_model_is_evaluated_by_its_loss_on_a_dataset_with_boxes(
     pretraining_cfg, tmp_path
 ):
     options = (
-        *(
-            "MODEL.META_ARCHITECTURE",
-            "MultilabelClassificationModel",
-            "DATALOADER.MAPPER",
-            "MultilabelMapper",
-        ),
-        *(
-            "MODEL.CLASSIFIER.NUM_CLASSES",
-            8,
-            "DATASETS.TRAIN",
-            '("scenes_train",)',
-            "DATASETS.TEST",
-            '("scenes_val",)',
-        ),
-    )
+        "MODEL.META_ARCHITECTURE MultilabelClassificationModel MODEL.CLASSIFIER.NUM_CLASSES 8 "
+        "DATALOADER.MAPPER MultilabelMapper "
+        "DATASETS.TRAIN ('scenes_train',) DATASETS.TEST ('scenes_val',)"
+    ).split()
     trainer = Trainer(pretraining_cfg(*options))
     trainer.resume_or_load(resume=False)
     trainer.train()

@@ -1,6 +1,7 @@
 """A run that was killed and resumed is the run that was not."""
 
 import io
+import itertools
 import json
 import shutil
 import tarfile
@@ -12,11 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.env import seed_all_rng
 
+from timing import kills
 from virtex_det.benchmark import read_records
 from virtex_det.engine import Trainer, evaluate
 from virtex_det.errors import UserError
 
 TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
+RETINANET = [*itertools.chain(*kills.RETINANET.items())]
 
 
 def train(cfg, *, resume: bool = False) -> Trainer:
@@ -25,35 +28,6 @@ def train(cfg, *, resume: bool = False) -> Trainer:
     trainer.resume_or_load(resume=resume)
     trainer.train()
     return trainer
-
-
-# It remembers a number outside its tensors.
-RETINANET = (
-    "MODEL.META_ARCHITECTURE",
-    "RetinaNet",
-    "MODEL.BACKBONE.NAME",
-    "build_retinanet_resnet_fpn_backbone",
-)
-RETINANET += (
-    "MODEL.FPN.IN_FEATURES",
-    "['res3','res4','res5']",
-    "MODEL.RESNETS.OUT_FEATURES",
-    "['res3','res4','res5']",
-)
-RETINANET += (
-    "MODEL.ANCHOR_GENERATOR.SIZES",
-    "[[16],[24],[40],[64],[80]]",
-    "MODEL.RETINANET.NUM_CLASSES",
-    8,
-)
-RETINANET += (
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    64,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    64,
-    "MODEL.MASK_ON",
-    False,
-)
 
 
 def assert_same(one: Path, other: Path, checkpoint: str = "model_final.pth") -> None:
@@ -113,13 +87,8 @@ def resumed(tmp_path):
 
 def test_a_detector_that_samples_proposals_is_bit_equal(detector_cfg, resumed):
     options = (
-        "SOLVER.CHECKPOINT_PERIOD",
-        2,
-        "TEST.EVAL_PERIOD",
-        2,
-        "DATALOADER.ASPECT_RATIO_GROUPING",
-        True,
-    )
+        "SOLVER.CHECKPOINT_PERIOD 2 TEST.EVAL_PERIOD 2 DATALOADER.ASPECT_RATIO_GROUPING True"
+    ).split()
     assert_same(*resumed(detector_cfg, *options))
 
 
@@ -134,25 +103,15 @@ def test_dropout_lookahead_workers_and_a_window_of_the_log_are_bit_equal(
     pretraining_cfg, resumed, checkpoint
 ):
     options = (
-        "MODEL.TEXTUAL.DROPOUT",
-        0.3,
-        "SOLVER.LOOKAHEAD.ENABLED",
-        True,
-        "SOLVER.LOOKAHEAD.STEPS",
-        3,
-    )
+        "MODEL.TEXTUAL.DROPOUT 0.3 SOLVER.LOOKAHEAD.ENABLED True SOLVER.LOOKAHEAD.STEPS 3"
+    ).split()
     length = ("SOLVER.MAX_ITER", 42, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 2)
     assert_same(*resumed(pretraining_cfg, *options, *length, checkpoint=checkpoint))
 
 
 def test_another_number_of_workers_is_bit_equal(pretraining_cfg, resumed):
     options = (
-        "DATALOADER.NUM_WORKERS",
-        2,
-        "SOLVER.CHECKPOINT_PERIOD",
-        2,
-        "MODEL.TEXTUAL.DROPOUT",
-        0.3,
+        "DATALOADER.NUM_WORKERS 2 SOLVER.CHECKPOINT_PERIOD 2 MODEL.TEXTUAL.DROPOUT 0.3".split()
     )
     whole, folder = resumed(pretraining_cfg, *options)
     (folder / "last_checkpoint").write_text("model_0000001.pth")
@@ -170,15 +129,8 @@ def test_shards_that_workers_share_are_bit_equal(pretraining_cfg, resumed, scene
                 tar.addfile(text, io.BytesIO(caption))
     train = ("DATASETS.TRAIN", f"('shards:{tmp_path}/*.tar',)", "DATALOADER.SHARD_SHUFFLE_SIZE", 5)
     options = (
-        "DATALOADER.NUM_WORKERS",
-        2,
-        "SOLVER.MAX_ITER",
-        9,
-        "SOLVER.CHECKPOINT_PERIOD",
-        4,
-        "DATASETS.TEST",
-        "()",
-    )
+        "DATALOADER.NUM_WORKERS 2 SOLVER.MAX_ITER 9 SOLVER.CHECKPOINT_PERIOD 4 DATASETS.TEST ()"
+    ).split()
     whole, folder = resumed(pretraining_cfg, *train, *options, checkpoint="model_0000003.pth")
     assert_same(whole, folder)
 
@@ -264,13 +216,8 @@ def test_a_complete_run_is_resumed_without_evaluating_again(detector_cfg, resume
 
 def test_averages_of_batch_norm_are_bit_equal(detector_cfg, resumed):
     options = (
-        "TEST.PRECISE_BN.ENABLED",
-        True,
-        "TEST.PRECISE_BN.NUM_ITER",
-        3,
-        "SOLVER.CHECKPOINT_PERIOD",
-        2,
-    )
+        "TEST.PRECISE_BN.ENABLED True TEST.PRECISE_BN.NUM_ITER 3 SOLVER.CHECKPOINT_PERIOD 2"
+    ).split()
     assert_same(*resumed(detector_cfg, *options, "DATASETS.TEST", "()"))
 
 

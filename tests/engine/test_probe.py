@@ -212,17 +212,9 @@ def test_a_linear_probe_leaves_every_tensor_of_the_backbone_as_it_was(folders, t
         if n.startswith("backbone.")
     }
     torch.save({"model": start, "pixels": PIXELS}, tmp_path / "start.pth")
-    cfg = config(
-        *(
-            "imagenet_linear.yaml",
-            *folders,
-            "SOLVER.MAX_ITER",
-            5,
-            "MODEL.WEIGHTS",
-            str(tmp_path / "start.pth"),
-        ),
-        *("INPUT.CLASSIFICATION.CROP_SCALE", (0.9, 1.0)),
-    )
+    options = ("SOLVER.MAX_ITER", 5, "INPUT.CLASSIFICATION.CROP_SCALE", (0.9, 1.0))
+    weights = str(tmp_path / "start.pth")
+    cfg = config("imagenet_linear.yaml", *folders, "MODEL.WEIGHTS", weights, *options)
     trained = train(cfg)
     assert all(
         torch.equal(trained[name], value)
@@ -240,14 +232,6 @@ PIXELS = {"format": "RGB", "mean": [123.675, 116.28, 103.53], "std": [58.395, 57
 
 
 def test_a_classifier_of_another_size_than_the_data_is_refused_before_training(folders):
+    options = ("SOLVER.MAX_ITER", 1, "MODEL.CLASSIFIER.NUM_CLASSES", 1000)
     with pytest.raises(UserError, match="Set MODEL.CLASSIFIER.NUM_CLASSES 2"):
-        train(
-            config(
-                "imagenet_linear.yaml",
-                *folders,
-                "SOLVER.MAX_ITER",
-                1,
-                "MODEL.CLASSIFIER.NUM_CLASSES",
-                1000,
-            )
-        )
+        train(config("imagenet_linear.yaml", *folders, *options))

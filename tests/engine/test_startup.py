@@ -94,14 +94,7 @@ def test_a_config_of_an_earlier_detectron2_is_converted(tmp_path):
     assert cfg.VERSION == 2 and cfg.MODEL.WEIGHTS == "some.pth"
 
 
-SCHEDULE = (
-    "SOLVER.MAX_ITER",
-    "180000",
-    "SOLVER.STEPS",
-    "(120000, 160000)",
-    "SOLVER.WARMUP_ITERS",
-    "1000",
-)
+SCHEDULE = "SOLVER.MAX_ITER 180000 SOLVER.STEPS (120000,160000) SOLVER.WARMUP_ITERS 1000".split()
 
 
 def schedule(*words):
@@ -149,15 +142,8 @@ def test_a_warm_up_that_is_too_long_is_refused_under_another_schedule_too(tmp_pa
 
 
 def test_a_config_that_a_run_wrote_is_not_scaled_again(tmp_path):
-    options = (
-        "DATASETS.TRAIN_FRACTION",
-        0.1,
-        "SOLVER.REFERENCE_FRACTION",
-        1,
-        "OUTPUT_DIR",
-        tmp_path,
-    )
-    solver = setup(arguments(*SCHEDULE, *options)).SOLVER
+    options = "DATASETS.TRAIN_FRACTION 0.1 SOLVER.REFERENCE_FRACTION 1 OUTPUT_DIR".split()
+    solver = setup(arguments(*SCHEDULE, *options, tmp_path)).SOLVER
     log = (tmp_path / "log.txt").read_text()
     assert (
         "TRAIN_FRACTION 0.1: SOLVER.MAX_ITER 18000, STEPS (12000, 16000), WARMUP_ITERS 100" in log
@@ -509,15 +495,9 @@ def test_the_tokenizer_of_a_start_without_a_checkpoint_binds_nobody(tokenizer, t
 
 
 def test_a_task_of_virtex_takes_no_vocabulary_of_bert(tmp_path):
+    tokenizer = ("INPUT.CAPTION.TOKENIZER", "google-bert/bert-base-uncased")
     with pytest.raises(UserError, match="is not a SentencePiece vocabulary"):
-        setup(
-            pretraining(
-                "OUTPUT_DIR",
-                tmp_path / "run",
-                "INPUT.CAPTION.TOKENIZER",
-                "google-bert/bert-base-uncased",
-            )
-        )
+        setup(pretraining("OUTPUT_DIR", tmp_path / "run", *tokenizer))
 
 
 def test_concepts_and_clusters_travel_with_the_run_too(tokenizer, tmp_path):

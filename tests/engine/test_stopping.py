@@ -125,13 +125,8 @@ def test_a_signal_ends_precise_batch_norm_which_the_resumed_run_computes_anew(
     detector_cfg, send_in_precise_bn, tmp_path, average, saved, architecture
 ):
     options = (
-        "TEST.PRECISE_BN.ENABLED",
-        True,
-        "TEST.PRECISE_BN.NUM_ITER",
-        3,
-        "SOLVER.CHECKPOINT_PERIOD",
-        2,
-    )
+        "TEST.PRECISE_BN.ENABLED True TEST.PRECISE_BN.NUM_ITER 3 SOLVER.CHECKPOINT_PERIOD 2"
+    ).split()
     cfg = detector_cfg(*options, *architecture)
     train(cfg)
     shutil.move(cfg.OUTPUT_DIR, tmp_path / "whole")

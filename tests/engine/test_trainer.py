@@ -194,10 +194,7 @@ def found(detector_cfg) -> Callable:
 
     def found(*options: object, evaluators: list | None = None) -> dict[str, dict[str, float]]:
         anything = (
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-            0.0,
-            "MODEL.ROI_HEADS.NMS_THRESH_TEST",
-            1.0,
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 MODEL.ROI_HEADS.NMS_THRESH_TEST 1.0".split()
         )
         cfg = detector_cfg(*anything, "TEST.DETECTIONS_PER_IMAGE", 200, *options)
         torch.manual_seed(0)
@@ -368,15 +365,8 @@ def test_bf16_trains_evaluates_and_saves_float32(detector_cfg):
 def test_mixed_precision_on_a_cpu_is_bfloat16(detector_cfg, tmp_path):
     losses = []
     for number, options in enumerate([("SOLVER.AMP.ENABLED", True), BF16, ()]):
-        cfg = detector_cfg(
-            *options,
-            "MODEL.DEVICE",
-            "cpu",
-            "DATASETS.TEST",
-            "()",
-            "OUTPUT_DIR",
-            tmp_path / str(number),
-        )
+        words = "MODEL.DEVICE cpu DATASETS.TEST () OUTPUT_DIR".split()
+        cfg = detector_cfg(*options, *words, tmp_path / str(number))
         seed_all_rng(0)
         trainer = train(cfg)
         losses.append(logged(cfg)[-1]["total_loss"])

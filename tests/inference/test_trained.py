@@ -172,11 +172,8 @@ def test_a_captioner_says_who_takes_it(task, captioner_run):
 @pytest.mark.parametrize("task", [DETECTION, CAPTIONS, ATTENTION])
 def test_any_other_pretraining_model_is_of_use_by_its_features(task, pretraining_cfg, tmp_path):
     options = (
-        "MODEL.META_ARCHITECTURE",
-        "TokenClassificationModel",
-        "DATALOADER.MAPPER",
-        "CaptionMapper",
-    )
+        "MODEL.META_ARCHITECTURE TokenClassificationModel DATALOADER.MAPPER CaptionMapper"
+    ).split()
     run = write_run(pretraining_cfg(*options), tmp_path / "tokens")
     with pytest.raises(
         UserError, match=r"\(TokenClassificationModel\), but .*\nvirtex_det.load_backbone"

@@ -11,33 +11,14 @@ from virtex_det import get_cfg
 @pytest.fixture
 def cfg():
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            *(
-                "MODEL.DEVICE",
-                "cpu",
-                "MODEL.META_ARCHITECTURE",
-                "ImageClassifier",
-                "MODEL.BACKBONE.FREEZE_AT",
-                0,
-            ),
-            *(
-                "MODEL.BACKBONE.NAME",
-                "build_caption_resnet_backbone",
-                "MODEL.RESNETS.OUT_FEATURES",
-                ["res5"],
-            ),
-            *(
-                "MODEL.RESNETS.DEPTH",
-                18,
-                "MODEL.RESNETS.STEM_OUT_CHANNELS",
-                8,
-                "MODEL.RESNETS.RES2_OUT_CHANNELS",
-                8,
-            ),
-            *("MODEL.RESNETS.NORM", "BN", "MODEL.CLASSIFIER.NUM_CLASSES", 4, "INPUT.FORMAT", "RGB"),
-        ]
+    options = (
+        "MODEL.DEVICE cpu MODEL.META_ARCHITECTURE ImageClassifier INPUT.FORMAT RGB "
+        "MODEL.BACKBONE.NAME build_caption_resnet_backbone MODEL.BACKBONE.FREEZE_AT 0 "
+        "MODEL.RESNETS.OUT_FEATURES ['res5'] MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.NORM BN "
+        "MODEL.RESNETS.STEM_OUT_CHANNELS 8 MODEL.RESNETS.RES2_OUT_CHANNELS 8 "
+        "MODEL.CLASSIFIER.NUM_CLASSES 4"
     )
+    cfg.merge_from_list(options.split())
     return cfg
 
 

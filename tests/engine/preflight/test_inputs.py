@@ -270,13 +270,8 @@ def test_images_with_too_few_keypoints_are_left_out(parts, detector_cfg):
 _FIVE = ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "(10, 10, 5, 5, 1)")
 _ROTATED = (
     *("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "MODEL.RPN.BBOX_REG_WEIGHTS", "(1, 1, 1, 1, 1)"),
-    *(
-        "MODEL.ANCHOR_GENERATOR.NAME",
-        "RotatedAnchorGenerator",
-        "MODEL.ROI_HEADS.NAME",
-        "RROIHeads",
-        *_FIVE,
-    ),
+    *("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+    *("MODEL.ROI_HEADS.NAME", "RROIHeads", *_FIVE),
 )
 
 

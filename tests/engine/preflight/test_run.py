@@ -401,23 +401,13 @@ def test_a_run_is_not_resumed_on_data_of_other_classes(trained, tmp_path, parts)
 
 def test_a_model_of_other_classes_is_a_start_for_training(trained, parts, detector_cfg, tmp_path):
     name = parts("swapped", swap)
+    weights = Path(trained.OUTPUT_DIR) / "model_final.pth"
     options = (
-        "DATASETS.TRAIN",
-        f"('{name}',)",
-        "DATASETS.TEST",
-        "()",
-        "MODEL.ROI_HEADS.NUM_CLASSES",
-        2,
-    )
-    weights = (
-        "MODEL.WEIGHTS",
-        Path(trained.OUTPUT_DIR) / "model_final.pth",
-        "OUTPUT_DIR",
-        tmp_path / "second",
-    )
-    trainer = Trainer(
-        detector_cfg(*options, *weights, "SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False)
-    )
+        f"DATASETS.TRAIN ('{name}',) DATASETS.TEST () MODEL.ROI_HEADS.NUM_CLASSES 2 "
+        "SOLVER.MAX_ITER 1 TEST.PRECISE_BN.ENABLED False"
+    ).split()
+    files = ("MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "second")
+    trainer = Trainer(detector_cfg(*options, *files))
     trainer.resume_or_load(resume=False)
     trainer.train()
     assert read_classes(tmp_path / "second") == NAMES[::-1]

@@ -18,20 +18,7 @@ from virtex_det.evaluation.detection.detections import Detections
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.reference import numpy_float_alias
 
-COCO_NAMES = (
-    "AP",
-    "AP50",
-    "AP75",
-    "APs",
-    "APm",
-    "APl",
-    "AR1",
-    "AR10",
-    "AR100",
-    "ARs",
-    "ARm",
-    "ARl",
-)
+COCO_NAMES = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
 
 
 def coco_reference(content, entries, task, code=COCOeval):

@@ -165,14 +165,10 @@ def test_blocks_overrule_the_depth() -> None:
 def test_a_plain_resnet_200() -> None:
     cfg = config(CLIP)
     cfg.merge_from_list(
-        [
-            "MODEL.RESNETS.DEPTH",
-            200,
-            "MODEL.CAPTION_RESNET.STEM",
-            "basic",
-            "MODEL.CAPTION_RESNET.DOWNSAMPLE",
-            "conv",
-        ]
+        (
+            "MODEL.RESNETS.DEPTH 200 MODEL.CAPTION_RESNET.STEM basic "
+            "MODEL.CAPTION_RESNET.DOWNSAMPLE conv"
+        ).split()
     )
     assert [len(stage) for stage in build_backbone(cfg).stages] == [3, 24, 36, 3]
 

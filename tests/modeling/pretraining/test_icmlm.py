@@ -153,15 +153,8 @@ def test_a_few_steps_lower_the_tag_loss(build):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_frozen_bert_stays_as_it_is_while_the_rest_learns(build, tmp_path, head):
     bert = make_bert(tmp_path / "bert")
-    options = (
-        "MODEL.TEXT_ENCODER.WEIGHTS",
-        str(bert),
-        "MODEL.TEXTUAL.VOCAB_SIZE",
-        22,
-        "MODEL.ICMLM.HEAD",
-        head,
-    )
-    model = build("ICMLMModel", *SMALL, *options)
+    options = ("MODEL.TEXTUAL.VOCAB_SIZE", 22, "MODEL.ICMLM.HEAD", head)
+    model = build("ICMLMModel", *SMALL, "MODEL.TEXT_ENCODER.WEIGHTS", str(bert), *options)
     tokens = torch.tensor([[1, 3, 9, 2]])
     before = model.text_encoder(tokens)
     assert_every_parameter_learns(model, batch())

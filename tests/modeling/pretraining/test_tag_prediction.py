@@ -56,13 +56,8 @@ def test_a_caption_without_concepts_counts_for_nothing_with_a_softmax(build):
 
 
 def test_sigmoids_start_with_one_expected_tag(build):
-    head = build(
-        "TagPredictionModel",
-        "MODEL.TAG_PREDICTION.NUM_TAGS",
-        1000,
-        "MODEL.TAG_PREDICTION.LOSS",
-        "sigmoid",
-    )
+    options = ("MODEL.TAG_PREDICTION.NUM_TAGS", 1000, "MODEL.TAG_PREDICTION.LOSS", "sigmoid")
+    head = build("TagPredictionModel", *options)
     assert 1000 * head.textual.output.bias.sigmoid().mean().item() == pytest.approx(1, rel=0.01)
     assert head.textual.output.bias[0].item() == pytest.approx(-math.log(1000))
 
