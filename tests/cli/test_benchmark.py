@@ -26,7 +26,10 @@ fractions: [0.5, 1.0]
 seeds: [0, 1]
 options: {{{tiny}}}
 """
-TINY = "SOLVER.MAX_ITER: 2, SOLVER.WARMUP_ITERS: 1, SOLVER.IMS_PER_BATCH: 2, MODEL.RESNETS.RES2_OUT_CHANNELS: 8"
+TINY = (
+    "SOLVER.MAX_ITER: 2, SOLVER.WARMUP_ITERS: 1, SOLVER.IMS_PER_BATCH: 2, "
+    "MODEL.RESNETS.RES2_OUT_CHANNELS: 8"
+)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def matrix(tmp_path, vocabulary) -> Path:
 
 @pytest.fixture
 def done(matrix, make_record) -> Path:
-    """A matrix that has been run, as far as its folders tell."""
+    """A matrix whose run folders look complete."""
     for cell, run in read_matrix(matrix).cells.items():
         run.folder.mkdir(parents=True)
         (run.folder / "model_final.pth").touch()

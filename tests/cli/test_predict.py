@@ -57,9 +57,7 @@ def test_ids_of_an_annotation_file_are_written(run, scenes, tmp_path):
     } <= ids
 
 
-def test_weights_of_the_zoo_are_no_detector_and_the_message_says_what_makes_one(
-    scenes, monkeypatch
-):
+def test_zoo_weights_without_a_detector_are_refused_with_what_makes_one(scenes, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["virtex-det predict"])
     with pytest.raises(
         UserError, match=r"needs a detector(?s:.*)virtex-det train with MODEL.WEIGHTS virtex://"

@@ -34,7 +34,7 @@ def config(name, *options):
 
 
 def config_for(path, *options):
-    """The config of a probe of a file, in which nothing but the file is named."""
+    """The config of a probe that names only the weights."""
     args = argparse.Namespace(
         config_file=str(CONFIGS / "voc07_svm.yaml"), opts=["MODEL.WEIGHTS", path, *options]
     )

@@ -154,7 +154,7 @@ def test_a_config_that_a_run_wrote_is_not_scaled_again(tmp_path):
 
 
 @pytest.mark.parametrize("reference", [-0.1, 1.5, ".nan"])
-def test_a_reference_that_is_no_fraction_is_an_error(reference, tmp_path):
+def test_an_invalid_reference_fraction_is_an_error(reference, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(f"SOLVER:\n  REFERENCE_FRACTION: {reference}\n")
     with pytest.raises(UserError, match="SOLVER.REFERENCE_FRACTION is .*must be"):
@@ -176,7 +176,7 @@ def test_a_new_run_folder_gets_its_config_and_environment(tmp_path):
     assert "PyTorch" in (tmp_path / "environment.txt").read_text()
 
 
-def test_no_name_is_no_run_folder():
+def test_an_empty_output_dir_is_refused():
     with pytest.raises(UserError, match="OUTPUT_DIR is empty"):
         setup(arguments("OUTPUT_DIR", ""))
 
@@ -198,7 +198,7 @@ def run(tmp_path):
 
 
 def keep_checkpoint(folder, name="model_0000049.pth"):
-    """Leave the names that a run in the folder would have written."""
+    """Write an empty checkpoint and the file that names it."""
     (folder / name).touch()
     (folder / "last_checkpoint").write_text(name)
 
@@ -321,7 +321,7 @@ def test_a_run_that_was_killed_before_it_named_its_first_checkpoint_goes_on_from
     assert (run[1] / "last_checkpoint").read_text() == "model_0000049.pth"
 
 
-def test_a_run_with_several_checkpoints_of_which_none_is_the_last_does_not_begin_anew(run):
+def test_a_run_with_checkpoints_but_no_last_one_does_not_begin_anew(run):
     (run[1] / "last_checkpoint").unlink()
     (run[1] / "model_0000099.pth").touch()
     with pytest.raises(
@@ -613,9 +613,7 @@ def test_records_of_another_run_are_not_taken_for_those_of_the_run_that_goes_on(
         setup(arguments("--resume", *run))
 
 
-def test_a_folder_that_keeps_the_records_of_a_run_alone_is_no_place_for_another(
-    tmp_path, make_record
-):
+def test_a_folder_with_only_the_records_of_a_run_is_refused_for_another(tmp_path, make_record):
     for name in ("run", "eval"):
         (tmp_path / name).mkdir()
     make_record().write(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A run that is asked to end saves, says so, and goes on as if it had not been."""
+"""A run that a signal ends saves, says so, and resumes as if it had not been interrupted."""
 
 import os
 import shutil
@@ -101,7 +101,7 @@ def test_a_signal_ends_an_evaluation_at_once_and_what_was_trained_is_saved(
 
 @pytest.fixture
 def send_in_precise_bn(monkeypatch):
-    """Has a SIGTERM come in the middle of the averages of so many steps; then no more."""
+    """Sends a SIGTERM within precise batch norm, once at each of the given steps."""
 
     def send(*steps: int) -> None:
         update = Progress.update

@@ -91,7 +91,7 @@ def test_pretraining_lowers_its_loss(pretraining_cfg):
 
 @pytest.fixture
 def bleu(monkeypatch):
-    """A constant in place of the caption metrics, which take Java."""
+    """A constant in place of the caption metrics, which need Java."""
     monkeypatch.setattr(
         "virtex_det.evaluation.captions.caption_metrics", lambda *captions: {"BLEU_4": 12.5}
     )
@@ -139,7 +139,7 @@ def test_predictions_on_a_dataset_named_by_its_path_stay_in_the_run_folder(pretr
     assert folder == Path(cfg.OUTPUT_DIR) / "inference" / "pairs_.._.._elsewhere_images"
 
 
-def test_what_was_left_out_of_training_is_said_at_its_end(
+def test_skipped_images_are_reported_at_the_end_of_training(
     pretraining_cfg, scenes, tmp_path, caplog
 ):
     content = json.loads((scenes / "annotations" / "captions_train.json").read_text())

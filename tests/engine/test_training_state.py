@@ -24,7 +24,7 @@ def test_what_a_trainer_of_any_version_writes_is_taken(state):
 
 
 @pytest.mark.parametrize("state", [None, 3, [1], "x"])
-def test_what_is_no_state_is_named(state):
+def test_an_invalid_state_is_named(state):
     with pytest.raises(ValueError, match="the trainer's state is"):
         check_training_state(state)
 

@@ -175,7 +175,7 @@ def test_the_order_of_images_does_not_matter(no_meteor):
 
 
 @needs_java
-def test_spice_without_its_models_is_said_once_and_never_downloads(
+def test_spice_without_its_models_warns_once_and_never_downloads(
     no_meteor, monkeypatch, caplog, tmp_path
 ):
     from pycocoevalcap.spice import get_stanford_models
@@ -193,7 +193,7 @@ def test_spice_without_its_models_is_said_once_and_never_downloads(
 
 @pytest.fixture
 def spice(no_meteor, monkeypatch):
-    """SPICE with models that seem to be there and a Java that only tells what it was given."""
+    """SPICE with fake models and a Java that only prints its arguments."""
     from pycocoevalcap.spice import spice as package
 
     monkeypatch.setattr(module, "missing_spice_models", lambda: [])

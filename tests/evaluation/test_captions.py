@@ -28,7 +28,7 @@ def dataset():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stands in for the metrics, which take Java; holds what they were asked."""
+    """Replaces the metrics, which need Java, and records their arguments."""
     asked = []
 
     def metrics(predictions, references):

@@ -54,8 +54,10 @@ def tokenizer(vocabulary: Path) -> SentencePieceTokenizer:
 
 @pytest.fixture
 def evaluator(vocabulary: Path, tmp_path: Path):
-    """Of a star in the upper left quarter of what the model sees, and a circle in its lower
-    right corner.
+    """The evaluator of an image with a star and a circle.
+
+    The star is in the upper left quarter of the model's input, the circle in its lower right
+    corner.
     """
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "0.png")
     annotations = [annotation(STAR, 1, [5, 1, 3, 3]), annotation(CIRCLE, 2, [11, 7, 1, 1])]

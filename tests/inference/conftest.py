@@ -38,7 +38,7 @@ def detector_run(detector_cfg, tmp_path):
 
 @pytest.fixture
 def captioner_run(pretraining_cfg, vocabulary, tmp_path):
-    """The folder of a captioning run, with no more than what makes it whole wherever it lies."""
+    """The folder of a captioning run, with only the files that it needs after a move."""
     cfg = with_vocabulary_size(pretraining_cfg("INPUT.CAPTION.TOKENIZER", str(vocabulary)))
     cfg = with_options(cfg, ["INPUT.CAPTION.TOKENIZER", "/gone/vocabulary.model"])
     folder = write_run(cfg, tmp_path / "captioner")

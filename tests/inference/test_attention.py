@@ -1,4 +1,4 @@
-"""Attention: of which word it is, and what is drawn of it."""
+"""Attention: which word it belongs to, and how it is drawn."""
 
 import io
 import json
@@ -285,7 +285,7 @@ def test_images_without_a_caption_are_an_error_that_says_where_to_write_it(tmp_p
         with_captions([tmp_path / "b.jpg"], "  ")
 
 
-def test_a_text_that_is_no_text_is_an_error(tmp_path):
+def test_a_caption_that_is_not_text_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"a\.txt is not UTF-8"):
         with_captions([tmp_path / "a.jpg"])

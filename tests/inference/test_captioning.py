@@ -83,7 +83,7 @@ def test_images_of_any_mode_are_captioned_and_shown(mode, run, tmp_path):
     assert shown(image.thumbnail).mode == "RGB"
 
 
-def test_files_that_are_no_image_are_skipped_with_the_reason_and_never_waited_for(run, tmp_path):
+def test_files_that_are_not_images_are_skipped_with_the_reason_and_never_waited_for(run, tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     picture(tmp_path / "floats.tif", mode="F")
     picture(tmp_path / "deep.png", mode="I;16")
@@ -107,7 +107,7 @@ def test_a_thumbnail_is_small_and_upright(run, tmp_path):
     assert shown(Captioner(run).caption([path]).captioned[0].thumbnail).size == (160, 320)
 
 
-def test_a_file_name_that_is_no_text_is_printed_all_the_same(run, tmp_path):
+def test_a_file_name_that_is_not_utf_8_is_printed(run, tmp_path):
     path = tmp_path / b"caf\xe9.jpg".decode(errors="surrogateescape")
     try:
         picture(tmp_path / "image.jpg").rename(path)

@@ -1,4 +1,4 @@
-"""Detections as files: what an evaluation would write, with the ids of a file or own ones."""
+"""Detections as files: as an evaluation writes them, with the ids of a file or with own ids."""
 
 import json
 

@@ -190,7 +190,7 @@ def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
         detector(photos[0])
 
 
-def test_a_file_name_that_is_no_text_can_be_drawn_again(detector, photos, tmp_path):
+def test_a_file_name_that_is_not_utf_8_can_be_drawn_again(detector, photos, tmp_path):
     path = tmp_path / b"caf\xe9.png".decode(errors="surrogateescape")
     try:
         path.write_bytes(photos[0].read_bytes())

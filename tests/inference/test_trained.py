@@ -1,6 +1,4 @@
-"""From what a user names to a model's config and weights; each source of another kind gets one
-clear error.
-"""
+"""A user's name for a model leads to its config and weights; other names get one clear error."""
 
 import os
 import shutil
@@ -182,7 +180,7 @@ def test_any_other_pretraining_model_is_of_use_by_its_features(task, pretraining
 
 
 @pytest.mark.parametrize("source", [None, "", 7])
-def test_what_is_no_name_is_told_what_is_expected(source):
+def test_an_invalid_name_is_refused_with_what_is_expected(source):
     with pytest.raises(
         UserError, match="virtex_det.Detector was given .*; expected the OUTPUT_DIR of a run"
     ):

@@ -50,7 +50,10 @@ def with_float_ids(content):
 SPOILT = {
     "area missing": (without("area"), "annotation 11 has no area"),
     "iscrowd missing": (without("iscrowd"), "annotation 11 has no iscrowd"),
-    "float sizes": (with_changes("images", height=40.0), "image 1 is 60 x 40.0 pixels"),
+    "float sizes": (
+        with_changes("images", height=40.0),
+        "image 1 has width 60 and height 40.0; expected integers",
+    ),
     "polygon of four numbers": (
         with_changes("annotations", segmentation=[[5, 5, 25, 5, 25, 20], [1, 2, 3, 4]]),
         "annotation 11 has a polygon of 4 numbers",
@@ -137,7 +140,7 @@ def registered(name, dicts, **metadata):
 
 @pytest.fixture
 def by_function(parts_cfg):
-    """Registers what a function makes of parts_val, changed."""
+    """Registers parts_val, with a change, as a function that returns dicts."""
     cfg = parts_cfg("DATASETS.TEST", "('parts_by_function',)")
 
     def register(change, **metadata):

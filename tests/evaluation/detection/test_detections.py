@@ -73,7 +73,7 @@ def test_parts_are_put_together_and_empty_ones_say_nothing_of_masks():
     whole = concatenate(parts)
     assert whole.image_ids.tolist() == [1, 2] and len(whole.rles) == 2
     assert concatenate([]).rles is None and concatenate([Detections.empty(masks=True)]).rles == []
-    with pytest.raises(UserError, match="Some detections have masks and others have none"):
+    with pytest.raises(UserError, match="Some detections have masks and others do not"):
         concatenate([as_detections([entry()]), as_detections([entry(masks=False)])])
 
 

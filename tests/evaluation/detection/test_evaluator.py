@@ -90,9 +90,7 @@ def register(folder: Path, style: str = "coco", content: dict | None = None) -> 
 
 
 def network_output(content: dict, masks: bool = True) -> list[tuple[dict, Instances]]:
-    """Dataset dicts and what a network finds at twice the image's size: near the objects, and
-    elsewhere.
-    """
+    """Dataset dicts and a network's detections at twice the image's size: near objects and not."""
     generator = torch.Generator().manual_seed(0)
     batches = []
     for image in content["images"]:
@@ -401,7 +399,7 @@ def test_what_goes_over_the_network_does_not_grow_with_the_detections(coco, tmp_
 
 
 def _evaluate_share(folder: Path) -> None:
-    """Give one of two processes two images, one of which is empty, and the other one the rest."""
+    """Give one of two processes an empty image and another one, and the other process the rest."""
     for style in ("coco", "lvis"):
         evaluator = DetectionEvaluator(
             register(folder / f"data of {comm.get_rank()}", style), folder / style

@@ -138,7 +138,7 @@ BROKEN = {
     "no iscrowd": (lacking("annotations", 1, "iscrowd"), "annotation 2 has no iscrowd"),
     "no box": (lacking("annotations", 1, "bbox"), "annotation 2 has no bbox"),
     "no height": (lacking("images", 1, "height"), "image 4 has no height"),
-    "no height to speak of": (changed("images", 1, height=0), "image 4 is 50 x 0 pixels"),
+    "a height of 0": (changed("images", 1, height=0), "image 4 has width 50 and height 0"),
     "a box of NaN": (
         changed("annotations", 1, bbox=[1.0, float("nan"), 3.0, 4.0]),
         "annotation 2 has the box",
@@ -155,7 +155,7 @@ BROKEN = {
         "annotation 2 has image_id '9'",
     ),
     "half an image id": (changed("annotations", 1, image_id=9.5), "annotation 2 has image_id 9.5"),
-    "no category id to speak of": (
+    "a category id of None": (
         changed("annotations", 1, category_id=None),
         "annotation 2 has category_id None",
     ),
@@ -167,21 +167,24 @@ BROKEN = {
         changed("annotations", 1, iscrowd="0"),
         "annotation 2 has iscrowd '0'; expected 0 or 1",
     ),
-    "an image that is none": (
+    "an image that is not a dict": (
         {**COCO, "images": [None]},
         "image 0 of the list is None; expected fields id, height",
     ),
-    "an annotation that is none": ({**COCO, "annotations": [3]}, "annotation 0 of the list is 3"),
-    "a name that is none": (
+    "an annotation that is not a dict": (
+        {**COCO, "annotations": [3]},
+        "annotation 0 of the list is 3",
+    ),
+    "a name that is not text": (
         changed("categories", 1, name=None),
         "category 5 has name None; expected text",
     ),
     "a height beyond any image": (
         changed("images", 1, height=2**63),
-        "image 4 is 50 x 9223372036854775808 pixels",
+        "image 4 has width 50 and height 9223372036854775808",
     ),
-    "no lists": ({"images": 3}, "expected the lists"),
-    "a results file": ([], "expected the lists images, annotations, categories"),
+    "no lists": ({"images": 3}, "these are not annotations"),
+    "a results file": ([], "these are not annotations; expected the lists images"),
 }
 
 
@@ -201,7 +204,7 @@ BROKEN_LVIS = {
         lacking("images", 1, "not_exhaustive_category_ids", lvis()),
         "image 4 has no not_exhaustive_category_ids",
     ),
-    "a set that is none": (
+    "a set of None": (
         changed("images", 1, lvis(), neg_category_ids=None),
         "image 4 has neg_category_ids None",
     ),
@@ -241,7 +244,7 @@ def test_boxes_that_leave_the_image_and_negative_ones_are_counted(caplog):
 
 def test_an_unknown_style_is_an_error():
     with pytest.raises(
-        UserError, match="no style 'voc' of annotations; expected one of: coco, lvis"
+        UserError, match="the style of annotations is 'voc'; expected one of: coco, lvis"
     ):
         GroundTruth(COCO, "voc")
 

@@ -239,13 +239,13 @@ def test_no_entries_are_an_ap_of_0(written):
         ([7], "truth.json", "entry 0 of the results is a int; expected entries in COCO.* to_coco"),
     ],
 )
-def test_what_is_in_the_wrong_place_is_said(results, annotations, message, written, monkeypatch):
+def test_files_in_the_wrong_place_are_refused(results, annotations, message, written, monkeypatch):
     monkeypatch.chdir(written)
     with pytest.raises(UserError, match=message):
         vd.evaluate(results, annotations)
 
 
 @pytest.mark.parametrize("annotations", [None, 3, b"x.json", {}, ["x.json"]])
-def test_what_is_no_name_of_annotations_or_results_is_told_so(annotations):
+def test_anything_but_a_name_of_annotations_is_refused(annotations):
     with pytest.raises(UserError, match="The annotation file or data set is given as a"):
         vd.evaluate([], annotations)

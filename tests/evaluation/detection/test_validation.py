@@ -25,7 +25,7 @@ def square(height=20, width=30):
 
 
 def content(**annotation):
-    """Annotations of two images with an object each, of which the second one's can be changed."""
+    """Annotations of two images with an object each; the second object can be changed."""
     images = [{"id": image_id, "height": 20, "width": 30} for image_id in (5, 6)]
     usual = {
         "category_id": 3,
@@ -53,9 +53,7 @@ def without(name):
 
 
 def evaluate(tmp_path, entries, truth=None):
-    """What tools/evaluate.py does with a results file; NaN is written as Python's json writes
-    it.
-    """
+    """Evaluate a results file as tools/evaluate.py does; it may hold Python's NaN."""
     path = tmp_path / "results.json"
     path.write_text(json.dumps(entries))
     return evaluate_detections(
@@ -193,11 +191,11 @@ BROKEN_MASKS = {
     ),
     "a negative run": (
         {"size": [20, 30], "counts": [610, -10]},
-        "annotation 12 .*none of them negative",
+        "annotation 12 .*no negative run",
     ),
     "runs of text": (
         {"size": [20, 30], "counts": ["600"]},
-        "annotation 12 has runs .'600'.; expected whole numbers",
+        "annotation 12 has runs .'600'.; expected integers",
     ),
     "runs of floats": ({"size": [20, 30], "counts": [600.0]}, "annotation 12 has runs .600.0."),
     "a size of floats": ({"size": [20.0, 30.0], "counts": [600]}, "annotation 12 has segmentation"),

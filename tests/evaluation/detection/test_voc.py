@@ -41,9 +41,7 @@ def write_voc(folder, images, names=NAMES, size=(60, 80)):
 
 
 def random_voc(folder, seed):
-    """Objects of three classes, some difficult, some twice in the same place, in images of which
-    some are empty.
-    """
+    """Objects of three classes, some difficult, some twice in the same place; some empty images."""
     random = np.random.default_rng(seed)
     images = {}
     for image in range(12):

@@ -1,5 +1,5 @@
-"""Captioning in one direction and both: equal to the authors' implementation, and a good citizen of
-Detectron2; parallel prediction by its formula.
+"""Captioning in one direction and both: equal to the authors' implementation, usable in Detectron2;
+parallel prediction by its formula.
 """
 
 from types import SimpleNamespace
@@ -40,9 +40,7 @@ CAPTIONS = [[1, 5, 9, 7, 2], [1, 6, 2], [1, 2]]
     ],
 )
 def authors(request):
-    """Each of the authors' captioning models in turn: what they say of it, ours, and what ours
-    returns.
-    """
+    """Each of the authors' captioning models in turn: their results, our model, and its results."""
     model, examples = golden_model(request.param), golden_examples(request.param)
     with torch.no_grad():
         return SimpleNamespace(

@@ -90,7 +90,7 @@ def concatenate(parts: Sequence[Detections]) -> Detections:
     parts_with_masks = [part.rles for part in filled if part.rles is not None]
     if parts_with_masks and len(parts_with_masks) < len(filled):
         raise UserError(
-            "Some detections have masks and others have none; expected masks for all, or none."
+            "Some detections have masks and others do not; expected masks for all or for none."
         )
     return Detections(
         np.concatenate([part.image_ids for part in filled]),

@@ -90,8 +90,8 @@ class GroundTruth:
 
         Args:
             path: a JSON file in the format of COCO or LVIS (v0.5, v1).
-            style: "coco" or "lvis"; by default LVIS's where every category has a "frequency", else
-                COCO's.
+            style: "coco" or "lvis"; by default "lvis" if every category has a "frequency", else
+                "coco".
 
         Raises:
             UserError: the file is missing, has another format, or has invalid data.
@@ -217,13 +217,14 @@ def _check(content: Any, style: str) -> None:
     parts = ("images", "annotations", "categories")
     if style not in _ADVICE:
         raise UserError(
-            f"there is no style {style!r} of annotations; expected one of: {', '.join(_ADVICE)}."
+            f"the style of annotations is {style!r}; expected one of: {', '.join(_ADVICE)}."
         )
     if not isinstance(content, dict) or not all(
         isinstance(content.get(part), list) for part in parts
     ):
         raise UserError(
-            f"expected the lists {', '.join(parts)}; a results file is given as the predictions."
+            f"these are not annotations; expected the lists {', '.join(parts)}.\n"
+            "Name a results file as the predictions, not as the annotations."
         )
     for part, fields in zip(
         parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True
@@ -240,13 +241,14 @@ def _check(content: Any, style: str) -> None:
             type(image[side]) is int and 0 < image[side] < 2**31 for side in ("height", "width")
         ):
             raise UserError(
-                f"image {image['id']} is {image['width']!r} x {image['height']!r} pixels."
+                f"image {image['id']} has width {image['width']!r} and height "
+                f"{image['height']!r}; expected integers from 1 to {2**31 - 1}."
             )
     for category in content["categories"]:
         if not is_name(category["name"]):
             raise UserError(
-                f"category {category['id']} has name {category['name']!r:.80}; expected text on a "
-                "line."
+                f"category {category['id']} has name {category['name']!r:.80}; expected text on "
+                "one line."
             )
     for entry in content["annotations"]:
         _check_annotation(entry, style)

@@ -273,13 +273,13 @@ def _check_rles(annotations: Sequence[Mapping[str, Any]], sizes: np.ndarray) -> 
     for place, rle in enumerate(rles):
         counts = rle["counts"]
         if isinstance(counts, list) and not all(type(count) is int for count in counts):
-            raise UserError(f"{name(place)} has runs {counts!r:.80}; expected whole numbers.")
+            raise UserError(f"{name(place)} has runs {counts!r:.80}; expected integers.")
         if isinstance(counts, list) and (
             sum(counts) != sizes[place].prod() or min(counts, default=0) < 0
         ):
             raise UserError(
                 f"{name(place)} has a mask whose runs add up to {sum(counts)} pixels; "
-                f"expected {sizes[place].prod()}, none of them negative."
+                f"expected {sizes[place].prod()}, and no negative run."
             )
     compressed = [place for place, rle in enumerate(rles) if isinstance(rle["counts"], str)]
     check_run_lengths([rles[place] for place in compressed], lambda place: name(compressed[place]))
