@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +21,11 @@ def run(tmp_path: Path, *opts: str, allocator: bool = False) -> tuple[dict, str]
     arguments = ["--json", str(tmp_path / "detector.json"), *SMALL, *opts]
     if allocator:
         arguments.insert(0, "--allocator")
-    ran = run_script(SCRIPT, *arguments)
+        # Not forked: the script's own processes import it as __main__.
+        command = [sys.executable, SCRIPT, *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True)
+    else:
+        ran = run_script(SCRIPT, *arguments)
     assert ran.returncode == 0, ran.stdout + ran.stderr[-2000:]
     return json.loads((tmp_path / "detector.json").read_text()), ran.stdout
 
