@@ -68,7 +68,7 @@ def launch_processes(function: Callable[..., object], *args: object, processes: 
 
 
 class _Surroundings:
-    """What a process has from the one that starts it: open files, environment and folder."""
+    """What a process has from the one that starts it."""
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class _Surroundings:
         self.files = (output, errors)
         self.folder = str(cwd or Path.cwd())
         self.environment = dict(os.environ if env is None else env)
+        self.start_method = multiprocessing.get_start_method()
 
     def __getstate__(self) -> dict[str, object]:
         return vars(self) | {"files": [DupFd(file) for file in self.files]}
@@ -90,6 +91,8 @@ class _Surroundings:
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.folder)
+        # It would start a server of its own, of which kills leave the workers behind.
+        multiprocessing.set_start_method(self.start_method, force=True)
 
 
 def _run_script(surroundings: _Surroundings, argv: list[str]) -> None:
