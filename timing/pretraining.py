@@ -31,6 +31,7 @@ from virtex_det.data.concepts import PARTS_OF_SPEECH, build_concepts
 from virtex_det.data.datasets import load_captions, load_dataset
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
+from virtex_det.data.region_texts import vocabulary_texts
 from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
@@ -51,6 +52,10 @@ SCENES = {
     "ICMLM att-fc": "scenes_icmlm_att_fc.yaml",
     "LocTex": "scenes_loctex.yaml",
     "contrastive, no traces": "scenes_contrastive.yaml",
+    "CapPa": "scenes_cappa.yaml",
+    "LocCa": "scenes_locca.yaml",
+    "SigLIP": "scenes_siglip.yaml",
+    "SuperClass": "scenes_superclass.yaml",
 }
 # Methods, images, their side in pixels, and vocabulary size of the model, which is larger than that
 # of a tokenizer trained on the few captions.
@@ -126,7 +131,7 @@ def build_text_files(folder: Path, published_bert: str) -> tuple[str, str]:
     if published_bert:
         write_bert(tokenizer, sorted(set(" ".join(captions).lower().split())))
     else:
-        train_tokenizer(captions, tokenizer, vocab_size=80)
+        train_tokenizer([*captions, *vocabulary_texts(100)], tokenizer, vocab_size=100)
     pieces, sha256 = read_tokenizer(str(tokenizer)), tokenizer_sha256(str(tokenizer))
     build_concepts(captions, pieces, sha256, PARTS_OF_SPEECH, 100).write(concepts)
     return str(tokenizer), str(concepts)
@@ -147,10 +152,12 @@ def on_scenes(cfg: CfgNode, folder: Path) -> CfgNode:
     """Return a method's config on the scenes, with tokenizer and concepts of their captions."""
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    kind = "narratives" if cfg.DATALOADER.MAPPER == "NarrativeMapper" else "captions"
+    has_traces = cfg.DATALOADER.MAPPER in ("NarrativeMapper", "RegionMapper")
+    kind = "narratives" if has_traces else "captions"
     cfg.DATASETS.TRAIN = (f"scenes_unlabelled_{kind}",)
     text = cfg.INPUT.CAPTION
-    text.TOKENIZER, text.CONCEPTS = build_text_files(folder, cfg.MODEL.TEXT_ENCODER.WEIGHTS)
+    text.TOKENIZER, concepts = build_text_files(folder, cfg.MODEL.TEXT_ENCODER.WEIGHTS)
+    text.CONCEPTS = concepts if text.CONCEPTS else ""
     if cfg.MODEL.TEXT_ENCODER.WEIGHTS:
         cfg.MODEL.TEXT_ENCODER.WEIGHTS = text.TOKENIZER
     return cfg

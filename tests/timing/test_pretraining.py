@@ -14,6 +14,6 @@ def test_every_method_is_timed_beside_bicaptioning(tmp_path: Path) -> None:
         row.pop("method"): row
         for row in json.loads((tmp_path / "figures.json").read_text())["methods"]
     }
-    assert list(rows)[0] == "bicaptioning" and len(rows) == 7
+    assert list(rows)[0] == "bicaptioning" and len(rows) == 11
     assert all(method in run.stdout and min(row.values()) > 0 for method, row in rows.items())
     assert rows["bicaptioning"]["step ratio"] == rows["bicaptioning"]["loading ratio"] == 1
