@@ -1,5 +1,6 @@
 """Evaluation without training."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,12 @@ from virtex_det.engine.explain import building
 from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.preflight import check_evaluation
 from virtex_det.engine.results import write_records
+from virtex_det.engine.run_folder import other_model_keys
 from virtex_det.engine.trainer import Trainer
 from virtex_det.engine.training_state import check_training_state
 from virtex_det.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
@@ -101,4 +105,6 @@ def load_trained(
     model = Trainer.build_model(cfg)
     checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
     rest = checkpointer.load(weights)
+    for line in other_model_keys(cfg, weights):
+        logger.warning("%s was trained with %s", weights, line)
     return model, checkpointer.report, rest

@@ -16,7 +16,7 @@ from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.config import get_cfg, leaves, load_config, override, plain_leaves, with_options
 from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.config.renames import OLD_NAMES
-from virtex_det.config.roles import FILES, FIXED, is_read, role_of
+from virtex_det.config.roles import FILES, FIXED, Role, is_read, role_of
 from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
 from virtex_det.files import refuse_special
@@ -175,6 +175,30 @@ def _under_todays_names(values: dict[str, Any]) -> dict[str, Any]:
     # The device of the run need not be here.
     config = plain_leaves(override(get_cfg(), {**known, "MODEL.DEVICE": "cpu"}))
     return {key: config[key] for key in {*known, *renamed} if key in config}
+
+
+def other_model_keys(cfg: CfgNode, weights: str) -> list[str]:
+    """Return the model's keys that differ from the config of the run in whose folder weights are.
+
+    Tensors of the same shapes fit a model of another function, such as one with more attention
+    heads or other anchors.
+
+    Args:
+        cfg: config to evaluate with.
+        weights: file or address.
+    """
+    path = Path(weights).with_name(CONFIG) if Path(weights).is_file() else None
+    try:
+        content = read_yaml(path) if path is not None and path.is_file() else {}
+        began = plain_leaves(content) if isinstance(content, dict) else {}
+    except (UserError, TypeError, ValueError):  # damaged, and not needed for the evaluation
+        return []
+    return [
+        f"{key} {began[key]}, and the config has {value}"
+        for key, value in plain_leaves(cfg).items()
+        if key.startswith("MODEL.") and key in began and began[key] != value
+        if role_of(key) in (Role.KIND, Role.RECIPE) and is_read(cfg, key)
+    ]
 
 
 def check_whole(path: str | Path) -> None:
