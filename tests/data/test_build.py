@@ -9,7 +9,7 @@ from detectron2.utils.env import seed_all_rng
 
 from virtex_det import get_cfg
 from virtex_det.data import MAPPER_REGISTRY, build_test_loader, build_train_loader, load_train_dicts
-from virtex_det.data.build import lending_images
+from virtex_det.data.build import check_train_loader, lending_images
 from virtex_det.errors import UserError
 
 BATCH = 4
@@ -309,6 +309,15 @@ def test_no_image_left_is_an_error_that_says_why(cfg, dicts, register):
     cfg.DATASETS.TRAIN = (register(dicts[4:5], "only_crowd"),)
     with pytest.raises(UserError, match="all 1 annotations are crowds"):
         build_train_loader(cfg)
+
+
+def test_images_without_captions_are_found_before_pretraining(cfg, dicts, register):
+    cfg.MODEL.META_ARCHITECTURE = "BicaptioningModel"
+    check_train_loader(cfg)
+    boxes = [{key: value for key, value in dicts[0].items() if key != "captions"}]
+    cfg.DATASETS.TRAIN = (register(boxes, "boxes_alone"),)
+    with pytest.raises(UserError, match="No caption for image"):
+        check_train_loader(cfg)
 
 
 def test_a_detector_on_images_without_annotations_is_an_error(cfg, dicts, register):

@@ -53,6 +53,12 @@ def test_a_zoo_name_without_its_prefix_is_answered_with_it():
         check_weights({"VirTex": "bicaptioning_R_50_L1_H2048"})
 
 
+@pytest.mark.parametrize("address", ["http://[bad", "https://", "://x.pth"])
+def test_an_invalid_address_is_named_before_anything_starts(address):
+    with pytest.raises(UserError, match="The start 'mine' names an invalid address"):
+        check_weights({"mine": address})
+
+
 def test_weights_that_are_there_pass(tmp_path):
     (tmp_path / "some.pth").touch()
     address = "https://example.org/some.pth"

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from virtex_det.data.training_set import (
     load_training_set,
 )
 from virtex_det.data.vocabulary import check_known_words
-from virtex_det.errors import UserError
+from virtex_det.errors import BrokenExample, UserError
 from virtex_det.signals import serve_parent
 
 logger = logging.getLogger(__name__)
@@ -186,6 +186,9 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
         refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     _check_words(mapper, dicts, ", ".join(cfg.DATASETS.TRAIN))
+    if reads_images(cfg):
+        with seeded(0, "check"), suppress(BrokenExample):  # training skips and counts these
+            mapper(dicts[0])
     return dicts
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from detectron2.config import CfgNode
 
@@ -54,6 +55,11 @@ def check_weights(starts: Mapping[str, str]) -> None:
     for name, weights in starts.items():
         if weights.startswith(PREFIX):
             find(weights.removeprefix(PREFIX))
+        elif "://" in weights and not _is_address(weights):
+            raise UserError(
+                f"The start {name!r} names an invalid address: {weights}. Expected one such as "
+                "https://example.org/model.pth."
+            )
         elif weights and "://" not in weights and not Path(weights).is_file():
             folder = Path(weights).parent
             others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
@@ -61,6 +67,13 @@ def check_weights(starts: Mapping[str, str]) -> None:
             similar = difflib.get_close_matches(weights, known, n=4, cutoff=0.4)
             nearest = f" The nearest: {', '.join(similar)}" if similar else ""
             raise UserError(f"The weights of the start {name!r} do not exist: {weights}.{nearest}")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(urlsplit(name).netloc)
+    except ValueError:
+        return False
 
 
 def check_sources(runs: Iterable[Run]) -> None:

@@ -212,6 +212,10 @@ BROKEN_LVIS = {
         changed("images", 1, lvis(), not_exhaustive_category_ids=["7"]),
         "image 4 has in not_exhaustive_category_ids '7'",
     ),
+    "a set of other categories": (
+        changed("images", 1, lvis(), neg_category_ids=[99]),
+        "image 4 has in neg_category_ids 99, which the 2 categories do not have",
+    ),
     "no frequency": (lacking("categories", 1, "frequency", lvis()), "category 5 has no frequency"),
     "a frequency of its own": (
         changed("categories", 1, lvis(), frequency="often"),

@@ -22,6 +22,7 @@ from virtex_det.evaluation.detection.results_file import (
     Difference,
     differences,
     evaluate_detections,
+    evaluate_file,
     tables,
 )
 from virtex_det.evaluation.detection.voc import Objects, VOCGroundTruth
@@ -155,6 +156,19 @@ def test_detections_that_stand_twice_are_said(case, caplog):
     assert "are there twice" not in caplog.text
     evaluate_detections(GroundTruth(content, "coco"), as_detections([*entries, *entries]))
     assert f"{len(entries)} of {2 * len(entries)} detections are repeated" in caplog.text
+
+
+def test_results_of_a_part_of_the_images_are_a_warning(case, tmp_path, caplog):
+    content, entries = case
+    truth, path = GroundTruth(content, "coco", "truth.json"), tmp_path / "results.json"
+    path.write_text(json.dumps(entries))
+    evaluate_file(truth, path)
+    assert "detections in" not in caplog.text
+    first = entries[0]["image_id"]
+    path.write_text(json.dumps([entry for entry in entries if entry["image_id"] == first]))
+    evaluate_file(truth, path)
+    images = len(content["images"])
+    assert f"has detections in 1 of the {images} images of truth.json, and all" in caplog.text
 
 
 def test_differences_come_as_totals_then_categories_by_what_was_gained():

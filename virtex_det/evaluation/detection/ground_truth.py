@@ -1,7 +1,7 @@
 """Ground truth: checked annotation files in COCO's and LVIS's format, and registered datasets."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -254,8 +254,9 @@ def _check(content: Any, style: str) -> None:
         _check_annotation(entry, style)
     if style == "lvis":
         check_frequencies(content["categories"])
+        known = {category["id"] for category in content["categories"]}
         for image in content["images"]:
-            _check_sets(image)
+            _check_sets(image, known)
 
 
 def _check_annotation(entry: dict[str, Any], style: str) -> None:
@@ -271,7 +272,7 @@ def _check_annotation(entry: dict[str, Any], style: str) -> None:
         )
 
 
-def _check_sets(image: dict[str, Any]) -> None:
+def _check_sets(image: dict[str, Any], known: Collection[int]) -> None:
     for field in ("neg_category_ids", "not_exhaustive_category_ids"):
         if not isinstance(image[field], list):
             raise UserError(
@@ -280,6 +281,11 @@ def _check_sets(image: dict[str, Any]) -> None:
             )
         for value in image[field]:
             check_id(value, f"image {image['id']} has in {field}")
+            if value not in known:
+                raise UserError(
+                    f"image {image['id']} has in {field} {value}, which the {len(known)} "
+                    "categories do not have."
+                )
 
 
 def _boxes(annotations: list[dict[str, Any]]) -> np.ndarray:

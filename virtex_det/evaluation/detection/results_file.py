@@ -27,6 +27,7 @@ from virtex_det.files import as_name
 logger = logging.getLogger(__name__)
 
 _BATCH = 64
+_FEW_IMAGES = 0.5  # share of images; a detector with a threshold leaves some without detections
 _MANY_REPEATED = 0.01  # share of detections; rounding may cause a few
 _SECONDS_BEFORE_A_BAR = 2
 Results = dict[str, dict[str, float]]
@@ -112,6 +113,12 @@ def evaluate_file(
 ) -> Results:
     """Evaluate a results file as ``evaluate_detections`` does; errors name the file."""
     detections = read_detections(path, truth.image_key)
+    found, images = len(np.unique(detections.image_ids)), len(truth.images)
+    if 0 < found < _FEW_IMAGES * images:
+        logger.warning(
+            f"{path} has detections in {found} of the {images} images of {truth.source}, and all "
+            "objects of the others count as missed. Was only a part predicted?"
+        )
     try:
         return evaluate_detections(
             truth, detections, extra_max_detections=extra_max_detections, boundary=boundary
