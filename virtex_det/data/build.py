@@ -17,7 +17,7 @@ from detectron2.data.samplers import InferenceSampler, RepeatFactorTrainingSampl
 from detectron2.utils import comm
 from fvcore.common.registry import Registry
 
-from virtex_det.config.mappers import mapper_name
+from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.data.collate import UnpackingLoader, pack
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
 from virtex_det.data.datasets.missing_files import refuse_addresses
@@ -186,7 +186,7 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
         refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     _check_words(mapper, dicts, ", ".join(cfg.DATASETS.TRAIN))
-    if reads_images(cfg):
+    if mapper_name(cfg) in OURS:
         with seeded(0, "check"), suppress(BrokenExample):  # training skips and counts these
             mapper(dicts[0])
     return dicts

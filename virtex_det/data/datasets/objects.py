@@ -29,7 +29,7 @@ _OBJECT_FIELDS = {
 # allowed distance outside the image, by amodal boxes or rounding
 _PIXELS_BEYOND, _SHARE_BEYOND = 2.0, 0.02
 _MANY, _NEARLY_ALL = 0.02, 0.95
-_MANY_REPEATS = 1 / 3
+_MANY_REPEATS, _REPEATS = 1 / 3, 20  # share and number of repeated annotations that are refused
 _REVERSED = 0.01  # share of boxes with negative size above which they are an error
 # Objects whose polygons are checked number by number, at even distances; more take seconds, and the
 # mapper skips and reports a broken one.
@@ -129,7 +129,7 @@ def _check_repeats(
         repeated[place] = row in seen
         seen.add(row)
     what = "annotations repeat another one (same image, category and box)"
-    if repeated.mean() >= _MANY_REPEATS:
+    if repeated.mean() >= _MANY_REPEATS and repeated.sum() >= _REPEATS:
         place = int(np.flatnonzero(repeated)[0])
         raise UserError(
             f"{int(repeated.sum())} of {len(values)} {what}, the first: {boxes.name(place)}.\n"
