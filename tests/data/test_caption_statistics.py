@@ -42,7 +42,7 @@ def test_agreement_is_of_nouns_and_of_every_pair_both_ways():
 
 @pytest.mark.parametrize("captions", [[], [[]], [["..."]]])
 def test_captions_without_words_give_zeros(captions):
-    assert caption_statistics(captions)[2:] == (0,) * 10
+    assert caption_statistics(captions)[2:] == (0,) * 11
 
 
 def test_a_table_has_a_column_for_each_set():

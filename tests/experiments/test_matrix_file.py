@@ -106,3 +106,13 @@ def test_the_shipped_matrix_can_be_read(monkeypatch):
         "icmlm_tfm_0",
         "loctex_0",
     }
+
+
+def test_the_matrix_of_concepts_gives_every_method_the_same_captions(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    matrix = read_matrix("configs/benchmarks/scenes_concepts.yaml")
+    assert len(matrix.cells) == 7 * 4 * 5
+    captioned = [run for run in matrix.pretraining() if "tp_label" not in run.folder.name]
+    for run in captioned:
+        position = run.options.index("INPUT.CAPTION.PER_IMAGE")
+        assert run.options[position + 1] == "5"

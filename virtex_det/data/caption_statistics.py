@@ -24,6 +24,12 @@ _PLACES = """
     above across against along around at behind below beneath beside between by in inside near
     next on outside over through under underneath
 """
+# Nouns that name nothing that a detector could find.
+_LAYOUT = """
+    area back background bottom bunch center close corner couple edge end front group image left lot
+    middle number pair part parts photo photograph picture piece pieces pile right set side top
+    variety view
+"""
 _SIDES = "above behind below beneath beside front left near next over right under"
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -37,6 +43,7 @@ class CaptionStatistics(NamedTuple):
     nouns: float  # share of the occurrences of the TOP_WORDS nouns, adjectives and verbs
     adjectives: float
     verbs: float
+    layout: float  # share of the nouns' occurrences that name a place, a group or the picture
     colors: float  # share of the captions that name one
     sizes: float
     counts: float
@@ -53,6 +60,7 @@ _ROWS = (
     ("nouns", "nouns among concept words", True),
     ("adjectives", "adjectives among concept words", True),
     ("verbs", "verbs among concept words", True),
+    ("layout", "nouns for places, groups or the picture (top, side, group ...)", True),
     ("colors", "captions that name a colour", True),
     ("sizes", "captions that name a size", True),
     ("counts", "captions that name a number or a group", True),
@@ -90,6 +98,7 @@ def caption_statistics(captions: Sequence[Sequence[str]]) -> CaptionStatistics:
         nouns=shares["noun"],
         adjectives=shares["adjective"],
         verbs=shares["verb"],
+        layout=shares["layout"],
         colors=_naming(_COLORS, words),
         sizes=_naming(_SIZES, words),
         counts=_naming(_COUNTS, words),
@@ -119,7 +128,10 @@ def _shown(value: float, is_share: bool) -> str:
 
 
 def _shares_of_parts(counts: Counter[str], parts: Mapping[str, str]) -> dict[str, float]:
-    """Return the share of each part of speech in the occurrences of the most frequent words."""
+    """Return the share of each part of speech in the occurrences of the most frequent words.
+
+    Under "layout" is the share of the nouns that are in _LAYOUT.
+    """
     concepts = [
         (word, count) for word, count in counts.items() if parts.get(word) in PARTS_OF_SPEECH
     ]
@@ -129,7 +141,9 @@ def _shares_of_parts(counts: Counter[str], parts: Mapping[str, str]) -> dict[str
     for part in PARTS_OF_SPEECH:
         found = sum(count for word, count in frequent if parts[word] == part)
         shares[part] = found / max(total, 1)
-    return shares
+    nouns = [(word, count) for word, count in frequent if parts[word] == "noun"]
+    layout = sum(count for word, count in nouns if word in _LAYOUT.split())
+    return {**shares, "layout": layout / max(sum(count for _, count in nouns), 1)}
 
 
 def _naming(wanted: str, words: Sequence[Sequence[str]]) -> float:

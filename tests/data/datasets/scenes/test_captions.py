@@ -20,10 +20,8 @@ from virtex_det.data.datasets.scenes.rng import Rng
 # An own reading of the grammar, so that a change in the writer cannot change what the words mean.
 NOUN = rf"an? (?:(small|medium|large) )?(?:({'|'.join(COLORS)}) )?({'|'.join(SHAPES)})"
 SIDES = {
-    "to the left of": "left",
-    "on the left of": "left",
-    "to the right of": "right",
-    "on the right of": "right",
+    "left of": "left",
+    "right of": "right",
     "above": "top",
     "over": "top",
     "below": "bottom",
@@ -34,28 +32,29 @@ SIDES = {
     "beside": "near",
 }
 SIDE = "|".join(sorted(SIDES, key=len, reverse=True))
-GROUP = "two shapes|a pair of shapes|three shapes|a group of shapes"
-OPENING = f"(?:a picture of |an image of |there is |({GROUP}) with )?"
-VERB = "(?: (hanging|floating|placed|resting|sitting|standing|lying))?"
+COUNTED = "two shapes|a pair of shapes|three shapes|a group of shapes"
+OPENING = f"(?:a picture of |there is |({COUNTED}) with )?"
+VERB = "(?: (?:is |that is )?(hanging|floating|placed|resting|sitting|standing|lying))?"
 PLACE = (
     "at the (?P<corner>(?:top|bottom) (?:left|right))|at the (?P<height>top|bottom)|"
-    "on the (?P<side>left|right) side|in the (?P<middle>middle)"
+    "on the (?P<side>left|right)|in the (?P<middle>middle)"
 )
 BACKGROUNDS = {
-    "smooth": "smooth",
-    "striped": "striped|stripes",
-    "checkered": "checkered|checks",
-    "dotted": "dotted|dots",
-    "cloudy": "cloudy|clouds",
+    "smooth": "smooth|wall|paper",
+    "striped": "striped|stripes|lines",
+    "checkered": "checkered|checks|checkerboard",
+    "dotted": "dotted|dots|spots",
+    "cloudy": "cloudy|clouds|smoke",
 }
 SETTING = (
-    "on an? (\\w+) background|in front of (?:a (\\w+) wall|(\\w+))|on a background with (\\w+)"
+    "on a sheet of (?P<paper>paper)|against a (?P<plain>wall)|"
+    "on a wall with (?P<pattern>\\w+)|against a sky with (?P<sky>clouds)|"
+    "on a (?P<adjective>\\w+) wall|against a (?P<cloudy>cloudy) sky|"
+    "on a (?P<board>checkerboard)|with (?P<behind>\\w+) behind (?:it|them)"
 )
+WORDS_OF_SETTING = ("paper", "plain", "pattern", "sky", "adjective", "cloudy", "board", "behind")
 RELATED = f"N{VERB}(?: (?:{SIDE}) N(?: and (?:{SIDE}) N)?)?"
-CAPTION = (
-    f"{OPENING}(?:{RELATED}|N and N(?: and N)?)"
-    f"(?: (?:(?:{PLACE}) of the (?:picture|image)|{SETTING}))?"
-)
+CAPTION = f"{OPENING}(?:{RELATED}|N and N(?: and N)?)(?: (?:{PLACE}|{SETTING}))?"
 
 # Statistics of the 1,190 captions of 238 images of COCO 2017; docs/scenes.md names the images.
 COCO = {
@@ -63,13 +62,14 @@ COCO = {
     "nouns": 0.71,
     "adjectives": 0.13,
     "verbs": 0.16,
+    "layout": 0.11,
     "colors": 0.16,
     "sizes": 0.10,
     "counts": 0.24,
     "agreement": 0.42,
 }
-# How far the scenes may be from them: one word, 6 points of a share, 10 of the agreement.
-BOUNDS = dict.fromkeys(COCO, 0.06) | {"words": 1.0, "agreement": 0.1}
+# How far the scenes may be from them: one word, 5 points of a share, 20 of the agreement.
+BOUNDS = dict.fromkeys(COCO, 0.05) | {"words": 1.0, "agreement": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_every_background_is_that_of_the_scene(scenes):
     for scene in scenes:
         for caption in scene.captions:
             _, found = _read(caption)
-            words = [word for word in found.groups()[-4:] if word]
+            words = [found[name] for name in WORDS_OF_SETTING if found[name]]
             assert all(re.fullmatch(BACKGROUNDS[scene.background], word) for word in words), caption
             said += len(words)
     assert said > 150

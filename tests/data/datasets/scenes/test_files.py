@@ -154,7 +154,7 @@ def test_scenes_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
     settings = json.loads((folder / files.SETTINGS_FILE).read_text())
     (folder / files.SETTINGS_FILE).write_text(json.dumps({**settings, "generator_version": 3}))
     with pytest.raises(
-        UserError, match='(?s)"generator_version": 3.*"generator_version": 4.*--overwrite'
+        UserError, match='(?s)"generator_version": 3.*"generator_version": 5.*--overwrite'
     ):
         generate_scenes(folder, **SMALL)
 

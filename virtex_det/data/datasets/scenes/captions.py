@@ -73,26 +73,28 @@ MAX_MENTIONED = 3
 _ATTEMPTS = 5
 
 # Frequency of each part, in percent of the places where it could be.
-_COLOR = 14
+_COLOR = 12
 _SIZE = 8
-_VERB = 72
-_OPENING = 20
-_COUNTED = 60
-_NEAR = 25
-_SETTING = 45
-_PLACE = 55
+_VERB = 70
+_OPENING = 15
+_COUNTED = 50
+_NEAR = 40
+_SETTING = 75
+_PLACE = 25
 
+# Nouns of real captions name things, seldom parts of the picture; hence "left of", in which "left"
+# is no noun, and backgrounds that are things.
 _SIDES: dict[str, tuple[str, ...]] = {
-    "left of": ("to the left of", "on the left of"),
-    "right of": ("to the right of", "on the right of"),
+    "left of": ("left of",),
+    "right of": ("right of",),
     "above": ("above", "over"),
     "below": ("below", "under", "beneath"),
 }
 _NEXT = ("next to", "near", "beside")
-_OPENINGS = ("a picture of", "an image of", "there is")
+_OPENINGS = ("a picture of", "there is")
 _COUNTS = {
-    2: ("two shapes with", "a pair of shapes with"),
-    3: ("three shapes with", "a group of shapes with"),
+    2: ("two shapes with", "two shapes with", "a pair of shapes with"),
+    3: ("three shapes with", "three shapes with", "a group of shapes with"),
 }
 # Things hang high and stand low, so that a verb can be seen, as in photographs.
 _VERBS = {
@@ -100,13 +102,17 @@ _VERBS = {
     "middle": ("placed", "resting"),
     "bottom": ("sitting", "standing", "lying"),
 }
+# What stands before a verb, without an opening and with one.
+_BEFORE_VERB = (("", "is ", "that is "), ("", "that is "))
 _SETTINGS = {
-    "smooth": ("on a smooth background", "in front of a smooth wall"),
-    "striped": ("on a striped background", "in front of stripes", "on a background with stripes"),
-    "checkered": ("on a checkered background", "in front of checks", "on a background with checks"),
-    "dotted": ("on a dotted background", "in front of dots", "on a background with dots"),
-    "cloudy": ("on a cloudy background", "in front of clouds", "on a background with clouds"),
+    "smooth": ("on a sheet of paper", "on a smooth wall", "against a wall"),
+    "striped": ("on a wall with stripes", "on a striped wall", "with lines behind"),
+    "checkered": ("on a wall with checks", "on a checkered wall", "on a checkerboard"),
+    "dotted": ("on a wall with dots", "on a dotted wall", "with spots behind"),
+    "cloudy": ("against a sky with clouds", "against a cloudy sky", "with smoke behind"),
 }
+# Instances in a caption, each number as often as it stands here.
+_MENTIONED = (1, 2, 2, 3)
 
 
 class CaptionWriter:
@@ -145,7 +151,7 @@ class CaptionWriter:
         """
         parts = self._dealt(count)
         while len(parts) < count:
-            number = self._rng.between(1, MAX_MENTIONED)
+            number = self._rng.pick(_MENTIONED)
             parts.append(self._rng.shuffled(self._instances)[:number])
         captions: list[Caption] = []
         for part in parts:
@@ -162,7 +168,7 @@ class CaptionWriter:
         while rest and len(parts) < count:
             # With fewer now, the remaining parts could not take the rest.
             needed = -(-len(rest) // (count - len(parts)))
-            wanted = max(self._rng.between(1, MAX_MENTIONED), needed)
+            wanted = max(self._rng.pick(_MENTIONED), needed)
             number = min(wanted, MAX_MENTIONED)
             parts.append(rest[:number])
             rest = rest[number:]
@@ -181,23 +187,24 @@ class CaptionWriter:
         first, *others = sorted(mentioned, key=lambda instance: -instance.area)
         related = [relation(first, other, self._image_size) for other in others]
         sides = [side for side in related if side is not None]
-        phrases = [*self._opening(mentioned), self._named(first)]
+        opening = self._opening(mentioned)
+        phrases = [*opening, self._named(first)]
         if len(sides) < len(others):
             for other in others:
                 phrases += [Phrase("and"), self._named(other)]
         else:
-            phrases += self._verb(first)
+            phrases += self._verb(first, _BEFORE_VERB[len(opening)])
             for position, (other, side) in enumerate(zip(others, sides, strict=True)):
                 link = self._link(first, other, side)
                 phrases += [Phrase(f"and {link}" if position else link), self._named(other)]
         return (*phrases, *self._where(mentioned))
 
-    def _verb(self, instance: Instance) -> list[Phrase]:
+    def _verb(self, instance: Instance, before: Sequence[str]) -> list[Phrase]:
         if not self._chance(_VERB):
             return []
         center = instance.doubled_center[1]
         height = _third(center, 2 * self._image_size, ("top", "middle", "bottom"))
-        return [Phrase(self._rng.pick(_VERBS[height]))]
+        return [Phrase(self._rng.pick(before) + self._rng.pick(_VERBS[height]))]
 
     def _where(self, mentioned: Sequence[Instance]) -> list[Phrase]:
         """Say where a single instance is, its place or the background; of several, perhaps."""
@@ -205,7 +212,10 @@ class CaptionWriter:
         if is_alone and self._chance(_PLACE):
             return [Phrase(self._place(mentioned[0]))]
         if is_alone or self._chance(_SETTING):
-            return [Phrase(self._rng.pick(_SETTINGS[self._background]))]
+            setting = self._rng.pick(_SETTINGS[self._background])
+            if setting.endswith("behind"):
+                setting += " it" if is_alone else " them"
+            return [Phrase(setting)]
         return []
 
     def _opening(self, mentioned: Sequence[Instance]) -> list[Phrase]:
@@ -243,14 +253,9 @@ class CaptionWriter:
         x, y = instance.doubled_center
         height = _third(y, size, ("top", "", "bottom"))
         side = _third(x, size, ("left", "", "right"))
-        picture = self._rng.pick(("picture", "image"))
-        if height and side:
-            return f"at the {height} {side} of the {picture}"
         if height:
-            return f"at the {height} of the {picture}"
-        if side:
-            return f"on the {side} side of the {picture}"
-        return f"in the middle of the {picture}"
+            return f"at the {height} {side}".strip()
+        return f"on the {side}" if side else "in the middle"
 
     def _chance(self, percent: int) -> bool:
         return self._rng.below(100) < percent

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "scenes.json"
 # Increase it whenever the same settings give other pixels, masks, words or files.
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 # The version since which images, boxes and masks are the same. Files of instances have this one, so
 # that results of detectors stay comparable when only captions change.
 IMAGES_VERSION = 3
