@@ -1,12 +1,15 @@
 import dataclasses
 import math
 
+import pandas as pd
 import pytest
 
 from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.statistics import (
+    detectable_difference,
     find_metrics,
+    holm,
     paired_test,
     reached,
     share,
@@ -240,6 +243,44 @@ def test_seeds_that_the_other_start_lacks_are_no_pairs(theirs, difference, pairs
 def test_differences_that_are_all_the_same_have_no_p_value(theirs):
     found = paired_test([10.0, 11.0, 13.0], theirs)
     assert math.isnan(found.p) and found.pairs == 3
+
+
+def test_the_interval_is_students():
+    # t(0.975, 2 degrees) = 4.302653, standard error 1 / sqrt(3)
+    found = paired_test([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
+    half = 4.302653 / 3**0.5
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    assert found.difference_sd == pytest.approx(1.0)
+
+
+def test_holm_multiplies_by_the_tests_left_and_keeps_the_order():
+    p = pd.Series([0.03, 0.01, math.nan, 0.02, 0.9], index=list("abcde"))
+    corrected = holm(p)
+    assert list(corrected.index) == list(p.index)
+    # 0.01 x 4; 0.02 x 3; 0.03 x 2 = 0.06, not below the one before; 0.9 x 1
+    assert corrected.drop("c").to_list() == pytest.approx([0.06, 0.04, 0.06, 0.9])
+    assert math.isnan(corrected["c"]), "where there was no test there is none to correct for"
+
+
+def test_corrected_p_values_end_at_one():
+    assert holm(pd.Series([0.6, 0.7])).to_list() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "tests", "expected"),
+    # by G*Power's definition: effect sizes of a two-sided paired t-test with 80 % power
+    [(10, 1, 0.9958), (20, 1, 0.6604), (5, 1, 1.6822)],
+)
+def test_a_detectable_difference_has_80_percent_power(pairs, tests, expected):
+    row = {"p": 0.5, "pairs": pairs, "difference_sd": 2.0}
+    found = detectable_difference(pd.DataFrame([row] * tests))
+    assert found == pytest.approx(2 * expected, rel=2e-3)
+
+
+def test_more_tests_show_only_greater_differences():
+    one = pd.DataFrame([{"p": 0.5, "pairs": 3, "difference_sd": 1.0}])
+    assert detectable_difference(pd.concat([one] * 40)) > 5 * detectable_difference(one)
+    assert math.isnan(detectable_difference(one.assign(p=math.nan)))
 
 
 def test_values_without_a_partner_are_refused():

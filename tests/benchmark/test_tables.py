@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,8 +76,32 @@ def test_differences_come_with_the_paired_test(make_record):
     text = rendered(compare(make_record, TWO))
     head, line = text.split("### Box AP, difference from random")[1].strip().splitlines()[::2][:2]
     assert cells(head) == ["start", "10 %", "100 %"]
-    assert cells(line) == ["captions", "+6.0", "+10.5 (p 0.03)"]
-    assert "two-sided paired t-test over 2 seeds at most" in text
+    assert cells(line) == ["captions", "+6.0", "+10.5 (+4.1 to +16.9, p 0.03)"]
+    assert "Two-sided paired t-tests over 2 seeds at most" in text
+    assert "corrected for the 1 test of this table (Holm)" in text
+    assert re.search(r"A true difference of 4\.\d would be significant", text)
+
+
+def test_named_pairs_have_a_table_of_their_own_with_p_corrected_for_its_tests(make_record):
+    scores = {
+        ("random", 1.0): (1.0, 1.0, 1.0),
+        ("words", 1.0): (11.0, 22.0, 33.0),
+        ("captions", 1.0): (10.0, 20.0, 30.0),
+        ("traces", 1.0): (11.0, 52.0, 91.5),
+    }
+    pairs = [("words", "captions"), ("traces", "captions"), ("traces", "not run")]
+    comparison = replace(compare(make_record, scores), pairs=pairs)
+    text = rendered(comparison, "bbox/AP").split("### Box AP, difference of paired starts")[1]
+    lines = text.strip().splitlines()
+    assert cells(lines[2])[0] == "words - captions" and cells(lines[3])[0] == "traces - captions"
+    assert len(lines) == 7, "the pair without records is left out"
+    # p 0.074 and 0.21 alone: the smaller is doubled, the greater stays.
+    assert cells(lines[2])[1].startswith("+2.0 (-0.5 to +4.5, p 0.15)")
+    assert cells(lines[3])[1].endswith("p 0.21)")
+    rows = list(csv.DictReader(io.StringIO(rendered(comparison, "bbox/AP", style="csv"))))
+    assert [row["start"] for row in rows[-2:]] == ["words - captions", "traces - captions"]
+    assert float(rows[-2]["Box AP p_holm"]) == pytest.approx(2 * float(rows[-2]["Box AP p"]))
+    assert rows[-1]["source"] == "measured, as a pair" and not rows[-1]["Box AP mean"]
 
 
 def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_record):
@@ -85,7 +110,8 @@ def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_re
     )
     assert "| random | 5.0 ± 1.4 | 21.0 ± 1.4 |" in text
     assert (
-        "| captions | – | **31.5 ± 2.1** |" in text and "| captions | – | +10.5 (p 0.03) |" in text
+        "| captions | – | **31.5 ± 2.1** |" in text
+        and "| captions | – | +10.5 (+4.1 to +16.9, p 0.03) |" in text
     )
 
 
@@ -185,7 +211,7 @@ def test_a_metric_that_no_run_of_a_protocol_has_is_a_line_of_dashes(make_record)
 def test_a_cell_without_a_number_is_empty_in_csv(make_record):
     comparison = compare(make_record, {("random", 0.1): (4.0,)})
     line = rendered(comparison, "bbox/AP", style="csv").splitlines()[1]
-    assert line == "scenes-segm,random,0.1,1,4.0,,,,measured,"
+    assert line == "scenes-segm,random,0.1,1,4.0,,,,,,,measured,"
 
 
 def texts(table) -> list[list[str]]:

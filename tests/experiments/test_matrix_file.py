@@ -63,6 +63,13 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
         ("  captions:", '  random init: ""\n  captions:', "random init' occurs twice"),
         ("[0, 3]", "[0, 0]", "seeds, or one of them twice"),
         ("baseline: random init", "baseline: captoins", "the nearest: captions"),
+        (
+            "baseline: random init",
+            "pairs: [[captions, random]]",
+            "pairs: 'random' is not a start; the nearest: random init",
+        ),
+        ("baseline: random init", "pairs: [[captions]]", "of the form .NAME, NAME."),
+        ("baseline: random init", "pairs: [[captions, captions]]", "paired with itself"),
         ("[0, 3]", '"03"', "seeds is '03', but must be a list"),
         ("[0, 3]", "[0.5, 1.7]", "a seed must be a whole number from 0 on, not 0.5"),
         ("[0, 3]", "[true, false]", "a seed must be a whole number from 0 on, not True"),
@@ -84,7 +91,13 @@ def test_what_is_left_empty_is_left_out(tmp_path):
         "options: {SOLVER.BASE_LR: 0.002}", "options:"
     )
     matrix = read(tmp_path, text)
-    assert (matrix.baseline, matrix.options) == ("", {})
+    assert (matrix.baseline, matrix.options, matrix.pairs) == ("", {}, ())
+
+
+def test_pairs_of_starts_are_read_in_their_order(tmp_path):
+    pairs = "pairs: [[random init, captions], [captions, random init]]"
+    matrix = read(tmp_path, f"{MATRIX}\n{pairs}\n")
+    assert matrix.pairs == (("random init", "captions"), ("captions", "random init"))
 
 
 def test_code_in_a_matrix_is_not_run(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ class Comparison:
         baseline: the start that the others are compared with; "" for none.
         records: by cell.
         mix: allow records of several protocols.
+        pairs: of starts that are compared with each other; those without records are left out.
         starts: in the order of the matrix.
         protocols: their names in the matrix, in its order.
         fractions: of the labels, ascending.
@@ -53,9 +54,11 @@ class Comparison:
     baseline: str
     records: Mapping[Cell, ResultRecord]
     mix: bool = False
+    pairs: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         self.starts = list(dict.fromkeys(cell.start for cell in self.records))
+        self.pairs = [pair for pair in self.pairs if set(pair) <= set(self.starts)]
         self.protocols = list(dict.fromkeys(cell.protocol for cell in self.records))
         self.fractions = sorted({cell.fraction for cell in self.records})
         self.seeds = sorted({cell.seed for cell in self.records})
@@ -116,7 +119,12 @@ class Comparison:
 
 
 def read_comparison(
-    path: str | Path, title: str = "", baseline: str = "", *, mix: bool = False
+    path: str | Path,
+    title: str = "",
+    baseline: str = "",
+    *,
+    mix: bool = False,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Comparison:
     """Read what ``Comparison.write_records`` wrote.
 
@@ -143,7 +151,7 @@ def read_comparison(
             f"{path} holds no records. Make it from the runs: "
             "tools/benchmark.py table --write-records."
         )
-    return Comparison(title, baseline, found, mix)
+    return Comparison(title, baseline, found, mix, pairs)
 
 
 def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
@@ -18,12 +19,28 @@ AP = ("bbox/AP", "segm/AP")
 ROW = ["metric", "protocol", "start", "fraction"]
 
 
+LEVEL, POWER = 0.05, 0.8
+_QUANTILES = 2000
+
+
 class PairedTest(NamedTuple):
-    """A paired t-test: mean difference, p-value and number of pairs; NaN where undefined."""
+    """A two-sided paired t-test; NaN where undefined.
+
+    Attributes:
+        difference: mean of the paired differences.
+        p: p-value, not corrected for other tests.
+        pairs: their number.
+        low: lower end of the 95 % confidence interval of the difference.
+        high: its upper end.
+        difference_sd: sample standard deviation of the paired differences.
+    """
 
     difference: float
     p: float
     pairs: int
+    low: float = math.nan
+    high: float = math.nan
+    difference_sd: float = math.nan
 
 
 def title_of(metric: str) -> str:
@@ -66,20 +83,53 @@ def summarize(comparison: Comparison, metrics: Sequence[str] | None = None) -> p
     Returns:
         Indexed by metric, protocol, start and fraction; a metric that no record has is left out.
         Columns: mean, deviation (of the sample), seeds (their number); seconds (of training, mean);
-        recipe; best (no start has more, and there are others); those of ``test_against``. NaN for
-        numbers that are not defined.
+        recipe; best (no start has more, and there are others); those of ``test_against``; p_holm
+        (corrected for all tests of the metric). NaN for numbers that are not defined.
     """
     if metrics is None:
         metrics = [f"{task}/{name}" for task in TASKS for name in DETAILS]
-    frame = pd.DataFrame({"metric": metrics}, dtype=object).merge(comparison.frame, on="metric")
+    frame = _of_metrics(comparison, metrics)
     groups = frame.groupby(ROW, sort=False, observed=True)
     summary = spread(groups["value"])
     summary["seconds"] = groups["seconds"].agg(fmean)
     summary["recipe"] = groups["recipe"].agg(lambda recipes: " / ".join(recipes.unique()))
     summary = summary.join(test_against(comparison.baseline, frame))
+    summary["p_holm"] = summary.groupby("metric", sort=False)["p"].transform(holm)
     rivals = summary.groupby(["metric", "protocol", "fraction"], observed=True)["mean"]
     summary["best"] = (summary["mean"] == rivals.transform("max")) & (rivals.transform("count") > 1)
     return summary
+
+
+def compare_pairs(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the paired tests of the pairs of starts that the matrix names.
+
+    Args:
+        comparison: what was measured.
+        metrics: their names.
+
+    Returns:
+        Indexed as ``summarize``, with "ours - theirs" as the start. Columns: recipe; those of
+        ``test_against``; p_holm (corrected for all named pairs and fractions of the metric).
+    """
+    frame = _of_metrics(comparison, metrics)
+    tables = []
+    for ours, theirs in comparison.pairs:
+        both = frame[frame["start"].isin([ours, theirs])]
+        tests = test_against(theirs, both).drop(index=theirs, level="start", errors="ignore")
+        recipes = both.groupby(ROW, sort=False, observed=True)["recipe"].first()
+        table = tests.join(recipes).reset_index()
+        tables.append(table.assign(start=f"{ours} - {theirs}"))
+    if not tables:
+        return pd.DataFrame(columns=[*ROW, *PairedTest._fields, "recipe"]).set_index(ROW)
+    found = pd.concat(tables).set_index(ROW)
+    found["p_holm"] = found.groupby("metric", sort=False)["p"].transform(holm)
+    return found
+
+
+def _of_metrics(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some metrics, in their order."""
+    names = pd.DataFrame({"metric": metrics}, dtype=object)
+    return names.merge(comparison.frame, on="metric")
 
 
 def spread(groups: SeriesGroupBy) -> pd.DataFrame:
@@ -98,7 +148,7 @@ def test_against(baseline: str, frame: pd.DataFrame) -> pd.DataFrame:
         frame: as of ``Comparison.frame``.
 
     Returns:
-        Indexed as ``summarize``. Columns as of ``PairedTest``: difference, p, pairs.
+        Indexed as ``summarize``. Columns as of ``PairedTest``.
     """
     same_run = ["metric", "protocol", "fraction", "seed"]
     theirs = frame[frame["start"] == baseline].set_index(same_run)["value"]
@@ -126,19 +176,72 @@ def paired_test(ours: Sequence[float], theirs: Sequence[float]) -> PairedTest:
 
     Example:
         >>> paired_test([12.0, 13.0], [10.0, 11.0])
-        PairedTest(difference=2.0, p=nan, pairs=2)
+        PairedTest(difference=2.0, p=nan, pairs=2, low=nan, high=nan, difference_sd=0.0)
     """
     pairs = [pair for pair in zip(ours, theirs, strict=True) if not math.isnan(pair[1])]
     if not pairs:
         return PairedTest(math.nan, math.nan, 0)
     differences = [mine - other for mine, other in pairs]
-    p = math.nan
+    difference, number = fmean(differences), len(pairs)
+    if number < 2:
+        return PairedTest(difference, math.nan, number)
     # Differences that are equal up to rounding would give a meaningless p-value.
-    if len(pairs) > 1 and max(differences) - min(differences) >= 1e-9:
-        from scipy.stats import ttest_rel  # a second to import, and training does not need it
+    if max(differences) - min(differences) < 1e-9:
+        return PairedTest(difference, math.nan, number, difference_sd=0.0)
+    from scipy.stats import ttest_rel  # a second to import, and training does not need it
 
-        p = float(ttest_rel(*zip(*pairs, strict=True)).pvalue)
-    return PairedTest(fmean(differences), p, len(pairs))
+    test = ttest_rel(*zip(*pairs, strict=True))
+    low, high = map(float, test.confidence_interval(1 - LEVEL))
+    return PairedTest(difference, float(test.pvalue), number, low, high, stdev(differences))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Return p-values corrected for their number (Holm 1979, A simple sequentially rejective test).
+
+    Those below a level hold together: the probability that any of them is wrong is below it.
+
+    Args:
+        p: p-values; NaN, where there was no test, stays NaN.
+    """
+    ordered = p.dropna().sort_values()
+    remaining = range(len(ordered), 0, -1)
+    return (ordered * remaining).cummax().clip(upper=1.0).reindex(p.index)
+
+
+def detectable_difference(tests: pd.DataFrame) -> float:
+    """Return the smallest true difference that a table of paired tests would show.
+
+    That is, with a probability of 80 % at a level of 5 % in Holm's strictest step: 5 % divided by
+    the number of tests. Let s be the pooled standard deviation of the paired differences, n the
+    largest number of pairs, and c the critical value of Student's t with n - 1 degrees of freedom.
+    The test statistic of a true difference d is noncentral t with noncentrality d sqrt(n) / s, and
+    d is such that it exceeds c, either way, with that probability.
+
+    Args:
+        tests: with columns of ``PairedTest``.
+
+    Returns:
+        NaN if there is no test with a p-value.
+    """
+    tests = tests[tests["p"].notna()].astype({"pairs": float})
+    if tests.empty:
+        return math.nan
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
+
+    degrees = tests["pairs"] - 1
+    pooled = (degrees * tests["difference_sd"] ** 2).sum() / degrees.sum()
+    most = degrees.max()
+    critical = t.isf(LEVEL / len(tests) / 2, most)
+    # The sample deviation over the true one, at even quantiles (scipy's nct is NaN far out).
+    quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    limits = critical * np.sqrt(chi2.ppf(quantiles, most) / most)
+
+    def missing_power(shift: float) -> float:
+        return POWER - float((norm.sf(limits - shift) + norm.cdf(-limits - shift)).mean())
+
+    shift = brentq(missing_power, 0, limits[-1] + 10)
+    return float(shift * math.sqrt(pooled / (most + 1)))
 
 
 def reached(means: pd.Series, baseline: str, title: str) -> str:

@@ -13,7 +13,16 @@ import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
-from virtex_det.benchmark.statistics import AP, DETAILS, TASKS, reached, share, title_of
+from virtex_det.benchmark.statistics import (
+    AP,
+    DETAILS,
+    TASKS,
+    compare_pairs,
+    detectable_difference,
+    reached,
+    share,
+    title_of,
+)
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
 MIXED = (
@@ -23,6 +32,7 @@ MIXED = (
 # Columns without numbers.
 WORDS = ("protocol", "start", "published start", "category", "source", "how sure")
 MAX_CATEGORIES = 100
+_TESTED = ["difference", "low", "high", "p", "p_holm"]
 
 
 class Value(NamedTuple):
@@ -69,7 +79,7 @@ def mean(cell: Any, is_best: bool = False, most: int = 0) -> Value:
 
 
 def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
-    """Return the means of each metric, with published results, and the differences of each.
+    """Return the means of each metric, with published results, and its differences and pairs.
 
     Args:
         comparison: what was measured.
@@ -81,7 +91,8 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
     metrics = summary.index.unique("metric")
     means = [_with_published(means_table(comparison, summary, m), comparison, m) for m in metrics]
     compared = [metric for metric in metrics if summary.loc[metric, "pairs"].any()]
-    return means + [_differences_table(comparison, summary, metric) for metric in compared]
+    differences = [_differences_table(comparison, summary, metric) for metric in compared]
+    return means + differences + pair_tables(comparison, metrics)
 
 
 class ProtocolTables(NamedTuple):
@@ -91,6 +102,7 @@ class ProtocolTables(NamedTuple):
         name: of the protocol in the matrix.
         recipes: its ids in the records.
         means: AP by start and fraction, if there are several fractions.
+        pairs: differences of AP of the starts that the matrix pairs.
         details: all metrics of boxes, and of masks.
         published: results of others; None if there are none.
     """
@@ -98,6 +110,7 @@ class ProtocolTables(NamedTuple):
     name: str
     recipes: list[str]
     means: list[Table]
+    pairs: list[Table]
     details: list[Table]
     published: Table | None
 
@@ -118,8 +131,8 @@ def protocol_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Proto
         metrics = [metric for metric in AP if metric in measured]
         means = [means_table(part, rows, metric) for metric in metrics if len(part.fractions) > 1]
         details = [details_table(part, rows, metric.partition("/")[0]) for metric in metrics]
-        published = published_table(part.recipes)
-        found.append(ProtocolTables(protocol, part.recipes, means, details, published))
+        pairs, published = pair_tables(part, metrics), published_table(part.recipes)
+        found.append(ProtocolTables(protocol, part.recipes, means, pairs, details, published))
     return found
 
 
@@ -163,9 +176,12 @@ def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> T
             cell = of_metric[f"{task}/{name}"]
             row.append(mean(cell, comparison.is_of_one_protocol and cell.best))
         if tested:
-            row += [number(ap.difference, "+.1f"), _p_value(ap.p)]
+            row += [number(ap.difference, "+.1f"), _p_value(ap.p_holm)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
+    if tested:
+        tests = summary.loc[f"{task}/AP"] if f"{task}/AP" in defined else summary[:0]
+        notes += _notes_on_tests(tests, "of AP")
     notes += comparison.text_encoders
     columns = ["labels", "start", "seeds", *names, *tested]
     return Table(f"{TASKS[task]} metrics", columns, rows, notes)
@@ -236,7 +252,7 @@ def render_latex(comparison: Comparison, summary: pd.DataFrame) -> str:
 
 def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
     """Return a line per protocol, start and fraction, and per published result, with all digits."""
-    metrics, numbers = summary.index.unique("metric"), ["mean", "deviation", "difference", "p"]
+    metrics, numbers = summary.index.unique("metric"), ["mean", "deviation", *_TESTED]
     columns = ["protocol", "start", "fraction", "seeds"]
     columns += [f"{title_of(metric)} {what}" for metric in metrics for what in numbers]
     columns += ["source", "how sure"]
@@ -245,11 +261,15 @@ def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
     for (protocol, start, fraction), cells in summary.groupby(levels, sort=False, observed=True):
         row = [_recipe(comparison, protocol, cells), start, fraction, cells["seeds"].iloc[0]]
         rows.append([*row, *cells[numbers].to_numpy().ravel(), "measured", ""])
+    paired = compare_pairs(comparison, metrics).assign(mean=None, deviation=None)
+    for (protocol, pair, fraction), cells in paired.groupby(levels, sort=False, observed=True):
+        row = [_recipe(comparison, protocol, cells), pair, fraction, cells["pairs"].iloc[0]]
+        rows.append([*row, *cells[numbers].to_numpy().ravel(), "measured, as a pair", ""])
     for recipe in comparison.recipes:
         for result in published_for(recipe):
             row = [recipe, result.start, 1.0, None]
             for metric in metrics:
-                row += [result.metric(metric), None, None, None]
+                row += [result.metric(metric), *[None] * (len(numbers) - 1)]
             source = "; ".join(filter(None, (result.source, result.differs)))
             rows.append([*row, source, result.how_sure])
     safe = [list(map(in_csv, row)) for row in [columns, *rows]]
@@ -334,12 +354,44 @@ def _source(result: PublishedResult) -> str:
 def _differences_table(comparison: Comparison, summary: pd.DataFrame, metric: str) -> Table:
     part = summary.loc[metric]
     others = part[part.index.get_level_values("start") != comparison.baseline]
-    rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, others)]
-    pairs = count(int(part["pairs"].max()), "seed")
-    test = f"p: two-sided paired t-test over {pairs} at most"
-    notes = [f"{test}; not corrected for the number of tests.", *comparison.text_encoders]
     title = f"{title_of(metric)}, difference from {comparison.baseline}"
+    return _tests_table(comparison, others, title)
+
+
+def pair_tables(comparison: Comparison, metrics: Sequence[str]) -> list[Table]:
+    """Return a table per metric with the differences of the pairs that the matrix names."""
+    paired, tables = compare_pairs(comparison, metrics), []
+    for metric in paired.index.unique("metric"):
+        title = f"{title_of(metric)}, difference of paired starts"
+        tables.append(_tests_table(comparison, paired.loc[metric], title))
+    return tables
+
+
+def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
+    rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, part)]
+    notes = [*_notes_on_tests(part), *comparison.text_encoders]
     return Table(title, _columns(comparison), rows, notes)
+
+
+def _notes_on_tests(part: pd.DataFrame, what: str = "") -> list[str]:
+    """Return notes on paired tests: how they were made, and which difference they would show."""
+    tests = count(int(part["p"].notna().sum()), "test")
+    if tests == "0 tests":
+        return ["Without two seeds there is no interval and no test."]
+    most = count(int(part["pairs"].max()), "seed")
+    of_what = f" {what}" if what else ""
+    notes = [
+        f"Two-sided paired t-tests{of_what} over {most} at most; p is corrected for the {tests} of "
+        "this table (Holm)."
+    ]
+    if not what:
+        notes[0] += " In parentheses: the 95 % interval of each difference by itself."
+    least = detectable_difference(part)
+    notes.append(
+        f"A true difference of {least:.1f} would be significant (p < 0.05) with a probability of "
+        "80 %; a smaller one mostly would not be seen."
+    )
+    return notes
 
 
 def _lines(
@@ -372,12 +424,12 @@ def _recipe(comparison: Comparison, protocol: str, line: pd.DataFrame) -> str:
 def _difference(cell: Any) -> Value:
     if math.isnan(cell.difference):
         return Value()
-    p = ""
-    if cell.p < 0.001:
-        p = " (p < 0.001)"
-    elif not math.isnan(cell.p):
-        p = f" (p {cell.p:.{2 if cell.p >= 0.01 else 3}f})"
-    return Value(f"{cell.difference:+.1f}{p}", cell.difference)
+    text = f"{cell.difference:+.1f}"
+    if not math.isnan(cell.p):
+        digits = 2 if cell.p_holm >= 0.01 else 3
+        p = "< 0.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.{digits}f}"
+        text += f" ({cell.low:+.1f} to {cell.high:+.1f}, p {p})"
+    return Value(text, cell.difference)
 
 
 def _p_value(p: float) -> Value:

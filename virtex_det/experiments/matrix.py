@@ -53,6 +53,7 @@ class Matrix:
         seeds: each draws its own labels, order of images and new layers.
         baseline: the start that the others are compared with; "" for none.
         options: config keys of all fine-tunes.
+        pairs: of starts that are compared with each other.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Matrix:
     seeds: tuple[int, ...]
     baseline: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pairs: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         folders = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
@@ -88,11 +90,17 @@ class Matrix:
                     "A fraction of the labels is above 0 and at most 1, but the matrix has "
                     f"{fraction}."
                 )
-        if self.baseline and self.baseline not in self.starts:
-            nearest = difflib.get_close_matches(self.baseline, self.starts, n=1, cutoff=0)
-            raise UserError(
-                f"The baseline {self.baseline!r} is not a start; the nearest: {', '.join(nearest)}"
-            )
+        named_starts = {"baseline": [self.baseline] if self.baseline else []}
+        named_starts["pairs"] = [start for pair in self.pairs for start in pair]
+        for what, starts in named_starts.items():
+            for start in starts:
+                if start not in self.starts:
+                    nearest = difflib.get_close_matches(start, self.starts, n=1, cutoff=0)
+                    raise UserError(
+                        f"{what}: {start!r} is not a start; the nearest: {', '.join(nearest)}"
+                    )
+        if same := [pair for pair in self.pairs if pair[0] == pair[1]]:
+            raise UserError(f"pairs: {same[0][0]!r} is paired with itself.")
         own = [key for key in self.options if key in OF_MATRIX]
         for start in self.starts.values():
             if isinstance(start, Pretraining):
@@ -225,7 +233,7 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
             f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
             f"e.g. {missing[0].folder.name}.\nDo them with: python tools/benchmark.py run"
         )
-    return Comparison(matrix.title, matrix.baseline, records, mix)
+    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs)
 
 
 def recorded(
@@ -237,7 +245,7 @@ def recorded(
         UserError: the records are of another matrix, some are missing and ``partial`` is False, or
             they do not compare.
     """
-    comparison = read_comparison(path, matrix.title, matrix.baseline, mix=mix)
+    comparison = read_comparison(path, matrix.title, matrix.baseline, mix=mix, pairs=matrix.pairs)
     if strange := [cell for cell in comparison.records if cell not in matrix.cells]:
         raise UserError(
             f"{path} holds records of another matrix, e.g. of {', '.join(map(str, strange[0]))} "

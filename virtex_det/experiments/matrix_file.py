@@ -20,9 +20,13 @@ starts:
   NAME: {pretrain: CONFIG}
 fractions: [0.1, 1.0]
 seeds: [0, 1, 2]
-baseline: NAME          # a start; optional
-options: {KEY: VALUE}   # optional"""
-_KEYS = ("title", "output", "protocols", "starts", "fractions", "seeds", "baseline", "options")
+baseline: NAME          # of a start; optional, as are the next two
+pairs: [[NAME, NAME]]   # starts to compare with each other
+options: {KEY: VALUE}   # of all fine-tunes"""
+_KEYS = (
+    *("title", "output", "protocols", "starts", "fractions", "seeds"),
+    *("baseline", "pairs", "options"),
+)
 _START_KEYS = ("pretrain", "seed", "options")
 
 
@@ -60,7 +64,15 @@ def _matrix(content: Any) -> Matrix:
         seeds=tuple(map(_seed, _list(content, "seeds"))),
         baseline="" if baseline is None else _text(baseline, "baseline"),
         options=_options(content, "options"),
+        pairs=tuple(map(_pair, _list(content, "pairs"))) if content.get("pairs") else (),
     )
+
+
+def _pair(value: Any) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"a pair must be of the form [NAME, NAME], not {value!r:.80}")
+    ours, theirs = (_text(name, "a name under pairs") for name in value)
+    return ours, theirs
 
 
 def _start(name: str, what: Any) -> str | Pretraining:
