@@ -22,7 +22,7 @@ def test_the_page_of_results_is_what_its_records_give(monkeypatch):
     matrix = read_matrix("configs/benchmarks/scenes.yaml")
     page = (ROOT / "docs" / "results.md").read_text()
     commands = re.search(r"## Do it again\n\n```bash\n(.*?)\n```", page, re.DOTALL)[1].splitlines()
-    comparison = read_comparison(SCENES, matrix.title, matrix.baseline)
+    comparison = read_comparison(SCENES, matrix.title, matrix.baseline, pairs=matrix.pairs)
     assert page == render_markdown_page(
         comparison,
         summarize(comparison, AP),

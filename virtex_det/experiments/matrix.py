@@ -92,12 +92,12 @@ class Matrix:
                 )
         named_starts = {"baseline": [self.baseline] if self.baseline else []}
         named_starts["pairs"] = [start for pair in self.pairs for start in pair]
-        for what, starts in named_starts.items():
-            for start in starts:
-                if start not in self.starts:
-                    nearest = difflib.get_close_matches(start, self.starts, n=1, cutoff=0)
+        for what, names in named_starts.items():
+            for name in names:
+                if name not in self.starts:
+                    nearest = difflib.get_close_matches(name, self.starts, n=1, cutoff=0)
                     raise UserError(
-                        f"{what}: {start!r} is not a start; the nearest: {', '.join(nearest)}"
+                        f"{what}: {name!r} is not a start; the nearest: {', '.join(nearest)}"
                     )
         if same := [pair for pair in self.pairs if pair[0] == pair[1]]:
             raise UserError(f"pairs: {same[0][0]!r} is paired with itself.")
