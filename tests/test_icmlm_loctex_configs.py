@@ -97,6 +97,16 @@ def test_loctex_sizes_and_that_contrastive_is_it_without_the_loss_on_attention()
     )
 
 
+def test_loctex_on_the_scenes_reads_the_same_text_as_contrastive():
+    loctex, contrastive = load("scenes_loctex"), load("scenes_contrastive")
+    assert loctex.INPUT == contrastive.INPUT and loctex.MODEL.TEXTUAL == contrastive.MODEL.TEXTUAL
+    localization = loctex.MODEL.LOCTEX
+    assert localization.LOCALIZATION_FEATURES == ("res4",)
+    assert localization.LOCALIZATION_LOSS == "cross_entropy"
+    assert loctex.MODEL.RESNETS.OUT_FEATURES == ["res4", "res5"]
+    assert contrastive.MODEL.RESNETS.OUT_FEATURES == ["res5"]
+
+
 @pytest.mark.parametrize(("name", "says"), SCENES.items())
 def test_a_model_of_the_scenes_learns_from_an_example(name, says):
     cfg = load(name, *NINETEEN_TAGS)
@@ -131,7 +141,7 @@ def test_a_model_of_the_scenes_trains_with_a_bert(name, scenes, tmp_path):
 @pytest.mark.parametrize("name", SCENES)
 def test_methods_on_the_scenes_share_backbone_schedule_and_augmentation(name):
     ours, virtex = load(name), load("scenes_bicaptioning")
-    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
+    assert {**ours.MODEL.RESNETS, "OUT_FEATURES": ["res5"]} == virtex.MODEL.RESNETS
     assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
     own = {"CONCEPTS": "", "CONCEPT_MASKS": 1}
     assert {**ours.INPUT.CAPTION, **own} == {**virtex.INPUT.CAPTION, **own}

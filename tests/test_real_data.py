@@ -87,11 +87,12 @@ def test_real_narrations_teach_loctex_and_are_drawn(run, samples, tmp_path):
         *"train_net --config-file configs/pretrain/scenes_loctex.yaml".split(),
         *("DATASETS.TRAIN", f"('{name}',)"),
         *f"INPUT.CAPTION.TOKENIZER {vocabulary} MODEL.TEXTUAL.VOCAB_SIZE 300".split(),
+        *("INPUT.CAPTION.CONCEPTS", ""),
         *"INPUT.CAPTION.MAX_LENGTH 128 SOLVER.MAX_ITER 3 SOLVER.WARMUP_ITERS 1".split(),
         *f"SOLVER.IMS_PER_BATCH 8 OUTPUT_DIR {tmp_path / 'run'}".split(),
     )
     losses = json.loads((tmp_path / "run" / "metrics.json").read_text().splitlines()[-1])
-    assert losses["loss_contrastive"] > 0 and 0 < losses["loss_localization"] < 2
+    assert losses["loss_contrastive"] > 0 and 0 < losses["loss_localization"] < 6
     run(
         *f"visualize_attention --run {tmp_path / 'run'} --limit 2".split(),
         *("--dataset", name, "--output", tmp_path / "page"),

@@ -19,6 +19,7 @@ def config(scenes, vocabulary, tmp_path):
     """The config file of a tiny LocTex model with weights."""
     weights = tmp_path / "weights.pth"
     files = ("INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", weights)
+    files += ("INPUT.CAPTION.CONCEPTS", "")
     options = (*TINY_PRETRAINING, "MODEL.LOCTEX.EMBED_SIZE", 16, *files)
     cfg = load_config(str(ROOT / "configs/pretrain/scenes_loctex.yaml"), list(map(str, options)))
     torch.save({"model": Trainer.build_model(cfg).state_dict()}, weights)

@@ -29,7 +29,8 @@ def make_cfg(scenes, vocabulary, tmp_path):
     """Makes configs of a tiny model with random weights."""
 
     def make(config, *options):
-        paths = ["INPUT.CAPTION.TOKENIZER", vocabulary, "MODEL.WEIGHTS", tmp_path / f"{config}.pth"]
+        paths = ["INPUT.CAPTION.TOKENIZER", vocabulary, "INPUT.CAPTION.CONCEPTS", ""]
+        paths += ["MODEL.WEIGHTS", tmp_path / f"{config}.pth"]
         options = [*TINY_PRETRAINING, *paths, *options]
         cfg = load_config(str(ROOT / f"configs/pretrain/{config}.yaml"), list(map(str, options)))
         torch.manual_seed(0)
@@ -113,6 +114,14 @@ def test_a_words_attention_is_the_mean_over_its_pieces(loctex, picture):
     for look, of_word in zip(found, rows[1:-1].split(lengths), strict=True):
         torch.testing.assert_close(look.attention, of_word.mean(dim=0))
         assert float(look.attention.sum()) == pytest.approx(1, abs=1e-5) and look.guesses == ()
+
+
+def test_words_alone_are_drawn_a_sheet_each(loctex, scenes, tmp_path):
+    words = load_dataset("scenes_val_words")
+    sheets = loctex.draw(words)
+    assert [sheet.caption for sheet in sheets.drawn] == [word["captions"][0] for word in words]
+    write_sheets(tmp_path, sheets, loctex.describe())
+    assert len(list(tmp_path.glob("*.png"))) == len(words)
 
 
 def test_hidden_words_are_not_drawn(make_cfg, concepts, picture, tmp_path):
@@ -287,7 +296,7 @@ def test_images_without_a_caption_are_an_error_that_says_where_to_write_it(tmp_p
 
 def test_a_caption_that_is_not_text_is_an_error(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"a\.txt is not UTF-8"):
+    with pytest.raises(UserError, match=r"a\.txt is UTF-16, not UTF-8"):
         with_captions([tmp_path / "a.jpg"])
 
 
