@@ -63,11 +63,21 @@ def test_objects_without_captions_are_refused(scenes, locca_cfg):
 
 
 @pytest.mark.parametrize(
-    "box", [(0.0, 0.0, 20.0, 30.0), (0.5, 0.1, 0.2, 0.9), (-0.1, 0.0, 0.5, 0.5)]
+    "box",
+    [
+        *((0.0, 0.0, 20.0, 30.0), (0.5, 0.1, 0.2, 0.9), (-0.1, 0.0, 0.5, 0.5)),
+        *((0.1, 0.2, 0.3), (0.1, 0.2, float("nan"), 0.9), ("0", "0", "1", "1"), None),
+    ],
 )
 def test_a_box_outside_its_image_is_refused_by_name(register, locca_cfg, box):
     register("scenes_train_regions", lambda entry: entry["regions"][-1].update(box=box))
-    with pytest.raises(UserError, match=r"Region \d .* of image \d+, .*has the box.*\n.*fractions"):
+    with pytest.raises(UserError, match=r"Region \d .* of image \d+ has .* box .*\n.*fractions"):
+        check_training(locca_cfg())
+
+
+def test_a_region_without_words_is_refused_by_name(register, locca_cfg):
+    register("scenes_train_regions", lambda entry: entry["regions"][0].pop("text"))
+    with pytest.raises(UserError, match=r"Region 0 .* has the text None"):
         check_training(locca_cfg())
 
 

@@ -16,6 +16,7 @@ from virtex_det.data.mappers.caption import CaptionMapper, captions_in
 from virtex_det.data.mappers.narrative import KnownCrop
 from virtex_det.data.region_texts import RegionTexts
 from virtex_det.data.traces import Window, crop_points, flip_points, inside
+from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +117,13 @@ class RegionMapper(CaptionMapper):
         return mapped
 
     def regions(self, dataset_dict: Mapping[str, Any], number: int) -> list[Region]:
-        """Return the regions of an image, those of a trace with the caption of that number."""
+        """Return the regions of an image, those of a trace with the caption of that number.
+
+        Raises:
+            UserError: a region has no words, or its box is outside the image.
+        """
         if "regions" in dataset_dict:
+            check_boxes(dataset_dict)
             return [_box_region(entry) for entry in dataset_dict["regions"]]
         traces = dataset_dict.get("traces")
         if not traces:
@@ -211,6 +217,32 @@ def visible_box(region: Region, window: Window, is_flipped: bool) -> Box | None:
     if not _area(box) or _area(box) < _LEAST_VISIBLE * _area(whole):
         return None
     return tuple(box.tolist())
+
+
+def check_boxes(dataset_dict: Mapping[str, Any]) -> None:
+    """See that each of an image's "regions" has words and a box in the image.
+
+    Raises:
+        UserError: one has not.
+    """
+    for number, region in enumerate(dataset_dict.get("regions", ())):
+        text, box = region.get("text"), region.get("box")
+        if not isinstance(text, str) or not _is_in_image(box):
+            raise UserError(
+                f"Region {number} (counted from 0) of image {dataset_dict['image_id']} has the "
+                f"text {text!r:.80} and the box {box!r:.80}.\n"
+                "Expected the words for the region, and left, top, right and bottom as fractions "
+                "of the image, from 0 to 1, left before right and top before bottom."
+            )
+
+
+def _is_in_image(box: Any) -> bool:
+    if not isinstance(box, Sequence) or len(box) != 4:
+        return False
+    if not all(isinstance(side, int | float) for side in box):
+        return False
+    left, top, right, bottom = box
+    return 0 <= left < right <= 1 and 0 <= top < bottom <= 1
 
 
 def _may_have_regions(entry: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.config.mappers import mapper_name
 from virtex_det.data.mappers.caption import captions_in
-from virtex_det.data.mappers.region import RegionMapper, visible_box
+from virtex_det.data.mappers.region import RegionMapper, check_boxes, visible_box
 from virtex_det.data.traces import Window
 from virtex_det.errors import UserError
 
@@ -30,8 +30,7 @@ def check_regions(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
     if mapper_name(cfg) != "RegionMapper":
         return
     for entry in dicts:
-        for number, region in enumerate(entry.get("regions", ())):
-            _check_box(entry, number, region)
+        check_boxes(entry)
     mapper = RegionMapper(cfg, is_train=False)
     for entry in dicts:
         for number in range(len(captions_in(entry))):
@@ -39,17 +38,6 @@ def check_regions(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
                 if visible_box(region, _WHOLE, is_flipped=False) is not None:
                     return
     raise UserError(_no_region(cfg, dicts))
-
-
-def _check_box(entry: Mapping[str, Any], number: int, region: Mapping[str, Any]) -> None:
-    left, top, right, bottom = region["box"]
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UserError(
-            f"Region {number} (counted from 0) of image {entry['image_id']}, {region['text']!r}, "
-            f"has the box {tuple(region['box'])}.\n"
-            "Expected left, top, right and bottom as fractions of the image, from 0 to 1, left "
-            "before right and top before bottom."
-        )
 
 
 def _no_region(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> str:
