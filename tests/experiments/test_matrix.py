@@ -183,6 +183,13 @@ def test_a_complete_matrix_needs_neither_its_pretraining_nor_its_data(matrix, ma
     assert not any(run.folder.exists() for run in matrix.pretraining())
 
 
+def test_nothing_begins_when_a_protocol_measures_nothing(tmp_path):
+    matrix = make_matrix(tmp_path, options={"DATASETS.TEST": ()})
+    with pytest.raises(UserError, match="DATASETS.TEST of the protocol 'scenes-segm' is empty"):
+        run_matrix(matrix)
+    assert not any(tmp_path.iterdir())
+
+
 def test_nothing_begins_when_one_start_cannot(tmp_path):
     matrix = make_matrix(tmp_path, starts={"random init": "", "lost": str(tmp_path / "lost.pth")})
     with pytest.raises(UserError, match="lost.pth"):

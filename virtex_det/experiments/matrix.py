@@ -180,6 +180,7 @@ def run_matrix(matrix: Matrix, launcher: Launcher | None = None) -> Comparison:
             stay and are not repeated.
     """
     check_weights({name: start for name, start in matrix.starts.items() if isinstance(start, str)})
+    _check_measured(matrix)
     check_folders(matrix.runs())
     missing = [run for run in matrix.cells.values() if not is_done(run)]
     needed = {run.after for run in missing}
@@ -187,6 +188,16 @@ def run_matrix(matrix: Matrix, launcher: Launcher | None = None) -> Comparison:
     check_sources([*pretraining, *missing])
     train_all(in_order(matrix.cells.values(), pretraining), launcher or LocalLauncher())
     return measured(matrix, mix=True)
+
+
+def _check_measured(matrix: Matrix) -> None:
+    """Refuse a protocol without an evaluation: its runs would leave no record to compare."""
+    for cell, run in matrix.cells.items():
+        if not run.dataset:
+            raise UserError(
+                f"DATASETS.TEST of the protocol {cell.protocol!r} is empty, so its runs would "
+                "measure nothing. Name a dataset, in its config or under options."
+            )
 
 
 def in_order(cells: Iterable[Run], pretraining: Sequence[Run]) -> list[Run]:
