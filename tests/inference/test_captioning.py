@@ -35,7 +35,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def run(captioner_run):
-    """A run folder with no more than what makes it whole."""
+    """A run folder with only the files that it needs."""
     return captioner_run
 
 

@@ -1,4 +1,4 @@
-"""bf16: everything still works, nearly the same comes out, and checkpoints do not notice."""
+"""bf16: results are nearly equal, and checkpoints stay in float32."""
 
 import copy
 

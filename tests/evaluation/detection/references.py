@@ -128,7 +128,7 @@ def assert_equal_numbers(found, expected, tolerance=1e-9):
 
 
 def encode(mask):
-    """A mask as an entry of a results file has it."""
+    """A mask in the form of a results file."""
     rle = mask_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 

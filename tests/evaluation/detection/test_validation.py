@@ -84,7 +84,7 @@ BROKEN_RESULTS = {
         entry(image_id=7),
         "has image 7, which the annotations do not have .2 known, 5 to 6",
     ),
-    "an image id that is no whole number": (
+    "an image id that is not an integer": (
         entry(image_id=6.5),
         "entry 1 .image 6.5. has image_id 6.5",
     ),

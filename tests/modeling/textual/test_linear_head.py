@@ -1,4 +1,4 @@
-"""The linear head: where in the image something is makes no difference."""
+"""The linear head: its output does not depend on positions in the image."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The textual head: what depends on what, and how it starts."""
+"""The textual head: which outputs depend on which inputs, and its initial weights."""
 
 import math
 
