@@ -326,7 +326,7 @@ def test_a_run_with_checkpoints_but_no_last_one_does_not_begin_anew(run):
     (run[1] / "model_0000099.pth").touch()
     with pytest.raises(
         UserError,
-        match=r"last_checkpoint is missing\. Checkpoints there: .*49\.pth, .*99\.pth\. To go",
+        match=r"last_checkpoint is missing\. Checkpoints there: .*49\.pth, .*99\.pth\. To resume",
     ):
         setup(arguments("--resume", *run))
     (run[1] / "last_checkpoint").write_text("model_0000099.pth")
