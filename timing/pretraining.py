@@ -3,6 +3,7 @@
 
 python timing/pretraining.py                 published sizes, 8 scenes of 256 pixels, cropped to 224
 python timing/pretraining.py --scale scenes  configs of the built-in scenes, 64 scenes of 96 pixels
+python timing/pretraining.py --scale scenes --captions 5     five captions of each image in a step
 
 The methods take turns. A step is forward, backward and update as in training, without workers;
 loading turns the same images into examples. Seconds are CPU time over all threads. A ratio is the
@@ -79,6 +80,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=int, help="images per batch (default: the scale's)")
     parser.add_argument(
+        "--captions", type=int, default=1, help="captions of an image (default: %(default)s)"
+    )
+    parser.add_argument(
         "--threads", type=int, default=1, help="PyTorch's threads (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
@@ -95,6 +99,7 @@ def main(args: argparse.Namespace) -> None:
         steps, loads = {}, {}
         for method, file in methods.items():
             cfg = on_scenes(load_config(f"pretrain/{file}", []), folder)
+            cfg.INPUT.CAPTION.PER_IMAGE = args.captions
             loads[method] = batch_loader(cfg)
             steps[method] = training_step(of_full_vocabulary(cfg, pieces), loads[method]())
         rows = compare(measure(steps, args.rounds, "steps"), measure(loads, args.rounds, "loading"))

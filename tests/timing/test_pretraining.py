@@ -7,7 +7,7 @@ SCRIPT = Path(__file__).parents[2] / "timing" / "pretraining.py"
 
 
 def test_every_method_is_timed_beside_bicaptioning(tmp_path: Path) -> None:
-    arguments = "--scale scenes --images 3 --rounds 1 --json".split()
+    arguments = "--scale scenes --images 3 --rounds 1 --captions 2 --json".split()
     run = run_script(SCRIPT, *arguments, str(tmp_path / "figures.json"))
     assert run.returncode == 0, run.stdout + run.stderr[-2000:]
     rows = {
