@@ -1,6 +1,7 @@
 """Traces from which LocTex cannot learn where a word is are refused before the first step."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,6 +98,16 @@ def test_a_concept_set_without_a_word_of_the_narratives_is_refused(narrated, loc
         UserError, match=r"belongs to a word of the concept set(?s:.*)Build the set"
     ):
         check_training(loctex_cfg("INPUT.CAPTION.CONCEPTS", unsaid))
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_words_of_another_tokenizers_set_are_refused(narrated, loctex_cfg, unsaid, hide):
+    narrated()
+    concepts = ConceptSet.read(unsaid)
+    dataclasses.replace(concepts, tokenizer_sha256="0" * 64).write(unsaid)
+    options = ("INPUT.CAPTION.CONCEPTS", unsaid, "INPUT.CAPTION.HIDE_OTHER_WORDS", hide)
+    with pytest.raises(UserError, match="was built with another tokenizer"):
+        check_training(loctex_cfg(*options))
 
 
 def test_an_image_without_a_trace_is_refused(narrated, loctex_cfg):
