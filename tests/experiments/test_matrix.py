@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -181,6 +182,71 @@ def test_a_complete_matrix_needs_neither_its_pretraining_nor_its_data(matrix, ma
     finish(matrix, make_record)
     assert len(run_matrix(matrix).records) == 8
     assert not any(run.folder.exists() for run in matrix.pretraining())
+
+
+class FinishingLauncher:
+    """Finishes each run at once, as a training would, and remembers which."""
+
+    at_once = 1
+
+    def __init__(self, matrix: Matrix, make_record, until: int = 100) -> None:
+        self.cells = {run: cell for cell, run in matrix.cells.items()}
+        self.make_record, self.until, self.started = make_record, until, []
+
+    def start(self, run):
+        if len(self.started) == self.until:
+            raise KeyboardInterrupt
+        self.started.append(run)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "model_final.pth").touch()
+        if cell := self.cells.get(run):
+            fields = {"seed": cell.seed, "fraction": cell.fraction, "iteration": run.iterations}
+            self.make_record(10.0 * cell.fraction + cell.seed, **fields).write(run.folder)
+        return SimpleNamespace(
+            is_running=lambda: False,
+            failure=lambda: "",
+            let_go=lambda: None,
+            await_end=lambda: None,
+        )
+
+
+@pytest.fixture
+def without_sources(monkeypatch):
+    monkeypatch.setattr("virtex_det.experiments.matrix.check_sources", lambda runs: None)
+
+
+@pytest.mark.usefixtures("without_sources")
+def test_a_stopped_matrix_goes_on_elsewhere_from_its_kept_records(tmp_path, make_record):
+    kept = tmp_path / "kept.jsonl"
+    here, there = make_matrix(tmp_path / "here"), make_matrix(tmp_path / "there")
+    stopped = FinishingLauncher(here, make_record, until=7)
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(here, stopped, kept)
+    assert len(recorded(here, kept, partial=True).records) == 6, "seven runs, one a pretraining"
+    going_on = FinishingLauncher(there, make_record)
+    found = run_matrix(there, going_on, kept)
+    assert list(found.records) == list(there.cells)
+    names = [run.folder.name for run in going_on.started]
+    assert names == ["virtex_again_3", *(name for name in names[1:] if name.endswith("_3"))]
+    assert len(names) == 3, "the start of seed 0 is complete, so it is not pretrained again"
+
+
+@pytest.mark.usefixtures("without_sources")
+def test_complete_runs_that_the_file_lacks_are_added_to_it(matrix, make_record, tmp_path):
+    finish(matrix, make_record)
+    kept = tmp_path / "kept.jsonl"
+    found = run_matrix(matrix, FinishingLauncher(matrix, make_record, until=0), kept)
+    assert found.records == recorded(matrix, kept).records and len(found.records) == 8
+
+
+def test_kept_records_of_another_protocol_are_refused_before_anything_runs(
+    matrix, make_record, tmp_path
+):
+    finish(matrix, make_record, protocol="scenes-segm+SOLVER.BASE_LR=0.5")
+    kept = tmp_path / "kept.jsonl"
+    measured(matrix).write_records(kept)
+    with pytest.raises(UserError, match=r"(?s)BASE_LR=0.5 as 'scenes-segm'.*now is scenes-segm\."):
+        run_matrix(matrix, FinishingLauncher(matrix, make_record, until=0), kept)
 
 
 def test_nothing_begins_when_a_protocol_measures_nothing(tmp_path):

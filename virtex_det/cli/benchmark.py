@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.command = as_called(f"python tools/benchmark.py {shlex.join(words)}")
     for name in ("output", "page", "write_records"):
         check_output(getattr(options, name, None), getattr(options, "matrix", None))
+    if options.action is run:
+        check_output(options.records, options.matrix)
     options.action(options)
 
 
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         launcher: Launcher = SlurmLauncher(matrix.output / "slurm", resources, options.jobs)
     else:
         launcher = LocalLauncher(options.jobs, options.gpus_per_job)
-    comparison = run_matrix(matrix, launcher)
+    comparison = run_matrix(matrix, launcher, options.records)
     print(render_markdown(comparison, summarize(comparison, find_metrics(comparison))))
 
 
@@ -162,6 +164,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="processes of a run, at most the number of GPUs",
+    )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="runs with a record in it are not done again; new records are added as runs end",
     )
     add = parser.add_argument_group("on a cluster").add_argument
     add("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")

@@ -22,6 +22,7 @@ from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
 from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
 from virtex_det.protocols.card import protocol_card
+from virtex_det.protocols.matching import protocol_id
 
 _LONGEST = 200  # bytes of a folder's name, made of those of a start and a protocol
 
@@ -168,12 +169,17 @@ class Matrix:
         return Run(folder, start.config, ("SEED", str(seed), *options), iterations)
 
 
-def run_matrix(matrix: Matrix, launcher: Launcher | None = None) -> Comparison:
+def run_matrix(
+    matrix: Matrix, launcher: Launcher | None = None, kept: str | Path | None = None
+) -> Comparison:
     """Do the missing runs of a matrix, several at once, and return what all of them measured.
 
     Args:
         matrix: what to run.
         launcher: where; by default on this machine.
+        kept: file of records, as ``Comparison.write_records`` writes it. Runs that it has are not
+            done again, and each new record is added as its run ends. So another machine that has
+            the file goes on with the matrix.
 
     Raises:
         UserError: the matrix is invalid, or runs failed, with the ends of their logs. Complete runs
@@ -181,13 +187,41 @@ def run_matrix(matrix: Matrix, launcher: Launcher | None = None) -> Comparison:
     """
     check_weights({name: start for name, start in matrix.starts.items() if isinstance(start, str)})
     _check_measured(matrix)
+    records = _kept_records(matrix, kept)
     check_folders(matrix.runs())
-    missing = [run for run in matrix.cells.values() if not is_done(run)]
+    cells = {cell: run for cell, run in matrix.cells.items() if cell not in records}
+    missing = [run for run in cells.values() if not is_done(run)]
     needed = {run.after for run in missing}
     pretraining = [run for run in matrix.pretraining() if run in needed and not is_done(run)]
     check_sources([*pretraining, *missing])
-    train_all(in_order(matrix.cells.values(), pretraining), launcher or LocalLauncher())
-    return measured(matrix, mix=True)
+    cell_of = {run: cell for cell, run in cells.items()}
+
+    def keep(*runs: Run) -> None:
+        found = {cell_of[run]: _own_record(cell_of[run], run) for run in runs if run in cell_of}
+        records.update({cell: record for cell, record in found.items() if record})
+        if kept is not None and found:
+            ordered = {cell: records[cell] for cell in matrix.cells if cell in records}
+            Comparison(matrix.title, matrix.baseline, ordered, mix=True).write_records(kept)
+
+    keep(*(run for run in cells.values() if run not in missing))
+    train_all(in_order(cells.values(), pretraining), launcher or LocalLauncher(), on_done=keep)
+    return measured(matrix, mix=True) if kept is None else recorded(matrix, kept, mix=True)
+
+
+def _kept_records(matrix: Matrix, kept: str | Path | None) -> dict[Cell, ResultRecord]:
+    """Return the records of a file, empty if it does not exist; refuse those of other protocols."""
+    if kept is None or not Path(kept).exists():
+        return {}
+    records = recorded(matrix, kept, mix=True, partial=True).records
+    for cell, record in records.items():
+        expected = protocol_id(matrix.config(cell.protocol, cell.fraction))
+        if record.protocol != expected:
+            raise UserError(
+                f"{kept} has records of the protocol {record.protocol} as {cell.protocol!r}, but "
+                f"the config of the matrix now is {expected}.\n"
+                "Put the config back as it was, or keep the new records in another file."
+            )
+    return dict(records)
 
 
 def _check_measured(matrix: Matrix) -> None:
@@ -227,24 +261,32 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
     records: dict[Cell, ResultRecord] = {}
     missing = []
     for cell, run in matrix.cells.items():
-        record = run.final_record()
+        record = _own_record(cell, run)
         if record is None:
             missing.append(run)
-            continue
-        theirs = (record.train_fraction, record.subset_seed, record.seed)
-        if theirs != (cell.fraction, cell.seed, cell.seed):
-            raise UserError(
-                f"{run.folder} holds the record of another run, with "
-                f"{share(record.train_fraction)} of the labels and seed {record.seed}. Move that "
-                "folder away and do the run again."
-            )
-        records[cell] = record
+        else:
+            records[cell] = record
     if missing and not (partial and records):
         raise UserError(
             f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
             f"e.g. {missing[0].folder.name}.\nDo them with: python tools/benchmark.py run"
         )
     return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs)
+
+
+def _own_record(cell: Cell, run: Run) -> ResultRecord | None:
+    """Return the record of a run's last iteration, None if there is none; refuse another run's."""
+    record = run.final_record()
+    if record is None:
+        return None
+    theirs = (record.train_fraction, record.subset_seed, record.seed)
+    if theirs != (cell.fraction, cell.seed, cell.seed):
+        raise UserError(
+            f"{run.folder} holds the record of another run, with "
+            f"{share(record.train_fraction)} of the labels and seed {record.seed}. Move that "
+            "folder away and do the run again."
+        )
+    return record
 
 
 def recorded(

@@ -164,10 +164,17 @@ class Launcher(Protocol):
         """Begin a run."""
 
 
-def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
+def train_all(
+    runs: Sequence[Run], launcher: Launcher, on_done: Callable[[Run], None] = lambda run: None
+) -> None:
     """Do the runs that are not complete, each as soon as the weights of its start exist.
 
     A run that fails stops only the runs that start from its weights.
+
+    Args:
+        runs: those to do.
+        launcher: where.
+        on_done: called with each run that has been completed.
 
     Raises:
         UserError: runs failed; with the ends of their logs.
@@ -183,7 +190,11 @@ def train_all(runs: Sequence[Run], launcher: Launcher) -> None:
                     working[run] = launcher.start(run)
                 time.sleep(0.5)
                 progress.update(working)
-                failed |= {run: what for run, what in _ended(working) if what}
+                for run, failure in _ended(working):
+                    if failure:
+                        failed[run] = failure
+                    else:
+                        on_done(run)
                 waiting = [run for run in waiting if run.after not in failed]
         finally:
             for job in working.values():
