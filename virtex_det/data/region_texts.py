@@ -26,8 +26,8 @@ class RegionTexts:
     """Writes the three texts of LocCa (Wan et al. 2024; SigLIP 2, sec. 2.2) as tokens.
 
     They are "cap: CAPTION", "aref: REGION : BOX" and "gcap: BOX : REGION". What stands before the
-    answer is given, and is not to be predicted. Ours: the order of a box's numbers, left, top,
-    right and bottom, and that too long a text is cut before its box is.
+    answer is given; the model does not predict it. Ours: the order of a box's numbers (left, top,
+    right, bottom); and of too long a text, words are cut, never the box.
 
     Example:
         >>> texts = RegionTexts(tokenizer, max_length=30, bins=100)  # doctest: +SKIP

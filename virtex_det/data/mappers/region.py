@@ -41,8 +41,8 @@ class RegionMapper(CaptionMapper):
     are one utterance; scenes, whose narratives say which words name one instance, have all of
     these. Where INPUT.CAPTION.CONCEPTS is set, words without a concept are no region.
 
-    Ours: a crop leaves a box out if less than half of its area stays, and clips it otherwise; it
-    leaves out the points of a trace that are outside.
+    Ours: a box with less than half of its area in the crop is left out, others are clipped; points
+    of a trace outside the crop are dropped.
     """
 
     @configurable

@@ -64,8 +64,7 @@ class SigmoidContrast(nn.Module):
     Args:
         temperature: initial value; divides the cosine similarities. 0.1 in the paper.
         bias: initial value; -10 in the paper, whose batches have thousands of images. At
-            -log(n - 1) for n images the expected number of pairs that seem to belong together is
-            that of those that do.
+            -log(n - 1) for n images an untrained model expects one pair in n to belong together.
     """
 
     def __init__(self, temperature: float, bias: float):

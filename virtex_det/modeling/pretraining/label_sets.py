@@ -91,10 +91,10 @@ LABEL_SET_LOSSES: dict[str, LabelSetLoss] = {
 class RareLabelsLoss(nn.Module):
     """SuperClass's loss: rare labels have larger shares of the target (Huang et al. 2024).
 
-    A label's weight is log((N + 1) / (n + 1)): N images were seen so far in training, this batch
-    included, and n of them had the label. One that all images have weighs nothing. The authors'
-    code (x-cls/superclass, ``ClsLoss``) adds up the fractions of batches; multiplied by the batch
-    size, its formula is this one. In evaluation the counts stay.
+    A label's weight is log((N + 1) / (n + 1)): training has seen N images, this batch included, and
+    n of them had the label. A label of all images has the weight 0. The authors' code
+    (x-cls/superclass, ``ClsLoss``) adds up the fractions of batches; multiplied by the batch size,
+    its formula is this one. In evaluation the counts stay.
 
     Args:
         num_labels: labels of the model.

@@ -96,7 +96,15 @@ class LocCaModel(CaptioningModel):
         memory: Tensor,
         in_parallel: Tensor,
     ) -> TargetLosses:
-        """Return the losses of one text of some captions, of which ``images`` are the images."""
+        """Return the losses of one text.
+
+        Args:
+            text: a key of _TEXTS.
+            captioned: the captions that have this text.
+            images: (captions,), the index of each one's image.
+            memory: as for `caption_losses`.
+            in_parallel: bool, for each image.
+        """
         if not captioned:
             return TargetLosses(memory.new_zeros(0), images)
         losses = token_losses(
