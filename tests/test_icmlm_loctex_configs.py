@@ -1,20 +1,18 @@
 """The configs of ICMLM and LocTex: their values, and a step of training of each scenes config."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from tests.conftest import TINY_PRETRAINING
+from tests.method_configs import check_recipe, check_task, load
 from tests.tiny_bert import make_bert
 from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.tokenizers import read_tokenizer
-from virtex_det.engine import Trainer, load_config
+from virtex_det.engine import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
 # Meta-architecture, mapper, training set.
 PAPER = {
     "icmlm/icmlm_tfm_R_50": ("ICMLMModel", "ConceptMapper", "coco_2017_train_captions"),
@@ -42,25 +40,14 @@ NINETEEN_TAGS = (
 )
 
 
-def load(name: str, *overrides: object) -> CfgNode:
-    return load_config(str(ROOT / "configs/pretrain" / f"{name}.yaml"), [*overrides])
-
-
 @pytest.mark.parametrize(("name", "says"), [*PAPER.items(), *SCENES.items()])
 def test_task_mapper_and_training_set(name, says):
-    cfg = load(name)
-    assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER, *cfg.DATASETS.TRAIN) == says
-    assert cfg.MODEL.TEXTUAL.VOCAB_SIZE == 0  # as many as the tokenizer has
+    check_task(name, says)
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_what_no_paper_is_known_to_say_is_virtex_recipe(name):
-    ours, virtex = load(name), load("_base_bicaptioning_R_50_L1_H1024")
-    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
-    assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
-    assert {**ours.INPUT.CAPTION}.keys() == {**virtex.INPUT.CAPTION}.keys()
-    for key in ("CROP_SIZE", "CROP_SCALE", "FLIP_PROB", "COLOR_JITTER", "COLOR_JITTER_PROB"):
-        assert ours.INPUT.CAPTION[key] == virtex.INPUT.CAPTION[key]
+    check_recipe(name)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,12 @@
 
 import math
 import re
-from pathlib import Path
 
 import pytest
-from detectron2.config import CfgNode
 
+from tests.method_configs import PRETRAIN, check_recipe, check_task, load
 from tests.test_configs import values
-from virtex_det.engine import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
 # Meta-architecture, mapper, training set.
 PAPER = {
     "cappa/cappa_R_50": ("CaptioningModel", "CaptionMapper", "coco_2017_train_captions"),
@@ -49,29 +46,19 @@ DIFFERENCES = {
 }
 
 
-def load(name: str, *overrides: object) -> CfgNode:
-    return load_config(str(ROOT / "configs/pretrain" / f"{name}.yaml"), [*overrides])
-
-
 @pytest.mark.parametrize(("name", "says"), [*PAPER.items(), *SCENES.items()])
 def test_task_mapper_and_training_set(name, says):
-    cfg = load(name)
-    assert (cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.MAPPER, *cfg.DATASETS.TRAIN) == says
-    assert cfg.MODEL.TEXTUAL.VOCAB_SIZE == 0  # as many as the tokenizer has
+    check_task(name, says)
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_recipe_is_virtex(name):
-    ours, virtex = load(name), load("_base_bicaptioning_R_50_L1_H1024")
-    assert ours.MODEL.RESNETS == virtex.MODEL.RESNETS
-    assert {**ours.SOLVER, "NO_DECAY": ""} == {**virtex.SOLVER, "NO_DECAY": ""}
-    for key in ("CROP_SIZE", "CROP_SCALE", "FLIP_PROB", "COLOR_JITTER", "COLOR_JITTER_PROB"):
-        assert ours.INPUT.CAPTION[key] == virtex.INPUT.CAPTION[key]
+    check_recipe(name)
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_header_says_what_was_read_and_what_is_ours(name):
-    header = (ROOT / "configs/pretrain" / f"{name}.yaml").read_text().partition("_BASE_")[0]
+    header = (PRETRAIN / f"{name}.yaml").read_text().partition("_BASE_")[0]
     assert "Read in" in header and "Ours:" in header and "Never run at this size." in header
 
 
