@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -121,25 +121,20 @@ def write_detections(
         UserError: none of the files can be read.
     """
     folder = Path(folder)
-    numbers = {str(path): number for number, path in enumerate(paths)}
+    drawn_from = DRAWN_FROM if threshold is None else threshold
     images: list[dict[str, Any]] = []
-    detections = 0
     with (
         drawing_into(folder / PICTURES, paths) as save,
         replacing(folder / DETECTIONS) as part,
         part.open("w", encoding="utf-8") as file,
     ):
         writer = _ListWriter(file)
-        stream = detector.stream(list(paths), skip_broken=True)
-        for found in tqdm(stream, total=len(paths), unit="picture", desc="detecting"):
-            number = numbers[found.file_name]
+        for number, found in _detect(detector, paths):
             kept = found if threshold is None else found[found.scores >= threshold]
-            entries = kept.to_coco(ids.images[number], ids.categories)
-            writer.write(entries)
-            detections += len(entries)
+            writer.write(kept.to_coco(ids.images[number], ids.categories))
             images.append(_image_entry(ids.images[number], found))
             if draw:
-                drawn = found[found.scores >= (DRAWN_FROM if threshold is None else threshold)]
+                drawn = found[found.scores >= drawn_from]
                 save(_picture_name(number, found.file_name), drawn.draw())
         if not images:
             raise UserError(
@@ -147,12 +142,17 @@ def write_detections(
                 "above."
             )
         writer.end()
-    names = detector.classes or [str(number) for number in range(len(ids.categories))]
-    named = zip(ids.categories, names, strict=True)
-    categories = [{"id": number, "name": name} for number, name in named]
-    meaning = {"images": images, "categories": categories}
+    meaning = {"images": images, "categories": _category_entries(detector, ids)}
     write_atomically(folder / IMAGES, json.dumps(meaning, indent=1))
-    return Written(len(images), detections, len(paths) - len(images))
+    return Written(len(images), writer.count, len(paths) - len(images))
+
+
+def _detect(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[int, ImageDetections]]:
+    """Yield number and detections of each readable picture, behind a progress bar."""
+    numbers = {str(path): number for number, path in enumerate(paths)}
+    stream = detector.stream(list(paths), skip_broken=True)
+    for found in tqdm(stream, total=len(paths), unit="picture", desc="detecting"):
+        yield numbers[found.file_name], found
 
 
 def _number_of_classes(detector: Detector) -> int:
@@ -161,24 +161,30 @@ def _number_of_classes(detector: Detector) -> int:
 
 
 class _ListWriter:
-    """Writes a JSON list an entry a line."""
+    """Writes a JSON list with an entry per line, and counts the entries."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._before = "[\n"
+        self.count = 0
 
     def write(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:
-            self._file.write(self._before + json.dumps(entry))
-            self._before = ",\n"
+            self._file.write((",\n" if self.count else "[\n") + json.dumps(entry))
+            self.count += 1
 
     def end(self) -> None:
-        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
+        self._file.write("\n]\n" if self.count else "[]\n")
 
 
 def _image_entry(number: int | str, found: ImageDetections) -> dict[str, Any]:
     height, width = found.image_size
     return {"id": number, "file_name": found.file_name, "width": width, "height": height}
+
+
+def _category_entries(detector: Detector, ids: Ids) -> list[dict[str, Any]]:
+    names = detector.classes or [str(number) for number in range(len(ids.categories))]
+    named = zip(ids.categories, names, strict=True)
+    return [{"id": number, "name": name} for number, name in named]
 
 
 def _picture_name(number: int, file_name: str) -> str:
