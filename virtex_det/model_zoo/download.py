@@ -193,7 +193,8 @@ def _alone(path: Path) -> Iterator[None]:
         except Timeout:
             _log.info(f"Waiting for another process that downloads {path.name}")
             lock.acquire()
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a disk without locks
+    # Some versions of filelock raise NotImplementedError if the file system has no locks.
+    except (OSError, NotImplementedError) as error:
         raise UserError(_no_cache(path, error)) from error
     try:
         yield
