@@ -1,10 +1,11 @@
 """Losses of images and their captions against those of other images: InfoNCE, and SigLIP's."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from detectron2.utils import comm
+from fvcore.nn.distributed import differentiable_all_gather
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,34 +150,14 @@ def _all_pairs(images: Tensor, captions: Tensor, owners: Tensor, all_processes: 
     # Every process has to send equally many rows.
     lacking = int(most) - len(captions)
     first_image = len(images) * comm.get_rank()
+    padded = F.pad(captions, (0, 0, 0, lacking))
     own = F.pad(owners + first_image, (0, lacking), value=-1)
-    every_owner = [torch.empty_like(own) for _ in range(comm.get_world_size())]
-    torch.distributed.all_gather(every_owner, own)
+    # A feature's gradient is the sum over the losses of all processes. So DDP's average of the
+    # parameters' gradients is the gradient of one process with the whole batch.
     return _Pairs(
-        images=_Gather.apply(images),
-        captions=_Gather.apply(F.pad(captions, (0, 0, 0, lacking))),
-        owners=torch.cat(every_owner),
+        images=torch.cat(differentiable_all_gather(images)),
+        captions=torch.cat(differentiable_all_gather(padded)),
+        owners=torch.cat(differentiable_all_gather(own)),
         first_image=first_image,
         first_caption=int(most) * comm.get_rank(),
     )
-
-
-class _Gather(torch.autograd.Function):
-    """Concatenate the features (n, size) of all processes along n.
-
-    The gradient of a process's features is the sum over the losses of all processes. So DDP's
-    average of the parameters' gradients is the gradient of one process with the whole batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(comm.get_world_size())]
-        torch.distributed.all_gather(parts, own)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        torch.distributed.all_reduce(total)
-        return total.chunk(comm.get_world_size())[comm.get_rank()]
