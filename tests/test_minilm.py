@@ -54,7 +54,7 @@ def concepts(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = read_tokenizer(SOURCE)
     captions = load_captions(["scenes_unlabelled_captions"])
     path = tmp_path_factory.mktemp("minilm") / "concepts.json"
-    build_concepts(captions, tokenizer, tokenizer.sha256, ["noun"]).write(path)
+    build_concepts(captions, tokenizer, ["noun"]).write(path)
     return path
 
 

@@ -35,7 +35,7 @@ from virtex_det.data.concepts import PARTS_OF_SPEECH, build_concepts
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.engine import Trainer, argument_parser, setup, with_one_screen_errors
 from virtex_det.engine.processes import launch_processes
 
@@ -184,8 +184,8 @@ def prepare(work: Path) -> None:
     captions = [caption for image in images for caption in image["captions"]]
     vocabulary = work / "vocabulary.model"
     train_tokenizer(iter(captions), vocabulary, vocab_size=240)
-    tokenizer, sha256 = read_tokenizer(str(vocabulary)), tokenizer_sha256(str(vocabulary))
-    build_concepts(captions, tokenizer, sha256, PARTS_OF_SPEECH, 20).write(work / "concepts.json")
+    tokenizer = read_tokenizer(str(vocabulary))
+    build_concepts(captions, tokenizer, PARTS_OF_SPEECH, 20).write(work / "concepts.json")
 
 
 def complete(kind: str, work: Path) -> tuple[Path, float]:

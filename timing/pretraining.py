@@ -33,7 +33,7 @@ from virtex_det.data.datasets import load_captions, load_dataset
 from virtex_det.data.datasets.builtin import register_builtin_datasets
 from virtex_det.data.datasets.scenes import generate_scenes
 from virtex_det.data.region_texts import vocabulary_texts
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
 
@@ -137,8 +137,8 @@ def build_text_files(folder: Path, published_bert: str) -> tuple[str, str]:
         write_bert(tokenizer, sorted(set(" ".join(captions).lower().split())))
     else:
         train_tokenizer([*captions, *vocabulary_texts(100)], tokenizer, vocab_size=100)
-    pieces, sha256 = read_tokenizer(str(tokenizer)), tokenizer_sha256(str(tokenizer))
-    build_concepts(captions, pieces, sha256, PARTS_OF_SPEECH, 100).write(concepts)
+    pieces = read_tokenizer(str(tokenizer))
+    build_concepts(captions, pieces, PARTS_OF_SPEECH, 100).write(concepts)
     return str(tokenizer), str(concepts)
 
 

@@ -6,7 +6,7 @@ from tests.processes import run_script
 from tests.tiny_bert import make_bert
 from virtex_det.cli.concepts import main
 from virtex_det.data.concepts import ConceptSet
-from virtex_det.data.tokenizers import tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "build_concepts.py"
@@ -30,7 +30,7 @@ def test_concepts_of_several_datasets_are_written_and_shown(
     concepts = ConceptSet.read(tmp_path / "concepts.json")
     assert "6 concepts from" in printed and "warning" not in printed
     assert (
-        concepts.tokenizer_sha256 == tokenizer_sha256(str(vocabulary))
+        concepts.tokenizer_sha256 == read_tokenizer(str(vocabulary)).sha256
         and len(concepts.concepts) == 6
     )
     for concept in concepts.concepts:

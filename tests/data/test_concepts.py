@@ -6,7 +6,6 @@ import pytest
 from virtex_det.data import SentencePieceTokenizer, train_tokenizer
 from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
 from virtex_det.data.datasets.captions import load_coco_captions
-from virtex_det.data.tokenizers import tokenizer_sha256
 from virtex_det.errors import UserError
 
 CAPTIONS = [
@@ -30,7 +29,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def concepts(tokenizer):
-    return build_concepts(CAPTIONS, tokenizer, "abc", PARTS_OF_SPEECH)
+    return build_concepts(CAPTIONS, tokenizer, PARTS_OF_SPEECH)
 
 
 def words(concepts):
@@ -66,14 +65,12 @@ def test_only_words_of_one_piece_are_concepts(concepts, tokenizer):
 
 
 def test_size_keeps_the_most_frequent(concepts, tokenizer):
-    assert (
-        build_concepts(CAPTIONS, tokenizer, "abc", PARTS_OF_SPEECH, 3).concepts
-        == (concepts.concepts[:3])
-    )
+    chosen = build_concepts(CAPTIONS, tokenizer, PARTS_OF_SPEECH, 3)
+    assert chosen.concepts == concepts.concepts[:3]
 
 
 def test_parts_of_speech_can_be_chosen(tokenizer):
-    chosen = build_concepts(CAPTIONS, tokenizer, "abc", ["verb"])
+    chosen = build_concepts(CAPTIONS, tokenizer, ["verb"])
     assert set(words(chosen)) == {"riding", "rides", "drives"} and chosen.parts_of_speech == (
         "verb",
     )
@@ -81,27 +78,23 @@ def test_parts_of_speech_can_be_chosen(tokenizer):
 
 def test_a_word_has_its_most_frequent_part_of_speech(tokenizer):
     captions = ["a woman on the board", "the old board", "they board the car"]
-    assert words(build_concepts(captions, tokenizer, "abc"))["board"] == ("noun", 2)
-    assert "board" not in words(build_concepts(captions, tokenizer, "abc", ["verb", "adjective"]))
+    assert words(build_concepts(captions, tokenizer))["board"] == ("noun", 2)
+    assert "board" not in words(build_concepts(captions, tokenizer, ["verb", "adjective"]))
 
 
 def test_case_accents_and_repetition_count_the_same(tokenizer):
-    assert words(build_concepts(["A MÀN", "a man", "a man"], tokenizer, "abc")) == {
-        "man": ("noun", 3)
-    }
+    assert words(build_concepts(["A MÀN", "a man", "a man"], tokenizer)) == {"man": ("noun", 3)}
 
 
 @pytest.mark.parametrize(
     "caption", ["", "  ", "☃ 🙂", "男の人が馬に乗る", "...", "man's man's-man,man"]
 )
 def test_odd_captions_are_accepted(tokenizer, caption):
-    assert words(build_concepts([caption, "a man"], tokenizer, "abc"))["man"][0] == "noun"
+    assert words(build_concepts([caption, "a man"], tokenizer))["man"][0] == "noun"
 
 
 def test_a_word_in_another_font_is_not_a_second_concept_of_the_same_piece(tokenizer):
-    concepts = build_concepts(
-        ["a \U0001d40c\U0001d400\U0001d40d", "a man", "a horse"], tokenizer, "abc"
-    )
+    concepts = build_concepts(["a \U0001d40c\U0001d400\U0001d40d", "a man", "a horse"], tokenizer)
     assert {*words(concepts)} == {"man", "horse"}
     concepts.require_pieces(tokenizer)
 
@@ -109,16 +102,14 @@ def test_a_word_in_another_font_is_not_a_second_concept_of_the_same_piece(tokeni
 @pytest.mark.parametrize("captions", [[], ["on the"]])
 def test_captions_without_any_concept_are_an_error(tokenizer, captions):
     with pytest.raises(UserError, match="no noun or adjective or verb"):
-        build_concepts(captions, tokenizer, "abc", PARTS_OF_SPEECH)
+        build_concepts(captions, tokenizer, PARTS_OF_SPEECH)
 
 
 def test_nouns_are_chosen_by_default_and_captions_without_one_refused(tokenizer):
-    assert {part for part, _ in words(build_concepts(CAPTIONS, tokenizer, "abc")).values()} == {
-        "noun"
-    }
+    assert {part for part, _ in words(build_concepts(CAPTIONS, tokenizer)).values()} == {"noun"}
     for parts in (["noun"], PARTS_OF_SPEECH):
         with pytest.raises(UserError, match="The captions have no noun"):
-            build_concepts(["they are very old"], tokenizer, "abc", parts)
+            build_concepts(["they are very old"], tokenizer, parts)
 
 
 def test_a_concept_set_is_read_back_from_its_file(concepts, tmp_path):
@@ -170,16 +161,17 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path, monkeypatch, name):
         ConceptSet.read(name)
 
 
-def test_another_tokenizer_is_refused(concepts):
-    concepts.require_tokenizer("abc")
-    with pytest.raises(UserError, match=r"sha256 is abc\.\.\., this one's def"):
+def test_another_tokenizer_is_refused(concepts, tokenizer):
+    concepts.require_tokenizer(tokenizer.sha256)
+    found = rf"sha256 is {tokenizer.sha256[:12]}\.\.\., this one's def"
+    with pytest.raises(UserError, match=found):
         concepts.require_tokenizer("def")
 
 
 def test_without_the_tagger_the_error_names_the_extra(tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "HanTa.HanoverTagger", None)
     with pytest.raises(UserError, match=r'pip install "virtex_det\[pretrain\]"'):
-        build_concepts(CAPTIONS, tokenizer, "abc")
+        build_concepts(CAPTIONS, tokenizer)
 
 
 def test_real_captions_give_the_things_that_one_sees(samples, tmp_path):
@@ -189,10 +181,8 @@ def test_real_captions_give_the_things_that_one_sees(samples, tmp_path):
     )
     captions = [caption for image in dicts for caption in image["captions"]]
     train_tokenizer(captions, tmp_path / "t.model", vocab_size=1500)
-    sha256 = tokenizer_sha256(str(tmp_path / "t.model"))
-    concepts = build_concepts(
-        captions, SentencePieceTokenizer(tmp_path / "t.model"), sha256, PARTS_OF_SPEECH, 100
-    )
+    tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
+    concepts = build_concepts(captions, tokenizer, PARTS_OF_SPEECH, 100)
     found = words(concepts)
     assert {found[word][0] for word in ("man", "woman", "table", "people", "dog", "kitchen")} == {
         "noun"
@@ -210,5 +200,5 @@ def test_captions_in_another_language_get_a_warning(tmp_path, caplog):
     tokenizer = SentencePieceTokenizer(tmp_path / "t.model")
     for captions, warned in ((english, False), (german, True)):
         caplog.clear()
-        build_concepts(captions, tokenizer, "0" * 64)
+        build_concepts(captions, tokenizer)
         assert ("are they in English" in caplog.text) == warned

@@ -14,7 +14,7 @@ from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.narratives import load_narratives
 from virtex_det.data.mappers.narrative import encode_utterances
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
 from virtex_det.inference.attention import AttentionDrawer, TracedCaption, with_captions
@@ -55,9 +55,7 @@ def concepts(vocabulary, tmp_path):
         Concept(word, "noun", 1, *tokens) for word, tokens in pieces.items() if len(tokens) == 1
     ]
     assert len(found) > 2
-    ConceptSet(tokenizer_sha256(str(vocabulary)), ("noun",), tuple(found)).write(
-        tmp_path / "concepts.json"
-    )
+    ConceptSet(tokenizer.sha256, ("noun",), tuple(found)).write(tmp_path / "concepts.json")
     return [concept.word for concept in found]
 
 
@@ -336,7 +334,7 @@ def test_a_bert_reads_whole_words_too(make_cfg, picture, tmp_path):
     bert = str(make_bert(tmp_path / "bert"))
     tokenizer = read_tokenizer(bert)
     dog = Concept("dog", "noun", 1, *tokenizer.encode("dog"))
-    ConceptSet(tokenizer_sha256(bert), ("noun",), (dog,)).write(tmp_path / "bert.json")
+    ConceptSet(tokenizer.sha256, ("noun",), (dog,)).write(tmp_path / "bert.json")
     options = ("MODEL.TEXT_ENCODER.WEIGHTS", bert, "INPUT.CAPTION.TOKENIZER", bert)
     options += ("MODEL.ICMLM.ATTENTION_HEADS", 2, "INPUT.CAPTION.CONCEPTS", tmp_path / "bert.json")
     drawer = AttentionDrawer(make_cfg("scenes_icmlm_tfm", *options))

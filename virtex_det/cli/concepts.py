@@ -25,9 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_output(options.output, options.tokenizer)
     tokenizer = read_tokenizer(options.tokenizer)
     captions = load_captions(options.dataset)
-    concepts = build_concepts(
-        captions, tokenizer, tokenizer.sha256, options.parts_of_speech, options.size
-    )
+    concepts = build_concepts(captions, tokenizer, options.parts_of_speech, options.size)
     concepts.write(options.output)
     say(f"{options.output}: {len(concepts.concepts)} concepts from {len(captions)} captions")
     for part in options.parts_of_speech:

@@ -115,7 +115,6 @@ class ConceptSet:
 def build_concepts(
     captions: Iterable[str],
     tokenizer: Tokenizer,
-    tokenizer_sha256: str,
     parts_of_speech: Sequence[str] = ("noun",),
     size: int = 5000,
 ) -> ConceptSet:
@@ -128,7 +127,6 @@ def build_concepts(
     Args:
         captions: the captions.
         tokenizer: the tokenizer of the run.
-        tokenizer_sha256: its hash.
         parts_of_speech: some of PARTS_OF_SPEECH.
         size: the largest number of concepts.
 
@@ -154,7 +152,7 @@ def build_concepts(
             "Check that the datasets have captions, that they are in English, and that the "
             "vocabulary was built from them."
         )
-    return ConceptSet(tokenizer_sha256, tuple(parts_of_speech), tuple(concepts))
+    return ConceptSet(tokenizer.sha256, tuple(parts_of_speech), tuple(concepts))
 
 
 def most_frequent_parts(captions: Iterable[str]) -> dict[str, tuple[str, int]]:

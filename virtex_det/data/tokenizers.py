@@ -22,15 +22,6 @@ def read_tokenizer(source: str) -> Tokenizer:
     )
 
 
-def tokenizer_sha256(source: str) -> str:
-    """Return a tokenizer's hash, of its model file or of BERT's tokens, as concept sets keep it.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    return read_tokenizer(source).sha256
-
-
 def is_sentencepiece(source: str) -> bool:
     """Return whether a name is of a SentencePiece file, not of a BERT; so is an empty name."""
     return not source or source.endswith(".model") or Path(source).is_file()

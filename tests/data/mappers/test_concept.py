@@ -7,10 +7,11 @@ import torch
 from tests.tiny_bert import make_bert
 from virtex_det import get_cfg
 from virtex_det.data import train_tokenizer
+from virtex_det.data.concept_words import ConceptWords
 from virtex_det.data.concepts import Concept, ConceptSet
 from virtex_det.data.mappers.concept import ConceptMapper
 from virtex_det.data.mappers.pretraining import PretrainingMapper
-from virtex_det.data.tokenizers import read_tokenizer, tokenizer_sha256
+from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.errors import UserError
 
 WORDS = ("cat", "dog", "red", "left", "right", "star")
@@ -34,7 +35,7 @@ def source(request, tokenizers):
 def concept_set(source):
     tokenizer = read_tokenizer(source)
     concepts = [Concept(word, "noun", 9, *tokenizer.encode(word)) for word in WORDS]
-    return ConceptSet(tokenizer_sha256(source), ("noun",), tuple(concepts))
+    return ConceptSet(tokenizer.sha256, ("noun",), tuple(concepts))
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def make_mapper(source):
         return ConceptMapper(
             tokenizer=tokenizer,
             max_length=max_length,
-            concepts=concepts or concept_set(source),
+            concept_words=ConceptWords(concepts or concept_set(source), tokenizer),
             concept_masks=concept_masks,
             **image_options,
         )

@@ -11,11 +11,9 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from virtex_det.data.build import MAPPER_REGISTRY
-from virtex_det.data.concept_words import ConceptWords
-from virtex_det.data.concepts import ConceptSet
+from virtex_det.data.concept_words import ConceptWords, read_concept_words
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
-from virtex_det.data.tokenizers import tokenizer_sha256
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ class ConceptMapper(CaptionMapper):
         self,
         is_train: bool,
         *,
-        concepts: ConceptSet,
+        concept_words: ConceptWords,
         concept_masks: int = 1,
         **caption_options: Any,
     ) -> None:
@@ -45,21 +43,23 @@ class ConceptMapper(CaptionMapper):
 
         Args:
             is_train: draw captions, the flip and the words.
-            concepts: concepts that were chosen with this tokenizer.
+            concept_words: the words to mask and to predict.
             concept_masks: concept words of a caption to mask; 0 for all.
             caption_options: options of ``CaptionMapper``.
         """
         super().__init__(is_train, **caption_options)
-        self.words = ConceptWords(concepts, self.tokenizer)
+        self.concept_words = concept_words
         self.concept_masks = concept_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Read INPUT.CAPTION."""
-        concepts = ConceptSet.read(cfg.INPUT.CAPTION.CONCEPTS)
-        concepts.require_tokenizer(tokenizer_sha256(cfg.INPUT.CAPTION.TOKENIZER))
-        own_options = {"concepts": concepts, "concept_masks": cfg.INPUT.CAPTION.CONCEPT_MASKS}
-        return {**super().from_config(cfg, is_train), **own_options}
+        options, caption = super().from_config(cfg, is_train), cfg.INPUT.CAPTION
+        own_options = {
+            "concept_words": read_concept_words(cfg, options["tokenizer"]),
+            "concept_masks": caption.CONCEPT_MASKS,
+        }
+        return {**options, **own_options}
 
     def map_caption(self, caption: str, image_id: int | str) -> dict[str, Tensor]:
         """Return what is to be learned of a caption.
@@ -70,7 +70,7 @@ class ConceptMapper(CaptionMapper):
         """
         tokens = super().map_caption(caption, image_id)["caption_tokens"]
         positions = self.concept_positions(tokens)
-        tags = self.words.index(tokens[positions]).unique()
+        tags = self.concept_words.index(tokens[positions]).unique()
         with nullcontext() if self.is_train else seeded(image_id):
             order = torch.randperm(len(positions))
         chosen = positions[order[: self.concept_masks or None]]
@@ -96,13 +96,13 @@ class ConceptMapper(CaptionMapper):
         captions = [example.get("captions") or () for example in dicts]
         have = [any(map(self._has_concept, of_image)) for of_image in captions]
         if any(captions) and not any(have):
-            words = ", ".join(concept.word for concept in self.words.concepts[:5])
+            words = ", ".join(concept.word for concept in self.concept_words.concepts[:5])
             raise UserError(
                 f"No caption of the {len(have)} images has a word of INPUT.CAPTION.CONCEPTS, such "
                 f"as {words}: there is nothing to learn.\n"
                 "Build the concept set from the captions of DATASETS.TRAIN."
             )
-        parts = {concept.part_of_speech for concept in self.words.concepts}
+        parts = {concept.part_of_speech for concept in self.concept_words.concepts}
         if "noun" not in parts:
             logger.warning(
                 "INPUT.CAPTION.CONCEPTS has no noun, only %ss: the model learns to see properties "
@@ -116,7 +116,7 @@ class ConceptMapper(CaptionMapper):
 
     def concept_positions(self, tokens: Tensor) -> Tensor:
         """Return the positions (n,) of concepts in tokens (L,), as whole words."""
-        return self.words.positions(tokens, self.max_length)
+        return self.concept_words.positions(tokens, self.max_length)
 
     def _has_concept(self, caption: str) -> bool:
         return len(self.concept_positions(torch.tensor(self._tokens(caption)))) > 0
