@@ -4,6 +4,9 @@ from tests.benchmark.matrices import compare, mixed
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.finding import Finding, main_finding
 from virtex_det.benchmark.statistics import summarize
+from virtex_det.benchmark.tables import details_table
+
+LEAD = {("random", 0.1): (10.0, 11.0, 12.0), ("best", 0.1): (14.0, 16.5, 19.0)}  # p 0.024
 
 
 def finding(comparison: Comparison) -> Finding:
@@ -56,12 +59,28 @@ def test_one_seed_may_be_chance(make_record):
 
 
 def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
-    """The same two starts, with p 0.03: clear as a pair, perhaps chance as the best of many."""
-    pair = {("random", 0.1): (10.0, 11.0, 12.0), ("best", 0.1): (14.0, 16.5, 19.0)}
+    """The same two starts, with p 0.024: clear as a pair, perhaps chance as the best of many."""
     others = {(f"start {number}", 0.1): (10.0, 11.0, 12.0) for number in range(4)}
-    assert "chance" not in sentence(make_record, pair)
-    assert "the best of 6 starts and" in sentence(make_record, pair | others)
-    assert "so this may be chance" in sentence(make_record, pair | others)
+    assert "chance" not in sentence(make_record, LEAD)
+    assert "the best of 6 starts and" in sentence(make_record, LEAD | others)
+    assert "so this may be chance" in sentence(make_record, LEAD | others)
+
+
+def test_the_p_value_is_the_one_that_the_table_shows(make_record):
+    """Two starts with a p-value: Holm doubles the smaller one, here 0.024."""
+    comparison = compare(make_record, LEAD | {("good", 0.1): (10.0, 12.0, 13.0)})
+    summary = summarize(comparison)
+    rows = details_table(comparison, summary, "bbox").rows
+    assert [row[-1].text for row in rows if row[1].text == "best"] == ["0.048"]
+    assert "(3 seeds, p 0.048)" in main_finding(comparison, summary).sentence
+
+
+def test_a_lead_that_is_perhaps_chance_in_the_table_is_so_in_the_sentence(make_record):
+    """One rival and p 0.024, but three tests in the table: one for each fraction."""
+    others = {("random", 0.01): (1.0, 1.0, 1.0), ("best", 0.01): (1.0, 2.0, 1.0)}
+    others |= {("random", 0.05): (1.0, 1.0, 1.0), ("best", 0.05): (1.0, 2.0, 1.0)}
+    assert "(3 seeds, p 0.024)" in sentence(make_record, LEAD)
+    assert "p 0.072, so this may be chance" in sentence(make_record, LEAD | others)
 
 
 def test_a_baseline_that_no_start_beats_leads(make_record):

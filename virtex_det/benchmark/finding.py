@@ -7,7 +7,7 @@ import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.statistics import AP, enough_labels, share, title_of
-from virtex_det.benchmark.tables import count, mean
+from virtex_det.benchmark.tables import count, mean, p_value
 
 CHANCE = 0.05  # a difference with at least this p-value may be chance
 
@@ -31,7 +31,8 @@ def main_finding(comparison: Comparison, summary: pd.DataFrame) -> Finding:
 
     The finding is that of the first protocol, for box AP, or for mask AP if there is no box AP. The
     best of several starts leads by chance more easily than a single one. So a lead counts as more
-    than chance if its p-value times the number of rivals is below ``CHANCE`` (Bonferroni).
+    than chance only if its p-value is below ``CHANCE`` both as the tables show it (``p_holm``) and
+    times the number of rivals (Bonferroni). The sentence shows the p-value of the tables.
 
     Args:
         comparison: what was measured.
@@ -106,10 +107,10 @@ def _certainty(best: Any, rivals: int) -> str:
     """Return the number of seeds behind a difference, its p-value, and whether it may be chance."""
     if not best.pairs:
         return "no seed in common, so this may be chance"
-    said = _seeds(best.pairs)
+    said, is_clear = _seeds(best.pairs), best.pairs > 1
     if not math.isnan(best.p):
-        said += f", p {best.p:.2g}" if best.p >= 0.001 else ", p < 0.001"
-    is_clear = best.pairs > 1 and (math.isnan(best.p) or best.p * rivals < CHANCE)
+        said += f", p {p_value(best.p_holm).text}"
+        is_clear = max(best.p_holm, best.p * rivals) < CHANCE
     return said if is_clear else f"{said}, so this may be chance"
 
 

@@ -63,6 +63,11 @@ def number(value: float, form: str) -> Value:
     return Value() if math.isnan(value) else Value(format(value, form), value)
 
 
+def p_value(p: float) -> Value:
+    """Return a p-value as a cell, NaN as an empty one."""
+    return Value("< 0.0001", p) if p < 1e-4 else number(p, ".2g")
+
+
 def mean(cell: Any, is_best: bool = False, most: int = 0) -> Value:
     """Return the mean and deviation of a row of the summary as a cell.
 
@@ -176,7 +181,7 @@ def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> T
             cell = of_metric[f"{task}/{name}"]
             row.append(mean(cell, comparison.is_of_one_protocol and cell.best))
         if tested:
-            row += [number(ap.difference, "+.1f"), _p_value(ap.p_holm)]
+            row += [number(ap.difference, "+.1f"), p_value(ap.p_holm)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
     if tested:
@@ -430,7 +435,3 @@ def _difference(cell: Any) -> Value:
         p = "< 0.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.{digits}f}"
         text += f" ({cell.low:+.1f} to {cell.high:+.1f}, p {p})"
     return Value(text, cell.difference)
-
-
-def _p_value(p: float) -> Value:
-    return Value("< 0.0001", p) if p < 1e-4 else number(p, ".2g")
