@@ -61,6 +61,12 @@ class ConceptWords:
         ]
         return candidates[torch.tensor(whole, dtype=torch.bool)]
 
+    def are_in(self, text: str) -> bool:
+        """Return whether one of the words is in a text, however long it is."""
+        tokens = [self._tokenizer.sos_id, *self._tokenizer.encode(text), self._tokenizer.eos_id]
+        # Nothing is cut, so the last word counts, too.
+        return len(self.positions(torch.tensor(tokens), max_length=len(tokens) + 1)) > 0
+
     def _is_whole_word(self, tokens: Sequence[int]) -> bool:
         """Return whether a concept's token is a whole word, given the token after it."""
         pair = tuple(tokens)

@@ -128,10 +128,10 @@ class RegionMapper(CaptionMapper):
         traces = dataset_dict.get("traces")
         if not traces:
             return []
-        found = trace_regions(traces[number])
-        if self.region_words is None:
+        found, wanted = trace_regions(traces[number]), self.region_words
+        if wanted is None:
             return found
-        return [region for region in found if self._has_concept(region.text)]
+        return [region for region in found if wanted.are_in(region.text)]
 
     def log_coverage(self, dicts: Iterable[dict[str, Any]]) -> None:
         """Log the number of images that have only captions to predict."""
@@ -153,13 +153,6 @@ class RegionMapper(CaptionMapper):
                 text = regions[index].text
                 return self.exchange(text) if is_flipped else text, box
         return None
-
-    def _has_concept(self, text: str) -> bool:
-        assert self.region_words is not None
-        tokens = [self.tokenizer.sos_id, *self.tokenizer.encode(text), self.tokenizer.eos_id]
-        # Nothing is cut, so the last word counts, too.
-        positions = self.region_words.positions(torch.tensor(tokens), max_length=len(tokens) + 1)
-        return len(positions) > 0
 
 
 def trace_regions(trace: Mapping[str, Any]) -> list[Region]:
