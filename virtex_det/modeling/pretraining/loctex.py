@@ -29,6 +29,7 @@ class _Encoded(NamedTuple):
     """Images with a caption, and their captions."""
 
     images: Tensor  # (images,) int64, index in the batch
+    captions: list[dict[str, Any]]  # what is to be learned of each caption
     owners: Tensor  # (captions,) int64, which of these images each caption has
     features: dict[str, Tensor]  # each (images, channels, height, width)
     text: Tensor  # (captions, length, text size)
@@ -158,14 +159,14 @@ class LocTexModel(ImageModel):
             batched_inputs: examples with "caption_tokens" (L,), and to localise with "trace_points"
                 (points, 3): token, and x and y in shares of the image.
         """
-        return self._losses(self._encode(batched_inputs), batched_inputs)
+        return self._losses(self._encode(batched_inputs))
 
     def inference(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the "losses" and "attention" of images with a caption; {} for other images."""
         if not any(self.target in example for example in batched_inputs):
             return [{} for _ in batched_inputs]
         encoded = self._encode(batched_inputs)
-        outputs = self.by_image(self._losses(encoded, batched_inputs), batched_inputs)
+        outputs = self.by_image(self._losses(encoded), batched_inputs)
         *_, scores = self._scores(encoded).values()
         captioned = encoded.images.tolist()
         maps, paddings = attention(scores).float().cpu(), encoded.padding.cpu()
@@ -185,36 +186,29 @@ class LocTexModel(ImageModel):
                 "MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
             )
 
-    def _captioned(self, batched_inputs: Sequence[dict[str, Any]]) -> list[int]:
-        captions, images = self.captions_of(batched_inputs)
-        has_caption = [self.target in caption for caption in captions]
-        pairs = zip(images.tolist(), has_caption, strict=True)
-        return sorted({image for image, has in pairs if has})
-
     def _encode(self, batched_inputs: Sequence[dict[str, Any]]) -> _Encoded:
-        images = self._captioned(batched_inputs)
+        images = [
+            index
+            for index, example in enumerate(batched_inputs)
+            if "by_caption" in example or self.target in example
+        ]
         examples = [batched_inputs[image] for image in images]
         captions, owners = self.captions_of(examples)
         tokens, padding = pad_captions(self.on_device(captions, self.target))
         return _Encoded(
             images=torch.tensor(images, device=self.device),
+            captions=captions,
             owners=owners,
             features=self.visual_features(examples),
             text=self.text_encoder(tokens, padding),
             padding=padding,
         )
 
-    def _losses(
-        self, encoded: _Encoded, batched_inputs: Sequence[dict[str, Any]]
-    ) -> dict[str, TargetLosses]:
-        examples = [batched_inputs[image] for image in encoded.images.tolist()]
-        captions, _ = self.captions_of(examples)
+    def _losses(self, encoded: _Encoded) -> dict[str, TargetLosses]:
         losses = {"loss_contrastive": self._contrast(encoded)}
-        if self.localization_weight and any("trace_points" in caption for caption in captions):
-            values, rows = self._localize(encoded, captions)
-            losses["loss_localization"] = TargetLosses(
-                self.localization_weight * values, encoded.images[encoded.owners[rows]]
-            )
+        has_trace = any("trace_points" in caption for caption in encoded.captions)
+        if self.localization_weight and has_trace:
+            losses["loss_localization"] = self._localize(encoded)
         return losses
 
     def _contrast(self, encoded: _Encoded) -> TargetLosses:
@@ -229,12 +223,12 @@ class LocTexModel(ImageModel):
         )
         return TargetLosses(values, encoded.images[owners])
 
-    def _localize(
-        self, encoded: _Encoded, captioned: Sequence[dict[str, Any]]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss of each token that has points, and the index of its caption."""
+    def _localize(self, encoded: _Encoded) -> TargetLosses:
+        """Return the loss of each token that has points."""
         nowhere, length = torch.empty(0, 3), encoded.text.shape[1]
-        points = [example.get("trace_points", nowhere).to(self.device) for example in captioned]
+        points = [
+            caption.get("trace_points", nowhere).to(self.device) for caption in encoded.captions
+        ]
         losses = [
             self.localization_loss(scores, render_batch(points, length, scores.shape[-1]))
             for scores in self._scores(encoded).values()
@@ -242,7 +236,8 @@ class LocTexModel(ImageModel):
         captions, tokens = render_batch(points, length, 1).flatten(1).nonzero(as_tuple=True)
         # shape: (captions, length)
         total = torch.stack(losses).sum(dim=0)
-        return total[captions, tokens], captions
+        values = self.localization_weight * total[captions, tokens]
+        return TargetLosses(values, encoded.images[encoded.owners[captions]])
 
     def _scores(self, encoded: _Encoded) -> dict[str, Tensor]:
         """Return by feature map each token's scores of cells (captions, length, height, width)."""
