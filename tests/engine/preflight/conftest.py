@@ -1,4 +1,4 @@
-"""A small data set in COCO's format, registered as in Detectron2's tutorial, for tests to spoil."""
+"""Data sets for tests to spoil: a small one in COCO's format, and copies of those of the scenes."""
 
 import copy
 import json
@@ -11,7 +11,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
+from virtex_det.data.datasets import load_dataset
+
 NAMES = ("bolt", "nut")
+CHANGED = "changed_scenes"
 
 
 def content(images: int = 4) -> dict:
@@ -66,6 +69,25 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
     for name in names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def change_scenes(scenes: Path) -> Iterator[Callable[..., None]]:
+    """Registers a changed copy of a data set of the scenes as CHANGED.
+
+    Called as ``change_scenes("scenes_train_regions", change)``; change gets each dataset dict.
+    """
+
+    def register(name: str, change: Callable[[dict], object]) -> None:
+        dicts = copy.deepcopy(load_dataset(name))
+        for entry in dicts:
+            change(entry)
+        DatasetCatalog.register(CHANGED, lambda: dicts)
+        MetadataCatalog.get(CHANGED).set(evaluator_type="captions")
+
+    yield register
+    DatasetCatalog.pop(CHANGED, None)
+    MetadataCatalog.pop(CHANGED, None)
 
 
 @pytest.fixture

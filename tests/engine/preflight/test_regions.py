@@ -1,44 +1,24 @@
 """What LocCa cannot learn from is refused before the first step."""
 
-import copy
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tests.conftest import ROOT, TINY_PRETRAINING
-from virtex_det.data.datasets import load_dataset
+from tests.engine.preflight.conftest import CHANGED
 from virtex_det.engine import load_config
 from virtex_det.engine.preflight import check_training
 from virtex_det.errors import UserError
-
-NAME = "regions_train"
-
-
-@pytest.fixture
-def register(scenes: Path) -> Iterator[Callable[..., None]]:
-    """Registers a changed copy of a dataset of scenes."""
-
-    def register_changed(name: str, change: Callable[[dict], object]) -> None:
-        dicts = copy.deepcopy(load_dataset(name))
-        for entry in dicts:
-            change(entry)
-        DatasetCatalog.register(NAME, lambda: dicts)
-        MetadataCatalog.get(NAME).set(evaluator_type="captions")
-
-    yield register_changed
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
 
 
 @pytest.fixture
 def locca_cfg(boxes_vocabulary: Path, tmp_path: Path) -> Callable[..., CfgNode]:
     """Makes configs of a tiny LocCaModel; takes the training set and ``KEY, VALUE`` pairs."""
 
-    def make(train: str = NAME, *options: object) -> CfgNode:
+    def make(train: str = CHANGED, *options: object) -> CfgNode:
         own = ["DATASETS.TRAIN", f"('{train}',)", "OUTPUT_DIR", tmp_path / "run"]
         own += ["INPUT.CAPTION.TOKENIZER", boxes_vocabulary, *options]
         config = str(ROOT / "configs/pretrain/scenes_locca.yaml")
@@ -69,24 +49,24 @@ def test_objects_without_captions_are_refused(scenes, locca_cfg):
         *((0.1, 0.2, 0.3), (0.1, 0.2, float("nan"), 0.9), ("0", "0", "1", "1"), None),
     ],
 )
-def test_a_box_outside_its_image_is_refused_by_name(register, locca_cfg, box):
-    register("scenes_train_regions", lambda entry: entry["regions"][-1].update(box=box))
+def test_a_box_outside_its_image_is_refused_by_name(change_scenes, locca_cfg, box):
+    change_scenes("scenes_train_regions", lambda entry: entry["regions"][-1].update(box=box))
     with pytest.raises(UserError, match=r"Region \d .* of image \d+ has .* box .*\n.*fractions"):
         check_training(locca_cfg())
 
 
-def test_a_region_without_words_is_refused_by_name(register, locca_cfg):
-    register("scenes_train_regions", lambda entry: entry["regions"][0].pop("text"))
+def test_a_region_without_words_is_refused_by_name(change_scenes, locca_cfg):
+    change_scenes("scenes_train_regions", lambda entry: entry["regions"][0].pop("text"))
     with pytest.raises(UserError, match=r"Region 0 .* has the text None"):
         check_training(locca_cfg())
 
 
-def test_traces_in_pixels_are_refused(register, locca_cfg):
+def test_traces_in_pixels_are_refused(change_scenes, locca_cfg):
     def spoil(entry):
         for trace in entry["traces"]:
             trace["points"][:, :2] = 64 * trace["points"][:, :2] + 2
 
-    register("scenes_train_narratives", spoil)
+    change_scenes("scenes_train_narratives", spoil)
     with pytest.raises(UserError, match=r"no point of a trace lies in its image"):
         check_training(locca_cfg())
 

@@ -1,41 +1,35 @@
 """Traces from which LocTex cannot learn where a word is are refused before the first step."""
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from tests.conftest import ROOT, TINY_PRETRAINING
+from tests.engine.preflight.conftest import CHANGED
 from virtex_det.data.concepts import Concept, ConceptSet
-from virtex_det.data.datasets import load_dataset
 from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.engine import load_config
 from virtex_det.engine.preflight import check_training
 from virtex_det.errors import UserError
 
-NAME = "traces_train"
-
 
 @pytest.fixture
-def narrated(scenes: Path) -> Iterator[Callable[..., None]]:
+def narrated(change_scenes: Callable[..., None]) -> Callable[..., None]:
     """Registers narrated scenes: ``narrated(spoil)``, where spoil changes each trace."""
 
     def register(spoil: Callable[[dict], object] = lambda trace: None) -> None:
-        dicts = copy.deepcopy(load_dataset("scenes_train_narratives"))
-        for entry in dicts:
+        def spoil_all(entry: dict) -> None:
             for trace in entry["traces"]:
                 spoil(trace)
-        DatasetCatalog.register(NAME, lambda: dicts)
-        MetadataCatalog.get(NAME).set(evaluator_type="captions")
 
-    yield register
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+        change_scenes("scenes_train_narratives", spoil_all)
+
+    return register
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def loctex_cfg(vocabulary: Path, tmp_path: Path) -> Callable[..., CfgNode]:
 
     def make(*options: object) -> CfgNode:
         config = str(ROOT / "configs/pretrain/scenes_loctex.yaml")
-        own = ["DATASETS.TRAIN", f"('{NAME}',)", "OUTPUT_DIR", tmp_path / "run"]
+        own = ["DATASETS.TRAIN", f"('{CHANGED}',)", "OUTPUT_DIR", tmp_path / "run"]
         own += ["INPUT.CAPTION.TOKENIZER", vocabulary, "INPUT.CAPTION.CONCEPTS", ""]
         own += ["INPUT.CAPTION.HIDE_OTHER_WORDS", False]
         return load_config(config, [*TINY_PRETRAINING, *map(str, [*own, *options])])
@@ -81,8 +75,11 @@ def in_milliseconds(trace: dict) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without_points, f"no trace of {NAME} has a point"),
-        (in_pixels, r"trace points of traces_train lie outside their images: .* x 10(?s:.*)pixels"),
+        (without_points, f"no trace of {CHANGED} has a point"),
+        (
+            in_pixels,
+            rf"trace points of {CHANGED} lie outside their images: .* x 10(?s:.*)pixels",
+        ),
         (in_milliseconds, r"belongs to a word: none lies between(?s:.*)Expected times in seconds"),
     ],
 )
@@ -112,7 +109,7 @@ def test_words_of_another_tokenizers_set_are_refused(narrated, loctex_cfg, unsai
 
 def test_an_image_without_a_trace_is_refused(narrated, loctex_cfg):
     narrated()
-    DatasetCatalog.get(NAME)[0]["traces"] = []
+    DatasetCatalog.get(CHANGED)[0]["traces"] = []
     with pytest.raises(UserError, match="captions and 0 traces"):
         check_training(loctex_cfg())
 
