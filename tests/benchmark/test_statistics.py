@@ -273,14 +273,14 @@ def test_corrected_p_values_end_at_one():
 )
 def test_a_detectable_difference_has_80_percent_power(pairs, tests, expected):
     row = {"p": 0.5, "pairs": pairs, "difference_sd": 2.0}
-    found = detectable_difference(pd.DataFrame([row] * tests))
+    found = detectable_difference(pd.DataFrame([row] * tests), tests)
     assert found == pytest.approx(2 * expected, rel=2e-3)
 
 
 def test_more_tests_show_only_greater_differences():
     one = pd.DataFrame([{"p": 0.5, "pairs": 3, "difference_sd": 1.0}])
-    assert detectable_difference(pd.concat([one] * 40)) > 5 * detectable_difference(one)
-    assert math.isnan(detectable_difference(one.assign(p=math.nan)))
+    assert detectable_difference(one, 40) > 5 * detectable_difference(one, 1)
+    assert math.isnan(detectable_difference(one.assign(p=math.nan), 1))
 
 
 def test_values_without_a_partner_are_refused():

@@ -10,11 +10,12 @@ from tests.benchmark.matrices import compare, mixed, rendered
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions
-from virtex_det.benchmark.statistics import summarize
+from virtex_det.benchmark.statistics import compare_pairs, summarize
 from virtex_det.benchmark.tables import (
     Value,
     category_tables,
     details_table,
+    protocol_tables,
     published_table,
 )
 
@@ -140,6 +141,33 @@ def test_several_protocols_have_a_column_a_warning_and_no_best(make_record, styl
     assert "Several protocols stand in this table." in text
     assert "protocol" in text.splitlines()[2] + text.splitlines()[3]
     assert "**" not in text and "textbf" not in text
+
+
+def test_the_tables_of_one_protocol_say_that_p_is_corrected_for_the_tests_of_all(make_record):
+    scores = {
+        ("random", 1.0): (1.0, 1.0, 1.0),
+        ("words", 1.0): (2.0, 3.0, 5.0),
+        ("captions", 1.0): (2.0, 4.0, 7.0),
+    }
+    both = replace(mixed(make_record, scores, ("a", "b")), pairs=[("words", "captions")])
+    note = "p is corrected for the {} tests under all protocols (Holm)."
+    summary = summarize(both)
+    p_holm = compare_pairs(both, ["bbox/AP"])["p_holm"]
+    for of_protocol in protocol_tables(both, summary):
+        details, (pairs, _) = of_protocol.details[0], of_protocol.pairs
+        assert note.format(4) in details.notes[0] and note.format(2) in pairs.notes[0]
+        assert pairs.rows[0][1].text.endswith(f"p {p_holm.iloc[0]:.2f})") and len(pairs.rows) == 1
+        alone = compare(make_record, scores)
+        power = details_table(alone, summarize(alone), "bbox").notes[1]
+        assert details.notes[1] != power, "a stricter correction shows only greater differences"
+
+
+def test_a_pair_measured_by_two_recipes_names_both(make_record):
+    records = compare(make_record, TWO).records
+    records = {c: replace(r, protocol="other") if c.seed else r for c, r in records.items()}
+    pairs = [("captions", "random")]
+    found = compare_pairs(Comparison("", "", records, mix=True, pairs=pairs), ["bbox/AP"])
+    assert set(found["recipe"]) == {"scenes-segm / other"}
 
 
 def test_csv_has_all_digits_and_a_line_per_start_and_fraction(make_record):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pandas.api.typing import SeriesGroupBy
+from pandas.api.typing import DataFrameGroupBy, SeriesGroupBy
 
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.errors import UserError
@@ -84,7 +84,8 @@ def summarize(comparison: Comparison, metrics: Sequence[str] | None = None) -> p
         Indexed by metric, protocol, start and fraction; a metric that no record has is left out.
         Columns: mean, deviation (of the sample), seeds (their number); seconds (of training, mean);
         recipe; best (no start has more, and there are others); those of ``test_against``; p_holm
-        (corrected for all tests of the metric). NaN for numbers that are not defined.
+        (corrected for all tests of the metric); tests (their number). NaN for numbers that are not
+        defined.
     """
     if metrics is None:
         metrics = [f"{task}/{name}" for task in TASKS for name in DETAILS]
@@ -92,9 +93,8 @@ def summarize(comparison: Comparison, metrics: Sequence[str] | None = None) -> p
     groups = frame.groupby(ROW, sort=False, observed=True)
     summary = spread(groups["value"])
     summary["seconds"] = groups["seconds"].agg(fmean)
-    summary["recipe"] = groups["recipe"].agg(lambda recipes: " / ".join(recipes.unique()))
-    summary = summary.join(test_against(comparison.baseline, frame))
-    summary["p_holm"] = summary.groupby("metric", sort=False)["p"].transform(holm)
+    summary["recipe"] = _recipes(groups)
+    summary = _corrected(summary.join(test_against(comparison.baseline, frame)))
     rivals = summary.groupby(["metric", "protocol", "fraction"], observed=True)["mean"]
     summary["best"] = (summary["mean"] == rivals.transform("max")) & (rivals.transform("count") > 1)
     return summary
@@ -109,27 +109,37 @@ def compare_pairs(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFram
 
     Returns:
         Indexed as ``summarize``, with "ours - theirs" as the start. Columns: recipe; those of
-        ``test_against``; p_holm (corrected for all named pairs and fractions of the metric).
+        ``test_against``; p_holm (corrected for all tests of pairs by the metric); tests (their
+        number).
     """
     frame = _of_metrics(comparison, metrics)
+    recipes = _recipes(frame.groupby(ROW, sort=False, observed=True))
     tables = []
     for ours, theirs in comparison.pairs:
         both = frame[frame["start"].isin([ours, theirs])]
         tests = test_against(theirs, both).drop(index=theirs, level="start", errors="ignore")
-        recipes = both.groupby(ROW, sort=False, observed=True)["recipe"].first()
         table = tests.join(recipes).reset_index()
         tables.append(table.assign(start=f"{ours} - {theirs}"))
     if not tables:
         return pd.DataFrame(columns=[*ROW, *PairedTest._fields, "recipe"]).set_index(ROW)
-    found = pd.concat(tables).set_index(ROW)
-    found["p_holm"] = found.groupby("metric", sort=False)["p"].transform(holm)
-    return found
+    return _corrected(pd.concat(tables).set_index(ROW))
 
 
 def _of_metrics(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFrame:
     """Return the rows of some metrics, in their order."""
     names = pd.DataFrame({"metric": metrics}, dtype=object)
     return names.merge(comparison.frame, on="metric")
+
+
+def _recipes(groups: DataFrameGroupBy) -> pd.Series:
+    """Return the protocol ids of the records of each group."""
+    return groups["recipe"].agg(lambda recipes: " / ".join(recipes.unique()))
+
+
+def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
+    """Add p_holm, corrected for all tests of a metric under every protocol, and their number."""
+    p = tests.groupby("metric", sort=False)["p"]
+    return tests.assign(p_holm=p.transform(holm), tests=p.transform("count"))
 
 
 def spread(groups: SeriesGroupBy) -> pd.DataFrame:
@@ -208,17 +218,18 @@ def holm(p: pd.Series) -> pd.Series:
     return (ordered * remaining).cummax().clip(upper=1.0).reindex(p.index)
 
 
-def detectable_difference(tests: pd.DataFrame) -> float:
+def detectable_difference(tests: pd.DataFrame, corrected_for: int) -> float:
     """Return the smallest true difference that a table of paired tests would show.
 
     That is, with a probability of 80 % at a level of 5 % in Holm's strictest step: 5 % divided by
-    the number of tests. Let s be the pooled standard deviation of the paired differences, n the
-    largest number of pairs, and c the critical value of Student's t with n - 1 degrees of freedom.
-    The test statistic of a true difference d is noncentral t with noncentrality d sqrt(n) / s, and
-    d is such that it exceeds c, either way, with that probability.
+    the number of tests that p is corrected for. Let s be the pooled standard deviation of the
+    paired differences, n the largest number of pairs, and c the critical value of Student's t with
+    n - 1 degrees of freedom. The test statistic of a true difference d is noncentral t with
+    noncentrality d sqrt(n) / s, and d is such that it exceeds c, either way, with that probability.
 
     Args:
         tests: with columns of ``PairedTest``.
+        corrected_for: number of tests, these and others.
 
     Returns:
         NaN if there is no test with a p-value.
@@ -232,7 +243,7 @@ def detectable_difference(tests: pd.DataFrame) -> float:
     degrees = tests["pairs"] - 1
     pooled = (degrees * tests["difference_sd"] ** 2).sum() / degrees.sum()
     most = degrees.max()
-    critical = t.isf(LEVEL / len(tests) / 2, most)
+    critical = t.isf(LEVEL / corrected_for / 2, most)
     # The sample deviation over the true one, at even quantiles (scipy's nct is NaN far out).
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     limits = critical * np.sqrt(chi2.ppf(quantiles, most) / most)

@@ -97,7 +97,7 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
     means = [_with_published(means_table(comparison, summary, m), comparison, m) for m in metrics]
     compared = [metric for metric in metrics if summary.loc[metric, "pairs"].any()]
     differences = [_differences_table(comparison, summary, metric) for metric in compared]
-    return means + differences + pair_tables(comparison, metrics)
+    return means + differences + _pair_tables(comparison, compare_pairs(comparison, metrics))
 
 
 class ProtocolTables(NamedTuple):
@@ -128,6 +128,7 @@ def protocol_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Proto
         summary: of ``summarize``, with all metrics of DETAILS.
     """
     found = []
+    paired = compare_pairs(comparison, AP)
     for protocol in comparison.protocols:
         records = {c: record for c, record in comparison.records.items() if c.protocol == protocol}
         part = dataclasses.replace(comparison, records=records)
@@ -136,7 +137,8 @@ def protocol_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Proto
         metrics = [metric for metric in AP if metric in measured]
         means = [means_table(part, rows, metric) for metric in metrics if len(part.fractions) > 1]
         details = [details_table(part, rows, metric.partition("/")[0]) for metric in metrics]
-        pairs, published = pair_tables(part, metrics), published_table(part.recipes)
+        own = paired.index.isin(metrics, "metric") & paired.index.isin([protocol], "protocol")
+        pairs, published = _pair_tables(part, paired[own]), published_table(part.recipes)
         found.append(ProtocolTables(protocol, part.recipes, means, pairs, details, published))
     return found
 
@@ -363,9 +365,9 @@ def _differences_table(comparison: Comparison, summary: pd.DataFrame, metric: st
     return _tests_table(comparison, others, title)
 
 
-def pair_tables(comparison: Comparison, metrics: Sequence[str]) -> list[Table]:
-    """Return a table per metric with the differences of the pairs that the matrix names."""
-    paired, tables = compare_pairs(comparison, metrics), []
+def _pair_tables(comparison: Comparison, paired: pd.DataFrame) -> list[Table]:
+    """Return a table per metric of ``compare_pairs``, or of some of its rows."""
+    tables = []
     for metric in paired.index.unique("metric"):
         title = f"{title_of(metric)}, difference of paired starts"
         tables.append(_tests_table(comparison, paired.loc[metric], title))
@@ -380,18 +382,20 @@ def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Tabl
 
 def _notes_on_tests(part: pd.DataFrame, what: str = "") -> list[str]:
     """Return notes on paired tests: how they were made, and which difference they would show."""
-    tests = count(int(part["p"].notna().sum()), "test")
-    if tests == "0 tests":
+    here = int(part["p"].notna().sum())
+    if not here:
         return ["Without two seeds there is no interval and no test."]
+    tests = int(part["tests"].max())
+    which = "of this table" if tests == here else "under all protocols"
     most = count(int(part["pairs"].max()), "seed")
     of_what = f" {what}" if what else ""
     notes = [
-        f"Two-sided paired t-tests{of_what} over {most} at most; p is corrected for the {tests} of "
-        "this table (Holm)."
+        f"Two-sided paired t-tests{of_what} over {most} at most; p is corrected for the "
+        f"{count(tests, 'test')} {which} (Holm)."
     ]
     if not what:
         notes[0] += " In parentheses: the 95 % interval of each difference by itself."
-    least = detectable_difference(part)
+    least = detectable_difference(part, tests)
     notes.append(
         f"A true difference of {least:.1f} would be significant (p < 0.05) with a probability of "
         "80 %; a smaller one mostly would not be seen."
