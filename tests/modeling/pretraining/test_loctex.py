@@ -1,15 +1,9 @@
-"""LocTex: its losses, and that on attention by its formula; two processes; no traces."""
-
-from pathlib import Path
+"""LocTex: its losses by their formulas, its attention, and training without traces."""
 
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
-from detectron2.utils import comm
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tests.modeling.pretraining.conftest import (
     assert_every_parameter_learns,
@@ -18,7 +12,6 @@ from tests.modeling.pretraining.conftest import (
     with_targets,
 )
 from tests.modeling.pretraining.test_contrastive import slow_contrastive
-from tests.processes import launch_processes
 from virtex_det.errors import UserError
 from virtex_det.modeling.pretraining.loctex import (
     LOCALIZATION_LOSSES,
@@ -330,45 +323,3 @@ def test_a_backbone_without_its_last_feature_map_is_refused(build):
 
 def test_without_localisation_its_features_do_not_matter(build):
     build("LocTexModel", *SMALL, *WITHOUT_TRACES, "MODEL.LOCTEX.LOCALIZATION_FEATURES", ())(batch())
-
-
-def losses_and_gradients(
-    cfg: CfgNode, examples: list[dict]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    torch.manual_seed(0)
-    model = with_fixed_norms(build_model(cfg)).double()
-    model.visual_features = lambda batched, of=model.visual_features: of(
-        [{"image": example["image"].double()} for example in batched]
-    )
-    parallel = DistributedDataParallel(model) if torch.distributed.is_initialized() else model
-    losses = parallel(
-        [example | {"trace_points": example["trace_points"].double()} for example in examples]
-    )
-    sum(losses.values()).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return {name: loss.detach() for name, loss in losses.items()}, gradients
-
-
-def one_of_two(configs: list[CfgNode], folder: str) -> None:
-    rank = comm.get_rank()
-    own = batch()[2 * rank : 2 * rank + 2]
-    torch.save([losses_and_gradients(cfg, own) for cfg in configs], f"{folder}/{rank}.pth")
-
-
-def test_two_processes_have_the_losses_and_gradients_of_one_with_the_whole_batch(
-    build, small_cfg, tmp_path: Path
-):
-    """Their images have 3 and 1 tokens with points: a mean of the two means would be another."""
-    build("LocTexModel", *SMALL)
-    configs = [small_cfg.clone(), small_cfg]
-    build("LocTexModel", *SMALL, *TWO_FEATURES, *CROSS_ENTROPY)
-    launch_processes(one_of_two, configs, str(tmp_path), processes=2)
-    found = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2)]
-    for number, cfg in enumerate(configs):
-        losses, gradients = losses_and_gradients(cfg, batch())
-        (first, first_gradients), (second, second_gradients) = (each[number] for each in found)
-        for name, loss in losses.items():
-            torch.testing.assert_close((first[name] + second[name]) / 2, loss)
-        assert all(gradient.any() for gradient in gradients.values())
-        torch.testing.assert_close(first_gradients, gradients)
-        torch.testing.assert_close(second_gradients, gradients)

@@ -17,6 +17,9 @@ from tests.processes import launch_processes
 pytestmark = pytest.mark.slow
 
 CAPTIONS = [[1, 5, 9, 7, 2], [1, 6, 2], [1, 5, 2], [1, 8, 8, 4, 9, 2]]
+# Token, x and y, by the length of the caption. With one caption per image, one process has three
+# tokens with points and the other one.
+POINTS = {5: [(1, 0.1, 0.1), (1, 0.9, 0.1), (3, 0.2, 0.9)], 3: [(1, 0.6, 0.6)], 6: []}
 
 
 class Found(NamedTuple):
@@ -43,6 +46,7 @@ def _of_caption(tokens: list[int]) -> dict[str, Tensor]:
         "caption_tokens": torch.tensor(tokens),
         "masked_labels": labels,
         "tags": torch.tensor(tokens[1:-1]),
+        "trace_points": torch.tensor(POINTS[len(tokens)]).view(-1, 3),
     }
     for text in ("caption", "referring", "grounded") if len(tokens) > 3 else ("caption",):
         targets |= {
@@ -69,6 +73,13 @@ TASKS: dict[str, tuple[str, ...]] = {
         *("MODEL.META_ARCHITECTURE", "TokenClassificationModel"),
         *("MODEL.TOKEN_CLASSIFICATION.WEIGHTING", "rare"),
     ),
+    "contrastive and localization": ("MODEL.META_ARCHITECTURE", "LocTexModel"),
+    "localization by cross-entropy on two feature maps": (
+        *("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "0.7"),
+        *("MODEL.LOCTEX.LOCALIZATION_LOSS", "cross_entropy"),
+        *("MODEL.LOCTEX.LOCALIZATION_FEATURES", "('res5', 'res4')"),
+        *("MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']"),
+    ),
     "sigmoid contrastive": (
         *("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "0.0"),
         *("MODEL.LOCTEX.CONTRASTIVE_LOSS", "sigmoid", "MODEL.LOCTEX.SIGMOID_BIAS", "-2.0"),
@@ -86,9 +97,7 @@ SEVERAL: dict[str, tuple[str, ...]] = {
     "several captions, ICMLM tfm": (*_ICMLM, "MODEL.ICMLM.HEAD", "tfm"),
     "several captions, ICMLM att-fc": (*_ICMLM, "MODEL.ICMLM.HEAD", "att_fc"),
     "several captions, sigmoid contrastive": TASKS["sigmoid contrastive"],
-    "several captions, contrastive": (
-        *("MODEL.META_ARCHITECTURE", "LocTexModel", "MODEL.LOCTEX.LOCALIZATION_WEIGHT", "0.0"),
-    ),
+    "several captions, localization": TASKS["contrastive and localization"],
 }
 TASKS |= SEVERAL
 # Captions of each image.
