@@ -1,4 +1,4 @@
-"""Whether images have regions for LocCa, and whether their boxes are fractions of the image."""
+"""Checks that images have regions for LocCa, with boxes as fractions of the image."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ _WHOLE = Window(0, 0, 1, 1)
 
 
 def check_regions(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
-    """See that LocCa gets a region to learn from, and that all boxes are in their images.
+    """Check that LocCa gets a region to learn from, and that all boxes are in their images.
 
-    The look at traces ends at the first region. Single images without one are no fault: they have
+    The check of traces ends at the first region. Single images without one are valid: they have
     captions.
 
     Args:
@@ -49,7 +49,7 @@ def _no_region(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> str:
     )
     if not any(entry.get("traces") for entry in dicts):
         return f"LocCa learns from regions, and {names} has captions without boxes.\n{sets}"
-    reason = "no point of a trace lies in its image while a word is said"
+    reason = "no point of a trace lies in its image while a word is spoken"
     if cfg.INPUT.CAPTION.CONCEPTS:
         reason += f" that INPUT.CAPTION.CONCEPTS {cfg.INPUT.CAPTION.CONCEPTS} has"
     return (

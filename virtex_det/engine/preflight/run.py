@@ -71,10 +71,12 @@ def check_training(
         for name in test:
             evaluator_kind(name)
     steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
-    seen: dict[str, set[str]] = {}
-    steps += [(name, partial(_check_test, cfg, name, own_evaluator, keep, seen)) for name in test]
+    test_files: dict[str, set[str]] = {}  # of images, by data set
+    for name in test:
+        step = partial(_check_test, cfg, name, own_evaluator, keep, test_files)
+        steps.append((name, step))
     if own_train_loader:
-        steps += [(", ".join(train), lambda: _check_train(cfg, seen))]
+        steps += [(", ".join(train), lambda: _check_train(cfg, test_files))]
     _do(steps)
     check_classes(cfg, [*train, *test])
 
@@ -136,46 +138,49 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
             )
 
 
-def _check_train(cfg: CfgNode, seen: Mapping[str, set[str]]) -> None:
+def _check_train(cfg: CfgNode, test_files: Mapping[str, set[str]]) -> None:
     dicts = check_train_loader(cfg)
     check_inputs(cfg, dicts)
     for name in cfg.DATASETS.TRAIN[:1]:
         check_unnamed_classes(cfg, name, dicts)
-    _tell_shared_images(cfg, dicts, seen)
+    _tell_shared_images(cfg, _image_files(dicts), test_files)
 
 
 def _tell_shared_images(
-    cfg: CfgNode, dicts: Sequence[dict[str, Any]], seen: Mapping[str, set[str]]
+    cfg: CfgNode, train_files: set[str], test_files: Mapping[str, set[str]]
 ) -> None:
     """Warn of test images that are trained on too, under another dataset's name."""
-    files = {str(entry.get("file_name")) for entry in dicts}
-    for name, of_test in seen.items():
-        shared = sorted(of_test & files)
+    for name, files in test_files.items():
+        shared = sorted(files & train_files)
         if shared and name not in cfg.DATASETS.TRAIN:
             logger.warning(
                 "%d of %d images of %s (DATASETS.TEST) are trained on too, e.g. %s: the model "
                 "knows them",
                 len(shared),
-                len(of_test),
+                len(files),
                 name,
                 shared[0],
             )
 
 
 def _check_test(
-    cfg: CfgNode, name: str, own_evaluator: bool, keep: bool, seen: dict[str, set[str]]
+    cfg: CfgNode, name: str, own_evaluator: bool, keep: bool, test_files: dict[str, set[str]]
 ) -> None:
-    """Check a data set, and note the files of its images in `seen`."""
+    """Check a data set, and note the files of its images in `test_files`."""
     with parsing_once():  # the data set and its ground truth come from one file
         dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
     check_unnamed_classes(cfg, name, dicts)
-    seen[name] = {str(entry.get("file_name")) for entry in dicts}
+    test_files[name] = _image_files(dicts)
     if keep:
         keep_loaded(name, dicts)
 
 
+def _image_files(dicts: Sequence[dict[str, Any]]) -> set[str]:
+    return {str(entry.get("file_name")) for entry in dicts}
+
+
 def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
-    """Run the steps with a progress bar, which only the main process shows, and on a terminal."""
+    """Run the steps with a progress bar, which the main process shows if it has a terminal."""
     disable = None if comm.is_main_process() else True  # tqdm's None: unless on a terminal
     with tqdm(steps, leave=False, disable=disable, unit="check") as bar:
         for title, step in bar:

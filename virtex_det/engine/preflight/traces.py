@@ -1,4 +1,4 @@
-"""Whether the traces of narratives show LocTex where a word is."""
+"""Checks that the traces of narratives show LocTex where words are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from virtex_det.errors import UserError
 
 
 def check_traces(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
-    """See that a LocTexModel with a localization loss gets a word with a point in the image.
+    """Check that a LocTexModel with a localization loss gets a word with a point in the image.
 
-    The look ends at the first such word. Single narratives without one are no fault: the loss
-    skips them.
+    The check ends at the first such word. Single narratives without one are valid: the loss skips
+    them.
 
     Args:
         cfg: of the model.
@@ -39,11 +39,16 @@ def check_traces(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:
             if len(localized):
                 return
             points.append(trace["points"])
-    raise UserError(_what_is_wrong(cfg, np.concatenate(points)))
+    raise UserError(_no_localized_word(cfg, np.concatenate(points)))
 
 
-def _what_is_wrong(cfg: CfgNode, points: np.ndarray) -> str:
-    """Say why no word of any narrative has a point (points, 3)."""
+def _no_localized_word(cfg: CfgNode, points: np.ndarray) -> str:
+    """Return the reason why no word has a point, and what to do.
+
+    Args:
+        cfg: of the model.
+        points: of all narratives. # shape: (points, 3)
+    """
     names = ", ".join(cfg.DATASETS.TRAIN)
     captions_alone = "set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from captions alone."
     if not len(points):
