@@ -319,7 +319,7 @@ class TransferCheckpointer(DetectionCheckpointer):
         for key, now in self._files_sha256.items():
             if saved.get(key, now) != now:
                 raise UserError(
-                    f"{path} was trained with another file than {key} {_value(self.cfg, key)}: "
+                    f"{path} was trained with another file than {key} {_file_of(self.cfg, key)}: "
                     f"sha256 {str(saved[key])[:12]} in the checkpoint, {now[:12]} in the config.\n"
                     f"Set {key} to the {FILES[key]} in the folder of the run that wrote the "
                     "checkpoint, or to the file that the run started with."
@@ -365,10 +365,10 @@ def _pieces(tensors: Mapping[str, torch.Tensor]) -> int | str:
 
 
 def _tokenizer_of(cfg: CfgNode | None) -> str:
-    return _value(cfg, _TOKENIZER_KEY)
+    return _file_of(cfg, _TOKENIZER_KEY)
 
 
-def _value(cfg: CfgNode | None, key: str) -> str:
+def _file_of(cfg: CfgNode | None, key: str) -> str:
     """Return the file that a key of INPUT.CAPTION names; "" in a config without the key."""
     return "" if cfg is None else cfg.INPUT.get("CAPTION", {}).get(key.rpartition(".")[2], "")
 
@@ -387,7 +387,7 @@ def _tokenizer_sha256(cfg: CfgNode | None) -> str:
 
 def _files_sha256(cfg: CfgNode | None) -> dict[str, str]:
     """Return the hash of each file besides the tokenizer that the config names and that is here."""
-    named = {key: _value(cfg, key) for key in FILES if key != _TOKENIZER_KEY}
+    named = {key: _file_of(cfg, key) for key in FILES if key != _TOKENIZER_KEY}
     return {key: file_sha256(name) for key, name in named.items() if name and Path(name).is_file()}
 
 

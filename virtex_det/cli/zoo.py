@@ -148,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Any, help: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=help)
+    def add(name: str, run: Any, sentence: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=sentence, description=sentence)
         command.set_defaults(run=run)
         if run is not write_zoo_page:
             command.add_argument("--json", action="store_true", help="print JSON")

@@ -280,10 +280,10 @@ def _wrong_values(cfg: CfgNode) -> Iterator[str]:
         rule = _rule_of(key, default)
         if not rule.holds(value):
             nearest = rule.nearest(value)
-            advice = (
+            hint = (
                 f"The nearest: {', '.join(nearest)}." if nearest else f"The default is {default!r}."
             )
-            yield f"{key} is {shortened(value)}, but must be {rule.expected}. {advice}"
+            yield f"{key} is {shortened(value)}, but must be {rule.expected}. {hint}"
 
 
 def _rule_of(key: str, default: Any) -> Rule:
