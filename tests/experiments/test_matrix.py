@@ -217,7 +217,7 @@ def without_sources(monkeypatch):
 
 @pytest.mark.usefixtures("without_sources")
 def test_a_stopped_matrix_goes_on_elsewhere_from_its_kept_records(tmp_path, make_record):
-    kept = tmp_path / "kept.jsonl"
+    kept = tmp_path / "new folder" / "kept.jsonl"
     here, there = make_matrix(tmp_path / "here"), make_matrix(tmp_path / "there")
     stopped = FinishingLauncher(here, make_record, until=7)
     with pytest.raises(KeyboardInterrupt):

@@ -70,6 +70,11 @@ def test_a_file_that_is_no_matrix_says_what_one_looks_like(tmp_path, broken):
         ),
         ("baseline: random init", "pairs: [[captions]]", "of the form .NAME, NAME."),
         ("baseline: random init", "pairs: [[captions, captions]]", "paired with itself"),
+        (
+            "baseline: random init",
+            "pairs: [[captions, random init], [captions, random init]]",
+            "listed twice",
+        ),
         ("[0, 3]", '"03"', "seeds is '03', but must be a list"),
         ("[0, 3]", "[0.5, 1.7]", "a seed must be a whole number from 0 on, not 0.5"),
         ("[0, 3]", "[true, false]", "a seed must be a whole number from 0 on, not True"),

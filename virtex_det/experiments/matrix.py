@@ -102,6 +102,8 @@ class Matrix:
                     )
         if same := [pair for pair in self.pairs if pair[0] == pair[1]]:
             raise UserError(f"pairs: {same[0][0]!r} is paired with itself.")
+        if len(set(self.pairs)) < len(self.pairs):
+            raise UserError("pairs: a pair is listed twice. Remove one of the two.")
         own = [key for key in self.options if key in OF_MATRIX]
         for start in self.starts.values():
             if isinstance(start, Pretraining):
@@ -197,9 +199,14 @@ def run_matrix(
     cell_of = {run: cell for cell, run in cells.items()}
 
     def keep(*runs: Run) -> None:
-        found = {cell_of[run]: _own_record(cell_of[run], run) for run in runs if run in cell_of}
-        records.update({cell: record for cell, record in found.items() if record})
+        """Add the records of complete runs to the file; pretraining has none."""
+        found = {}
+        for run in runs:
+            cell = cell_of.get(run)
+            if cell and (record := _own_record(cell, run)):
+                found[cell] = record
         if kept is not None and found:
+            records.update(found)
             ordered = {cell: records[cell] for cell in matrix.cells if cell in records}
             Comparison(matrix.title, matrix.baseline, ordered, mix=True).write_records(kept)
 
