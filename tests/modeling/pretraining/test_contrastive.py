@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.modeling.pretraining.conftest import (
+    assert_a_few_steps_lower_the_loss,
     assert_every_parameter_learns,
     draw,
     with_targets,
@@ -91,15 +92,7 @@ def test_the_model_learns_by_the_sigmoid_loss(build):
     model = build("LocTexModel", *SIGLIP)
     examples = with_targets("caption_tokens", CAPTIONS)
     assert_every_parameter_learns(model, examples)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(25):
-        optimizer.zero_grad()
-        (loss,) = model(examples).values()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+    assert_a_few_steps_lower_the_loss(model, examples)
 
 
 def test_in_evaluation_the_sigmoid_loss_is_of_the_batch(build):
