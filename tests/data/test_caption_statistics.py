@@ -51,6 +51,7 @@ def test_a_table_has_a_column_for_each_set():
     assert lines[0] == "|  | mine | yours |" and lines[1] == "| --- | --- | --- |"
     assert "| captions that name a colour | 50 % | 50 % |" in lines
     assert "| words in a caption | 2.5 | 2.5 |" in lines
+    assert statistics_table({"a|b": found}).startswith("|  | a\\|b |\n")
 
 
 def test_the_page_has_what_the_scenes_give():

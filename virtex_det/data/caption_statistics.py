@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from virtex_det.data.concepts import PARTS_OF_SPEECH, most_frequent_parts
 from virtex_det.data.tokenizer import normalize_caption
+from virtex_det.escaping import in_markdown
 
 # Words of the statistics: the most frequent nouns, adjectives and verbs together.
 TOP_WORDS = 200
@@ -52,22 +53,23 @@ class CaptionStatistics(NamedTuple):
     agreement: float  # share of a caption's nouns that another caption of its image has, a mean
 
 
-# What each row of the table says, and whether it is a percentage.
-_ROWS = (
-    ("images", "images", False),
-    ("captions", "captions", False),
-    ("words", "words in a caption", False),
-    ("nouns", "nouns among concept words", True),
-    ("adjectives", "adjectives among concept words", True),
-    ("verbs", "verbs among concept words", True),
-    ("layout", "nouns for places, groups or the picture (top, side, group ...)", True),
-    ("colors", "captions that name a colour", True),
-    ("sizes", "captions that name a size", True),
-    ("counts", "captions that name a number or a group", True),
-    ("places", "captions with a preposition of place (on, in, above ...)", True),
-    ("sides", "captions with a side or a neighbour (left, above, next to ...)", True),
-    ("agreement", "nouns of a caption that a second caption of the image has", True),
-)
+# What each row of the table says.
+_TITLES = {
+    "images": "images",
+    "captions": "captions",
+    "words": "words in a caption",
+    "nouns": "nouns among concept words",
+    "adjectives": "adjectives among concept words",
+    "verbs": "verbs among concept words",
+    "layout": "nouns for places, groups or the picture (top, side, group ...)",
+    "colors": "captions that name a colour",
+    "sizes": "captions that name a size",
+    "counts": "captions that name a number or a group",
+    "places": "captions with a preposition of place (on, in, above ...)",
+    "sides": "captions with a side or a neighbour (left, above, next to ...)",
+    "agreement": "nouns of a caption that a second caption of the image has",
+}
+_FORMS = {"images": ",", "captions": ",", "words": ".1f"}  # of numbers that are no shares
 
 
 def caption_statistics(captions: Sequence[Sequence[str]]) -> CaptionStatistics:
@@ -88,9 +90,10 @@ def caption_statistics(captions: Sequence[Sequence[str]]) -> CaptionStatistics:
         (5.5, 0.5, 1.0)
     """
     texts = [caption for of_image in captions for caption in of_image]
-    words = [_WORD.findall(normalize_caption(text)) for text in texts]
+    by_image = [list(map(_words, of_image)) for of_image in captions]
+    words = [of_caption for of_image in by_image for of_caption in of_image]
     parts = {word: part for word, (part, _) in most_frequent_parts(texts).items()}
-    shares = _shares_of_parts(Counter(word for text in words for word in text), parts)
+    shares = _shares_of_parts(Counter(word for of_caption in words for word in of_caption), parts)
     return CaptionStatistics(
         images=len(captions),
         captions=len(texts),
@@ -104,27 +107,25 @@ def caption_statistics(captions: Sequence[Sequence[str]]) -> CaptionStatistics:
         counts=_naming(_COUNTS, words),
         places=_naming(_PLACES, words),
         sides=_naming(_SIDES, words),
-        agreement=_agreement(captions, parts),
+        agreement=_agreement(by_image, parts),
     )
 
 
 def statistics_table(statistics: Mapping[str, CaptionStatistics]) -> str:
     """Return a table in Markdown with a column for each set of captions, by its name."""
-    lines = [_row("", statistics), _row("---", ["---"] * len(statistics))]
-    for field, title, is_share in _ROWS:
+    rows = [["", *map(in_markdown, statistics)], ["---"] * (1 + len(statistics))]
+    for field, title in _TITLES.items():
         values = [getattr(found, field) for found in statistics.values()]
-        lines.append(_row(title, [_shown(value, is_share) for value in values]))
-    return "\n".join(lines)
+        rows.append([title, *(_shown(value, _FORMS.get(field)) for value in values)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _row(title: str, cells: Sequence[str] | Mapping[str, CaptionStatistics]) -> str:
-    return "| " + " | ".join([title, *cells]) + " |"
+def _shown(value: float, form: str | None) -> str:
+    return format(value, form) if form else f"{100 * value:.0f} %"
 
 
-def _shown(value: float, is_share: bool) -> str:
-    if is_share:
-        return f"{100 * value:.0f} %"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+def _words(caption: str) -> list[str]:
+    return _WORD.findall(normalize_caption(caption))
 
 
 def _shares_of_parts(counts: Counter[str], parts: Mapping[str, str]) -> dict[str, float]:
@@ -152,14 +153,16 @@ def _naming(wanted: str, words: Sequence[Sequence[str]]) -> float:
     return sum(not known.isdisjoint(text) for text in words) / max(len(words), 1)
 
 
-def _agreement(captions: Sequence[Sequence[str]], parts: Mapping[str, str]) -> float:
-    """Return the share of a caption's nouns that another has, a mean over pairs of captions."""
+def _agreement(by_image: Sequence[Sequence[Sequence[str]]], parts: Mapping[str, str]) -> float:
+    """Return the share of a caption's nouns that another has, a mean over pairs of captions.
+
+    Args:
+        by_image: the words of each caption of each image.
+        parts: of speech, by word.
+    """
     shares = []
-    for of_image in captions:
-        nouns = []
-        for text in of_image:
-            words = _WORD.findall(normalize_caption(text))
-            nouns.append({word for word in words if parts.get(word) == "noun"})
+    for of_image in by_image:
+        nouns = [{word for word in words if parts.get(word) == "noun"} for words in of_image]
         for position, one in enumerate(nouns):
             others = nouns[:position] + nouns[position + 1 :]
             shares += [len(one & other) / len(one) for other in others if one]
