@@ -39,7 +39,7 @@ from virtex_det.data.tokenizers import read_tokenizer
 from virtex_det.engine import Trainer, argument_parser, setup, with_one_screen_errors
 from virtex_det.engine.processes import launch_processes
 
-TIMES = {"time", "data_time", "rank_data_time", "eta_seconds", "training_seconds"}
+TIMES = {"time", "data_time", "rank_data_time", "eta_seconds", "training_seconds", "cpu_seconds"}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 TINY = {

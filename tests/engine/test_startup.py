@@ -564,8 +564,8 @@ SPECIAL = {
 }
 RUN_FILES = (
     "config.yaml last_checkpoint classes.json load_report.json metrics.json results.json "
-    "results.jsonl left_out.json environment.txt log.txt .lock model_0000049.pth model_final.pth "
-    "vocabulary.model"
+    "results.jsonl left_out.json cost.json environment.txt log.txt .lock model_0000049.pth "
+    "model_final.pth vocabulary.model"
 ).split()
 
 

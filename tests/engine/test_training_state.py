@@ -8,6 +8,7 @@ SOUND = {
     "hooks": {},
     "step": {"optimizer": {}},
     "training_seconds": 1.5,
+    "cpu_seconds": 2.5,
     "seed": 0,
     "recent": {"total_loss": {"smooth": True, "values": [(1.0, 3)]}},
     "origin": {"data": {}, "images": {"number": 3}, "empty categories": [], "processes": 1},
@@ -32,6 +33,7 @@ def test_an_invalid_state_is_named(state):
 ODD = {
     "iteration": (None, "x", -5, True, 2.5),
     "training_seconds": (None, "x", True, [1]),
+    "cpu_seconds": (None, "x", True, [1]),
     "seed": (None, "x", 2.5),
     "recent": (None, 3, {"loss": 3}, {"loss": {"values": [1]}}, {"loss": {"values": [(1, 2)]}}),
     "origin": (None, 3, {"data": {}}),

@@ -228,6 +228,7 @@ def end_together(trainer: "Trainer", number: int, is_saved: bool = True) -> NoRe
         is_saved: at the last step: whether its checkpoint is written.
     """
     trainer.stop.number = number
+    trainer.cost.add_up()
     try:
         trainer.end(number, is_saved)
     finally:

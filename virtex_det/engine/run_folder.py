@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
+from virtex_det.benchmark.costs import COST
 from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.config import get_cfg, leaves, load_config, override, plain_leaves, with_options
@@ -38,6 +39,7 @@ _RUN_FILES = (
     CONFIG,
     LEFT_OUT,
     CLASSES,
+    COST,
     "*.pth",
     "metrics.json",
     "results.json*",

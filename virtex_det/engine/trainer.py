@@ -34,6 +34,7 @@ from virtex_det.data.build import build_test_loader, build_train_loader, lending
 from virtex_det.data.classes import compare_classes, training_classes
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.seeding import seed_process
+from virtex_det.engine.cost import CostCounter
 from virtex_det.engine.explain import MODEL_KEYS, building, diverged
 from virtex_det.engine.hooks import (
     BrokenImages,
@@ -102,6 +103,7 @@ class Trainer(DefaultTrainer):
         self.stop = StopLater("training ends after this step; a second Ctrl-C ends it at once")
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
+        self.cost = CostCounter(cfg)
         self._check()
 
         model = self.build_model(cfg)
@@ -211,12 +213,14 @@ class Trainer(DefaultTrainer):
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step and the next line of the log depend on, except the model.
 
-        That is the iteration, the state of the hooks, the seconds of training, the seed, the last
-        logged values, the optimizer (in ``step``) and, with AMP, the gradient scaler.
+        That is the iteration, the state of the hooks, the seconds of training by the clock and of
+        the processors, the seed, the last logged values, the optimizer (in ``step``) and, with AMP,
+        the gradient scaler.
         """
         return TrainerBase.state_dict(self) | {
             "step": self.step_trainer.state_dict(),
             "training_seconds": self.training_seconds,
+            "cpu_seconds": self.cost.cpu_seconds,
             "seed": self.cfg.SEED,
             "recent": recent(self.storage) if hasattr(self, "storage") else {},
             "origin": self.origin,
@@ -237,6 +241,7 @@ class Trainer(DefaultTrainer):
         check_optimizer(self.optimizer)
         # Checkpoints of earlier versions have fewer entries.
         self.training_seconds = state_dict.get("training_seconds", math.nan)
+        self.cost.resume(state_dict.get("cpu_seconds", math.nan))
         self.recent = state_dict.get("recent", {})
         self.origin = state_dict.get("origin", {})
         self.cfg = with_options(self.cfg, ["SEED", seed])
@@ -270,7 +275,8 @@ class Trainer(DefaultTrainer):
         on_main = comm.is_main_process()
         numbers = Numbers(self.checkpointer.model)
         # Without warm-up the first line after a resume has a time, too.
-        found: list[hooks.HookBase] = [hooks.IterationTimer(warmup_iter=0), hooks.LRScheduler()]
+        timer = hooks.IterationTimer(warmup_iter=0)
+        found: list[hooks.HookBase] = [self.cost, timer, hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED:
             found.append(self._build_precise_bn(numbers))
         found.append(numbers)

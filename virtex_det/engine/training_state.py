@@ -12,6 +12,7 @@ from virtex_det.engine.metrics_file import restore
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "iteration": int,
     "training_seconds": (int, float),
+    "cpu_seconds": (int, float),
     "seed": int,
     "recent": Mapping,
     "origin": Mapping,
