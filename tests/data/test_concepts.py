@@ -1,10 +1,16 @@
+import itertools
 import json
 import sys
 
 import pytest
 
 from virtex_det.data import SentencePieceTokenizer, train_tokenizer
-from virtex_det.data.concepts import PARTS_OF_SPEECH, ConceptSet, build_concepts
+from virtex_det.data.concepts import (
+    PARTS_OF_SPEECH,
+    ConceptSet,
+    build_concepts,
+    caption_agreement,
+)
 from virtex_det.data.datasets.captions import load_coco_captions
 from virtex_det.errors import UserError
 
@@ -202,3 +208,36 @@ def test_captions_in_another_language_get_a_warning(tmp_path, caplog):
         caplog.clear()
         build_concepts(captions, tokenizer)
         assert ("are they in English" in caplog.text) == warned
+
+
+def test_agreement_is_cohens_kappa_between_two_captions_of_an_image():
+    images = [["dog front", "dog"], ["cat", "front cat"], ["dog", "cat"], ["bird", "bird", "dog"]]
+    # Each ordered pair of an image's captions is one item that two raters judge.
+    pairs = [
+        (first, second)
+        for captions in images
+        for first, second in itertools.permutations(captions, 2)
+    ]
+    agreement = caption_agreement(images)
+    for word in ("dog", "cat", "bird", "front"):
+        says = [(word in first.split(), word in second.split()) for first, second in pairs]
+        observed = sum(first == second for first, second in says) / len(says)
+        share = sum(first for first, _ in says) / len(says)
+        by_chance = share**2 + (1 - share) ** 2
+        assert agreement[word] == pytest.approx((observed - by_chance) / (1 - by_chance))
+
+
+def test_a_caption_that_says_a_word_twice_agrees_no_more():
+    assert caption_agreement([["dog dog", "a dog"], ["cat", "cat"]])["dog"] == 1
+
+
+def test_a_word_of_every_caption_and_captions_without_a_second_one_tell_nothing():
+    assert "a" not in caption_agreement([["a dog", "a dog"], ["a cat", "a cat"]])
+    assert caption_agreement([["a dog"], ["a cat"], []]) == {}
+
+
+def test_only_the_given_words_are_taken(tokenizer):
+    assert {*words(build_concepts(CAPTIONS, tokenizer, words={"horse", "car", "riding"}))} == {
+        "horse",
+        "car",
+    }

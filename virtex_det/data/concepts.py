@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def build_concepts(
     tokenizer: Tokenizer,
     parts_of_speech: Sequence[str] = ("noun",),
     size: int = 5000,
+    words: Container[str] | None = None,
 ) -> ConceptSet:
     """Choose the most frequent words of some parts of speech in English captions (ICMLM).
 
@@ -129,6 +130,7 @@ def build_concepts(
         tokenizer: the tokenizer of the run.
         parts_of_speech: some of PARTS_OF_SPEECH.
         size: the largest number of concepts.
+        words: take only these, such as those of high ``caption_agreement``; None: any.
 
     Raises:
         UserError: HanTa is not installed, a part of speech has no word, or the size is below 1.
@@ -139,6 +141,8 @@ def build_concepts(
     for word, (part, count) in most_frequent_parts(captions).items():
         # Letters of a mathematical font are lower-cased only when normalised again.
         if part not in parts_of_speech or word != normalize_caption(word):
+            continue
+        if words is not None and word not in words:
             continue
         tokens = tokenizer.encode(word)
         if len(tokens) == 1 and tokens[0] != tokenizer.unk_id:
@@ -153,6 +157,49 @@ def build_concepts(
             "vocabulary was built from them."
         )
     return ConceptSet(tokenizer.sha256, tuple(parts_of_speech), tuple(concepts))
+
+
+def caption_agreement(captions: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Return how well two captions of an image agree on each word, as Cohen's kappa.
+
+    1: whenever one has the word, the other has it too; 0: no more often than by chance. What an
+    image shows, its captions agree on (COCO: "pizza" 0.84, "dog" 0.82, "person" 0.30); words for
+    the layout or the image itself they do not ("picture" 0.21, "front" 0.10, "area" 0.08). Guessing
+    such a word from the image teaches a backbone little.
+
+    Args:
+        captions: the captions of each image.
+
+    Returns:
+        By word; empty if no image has two captions.
+
+    Source:
+        Cohen, "A coefficient of agreement for nominal scales", 1960. Its use for concepts is ours.
+
+    Example:
+        >>> caption_agreement([["a dog in front", "a dog"], ["a cat", "the cat in front"]])["dog"]
+        1.0
+    """
+    pairs = 0  # ordered pairs of an image's captions
+    first: Counter[str] = Counter()  # pairs whose first caption has the word
+    both: Counter[str] = Counter()  # pairs of which both have it
+    for of_image in captions:
+        others = len(of_image) - 1
+        pairs += len(of_image) * others
+        counts = Counter(word for caption in of_image for word in _distinct_words(caption))
+        for word, count in counts.items():
+            first[word] += count * others
+            both[word] += count * (count - 1)
+    agreement = {}
+    for word, count in first.items():
+        share = count / pairs if pairs else 1.0
+        if share < 1:
+            agreement[word] = (both[word] / pairs - share**2) / (share - share**2)
+    return agreement
+
+
+def _distinct_words(caption: str) -> set[str]:
+    return {word for word in _WORD_OR_MARK.findall(normalize_caption(caption)) if word.isalpha()}
 
 
 def most_frequent_parts(captions: Iterable[str]) -> dict[str, tuple[str, int]]:
