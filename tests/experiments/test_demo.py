@@ -42,7 +42,7 @@ def test_the_full_demo_is_what_the_readme_shows(tmp_path):
     matrix = demo_matrix(tmp_path, FULL)
     (pretraining,) = matrix.pretraining()
     assert pretraining.config == ROOT / "configs/pretrain/scenes_bicaptioning.yaml"
-    assert (pretraining.iterations, options_of(pretraining)["SOLVER.WARMUP_ITERS"]) == (1300, "130")
+    assert (pretraining.iterations, options_of(pretraining)["SOLVER.WARMUP_ITERS"]) == (650, "65")
     assert options_of(pretraining)["SEED"] == "0"
     run = matrix.cells[Cell("captions", "scenes", 0.1, 1)]
     assert run.config == ROOT / "configs/detectron2/scenes_segm.yaml"

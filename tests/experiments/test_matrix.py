@@ -95,7 +95,7 @@ def test_a_folder_depends_on_start_protocol_fraction_and_seed_only(tmp_path):
 
 
 def test_schedules_are_those_of_the_configs_and_may_be_set_by_options(tmp_path, matrix):
-    assert {run.iterations for run in matrix.pretraining()} == {1300}
+    assert {run.iterations for run in matrix.pretraining()} == {650}
     assert {run.iterations for run in matrix.cells.values()} == {150}
     short = {"SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 2}
     quick = make_matrix(

@@ -38,7 +38,7 @@ class DemoSize:
     train: int = 300
     val: int = 200
     captioned: int = 3000
-    pretrain_iterations: int = 1300
+    pretrain_iterations: int = 650
     finetune_iterations: int = 150
     fractions: tuple[float, ...] = (0.1, 0.25)
     seeds: tuple[int, ...] = (0, 1)
