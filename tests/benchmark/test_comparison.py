@@ -4,6 +4,7 @@ import json
 import pytest
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.errors import UserError
 
 
@@ -59,6 +60,36 @@ def test_what_is_written_is_read_again(records, tmp_path):
     comparison = Comparison("What captions are worth", "random init", records)
     comparison.write_records(tmp_path / "page.jsonl")
     assert read_comparison(tmp_path / "page.jsonl", comparison.title, "random init") == comparison
+
+
+COST = RunCost(
+    iterations=4,
+    images=32,
+    captions_per_image=None,
+    training_seconds=1.5,
+    cpu_seconds=None,
+    processes=2,
+)
+
+
+def test_what_pretraining_cost_is_on_the_lines_of_its_cells_and_read_again(records, tmp_path):
+    captions = [cell for cell in records if cell.start == "captions"]
+    comparison = Comparison("", "", records, pretraining=dict.fromkeys(captions, COST))
+    comparison.write_records(tmp_path / "page.jsonl")
+    assert read_comparison(tmp_path / "page.jsonl") == comparison
+    lines = [json.loads(line) for line in (tmp_path / "page.jsonl").read_text().splitlines()]
+    assert [line.get("pretraining") for line in lines] == [None, None, *2 * [COST.as_json()]]
+    assert all(list(line)[:2] == ["cell", "record"] for line in lines)
+
+
+@pytest.mark.parametrize("odd", [3, "x", [], {}, COST.as_json() | {"images": "many"}])
+def test_a_damaged_cost_is_named_with_its_line(records, tmp_path, odd):
+    Comparison("", "", records).write_records(tmp_path / "page.jsonl")
+    first, *others = (tmp_path / "page.jsonl").read_text().splitlines()
+    line = json.dumps(json.loads(first) | {"pretraining": odd})
+    (tmp_path / "page.jsonl").write_text("\n".join([line, *others]))
+    with pytest.raises(UserError, match=r"page.jsonl, line 1: the cost of its pretraining"):
+        read_comparison(tmp_path / "page.jsonl")
 
 
 def test_a_number_changed_by_hand_is_refused_with_its_line(records, tmp_path):

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import pytest
 
@@ -10,8 +9,8 @@ from virtex_det.benchmark.conditions import (
     cost_table,
     costs,
     duration,
-    logged_seconds,
 )
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.tables import Value
 
 
@@ -37,18 +36,29 @@ def sentence(comparison: Comparison, words: str) -> str:
     return found
 
 
-def pretrained(folder, seconds: float = 0.0) -> dict:
-    """Return what a record says of weights from this folder, whose run took this time."""
-    folder.mkdir(parents=True)
-    if seconds:
-        (folder / "metrics.json").write_text(json.dumps({"iteration": 9, "time": seconds / 10}))
-    return {
-        "weights": {
-            "path": str(folder / "model_final.pth"),
-            "sha256": folder.name,
-            "format": "virtex_det",
-        }
+def weights(name: str) -> dict:
+    """Return what a record says of a run's final weights."""
+    return {"weights": {"path": f"{name}/model_final.pth", "sha256": name, "format": "virtex_det"}}
+
+
+def of_seconds(seconds: float | None, **changes) -> RunCost:
+    """Return the cost of a pretraining that took this time, and twice as many CPU seconds."""
+    fields = {
+        "iterations": 100,
+        "images": 1600,
+        "captions_per_image": 2,
+        "training_seconds": seconds,
+        "cpu_seconds": None if seconds is None else 2 * seconds,
+        "processes": 1,
     }
+    return RunCost(**fields | changes)
+
+
+def with_costs(comparison: Comparison, cost_of) -> Comparison:
+    """Return the comparison with the cost of each pretraining, None for an unknown one."""
+    found = {cell: cost_of(cell) for cell in comparison.records if cell.start == "captions"}
+    known = {cell: cost for cell, cost in found.items() if cost}
+    return dataclasses.replace(comparison, pretraining=known)
 
 
 def test_what_the_records_agree_on_is_equal(compare):
@@ -100,20 +110,22 @@ def test_several_machines_and_revisions_are_named(compare):
     assert "fast, slow" in sentence(comparison, "Not equal: the machine")
 
 
-def test_pretraining_is_counted_from_the_log_beside_the_weights(compare, tmp_path):
-    weights = pretrained(tmp_path / "once", seconds=300)
-    comparison = compare(lambda cell: weights if cell.start == "captions" else {})
-    found = costs(comparison)
-    assert found["random"] == (0.0, 0, 100.0)
-    assert found["captions"] == (pytest.approx(300), 1, 100.0)
+def test_one_pretraining_for_all_seeds_is_counted_once(compare):
+    comparison = compare(lambda cell: weights("once") if cell.start == "captions" else {})
+    # The line of seed 1 is of an earlier version.
+    found = costs(with_costs(comparison, lambda cell: None if cell.seed else of_seconds(300.0)))
+    assert found["random"] == Cost([], 100.0) and found["random"].pretraining == 0
+    assert found["captions"] == Cost([of_seconds(300.0)], 100.0)
     assert sentence(comparison, "Not equal: total compute")
     assert "captions" in sentence(comparison, "the spread has no pretraining in it")
 
 
-def test_one_pretraining_per_seed_is_in_the_spread_and_its_cost_is_a_mean(compare, tmp_path):
-    weights = {seed: pretrained(tmp_path / str(seed), seconds=100 + 100 * seed) for seed in (0, 1)}
-    comparison = compare(lambda cell: weights[cell.seed] if cell.start == "captions" else {})
-    assert costs(comparison)["captions"] == (pytest.approx(150), 2, 100.0)
+def test_one_pretraining_per_seed_is_in_the_spread_and_its_cost_is_a_mean(compare):
+    comparison = compare(lambda cell: weights(str(cell.seed)) if cell.start == "captions" else {})
+    found = costs(with_costs(comparison, lambda cell: of_seconds(100.0 + 100 * cell.seed)))
+    assert found["captions"].pretraining == pytest.approx(150)
+    assert found["captions"].mean("cpu_seconds") == pytest.approx(300)
+    assert found["captions"].mean("images") == 1600
     assert "Each seed of captions" in sentence(comparison, "the spread has pretraining in it")
     assert not any("the spread has no pretraining" in line for line in conditions(comparison))
 
@@ -144,37 +156,12 @@ def test_runs_evaluated_on_different_data_are_not_equal(compare):
     )
 
 
-def test_weights_from_elsewhere_have_a_cost_that_is_not_known(compare, tmp_path):
-    weights = pretrained(tmp_path / "elsewhere")
-    assert (
-        costs(compare(lambda cell: weights if cell.start == "captions" else {}))[
-            "captions"
-        ].pretraining
-        is None
-    )
-    of_seed = {0: weights, 1: pretrained(tmp_path / "here", seconds=300)}
-    assert costs(compare(lambda cell: of_seed[cell.seed]))["captions"].pretraining is None
-
-
-def test_training_time_counts_an_iteration_once_when_a_run_was_resumed(tmp_path):
-    rows = [
-        {"iteration": 19, "time": 0.5},
-        {"iteration": 39, "time": 0.5},
-        {"iteration": 29, "time": 2.0},
-        {"iteration": 39, "time": 0.5},
-        {"iteration": 59, "time": 1.0},
-    ]
-    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
-    assert logged_seconds(tmp_path) == pytest.approx(20 * 0.5 + 20 * 0.5 + 20 * 1.0)
-
-
-@pytest.mark.parametrize(
-    "odd", ['{"iteration": 39, "ti', "[" * 100_000, "3", '{"time": "x", "iteration": 3}', ""]
-)
-def test_training_time_passes_over_lines_that_are_not_whole(odd, tmp_path):
-    whole = [json.dumps({"iteration": 19, "time": 0.5}), json.dumps({"iteration": 39, "time": 0.5})]
-    (tmp_path / "metrics.json").write_text("\n".join([whole[0], odd, whole[1], odd]))
-    assert logged_seconds(tmp_path) == pytest.approx(20)
+def test_weights_from_elsewhere_have_a_cost_that_is_not_known(compare):
+    comparison = compare(lambda cell: weights("zoo") if cell.start == "captions" else {})
+    assert costs(comparison)["captions"].pretraining is None
+    comparison = compare(lambda cell: weights(str(cell.seed)))
+    found = costs(with_costs(comparison, lambda cell: of_seconds(300.0) if cell.seed else None))
+    assert found["captions"].pretraining is None and found["captions"].mean("images") is None
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (540, "9.0 min"), (9000, "2.5 h")])
@@ -182,13 +169,33 @@ def test_a_duration_has_the_unit_that_suits_it(seconds, words):
     assert duration(seconds) == words
 
 
-def test_costs_in_words_sort_by_seconds():
-    costs = {
-        "random": Cost(0.0, 0, 30.0),
-        "captions": Cost(600.0, 3, 30.0),
-        "zoo": Cost(None, 1, None),
-    }
-    random, captions, zoo = cost_table(costs).rows
+def test_costs_without_a_known_pretraining_are_times_alone():
+    table = cost_table({"random": Cost([], 30.0), "zoo": Cost([None], None)})
+    assert table.columns == ["start", "pretraining", "fine-tuning, per run"] and not table.notes
+    random, zoo = table.rows
     assert random[1:] == [Value("none", 0.0), Value("30 s", 30.0)]
-    assert captions[1] == Value("10.0 min, 3 times", 600.0)
     assert zoo[1:] == [Value("not known"), Value("not known")]
+
+
+def test_costs_show_images_captions_and_cpu_seconds_and_sort_by_numbers():
+    made = [of_seconds(600.0), of_seconds(300.0), of_seconds(900.0)]
+    without = of_seconds(None, captions_per_image=None)
+    table = cost_table(
+        {"random": Cost([], 30.0), "captions": Cost(made, 30.0), "tags": Cost([without], None)}
+    )
+    assert table.columns[:4] == ["start", "images", "captions per image", "CPU seconds"]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    random, captions, tags = table.rows
+    assert random[1:5] == [Value("none", 0.0), Value(), Value("none", 0.0), Value("none", 0.0)]
+    assert captions[1:5] == [
+        Value("1600", 1600),
+        Value("2", 2),
+        Value("1200", 1200),
+        Value("10.0 min, 3 times", 600.0),
+    ]
+    assert tags[1:4] == [Value("1600", 1600), Value(), Value("not known")]
+
+
+def test_starts_with_other_numbers_of_captions_by_seed_name_both():
+    made = [of_seconds(1.0), of_seconds(1.0, captions_per_image=5)]
+    assert cost_table({"captions": Cost(made, None)}).rows[0][2] == Value("2 and 5", 2)

@@ -4,6 +4,7 @@ import pytest
 
 from tests.benchmark.matrices import compare, drawn, rendered
 from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.plots import save_figure
 from virtex_det.benchmark.report import render_markdown_page, write_markdown_page
 from virtex_det.benchmark.statistics import summarize
@@ -28,6 +29,33 @@ def test_the_page_has_tables_protocol_conditions_and_commands(comparison):
     assert rendered(comparison).splitlines()[2] in page
     assert "](page.svg)" in page and "| detector | Mask R-CNN |" in page
     assert "```bash\npython tools/benchmark.py run m.yaml\n```" in page
+
+
+def test_the_page_shows_what_pretraining_cost_if_the_records_say_it(comparison):
+    assert "What it cost" not in page_of(comparison, cards=CARD, commands=[])
+    cost = RunCost(
+        iterations=100,
+        images=1600,
+        captions_per_image=2,
+        training_seconds=60.0,
+        cpu_seconds=110.0,
+        processes=1,
+    )
+    captions = [cell for cell in comparison.records if cell.start == "captions"]
+    known = dataclasses.replace(comparison, pretraining=dict.fromkeys(captions, cost))
+    known.records = {
+        cell: dataclasses.replace(
+            record,
+            weights={"path": "a.pth", "sha256": "1", "format": ""} if cell in captions else {},
+        )
+        for cell, record in comparison.records.items()
+    }
+    page = page_of(known, cards=CARD, commands=["a command"])
+    assert "\n\n## What it cost\n\n| start | images | captions per image | CPU seconds |" in page
+    assert "| captions | 1600 | 2 | 110 | 60 s |" in page
+    assert page.index("CPU seconds are of the training steps") < page.index(
+        "\n\n## Do it again\n\n"
+    )
 
 
 def test_a_category_that_a_fraction_leaves_without_images_is_named(make_record):

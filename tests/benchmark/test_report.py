@@ -7,6 +7,7 @@ import pytest
 from matplotlib import rc_context
 
 from tests.benchmark.example_comparison import make_example
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.report import write_report
 
 CARDS = {"scenes": {"detector": "Mask R-CNN & friends"}}
@@ -156,13 +157,21 @@ def test_evaluations_of_other_files_or_with_other_settings_are_no_part_of_the_cu
 
 def test_a_start_without_pretraining_lacks_no_time(tmp_path, make_record):
     found = make_example(tmp_path, make_record)
-    (tmp_path / "metrics.json").write_text('{"iteration": 9, "time": 30.0}')
+    cost = RunCost(
+        iterations=10,
+        images=160,
+        captions_per_image=2,
+        training_seconds=300.0,
+        cpu_seconds=580.0,
+        processes=1,
+    )
     weights = {"path": str(tmp_path / "model_final.pth"), "sha256": "1", "format": ""}
     records = {
         cell: dataclasses.replace(record, weights=weights) if cell.start == "captions" else record
         for cell, record in found.comparison.records.items()
     }
-    with_pretraining = dataclasses.replace(found.comparison, records=records)
+    costs = {cell: cost for cell in records if cell.start == "captions"}
+    with_pretraining = dataclasses.replace(found.comparison, records=records, pretraining=costs)
     for comparison, axis in (
         (with_pretraining, "pretraining and fine-tuning"),
         (found.comparison, "without"),
@@ -176,6 +185,9 @@ def test_a_start_without_pretraining_lacks_no_time(tmp_path, make_record):
         texts = [base64.b64decode(picture).decode() for picture in drawn]
         assert len(texts) == 2
         assert all(axis in text and "(without pretraining)" not in text for text in texts)
+        is_shown = comparison is with_pretraining
+        assert ("captions per image" in page.read_text()) == is_shown
+        assert ('<td data-value="580.0">580</td>' in page.read_text()) == is_shown
 
 
 class Order(HTMLParser):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from virtex_det.benchmark.comparison import Cell
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.errors import UserError
 from virtex_det.experiments.matrix import (
     Matrix,
@@ -184,6 +185,18 @@ def test_a_complete_matrix_needs_neither_its_pretraining_nor_its_data(matrix, ma
     assert not any(run.folder.exists() for run in matrix.pretraining())
 
 
+def cost_of(run) -> RunCost:
+    """Return the cost of a pretraining, by which runs of other seeds differ."""
+    return RunCost(
+        iterations=run.iterations,
+        images=16 * run.iterations,
+        captions_per_image=1,
+        training_seconds=10.0,
+        cpu_seconds=float(options_of(run)["SEED"]),
+        processes=1,
+    )
+
+
 class FinishingLauncher:
     """Finishes each run at once, as a training would, and remembers which."""
 
@@ -199,6 +212,8 @@ class FinishingLauncher:
         self.started.append(run)
         run.folder.mkdir(parents=True, exist_ok=True)
         (run.folder / "model_final.pth").touch()
+        if run not in self.cells:
+            cost_of(run).write(run.folder)
         if cell := self.cells.get(run):
             fields = {"seed": cell.seed, "fraction": cell.fraction, "iteration": run.iterations}
             self.make_record(10.0 * cell.fraction + cell.seed, **fields).write(run.folder)
@@ -229,6 +244,31 @@ def test_a_stopped_matrix_goes_on_elsewhere_from_its_kept_records(tmp_path, make
     names = [run.folder.name for run in going_on.started]
     assert names == ["virtex_again_3", *(name for name in names[1:] if name.endswith("_3"))]
     assert len(names) == 3, "the start of seed 0 is complete, so it is not pretrained again"
+    assert {cell: cost.cpu_seconds for cell, cost in found.pretraining.items()} == {
+        cell: cell.seed for cell in there.cells if cell.start != "random init"
+    }
+
+
+@pytest.mark.usefixtures("without_sources")
+def test_a_pretraining_of_an_earlier_version_leaves_its_cost_unknown(matrix, make_record, tmp_path):
+    kept = tmp_path / "kept.jsonl"
+    run_matrix(matrix, FinishingLauncher(matrix, make_record), kept)
+    assert len(measured(matrix).pretraining) == 4
+    (matrix.pretraining()[0].folder / "cost.json").unlink()
+    assert {cell.seed for cell in measured(matrix).pretraining} == {3}
+    assert len(run_matrix(matrix, FinishingLauncher(matrix, make_record), kept).pretraining) == 4
+
+
+def test_final_weights_named_by_their_path_bring_the_cost_of_their_run(tmp_path, make_record):
+    matrix = make_matrix(tmp_path)
+    cost = cost_of(matrix.pretraining()[0])
+    (tmp_path / "elsewhere").mkdir()
+    cost.write(tmp_path / "elsewhere")
+    for name, found in {"model_final.pth": [cost] * 8, "model_0000099.pth": []}.items():
+        weights = {"path": str(tmp_path / "elsewhere" / name), "sha256": "1", "format": ""}
+        named = make_matrix(tmp_path, starts={"a": "", "b": ""}, baseline="")
+        finish(named, make_record, weights=weights)
+        assert list(measured(named).pretraining.values()) == found
 
 
 @pytest.mark.usefixtures("without_sources")

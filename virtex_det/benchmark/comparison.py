@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from virtex_det.benchmark.costs import RunCost, cost_from
 from virtex_det.benchmark.records import ResultRecord, record_from
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
@@ -38,6 +39,7 @@ class Comparison:
         records: by cell.
         mix: allow records of several protocols.
         pairs: of starts that are compared with each other; those without records are left out.
+        pretraining: what the run cost that made the weights of a cell, where that is known.
         starts: in the order of the matrix.
         protocols: their names in the matrix, in its order.
         fractions: of the labels, ascending.
@@ -55,6 +57,7 @@ class Comparison:
     records: Mapping[Cell, ResultRecord]
     mix: bool = False
     pairs: Sequence[tuple[str, str]] = ()
+    pretraining: Mapping[Cell, RunCost] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.starts = list(dict.fromkeys(cell.start for cell in self.records))
@@ -114,6 +117,8 @@ class Comparison:
         text = ""
         for cell, record in self.records.items():
             line = {"cell": cell._asdict(), "record": dataclasses.asdict(record)}
+            if cell in self.pretraining:
+                line["pretraining"] = self.pretraining[cell].as_json()
             text += json.dumps(line, allow_nan=False) + "\n"
         write_atomically(path, text)
 
@@ -139,22 +144,26 @@ def read_comparison(
         raise UserError(f"The records {path} cannot be read: {error}") from error
     lines = lines[:-1] if lines[-1] == "" else lines
     found: dict[Cell, ResultRecord] = {}
+    pretraining: dict[Cell, RunCost] = {}
     for number, line in enumerate(lines, start=1):
-        cell, record = _cell_and_record(line, f"{path}, line {number}")
+        cell, record, cost = _parsed(line, f"{path}, line {number}")
         if cell in found:
             raise UserError(
                 f"{path}, line {number}: a second record of {_words(cell)}. Remove one of the two."
             )
         found[cell] = record
+        if cost is not None:
+            pretraining[cell] = cost
     if not found:
         raise UserError(
             f"{path} holds no records. Make it from the runs: "
             "tools/benchmark.py table --write-records."
         )
-    return Comparison(title, baseline, found, mix, pairs)
+    return Comparison(title, baseline, found, mix, pairs, pretraining)
 
 
-def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
+def _parsed(line: str, where: str) -> tuple[Cell, ResultRecord, RunCost | None]:
+    """Return the cell and the record of a line, and what its pretraining cost if it says so."""
     try:
         content = json.loads(line)
         is_pair = isinstance(content, dict) and content.keys() >= {"cell", "record"}
@@ -174,7 +183,8 @@ def _cell_and_record(line: str, where: str) -> tuple[Cell, ResultRecord]:
             f"its cell has {cell.fraction} and {cell.seed}: edited by hand or damaged. Make the "
             "file again from the runs."
         )
-    return cell, found
+    cost = content.get("pretraining")  # not in lines of earlier versions
+    return cell, found, None if cost is None else cost_from(cost, where)
 
 
 def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:

@@ -1,15 +1,14 @@
 """What was equal in a comparison and what was not, and what it cost, from its records."""
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.statistics import share
 from virtex_det.benchmark.tables import Table, Value, count
 
@@ -23,7 +22,7 @@ class Account(NamedTuple):
         setting: a sentence on what was compared.
         sentences: what was equal and what was not.
         pretraining: seconds by start, as of ``Cost``.
-        costs: a table of the time of pretraining and fine-tuning.
+        costs: a table of what pretraining and fine-tuning cost.
         facts: code, libraries, hardware, data and dates, as the records name them.
     """
 
@@ -35,7 +34,7 @@ class Account(NamedTuple):
 
 
 def account_for(comparison: Comparison) -> Account:
-    """Return the account of a comparison, from its records and the logs of its pretraining."""
+    """Return the account of a comparison."""
     spent = costs(comparison)
     pretraining = {start: cost.pretraining for start, cost in spent.items()}
     table = cost_table(spent)
@@ -103,75 +102,85 @@ def conditions(comparison: Comparison) -> list[str]:
     ]
 
 
-def logged_seconds(run_folder: str | Path) -> float | None:
-    """Return the time that a run spent in training steps, from its ``metrics.json``.
-
-    Interruptions do not count, and lines that a crash left half-written are skipped.
-
-    Returns:
-        None without a log.
-    """
-    path = Path(run_folder) / "metrics.json"
-    if not path.exists():
-        return None
-    seconds, previous = 0.0, -1
-    for line in path.read_text(errors="replace").splitlines():
-        step, iteration = _timed(line)
-        if iteration > previous:
-            seconds += step * (iteration - previous)
-            previous = iteration
-    return seconds
-
-
-def _timed(line: str) -> tuple[float, int]:
-    """Return the seconds per step and the iteration of a line of the log; -1 if it has none."""
-    try:
-        row = json.loads(line)
-        step, iteration = row["time"], row["iteration"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0.0, -1
-    return (step, iteration) if type(step) in (float, int) and type(iteration) is int else (0.0, -1)
-
-
 class Cost(NamedTuple):
-    """Mean time of a start in training steps, in seconds; None if unknown.
+    """What a start has cost.
 
     Attributes:
-        pretraining: of one set of weights; 0 for a start without weights.
-        times: number of pretrained sets of weights.
-        finetuning: of one run.
+        made: what the run cost that made each set of its weights, None if unknown; empty for a
+            start without weights.
+        finetuning: mean time of a run in training steps, in seconds; None if unknown.
     """
 
-    pretraining: float | None
-    times: int
+    made: Sequence[RunCost | None]
     finetuning: float | None
+
+    @property
+    def pretraining(self) -> float | None:
+        """Mean time of a pretraining in its steps, in seconds; 0 for none, None if unknown."""
+        return self.mean("training_seconds") if self.made else 0.0
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a number of ``RunCost`` over the sets of weights, None if unknown."""
+        return _mean([None if run is None else getattr(run, name) for run in self.made])
 
 
 def costs(comparison: Comparison) -> dict[str, Cost]:
-    """Return each start's cost: pretraining from the log beside its weights, else from records."""
+    """Return each start's cost; weights that serve several runs count once."""
     found = {}
     for start in comparison.starts:
-        records = [record for cell, record in comparison.records.items() if cell.start == start]
-        paths = {record.weights.get("path", "") for record in records} - {""}
-        pretraining = [logged_seconds(Path(path).parent) for path in paths] or [0.0]
-        finetuning = [record.training_seconds for record in records]
-        found[start] = Cost(_mean(pretraining), len(paths), _mean(finetuning))
+        records = {c: record for c, record in comparison.records.items() if c.start == start}
+        made: dict[str, RunCost | None] = {}
+        for cell, record in records.items():
+            if weights := record.weights.get("sha256") or record.weights.get("path"):
+                made[weights] = made.get(weights) or comparison.pretraining.get(cell)
+        finetuning = _mean([record.training_seconds for record in records.values()])
+        found[start] = Cost(list(made.values()), finetuning)
     return found
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if len(known) == len(values) else None
 
 
 def cost_table(costs: Mapping[str, Cost]) -> Table:
-    """Return a table of how long pretraining and fine-tuning took, by start."""
+    """Return a table of what pretraining and fine-tuning cost, by start."""
+    has_images = any(run for cost in costs.values() for run in cost.made)
     rows = []
     for start, cost in costs.items():
-        times = f", {cost.times} times" if cost.times > 1 else ""
-        pretraining = _time(cost.pretraining, times) if cost.times else Value("none", 0.0)
-        rows.append([Value(start), pretraining, _time(cost.finetuning)])
-    return Table("", ["start", "pretraining", "fine-tuning, per run"], rows)
+        number = len(cost.made)
+        times = f", {number} times" if number > 1 else ""
+        pretraining = _time(cost.pretraining, times) if number else Value("none", 0.0)
+        row = [Value(start), pretraining, _time(cost.finetuning)]
+        rows.append(row[:1] + _images_and_cpu(cost) + row[1:] if has_images else row)
+    columns = ["images", "captions per image", "CPU seconds"] if has_images else []
+    columns = ["start", *columns, "pretraining", "fine-tuning, per run"]
+    notes = [_NOTE_ON_COSTS] if has_images else []
+    return Table("", columns, rows, notes)
+
+
+_NOTE_ON_COSTS = (
+    "Images and CPU seconds are of one pretraining, in the mean over its seeds: each image counts "
+    "as often as it was drawn, with so many captions each time; CPU seconds are of the training "
+    "steps, in all processes."
+)
+
+
+def _images_and_cpu(cost: Cost) -> list[Value]:
+    """Return images, captions per image and CPU seconds of a pretraining as cells."""
+    if not cost.made:
+        return [Value("none", 0.0), Value(), Value("none", 0.0)]
+    numbers = {run.captions_per_image for run in cost.made if run}
+    captions = sorted(number for number in numbers if number is not None)
+    return [
+        _mean_value(cost.mean("images")),
+        Value(" and ".join(map(str, captions)), captions[0]) if captions else Value(),
+        _mean_value(cost.mean("cpu_seconds")),
+    ]
+
+
+def _mean_value(mean: float | None) -> Value:
+    return Value("not known") if mean is None else Value(f"{mean:.0f}", mean)
 
 
 def duration(seconds: float) -> str:

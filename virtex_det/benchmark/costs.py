@@ -1,7 +1,7 @@
 """What a run has cost, as a file of its folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,6 +37,10 @@ class RunCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     cpu_seconds: _Seconds | None
     processes: _Count
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields, as ``cost_from`` takes them."""
+        return msgspec.structs.asdict(self)
+
     def write(self, run_folder: str | Path) -> None:
         """Write ``cost.json``."""
         text = msgspec.json.format(msgspec.json.encode(self), indent=1).decode()
@@ -58,4 +62,23 @@ def read_cost(run_folder: str | Path) -> RunCost | None:
         raise UserError(
             f"{path} is damaged: {error}\nPut it back from a copy, or delete it: pages then do not "
             "say what the run has cost."
+        ) from error
+
+
+def cost_from(content: Any, where: str) -> RunCost:
+    """Return the cost with the fields of a JSON object.
+
+    Args:
+        content: the decoded JSON.
+        where: file and line, for errors.
+
+    Raises:
+        UserError: it is not a cost.
+    """
+    try:
+        return msgspec.convert(content, RunCost)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"{where}: the cost of its pretraining is damaged: {error}\nPut the line back from a "
+            "copy, or make the file again from the runs."
         ) from error

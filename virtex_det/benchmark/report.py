@@ -7,12 +7,18 @@ from urllib.parse import quote
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import account_for, conditions
+from virtex_det.benchmark.conditions import account_for, conditions, cost_table, costs
 from virtex_det.benchmark.finding import main_finding
 from virtex_det.benchmark.pictures import draw_gallery
 from virtex_det.benchmark.plots import draw_plots, has_bands, plot_fractions, save_figure
 from virtex_det.benchmark.statistics import summarize, title_of
-from virtex_det.benchmark.tables import WORDS, category_tables, protocol_tables, render_markdown
+from virtex_det.benchmark.tables import (
+    WORDS,
+    category_tables,
+    markdown_grid,
+    protocol_tables,
+    render_markdown,
+)
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
 from virtex_det.pages.html import render_html
@@ -39,6 +45,7 @@ def render_markdown_page(
         commands: shell lines that repeat it.
         picture: name of the file with the curves.
     """
+    spent = cost_table(costs(comparison)) if comparison.pretraining else None
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
         title=comparison.title,
@@ -48,6 +55,8 @@ def render_markdown_page(
         picture=quote(picture),
         cards=cards,
         conditions=conditions(comparison),
+        costs=markdown_grid(spent) if spent else "",
+        notes_on_costs=spent.notes if spent else [],
         commands=in_code(commands),
     )
 

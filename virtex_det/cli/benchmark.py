@@ -227,5 +227,5 @@ def _add_plot(parser: argparse.ArgumentParser) -> None:
     add(
         "--count-pretraining",
         action="store_true",
-        help="add its time, if its log is beside the weights",
+        help="add its time, where it is known",
     )

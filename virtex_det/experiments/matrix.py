@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
+from virtex_det.benchmark.costs import RunCost, read_cost
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.statistics import share
@@ -189,7 +190,7 @@ def run_matrix(
     """
     check_weights({name: start for name, start in matrix.starts.items() if isinstance(start, str)})
     _check_measured(matrix)
-    records = _kept_records(matrix, kept)
+    records, costs = _kept_records(matrix, kept)
     check_folders(matrix.runs())
     cells = {cell: run for cell, run in matrix.cells.items() if cell not in records}
     missing = [run for run in cells.values() if not is_done(run)]
@@ -205,22 +206,31 @@ def run_matrix(
             cell = cell_of.get(run)
             if cell and (record := _own_record(cell, run)):
                 found[cell] = record
+                costs.update(_pretraining_costs({cell: record}, matrix))
         if kept is not None and found:
             records.update(found)
             ordered = {cell: records[cell] for cell in matrix.cells if cell in records}
-            Comparison(matrix.title, matrix.baseline, ordered, mix=True).write_records(kept)
+            comparison = Comparison(
+                matrix.title, matrix.baseline, ordered, mix=True, pretraining=costs
+            )
+            comparison.write_records(kept)
 
     keep(*(run for run in cells.values() if run not in missing))
     train_all(in_order(cells.values(), pretraining), launcher or LocalLauncher(), on_done=keep)
     return measured(matrix, mix=True) if kept is None else recorded(matrix, kept, mix=True)
 
 
-def _kept_records(matrix: Matrix, kept: str | Path | None) -> dict[Cell, ResultRecord]:
-    """Return the records of a file, empty if it does not exist; refuse those of other protocols."""
+def _kept_records(
+    matrix: Matrix, kept: str | Path | None
+) -> tuple[dict[Cell, ResultRecord], dict[Cell, RunCost]]:
+    """Return the records of a file and what pretraining cost; refuse those of other protocols.
+
+    Both are empty if the file does not exist.
+    """
     if kept is None or not Path(kept).exists():
-        return {}
-    records = recorded(matrix, kept, mix=True, partial=True).records
-    for cell, record in records.items():
+        return {}, {}
+    comparison = recorded(matrix, kept, mix=True, partial=True)
+    for cell, record in comparison.records.items():
         expected = protocol_id(matrix.config(cell.protocol, cell.fraction))
         if record.protocol != expected:
             raise UserError(
@@ -228,7 +238,7 @@ def _kept_records(matrix: Matrix, kept: str | Path | None) -> dict[Cell, ResultR
                 f"the config of the matrix now is {expected}.\n"
                 "Put the config back as it was, or keep the new records in another file."
             )
-    return dict(records)
+    return dict(comparison.records), dict(comparison.pretraining)
 
 
 def _check_measured(matrix: Matrix) -> None:
@@ -278,7 +288,20 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
             f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
             f"e.g. {missing[0].folder.name}.\nDo them with: python tools/benchmark.py run"
         )
-    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs)
+    costs = _pretraining_costs(records, matrix)
+    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs, costs)
+
+
+def _pretraining_costs(records: Mapping[Cell, ResultRecord], matrix: Matrix) -> dict[Cell, RunCost]:
+    """Return what the runs cost that made the weights of cells, where their folders say it."""
+    costs = {}
+    for cell, record in records.items():
+        after, weights = matrix.cells[cell].after, Path(record.weights.get("path", ""))
+        if after is None and weights.name != "model_final.pth":  # not of a complete run
+            continue
+        if cost := read_cost(after.folder if after else weights.parent):
+            costs[cell] = cost
+    return costs
 
 
 def _own_record(cell: Cell, run: Run) -> ResultRecord | None:
