@@ -30,6 +30,7 @@ from virtex_det.data.datasets import (
     take_split,
 )
 from virtex_det.data.datasets.annotation_files import is_read_by_detectron2
+from virtex_det.data.datasets.by_name import find_source
 from virtex_det.data.datasets.objects import check_dicts, check_masks, why_no_object
 from virtex_det.data.datasets.uri_datasets import SHARDS
 from virtex_det.errors import UserError
@@ -303,7 +304,8 @@ def _count_without_polygon(name: str) -> int:
 def _usable(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     dicts = leave_out_missing(dicts, name, cfg.DATASETS.MAX_MISSING_FILES)
     if is_detector(cfg) and all("annotations" in example for example in dicts):
-        if not is_read_by_detectron2(name) or MetadataCatalog.get(name).get("dirname"):
+        is_checked = is_read_by_detectron2(name) and not MetadataCatalog.get(name).get("dirname")
+        if not (is_checked or find_source(name)):
             check_dicts(dicts, f"data set {name}")
         return dicts
     if not all("captions" in example for example in dicts):

@@ -12,6 +12,7 @@ from detectron2.evaluation import (
 )
 
 from virtex_det.data.classes import is_detector
+from virtex_det.data.datasets.by_name import UNLABELLED
 from virtex_det.data.datasets.voc import annotation_path, check_for_detectron2s_evaluator
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
@@ -133,6 +134,11 @@ def evaluator_kind(dataset_name: str) -> str:
         UserError: the dataset names no evaluator, or an unknown one.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind == UNLABELLED:
+        raise UserError(
+            f"The dataset {dataset_name} is images without labels: there is nothing to measure.\n"
+            "To find objects in them use: python tools/predict.py --run RUN FOLDER"
+        )
     if kind in _OF_PIXELS:
         raise UserError(
             f"The dataset {dataset_name} has evaluator_type {kind!r}, and neither semantic nor "

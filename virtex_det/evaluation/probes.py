@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets.found import DIFFICULT as DIFFICULT_OBJECT
 from virtex_det.data.datasets.voc import (
     annotation_path,
     check_class,
@@ -84,9 +85,13 @@ def read_labels(dataset_name: str) -> dict[int | str, np.ndarray]:
         found = np.full(len(classes), ABSENT)
         for annotation in entry.get("annotations", ()):
             index = annotation["category_id"]
-            found[index] = max(found[index], DIFFICULT if annotation.get("iscrowd") else PRESENT)
+            found[index] = max(found[index], DIFFICULT if _is_difficult(annotation) else PRESENT)
         labels[entry["image_id"]] = found
     return labels
+
+
+def _is_difficult(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("iscrowd") or annotation.get(DIFFICULT_OBJECT))
 
 
 def _labels_of(annotation: Path, classes: Sequence[str]) -> np.ndarray:

@@ -1,16 +1,18 @@
 """A cache of parsed annotation files, for several steps that need the same file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from virtex_det.data.datasets.typed_annotations import decode_annotations
 from virtex_det.text_files import parse_json, read_bytes
 
 _State = tuple[int, ...]
+_Read = TypeVar("_Read")
 # The files parsed within ``parsing_once``, by path; None outside, where nothing is kept.
 _parsed: dict[Path, tuple[_State, Any]] | None = None
+_others: dict[str, Any] = {}  # what ``read_once`` read within the block, by name
 
 
 @contextmanager
@@ -22,6 +24,8 @@ def parsing_once() -> Iterator[None]:
         yield
     finally:
         _parsed = before
+        if before is None:
+            _others.clear()
 
 
 def read_annotations(path: str | Path, expected: str) -> Any:
@@ -44,6 +48,15 @@ def read_annotations(path: str | Path, expected: str) -> Any:
     if path not in _parsed or _parsed[path][0] != state:
         _parsed[path] = state, _read(path, expected)
     return _parsed[path][1]
+
+
+def read_once(name: str, read: Callable[[], _Read]) -> _Read:
+    """Return what a function reads, within ``parsing_once`` only once for each name."""
+    if _parsed is None:
+        return read()
+    if name not in _others:
+        _others[name] = read()
+    return _others[name]
 
 
 def _read(path: Path, expected: str) -> Any:

@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from virtex_det.data.classes import compare_classes
 from virtex_det.data.datasets.annotation_content import read_annotations
+from virtex_det.data.datasets.by_name import find_source, load_objects
 from virtex_det.data.datasets.ids import check_coco_ids, check_unique
 from virtex_det.data.datasets.instances import make_dicts, registration_of
 from virtex_det.data.datasets.objects import check_objects
@@ -35,6 +36,8 @@ def read_instances(name: str, *, boxes_alone: bool = False) -> list[dict[str, An
     Raises:
         UserError: an id is invalid or occurs twice, or a file is missing or broken.
     """
+    if find_source(name):
+        return load_objects(name, boxes_alone=boxes_alone)
     if _is_voc(name):
         _check_voc_files(name)
     registration = registration_of(name)

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import get_lvis_instances_meta
 from detectron2.structures import BoxMode
 
+from virtex_det.data.datasets.found import DIFFICULT
 from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _STYLES = {
     "detectron2.data.datasets.lvis.register_lvis_instances.<locals>.<lambda>": "lvis",
 }
 _COCO_KEYS = ("iscrowd", "bbox", "keypoints", "category_id")
+_KEYS_BY_NAME = (*_COCO_KEYS, DIFFICULT)
 
 
 class Registration(NamedTuple):
@@ -55,7 +57,11 @@ def registration_of(name: str) -> Registration | None:
 
 
 def make_dicts(
-    content: Content, registration: Registration, *, boxes_alone: bool = False
+    content: Content,
+    registration: Registration,
+    *,
+    boxes_alone: bool = False,
+    by_name: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the dataset dicts, and set the metadata, of Detectron2's reader.
 
@@ -65,20 +71,22 @@ def make_dicts(
         registration: the dataset's registration.
         boxes_alone: keep COCO's objects without a polygon of 3 points or more, with their box only;
             Detectron2 always leaves them out.
+        by_name: the data are named by where they lie: of any form, with VOC's difficult objects,
+            and with any numbers of categories.
 
     Raises:
         UserError: an annotation is invalid for Detectron2's reader.
     """
     if registration.style == "lvis":
         return _lvis_dicts(content, registration)
-    return _coco_dicts(content, registration, boxes_alone)
+    return _coco_dicts(content, registration, boxes_alone, by_name)
 
 
 def _coco_dicts(
-    content: Content, registration: Registration, boxes_alone: bool
+    content: Content, registration: Registration, boxes_alone: bool, by_name: bool
 ) -> list[dict[str, Any]]:
-    classes = _set_classes(content, registration)
-    objects = _ObjectsOfCOCO(classes, boxes_alone)
+    classes = _set_classes(content, registration, by_name)
+    objects = _ObjectsOfCOCO(classes, boxes_alone, _KEYS_BY_NAME if by_name else _COCO_KEYS)
     dicts = [
         {
             "file_name": _join(registration.image_root, image["file_name"]),
@@ -102,7 +110,7 @@ def _coco_dicts(
     return dicts
 
 
-def _set_classes(content: Content, registration: Registration) -> dict[Any, int]:
+def _set_classes(content: Content, registration: Registration, by_name: bool) -> dict[Any, int]:
     """Set the dataset's class names and numbers; return the numbers by category id."""
     categories = sorted(content.get("categories", ()), key=lambda category: category["id"])
     if not categories:
@@ -113,7 +121,8 @@ def _set_classes(content: Content, registration: Registration) -> dict[Any, int]
     ids = [category["id"] for category in categories]
     metadata = MetadataCatalog.get(registration.name)
     metadata.thing_classes = [category["name"] for category in categories]
-    if (ids[0] != 1 or ids[-1] != len(ids)) and "coco" not in registration.name:
+    has_gaps = ids[0] != 1 or ids[-1] != len(ids)
+    if not by_name and has_gaps and "coco" not in registration.name:
         logger.warning(
             "%s: the category ids are not 1 to %d without gaps; classes are numbered in the order "
             "of the ids",
@@ -129,8 +138,11 @@ def _set_classes(content: Content, registration: Registration) -> dict[Any, int]
 class _ObjectsOfCOCO:
     """Makes the objects of images, and collects the ids of objects without a valid polygon."""
 
-    def __init__(self, classes: Mapping[Any, int], boxes_alone: bool) -> None:
+    def __init__(
+        self, classes: Mapping[Any, int], boxes_alone: bool, keys: tuple[str, ...]
+    ) -> None:
         self.classes = classes
+        self.keys = keys
         self.boxes_alone = boxes_alone
         self.without_polygon: list[Any] = []
 
@@ -139,7 +151,7 @@ class _ObjectsOfCOCO:
         return [made for entry in annotations if (made := self._make(entry)) is not None]
 
     def _make(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        made = {key: entry[key] for key in _COCO_KEYS if key in entry}
+        made = {key: entry[key] for key in self.keys if key in entry}
         if mask := entry.get("segmentation"):
             mask = _encode(entry) if isinstance(mask, dict) else _with_three_points(mask)
             if mask:

@@ -174,7 +174,7 @@ def check_num_classes(name: str, num_classes: int) -> None:
 
 def _refuse_addresses(name: str) -> None:
     metadata = MetadataCatalog.get(name).as_dict()
-    for key in ("json_file", "image_root", "image_dir", "dirname"):
+    for key in ("json_file", "image_root", "image_dir", "dirname", "place"):
         if _ADDRESS.match(str(metadata.get(key, ""))):
             raise UserError(
                 f"data set {name}: its {key} is the address {metadata[key]}, and data are never "
@@ -187,7 +187,7 @@ def _needed_paths(name: str) -> list[Path]:
     metadata = MetadataCatalog.get(name).as_dict()
     paths = [
         metadata[key]
-        for key in ("json_file", "boxes_json", "image_root", "image_dir", "dirname")
+        for key in ("json_file", "boxes_json", "image_root", "image_dir", "dirname", "place")
         if metadata.get(key)
     ]
     paths += metadata.get("shards", ())
@@ -198,7 +198,8 @@ def _needed_paths(name: str) -> list[Path]:
 
 def _source(name: str) -> str:
     metadata = MetadataCatalog.get(name)
-    return str(metadata.get("json_file") or metadata.get("dirname") or "its registered function")
+    place = metadata.get("json_file") or metadata.get("dirname") or metadata.get("place")
+    return str(place or "its registered function")
 
 
 def _unknown_name(name: str) -> str:
@@ -208,8 +209,8 @@ def _unknown_name(name: str) -> str:
     )
     return (
         f"there is no data set named {name!r}\n"
-        f"{hint} Your own data: detectron2.data.datasets.register_coco_instances; captions: a "
-        "name like pairs:FOLDER or captions:FILE.json:IMAGE_FOLDER."
+        f"{hint} Your own data: a name like coco:FILE.json:IMAGES, yolo:data.yaml:SPLIT or "
+        "voc:FOLDER:SPLIT; captions: pairs:FOLDER or captions:FILE.json:IMAGE_FOLDER."
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.by_name import FORMS, register_objects
 from virtex_det.data.datasets.captions import register_coco_captions
 from virtex_det.data.datasets.narratives import register_narratives
 from virtex_det.data.datasets.pairs import load_pairs
@@ -81,6 +82,7 @@ def _register_shards(name: str, place: str) -> None:
 
 
 _KINDS = {
+    **{kind: _Kind(form, register_objects) for kind, form in FORMS.items()},
     "captions": _Kind("captions:FILE.json:IMAGE_FOLDER", _register_captions),
     "narratives": _Kind("narratives:FILE.jsonl:IMAGE_FOLDER", _register_narratives),
     "regions": _Kind("regions:CAPTIONS.json:INSTANCES.json:IMAGE_FOLDER", _register_regions),

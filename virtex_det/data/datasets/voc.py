@@ -71,8 +71,12 @@ def read_image_set(folder: str | Path, split: str) -> list[str]:
     return list(names.values())
 
 
-def read_voc_image(path: Path) -> VOCImage:
+def read_voc_image(path: Path, *, needs_size: bool = True) -> VOCImage:
     """Read the annotations of an image.
+
+    Args:
+        path: XML file.
+        needs_size: False accepts a missing or empty <size>, and returns 0 for it.
 
     Raises:
         UserError: the file is missing or not XML, or an object has a missing or invalid element.
@@ -87,7 +91,9 @@ def read_voc_image(path: Path) -> VOCImage:
             f"{path} is not XML: {error}\nMake the file again, or correct that place."
         ) from error
     _check_tags(path, root)
-    height, width = (_side(path, root, side) for side in ("height", "width"))
+    height, width = (_side(path, root, side, needs_size) for side in ("height", "width"))
+    if not (height and width):
+        height = width = 0
     entries = root.findall("object")
     return VOCImage(
         height,
@@ -151,8 +157,10 @@ def _check_tags(path: Path, root: ET.Element) -> None:
             )
 
 
-def _side(path: Path, root: ET.Element, side: str) -> int:
+def _side(path: Path, root: ET.Element, side: str, is_needed: bool) -> int:
     text = (root.findtext(f"size/{side}") or "").strip()
+    if not is_needed and text in ("", "0"):
+        return 0
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
         found = f"the {side} {text!r:.40} in <size>" if text else f"no {side} in <size>"
         raise UserError(f"{path} has {found}; expected a whole number of pixels above 0.")

@@ -12,6 +12,7 @@ from virtex_det.data.build import check_test_loader, reads_images
 from virtex_det.data.classes import is_detector
 from virtex_det.data.datasets import find_missing, load_dataset
 from virtex_det.data.datasets.annotation_files import is_users_own
+from virtex_det.data.datasets.by_name import find_source
 from virtex_det.data.datasets.dataset_dicts import check_sizes
 from virtex_det.data.datasets.missing_files import list_missing, refuse_addresses
 from virtex_det.data.datasets.objects import check_dicts
@@ -121,7 +122,7 @@ def _check_truth(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]], keep:
             "Name the classes where you register it: "
             f'MetadataCatalog.get("{name}").set(thing_classes=[...])'
         )
-    if evaluator_kind(name) == "pascal_voc":
+    if evaluator_kind(name) == "pascal_voc" and not find_source(name):
         _check_voc_metadata(name)
     if MetadataCatalog.get(name).get("json_file") is None and is_users_own(name):
         check_sizes(dicts, f"data set {name}")

@@ -1,7 +1,7 @@
 """Ground truth: checked annotation files in COCO's and LVIS's format, and registered datasets."""
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from detectron2.data.datasets import convert_to_coco_json
 from detectron2.utils.file_io import PathManager
 
 from virtex_det.data.datasets.annotation_content import read_annotations
+from virtex_det.data.datasets.by_name import find_source, read_found
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id
 from virtex_det.data.datasets.mask_places import check_mask_places
@@ -47,23 +48,29 @@ class GroundTruth:
     """Images, categories and objects of an annotation file."""
 
     def __init__(
-        self, content: dict[str, list[dict[str, Any]]], style: str, source: str = "ground truth"
+        self,
+        content: Mapping[str, Any],
+        style: str,
+        source: str = "ground truth",
+        names: Mapping[int, str] | None = None,
     ) -> None:
         """
         Args:
             content: ``images``, ``annotations`` and ``categories``.
             style: "coco" or "lvis".
             source: its name in messages, such as its path.
+            names: of the images by their ids, where dataset dicts and detections have names.
 
         Raises:
             UserError: an entry lacks a field, has a duplicate id or refers to an unknown id.
         """
         self.style = style
         self.source = source
+        self._numbers = {name: number for number, name in (names or {}).items()}
         try:
             # Test sets with secret annotations, such as COCO's test-dev, come without them.
             self.has_annotations = not isinstance(content, dict) or "annotations" in content
-            content = content if self.has_annotations else content | {"annotations": []}
+            content = content if self.has_annotations else {**content, "annotations": []}
             _check(content, style)
             fields = _CATEGORY_FIELDS[style]
             categories = [
@@ -119,9 +126,14 @@ class GroundTruth:
     def image_key(self, image_id: int | str) -> int:
         """Return an image's id in the columns of detections: a number, or one in plain digits.
 
+        Args:
+            image_id: in a dataset dict or in a results file; the image's name, if it has one.
+
         Raises:
-            UserError: the id is not a number.
+            UserError: the id is not a number, or not the name of an image.
         """
+        if self._numbers:
+            return self._number_of(image_id)
         key = parse_id(image_id) if isinstance(image_id, str) else int(image_id)
         if key is None:
             raise UserError(
@@ -130,6 +142,14 @@ class GroundTruth:
                 'digits, e.g. "12".'
             )
         return key
+
+    def _number_of(self, name: int | str) -> int:
+        if name not in self._numbers:
+            raise UserError(
+                f"image {name!r:.200} is not in {self.source}, whose {len(self._numbers)} images "
+                f"have names such as {next(iter(self._numbers))!r}."
+            )
+        return self._numbers[str(name)]
 
     def annotations_of(self, image_id: int) -> Sequence[dict[str, Any]]:
         """Return the objects of an image, as in the file."""
@@ -324,11 +344,21 @@ def read_truth(dataset_name: str, output_folder: str | Path) -> GroundTruth | VO
     if (kept := _read.take(dataset_name)) is not None:
         return kept
     metadata = MetadataCatalog.get(dataset_name)
+    if find_source(dataset_name):
+        return _truth_by_name(dataset_name)
     if metadata.evaluator_type == "pascal_voc":
         return VOCGroundTruth.read(
             metadata.dirname, metadata.split, metadata.thing_classes, metadata.year
         )
     return GroundTruth.read(annotation_file(dataset_name, output_folder), metadata.evaluator_type)
+
+
+def _truth_by_name(name: str) -> GroundTruth | VOCGroundTruth:
+    metadata, found = MetadataCatalog.get(name), read_found(name)
+    kind, source = metadata.evaluator_type, str(metadata.place)
+    if kind == "pascal_voc":
+        return VOCGroundTruth.of_found(found, metadata.year, source)
+    return GroundTruth(found.content, kind, source, found.names)
 
 
 def keep_truth(dataset_name: str, truth: GroundTruth | VOCGroundTruth) -> None:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from virtex_det.data.datasets.found import DIFFICULT, Found
 from virtex_det.data.datasets.ids import check_unique
 from virtex_det.data.datasets.voc import (
     VOCImage,
@@ -98,6 +99,36 @@ class VOCGroundTruth:
         truth = cls(objects, sizes, class_names, year)
         truth.source = str(image_set_file(folder, split))
         truth.tell_of_boxes_outside()
+        return truth
+
+    @classmethod
+    def of_found(cls, found: Found, year: int, source: str) -> "VOCGroundTruth":
+        """Return the ground truth of data in VOC's form that are named by where they lie.
+
+        Args:
+            found: what ``read_found`` returned.
+            year: 2007 or 2012, for the metric.
+            source: name of the data in messages.
+        """
+        content = found.content
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        places = {category["id"]: place for place, category in enumerate(categories)}
+        of_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+        for entry in content["annotations"]:
+            of_image[entry["image_id"]].append(entry)
+        images = {}
+        for image in content["images"]:
+            entries = of_image[image["id"]]
+            boxes = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+            # From 0 and a size to VOC's corners: counted from 1, last pixel included.
+            corners = np.hstack([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]])
+            classes = np.array([places[entry["category_id"]] for entry in entries], np.int64)
+            difficult = np.array([entry.get(DIFFICULT, 0) == 1 for entry in entries], bool)
+            images[found.names[image["id"]]] = Objects(classes, corners, difficult)
+        sizes = np.array([(image["height"], image["width"]) for image in content["images"]])
+        names = [category["name"] for category in categories]
+        truth = cls(images, sizes.reshape(-1, 2).astype(np.int64), names, year)
+        truth.source = source
         return truth
 
     def tell_of_boxes_outside(self) -> None:

@@ -1,0 +1,245 @@
+"""Data sets of objects whose name says where they lie: coco:, lvis:, yolo:, voc: and folder:.
+
+How a command takes such a name, as one in DATASETS.TRAIN:
+
+    load_dataset(name)          dataset dicts; registers the name at first use
+    MetadataCatalog.get(name)   thing_classes, evaluator_type, image_root; classes once loaded
+    read_found(name)            images, objects and categories in COCO's form, whatever the files
+                                are, with notes on what was odd: to show, to check or to convert
+    read_ground_truth(name)     the ground truth for AP (virtex_det.evaluation.detection)
+    find_source(name)           the parts of the name; None for a data set that is not one of these
+
+All readers return COCO's form, so that one set of checks, one maker of dataset dicts and one
+evaluation serve all of them. VOC's data are evaluated by VOC's metrics, as their difficult objects
+mean nothing to COCO's.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from virtex_det.data.datasets.annotation_content import read_annotations, read_once
+from virtex_det.data.datasets.folders import find_files
+from virtex_det.data.datasets.found import Found
+from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.datasets.instances import Registration, make_dicts
+from virtex_det.data.datasets.objects import check_objects
+from virtex_det.data.datasets.voc_folders import read_voc
+from virtex_det.data.datasets.yolo import read_yolo
+from virtex_det.errors import UserError
+from virtex_det.image_files import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+FORMS = {
+    "coco": "coco:FILE.json:IMAGES",
+    "lvis": "lvis:FILE.json:IMAGES",
+    "yolo": "yolo:data.yaml:SPLIT",
+    "voc": "voc:FOLDER:SPLIT",
+    "folder": "folder:IMAGES",
+}
+_EVALUATORS = {"coco": "coco", "lvis": "lvis", "yolo": "coco", "voc": "pascal_voc"}
+_YEARS = {"VOC2007": 2007}  # of VOC's metric; 2012 for all others
+UNLABELLED = "unlabelled"  # evaluator_type of images without labels
+
+_told: set[tuple[str, str]] = set()
+
+
+class Source(NamedTuple):
+    """The parts of a name.
+
+    Attributes:
+        kind: the part before the first colon.
+        place: file or folder of the labels, or of images without labels.
+        images: folder of the images, of COCO's and LVIS's form.
+        split: of YOLO's and VOC's form.
+        share: of the images that VOC's split "val" is.
+    """
+
+    kind: str
+    place: Path
+    images: Path | None = None
+    split: str = ""
+    share: float | None = None
+
+
+def register_objects(name: str, place: str) -> None:
+    """Register a data set of objects under the name that says where it lies.
+
+    Args:
+        name: the whole name.
+        place: its part after the first colon.
+
+    Raises:
+        UserError: the name does not have its form.
+    """
+    source = _parse(name, place)
+    kind = source.kind
+    DatasetCatalog.register(name, lambda: load_objects(name))
+    metadata: dict[str, Any] = {"source": source, "place": str(source.place)}
+    metadata["evaluator_type"] = _EVALUATORS.get(kind, UNLABELLED)
+    if kind in ("coco", "lvis"):
+        metadata |= {"json_file": str(source.place), "image_root": str(source.images)}
+    if kind == "voc":
+        metadata["year"] = _YEARS.get(source.place.resolve().name, 2012)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def find_source(name: str) -> Source | None:
+    """Return the parts of a registered name that says where its objects lie; None for others."""
+    return MetadataCatalog.get(name).get("source") if name in MetadataCatalog.list() else None
+
+
+def read_found(name: str) -> Found:
+    """Read a registered data set in COCO's form.
+
+    Raises:
+        UserError: a file is missing or invalid.
+    """
+    source = find_source(name)
+    assert source is not None, name
+    return read_once(name, lambda: _READERS[source.kind](source))
+
+
+def load_objects(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]]:
+    """Load the dataset dicts of a registered name, and set its classes.
+
+    Args:
+        name: a name that ``find_source`` knows.
+        boxes_alone: as for ``make_dicts``.
+
+    Raises:
+        UserError: as ``read_found``.
+    """
+    found = read_found(name)
+    for note in found.notes:
+        _tell(name, note)
+    metadata = MetadataCatalog.get(name)
+    if metadata.source.kind == "folder":
+        return [
+            {
+                "file_name": str(Path(found.image_root) / image["file_name"]),
+                "image_id": image["file_name"],
+            }
+            for image in found.content["images"]
+        ]
+    place = str(metadata.source.place)
+    registration = Registration("coco", place, found.image_root, name)
+    dicts = make_dicts(found.content, registration, boxes_alone=boxes_alone, by_name=True)
+    _add_rest(dicts, found)
+    if metadata.source.kind == "lvis" and metadata.get("class_image_count") is None:
+        metadata.class_image_count = [
+            {"id": category["id"], "image_count": category.get("image_count", 0)}
+            for category in found.content["categories"]
+        ]
+    return dicts
+
+
+def _tell(name: str, note: str) -> None:
+    if (name, note) not in _told:
+        _told.add((name, note))
+        logger.warning("data set %s: %s", name, note)
+
+
+def _add_rest(dicts: list[dict[str, Any]], found: Found) -> None:
+    """Add to dataset dicts what COCO's form lacks: names of images, LVIS's lists of categories."""
+    images = {image["id"]: image for image in found.content["images"]}
+    for entry in dicts:
+        image = images[entry["image_id"]]
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if key in image:
+                entry[key] = image[key]
+        entry["image_id"] = found.names.get(image["id"], image["id"])
+
+
+def _parse(name: str, place: str) -> Source:
+    kind = name.partition(":")[0]
+    if "://" in place:
+        raise UserError(
+            f"{name!r} names an address, and data are never fetched.\n"
+            "Download them, and name the place on your disk."
+        )
+    if kind == "folder":
+        return Source(kind, Path(place).expanduser())
+    first, colon, last = place.rpartition(":")
+    if not (colon and first and last):
+        raise UserError(f"{name!r} does not have the form {FORMS[kind]}")
+    if kind in ("coco", "lvis"):
+        return Source(kind, Path(first).expanduser(), Path(last).expanduser())
+    share = None
+    if kind == "voc" and ":" in first and _is_number(last):
+        share = float(last)
+        first, _, last = first.rpartition(":")
+        if not 0 < share < 1 or not first:
+            raise UserError(f"{name!r}: the share of validation must be above 0 and below 1.")
+    return Source(kind, Path(first).expanduser(), split=last, share=share)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal() and text.isascii()
+
+
+def _read_coco(source: Source) -> Found:
+    content = _read_file(source, "coco")
+    return Found(content, str(source.images))
+
+
+def _read_lvis(source: Source) -> Found:
+    content = _read_file(source, "lvis")
+    assert source.images is not None
+    images = _lvis_files(content["images"], source.images)
+    return Found({**content, "images": images}, str(source.images))
+
+
+def _read_file(source: Source, style: str) -> Any:
+    file = str(source.place)
+    content = read_annotations(file, f"an annotation file in {style.upper()}'s form")
+    check_coco_ids(content, file)
+    check_objects(content, style, file)
+    return content
+
+
+def _lvis_files(images: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """Return LVIS's images with a file_name in a folder.
+
+    LVIS names files by coco_url, whose last folder is the split: val has images of train2017 too.
+    Its folder is looked for in the root; without it the images lie in the root itself.
+    """
+    folders: dict[str, bool] = {}
+    named = []
+    for image in images:
+        url = image.get("coco_url")
+        if not url and not image.get("file_name"):
+            raise UserError(f"image {image['id']} has neither coco_url nor file_name.")
+        file = image.get("file_name")
+        if url:
+            folder, _, file = str(url).rpartition("/")
+            split = folder.rpartition("/")[2]
+            if folders.setdefault(split, (root / split).is_dir()):
+                file = f"{split}/{file}"
+        named.append({**image, "file_name": file})
+    return named
+
+
+def _read_folder(source: Source) -> Found:
+    files = find_files(source.place, IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(
+            f"{source.place} has no image, an image is one of {', '.join(IMAGE_SUFFIXES)}."
+        )
+    names = [path.relative_to(source.place).as_posix() for path in files]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names, 1)]
+    content = {"images": images, "annotations": [], "categories": []}
+    return Found(content, str(source.place), dict(enumerate(names, 1)))
+
+
+_READERS: dict[str, Callable[[Source], Found]] = {
+    "coco": _read_coco,
+    "lvis": _read_lvis,
+    "yolo": lambda source: read_yolo(source.place, source.split),
+    "voc": lambda source: read_voc(source.place, source.split, source.share),
+    "folder": _read_folder,
+}
