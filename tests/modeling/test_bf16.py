@@ -114,3 +114,14 @@ def test_convolutions_run_channels_last() -> None:
     with torch.no_grad():
         grid = model.backbone(torch.randn(2, 3, 64, 64))["res5"]
     assert grid.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_attention_on_a_cpu_is_the_plain_one_in_the_forward_alone():
+    class Model(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            self.fused = torch.backends.cuda.flash_sdp_enabled()
+            return super().forward(inputs)
+
+    model = use_bf16(Model(2, 2))
+    model(torch.ones(1, 2))
+    assert not model.fused and torch.backends.cuda.flash_sdp_enabled()

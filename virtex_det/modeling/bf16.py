@@ -3,6 +3,7 @@
 import torch
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def use_bf16(model: nn.Module) -> nn.Module:
@@ -21,6 +22,10 @@ def use_bf16(model: nn.Module) -> nn.Module:
     model.to(memory_format=torch.channels_last)
     device_type = next(model.parameters()).device.type
     model.forward = torch.autocast(device_type, dtype=torch.bfloat16)(model.forward)
+    if device_type == "cpu":
+        # In bf16 the backward pass of PyTorch's fused attention takes ten times that of the plain
+        # one (torch 2.14), as much as the rest of a captioning step.
+        model.forward = sdpa_kernel(SDPBackend.MATH)(model.forward)
     for layers in model.modules():
         if not isinstance(layers, FastRCNNOutputLayers):
             continue
