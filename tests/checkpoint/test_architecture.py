@@ -15,8 +15,8 @@ def described(name: str):
 @pytest.mark.parametrize(
     ("name", "depth", "groups", "width", "res2"),
     [
-        ("resnet18", 18, 1, 64, 64),
-        ("resnet34", 34, 1, 64, 64),
+        ("resnet18", 18, 1, None, 64),
+        ("resnet34", 34, 1, None, 64),
         ("resnet50", 50, 1, 64, 256),
         ("resnet101", 101, 1, 64, 256),
         ("resnet152", 152, 1, 64, 256),
@@ -25,10 +25,11 @@ def described(name: str):
     ],
 )
 def test_torchvision_networks_are_read_from_their_shapes(name, depth, groups, width, res2):
+    widths = {"MODEL.RESNETS.WIDTH_PER_GROUP": width} if width else {}  # of bottlenecks alone
     assert described(name).config() == {
         "MODEL.RESNETS.DEPTH": depth,
         "MODEL.RESNETS.NUM_GROUPS": groups,
-        "MODEL.RESNETS.WIDTH_PER_GROUP": width,
+        **widths,
         "MODEL.RESNETS.RES2_OUT_CHANNELS": res2,
         "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
         "MODEL.CAPTION_RESNET.STEM": "basic",

@@ -39,6 +39,8 @@ class Architecture(NamedTuple):
             keys["MODEL.CAPTION_RESNET.BLOCKS"] = self.blocks
         else:
             keys["MODEL.CAPTION_RESNET.BLOCKS"] = ()
+        if not self.has_bottlenecks:  # basic blocks do not read it; RES2_OUT_CHANNELS says it all
+            del keys["MODEL.RESNETS.WIDTH_PER_GROUP"]
         return {key: value for key, value in keys.items() if value is not None}
 
     @property
