@@ -136,7 +136,7 @@ def make_record() -> Callable:
         init: str = "random init",
         seed: int = 0,
         fraction: float = 0.1,
-        iteration: int = 200,
+        iteration: int | None = 200,
     ) -> ResultRecord:
         return ResultRecord(
             protocol="scenes-segm",
@@ -151,7 +151,7 @@ def make_record() -> Callable:
             empty_categories=(),
             seed=seed,
             iteration=iteration,
-            training_seconds=0.5 * iteration,
+            training_seconds=None if iteration is None else 0.5 * iteration,
             metrics={
                 "bbox": {"AP": box_ap, "AP50": 2 * box_ap},
                 "segm": {"AP": mask_ap, "AP50": None},

@@ -15,6 +15,7 @@ from virtex_det.data.datasets.image_folders import register_image_folders
 from virtex_det.engine import Trainer, evaluate, load_config
 from virtex_det.engine.probe import extract_examples, follow_backbone, probe_svm
 from virtex_det.errors import UserError
+from virtex_det.protocols import protocol_id
 
 joblib = pytest.importorskip("joblib", reason="scikit-learn is not installed")
 
@@ -117,6 +118,16 @@ def test_the_svm_probe_tells_drawings_apart_and_leaves_a_record(voc, tmp_path):
     assert record.weights["format"] == "random init"
 
 
+def test_a_narrow_network_of_basic_blocks_follows_the_protocol_of_the_scenes(tmp_path):
+    cfg = load_config(str(CONFIGS / "scenes_svm.yaml"), ["MODEL.DEVICE", "cpu"])
+    weights = Trainer.build_model(cfg).state_dict()
+    torch.save({"model": weights, "pixels": PIXELS}, tmp_path / "model_final.pth")
+    options = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth")]
+    args = argparse.Namespace(config_file=str(CONFIGS / "scenes_svm.yaml"), opts=options)
+    args = follow_backbone(args)
+    assert protocol_id(load_config(args.config_file, args.opts)) == "scenes-linear-svm"
+
+
 def test_features_have_length_1_and_do_not_depend_on_the_batch(voc):
     model = Trainer.build_model(config("voc07_svm.yaml", *voc)).eval()
     parts = [
@@ -135,6 +146,12 @@ def test_a_part_of_the_training_images_is_refused_instead_of_recorded_wrongly(vo
     options = ("DATASETS.TRAIN_FRACTION", 0.1, "OUTPUT_DIR", str(tmp_path))
     with pytest.raises(UserError, match="TRAIN_FRACTION 1.0"):
         probe_svm(config("voc07_svm.yaml", *voc, *options))
+
+
+def test_several_processes_are_refused_instead_of_each_fitting_its_part(voc, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="(?s)one process, not in 2.*Leave out --num-gpus"):
+        probe_svm(config("voc07_svm.yaml", *voc))
 
 
 def test_a_config_of_another_model_is_refused(voc):

@@ -54,6 +54,16 @@ def test_several_protocols_are_named_in_the_rows(matrix):
     assert "captions, two, 10 % of the labels" in commands
 
 
+def test_a_probe_is_repeated_by_its_own_command(matrix):
+    probe = ROOT / "configs/probes/scenes_svm.yaml"
+    frozen = dataclasses.replace(matrix, protocols={"svm": probe}, fractions=(1.0,), seeds=(0,))
+    commands = repeat_commands(frozen.cells, matrix.output)
+    assert [line.split()[1] for line in commands["captions, 100 % of the labels"]] == [
+        "train",
+        "probe",
+    ]
+
+
 def test_commands_name_a_folder_elsewhere_by_a_variable(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = {"random": ["python tools/train_net.py OUTPUT_DIR /data/me/runs/random_0"]}

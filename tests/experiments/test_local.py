@@ -21,9 +21,10 @@ def wait_for(job) -> None:
 
 
 def test_runs_at_once_share_the_cores(tmp_path):
-    job = LocalLauncher(2).start(fake_run(tmp_path, "print(os.environ['OMP_NUM_THREADS'])"))
+    names = ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+    job = LocalLauncher(2).start(fake_run(tmp_path, *(f"print(os.environ['{n}'])" for n in names)))
     wait_for(job)
-    assert (tmp_path / "stdout.txt").read_text() == f"{max(os.cpu_count() // 2, 1)}\n"
+    assert (tmp_path / "stdout.txt").read_text() == 2 * f"{max(os.cpu_count() // 2, 1)}\n"
 
 
 def test_runs_at_once_share_the_gpus(tmp_path, monkeypatch):

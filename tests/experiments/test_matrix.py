@@ -19,6 +19,7 @@ from virtex_det.experiments.matrix import (
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
+PROBE = ROOT / "configs/probes/scenes_svm.yaml"
 CAPTIONS = Pretraining(ROOT / "configs/pretrain/scenes_bicaptioning.yaml")
 
 
@@ -118,11 +119,64 @@ def test_a_schedule_in_proportion_to_the_labels_is_complete_in_proportion(tmp_pa
     assert "SOLVER.MAX_ITER" not in options_of(next(iter(matrix.cells.values())))
 
 
-def test_what_can_begin_comes_first_and_then_each_pretraining_with_its_cells(matrix):
-    names = [run.folder.name for run in in_order(matrix.cells.values(), matrix.pretraining())]
-    assert [name.startswith("random") for name in names] == [True] * 4 + [False] * 6
-    assert names[4] == "virtex_again_0" and all(name.endswith("_0") for name in names[5:7])
-    assert names[7] == "virtex_again_3" and all(name.endswith("_3") for name in names[8:])
+def test_all_runs_of_a_seed_come_before_those_of_the_next(matrix):
+    names = [run.folder.name for run in in_order(matrix.cells, matrix.pretraining())]
+    assert names == [
+        *("random_init_scenes_segm_0.1_0", "random_init_scenes_segm_1.0_0"),
+        *("virtex_again_0", "virtex_again_scenes_segm_0.1_0", "virtex_again_scenes_segm_1.0_0"),
+        *("random_init_scenes_segm_0.1_3", "random_init_scenes_segm_1.0_3"),
+        *("virtex_again_3", "virtex_again_scenes_segm_0.1_3", "virtex_again_scenes_segm_1.0_3"),
+    ]
+
+
+def test_seeds_are_done_in_the_order_of_the_matrix(tmp_path):
+    matrix = make_matrix(tmp_path, seeds=(3, 0), fractions=(1.0,), starts={"random init": ""})
+    assert [run.folder.name[-1] for run in in_order(matrix.cells, [])] == ["3", "0"]
+
+
+def test_pretraining_for_all_seeds_comes_once_and_what_is_complete_never(tmp_path):
+    starts = {"captions": CAPTIONS._replace(seed=1)}
+    matrix = make_matrix(tmp_path, starts=starts, baseline="", fractions=(1.0,))
+    order = in_order(matrix.cells, matrix.pretraining())
+    assert order == [*matrix.pretraining(), *matrix.cells.values()]
+    assert in_order(matrix.cells, []) == [*matrix.cells.values()]
+
+
+def with_probe(folder: Path, **fields) -> Matrix:
+    protocols = {"scenes-segm": DETECTOR, "scenes-linear-svm": PROBE}
+    standard = {"protocols": protocols, "some_fractions": {"scenes-linear-svm": (1.0,)}}
+    return make_matrix(folder, **standard | fields)
+
+
+def test_a_probe_runs_with_its_fraction_after_the_fine_tunes_of_its_weights(tmp_path):
+    matrix = with_probe(tmp_path, seeds=(3,))
+    [weights] = matrix.pretraining()
+    order = in_order(matrix.cells, [weights])[-4:]
+    assert [run.folder.name for run in order] == [
+        "virtex_again_3",
+        *("virtex_again_scenes_segm_0.1_3", "virtex_again_scenes_segm_1.0_3"),
+        "virtex_again_scenes_linear_svm_1.0_3",
+    ]
+    assert [run.is_probe for run in order] == [False, False, False, True]
+    assert order[-1].after == weights and order[-1].dataset == "scenes_val"
+    assert options_of(order[-1])["MODEL.WEIGHTS"] == str(weights.folder / "model_final.pth")
+    assert options_of(order[-1])["SEED"] == "3", "which draws the network of random init"
+
+
+def test_a_schedule_under_options_is_no_departure_of_a_probe(tmp_path):
+    options = {"SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 2, "DATALOADER.NUM_WORKERS": 1}
+    matrix = with_probe(tmp_path, options=options)
+    [probe, *_] = [run for run in matrix.cells.values() if run.is_probe]
+    assert "SOLVER.MAX_ITER" not in options_of(probe)
+    assert options_of(probe)["DATALOADER.NUM_WORKERS"] == "1"
+    assert matrix.cards()["scenes-linear-svm"]["protocol"] == "scenes-linear-svm"
+
+
+def test_a_probe_of_a_part_of_the_labels_is_refused_before_anything_begins(tmp_path):
+    matrix = with_probe(tmp_path, some_fractions={})
+    with pytest.raises(UserError, match=r"(?s)SVM probe, which .* not from 10 %.*fractions: .1.0"):
+        run_matrix(matrix)
+    assert not any(tmp_path.iterdir())
 
 
 def test_runs_that_are_missing_are_counted_and_not_taken_for_zero(matrix):
@@ -216,7 +270,12 @@ class FinishingLauncher:
             cost_of(run).write(run.folder)
         if cell := self.cells.get(run):
             fields = {"seed": cell.seed, "fraction": cell.fraction, "iteration": run.iterations}
-            self.make_record(10.0 * cell.fraction + cell.seed, **fields).write(run.folder)
+            record = self.make_record(10.0 * cell.fraction + cell.seed, **fields)
+            if run.is_probe:
+                (run.folder / "model_final.pth").unlink()
+                metrics = {"svm": {"mAP": 10.0 + cell.seed, "mAP-area": 9.0}}
+                record = dataclasses.replace(record, protocol=cell.protocol, metrics=metrics)
+            record.write(run.folder)
         return SimpleNamespace(
             is_running=lambda: False,
             failure=lambda: "",
@@ -237,7 +296,8 @@ def test_a_stopped_matrix_goes_on_elsewhere_from_its_kept_records(tmp_path, make
     stopped = FinishingLauncher(here, make_record, until=7)
     with pytest.raises(KeyboardInterrupt):
         run_matrix(here, stopped, kept)
-    assert len(recorded(here, kept, partial=True).records) == 6, "seven runs, one a pretraining"
+    partly = recorded(here, kept, partial=True)
+    assert len(partly.records) == 6, "seven runs, one a pretraining"
     going_on = FinishingLauncher(there, make_record)
     found = run_matrix(there, going_on, kept)
     assert list(found.records) == list(there.cells)
@@ -269,6 +329,20 @@ def test_final_weights_named_by_their_path_bring_the_cost_of_their_run(tmp_path,
         named = make_matrix(tmp_path, starts={"a": "", "b": ""}, baseline="")
         finish(named, make_record, weights=weights)
         assert list(measured(named).pretraining.values()) == found
+
+
+@pytest.mark.usefixtures("without_sources")
+def test_a_stopped_matrix_with_probes_goes_on_from_their_records_too(tmp_path, make_record):
+    kept = tmp_path / "kept.jsonl"
+    here, there = with_probe(tmp_path / "here"), with_probe(tmp_path / "there")
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(here, FinishingLauncher(here, make_record, until=7), kept)
+    partly = recorded(here, kept, mix=True, partial=True)
+    assert partly.seeds == [0] and len(partly.records) == 6, "the whole table of one seed"
+    going_on = FinishingLauncher(there, make_record)
+    found = run_matrix(there, going_on, kept)
+    assert list(found.records) == list(there.cells)
+    assert all(run.folder.name.endswith("_3") for run in going_on.started)
 
 
 @pytest.mark.usefixtures("without_sources")

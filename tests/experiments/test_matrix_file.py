@@ -105,6 +105,31 @@ def test_pairs_of_starts_are_read_in_their_order(tmp_path):
     assert matrix.pairs == (("random init", "captions"), ("captions", "random init"))
 
 
+def test_a_protocol_may_be_run_with_some_of_the_fractions(tmp_path):
+    frozen = "configs/detectron2/scenes_segm_frozen.yaml"
+    more = f"  frozen: {{config: {frozen}, fractions: [1]}}\n  all: {{config: {frozen}}}\nbaseline:"
+    matrix = read(tmp_path, MATRIX.replace("baseline:", more))
+    assert matrix.protocols["frozen"] == matrix.protocols["all"] == Path(frozen)
+    assert matrix.some_fractions == {"frozen": (1.0,)}
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("{config: a.yaml, fraction: [1]}", "no key fraction; the nearest: fractions"),
+        ("{fractions: [1]}", "KeyError 'config'"),
+        ("{config: a.yaml, fractions: 1}", "fractions is 1, but must be a list"),
+        ("{config: a.yaml, fractions: [0.5]}", "fractions 0.5; expected some .*: 0.1, 1"),
+        ("{config: a.yaml, fractions: [1, 1]}", "fractions 1, 1; expected"),
+        ("{config: a.yaml, fractions: []}", "fractions none; expected"),
+        ("[a.yaml]", "must be text"),
+    ],
+)
+def test_a_slip_in_a_protocol_is_named(tmp_path, form, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, MATRIX.replace("baseline:", f"  more: {form}\nbaseline:"))
+
+
 def test_code_in_a_matrix_is_not_run(tmp_path):
     with pytest.raises(UserError, match="is not a matrix"):
         read(tmp_path, MATRIX.replace("Two starts", "!!python/object/apply:os.getcwd []"))

@@ -16,6 +16,7 @@ from virtex_det.text_files import read_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = ROOT / "configs/detectron2/scenes_segm.yaml"
+PROBE = ROOT / "configs/probes/scenes_svm.yaml"
 OPTIONS = (
     "MODEL.WEIGHTS",
     "",
@@ -223,3 +224,43 @@ def test_runs_in_order_pass_and_parse_each_annotation_file_once(tmp_path, scenes
     ]
     check_sources(runs)
     assert sorted(parsed) == ["instances_train.json", "instances_val.json"]
+
+
+def probe_of(folder: Path, *options: str, **fields) -> Run:
+    return Run(folder, PROBE, options, None, "scenes_val", **fields)
+
+
+def test_a_probe_in_order_passes_with_weights_and_without(tmp_path, scenes):
+    weights = backbone_file(tmp_path / "r18.pth")
+    check_sources([probe_of(tmp_path / "a"), probe_of(tmp_path, "MODEL.WEIGHTS", str(weights))])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("DATASETS.TRAIN_FRACTION", "0.5"), "SVM probe trains on all"),
+        (("DATASETS.TRAIN", "('scenes_train', 'scenes_val')"), "trains on one data set"),
+        (("DATASETS.TEST", "('scenes_vla',)"), "scenes_vla"),
+        (("DATASETS.TEST", "('scenes_val_captions',)"), "needs a dataset with boxes"),
+    ],
+)
+def test_a_probe_that_would_fail_is_found_before_any_run_begins(tmp_path, scenes, options, message):
+    with pytest.raises(UserError, match=message):
+        check_sources([probe_of(tmp_path / "run", *options)])
+
+
+def test_a_probe_without_scikit_learn_is_found_before_any_run_begins(tmp_path, scenes, monkeypatch):
+    monkeypatch.setattr("virtex_det.evaluation.probes.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install scikit-learn"):
+        check_sources([probe_of(tmp_path / "run")])
+
+
+def test_a_pretraining_of_another_depth_than_the_probe_is_found(tmp_path, scenes, vocabulary):
+    words = ("INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", "240")
+    config = ROOT / "configs/pretrain/scenes_bicaptioning.yaml"
+    fits = Run(tmp_path / "pretrain", config, words, 150)
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
+    check_sources([probe_of(tmp_path / "run", *weights, after=fits), fits])
+    other = dataclasses.replace(fits, options=(*words, "MODEL.RESNETS.DEPTH", "34"))
+    with pytest.raises(UserError, match="(?s)does not fill the backbone.*ResNet-34"):
+        check_sources([probe_of(tmp_path / "run", *weights, after=other), other])

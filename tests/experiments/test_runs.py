@@ -36,6 +36,21 @@ def test_several_gpus_are_a_process_each(tmp_path):
     assert make_run(tmp_path).command(gpus=8)[3:5] == ["--num-gpus", "8"]
 
 
+def test_a_probe_is_a_command_of_its_own_and_one_process(tmp_path):
+    probe = dataclasses.replace(make_run(tmp_path / "run"), iterations=None)
+    assert probe.command(gpus=8)[2:6] == ["probe", "svm", "--resume", "--config-file"]
+    assert probe.done_iterations() == 0
+
+
+def test_a_probe_is_complete_with_its_record_alone(tmp_path, make_record):
+    probe = dataclasses.replace(make_run(tmp_path), iterations=None)
+    assert not probe.is_finished()
+    make_record(iteration=4).write(tmp_path)
+    assert not probe.is_finished(), "a record of a training"
+    make_record(iteration=None).write(tmp_path)
+    assert probe.is_finished() and probe.final_record().iteration is None
+
+
 def test_an_evaluated_run_is_complete_with_weights_and_the_record_of_its_last_iteration(
     tmp_path, make_record
 ):
@@ -232,6 +247,8 @@ def test_progress_counts_all_runs(tmp_path, capfd):
             "evaluating 11/200, 0:09:00 left",
         ),
         ("Inference done 11/200. ETA=0:09:00\nTotal inference time: 0:09:01", "measuring"),
+        ("features of a:   0%|  | 0/9\rfeatures of a:  33%|", "reading features 33%"),
+        ("features of a: 100%|###| 9/9\nSVMs:   5%|", "fitting SVMs 5%"),
         ("Inference done 11/200. ETA=0:09:00\ntraining: 1 of 9 done, 3 s each", ""),
         ("Running precise-BN for 200 iterations", "precise batch norm"),
         ("Inference done 11/200. ETA=0:09:00" + "." * 5000, ""),

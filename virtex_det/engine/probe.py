@@ -15,9 +15,9 @@ from tqdm import tqdm
 from virtex_det.checkpoint import TransferCheckpointer, backbone_keys
 from virtex_det.config import load_config
 from virtex_det.data import build_test_loader
+from virtex_det.engine.preflight import check_probe
 from virtex_det.engine.results import write_records
 from virtex_det.engine.trainer import Trainer
-from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.probes import COSTS, FOLDS, Examples, probe_classes, read_labels
 from virtex_det.modeling import ImageClassifier
@@ -49,7 +49,7 @@ def probe_svm(cfg: CfgNode, costs: Sequence[float] = COSTS, folds: int = FOLDS) 
         UserError: weights or data cannot be used.
     """
     started = time.monotonic()
-    _check(cfg)
+    check_probe(cfg)
     model = Trainer.build_model(cfg).eval()
     assert isinstance(model, ImageClassifier)
     TransferCheckpointer(model, cfg.OUTPUT_DIR, cfg=cfg).load(cfg.MODEL.WEIGHTS, checkpointables=[])
@@ -85,29 +85,7 @@ def extract_examples(cfg: CfgNode, model: ImageClassifier, dataset_name: str) ->
     loader = build_test_loader(cfg, dataset_name, batch_size=cfg.DATALOADER.TEST_BATCH_SIZE)
     features: list[np.ndarray] = []
     found: list[np.ndarray] = []
-    for batch in tqdm(loader, desc=visible(dataset_name, ""), unit="batch"):
+    for batch in tqdm(loader, desc=f"features of {visible(dataset_name, '')}", unit="batch"):
         features.append(F.normalize(model.image_features(batch)).cpu().numpy())
         found += [labels[example["image_id"]] for example in batch]
     return Examples(np.concatenate(features), np.stack(found))
-
-
-def _check(cfg: CfgNode) -> None:
-    if cfg.MODEL.META_ARCHITECTURE != "ImageClassifier":
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; the SVM probe needs "
-            "ImageClassifier.\nStart from configs/probes/voc07_svm.yaml; MODEL.WEIGHTS may be of "
-            "any model."
-        )
-    train, test = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
-    if len(train) != 1 or len(test) != 1:
-        raise UserError(
-            f"DATASETS.TRAIN is {train} and DATASETS.TEST {test}; the SVM probe trains on one data "
-            "set and tests on one.\nName one data set in each."
-        )
-    fraction, subset = cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_FILE
-    if fraction != 1 or subset:
-        raise UserError(
-            f"DATASETS.TRAIN_FRACTION is {fraction} and SUBSET_FILE {subset!r}; the SVM probe "
-            "trains on all of DATASETS.TRAIN.\n"
-            'Set DATASETS.TRAIN_FRACTION 1.0 and DATASETS.SUBSET_FILE "".'
-        )

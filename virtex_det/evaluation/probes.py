@@ -103,6 +103,14 @@ def _labels_of(annotation: Path, classes: Sequence[str]) -> np.ndarray:
     return labels
 
 
+def check_scikit_learn() -> None:
+    """Refuse to go on without scikit-learn, which fits the SVMs."""
+    if find_spec("sklearn") is None:
+        raise UserError(
+            "The SVM probe needs scikit-learn, which is not installed: pip install scikit-learn"
+        )
+
+
 def average_precision_11_points(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return VOC07's 11-point average precision.
 
@@ -157,10 +165,7 @@ def probe_classes(
             f"An SVM needs positive costs and at least 2 folds to choose one, not {costs} and "
             f"{folds}."
         )
-    if find_spec("sklearn") is None:
-        raise UserError(
-            "The SVM probe needs scikit-learn, which is not installed: pip install scikit-learn"
-        )
+    check_scikit_learn()
     from sklearn.utils.parallel import Parallel, delayed
 
     train_features, test_features = (

@@ -15,10 +15,10 @@ from virtex_det_commands import as_called
 def repeat_commands(
     cells: Mapping[Cell, Run], output: Path, preparation: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """Return the commands behind each row: its pretraining, then its fine-tunes, seed by seed.
+    """Return the commands behind each row: its pretraining, then the measured runs, seed by seed.
 
     Args:
-        cells: the fine-tunes of a matrix.
+        cells: the measured runs of a matrix.
         output: folder of the runs.
         preparation: shell lines that come before the runs.
     """
@@ -32,7 +32,7 @@ def repeat_commands(
         for each in (run.after, run):
             if each:
                 words = [word.removeprefix(f"{CONFIGS.parent}/") for word in each.arguments()]
-                line = as_called(f"python tools/train_net.py {shlex.join(words)}")
+                line = as_called(f"python tools/{each.script}.py {shlex.join(words)}")
                 if line not in row:
                     row.append(line)
     return portable(lines, output)

@@ -39,6 +39,7 @@ class LocalLauncher:
         slot = min(set(range(self.at_once)) - {job.slot for job in self.jobs if job.is_running()})
         environment = os.environ | self._gpus_of(slot)
         environment |= {"OMP_NUM_THREADS": str(self.threads), "PYTHONWARNINGS": "ignore"}
+        environment |= {"LOKY_MAX_CPU_COUNT": str(self.threads)}  # processes that fit SVMs
         environment |= {LOCKED: str(run.folder.resolve())}
         with (run.folder / LOG).open("a") as output, locked(run.folder) as lock:
             process = subprocess.Popen(

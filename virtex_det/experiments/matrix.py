@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from virtex_det.experiments.commands import repeat_commands
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
 from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
-from virtex_det.protocols.card import protocol_card
+from virtex_det.protocols.card import is_svm_probe, protocol_card
 from virtex_det.protocols.matching import protocol_id
 
 _LONGEST = 200  # bytes of a folder's name, made of those of a start and a protocol
@@ -49,13 +49,14 @@ class Matrix:
     Attributes:
         title: the question that the comparison asks.
         output: folder of all its runs.
-        protocols: configs of the fine-tunes, by name.
+        protocols: by name, configs of the fine-tunes or of SVM probes of frozen features.
         starts: by name, weights ("" for random init) or the pretraining that makes them.
         fractions: of the labels.
         seeds: each draws its own labels, order of images and new layers.
         baseline: the start that the others are compared with; "" for none.
-        options: config keys of all fine-tunes.
+        options: config keys of all fine-tunes and probes; a probe reads none of SOLVER.
         pairs: of starts that are compared with each other.
+        some_fractions: by name, the fractions of protocols that are not run with all of them.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Matrix:
     baseline: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
+    some_fractions: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         folders = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
@@ -91,6 +93,13 @@ class Matrix:
                 raise UserError(
                     "A fraction of the labels is above 0 and at most 1, but the matrix has "
                     f"{fraction}."
+                )
+        for protocol, fractions in self.some_fractions.items():
+            is_part = set(fractions) <= set(self.fractions)
+            if not (fractions and is_part) or len(set(fractions)) < len(fractions):
+                raise UserError(
+                    f"The protocol {protocol!r} has the fractions {_listed(fractions)}; expected "
+                    f"some of those of the matrix, each once: {_listed(self.fractions)}."
                 )
         named_starts = {"baseline": [self.baseline] if self.baseline else []}
         named_starts["pairs"] = [start for pair in self.pairs for start in pair]
@@ -117,14 +126,15 @@ class Matrix:
 
     @cached_property
     def cells(self) -> dict[Cell, Run]:
-        """The fine-tunes that are compared."""
+        """The fine-tunes and probes that are compared."""
         cells = {}
         for start in self.starts:
             for protocol in self.protocols:
-                for fraction in map(float, self.fractions):
+                fractions = self.some_fractions.get(protocol, self.fractions)
+                for fraction in map(float, fractions):
                     for seed in self.seeds:
                         cell = Cell(start, protocol, fraction, seed)
-                        cells[cell] = self._finetuning(cell)
+                        cells[cell] = self._measured_run(cell)
         return cells
 
     def pretraining(self) -> list[Run]:
@@ -132,18 +142,18 @@ class Matrix:
         return list(dict.fromkeys(run.after for run in self.cells.values() if run.after))
 
     def runs(self) -> list[Run]:
-        """Return all runs, the fine-tunes first."""
+        """Return all runs, pretraining last."""
         return [*self.cells.values(), *self.pretraining()]
 
     def config(self, protocol: str, fraction: float = 1.0) -> CfgNode:
-        """Return the config of a protocol's fine-tunes, without what starts and seeds set."""
-        return config_of(self.protocols[protocol], self._shared_options(fraction))
+        """Return the config of a protocol's runs, without what starts and seeds set."""
+        return config_of(self.protocols[protocol], self._shared_options(protocol, fraction))
 
     def cards(self) -> dict[str, dict[str, str]]:
         """Return each protocol in words."""
         return {name: protocol_card(self.config(name)) for name in self.protocols}
 
-    def _finetuning(self, cell: Cell) -> Run:
+    def _measured_run(self, cell: Cell) -> Run:
         start, after = self.starts[cell.start], None
         weights: object = start
         if isinstance(start, Pretraining):
@@ -154,15 +164,21 @@ class Matrix:
         return Run(
             self.output / _slug(*cell),
             self.protocols[cell.protocol],
-            _words(own) + self._shared_options(cell.fraction),
-            cfg.SOLVER.MAX_ITER,
+            _words(own) + self._shared_options(cell.protocol, cell.fraction),
+            None if self._is_probe(cell.protocol) else cfg.SOLVER.MAX_ITER,
             next(iter(cfg.DATASETS.TEST), ""),
             after,
         )
 
-    def _shared_options(self, fraction: float) -> tuple[str, ...]:
-        own = {"DATASETS.TRAIN_FRACTION": fraction, "TEST.EVAL_PERIOD": 0}
-        return _words(own | dict(self.options))
+    def _is_probe(self, protocol: str) -> bool:
+        return is_svm_probe(config_of(self.protocols[protocol], ()))
+
+    def _shared_options(self, protocol: str, fraction: float) -> tuple[str, ...]:
+        options = {"DATASETS.TRAIN_FRACTION": fraction, "TEST.EVAL_PERIOD": 0, **self.options}
+        if self._is_probe(protocol):
+            # Its SVMs follow no schedule, and these keys would be departures from its protocol.
+            options = {k: value for k, value in options.items() if not k.startswith("SOLVER.")}
+        return _words(options)
 
     def _pretraining(self, name: str, start: Pretraining, seed: int) -> Run:
         seed = seed if start.seed is None else start.seed
@@ -216,7 +232,7 @@ def run_matrix(
             comparison.write_records(kept)
 
     keep(*(run for run in cells.values() if run not in missing))
-    train_all(in_order(cells.values(), pretraining), launcher or LocalLauncher(), on_done=keep)
+    train_all(in_order(cells, pretraining), launcher or LocalLauncher(), on_done=keep)
     return measured(matrix, mix=True) if kept is None else recorded(matrix, kept, mix=True)
 
 
@@ -242,24 +258,36 @@ def _kept_records(
 
 
 def _check_measured(matrix: Matrix) -> None:
-    """Refuse a protocol without an evaluation: its runs would leave no record to compare."""
+    """Refuse a protocol whose runs would measure nothing, and a probe with a part of the labels."""
     for cell, run in matrix.cells.items():
         if not run.dataset:
             raise UserError(
                 f"DATASETS.TEST of the protocol {cell.protocol!r} is empty, so its runs would "
                 "measure nothing. Name a dataset, in its config or under options."
             )
+        if run.is_probe and cell.fraction != 1:
+            raise UserError(
+                f"The protocol {cell.protocol!r} is an SVM probe, which learns from all labels, "
+                f"not from {share(cell.fraction)}.\nIn the matrix write {cell.protocol}: "
+                f"{{config: {run.config}, fractions: [1.0]}}, with 1.0 among its fractions."
+            )
 
 
-def in_order(cells: Iterable[Run], pretraining: Sequence[Run]) -> list[Run]:
-    """Return runs that can start at once, then each pretraining with its cells.
+def in_order(cells: Mapping[Cell, Run], pretraining: Collection[Run]) -> list[Run]:
+    """Return the runs seed by seed, each pretraining just before the first run that needs it.
 
-    In this order, whole curves are complete early.
+    In this order, a matrix that is done in part is a whole matrix of fewer seeds.
+
+    Args:
+        cells: the measured runs; their order gives that of the seeds, and of the runs of a seed.
+        pretraining: what is not complete of it.
     """
-    cells = list(cells)
-    runs = [run for run in cells if run.after not in pretraining]
-    for weights in pretraining:
-        runs += [weights, *(run for run in cells if run.after == weights)]
+    runs: list[Run] = []
+    for seed in dict.fromkeys(cell.seed for cell in cells):
+        for run in (run for cell, run in cells.items() if cell.seed == seed):
+            if run.after and run.after in pretraining and run.after not in runs:
+                runs.append(run.after)
+            runs.append(run)
     return runs
 
 
@@ -384,6 +412,10 @@ def report(
 def _existing(dataset: str, what: str) -> Path | None:
     path = Path(str(MetadataCatalog.get(dataset).get(what, "")))
     return path if str(path) != "." and path.exists() else None
+
+
+def _listed(fractions: Sequence[float]) -> str:
+    return ", ".join(f"{fraction:g}" for fraction in fractions) or "none"
 
 
 def _words(options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ title: TEXT
 output: FOLDER
 protocols:
   NAME: CONFIG
+  NAME: {config: CONFIG, fractions: [1.0]}  # some of the fractions below
 starts:
   NAME: WEIGHTS         # "" for random init
   NAME: {pretrain: CONFIG}
@@ -22,11 +23,12 @@ fractions: [0.1, 1.0]
 seeds: [0, 1, 2]
 baseline: NAME          # of a start; optional, as are the next two
 pairs: [[NAME, NAME]]   # starts to compare with each other
-options: {KEY: VALUE}   # of all fine-tunes"""
+options: {KEY: VALUE}   # of all runs but pretraining"""
 _KEYS = (
     *("title", "output", "protocols", "starts", "fractions", "seeds"),
     *("baseline", "pairs", "options"),
 )
+_PROTOCOL_KEYS = ("config", "fractions")
 _START_KEYS = ("pretrain", "seed", "options")
 
 
@@ -48,10 +50,15 @@ def read_matrix(path: str | Path) -> Matrix:
 
 def _matrix(content: Any) -> Matrix:
     _check_keys(content, _KEYS)
-    protocols, starts = {}, {}
-    for name, config in _mapping(content["protocols"], "protocols").items():
-        config = _text(config, f"protocols: {name}")
-        protocols[_text(name, "a name under protocols")] = Path(config)
+    protocols, some_fractions, starts = {}, {}, {}
+    for name, what in _mapping(content["protocols"], "protocols").items():
+        name = _text(name, "a name under protocols")
+        if isinstance(what, dict):
+            _check_keys(what, _PROTOCOL_KEYS)
+            if "fractions" in what:
+                some_fractions[name] = tuple(map(_fraction, _list(what, "fractions")))
+            what = what["config"]
+        protocols[name] = Path(_text(what, f"the config of the protocol {name}"))
     for name, what in _mapping(content["starts"], "starts").items():
         starts[_text(name, "a name under starts")] = _start(name, what)
     baseline = content.get("baseline")
@@ -65,6 +72,7 @@ def _matrix(content: Any) -> Matrix:
         baseline="" if baseline is None else _text(baseline, "baseline"),
         options=_options(content, "options"),
         pairs=tuple(map(_pair, _list(content, "pairs"))) if content.get("pairs") else (),
+        some_fractions=some_fractions,
     )
 
 

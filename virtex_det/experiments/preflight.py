@@ -14,6 +14,8 @@ from virtex_det.config import load_config, plain_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import (
     check_data,
+    check_probe,
+    check_probe_data,
     check_schedule,
     check_settings,
     check_successor,
@@ -85,17 +87,22 @@ def check_sources(runs: Iterable[Run]) -> None:
         UserError: a run would fail; says why, and what to do.
     """
     runs = list(runs)
-    configs = list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
-    for cfg in configs:
+    trainings = _shared_configs(run for run in runs if not run.is_probe)
+    probes = _shared_configs(run for run in runs if run.is_probe)
+    for cfg in [*trainings, *probes]:
         check_schedule(cfg)
         check_settings(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    for cfg in probes:
+        check_probe(cfg)
     for cfg, weights, before in _starts(runs):
         if before is not None:
             check_successor(cfg, before)
         else:
             check_weights_fit(cfg, weights)
-    check_trainings(configs)
+    check_trainings(trainings)
+    for cfg in probes:
+        check_probe_data(cfg)
 
 
 def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]]:
@@ -153,6 +160,10 @@ def _settings(run: Run) -> dict[str, Any]:
     for key in PER_CELL & options.keys():
         settings[key] = options[key] if key == "MODEL.WEIGHTS" else int(options[key])
     return {key: settings[key] for key in keys_of(*IN_CELL)}
+
+
+def _shared_configs(runs: Iterable[Run]) -> list[CfgNode]:
+    return list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
 
 
 def _shared_config(run: Run) -> CfgNode:

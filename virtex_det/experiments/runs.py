@@ -1,4 +1,4 @@
-"""Training runs as separate processes, several in parallel behind one progress bar."""
+"""Runs as separate processes, several in parallel behind one progress bar."""
 
 import dataclasses
 import json
@@ -32,18 +32,20 @@ _DOING: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda line: f"evaluating {line[1]}, {line[2]} left",
     ),
     (r"Total inference time|Measuring \d", lambda line: "measuring"),
+    (r"features of .*?: +(\d+%)", lambda line: f"reading features {line[1]}"),
+    (r"SVMs: +(\d+%)", lambda line: f"fitting SVMs {line[1]}"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run of ``tools/train_net.py``.
+    """One training of ``tools/train_net.py``, or one probe of ``tools/probe.py svm``.
 
     Attributes:
         folder: OUTPUT_DIR.
         config: config file.
         options: further ``KEY, VALUE`` words.
-        iterations: of its schedule.
+        iterations: of its schedule; None for a probe, which trains no network.
         dataset: evaluated on; a complete run has a record of its last iteration on it. "" for a run
             without evaluation.
         after: the run whose weights it starts from.
@@ -52,22 +54,40 @@ class Run:
     folder: Path
     config: Path
     options: tuple[str, ...]
-    iterations: int
+    iterations: int | None
     dataset: str = ""
     after: "Run | None" = None
 
-    def arguments(self) -> list[str]:
-        """Return the arguments of ``tools/train_net.py``; ``--resume`` starts an empty folder."""
-        config, folder = str(self.config), str(self.folder)
-        return ["--resume", "--config-file", config, *self.options, "OUTPUT_DIR", folder]
+    @property
+    def is_probe(self) -> bool:
+        """Whether the run fits linear SVMs to frozen features."""
+        return self.iterations is None
+
+    @property
+    def script(self) -> str:
+        """The name of the script in tools/."""
+        return "probe" if self.is_probe else "train_net"
+
+    def arguments(self, gpus: int = 1) -> list[str]:
+        """Return the arguments of the script; ``--resume`` starts an empty folder.
+
+        Args:
+            gpus: of a training, with a process each; a probe has one process.
+        """
+        words = ["svm"] if self.is_probe else []
+        if gpus > 1 and not self.is_probe:
+            words += ["--num-gpus", str(gpus)]
+        words += ["--resume", "--config-file", str(self.config)]
+        return [*words, *self.options, "OUTPUT_DIR", str(self.folder)]
 
     def command(self, gpus: int = 1) -> list[str]:
-        """Return the command line with this Python, and with a process per GPU."""
-        processes = ("--num-gpus", str(gpus)) if gpus > 1 else ()
-        return own_command("train_net", *processes, *self.arguments())
+        """Return the command line with this Python; ``gpus`` as of ``arguments``."""
+        return own_command(self.script, *self.arguments(gpus))
 
     def done_iterations(self) -> int:
-        """Return the last iteration that the run has logged."""
+        """Return the last iteration that the run has logged, 0 for a probe."""
+        if self.iterations is None:
+            return 0
         path = self.folder / "metrics.json"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return min(_iteration(lines[-1]), self.iterations) if lines else 0
@@ -107,8 +127,11 @@ class Run:
         return record.config_sha256 in hashes and is_of_folder
 
     def final_record(self) -> ResultRecord | None:
-        """Return ``record()`` of a run with its final weights, None if either is missing."""
-        return self.record() if self._has_weights() else None
+        """Return ``record()`` of a run with its final weights, None if either is missing.
+
+        A probe leaves no weights.
+        """
+        return self.record() if self.is_probe or self._has_weights() else None
 
     def is_finished(self) -> bool:
         """Return whether the final weights exist and, for an evaluated run, its last record."""
@@ -228,7 +251,7 @@ def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:
     for run in [run for run, job in working.items() if not job.is_running()]:
         failure = working.pop(run).failure()
         if not failure and not is_done(run):
-            failure = "ended without a record of its last iteration"
+            failure = "ended without its weights or its record"
         yield run, failure
 
 
@@ -236,13 +259,13 @@ class _Progress:
     """A bar over the iterations of all runs."""
 
     def __init__(self, runs: Sequence[Run], missing: Collection[Run]) -> None:
-        self.done = {run: run.iterations for run in runs}
+        self.done = {run: run.iterations or 0 for run in runs}
         self.done |= {run: run.done_iterations() for run in missing}
         self.shown, self.next_words = "", 0.0
 
     def __enter__(self) -> "_Progress":
         self.bar = tqdm(
-            total=sum(run.iterations for run in self.done),
+            total=sum(run.iterations or 0 for run in self.done),
             initial=sum(self.done.values()),  # without which the ETA would count earlier work
             unit="it",
             desc="training",

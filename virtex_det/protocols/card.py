@@ -25,7 +25,7 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
     images = protocol.train_images if protocol and has_its_data else None
     version = protocol.dataset_version if protocol and has_its_data else ""
     is_detector = cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
-    is_trained = not _is_svm_probe(cfg)
+    is_trained = not is_svm_probe(cfg)
     card = {
         "protocol": name or "none",
         "detector": f"{_architecture(cfg)}, {_network(cfg)}",
@@ -44,19 +44,19 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
     return {heading: words for heading, words in card.items() if words}
 
 
+def is_svm_probe(cfg: CfgNode) -> bool:
+    """Return whether the config is for SVMs: a classifier evaluated on a dataset with boxes."""
+    kinds = {_evaluator_type(dataset) for dataset in cfg.DATASETS.TEST}
+    return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and "classification" not in kinds
+
+
 def _architecture(cfg: CfgNode) -> str:
     if cfg.MODEL.META_ARCHITECTURE == "ImageClassifier":
-        return "linear SVMs on frozen features" if _is_svm_probe(cfg) else "linear classifier"
+        return "linear SVMs on frozen features" if is_svm_probe(cfg) else "linear classifier"
     if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
         return cfg.MODEL.META_ARCHITECTURE
     kind = "Mask" if cfg.MODEL.MASK_ON else "Faster"
     return f"{kind} R-CNN {'FPN' if _has_pyramid(cfg) else 'C4'}"
-
-
-def _is_svm_probe(cfg: CfgNode) -> bool:
-    """Return whether the config is for SVMs: a classifier evaluated on a dataset with boxes."""
-    kinds = {_evaluator_type(dataset) for dataset in cfg.DATASETS.TEST}
-    return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and "classification" not in kinds
 
 
 def _has_pyramid(cfg: CfgNode) -> bool:

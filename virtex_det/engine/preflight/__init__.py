@@ -1,6 +1,7 @@
 """Checks that find a run's errors before it begins."""
 
 from virtex_det.engine.preflight.model import check_successor, check_weights
+from virtex_det.engine.preflight.probe import check_probe, check_probe_data
 from virtex_det.engine.preflight.run import check_evaluation, check_training, check_trainings
 from virtex_det.engine.preflight.settings import (
     check_data,
@@ -14,6 +15,8 @@ __all__ = [
     "check_data",
     "check_devices",
     "check_evaluation",
+    "check_probe",
+    "check_probe_data",
     "check_schedule",
     "check_settings",
     "check_successor",
