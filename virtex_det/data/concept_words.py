@@ -36,8 +36,9 @@ class ConceptWords:
         self.concepts = concepts.concepts
         self._tokenizer = tokenizer
         self._whole_words: dict[tuple[int, ...], bool] = {}
-        self._index = torch.full((tokenizer.vocab_size,), -1)
         token_ids = [concept.token_id for concept in self.concepts]
+        self._numbers = {token_id: number for number, token_id in enumerate(token_ids)}
+        self._index = torch.full((tokenizer.vocab_size,), -1)
         self._index[token_ids] = torch.arange(len(self.concepts))
 
     def index(self, tokens: Tensor) -> Tensor:
@@ -54,12 +55,13 @@ class ConceptWords:
             tokens: a caption with its boundaries.
             max_length: tokens of the longest caption, boundaries included.
         """
-        candidates = (self.index(tokens[: max_length - 2]) >= 0).nonzero().flatten()
         listed = tokens.tolist()
-        whole = [
-            self._is_whole_word(listed[position : position + 2]) for position in candidates.tolist()
+        found = [
+            position
+            for position, token in enumerate(listed[: max_length - 2])
+            if token in self._numbers and self._is_whole_word(listed[position : position + 2])
         ]
-        return candidates[torch.tensor(whole, dtype=torch.bool)]
+        return torch.tensor(found, dtype=torch.int64)
 
     def are_in(self, text: str) -> bool:
         """Return whether one of the words is in a text, however long it is."""
@@ -71,7 +73,7 @@ class ConceptWords:
         """Return whether a concept's token is a whole word, given the token after it."""
         pair = tuple(tokens)
         if pair not in self._whole_words:  # few pairs occur, and decoding is the slowest step
-            word = self.concepts[self._index[pair[0]]].word
+            word = self.concepts[self._numbers[pair[0]]].word
             self._whole_words[pair] = re.findall(r"\w+", self._tokenizer.decode(pair))[:1] == [word]
         return self._whole_words[pair]
 
