@@ -264,3 +264,24 @@ def test_a_pretraining_of_another_depth_than_the_probe_is_found(tmp_path, scenes
     other = dataclasses.replace(fits, options=(*words, "MODEL.RESNETS.DEPTH", "34"))
     with pytest.raises(UserError, match="(?s)does not fill the backbone.*ResNet-34"):
         check_sources([probe_of(tmp_path / "run", *weights, after=other), other])
+
+
+OTHER_PIXELS = (
+    *("INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "[100.0, 110.0, 120.0]"),
+    *("MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"),
+)
+
+
+def test_a_run_that_follows_the_pixels_of_its_weights_passes_with_any(tmp_path, scenes, vocabulary):
+    words = ("INPUT.CAPTION.TOKENIZER", str(vocabulary), "MODEL.TEXTUAL.VOCAB_SIZE", "240")
+    config = ROOT / "configs/pretrain/scenes_bicaptioning.yaml"
+    before = Run(tmp_path / "pretrain", config, (*words, *OTHER_PIXELS), 150)
+    model = Trainer.build_model(load_config(str(PROBE), ["MODEL.DEVICE", "cpu"])).state_dict()
+    pixels = {"format": "BGR", "mean": [100.0, 110.0, 120.0], "std": [1.0, 1.0, 1.0]}
+    torch.save({"model": model, "pixels": pixels}, tmp_path / "given.pth")
+    runs = {tmp_path / "given.pth": None, tmp_path / "model_final.pth": before}
+    for path, after in runs.items():
+        follows = ("MODEL.WEIGHTS", str(path), "MODEL.FOLLOW_WEIGHTS")
+        check_sources([probe_of(tmp_path / "run", *follows, "True", after=after)])
+        with pytest.raises(UserError, match="(?s)contradicts the weights.*INPUT.FORMAT"):
+            check_sources([probe_of(tmp_path / "run", *follows, "False", after=after)])

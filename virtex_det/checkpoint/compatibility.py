@@ -64,14 +64,14 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
         return cfg
     opened = open_file(path)
     if pixels := own_pixels(opened.content):
-        return _with_pixels(cfg, pixels)
+        return with_pixels(cfg, pixels)
     try:
         entry = opened.weights(*(("", "") if is_own else named_in(cfg))).format
     except UserError as error:
         raise _no_pixels(path, str(error).partition("\n")[0]) from error
     if not entry.pixels:
         raise _no_pixels(path, f"{path} is of format {entry.name}")
-    return _with_pixels(cfg, entry.pixels[0])
+    return with_pixels(cfg, entry.pixels[0])
 
 
 def _no_pixels(path: str, why: str) -> UserError:
@@ -139,7 +139,8 @@ def _network_contradictions(entry: Format, cfg: CfgNode) -> dict[str, Any]:
     return wrong
 
 
-def _with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
+def with_pixels(cfg: CfgNode, pixels: Pixels) -> CfgNode:
+    """Return the config with a pixel format, frozen if it was."""
     frozen = cfg.is_frozen()
     cfg = cfg.clone()
     cfg.defrost()

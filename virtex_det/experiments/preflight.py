@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from detectron2.config import CfgNode
 
+from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.hashing import Digest
-from virtex_det.config import load_config, plain_leaves
+from virtex_det.config import load_config, plain_leaves, with_options
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.engine.preflight import (
     check_data,
@@ -99,7 +100,9 @@ def check_sources(runs: Iterable[Run]) -> None:
         if before is not None:
             check_successor(cfg, before)
         else:
-            check_weights_fit(cfg, weights)
+            check_weights_fit(
+                follow_weights(with_options(cfg, ["MODEL.WEIGHTS", weights])), weights
+            )
     check_trainings(trainings)
     for cfg in probes:
         check_probe_data(cfg)

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from virtex_det.checkpoint import classes_in, recognise
-from virtex_det.checkpoint.compatibility import network_facts
+from virtex_det.checkpoint.compatibility import network_facts, with_pixels
 from virtex_det.checkpoint.formats import Pixels
 from virtex_det.checkpoint.loading import compare, fill
 from virtex_det.checkpoint.locating import locate
@@ -74,6 +74,8 @@ def check_successor(cfg: CfgNode, before: CfgNode) -> None:
     """
     model, pretrained = build_shapes(cfg), build_shapes(before)
     pixels = Pixels(before.INPUT.FORMAT, before.MODEL.PIXEL_MEAN, before.MODEL.PIXEL_STD)
+    if cfg.MODEL.FOLLOW_WEIGHTS:
+        cfg = with_pixels(cfg, pixels)
     saved = {
         "model": pretrained.state_dict(),
         "pixels": pixels._asdict(),
