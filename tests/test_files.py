@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from virtex_det.errors import UserError
-from virtex_det.files import as_name, check_output
+from virtex_det.files import as_name, check_output, check_output_folder
 from virtex_det.utils import write_atomically
 
 
@@ -40,6 +40,48 @@ def test_any_other_file_may_be_overwritten(tmp_path):
         check_output(output, tmp_path / "c", "", None, "virtex://a", "x" * 5000)
     with pytest.raises(UserError, match="cannot be written: File name too long"):
         check_output("x" * 5000)
+
+
+def in_the_way(folder: Path, kind: str) -> Path:
+    """Return the name of a folder that cannot be made or written to."""
+    if kind == "a broken link":
+        (folder / "name").symlink_to(folder / "gone")
+    else:
+        (folder / "name").touch()
+    names = {
+        "below a file": folder / "name/new/one",
+        "of the system": Path("/proc/new/one"),
+        "too long": folder / ("x" * 300),
+        "no name": folder / "a\0b",
+    }
+    return names.get(kind, folder / "name")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("a file", "name is a file, not a folder"),
+        ("below a file", "name is a file, not a folder"),
+        ("a broken link", "name is a broken link, not a folder"),
+        ("of the system", "/proc/new/one cannot be written: No such file"),
+        ("too long", "cannot be written: File name too long"),
+        ("no name", "cannot be written: embedded null byte"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(kind, message, tmp_path):
+    folder = in_the_way(tmp_path, kind)
+    with pytest.raises(UserError, match=message):
+        check_output_folder(folder)
+    if kind in ("a file", "below a file", "a broken link"):
+        with pytest.raises(UserError, match=message):
+            check_output(folder / "page.html")
+
+
+def test_a_folder_that_can_be_written_stays_as_it_was(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link", tmp_path / "new/one"):
+        check_output_folder(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 @pytest.mark.parametrize("value", [None, 3, b"x", ["x"]])

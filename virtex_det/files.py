@@ -2,6 +2,8 @@
 
 import os
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -106,11 +108,13 @@ def check_output(output: str | Path | None, *inputs: object) -> None:
         inputs: names of files, or of something else, such as a data set or an address.
 
     Raises:
-        UserError: it cannot be a file, or it is one of the inputs, by this name or another.
+        UserError: it cannot be a file, no file can be written to its folder, or it is one of the
+            inputs, by this name or another.
     """
     if not output:
         return
     refuse_special_target(Path(output))
+    check_output_folder(Path(output).parent)
     if not os.path.exists(output):  # noqa: PTH110  (Path's raises for a name that is too long)
         return
     for name in inputs:
@@ -120,6 +124,33 @@ def check_output(output: str | Path | None, *inputs: object) -> None:
             raise UserError(
                 f"{output!s:.500} is an input, which would be overwritten. Name another output."
             )
+
+
+def check_output_folder(folder: str | Path) -> None:
+    """Refuse, before any work, a folder that cannot be made or cannot be written to.
+
+    The test is a temporary folder, in it or in the nearest folder above it: permissions alone do
+    not tell for root, or for a file system that is read-only.
+
+    Raises:
+        UserError: names the folder and says why.
+    """
+    folder = Path(folder).absolute()
+    # lexists: a broken link is in the way, too.
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        kind = "a file" if nearest.exists() else "a broken link"
+        raise UserError(f"{nearest!s:.500} is {kind}, not a folder. Move it away, or name another.")
+    try:
+        with suppress(FileNotFoundError):
+            folder.stat()  # refuses a name that is too long
+        with tempfile.TemporaryDirectory(prefix=".virtex_det_", dir=nearest):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{folder!s:.500} cannot be written: {reason}. Name another folder."
+        ) from error
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:

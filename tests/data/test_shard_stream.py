@@ -1,4 +1,5 @@
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from virtex_det import get_cfg
 from virtex_det.data import build_train_loader
-from virtex_det.data.datasets.shards import NOT_WHOLE
+from virtex_det.data.build import check_train_loader
+from virtex_det.data.datasets.shards import NOT_WHOLE, captions_of_some
 from virtex_det.errors import UserError
 
 BATCH = 2
@@ -113,6 +115,42 @@ def test_a_resumed_process_of_several_goes_on_with_its_own_batch(cfg, monkeypatc
     as_rank(monkeypatch, 1, 2)
     cfg.SOLVER.IMS_PER_BATCH = 4
     assert_same(examples(cfg, 3, 9), examples(cfg, 12)[9:])
+
+
+def test_words_that_the_tokenizer_does_not_know_are_found_before_a_run(
+    cfg, shards, write_shard, caplog
+):
+    def write(shard, caption):
+        count = COUNTS[shard]
+        texts = dict.fromkeys(range(count), {"txt": caption.encode()})
+        write_shard(shards / f"{shard}.tar", count, texts)
+
+    for shard in range(4):
+        write(shard, "a small red star")
+    check_train_loader(cfg)
+    assert "does not know" not in caplog.text
+    write(1, "звезда")
+    check_train_loader(cfg)
+    assert "shards:" in caplog.text and "of the words in captions, e.g. 'звезда'" in caplog.text
+    for shard in range(4):
+        write(shard, "звезда")
+    with pytest.raises(UserError, match="does not know 100% of the words"):
+        check_train_loader(cfg)
+
+
+def test_shards_with_fewer_captions_than_a_step_asks_for_are_found_before_a_run(cfg):
+    cfg.INPUT.CAPTION.PER_IMAGE = 5
+    with pytest.raises(
+        UserError, match="but none of 21 samples that were read of shards:.* has mo"
+    ):
+        check_train_loader(cfg)
+
+
+def test_a_look_at_shards_reads_the_beginnings_of_a_few(tmp_path, write_shard):
+    files = [str(write_shard(tmp_path / f"{shard:02}.tar", 40)) for shard in range(25)]
+    Path(files[0]).write_bytes(b"no tar file")
+    found = [sample["image_id"] for sample in captions_of_some(files)]
+    assert found == [f"{shard:02}_{number}" for shard in range(3, 25, 3) for number in range(30)]
 
 
 def test_a_resumed_run_reads_none_of_the_shards_that_it_skips_where_their_counts_are_known(

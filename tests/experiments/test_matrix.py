@@ -377,6 +377,39 @@ def test_nothing_begins_when_one_start_cannot(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("without_sources")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("runs", "runs is a file, not a folder"),
+        ("runs/random_init_scenes_segm_1.0_3", "1.0_3 is a file, not a folder"),
+        ("runs/pretrain", "pretrain is a file, not a folder"),
+        ("runs/virtex_again_scenes_segm_0.1_0/stdout.txt/x", "stdout.txt is a folder"),
+    ],
+)
+def test_what_is_in_the_way_of_a_run_is_found_before_any_run(matrix, place, message, make_record):
+    (matrix.output.parent / place).parent.mkdir(parents=True, exist_ok=True)
+    (matrix.output.parent / place).touch()
+    launcher = FinishingLauncher(matrix, make_record)
+    with pytest.raises(UserError, match=message):
+        run_matrix(matrix, launcher)
+    assert not launcher.started
+
+
+@pytest.mark.usefixtures("without_sources")
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_matrix_is_not_run_in_the_folder_of_another_run(tmp_path, below, make_record):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    matrix = make_matrix(tmp_path, output=run / below)
+    run_matrix(matrix, FinishingLauncher(matrix, make_record))  # a config alone is the user's own
+    (run / "metrics.json").touch()
+    fewer = make_matrix(tmp_path, output=run / below, seeds=(7,))
+    with pytest.raises(UserError, match="is in the folder of another run, .*run, whose files"):
+        run_matrix(fewer, FinishingLauncher(fewer, make_record, until=0))
+
+
 def test_a_protocol_has_a_card_with_the_departures_of_the_matrix(tmp_path):
     card = make_matrix(tmp_path, options={"SOLVER.BASE_LR": 0.002}).cards()["scenes-segm"]
     assert card["protocol"] == "scenes-segm+SOLVER.BASE_LR=0.002"

@@ -21,6 +21,7 @@ from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.data.collate import UnpackingLoader, pack
 from virtex_det.data.datasets import check_datasets, load_dataset, remember_size
 from virtex_det.data.datasets.missing_files import refuse_addresses
+from virtex_det.data.datasets.shards import captions_of_some
 from virtex_det.data.image_checks import check_some
 from virtex_det.data.seeded_dataset import (
     GroupedPositionSampler,
@@ -114,7 +115,7 @@ def lending_images(batches: object) -> Iterator[None]:
 
 def _load_images(cfg: CfgNode, mapper: Mapper) -> tuple[DatasetFromList, list[dict[str, Any]]]:
     """Return the training images twice: packed for the workers, and as dicts."""
-    dicts, manifest, _ = load_training_set(cfg)
+    dicts, manifest, *_ = load_training_set(cfg)
     _check_boxes(cfg, dicts)
     check_captions_per_image(cfg, dicts)
     if comm.is_main_process():
@@ -164,11 +165,12 @@ def _order(
     return {"sampler": PositionSampler(sampler, start_iter * batch_size), "batch_size": batch_size}
 
 
-def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
+def check_train_loader(cfg: CfgNode) -> tuple[list[dict[str, Any]], dict[str, set[str]]]:
     """Raise the errors of ``build_train_loader``; data loaded here is kept for it.
 
     Returns:
-        The training images; an empty list for shards, which are read as a stream.
+        The training images, and the paths of their files by dataset; nothing for shards, which are
+        read as a stream.
     """
     _batch_size(cfg)
     workers = _worker_options(cfg)["num_workers"]
@@ -176,9 +178,11 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     if are_shards(cfg):
         check_datasets(cfg.DATASETS.TRAIN)
         _check_enough_shards(len(_shards(cfg)), workers)
-        return []
+        _check_some_samples(cfg, mapper)
+        return [], {}
     _check_sampler(cfg)
-    dicts = keep_training_set(cfg).dicts
+    loaded = keep_training_set(cfg)
+    dicts = loaded.dicts
     _check_boxes(cfg, dicts)
     check_captions_per_image(cfg, dicts)
     check_has_objects(cfg, dicts)
@@ -190,7 +194,14 @@ def check_train_loader(cfg: CfgNode) -> list[dict[str, Any]]:
     if mapper_name(cfg) in OURS and mapper_name(cfg) != "DatasetMapper":
         with seeded(0, "check"), suppress(BrokenExample):  # training skips and counts these
             mapper(dicts[0])
-    return dicts
+    return dicts, loaded.files
+
+
+def _check_some_samples(cfg: CfgNode, mapper: Mapper) -> None:
+    """Check the captions of some samples of shards, which are too many to be read before a run."""
+    samples = captions_of_some(_shards(cfg))
+    check_captions_per_image(cfg, samples, none=f"none of {len(samples)} samples that were read")
+    _check_words(mapper, samples, ", ".join(cfg.DATASETS.TRAIN))
 
 
 def _check_words(mapper: Mapper, dicts: Sequence[dict[str, Any]], name: str) -> None:
@@ -214,8 +225,15 @@ def check_test_loader(cfg: CfgNode, name: str, dicts: list[dict[str, Any]]) -> N
         mapper(dicts[0])
 
 
-def check_captions_per_image(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:
+def check_captions_per_image(
+    cfg: CfgNode, dicts: Sequence[dict[str, Any]], none: str = "no image"
+) -> None:
     """Refuse more captions per step than any image has; warn of images with fewer.
+
+    Args:
+        cfg: the full config.
+        dicts: the training images, or some of them.
+        none: words for none of them, in the message.
 
     Raises:
         UserError: no image has as many captions as INPUT.CAPTION.PER_IMAGE asks for.
@@ -226,8 +244,8 @@ def check_captions_per_image(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> N
     numbers = [len(example["captions"]) for example in dicts]
     if max(numbers, default=wanted) < wanted:
         raise UserError(
-            f"INPUT.CAPTION.PER_IMAGE asks for {wanted} captions of an image in each step, but no "
-            f"image of {', '.join(cfg.DATASETS.TRAIN)} has more than {max(numbers)}.\n"
+            f"INPUT.CAPTION.PER_IMAGE asks for {wanted} captions of an image in each step, but "
+            f"{none} of {', '.join(cfg.DATASETS.TRAIN)} has more than {max(numbers)}.\n"
             f"Set INPUT.CAPTION.PER_IMAGE {max(numbers)}, or name data with more captions."
         )
     fewer = sum(number < wanted for number in numbers)

@@ -57,11 +57,19 @@ class TrainingPart(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """Training images, and the part of their datasets that they are."""
+    """Training images, and the part of their datasets that they are.
+
+    Attributes:
+        dicts: of all datasets.
+        manifest: the chosen ids.
+        part: the entry in result records.
+        files: the paths of the images, by dataset.
+    """
 
     dicts: list[dict[str, Any]]
     manifest: Manifest
     part: TrainingPart
+    files: dict[str, set[str]]
 
 
 # By the settings that decide it, so that a record does not load the training images again.
@@ -101,7 +109,8 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
     if (kept := _kept.pop(_key(cfg), None)) is not None:
         return kept
     chosen = choose_images(cfg)
-    dicts = [example for name in names for example in _usable(cfg, name, chosen[name])]
+    usable = {name: _usable(cfg, name, chosen[name]) for name in dict.fromkeys(names)}
+    dicts = [example for name in names for example in usable[name]]
     if dicts and all("annotations" in example for example in dicts):
         check_same_classes(cfg, names)
         dicts = _with_objects(cfg, dicts)
@@ -120,7 +129,16 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
     if part.empty_categories and _key(cfg) not in _parts:
         _warn_of_empty(cfg, part)
     _parts[_key(cfg)] = part
-    return TrainingSet(dicts, manifest, part)
+    return TrainingSet(dicts, manifest, part, {name: image_files(usable[name]) for name in usable})
+
+
+def image_files(dicts: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the paths of the images of dataset dicts; those in tar files have none."""
+    return {
+        str(entry["file_name"])
+        for entry in dicts
+        if "file_name" in entry and "encoded_image" not in entry
+    }
 
 
 def check_has_objects(cfg: CfgNode, dicts: Sequence[Mapping[str, Any]]) -> None:

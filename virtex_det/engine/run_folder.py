@@ -47,6 +47,7 @@ _RUN_FILES = (
     ".lock",
     "load_report.json",
     "environment.txt",
+    "stdout.txt",  # of a matrix's run
     "events.out.*",
     *FILES.values(),
 )
@@ -76,6 +77,12 @@ def check_run_files(run_folder: str | Path) -> None:
             f"{inference} is not a folder; a run writes its predictions to a folder of that name.\n"
             "Remove it."
         )
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a folder is that of a run which has begun to train."""
+    has_begun = any(any(folder.glob(marker)) for marker in RUN_MARKERS)
+    return has_begun and (folder / CONFIG).is_file()
 
 
 def follow_seed(cfg: CfgNode) -> CfgNode:

@@ -20,7 +20,13 @@ from virtex_det.config.roles import OF_MATRIX
 from virtex_det.errors import UserError
 from virtex_det.experiments.commands import repeat_commands
 from virtex_det.experiments.local import LocalLauncher
-from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
+from virtex_det.experiments.preflight import (
+    check_folders,
+    check_output,
+    check_sources,
+    check_weights,
+    config_of,
+)
 from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
 from virtex_det.protocols.card import is_svm_probe, protocol_card
 from virtex_det.protocols.matching import protocol_id
@@ -212,6 +218,8 @@ def run_matrix(
     missing = [run for run in cells.values() if not is_done(run)]
     needed = {run.after for run in missing}
     pretraining = [run for run in matrix.pretraining() if run in needed and not is_done(run)]
+    if missing:
+        check_output(matrix.output, [*pretraining, *missing])
     check_sources([*pretraining, *missing])
     cell_of = {run: cell for cell, run in cells.items()}
 

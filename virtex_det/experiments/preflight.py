@@ -23,10 +23,11 @@ from virtex_det.engine.preflight import (
     check_trainings,
 )
 from virtex_det.engine.preflight import check_weights as check_weights_fit
-from virtex_det.engine.run_folder import CONFIG, read_beginning
+from virtex_det.engine.run_folder import CONFIG, check_run_files, is_run_folder, read_beginning
 from virtex_det.engine.trained_config import on_this_machine
 from virtex_det.errors import UserError
 from virtex_det.experiments.runs import Run
+from virtex_det.files import check_output_folder
 from virtex_det.model_zoo.cache import cache_path
 from virtex_det.model_zoo.catalog import find, list_models
 from virtex_det.model_zoo.handler import PREFIX
@@ -154,6 +155,30 @@ def check_folders(runs: Iterable[Run]) -> None:
             lines = [f"  {k}: {began.config[k]} there, {ours[k]} in the matrix" for k in other[:5]]
             lines.append("Set another output in the matrix, or move that folder away and rerun.")
             raise UserError("\n".join([f"{run.folder} holds a run of another config:", *lines]))
+
+
+def check_output(folder: Path, runs: Iterable[Run]) -> None:
+    """Refuse an output folder of a matrix that cannot take its runs.
+
+    Args:
+        folder: the output.
+        runs: those that are still to be done.
+
+    Raises:
+        UserError: a file is in the way of the folder, of a run's folder or of what a run writes;
+            or it cannot be written, or lies in the folder of another run.
+    """
+    check_output_folder(folder)
+    whole = folder.resolve()
+    for outer in (whole, *whole.parents):
+        if is_run_folder(outer):
+            raise UserError(
+                f"output: {folder} is in the folder of another run, {outer}, whose files would "
+                "mix with those of the matrix. Name another output."
+            )
+    for run in runs:
+        check_output_folder(run.folder)
+        check_run_files(run.folder)
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from virtex_det.engine.lock import LOCKED, locked
 from virtex_det.errors import UserError
 from virtex_det.experiments.runs import LOG, Run
+from virtex_det.files import check_output_folder
 from virtex_det.utils import write_atomically
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class SlurmLauncher:
             cluster: for submitit: "slurm", or "local" for processes of this machine.
 
         Raises:
-            UserError: submitit or Slurm is missing, or a name has a line feed.
+            UserError: submitit or Slurm is missing, a name has a line feed, or the folder cannot
+                be written.
         """
         given = {"output": folder.resolve(), "--slurm-partition": resources.partition}
         _check_lines({**given, **resources.more})
+        check_output_folder(folder)
         self.at_once, self.resources, self.cluster = at_once or 1000, resources, cluster
         self.executor = _executor(folder.resolve(), resources, cluster)
 

@@ -56,7 +56,12 @@ def parts(tmp_path: Path) -> Iterator[Callable[..., str]]:
         folder.mkdir()
         wanted = copy.deepcopy(content())
         for image in wanted["images"]:
-            Image.new("RGB", (60, 40), (40 * image["id"], 90, 30)).save(folder / image["file_name"])
+            colour = (
+                40 * image["id"],
+                90,
+                sum(map(ord, split)) % 256,
+            )  # no copy of another split's
+            Image.new("RGB", (60, 40), colour).save(folder / image["file_name"])
         spoil(wanted)
         (folder / "instances.json").write_text(json.dumps(wanted))
         register_coco_instances(

@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -489,6 +490,34 @@ def test_images_that_are_known_under_another_data_sets_name_are_said(parts_cfg, 
         DatasetCatalog.remove("parts_again")
         MetadataCatalog.remove("parts_again")
     assert "4 of 4 images of parts_again (DATASETS.TEST) are trained on too, e.g. " in caplog.text
+
+
+def test_copies_of_training_images_in_a_test_set_are_said(parts_cfg, tmp_path, caplog):
+    cfg = parts_cfg()
+    shutil.copy(tmp_path / "train/2.png", tmp_path / "val/3.png")
+    check_training(cfg)
+    assert (
+        f"1 of 4 images of parts_val (DATASETS.TEST) are trained on too, e.g. {tmp_path}/val/3.png "
+        f"is a copy of {tmp_path}/train/2.png: the model knows them" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("road", ["one path", "copies"])
+def test_images_of_two_training_sets_are_said(road, parts, parts_cfg, tmp_path, caplog):
+    cfg, again = parts_cfg(), parts("again")
+    cfg = with_options(cfg, ["DATASETS.TRAIN", f"('parts_train', '{again}')"])
+    check_training(cfg)
+    assert "both in DATASETS.TRAIN" not in caplog.text
+    if road == "copies":
+        shutil.copy(tmp_path / "train/2.png", tmp_path / "again/4.png")
+    else:
+        path = tmp_path / "again/instances.json"
+        path.write_text(path.read_text().replace("4.png", str(tmp_path / "train/2.png")))
+    check_training(cfg)
+    assert (
+        f"1 of 4 images of parts_train are in {again}, too (both in DATASETS.TRAIN), e.g. "
+        f"{tmp_path}/train/2.png" in caplog.text
+    )
 
 
 def test_masks_of_a_part_of_the_annotations_are_refused(parts_cfg):

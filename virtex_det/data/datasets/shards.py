@@ -4,9 +4,9 @@ import logging
 import math
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ HOW_TO_MAKE = (
     "and follow one another: make it with tar --sort=name."
 )
 _MOST_SHARDS = 1_000_000
+_SOME_SHARDS, _SOME_SAMPLES = 10, 30  # the samples are read one after the other, with their images
+_TEXTS = (".txt", ".json")
 _COMPRESSED = {
     "gzip": b"\x1f\x8b",
     "bzip2": b"BZh",
@@ -105,6 +107,13 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
     for fault, names in faults.items():
         logger.warning("%d samples are left out: %s; the first: %s", len(names), fault, names[0])
     return keep_captioned(dicts, pattern, FORM)
+
+
+def captions_of_some(files: Sequence[str]) -> list[dict[str, Any]]:
+    """Return samples with captions, without their images, from the beginnings of some shards."""
+    some = files[:: math.ceil(len(files) / _SOME_SHARDS)]
+    read = (sample for file in some for sample in islice(Shard(file).samples(_text), _SOME_SAMPLES))
+    return [sample for sample in read if sample["captions"] and "fault" not in sample]
 
 
 def check_shards(files: Iterable[str]) -> None:
@@ -237,9 +246,13 @@ def encoded(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _text_or_span(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Span:
-    if member.name.lower().endswith((".txt", ".json")):
+    if member.name.lower().endswith(_TEXTS):
         return encoded(tar, member)
     return Span(str(tar.name), member.offset_data, member.size)
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    return encoded(tar, member) if member.name.lower().endswith(_TEXTS) else None
 
 
 def _nothing(tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:

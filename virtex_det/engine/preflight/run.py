@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,7 +20,13 @@ from virtex_det.data.classes import (
 from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
 from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.loading import forget_loaded
-from virtex_det.data.training_set import are_shards, forget_training_set, trains_boxes_alone
+from virtex_det.data.shared_images import find_shared_images
+from virtex_det.data.training_set import (
+    are_shards,
+    forget_training_set,
+    image_files,
+    trains_boxes_alone,
+)
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.inputs import check_inputs, check_keypoint_names
 from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
@@ -139,28 +146,50 @@ def check_evaluation(cfg: CfgNode, weights: str = "", *, own_evaluator: bool = T
 
 
 def _check_train(cfg: CfgNode, test_files: Mapping[str, set[str]]) -> None:
-    dicts = check_train_loader(cfg)
+    dicts, files = check_train_loader(cfg)
     check_inputs(cfg, dicts)
     for name in cfg.DATASETS.TRAIN[:1]:
         check_unnamed_classes(cfg, name, dicts)
-    _tell_shared_images(cfg, _image_files(dicts), test_files)
+    if comm.is_main_process():
+        _tell_known_images(files, test_files)
+        _tell_repeated_images(files)
 
 
-def _tell_shared_images(
-    cfg: CfgNode, train_files: set[str], test_files: Mapping[str, set[str]]
+def _tell_known_images(
+    train_files: Mapping[str, set[str]], test_files: Mapping[str, set[str]]
 ) -> None:
-    """Warn of test images that are trained on too, under another dataset's name."""
+    """Warn of test images that are trained on, too, under another name or as copies."""
+    known = set().union(*train_files.values())
     for name, files in test_files.items():
-        shared = sorted(files & train_files)
-        if shared and name not in cfg.DATASETS.TRAIN:
+        if name not in train_files and (shared := find_shared_images(files, known)):
             logger.warning(
                 "%d of %d images of %s (DATASETS.TEST) are trained on too, e.g. %s: the model "
                 "knows them",
                 len(shared),
                 len(files),
                 name,
-                shared[0],
+                _example(shared),
             )
+
+
+def _tell_repeated_images(train_files: Mapping[str, set[str]]) -> None:
+    """Warn of images that are in two training sets, each time with the annotations of one."""
+    for first, second in combinations(train_files, 2):
+        if shared := find_shared_images(train_files[first], train_files[second]):
+            logger.warning(
+                "%d of %d images of %s are in %s, too (both in DATASETS.TRAIN), e.g. %s: training "
+                "sees them in both, each time with the annotations of one alone",
+                len(shared),
+                len(train_files[first]),
+                first,
+                second,
+                _example(shared),
+            )
+
+
+def _example(shared: Mapping[str, str]) -> str:
+    ours, theirs = min(shared.items())
+    return ours if ours == theirs else f"{ours} is a copy of {theirs}"
 
 
 def _check_test(
@@ -170,13 +199,9 @@ def _check_test(
     with parsing_once():  # the data set and its ground truth come from one file
         dicts = check_test_set(cfg, name, own_evaluator=own_evaluator, keep=keep)
     check_unnamed_classes(cfg, name, dicts)
-    test_files[name] = _image_files(dicts)
+    test_files[name] = image_files(dicts)
     if keep:
         keep_loaded(name, dicts)
-
-
-def _image_files(dicts: Sequence[dict[str, Any]]) -> set[str]:
-    return {str(entry.get("file_name")) for entry in dicts}
 
 
 def _do(steps: list[tuple[str, Callable[[], object]]]) -> None:
