@@ -59,6 +59,18 @@ COMMANDS = (
     Command("zoo", "model_zoo", "zoo", "list, describe, download and verify published weights"),
     Command("convert", "convert_weights", "convert", "convert weights for other code"),
     Command(
+        "data check",
+        "check_data",
+        "check_data",
+        "look at data before a training, and say what it would refuse",
+    ),
+    Command(
+        "data convert",
+        "convert_data",
+        "convert_data",
+        "write own data as an annotation file of COCO's form",
+    ),
+    Command(
         "data scenes",
         "generate_scenes",
         "scenes",

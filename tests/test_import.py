@@ -37,6 +37,7 @@ ROOMS = {
 ROOMS["engine"] = {*ROOMS}
 ROOMS["inference"] = {*ROOMS}
 ROOMS["experiments"] = {*ROOMS}
+ROOMS["own_data"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS}
 
 

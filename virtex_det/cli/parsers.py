@@ -39,3 +39,21 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if argument.partition(".")[0] in known and not Path(argument).exists():
             return list(arguments[:index]), list(arguments[index:])
     return list(arguments), []
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name data to train on and to evaluate on."""
+    parser.add_argument(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="data sets as in DATASETS.TRAIN, such as coco:FILE.json:IMAGES, yolo:data.yaml:SPLIT "
+        "or voc:FOLDER:SPLIT; without --val, those called val, valid or test are not trained on",
+    )
+    parser.add_argument(
+        "--val",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="data sets that are only evaluated on",
+    )

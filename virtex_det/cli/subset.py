@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "one fraction and one seed, or use --format unbiased-teacher"
         )
     else:
-        _show_and_write(options, _config(options, parts[0]))
+        _show_and_write(options, part_config(options.dataset, parts[0], options.split))
 
 
 def _show_and_write(options: argparse.Namespace, cfg: CfgNode) -> None:
@@ -77,11 +77,18 @@ def _write_index_file(
     )
 
 
-def _config(options: argparse.Namespace, part: Subset) -> CfgNode:
+def part_config(names: Sequence[str], part: Subset, split: str = "") -> CfgNode:
+    """Return a config whose training images are a part of data sets.
+
+    Args:
+        names: of the data sets.
+        part: the part.
+        split: a split file that names it.
+    """
     cfg = get_cfg()
-    cfg.DATASETS.TRAIN = tuple(options.dataset)
+    cfg.DATASETS.TRAIN = tuple(names)
     cfg.DATASETS.TRAIN_FRACTION, cfg.DATASETS.SUBSET_SEED, cfg.DATASETS.SUBSET_STRATIFIED = part
-    cfg.DATASETS.SUBSET_FILE = options.split
+    cfg.DATASETS.SUBSET_FILE = split
     return cfg
 
 

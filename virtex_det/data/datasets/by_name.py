@@ -190,7 +190,7 @@ def _read_coco(source: Source) -> Found:
 def _read_lvis(source: Source) -> Found:
     content = _read_file(source, "lvis")
     assert source.images is not None
-    images = _lvis_files(content["images"], source.images)
+    images = _lvis_files(content.get("images", []), source.images)
     return Found({**content, "images": images}, str(source.images))
 
 

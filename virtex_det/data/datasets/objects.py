@@ -677,7 +677,7 @@ def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
     reasons: Counter[str] = Counter()
     for entry in dicts:
         for annotation in entry.get("annotations") or ():
-            reason = _why_not_trained_on(entry, annotation)
+            reason = why_not_trained_on(entry, annotation)
             if not reason:
                 return ""
             reasons[reason] += 1
@@ -689,7 +689,7 @@ def why_no_object(dicts: Sequence[Mapping[str, Any]]) -> str:
     return f"none of the {reasons.total()} annotations can be trained on: {counted}"
 
 
-def _why_not_trained_on(entry: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
+def why_not_trained_on(entry: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
     """Return why a detector does not train on an annotation; "" if it does."""
     if annotation.get("iscrowd", 0):
         return "annotations are crowds (iscrowd 1), which detectors do not train on"

@@ -1,0 +1,98 @@
+"""Write own data of any form, or a part of them, as an annotation file of COCO's form.
+
+    python tools/convert_data.py yolo:data.yaml:train --output train.json
+a fifth for validation, and the rest:
+    python tools/convert_data.py coco:all.json:images --fraction 0.2 --output val.json
+    python tools/convert_data.py coco:all.json:images --fraction 0.2 --rest --output train.json
+a hundred images:
+    python tools/convert_data.py voc:VOC2007:trainval --images 100 --output hundred.json
+
+Images stay where they are. A part is chosen as by tools/subset.py, whose files --split takes.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from virtex_det.cli.parsers import command_parser, positive
+from virtex_det.cli.subset import part_config
+from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets.split_files import Subset, subset_of
+from virtex_det.data.training_set import choose_images
+from virtex_det.errors import UserError
+from virtex_det.escaping import log_visibly, say
+from virtex_det.files import check_output
+from virtex_det.own_data.conversion import convert, readable_name
+from virtex_det.utils import write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Convert the data set that the command line names."""
+    options = _parser().parse_args(arguments)
+    check_output(options.output, options.split)
+    if options.output.exists() and not options.overwrite:
+        raise UserError(
+            f"{options.output} exists. Name another output, or replace it with --overwrite."
+        )
+    log_visibly()
+    name = readable_name(options.data)
+    converted = convert(name, _chosen(options, options.data))
+    content = converted.content
+    write_atomically(options.output, json.dumps(content) + "\n")
+    for note in converted.notes:
+        say(f"note: {note}")
+    say(
+        f"{options.output}: {len(content['images'])} images, {len(content['annotations'])} "
+        f"objects, {len(content['categories'])} classes\n"
+        f"its name: coco:{options.output}:{converted.image_root}"
+    )
+
+
+def _chosen(options: argparse.Namespace, name: str) -> list[int | str] | None:
+    """Return the ids of the images that the command line chooses; None for all."""
+    if not (options.fraction or options.images or options.split):
+        if options.rest:
+            raise UserError("--rest needs --fraction, --images or --split: it is all but these.")
+        return None
+    everything = [entry["image_id"] for entry in load_dataset(name)]
+    fraction = options.fraction or 1.0
+    if options.images:
+        if options.images > len(everything):
+            raise UserError(f"--images {options.images}, but {name} has {len(everything)}.")
+        fraction = options.images / len(everything)
+    part = Subset(fraction, options.seed, options.stratified)
+    if options.split and not options.fraction:
+        part = subset_of(options.split) or part
+    chosen = [
+        entry["image_id"] for entry in choose_images(part_config([name], part, options.split))[name]
+    ]
+    if not options.rest:
+        return chosen
+    return [image_id for image_id in everything if image_id not in {*chosen}]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(__doc__)
+    parser.add_argument("data", metavar="DATA", help="a data set, such as yolo:data.yaml:train")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.json", help="file to write"
+    )
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--fraction", type=float, metavar="F", help="fraction of the images")
+    part.add_argument("--images", type=positive, metavar="N", help="number of images")
+    parser.add_argument(
+        "--split",
+        default="",
+        metavar="FILE",
+        help="a split file that names them; without the part in it, give --fraction, too",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="chooses the images (default: 0)"
+    )
+    parser.add_argument(
+        "--stratified", action="store_true", help="take the same fraction of every category"
+    )
+    parser.add_argument("--rest", action="store_true", help="write the images that are not chosen")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    return parser
