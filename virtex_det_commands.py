@@ -38,6 +38,12 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command(
+        "init",
+        "init_config",
+        "init_config",
+        "write a config for own data: one that suits them and this machine",
+    ),
+    Command(
         "train",
         "train_net",
         "train",

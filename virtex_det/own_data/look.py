@@ -56,7 +56,7 @@ def look_at(train: Sequence[str], val: Sequence[str]) -> Look:
     problems: list[str] = []
     with parsing_once():
         for name in dict.fromkeys([*train, *val]):
-            _try(problems, lambda name=name: surveys.update({name: survey(name)}))
+            _try(problems, _read, name, surveys)
         if not surveys:
             raise UserError("\n\n".join(dict.fromkeys(problems)))
         of_train, of_val = (
@@ -114,15 +114,15 @@ def _refused(train: Sequence[Survey], val: Sequence[Survey]) -> list[str]:
     for each in good:
         cfg = _config(keys | model_keys([each]), [each.name], [])
         _keep([each], boxes_alone=not cfg.MODEL.MASK_ON)
-        _try(problems, lambda cfg=cfg: check_training(cfg))
+        _try(problems, check_training, cfg)
     for each in val:
         if _has_labels(each, problems):
             own = {"MODEL.ROI_HEADS.NUM_CLASSES": len(each.classes) or 1}
             cfg = _config({**keys, **own}, [], [each.name])
             _keep([each], boxes_alone=False)
-            _try(problems, lambda cfg=cfg: check_evaluation(cfg))
+            _try(problems, check_evaluation, cfg)
     names = [each.name for each in (*train, *val)]
-    _try(problems, lambda: check_same_classes(_config(keys, [], []), names))
+    _try(problems, check_same_classes, _config(keys, [], []), names)
     return problems
 
 
@@ -148,8 +148,13 @@ def _keep(surveys: Sequence[Survey], *, boxes_alone: bool) -> None:
             keep_loaded(each.name, each.dicts, boxes_alone=boxes_alone)
 
 
-def _try(problems: list[str], step: Callable[[], object]) -> None:
+def _read(name: str, surveys: dict[str, Survey]) -> None:
+    surveys[name] = survey(name)
+
+
+def _try(problems: list[str], step: Callable[..., object], *arguments: object) -> None:
+    """Call a function, and keep a user's mistake that it finds among the problems."""
     try:
-        step()
+        step(*arguments)
     except UserError as error:
         problems.append(str(error))
