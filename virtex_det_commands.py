@@ -68,7 +68,13 @@ COMMANDS = (
         "data check",
         "check_data",
         "check_data",
-        "look at data before a training, and say what it would refuse",
+        "count what data have, and say what a run would refuse",
+    ),
+    Command(
+        "data show",
+        "show_data",
+        "show_data",
+        "write a page with the same, ground truth and augmented samples",
     ),
     Command(
         "data convert",

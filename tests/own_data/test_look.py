@@ -77,7 +77,7 @@ def test_an_image_in_both_is_found_under_another_name(parts, tmp_path):
     (tmp_path / "val" / "b.jpg").write_bytes((tmp_path / "train" / "a.jpg").read_bytes())
     look = look_at(*divide(parts))
     assert [each.names for each in look.shared] == [tuple(parts)]
-    assert look.shared[0].pairs == [(f"{tmp_path}/train/a.jpg", f"{tmp_path}/val/b.jpg")]
+    assert look.shared[0].files == {f"{tmp_path}/val/b.jpg": f"{tmp_path}/train/a.jpg"}
     assert f"1 of 2 images of {parts[1]} are in {parts[0]}" in in_words(look)
 
 
@@ -88,7 +88,7 @@ def test_images_without_labels_are_a_problem(write_image, tmp_path, catalog):
     assert "without labels" in in_words(look)
 
 
-def test_sets_called_val_are_not_trained_on_unless_val_is_given(voc, yolo):
+def test_sets_called_val_are_not_trained_on_unless_val_is_given(voc, yolo, scenes):
     name = voc({"a": voc_xml([("cat", (1, 1, 20, 20))])})
     other = yolo({"a.jpg": "0 0.5 0.5 0.2 0.2"})
     test = other.replace(":train", ":val")

@@ -5,6 +5,7 @@ What would be refused is found by the checks that ``train_net.py`` makes before 
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +17,28 @@ from virtex_det.data.datasets import check_datasets, keep_loaded
 from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.by_name import UNLABELLED, find_source
 from virtex_det.data.datasets.loading import forget_loaded
+from virtex_det.data.shared_images import find_shared_images
 from virtex_det.data.training_set import forget_training_set
 from virtex_det.engine.preflight import check_evaluation, check_training
 from virtex_det.errors import UserError
 from virtex_det.evaluation.build import evaluator_kind
-from virtex_det.own_data.shared_images import Shared, shared_images
 from virtex_det.own_data.survey import Survey, collected_warnings, mask_keys, survey
 
 BASE = "detectron2/_base_mask_rcnn_R_50_FPN.yaml"
 # Words in the name of a split or of an annotation file that say that it is not trained on.
 _NOT_TRAINED_ON = {"val", "valid", "validation", "minival", "test", "testdev", "eval"}
+
+
+class Shared(NamedTuple):
+    """Images of a data set that an earlier one has, too, under one path or as copies.
+
+    Attributes:
+        names: of the earlier data set and of this one.
+        files: path in the earlier one by path in this one.
+    """
+
+    names: tuple[str, str]
+    files: dict[str, str]
 
 
 class Look(NamedTuple):
@@ -68,7 +81,7 @@ def look_at(train: Sequence[str], val: Sequence[str]) -> Look:
     forget_training_set()
     told = {note for each in surveys.values() for note in each.notes}
     new = [note for note in dict.fromkeys(notes) if note not in told]
-    shared = shared_images(list(surveys.values()))
+    shared = _shared([*surveys.values()])
     return Look(of_train, of_val, shared, tuple(dict.fromkeys(problems)), tuple(new))
 
 
@@ -93,6 +106,19 @@ def model_keys(train: Sequence[Survey]) -> dict[str, Any]:
     """Return the config keys that training data decide: masks, and the number of classes."""
     number = max(len(each.classes) for each in train)
     return {**mask_keys(train), "MODEL.ROI_HEADS.NUM_CLASSES": max(number, 1)}
+
+
+def _shared(surveys: Sequence[Survey]) -> list[Shared]:
+    """Return the images that are in two of several data sets, each pair of sets that has some."""
+    files = [
+        {str(entry["file_name"]) for entry in each.dicts if "encoded_image" not in entry}
+        for each in surveys
+    ]
+    return [
+        Shared((surveys[first].name, surveys[second].name), both)
+        for first, second in combinations(range(len(surveys)), 2)
+        if (both := find_shared_images(files[second], files[first]))
+    ]
 
 
 def _is_for_validation(name: str) -> bool:

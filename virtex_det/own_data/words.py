@@ -76,11 +76,12 @@ def shared_lines(look: Look) -> list[str]:
     """Return how many images two data sets share, a sentence per pair of data sets."""
     number = {each.name: len(each.dicts) for each in (*look.train, *look.val)}
     lines = []
-    for names, pairs in look.shared:
-        same = "" if pairs[0][0] == pairs[0][1] else f" = {pairs[0][1]}"
+    for names, files in look.shared:
+        own, earlier = min(files.items())
+        same = "" if own == earlier else f" = {earlier}"
         lines.append(
-            f"{len(pairs)} of {number[names[1]]} images of {names[1]} are in {names[0]}, too, "
-            f"e.g. {pairs[0][0]}{same}"
+            f"{len(files)} of {number[names[1]]} images of {names[1]} are in {names[0]}, too, "
+            f"e.g. {own}{same}"
         )
     return lines
 
