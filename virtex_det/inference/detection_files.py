@@ -1,26 +1,50 @@
-"""What a detector finds in many pictures, as files: COCO's results, and the pictures drawn upon."""
+"""What a detector finds in many pictures, as files: COCO's results, counts, a page, drawings."""
 
+import contextlib
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import numpy as np
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from virtex_det.data.classes import model_classes
 from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.pictures import Picture, in_one_line, warn_of_broken
+from virtex_det.data.videos import Frame, VideoWriter, read_head, writing_video
 from virtex_det.errors import UserError
+from virtex_det.escaping import in_csv, printable
+from virtex_det.image_files import BrokenImage
 from virtex_det.inference.detector import Detector
 from virtex_det.inference.image_detections import ImageDetections
-from virtex_det.inference.picture_folder import drawing_into
-from virtex_det.utils import replacing, write_atomically
+from virtex_det.inference.pages import encode_jpeg, write_page
+from virtex_det.inference.picture_folder import Save, drawing_into
+from virtex_det.pages.html import data_uri
+from virtex_det.pages.paths import shown_path
+from virtex_det.utils import map_ahead, replacing, write_atomically
 
 DETECTIONS = "detections.json"
 IMAGES = "images.json"
+COUNTS = "counts.csv"
+PAGE = "detections.html"
 PICTURES = "pictures"
-DRAWN_FROM = 0.5  # score of the detections that are drawn where nobody asks for another
+VIDEOS = "videos"
+DRAWN_FROM = 0.5  # score of the detections that are drawn and counted where none is asked for
+
+_OWN = {DETECTIONS, IMAGES, COUNTS, PAGE, PICTURES, VIDEOS}
+_THUMBNAIL_SIDE = 480  # pixels
+_MOST_SHOWN = 100  # pictures on the page
+_SKIPPED_SHOWN = 50
+_THREADS = 2  # that draw
+_AHEAD = 4  # pictures that may wait to be drawn
 
 
 class Ids(NamedTuple):
@@ -31,7 +55,7 @@ class Ids(NamedTuple):
         categories: of each class of the detector, by its number.
     """
 
-    images: Sequence[int | str]
+    images: Iterable[int | str]
     categories: Sequence[int]
 
 
@@ -43,8 +67,25 @@ class Written(NamedTuple):
     skipped: int
 
 
-def own_ids(detector: Detector, paths: Sequence[Path]) -> Ids:
-    """Return ids for pictures that no annotation file names: 1, 2, 3 and so on.
+class _Found(NamedTuple):
+    """What was found in a picture."""
+
+    number: int  # from 0
+    image_id: int | str
+    picture: Picture
+    found: ImageDetections | BrokenImage
+    shown: ImageDetections | None  # what is drawn and counted
+
+
+class _Drawn(NamedTuple):
+    """What a picture gives for the page and for its video."""
+
+    thumbnail: str = ""  # data URI
+    frame: np.ndarray | None = None
+
+
+def own_ids(detector: Detector, images: Iterable[int | str] | None = None) -> Ids:
+    """Return ids for pictures that no annotation file names: 1, 2, 3 and so on, or those given.
 
     Categories have the ids of the detector's data set; where that is not registered here, class 0
     has the id 1, class 1 the id 2, and so on.
@@ -52,9 +93,25 @@ def own_ids(detector: Detector, paths: Sequence[Path]) -> Ids:
     metadata = detector.predictor.metadata
     numbers: Mapping[int, int] = metadata.get("thing_dataset_id_to_contiguous_id", {})
     of_class = {number: category for category, number in numbers.items()}
-    count = _number_of_classes(detector)
-    categories = [of_class.get(number, number + 1) for number in range(count)]
-    return Ids(range(1, len(paths) + 1), categories)
+    categories = [
+        of_class.get(number, number + 1) for number in range(_number_of_classes(detector))
+    ]
+    return Ids(count(1) if images is None else images, categories)
+
+
+def ids_of_dataset(detector: Detector, name: str, images: Iterable[int | str]) -> Ids:
+    """Return the ids of a loaded data set's pictures, and of its categories if it has the classes.
+
+    Its own numbers of categories are those of its ground truth; without all classes of the
+    detector there is nothing to compare, and the ids are ``own_ids``.
+    """
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("thing_classes", ())
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    ids = {names[number]: category for category, number in numbers.items()}
+    if not detector.classes or any(each not in ids for each in detector.classes):
+        return own_ids(detector, images)
+    return Ids(images, [ids[each] for each in detector.classes])
 
 
 def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
@@ -91,68 +148,122 @@ def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Pa
     return Ids(image_ids, [categories[name] for name in detector.classes])
 
 
+def check_output(folder: str | Path) -> None:
+    """Refuse a folder that holds anything but the files of earlier predictions.
+
+    Raises:
+        UserError: it does, or is no folder.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder.\nName another output folder.")
+    others = [
+        path.name
+        for path in folder.iterdir()
+        if path.name not in _OWN and not path.name.startswith(".")
+    ]
+    if others:
+        shown = ", ".join(printable(name) for name in sorted(others)[:3])
+        raise UserError(
+            f"The output folder {folder} holds other things: {shown:.200}"
+            f"{' ...' if len(others) > 3 else ''}\n"
+            "Predictions go into a new folder, an empty one, or that of earlier predictions, which "
+            "are replaced. Name one: --output FOLDER"
+        )
+
+
 def write_detections(
     folder: str | Path,
     detector: Detector,
     paths: Sequence[Path],
     ids: Ids,
     *,
-    threshold: float | None = None,
-    draw: bool = True,
+    draw: bool = False,
+    total: int | None = None,
 ) -> Written:
-    """Write what a detector finds in image files, behind a progress bar.
+    """Write what a detector finds in image files and videos, behind a progress bar.
 
     ``detections.json`` is a results file in COCO's form. ``images.json`` says which images and
-    categories its ids mean, as the annotation files of COCO do. ``pictures/`` has each picture with
-    its detections, in place of those of an earlier call. Each file is written whole or not at all.
-    Work goes picture by picture, so memory does not grow with their number. Files that cannot be
-    read are logged.
+    categories its ids mean, as the annotation files of COCO do. ``counts.csv`` counts the objects
+    of each class in each picture, and ``detections.html`` shows them; both take those from
+    DRAWN_FROM on where the detector has no threshold. ``pictures/`` has each picture with its
+    detections, in place of those of an earlier call, and ``videos/`` each video. Each file is
+    written whole or not at all. Pictures are read and drawn while the model works, one by one, so
+    that memory does not grow with their number. Files that cannot be read are logged.
 
     Args:
         folder: made where it is not there.
-        detector: finds.
-        paths: of the pictures.
+        detector: finds, and keeps what its ``selection`` says.
+        paths: of the pictures and videos.
         ids: of pictures and classes.
-        threshold: least score of what is written and drawn; None writes all, and draws from
-            DRAWN_FROM on.
-        draw: write ``pictures/``.
+        draw: write ``pictures/`` and ``videos/``.
+        total: number of pictures and frames; None: of paths.
 
     Raises:
         UserError: none of the files can be read.
     """
     folder = Path(folder)
-    drawn_from = DRAWN_FROM if threshold is None else threshold
-    images: list[dict[str, Any]] = []
+    total = total or len(paths)
+    report = _Report(detector, total)
     with (
         drawing_into(folder / PICTURES, paths) as save,
         replacing(folder / DETECTIONS) as part,
         part.open("w", encoding="utf-8") as file,
+        _Videos(folder / VIDEOS) as videos,
     ):
-        writer = _ListWriter(file)
-        for number, found in _detect(detector, paths):
-            kept = found if threshold is None else found[found.scores >= threshold]
-            writer.write(kept.to_coco(ids.images[number], ids.categories))
-            images.append(_image_entry(ids.images[number], found))
-            if draw:
-                drawn = found[found.scores >= drawn_from]
-                save(_picture_name(number, found.file_name), drawn.draw())
-        if not images:
+        results = _ListWriter(file)
+
+        def drawn(each: _Found) -> _Drawn:
+            return _draw(each, report.shows(each.number), save if draw else None)
+
+        found = _detect(detector, paths, ids.images, total)
+        for each, drawing in map_ahead(drawn, found, _THREADS, _AHEAD):
+            if isinstance(each.found, BrokenImage):
+                report.skip(each.picture, each.found)
+                continue
+            results.write(each.found.to_coco(each.image_id, ids.categories))
+            report.add(each, drawing)
+            if isinstance(each.picture, Frame) and drawing.frame is not None:
+                videos.write(each.picture, drawing.frame)
+        if not report.images:
             raise UserError(
                 f"{len(paths)} of {len(paths)} files cannot be read as images; the reasons are "
                 "above."
             )
-        writer.end()
-    meaning = {"images": images, "categories": _category_entries(detector, ids)}
-    write_atomically(folder / IMAGES, json.dumps(meaning, indent=1))
-    return Written(len(images), writer.count, len(paths) - len(images))
+        results.end()
+    report.write(folder, ids, results.count)
+    return Written(len(report.images), results.count, len(report.skipped))
 
 
-def _detect(detector: Detector, paths: Sequence[Path]) -> Iterator[tuple[int, ImageDetections]]:
-    """Yield number and detections of each readable picture, behind a progress bar."""
-    numbers = {str(path): number for number, path in enumerate(paths)}
-    stream = detector.stream(list(paths), skip_broken=True)
-    for found in tqdm(stream, total=len(paths), unit="picture", desc="detecting"):
-        yield numbers[found.file_name], found
+def _detect(
+    detector: Detector, paths: Sequence[Path], ids: Iterable[int | str], total: int
+) -> Iterator[_Found]:
+    """Yield what is found in each picture, behind a progress bar."""
+    stream = detector.detect(paths, keep_pixels=True)
+    bar = tqdm(stream, total=total, unit="picture", desc="detecting")
+    for number, (image_id, (picture, found)) in enumerate(zip(ids, bar, strict=False)):
+        if isinstance(found, BrokenImage):
+            yield _Found(number, image_id, picture, found, None)
+        else:
+            shown = detector.selection.of(found, otherwise=DRAWN_FROM)
+            yield _Found(number, image_id, picture, found, shown)
+
+
+def _draw(each: _Found, on_page: bool, save: Save | None) -> _Drawn:
+    """Draw a picture for the page, and in full for its file or its video."""
+    drawn, shown = _Drawn(), each.shown
+    if shown is None:
+        return drawn
+    if on_page:
+        small = np.asarray(shown.thumbnail(_THUMBNAIL_SIDE))
+        drawn = drawn._replace(thumbnail=data_uri(encode_jpeg(small)))
+    if save and shown.frame is not None:
+        drawn = drawn._replace(frame=np.asarray(shown.draw()))
+    elif save:
+        save(_picture_name(each.number, shown.file_name), shown.draw())
+    return drawn
 
 
 def _number_of_classes(detector: Detector) -> int:
@@ -176,6 +287,122 @@ class _ListWriter:
         self._file.write("\n]\n" if self.count else "[]\n")
 
 
+class _Videos:
+    """Writes drawn frames into the video of their name, one video after another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open = contextlib.ExitStack()
+        self._video = ""
+        self._writer: VideoWriter | None = None
+
+    def __enter__(self) -> "_Videos":
+        self._open.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def write(self, frame: Frame, pixels: np.ndarray) -> None:
+        if frame.video != self._video or self._writer is None:
+            self._open.close()  # the one before is whole
+            path = self._folder / f"{_file_stem(frame.video)}.mp4"
+            self._writer = self._open.enter_context(
+                writing_video(path, read_head(frame.video).rate)
+            )
+            self._video = frame.video
+        self._writer.write(pixels, frame.seconds)
+
+
+class _Report:
+    """Collects what the page, the counts and the meaning of ids need of each picture."""
+
+    def __init__(self, detector: Detector, total: int) -> None:
+        self._detector = detector
+        self._every = -(-total // _MOST_SHOWN)
+        self._counts: list[tuple[str, dict[str, int]]] = []
+        self._figures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
+        self.skipped: list[str] = []
+
+    def shows(self, number: int) -> bool:
+        """Return whether the page shows a picture: each, or one of every few."""
+        return number % self._every == 0
+
+    def skip(self, picture: Picture, error: BrokenImage) -> None:
+        why = in_one_line(picture, error)
+        warn_of_broken(why)
+        self.skipped.append(why)
+
+    def add(self, each: _Found, drawn: _Drawn) -> None:
+        assert each.shown is not None
+        entry = _image_entry(each.image_id, each.shown)
+        if isinstance(each.picture, Frame):
+            entry |= {"frame": each.picture.number, "seconds": each.picture.seconds}
+        name = _name(each.shown)
+        counts = each.shown.count()
+        self.images.append(entry)
+        self._counts.append((name, counts))
+        if drawn.thumbnail and len(self._figures) < 2 * _MOST_SHOWN:
+            self._figures.append({"name": name, "counts": counts, "picture": drawn.thumbnail})
+
+    def write(self, folder: Path, ids: Ids, detections: int) -> None:
+        categories = _category_entries(self._detector, ids)
+        meaning = {"images": self.images, "categories": categories}
+        write_atomically(folder / IMAGES, json.dumps(meaning, indent=1))
+        found = sum((Counter(counts) for _, counts in self._counts), Counter[str]())
+        write_atomically(folder / COUNTS, self._table([entry["name"] for entry in categories]))
+        write_page(
+            folder / PAGE,
+            "detections.html.j2",
+            self._facts(),
+            figures=self._figures,
+            every=self._every,
+            pictures=len(self.images),
+            detections=detections,
+            counts=found.most_common(),
+            in_pictures=Counter(name for _, counts in self._counts for name in counts),
+            skipped=self.skipped[:_SKIPPED_SHOWN],
+            skips=len(self.skipped),
+        )
+
+    def _table(self, names: Sequence[str]) -> str:
+        """Return the counts as CSV: a row for each picture, a column for each class found."""
+        found = {name for _, counts in self._counts for name in counts}
+        columns = [name for name in names if name in found]
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["picture", "objects", *map(in_csv, columns)])
+        for name, counts in self._counts:
+            of_classes = [counts.get(column, 0) for column in columns]
+            rows.writerow([in_csv(name), sum(counts.values()), *of_classes])
+        return text.getvalue()
+
+    def _facts(self) -> dict[str, str]:
+        detector, report = self._detector, self._detector.report
+        cfg = detector.cfg
+        facts = {
+            "Model": f"{cfg.MODEL.META_ARCHITECTURE}, {_number_of_classes(detector)} classes",
+            "Weights": f"{shown_path(report.path)} (sha256 {report.sha256[:12]})" if report else "",
+            "Shown and counted": f"score from {detector.selection.in_words(DRAWN_FROM)}",
+            "Images": f"shorter side resized to {cfg.INPUT.MIN_SIZE_TEST} px, at most "
+            f"{cfg.INPUT.MAX_SIZE_TEST} px long",
+        }
+        if detector.tiling:
+            side, overlap = detector.tiling
+            facts["Tiles"] = f"{side} px, overlap {overlap} px, and the whole picture"
+        if cfg.TEST.AUG.ENABLED:
+            flips = " and mirrored" if cfg.TEST.AUG.FLIP else ""
+            sizes = ", ".join(map(str, cfg.TEST.AUG.MIN_SIZES))
+            facts["Images"] = f"shorter side resized to {sizes} px{flips}, results joined"
+        return facts
+
+
+def _name(found: ImageDetections) -> str:
+    name = printable(found.file_name)
+    return name if found.frame is None else f"{name}, frame {found.frame}"
+
+
 def _image_entry(number: int | str, found: ImageDetections) -> dict[str, Any]:
     height, width = found.image_size
     return {"id": number, "file_name": found.file_name, "width": width, "height": height}
@@ -189,8 +416,11 @@ def _category_entries(detector: Detector, ids: Ids) -> list[dict[str, Any]]:
 
 def _picture_name(number: int, file_name: str) -> str:
     """Return a name that no other picture has, and no path or terminal takes for anything else."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(file_name).stem)[:100]
-    return f"{number + 1:06d}_{stem}.jpg"
+    return f"{number + 1:06d}_{_file_stem(file_name)}.jpg"
+
+
+def _file_stem(file_name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", Path(file_name).stem)[:100]
 
 
 def _file_name(entry: Mapping[str, Any]) -> str:

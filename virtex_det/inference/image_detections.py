@@ -1,5 +1,6 @@
 """The detections in one picture, as plain arrays."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.inference.tiles import import_supervision
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, mask_contours
 from virtex_det.pages.theme import DARK
 
@@ -26,6 +28,7 @@ class ImageDetections:
 
     Attributes:
         file_name: "" for a picture without a file.
+        frame: number of the frame in a video, from 0; None for other pictures.
         class_names: names of all classes of the detector, by number; empty if unknown.
         rles: masks as COCO's compressed run lengths, a fraction of the memory of ``masks``; None
             for a model without masks.
@@ -43,6 +46,9 @@ class ImageDetections:
         rles: list[dict[str, Any]] | None = None,
         file_name: str = "",
         max_value: float = 0.0,
+        *,
+        frame: int | None = None,
+        pixels: np.ndarray | None = None,
     ) -> None:
         """
         Args:
@@ -52,12 +58,16 @@ class ImageDetections:
             rles: a mask for each instance, or None.
             file_name: file name of the picture.
             max_value: INPUT.MAX_VALUE of the detector, to read the picture again as it did.
+            frame: number of the frame.
+            pixels: (H, W, 3) uint8 RGB of the picture, where they are kept; None: it is read again.
         """
         self._instances = instances
         self.class_names = tuple(class_names)
         self.rles = rles
         self.file_name = file_name
+        self.frame = frame
         self._max_value = max_value
+        self._pixels = pixels
 
     @property
     def boxes(self) -> np.ndarray:
@@ -136,12 +146,45 @@ class ImageDetections:
         """Return the picture with outlines, names and scores; a class has one colour.
 
         Args:
-            picture: the picture that was given to the detector; None to read its file again.
+            picture: the picture that was given to the detector; None for the pixels of a stream, or
+                to read its file again.
 
         Raises:
             UserError: there is no file, it cannot be read, or the picture has another size.
         """
-        if picture is None and not self.file_name:
+        return Image.fromarray(self._drawn(self._read(picture)))
+
+    def thumbnail(self, side: int) -> Image.Image:
+        """Return the picture drawn as by ``draw``, at a size of at most ``side`` pixels a side."""
+        picture = Image.fromarray(self._read(None))
+        picture.thumbnail((side, side))
+        return Image.fromarray(self._drawn(np.asarray(picture)))
+
+    def count(self) -> dict[str, int]:
+        """Return the number of objects of each class that was found, the most frequent first."""
+        return dict(Counter(self.names).most_common())
+
+    def to_supervision(self) -> Any:
+        """Return them as supervision's Detections (extra [predict]): boxes, scores, classes, masks.
+
+        Class names are ``data["class_name"]``, as supervision's annotators expect.
+
+        Raises:
+            UserError: supervision is not installed.
+        """
+        sv = import_supervision()
+        return sv.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.classes,
+            mask=self.masks,
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def _read(self, picture: Picture | None) -> np.ndarray:
+        if picture is None and self._pixels is not None:
+            return self._pixels
+        if picture is None and (not self.file_name or self.frame is not None):
             raise UserError(
                 "The detections are of a picture without a file; pass the picture: "
                 "detections.draw(picture)."
@@ -152,18 +195,22 @@ class ImageDetections:
                 f"The picture is {pixels.shape[1]} x {pixels.shape[0]} pixels; the detections are "
                 f"of one with {self.image_size[1]} x {self.image_size[0]}."
             )
-        contours = [[box_contour(box)] for box in self.boxes]
+        return pixels
+
+    def _drawn(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the picture, or a smaller copy, with the marks on it."""
+        height, width = pixels.shape[:2]
+        scale = np.array([width, height] * 2) / np.array(self.image_size[::-1] * 2)
+        contours = [[box_contour(box * scale)] for box in self.boxes]
         if self.rles is not None:
-            contours = [mask_contours(mask_tools.decode(rle), self.image_size) for rle in self.rles]
+            contours = [mask_contours(mask_tools.decode(rle), (height, width)) for rle in self.rles]
         labels = [
             f"{name} {score:.0%}" for name, score in zip(self.names, self.scores, strict=True)
         ]
         colours = [_rgb(DARK.palette[number % len(DARK.palette)]) for number in self.classes]
         marks = [Mark(*mark) for mark in zip(contours, labels, colours, strict=True)]
-        longest = max(self.image_size)
-        return Image.fromarray(
-            draw_marks(pixels, marks, max(12, longest // 40), max(2, longest // 400))
-        )
+        longest = max(height, width)
+        return draw_marks(pixels, marks, max(12, longest // 40), max(2, longest // 400))
 
     def __getitem__(self, index: Any) -> "ImageDetections":
         places = np.atleast_1d(np.arange(len(self))[index])
@@ -174,6 +221,8 @@ class ImageDetections:
             rles,
             self.file_name,
             self._max_value,
+            frame=self.frame,
+            pixels=self._pixels,
         )
 
     def __len__(self) -> int:
@@ -185,7 +234,8 @@ class ImageDetections:
             f"{name} {score:.2f}" for name, score in zip(names, self.scores[:_SHOWN], strict=True)
         ]
         more = ["..."] if len(self) > _SHOWN else []
-        name = f"{visible(self.file_name, '')}: " if self.file_name else ""
+        frame = "" if self.frame is None else f" frame {self.frame}"
+        name = f"{visible(self.file_name, '')}{frame}: " if self.file_name else ""
         return (
             f"ImageDetections({name}{len(self)} "
             f"found{': ' if best else ''}{', '.join(best + more)})"

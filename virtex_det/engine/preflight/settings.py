@@ -158,8 +158,9 @@ def check_inference(cfg: CfgNode) -> None:
     """Refuse keys that an evaluation does not support."""
     if cfg.TEST.AUG.ENABLED:
         raise UserError(
-            "TEST.AUG.ENABLED is True, but evaluation and prediction see each image once.\n"
-            "Set it False. For test-time augmentation wrap the trained model in "
+            "TEST.AUG.ENABLED is True, but an evaluation sees each image once.\n"
+            "Set it False. Predictions have test-time augmentation: tools/predict.py --tta. To "
+            "measure it, wrap the trained model in "
             "detectron2.modeling.GeneralizedRCNNWithTTA(cfg, model), and evaluate that by "
             "Trainer.test."
         )
