@@ -190,6 +190,8 @@ def check_train_loader(cfg: CfgNode) -> tuple[list[dict[str, Any]], dict[str, se
         refuse_addresses(dicts, ", ".join(cfg.DATASETS.TRAIN))
         check_some(", ".join(cfg.DATASETS.TRAIN), dicts, cfg.INPUT.MAX_VALUE)
     _check_words(mapper, dicts, ", ".join(cfg.DATASETS.TRAIN))
+    if hasattr(mapper, "warn_of_missing_words"):
+        mapper.warn_of_missing_words(dicts)
     # Later checks name what DatasetMapper's models lack: masks of pixels, keypoints.
     if mapper_name(cfg) in OURS and mapper_name(cfg) != "DatasetMapper":
         with seeded(0, "check"), suppress(BrokenExample):  # training skips and counts these

@@ -58,7 +58,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     )
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if solver.BACKBONE_MULTIPLIER != 1.0:
-        backbone = [p for name, p in named if _BACKBONE.match(name)]
+        backbone = [p for name, p in named if is_in_backbone(name)]
         groups.append({"params": backbone, "lr": _backbone_rate(solver)})
     if solver.NO_DECAY:
         exempt = _compile(solver.NO_DECAY)
@@ -66,6 +66,11 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
             {"params": [p for name, p in named if exempt.search(name)], "weight_decay": 0.0}
         )
     return reduce_param_groups(groups)
+
+
+def is_in_backbone(name: str) -> bool:
+    """Return whether SOLVER.BACKBONE_MULTIPLIER is for a parameter of this name in a model."""
+    return _BACKBONE.match(name) is not None
 
 
 def _backbone_rate(solver: CfgNode) -> float:

@@ -241,6 +241,22 @@ def test_the_config_names_the_words(cfg):
     assert CaptionMapper(cfg, is_train=True).exchange("a red left star") == "a blue left star"
 
 
+def test_words_that_no_caption_has_are_said(cfg, caplog):
+    def said(*captions, is_train=True):
+        caplog.clear()
+        CaptionMapper(cfg, is_train).warn_of_missing_words([{"captions": [*captions]}, {}])
+        return caplog.text
+
+    assert not said("on the Left", "the right, too")
+    assert "No caption has right (INPUT.CAPTION.FLIP_WORDS" in said("on the left", "rightly")
+    assert "No caption has left, right (" in said("ein Stern links")
+    assert not said("ein Stern links", is_train=False)
+    cfg.INPUT.CAPTION.FLIP_PROB = 0.0
+    assert not said("ein Stern links")
+    cfg.INPUT.CAPTION.FLIP_PROB, cfg.INPUT.CAPTION.FLIP_WORDS = 0.5, ()
+    assert not said("ein Stern links")
+
+
 def test_words_that_are_not_concepts_are_hidden_and_boundaries_are_not(concepts_cfg, example):
     mapper = CaptionMapper(concepts_cfg(hide=True), True)
     tokenizer = mapper.tokenizer

@@ -87,4 +87,4 @@ def test_shards_have_no_boxes(scenes, locca_cfg, tmp_path):
         tar.add(scenes / "train" / "000000.png", "0.png")
         tar.add(tmp_path / "0.txt", "0.txt")
     with pytest.raises(UserError, match=r"captions without boxes"):
-        check_training(locca_cfg(f"shards:{tmp_path}/0.tar"))
+        check_training(locca_cfg(f"shards:{tmp_path}/0.tar", "INPUT.CAPTION.PER_IMAGE", 1))

@@ -1,9 +1,10 @@
 """The mapper of captioning: an augmented image and one tokenised caption."""
 
+import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from virtex_det.data.tokenizers import Tokenizer, read_tokenizer
 from virtex_det.data.vocabulary import check_vocabulary_size
 from virtex_det.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 100_000  # images whose captions are searched for the words of a flip
 LEFT_AND_RIGHT = (("left", "right"),)
 _EXPECTED_PAIRS = (
     'expected pairs of words, each word once, such as (("left", "right"), ("links", "rechts")).'
@@ -137,6 +141,22 @@ class CaptionMapper(PretrainingMapper):
         captions = captions_in(dataset_dict)
         return [captions[number] for number in self.choose(len(captions))]
 
+    def warn_of_missing_words(self, dicts: Sequence[Mapping[str, Any]]) -> None:
+        """Warn of words to swap in a flip that no caption has, as in another language.
+
+        Args:
+            dicts: the training images; of more than 100,000 a part, at even distances, is read.
+        """
+        some = dicts[:: len(dicts) // _LOOKED_AT + 1]
+        captions = (str(caption) for entry in some for caption in entry.get("captions", ()))
+        missing = self.exchange.missing_in(captions) if self.is_train and self.flip_prob else []
+        if missing:
+            logger.warning(
+                "No caption has %s (INPUT.CAPTION.FLIP_WORDS, words that a flip of the image "
+                "exchanges). Set the pairs of the captions' language; () exchanges none",
+                ", ".join(missing),
+            )
+
     def _tokens(self, caption: str) -> list[int]:
         # Only text is cut, no boundary. VirTex's public code also cuts [EOS], so that its backward
         # decoder starts in the middle of long captions.
@@ -203,6 +223,16 @@ class WordExchange:
         composed = unicodedata.normalize("NFC", caption)
         exchanged = self._words.sub(self._opposite, composed)
         return caption if exchanged == composed else exchanged
+
+    def missing_in(self, captions: Iterable[str]) -> list[str]:
+        """Return the words that occur in no caption; reading ends when all have occurred."""
+        missing = dict.fromkeys(self._opposites)
+        for caption in captions:
+            if self._words is None or not missing:
+                break
+            for word in self._words.findall(unicodedata.normalize("NFC", caption)):
+                missing.pop(_fold(word), None)
+        return list(missing)
 
     def _opposite(self, word: re.Match) -> str:
         found, opposite = word[0], self._opposites.get(_fold(word[0]), word[0])

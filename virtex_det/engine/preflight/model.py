@@ -18,6 +18,7 @@ from virtex_det.checkpoint.sources import open_for
 from virtex_det.checkpoint.weights import Required
 from virtex_det.data.seeding import seeded
 from virtex_det.engine.explain import MODEL_KEYS, building
+from virtex_det.engine.preflight.idle import warn_of_idle_keys
 from virtex_det.engine.run_folder import CLASSES, read_classes
 from virtex_det.errors import UserError
 from virtex_det.modeling import build_model
@@ -108,12 +109,19 @@ def classes_of(weights: str) -> tuple[str, ...]:
     return known
 
 
-def warn_of_full_disk(cfg: CfgNode) -> None:
+def look_at_model(cfg: CfgNode) -> None:
+    """Build the model of a config without values, and warn of what would go wrong in silence."""
+    model = build_shapes(cfg)
+    _warn_of_full_disk(cfg, model)
+    warn_of_idle_keys(cfg, model)
+
+
+def _warn_of_full_disk(cfg: CfgNode, network: nn.Module) -> None:
     """Warn if the disk of OUTPUT_DIR has no space for two checkpoints.
 
     One stays while the next is written.
     """
-    tensors = build_shapes(cfg).state_dict().values()
+    tensors = network.state_dict().values()
     model = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     optimizer = {"AdamW": 2, "SGD": 1}.get(cfg.SOLVER.OPTIMIZER, 2) * model
     needed = 2 * (model + optimizer)

@@ -29,7 +29,7 @@ from virtex_det.data.training_set import (
 )
 from virtex_det.engine.preflight.evaluation import check_test_set
 from virtex_det.engine.preflight.inputs import check_inputs, check_keypoint_names
-from virtex_det.engine.preflight.model import classes_of, warn_of_full_disk
+from virtex_det.engine.preflight.model import classes_of, look_at_model
 from virtex_det.engine.preflight.settings import check_inference, check_names, check_settings
 from virtex_det.escaping import visible
 from virtex_det.evaluation.build import evaluator_kind
@@ -77,7 +77,7 @@ def check_training(
         check_inference(cfg)
         for name in test:
             evaluator_kind(name)
-    steps: list[tuple[str, Callable[[], object]]] = [("OUTPUT_DIR", lambda: warn_of_full_disk(cfg))]
+    steps: list[tuple[str, Callable[[], object]]] = [("the model", lambda: look_at_model(cfg))]
     test_files: dict[str, set[str]] = {}  # of images, by data set
     for name in test:
         step = partial(_check_test, cfg, name, own_evaluator, keep, test_files)

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
+from virtex_det.checkpoint.families import entries_of
 from virtex_det.config.checks import check_config
 from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.data.classes import is_detector
@@ -76,6 +77,7 @@ def check_settings(cfg: CfgNode, *, trains: bool = True) -> None:
         UserError: names the key and what to set.
     """
     check_config(cfg)
+    entries_of(cfg.MODEL.WEIGHTS_FORMAT)
     check_devices(cfg)
     check_tokenizer(cfg)
     _check_proposals(cfg)
