@@ -1,11 +1,15 @@
 import json
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
 from tests.inference.conftest import write_run
 from virtex_det.cli.predict import main
+from virtex_det.data.pictures import read_rgb
+from virtex_det.data.videos import read_frames, writing_video
 from virtex_det.errors import UserError
 
 
@@ -86,6 +90,36 @@ def test_names_on_standard_input_and_data_sets_by_name(run, scenes, tmp_path, mo
     predict("--run", run, f"folder:{scenes / 'val'}", "--output", tmp_path / "folder")
     images = json.loads((tmp_path / "folder" / "images.json").read_text())["images"]
     assert [image["id"] for image in images] == [1, 2, 3, 4]
+
+
+def test_a_video_becomes_frames_with_times_and_a_drawn_video(run, scenes, tmp_path):
+    pytest.importorskip("av")
+    with writing_video(tmp_path / "a film.mp4", Fraction(5)) as writer:
+        for number, path in enumerate(sorted((scenes / "val").glob("*.png"))):
+            writer.write(read_rgb(path), number / 5)
+    words = ("--threshold", 0, "--draw", "--output", tmp_path / "out")
+    predict("--run", run, tmp_path / "a film.mp4", *words)
+    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    assert [(each["id"], each["frame"], each["seconds"]) for each in images] == [
+        (number + 1, number, pytest.approx(number / 5)) for number in range(4)
+    ]
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {1, 2, 3, 4} and entries
+    drawn, plain = (
+        list(read_frames(path))
+        for path in (tmp_path / "out" / "videos" / "a_film.mp4", tmp_path / "a film.mp4")
+    )
+    assert [frame.seconds for frame in drawn] == pytest.approx([0, 0.2, 0.4, 0.6])
+    assert np.abs(drawn[0].pixels.astype(int) - plain[0].pixels).max() > 50
+    assert "a film.mp4, frame 3" in (tmp_path / "out" / "counts.csv").read_text()
+
+
+def test_an_unreadable_video_is_refused_before_any_work(run, tmp_path):
+    pytest.importorskip("av")
+    (tmp_path / "film.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(UserError, match=r"film.mp4 cannot be read as a video"):
+        predict("--run", run, tmp_path / "film.mp4", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_data_set_keeps_its_ids(run, scenes, tmp_path):

@@ -1,16 +1,21 @@
 """The detector: the numbers of an evaluation, in whatever form the pictures come."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from PIL import Image
 
 import virtex_det as vd
 from tests.inference.conftest import write_run
 from virtex_det.config import override
+from virtex_det.data.images import image_tensor
+from virtex_det.data.videos import read_frames, writing_video
 from virtex_det.engine import evaluate
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage
@@ -188,6 +193,59 @@ def test_a_model_that_finds_no_objects_is_named(detector, photos, monkeypatch):
         match="returned sem_seg, but no instances. GeneralizedRCNN is not an object detector",
     ):
         detector(photos[0])
+
+
+def test_a_batch_of_pictures_of_one_size_gives_what_each_gives_alone(detector_run, photos):
+    alone = vd.Detector(detector_run)(photos)
+    together = vd.Detector(detector_run, batch_size=3)(photos)
+    for ours, single in zip(together, alone, strict=True):
+        assert ours.file_name == single.file_name and len(ours) == len(single) > 10
+        assert np.abs(ours.boxes - single.boxes).max() < 1e-2
+
+
+def test_augmentation_at_test_time_is_detectron2s(detector_run, photos):
+    keys = {"TEST.AUG.MIN_SIZES": [64, 96], "TEST.AUG.MAX_SIZE": 200}
+    detector = vd.Detector(detector_run, overrides=keys, tta=True)
+    model = GeneralizedRCNNWithTTA(detector.cfg, detector.predictor.model)
+    resized = T.AugInput(np.asarray(Image.open(photos[0]).convert("RGB")))
+    height, width = resized.image.shape[:2]
+    detector.predictor.aug(resized)
+    image = image_tensor(resized.image, detector.cfg.INPUT.FORMAT)
+    with torch.no_grad():
+        [expected] = model([{"image": image, "height": height, "width": width}])
+    found, plain = detector(photos[0]), vd.Detector(detector_run)(photos[0])
+    assert np.array_equal(found.boxes, expected["instances"].pred_boxes.tensor.numpy())
+    assert np.array_equal(found.masks, expected["instances"].pred_masks.numpy())
+    assert len(found) > 10 and found.boxes.tolist() != plain.boxes.tolist()
+
+
+def test_augmentation_that_detectron2_lacks_is_refused(detector_run, detector_cfg, tmp_path):
+    with pytest.raises(UserError, match="exclude each other"):
+        vd.Detector(detector_run, tta=True, tile=64)
+    levels = ("MODEL.RETINANET.IN_FEATURES", ["p3", "p4", "p5", "p6"])
+    cfg = detector_cfg("MODEL.META_ARCHITECTURE", "RetinaNet", *levels)
+    run = write_run(cfg, tmp_path / "retinanet")
+    with pytest.raises(UserError, match="no test-time augmentation for RetinaNet"):
+        vd.Detector(run, tta=True)
+
+
+def test_frames_of_a_video_are_pictures(detector, photos, tmp_path):
+    pytest.importorskip("av")
+    pictures = [np.asarray(Image.open(photo).convert("RGB")) for photo in photos[:3]]
+    with writing_video(tmp_path / "film.mp4", Fraction(5)) as writer:
+        for number, pixels in enumerate(pictures):
+            writer.write(pixels, number / 5)
+    decoded = [frame.pixels for frame in read_frames(tmp_path / "film.mp4")]
+    found = list(detector.stream(tmp_path / "film.mp4"))
+    assert [each.frame for each in found] == [0, 1, 2]
+    assert {each.file_name for each in found} == {str(tmp_path / "film.mp4")}
+    assert all(same(ours, detector(pixels)) for ours, pixels in zip(found, decoded, strict=True))
+    assert found[1].draw().size == found[1].thumbnail(1000).size == decoded[1].shape[1::-1]
+    listed = detector(tmp_path / "film.mp4")
+    assert len(listed) == 3 and same(listed[2], found[2])
+    with pytest.raises(UserError, match="pass the picture"):
+        listed[2].draw()
+    assert listed[2].draw(decoded[2]).size == found[2].draw().size
 
 
 def test_a_file_name_that_is_not_utf_8_can_be_drawn_again(detector, photos, tmp_path):

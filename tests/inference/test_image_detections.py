@@ -142,6 +142,19 @@ def test_a_drawing_needs_the_picture_that_was_looked_at(detections):
         nameless.draw()
 
 
+def test_objects_of_each_class_are_counted(detections):
+    assert detections.count() == {"cat": 2, "dog": 1} and detections[[]].count() == {}
+
+
+def test_supervision_has_the_same_boxes_names_and_masks(detections):
+    pytest.importorskip("supervision")
+    theirs = detections.to_supervision()
+    assert theirs.xyxy.tolist() == BOXES and theirs.class_id.tolist() == [1, 0, 1]
+    assert theirs.data["class_name"].tolist() == ["cat", "dog", "cat"]
+    assert np.array_equal(theirs.mask, masks()) and theirs.confidence[0] == np.float32(0.9)
+    assert detections[[]].to_supervision().is_empty()
+
+
 def test_it_says_the_best_of_what_was_found(detections):
     assert repr(detections) == "ImageDetections(photo.jpg: 3 found: cat 0.90, dog 0.60, cat 0.30)"
     assert repr(detections[[]]) == "ImageDetections(photo.jpg: 0 found)"

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from virtex_det.data.datasets.folders import find_files, find_matching
 from virtex_det.data.images import read_image
-from virtex_det.data.videos import Frame
+from virtex_det.data.videos import Frame, is_video
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable, visible
 from virtex_det.image_files import (
@@ -264,7 +264,7 @@ def _is_folder(picture: Any) -> bool:
 
 def _fault(picture: Picture, max_value: float) -> str:
     """Return the fault that a picture's header shows, "" for none."""
-    if isinstance(picture, np.ndarray | Image.Image | Frame):
+    if isinstance(picture, np.ndarray | Image.Image | Frame) or is_video(picture):
         return ""
     try:
         _check_file(picture)
