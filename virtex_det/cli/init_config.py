@@ -22,7 +22,13 @@ from virtex_det.errors import UserError
 from virtex_det.escaping import say
 from virtex_det.files import check_output
 from virtex_det.own_data.config_text import config_text
-from virtex_det.own_data.first_config import FirstConfig, Machine, choose, this_machine
+from virtex_det.own_data.first_config import (
+    FirstConfig,
+    Machine,
+    choose,
+    gpus_in_words,
+    this_machine,
+)
 from virtex_det.own_data.look import Look, divide, look_at
 from virtex_det.own_data.start_weights import Start, find_start
 from virtex_det.own_data.step_time import in_words, time_steps
@@ -62,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _head(first: FirstConfig, look: Look, start: Start, machine: Machine) -> list[str]:
     what = "Mask R-CNN" if first.cfg.MODEL.MASK_ON else "Faster R-CNN"
     depth, batch = first.cfg.MODEL.RESNETS.DEPTH, first.cfg.SOLVER.IMS_PER_BATCH
-    where = f"{machine.gpus} GPU(s)" if machine.gpus else "the processor"
+    where = gpus_in_words(machine.gpus) if machine.gpus else "the processor"
     images = sum(len(each.dicts) for each in look.train)
     head = [
         f"{what} R{depth}-FPN from {start.weights or 'random init'}, on {images} images of "

@@ -42,7 +42,10 @@ _FEWEST_FOR_NORM = 8  # images in a batch, fewer than which batch norm has poor 
 _CROWDED = 80  # objects in an image, above which 100 detections are too few
 
 # What a reader looks for, also where the base has the same.
-_ALWAYS = ("MODEL.MASK_ON", "MODEL.ROI_HEADS.NUM_CLASSES")
+_ALWAYS = (
+    *("MODEL.MASK_ON", "MODEL.ROI_HEADS.NUM_CLASSES", "DATASETS.TEST"),
+    *("SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR"),
+)
 
 _SMALL_KEYS = {
     "MODEL.RESNETS.DEPTH": (18, "a network for a laptop"),
@@ -108,6 +111,11 @@ def this_machine() -> Machine:
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return Machine(gpus, min(memory, default=0) / 2**30, cores)
+
+
+def gpus_in_words(gpus: int) -> str:
+    """Return a number of GPUs, such as "1 GPU" or "8 GPUs"."""
+    return f"{gpus} GPU" + ("s" if gpus != 1 else "")
 
 
 def choose(
@@ -245,7 +253,8 @@ def _batch(machine: Machine, images: int, shortest: int, small: bool) -> tuple[i
     of_gpu = min(2 ** int(math.log2(fitting)), max(_BATCH // machine.gpus, 1))
     batch = max(min(of_gpu * machine.gpus, images // machine.gpus * machine.gpus), machine.gpus)
     return batch, (
-        f"{machine.gpus} GPU(s) of {machine.gigabytes:.0f} GB, about {of_image:.1f} GB an image"
+        f"{gpus_in_words(machine.gpus)} of {machine.gigabytes:.0f} GB, about {of_image:.1f} GB an "
+        "image"
     )
 
 
