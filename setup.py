@@ -82,6 +82,13 @@ EXTRAS_REQUIRE = {
         # first that does not bring an OpenCV of its own.
         "supervision>=0.31",
     ],
+    "export": [
+        # ONNX files by PyTorch's exporter, whose program form takes custom operators from 2.6 on
+        "torch>=2.6",
+        "onnx",  # their metadata
+        "onnxscript",  # translates PyTorch's operators and torchvision's
+        "onnxruntime",  # runs them, to compare them with the model
+    ],
     "boundary": [
         "faster-coco-eval==1.8.0",  # boundary AP; its other numbers are not used
     ],

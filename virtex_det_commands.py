@@ -51,6 +51,9 @@ COMMANDS = (
     ),
     Command("evaluate", "evaluate", "evaluate", "evaluate a file of detections without a model"),
     Command("predict", "predict", "predict", "find objects in pictures with a trained detector"),
+    Command(
+        "export", "export", "export", "write a trained detector for ONNX, TorchScript, torch.export"
+    ),
     Command("caption", "caption", "caption", "caption images with a trained captioning model"),
     Command(
         "attention",

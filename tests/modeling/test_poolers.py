@@ -35,6 +35,13 @@ def assert_same_as_torchvision(align: ROIAlign, features: Tensor, rois: Tensor) 
     torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-3, rtol=1e-4)
 
 
+def test_a_traced_module_pools_any_number_of_regions_of_any_map():
+    align = GatherROIAlign((3, 3), 0.5, 0, True)
+    traced = torch.jit.trace(align, (torch.rand(1, 4, 12, 9), draw_rois(40, 1, 12, 9)))
+    features, rois = torch.rand(2, 4, 20, 17), draw_rois(7, 2, 20, 17)
+    torch.testing.assert_close(traced(features, rois), align(features, rois))
+
+
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("output_size", [(7, 7), (3, 5), (1, 1)])

@@ -49,6 +49,20 @@ def run_weights(folder: str | Path) -> str:
     return found
 
 
+def check_finished(run: str | Path) -> None:
+    """Refuse a run folder whose last checkpoint is not that of the end of the training.
+
+    Raises:
+        UserError: names the checkpoint, which may be used by its own name.
+    """
+    last = Path(find_last(run)) if Path(run).is_dir() else Path(_FINAL)
+    if last.name and last.name != _FINAL:
+        raise UserError(
+            f"{run} has not finished: its last checkpoint is {last.name}, not {_FINAL}.\n"
+            f"Train the run to its end with --resume, or name the checkpoint: {last}"
+        )
+
+
 def name_last(folder: str | Path, name: str) -> None:
     """Write ``last_checkpoint``, whole or not at all."""
     write_atomically(Path(folder) / LAST_CHECKPOINT, name)

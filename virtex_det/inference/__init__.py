@@ -1,4 +1,4 @@
-"""Inference with trained models: detections, captions and attention, and their pages."""
+"""Inference with trained models: detections, captions and attention, and their pages; export."""
 
 from virtex_det.inference.captioning import Caption, Captioner
 from virtex_det.inference.detector import Detector

@@ -33,7 +33,8 @@ class GatherROIAlign(ROIAlign):
     The bilinear samples of one bin lie close together and share pixels, and a pixel's weight is the
     product of one weight per axis. So the samples of a bin are merged into a window of weighted
     pixels, which `embedding_bag` sums. Results equal torchvision's up to float32 rounding.
-    On GPUs, and for few regions, torchvision's operator runs instead.
+    On GPUs, for few regions, and in a graph that is traced or exported, torchvision's operator runs
+    instead.
 
     Args:
         output_size: bins per region, (height, width).
@@ -63,6 +64,8 @@ class GatherROIAlign(ROIAlign):
         """
         dtype = torch.promote_types(features.dtype, torch.float32)
         wide, rois = features.to(dtype), rois.detach().to(dtype)
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return self._loop(wide, rois).to(features.dtype)
         bins = len(rois) * self.output_size[0] * self.output_size[1]
         worth_a_table = bins > features[:, 0].numel() * _BINS_PER_PIXEL_WORTH_A_TABLE
         pool = self._gather if worth_a_table and features.device.type == "cpu" else self._loop
