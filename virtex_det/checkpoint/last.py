@@ -1,5 +1,6 @@
 """``last_checkpoint``, the file in a run folder that names the checkpoint to resume from."""
 
+import os
 from pathlib import Path
 
 from virtex_det.errors import UserError
@@ -49,14 +50,14 @@ def run_weights(folder: str | Path) -> str:
     return found
 
 
-def check_finished(run: str | Path) -> None:
+def check_finished(run: str | os.PathLike[str]) -> None:
     """Refuse a run folder whose last checkpoint is not that of the end of the training.
 
     Raises:
         UserError: names the checkpoint, which may be used by its own name.
     """
-    last = Path(find_last(run)) if Path(run).is_dir() else Path(_FINAL)
-    if last.name and last.name != _FINAL:
+    last = Path(find_last(Path(run)) if Path(run).is_dir() else _FINAL)
+    if last.name not in ("", _FINAL):
         raise UserError(
             f"{run} has not finished: its last checkpoint is {last.name}, not {_FINAL}.\n"
             f"Train the run to its end with --resume, or name the checkpoint: {last}"

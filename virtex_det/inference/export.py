@@ -17,7 +17,7 @@ from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Instances
 from PIL import Image
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 import virtex_det
@@ -89,7 +89,7 @@ class Form(NamedTuple):
     """
 
     packages: tuple[str, ...]
-    write: Callable[[nn.Module, Tensor, Path, dict[str, Any]], None]
+    write: Callable[[ExportableDetector, Tensor, Path, dict[str, Any]], None]
     read: Callable[[Path], Exported]
 
 
@@ -183,7 +183,7 @@ def _pictures(cfg: CfgNode, pictures: Pictures) -> list[tuple[str, np.ndarray]]:
 def _metadata(detector: Detector, model: ExportableDetector) -> dict[str, Any]:
     """Return what a user of the file has to know."""
     cfg, rules = detector.cfg, _rules(detector)
-    shapes = detector.predictor.model.backbone.output_shape().values()
+    shapes = model.model.backbone.output_shape().values()
     return {
         "model": cfg.MODEL.META_ARCHITECTURE,
         "classes": list(detector.classes),
@@ -208,7 +208,7 @@ def _metadata(detector: Detector, model: ExportableDetector) -> dict[str, Any]:
 
 
 def _rules(detector: Detector) -> Rules:
-    model = detector.predictor.model
+    model: Any = detector.predictor.model
     if isinstance(model, RetinaNet):
         return Rules(model.test_score_thresh, model.test_nms_thresh, model.max_detections_per_image)
     predictor = model.roi_heads.box_predictor
@@ -282,7 +282,7 @@ def _check(comparisons: Sequence[Comparison], bound: Bound) -> None:
         raise UserError(
             "The model found nothing in the pictures, so the exported file cannot be compared with "
             "it; nothing was written.\n"
-            "Name pictures with objects, or set a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST."
+            "Name pictures with objects, or set a lower SCORE_THRESH_TEST of the model."
         )
     wrong = [each for each in comparisons if not each.difference.within(bound)]
     if wrong:
@@ -310,21 +310,25 @@ def table(comparisons: Sequence[Comparison]) -> str:
 
 
 def _write_torchscript(
-    model: nn.Module, example: Tensor, path: Path, metadata: dict[str, Any]
+    model: ExportableDetector, example: Tensor, path: Path, metadata: dict[str, Any]
 ) -> None:
     traced = torch.jit.trace(model, (example,), check_trace=False)
     with path.open("wb") as file:
         torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
 
 
-def _write_program(model: nn.Module, example: Tensor, path: Path, metadata: dict[str, Any]) -> None:
+def _write_program(
+    model: ExportableDetector, example: Tensor, path: Path, metadata: dict[str, Any]
+) -> None:
     with path.open("wb") as file:
         torch.export.save(
             program_of(model, example), file, extra_files={METADATA_FILE: json.dumps(metadata)}
         )
 
 
-def _write_onnx(model: nn.Module, example: Tensor, path: Path, metadata: dict[str, Any]) -> None:
+def _write_onnx(
+    model: ExportableDetector, example: Tensor, path: Path, metadata: dict[str, Any]
+) -> None:
     from virtex_det.inference.onnx_files import write_onnx
 
     write_onnx(model, example, path, metadata)

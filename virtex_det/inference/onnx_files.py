@@ -8,12 +8,13 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor
 
 from virtex_det.modeling.exportable import ExportableDetector, grouped_nms, program_of
 
 OPSET = 18  # RoiAlign needs 16
+op: Any = opset18  # of OPSET; its types know no constants
 _LOWEST = -3e38  # of finite scores
 
 
@@ -51,7 +52,7 @@ def write_onnx(
         metadata: its values are written as JSON, each under its name.
     """
     program = program_of(type(model)(model.model, model.channels, _grouped_nms), example)
-    written = torch.onnx.export(
+    written: Any = torch.onnx.export(
         program,
         dynamo=True,
         input_names=[metadata["input"]["name"]],
@@ -59,10 +60,11 @@ def write_onnx(
         opset_version=OPSET,
         custom_translation_table={torch.ops.virtex_det.grouped_nms.default: _in_onnx},
         verbose=False,
-    ).model_proto
-    _name_sizes(written, metadata["input"]["shape"])
-    onnx.helper.set_model_props(written, {key: json.dumps(metadata[key]) for key in metadata})
-    path.write_bytes(written.SerializeToString())
+    )
+    file = written.model_proto
+    _name_sizes(file, metadata["input"]["shape"])
+    onnx.helper.set_model_props(file, {key: json.dumps(metadata[key]) for key in metadata})
+    path.write_bytes(file.SerializeToString())
 
 
 def _name_sizes(model: onnx.ModelProto, names: Sequence[str | int]) -> None:

@@ -62,20 +62,19 @@ def grouped_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 class ExportableDetector(nn.Module):
-    """A detector whose input and outputs are tensors.
+    """A detector whose input and outputs are tensors; `exportable` makes one.
 
     Attributes:
         outputs: names of the outputs.
-        mean: of the pixels, in RGB order.
-        std: likewise.
     """
 
+    model: Any
     outputs: tuple[str, ...] = ("boxes", "scores", "classes")
 
     def __init__(self, model: nn.Module, channels: str, nms: GroupedNMS = grouped_nms) -> None:
         """
         Args:
-            model: a GeneralizedRCNN or RetinaNet in evaluation mode; see `exportable`.
+            model: a GeneralizedRCNN or RetinaNet in evaluation mode.
             channels: "RGB" or "BGR", its INPUT.FORMAT.
             nms: as `grouped_nms`.
         """
@@ -113,7 +112,7 @@ class ExportableRCNN(ExportableDetector):
 
     def __init__(self, model: nn.Module, channels: str, nms: GroupedNMS = grouped_nms) -> None:
         super().__init__(model, channels, nms)
-        if model.roi_heads.mask_on:
+        if self.model.roi_heads.mask_on:
             self.outputs = (*self.outputs, "masks")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -230,19 +229,18 @@ class ExportableRetinaNet(ExportableDetector):
         return _found(boxes, scores, classes.gather(1, best))
 
 
-def exportable(
-    model: nn.Module, channels: str, nms: GroupedNMS = grouped_nms
-) -> ExportableDetector:
+def exportable(model: Any, channels: str, nms: GroupedNMS = grouped_nms) -> ExportableDetector:
     """Return the exportable form of a detector, which shares its layers.
 
     Args:
-        model: in evaluation mode.
+        model: a GeneralizedRCNN or RetinaNet in evaluation mode.
         channels: "RGB" or "BGR", its INPUT.FORMAT.
         nms: as `grouped_nms`.
 
     Raises:
         UserError: the model, or a part of it, has no such form.
     """
+    form: type[ExportableDetector]
     if type(model) is GeneralizedRCNN:
         _check_rcnn(model)
         form, number = ExportableRCNN, model.roi_heads.box_predictor.test_topk_per_image
@@ -274,7 +272,7 @@ def program_of(model: ExportableDetector, images: Tensor) -> torch.export.Export
     return torch.export.export(model, (images,), dynamic_shapes={"images": free}, strict=False)
 
 
-def _check_rcnn(model: GeneralizedRCNN) -> None:
+def _check_rcnn(model: Any) -> None:
     rpn, heads = model.proposal_generator, model.roi_heads
     _check_part("MODEL.PROPOSAL_GENERATOR.NAME", rpn, RPN)
     _check_part("MODEL.ANCHOR_GENERATOR.NAME", rpn.anchor_generator, DefaultAnchorGenerator)
