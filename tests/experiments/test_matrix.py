@@ -81,7 +81,9 @@ def test_each_seed_is_pretrained_by_itself_and_named_after_start_and_seed(matrix
 
 
 def test_one_pretraining_can_serve_all_seeds(tmp_path):
-    matrix = make_matrix(tmp_path, starts={"captions": CAPTIONS._replace(seed=1)}, baseline="")
+    matrix = make_matrix(
+        tmp_path, starts={"captions": dataclasses.replace(CAPTIONS, seed=1)}, baseline=""
+    )
     assert [run.folder.name for run in matrix.pretraining()] == ["captions_1"]
 
 
@@ -101,7 +103,10 @@ def test_schedules_are_those_of_the_configs_and_may_be_set_by_options(tmp_path, 
     assert {run.iterations for run in matrix.cells.values()} == {150}
     short = {"SOLVER.MAX_ITER": 20, "SOLVER.WARMUP_ITERS": 2}
     quick = make_matrix(
-        tmp_path, options=short, starts={"captions": CAPTIONS._replace(options=short)}, baseline=""
+        tmp_path,
+        options=short,
+        starts={"captions": dataclasses.replace(CAPTIONS, options=short)},
+        baseline="",
     )
     assert {run.iterations for run in [*quick.cells.values(), *quick.pretraining()]} == {20}
     assert all(
@@ -135,7 +140,7 @@ def test_seeds_are_done_in_the_order_of_the_matrix(tmp_path):
 
 
 def test_pretraining_for_all_seeds_comes_once_and_what_is_complete_never(tmp_path):
-    starts = {"captions": CAPTIONS._replace(seed=1)}
+    starts = {"captions": dataclasses.replace(CAPTIONS, seed=1)}
     matrix = make_matrix(tmp_path, starts=starts, baseline="", fractions=(1.0,))
     order = in_order(matrix.cells, matrix.pretraining())
     assert order == [*matrix.pretraining(), *matrix.cells.values()]
@@ -441,7 +446,7 @@ def test_the_report_is_a_page_of_its_own(matrix, make_record, tmp_path):
         ({"baseline": "random"}, "is not a start; the nearest: random init"),
         ({"options": {"SEED": 3}}, "SEED under options"),
         (
-            {"starts": {"a": CAPTIONS._replace(options={"SEED": 3})}, "baseline": ""},
+            {"starts": {"a": dataclasses.replace(CAPTIONS, options={"SEED": 3})}, "baseline": ""},
             "SEED under options",
         ),
         (

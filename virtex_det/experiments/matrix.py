@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
+import msgspec
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
@@ -31,21 +32,27 @@ from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
 from virtex_det.protocols.card import is_svm_probe, protocol_card
 from virtex_det.protocols.matching import protocol_id
 
+# Files are checked against these types; a matrix made in Python is trusted with them.
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]  # of NumPy; Detectron2 reads -1 as none
+Options = Mapping[str, Any]
+
 _LONGEST = 200  # bytes of a folder's name, made of those of a start and a protocol
 
 
-class Pretraining(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
     """A start that is made by pretraining.
 
     Attributes:
-        config: of the pretraining.
+        pretrain: config of the pretraining.
         seed: of one pretraining that serves all seeds; None pretrains once per seed.
         options: further config keys.
     """
 
-    config: Path
-    seed: int | None = None
-    options: Mapping[str, Any] = {}
+    pretrain: Path
+    seed: Seed | None = None
+    options: Options = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +72,14 @@ class Matrix:
         some_fractions: by name, the fractions of protocols that are not run with all of them.
     """
 
-    title: str
+    title: Name
     output: Path
-    protocols: Mapping[str, Path]
-    starts: Mapping[str, str | Pretraining]
+    protocols: Mapping[Name, Path]
+    starts: Mapping[Name, str | Pretraining]
     fractions: tuple[float, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     baseline: str = ""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Options = dataclasses.field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
     some_fractions: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
@@ -189,9 +196,9 @@ class Matrix:
     def _pretraining(self, name: str, start: Pretraining, seed: int) -> Run:
         seed = seed if start.seed is None else start.seed
         options = _words({"DATASETS.TEST": ()} | dict(start.options))
-        iterations = config_of(start.config, options).SOLVER.MAX_ITER
+        iterations = config_of(start.pretrain, options).SOLVER.MAX_ITER
         folder = self.output / "pretrain" / _slug(name, seed)
-        return Run(folder, start.config, ("SEED", str(seed), *options), iterations)
+        return Run(folder, start.pretrain, ("SEED", str(seed), *options), iterations)
 
 
 def run_matrix(
