@@ -14,8 +14,8 @@ from virtex_det.benchmark.statistics import (
     reached,
     share,
     summarize,
-    title_of,
 )
+from virtex_det.benchmark.tables import title_of
 from virtex_det.errors import UserError
 
 BOX = ["bbox/AP"]

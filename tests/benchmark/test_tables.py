@@ -10,7 +10,7 @@ from tests.benchmark.matrices import compare, mixed, rendered
 from virtex_det.benchmark import tables
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions
-from virtex_det.benchmark.statistics import compare_pairs, summarize
+from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
 from virtex_det.benchmark.tables import (
     Value,
     category_tables,
@@ -153,7 +153,7 @@ def test_the_tables_of_one_protocol_say_that_p_is_corrected_for_the_tests_of_all
     note = "p is corrected for the {} tests under all protocols (Holm)."
     summary = summarize(both)
     p_holm = compare_pairs(both, ["bbox/AP"])["p_holm"]
-    for of_protocol in protocol_tables(both, summary):
+    for of_protocol in protocol_tables(both, summary, compare_pairs(both, AP)):
         details, (pairs, _) = of_protocol.details[0], of_protocol.pairs
         assert note.format(4) in details.notes[0] and note.format(2) in pairs.notes[0]
         assert pairs.rows[0][1].text.endswith(f"p {p_holm.iloc[0]:.2f})") and len(pairs.rows) == 1

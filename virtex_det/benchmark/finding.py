@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import AP, enough_labels, share, title_of
-from virtex_det.benchmark.tables import count, mean, p_value
+from virtex_det.benchmark.statistics import AP, enough_labels, share
+from virtex_det.benchmark.tables import count, mean, p_value, title_of
 
 CHANCE = 0.05  # a difference with at least this p-value may be chance
 
@@ -62,7 +62,7 @@ def _compare(comparison: Comparison, measured: pd.DataFrame, metric: str) -> Fin
     baseline = next((row for row in ranked if row.start == comparison.baseline), None)
     beside = baseline or second
     starts = tuple(dict.fromkeys([beside.start, second.start if best is beside else best.start]))
-    reached, seeds = f"{mean(best).text} {metric}", _seeds(best.seeds)
+    reached, seeds = f"{mean(best).text} {metric}", count(best.seeds, "seed")
     runner_up = f"{second.start} reaches {mean(second).text}"
     if best.mean < _ZERO:
         whose = f"from {best.start}" if len(ranked) == 1 else "from every start"
@@ -107,7 +107,7 @@ def _certainty(best: Any, rivals: int) -> str:
     """Return the number of seeds behind a difference, its p-value, and whether it may be chance."""
     if not best.pairs:
         return "no seed in common, so this may be chance"
-    said, is_clear = _seeds(best.pairs), best.pairs > 1
+    said, is_clear = count(best.pairs, "seed"), best.pairs > 1
     if not math.isnan(best.p):
         said += f", p {p_value(best.p_holm).text}"
         is_clear = max(best.p_holm, best.p * rivals) < CHANCE
@@ -128,7 +128,3 @@ def _efficiency(measured: pd.DataFrame, best: Any, baseline: str) -> str:
     if enough == share(1.0):
         return ""
     return f"; {enough} of the labels are enough for it to match the {goal:.1f} of {baseline}"
-
-
-def _seeds(number: float) -> str:
-    return count(int(number), "seed")

@@ -17,7 +17,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.records import ResultRecord, read_records
-from virtex_det.benchmark.statistics import AP, share, title_of
+from virtex_det.benchmark.statistics import AP, share
+from virtex_det.benchmark.tables import title_of
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
 from virtex_det.pages.html import data_uri

@@ -11,13 +11,15 @@ from virtex_det.benchmark.conditions import account_for, conditions, cost_table,
 from virtex_det.benchmark.finding import main_finding
 from virtex_det.benchmark.pictures import draw_gallery
 from virtex_det.benchmark.plots import draw_plots, has_bands, plot_fractions, save_figure
-from virtex_det.benchmark.statistics import summarize, title_of
+from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
 from virtex_det.benchmark.tables import (
     WORDS,
     category_tables,
     markdown_grid,
     protocol_tables,
     render_markdown,
+    title_of,
+)
 )
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
@@ -69,14 +71,9 @@ def write_markdown_page(
     commands: Sequence[str],
     metrics: Sequence[str],
 ) -> list[Path]:
-    """Write the page in Markdown, and its curves beside it.
+    """Write the page of some metrics in Markdown, and its curves beside it.
 
-    Args:
-        path: file to write.
-        comparison: what was measured.
-        cards: of the protocols.
-        commands: shell lines that repeat it.
-        metrics: to show, such as "bbox/AP".
+    Other arguments are those of ``render_markdown_page``.
 
     Returns:
         The written files, the page last.
@@ -116,13 +113,13 @@ def write_report(
         commands: shell lines, by what they make: a row of a table, for example.
         notes: sentences on what was equal and what was not that records cannot tell.
     """
-    summary = summarize(comparison)
+    summary, paired = summarize(comparison), compare_pairs(comparison, AP)
     finding = main_finding(comparison, summary)
-    results = protocol_tables(comparison, summary)
-    categories = category_tables(comparison)
     account = account_for(comparison)
     colours = line_colours(comparison.starts, comparison.baseline)
     dark_colours = line_colours(comparison.starts, comparison.baseline, DARK)
+    categories = category_tables(comparison)
+    results = protocol_tables(comparison, summary, paired)
     plots = draw_plots(comparison, summary, colours, account.pretraining, folders)
     pictures = draw_gallery(comparison, folders, annotations, image_root, finding.starts)
     html = render_html(

@@ -43,17 +43,6 @@ class PairedTest(NamedTuple):
     difference_sd: float = math.nan
 
 
-def title_of(metric: str) -> str:
-    """Return a metric's name for readers.
-
-    Example:
-        >>> title_of("bbox/AP50")
-        'Box AP50'
-    """
-    task, _, name = metric.partition("/")
-    return f"{TASKS.get(task, task)} {name}"
-
-
 def find_metrics(comparison: Comparison, names: Iterable[str] = ()) -> list[str]:
     """Return the names of measured metrics.
 

@@ -14,14 +14,13 @@ import pandas as pd
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.statistics import (
-    AP,
     DETAILS,
     TASKS,
     compare_pairs,
     detectable_difference,
+    find_metrics,
     reached,
     share,
-    title_of,
 )
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
@@ -32,7 +31,6 @@ MIXED = (
 # Columns without numbers.
 WORDS = ("protocol", "start", "published start", "category", "source", "how sure")
 MAX_CATEGORIES = 100
-_TESTED = ["difference", "low", "high", "p", "p_holm"]
 
 
 class Value(NamedTuple):
@@ -58,6 +56,17 @@ class Table(NamedTuple):
     notes: Sequence[str] = ()
 
 
+def title_of(metric: str) -> str:
+    """Return a metric's name for readers.
+
+    Example:
+        >>> title_of("bbox/AP50")
+        'Box AP50'
+    """
+    task, _, name = metric.partition("/")
+    return f"{TASKS.get(task, task)} {name}"
+
+
 def number(value: float, form: str) -> Value:
     """Return a number as a cell, NaN as an empty one."""
     return Value() if math.isnan(value) else Value(format(value, form), value)
@@ -79,7 +88,7 @@ def mean(cell: Any, is_best: bool = False, most: int = 0) -> Value:
     if math.isnan(cell.mean):
         return Value()
     deviation = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.1f}"
-    seeds = f" ({count(int(cell.seeds), 'seed')})" if most not in (0, cell.seeds) else ""
+    seeds = f" ({count(cell.seeds, 'seed')})" if most not in (0, cell.seeds) else ""
     return Value(f"{cell.mean:.1f}{deviation}{seeds}", cell.mean, bool(is_best))
 
 
@@ -94,9 +103,14 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
         Tables with a row per start and a column per fraction of the labels.
     """
     metrics = summary.index.unique("metric")
-    means = [_with_published(means_table(comparison, summary, m), comparison, m) for m in metrics]
-    compared = [metric for metric in metrics if summary.loc[metric, "pairs"].any()]
-    differences = [_differences_table(comparison, summary, metric) for metric in compared]
+    means, differences = [], []
+    for metric in metrics:
+        means.append(_with_published(means_table(comparison, summary, metric), comparison, metric))
+        part = summary.loc[metric]
+        if part["pairs"].any():
+            others = part[part.index.get_level_values("start") != comparison.baseline]
+            title = f"{title_of(metric)}, difference from {comparison.baseline}"
+            differences.append(_tests_table(comparison, others, title))
     return means + differences + _pair_tables(comparison, compare_pairs(comparison, metrics))
 
 
@@ -120,21 +134,22 @@ class ProtocolTables(NamedTuple):
     published: Table | None
 
 
-def protocol_tables(comparison: Comparison, summary: pd.DataFrame) -> list[ProtocolTables]:
+def protocol_tables(
+    comparison: Comparison, summary: pd.DataFrame, paired: pd.DataFrame
+) -> list[ProtocolTables]:
     """Return the tables of each protocol.
 
     Args:
         comparison: what was measured.
         summary: of ``summarize``, with all metrics of DETAILS.
+        paired: of ``compare_pairs``, with box and mask AP.
     """
     found = []
-    paired = compare_pairs(comparison, AP)
     for protocol in comparison.protocols:
         records = {c: record for c, record in comparison.records.items() if c.protocol == protocol}
         part = dataclasses.replace(comparison, records=records)
         rows = summary.xs(protocol, level="protocol", drop_level=False)
-        measured = {metric for record in records.values() for metric in record.flat_metrics()}
-        metrics = [metric for metric in AP if metric in measured]
+        metrics = find_metrics(part)
         means = [means_table(part, rows, metric) for metric in metrics if len(part.fractions) > 1]
         details = [details_table(part, rows, metric.partition("/")[0]) for metric in metrics]
         own = paired.index.isin(metrics, "metric") & paired.index.isin([protocol], "protocol")
@@ -259,19 +274,19 @@ def render_latex(comparison: Comparison, summary: pd.DataFrame) -> str:
 
 def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
     """Return a line per protocol, start and fraction, and per published result, with all digits."""
-    metrics, numbers = summary.index.unique("metric"), ["mean", "deviation", *_TESTED]
+    metrics = summary.index.unique("metric")
+    numbers = ["mean", "deviation", "difference", "low", "high", "p", "p_holm"]
     columns = ["protocol", "start", "fraction", "seeds"]
     columns += [f"{title_of(metric)} {what}" for metric in metrics for what in numbers]
     columns += ["source", "how sure"]
+    paired = compare_pairs(comparison, metrics)
+    paired = paired.assign(seeds=paired["pairs"], mean=None, deviation=None)
     rows = []
-    levels = ["protocol", "start", "fraction"]
-    for (protocol, start, fraction), cells in summary.groupby(levels, sort=False, observed=True):
-        row = [_recipe(comparison, protocol, cells), start, fraction, cells["seeds"].iloc[0]]
-        rows.append([*row, *cells[numbers].to_numpy().ravel(), "measured", ""])
-    paired = compare_pairs(comparison, metrics).assign(mean=None, deviation=None)
-    for (protocol, pair, fraction), cells in paired.groupby(levels, sort=False, observed=True):
-        row = [_recipe(comparison, protocol, cells), pair, fraction, cells["pairs"].iloc[0]]
-        rows.append([*row, *cells[numbers].to_numpy().ravel(), "measured, as a pair", ""])
+    for source, table in {"measured": summary, "measured, as a pair": paired}.items():
+        groups = table.groupby(["protocol", "start", "fraction"], sort=False, observed=True)
+        for (protocol, start, fraction), cells in groups:
+            row = [_recipe(comparison, protocol, cells), start, fraction, cells["seeds"].iloc[0]]
+            rows.append([*row, *cells[numbers].to_numpy().ravel(), source, ""])
     for recipe in comparison.recipes:
         for result in published_for(recipe):
             row = [recipe, result.start, 1.0, None]
@@ -302,14 +317,14 @@ def markdown_grid(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def count(number: int, noun: str) -> str:
+def count(number: float, noun: str) -> str:
     """Return a number of things in words.
 
     Example:
         >>> count(1, "seed"), count(3, "seed")
         ('1 seed', '3 seeds')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def _to_latex(table: Table) -> str:
@@ -358,13 +373,6 @@ def _source(result: PublishedResult) -> str:
     return f"{result.source} (how sure: {result.how_sure}){differs}"
 
 
-def _differences_table(comparison: Comparison, summary: pd.DataFrame, metric: str) -> Table:
-    part = summary.loc[metric]
-    others = part[part.index.get_level_values("start") != comparison.baseline]
-    title = f"{title_of(metric)}, difference from {comparison.baseline}"
-    return _tests_table(comparison, others, title)
-
-
 def _pair_tables(comparison: Comparison, paired: pd.DataFrame) -> list[Table]:
     """Return a table per metric of ``compare_pairs``, or of some of its rows."""
     tables = []
@@ -382,12 +390,12 @@ def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Tabl
 
 def _notes_on_tests(part: pd.DataFrame, what: str = "") -> list[str]:
     """Return notes on paired tests: how they were made, and which difference they would show."""
-    here = int(part["p"].notna().sum())
+    here = part["p"].notna().sum()
     if not here:
         return ["Without two seeds there is no interval and no test."]
     tests = int(part["tests"].max())
     which = "of this table" if tests == here else "under all protocols"
-    most = count(int(part["pairs"].max()), "seed")
+    most = count(part["pairs"].max(), "seed")
     of_what = f" {what}" if what else ""
     notes = [
         f"Two-sided paired t-tests{of_what} over {most} at most; p is corrected for the "
