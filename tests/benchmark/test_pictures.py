@@ -136,7 +136,7 @@ def test_a_strip_shows_truth_and_confident_detections_of_the_same_image(run, tmp
 
 
 def test_images_are_spaced_evenly(run, tmp_path):
-    strips = draw_strips({"captions": run()}, write_images(tmp_path, count=9), tmp_path, count=3)
+    strips = draw_strips({"captions": run()}, write_images(tmp_path, count=9), tmp_path, number=3)
     assert [strip.file_name for strip in strips] == ["1.png", "4.png", "7.png"]
 
 
@@ -178,7 +178,7 @@ def test_lvis_names_an_image_by_its_address(run, tmp_path):
     ],
 )
 def test_real_annotations_are_drawn(run, samples, annotations, images):
-    strips = draw_strips({"captions": run()}, samples / annotations, samples / images, count=2)
+    strips = draw_strips({"captions": run()}, samples / annotations, samples / images, number=2)
     assert len(strips) == 2
     for strip in strips:
         truth, without = (

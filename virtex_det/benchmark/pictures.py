@@ -13,6 +13,7 @@ from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.matching import MIN_OVERLAP, Verdict, encode_mask, judge
 from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.benchmark.statistics import share
+from virtex_det.benchmark.tables import count
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
@@ -30,22 +31,15 @@ TYPE_SIZE = 19  # pixels, of a picture that a page shows at about 300
 JPEG_QUALITY = 80
 TRUTH = "ground truth"
 
-# Light colours of Okabe and Ito's, which the colour-blind tell apart; lines differ, too.
+# Light colours of Okabe and Ito's, which the colour-blind tell apart; lines differ, too. Labels do
+# not all have room: the first ones stay.
 _LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, str]] = {
     Verdict.LABELLED: ((255, 255, 255), None, "{name}"),
-    Verdict.FOUND: ((120, 205, 255), None, "{name} {score:.2f}"),
     Verdict.FALSE_ALARM: ((255, 176, 0), (5, 3), "✗ {name} {score:.2f}"),
+    Verdict.FOUND: ((120, 205, 255), None, "{name} {score:.2f}"),
     Verdict.MISSED: ((255, 255, 255), (0.5, 2.5), "missed {name}"),
     Verdict.UNJUDGED: ((190, 190, 190), None, "{name} {score:.2f}"),
 }
-# Of labels, which do not all have room.
-_ORDER = (
-    Verdict.LABELLED,
-    Verdict.FALSE_ALARM,
-    Verdict.FOUND,
-    Verdict.MISSED,
-    Verdict.UNJUDGED,
-)
 
 
 class EvaluatedRun(NamedTuple):
@@ -125,11 +119,11 @@ class Annotations:
         for annotation in content["annotations"]:
             self.of_image[annotation["image_id"]].append(annotation)
 
-    def spaced(self, count: int) -> list[int]:
+    def spaced(self, number: int) -> list[int]:
         """Return images at even distances among those with several instances, none hand-picked."""
         ids = sorted(self.images)
         several = [image_id for image_id in ids if len(self.of_image[image_id]) > 1] or ids
-        return several[:: max(len(several) // count, 1)][:count]
+        return several[:: max(len(several) // number, 1)][:number]
 
     def file(self, image_id: int, root: Path) -> Path | None:
         """Return an image's file, None if it is missing; LVIS names it by the end of an address."""
@@ -159,11 +153,11 @@ def draw_gallery(
     """
     if annotations is None or image_root is None:
         return None
-    runs: dict[str, EvaluatedRun] = {}
-    shown = []
+    runs = {}
+    shown = set()
     for cell in _cells_to_show(comparison, folders, first):
         runs[cell.start] = EvaluatedRun(folders[cell], comparison.records[cell])
-        shown.append(f"{share(cell.fraction)} of the labels and seed {cell.seed}")
+        shown.add(f"{share(cell.fraction)} of the labels and seed {cell.seed}")
     strips = draw_strips(runs, annotations, image_root) if Path(annotations).exists() else []
     first_row = None
     if strips:
@@ -173,7 +167,7 @@ def draw_gallery(
     return Gallery(
         strips,
         first_row,
-        sorted(set(shown)),
+        sorted(shown),
         [start for start in comparison.starts if start not in runs],
         (Path(annotations), Path(image_root)),
     )
@@ -200,7 +194,7 @@ def draw_strips(
     runs: Mapping[str, EvaluatedRun],
     annotations: str | Path,
     image_root: str | Path,
-    count: int = MAX_IMAGES,
+    number: int = MAX_IMAGES,
 ) -> list[Strip]:
     """Draw images with their ground truth and with the confident detections of each run.
 
@@ -208,13 +202,13 @@ def draw_strips(
         runs: by title of their pictures; each has detections.
         annotations: COCO or LVIS JSON of the evaluation set.
         image_root: folder of its images.
-        count: number of images.
+        number: of images.
 
     Returns:
         A strip per image; images whose file is missing or broken are left out.
     """
     truth = Annotations(annotations)
-    files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(count)}
+    files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(number)}
     detections = {title: _detections(run, set(files)) for title, run in runs.items()}
     max_value = max(map(_max_value, runs.values()), default=0.0)
     strips = []
@@ -242,11 +236,9 @@ def draw_truth(
         names: class names by category id.
     """
     judged = [(each, Verdict.LABELLED) for each in labelled if not each.get("iscrowd")]
-    drawn = _draw(pixels, judged, names)
     if not judged:
-        nothing = "nothing is labelled"
-        return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), nothing)
-    return DrawnImage(as_jpeg(drawn), f"{len(judged)} labelled")
+        return _drawn(pixels, judged, names, "nothing is labelled", remark="nothing is labelled")
+    return _drawn(pixels, judged, names, f"{len(judged)} labelled")
 
 
 def draw_detections(
@@ -259,29 +251,25 @@ def draw_detections(
         judged: of ``judge``, for detections with a score of at least SCORE_THRESHOLD.
         names: class names by category id.
     """
-    drawn = _draw(pixels, judged, names)
     counts = Counter(verdict for _, verdict in judged)
     missed = f"{counts[Verdict.MISSED]} missed"
     if set(counts) <= {Verdict.MISSED}:
         nothing = f"nothing above {SCORE_THRESHOLD}"
-        return DrawnImage(as_jpeg(draw_remark(drawn, nothing, TYPE_SIZE)), f"{nothing}, {missed}")
-    alarms = counts[Verdict.FALSE_ALARM]
-    plural = "" if alarms == 1 else "s"
-    said = [f"{counts[Verdict.FOUND]} found", missed, f"{alarms} false alarm{plural}"]
+        return _drawn(pixels, judged, names, f"{nothing}, {missed}", remark=nothing)
+    alarms = count(counts[Verdict.FALSE_ALARM], "false alarm")
+    said = [f"{counts[Verdict.FOUND]} found", missed, alarms]
     if counts[Verdict.UNJUDGED]:
         said.append(f"{counts[Verdict.UNJUDGED]} not judged")
-    return DrawnImage(as_jpeg(drawn), ", ".join(said))
+    return _drawn(pixels, judged, names, ", ".join(said))
 
 
-def as_jpeg(pixels: np.ndarray) -> str:
-    """Return an RGB image as a data URI."""
-    encoded = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return data_uri(encoded.tobytes())
-
-
-def _draw(
-    pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
-) -> np.ndarray:
+def _drawn(
+    pixels: np.ndarray,
+    judged: Sequence[tuple[dict, Verdict]],
+    names: Mapping[int, str],
+    summary: str,
+    remark: str = "",
+) -> DrawnImage:
     """Draw marks over an image that is enlarged or shrunk until its longest side is near SIDE."""
     height, width = pixels.shape[:2]
     scale = SIDE / max(height, width)
@@ -295,13 +283,17 @@ def _draw(
         label = words.format(name=names[instance["category_id"]], score=instance.get("score", 0.0))
         contours = _contours(instance, (height, width), canvas.shape[:2])
         marks.append(Mark(contours, label, colour, dash))
-    return draw_marks(canvas, marks, TYPE_SIZE)
+    drawn = draw_marks(canvas, marks, TYPE_SIZE)
+    if remark:
+        drawn = draw_remark(drawn, remark, TYPE_SIZE)
+    encoded = cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return DrawnImage(data_uri(encoded.tobytes()), summary)
 
 
 def _importance(judged: tuple[dict, Verdict]) -> tuple[int, float]:
     """Return the sort key of labels: the verdict, then the larger box first."""
     instance, verdict = judged
-    return _ORDER.index(verdict), -instance["bbox"][2] * instance["bbox"][3]
+    return list(_LOOKS).index(verdict), -instance["bbox"][2] * instance["bbox"][3]
 
 
 def _contours(instance: dict, size: tuple[int, int], canvas: tuple[int, int]) -> list[np.ndarray]:

@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from virtex_det.benchmark.comparison import Cell, Comparison
@@ -185,9 +184,7 @@ def plot_time(
     pretraining.
 
     Args:
-        comparison: what was measured.
-        summary: of ``summarize``, with the metrics to draw.
-        colours: by start.
+        comparison, summary, colours: as of ``plot_fractions``.
         pretraining: seconds by start, to be added; the legend names starts that are missing.
     """
     counted = "pretraining and fine-tuning" if pretraining else "fine-tuning, without pretraining"
@@ -276,7 +273,7 @@ def _figure(
     """Return a figure with a plot per metric, and the curves of each."""
     metrics = summary.index.unique("metric")
     panels = [_curves(comparison, summary.loc[metric], colours) for metric in metrics]
-    most = max((len(curves) for curves in panels), default=0)
+    most = max(map(len, panels), default=0)
     height = max(SIZE[1], most * TYPE_SIZE * _LINE_HEIGHT / 72 + 1)
     figure = Figure(figsize=(SIZE[0] * len(metrics), height), layout="constrained")
     all_axes = figure.subplots(1, len(metrics), squeeze=False)[0]
@@ -382,15 +379,16 @@ def _name_lines(figure: Figure, axes: Axes) -> None:
     top = axes.get_ylim()[1]
     unit = top / (axes.bbox.height * 72 / figure.dpi)  # of the axis, per point of type
     drawn = [line for line in axes.lines if np.size(line.get_xdata())]
-    ends = sorted([(np.asarray(line.get_xydata())[-1], line) for line in drawn], key=_height)
-    names = [_in_lines(str(line.get_label())) for _, line in ends]
+    ends = {line: tuple(np.asarray(line.get_xydata())[-1]) for line in drawn}
+    lines = sorted(drawn, key=lambda line: ends[line][1])
+    names = [_in_lines(str(line.get_label())) for line in lines]
     heights = [(name.count("\n") + 1) * TYPE_SIZE * _LINE_HEIGHT * unit for name in names]
-    places = spread_out([float(end[1]) for end, _ in ends], heights, top)
+    places = spread_out([ends[line][1] for line in lines], heights, top)
     leader = {"arrowstyle": "-", "linewidth": 1, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
-    for (end, line), name, place in zip(ends, names, places, strict=True):
+    for line, name, place in zip(lines, names, places, strict=True):
         axes.annotate(
             name,
-            (end[0], end[1]),
+            ends[line],
             (1.05, place),
             textcoords=axes.get_yaxis_transform(),
             va="center",
@@ -400,10 +398,6 @@ def _name_lines(figure: Figure, axes: Axes) -> None:
             arrowprops=leader | {"color": line.get_color()},
             annotation_clip=False,
         )
-
-
-def _height(end: tuple[np.ndarray, Line2D]) -> float:
-    return float(end[0][1])
 
 
 def _in_lines(name: str) -> str:

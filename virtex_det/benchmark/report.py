@@ -20,7 +20,6 @@ from virtex_det.benchmark.tables import (
     render_markdown,
     title_of,
 )
-)
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
 from virtex_det.pages.html import render_html

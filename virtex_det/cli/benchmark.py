@@ -18,7 +18,7 @@ from virtex_det.benchmark.plots import plot_fractions, plot_time, save_figure
 from virtex_det.benchmark.report import write_markdown_page
 from virtex_det.benchmark.statistics import find_metrics, summarize
 from virtex_det.benchmark.tables import FORMATS, render_markdown
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import command_parser, positive
 from virtex_det.escaping import say
 from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
 from virtex_det.experiments.local import LocalLauncher
@@ -151,57 +151,31 @@ def _add_records(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("matrix", metavar="MATRIX.yaml")
-    parser.add_argument(
-        "--jobs",
-        type=_at_least(0),
-        default=0,
-        metavar="N",
-        help="at once; default: one per GPU or core; Slurm: all",
-    )
-    parser.add_argument(
-        "--gpus-per-job",
-        type=_at_least(0),
-        default=1,
-        metavar="N",
-        help="processes of a run, at most the number of GPUs",
-    )
-    parser.add_argument(
-        "--records",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="runs with a record in it are not done again; new records are added as runs end",
-    )
+    jobs = "at once; default: one per GPU or core; Slurm: all"
+    gpus = "processes of a run, at most the number of GPUs"
+    kept = "runs with a record in it are not done again; new records are added as runs end"
+    limit = "time limit, after which a job is queued again and resumes"
+    add = parser.add_argument
+    add("--jobs", type=_natural, default=0, metavar="N", help=jobs)
+    add("--gpus-per-job", type=_natural, default=1, metavar="N", help=gpus)
+    add("--records", type=Path, metavar="FILE.jsonl", help=kept)
     add = parser.add_argument_group("on a cluster").add_argument
     add("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
     add("--slurm-partition", default="", metavar="NAME")
-    add("--cpus-per-job", type=_at_least(1), default=8, metavar="N")
-    add("--memory-gb", type=_at_least(0), default=0, metavar="N")
-    add(
-        "--minutes",
-        type=_at_least(1),
-        default=24 * 60,
-        help="time limit, after which a job is queued again and resumes",
-    )
-    add(
-        "--slurm-option",
-        nargs="+",
-        type=_key_and_value,
-        default=[],
-        metavar="KEY=VALUE",
-        help="of sbatch, such as account=me",
-    )
+    add("--cpus-per-job", type=positive, default=8, metavar="N")
+    add("--memory-gb", type=_natural, default=0, metavar="N")
+    add("--minutes", type=positive, default=24 * 60, help=limit)
+    sbatch = "of sbatch, such as account=me"
+    add("--slurm-option", nargs="+", type=_pair, default=[], metavar="KEY=VALUE", help=sbatch)
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-
-    return number
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text[:50]!r} is not an integer from 0 on")
+    return int(text)
 
 
-def _key_and_value(word: str) -> tuple[str, str]:
+def _pair(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{word!r} must have the form KEY=VALUE")
@@ -224,8 +198,5 @@ def _add_plot(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf")
     add("--against", choices=["fraction", "time"], default="fraction")
-    add(
-        "--count-pretraining",
-        action="store_true",
-        help="add its time, where it is known",
-    )
+    count = "add its time, where it is known"
+    add("--count-pretraining", action="store_true", help=count)

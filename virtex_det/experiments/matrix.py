@@ -120,9 +120,7 @@ class Matrix:
             for name in names:
                 if name not in self.starts:
                     nearest = difflib.get_close_matches(name, self.starts, n=1, cutoff=0)
-                    raise UserError(
-                        f"{what}: {name!r} is not a start; the nearest: {', '.join(nearest)}"
-                    )
+                    raise UserError(f"{what}: {name!r} is not a start; the nearest: {nearest[0]}")
         if same := [pair for pair in self.pairs if pair[0] == pair[1]]:
             raise UserError(f"pairs: {same[0][0]!r} is paired with itself.")
         if len(set(self.pairs)) < len(self.pairs):
