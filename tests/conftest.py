@@ -14,6 +14,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 
+from tests.data.datasets.conftest import catalog, coco, voc, write_image, yolo  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 

@@ -48,7 +48,7 @@ NAMES = """
     TEST.METRICS_LIBRARY
 """.split()
 AT_LEAST_ONE = """
-    MODEL.ROI_HEADS.NUM_CLASSES MODEL.RETINANET.NUM_CLASSES MODEL.CLASSIFIER.NUM_CLASSES
+    MODEL.CLASSIFIER.NUM_CLASSES
     MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE MODEL.RPN.BATCH_SIZE_PER_IMAGE MODEL.FPN.OUT_CHANNELS
     MODEL.RESNETS.DEPTH MODEL.RESNETS.STEM_OUT_CHANNELS MODEL.RESNETS.RES2_OUT_CHANNELS
     MODEL.RESNETS.WIDTH_PER_GROUP MODEL.RESNETS.NUM_GROUPS MODEL.ROI_BOX_HEAD.FC_DIM
@@ -357,10 +357,7 @@ def test_one_error_names_all_faults():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (
-            ("DATASETS.TRAIN", "scenes_train"),
-            r"DATASETS.TRAIN is scenes_train.*Write a list, such as",
-        ),
+        (("DATASETS.TRAIN", "7"), r"DATASETS.TRAIN is 7.*Write a list, such as"),
         (("SOLVER.STEPS", "300"), r"such as \"\(300,\)\""),
         (("MODEL.RESNETS", "{}"), "MODEL.RESNETS.*is a section. Set its keys: DEPTH"),
         (("MODEL.MASK_ON.X", "1"), "MODEL.MASK_ON.X 1"),

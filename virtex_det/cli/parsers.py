@@ -8,7 +8,10 @@ from virtex_det.config import get_cfg
 from virtex_det.config.rules import LARGEST
 from virtex_det_commands import as_called
 
-IMAGES_HELP = "files, folders, quoted patterns; after them KEY VALUE pairs for the config"
+IMAGES_HELP = (
+    "files, folders, quoted patterns, data sets such as yolo:data.yaml:val; after them KEY VALUE "
+    "pairs for the config"
+)
 
 
 def command_parser(text: str | None) -> argparse.ArgumentParser:

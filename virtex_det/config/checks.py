@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 
 from virtex_det.config.contradictions import CHANNELS, contradictions
+from virtex_det.config.data_names import NUMBER_KEYS
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.nodes import leaves
 from virtex_det.config.precision import DTYPES
@@ -77,6 +78,7 @@ RULES: dict[str, Rule] = {
     # Sizes of what is built.
     "MODEL.PIXEL_MEAN": several(number(), 1),
     "MODEL.PIXEL_STD": several(POSITIVE, 1),
+    **dict.fromkeys(NUMBER_KEYS.values(), whole(0)),  # 0: that of the data
     "MODEL.*.NUM_CLASSES": whole(1),
     "MODEL.*.IN_FEATURES": several(text()),
     "MODEL.RESNETS.OUT_FEATURES": several(text(), 1),
@@ -143,6 +145,7 @@ RULES: dict[str, Rule] = {
     "MODEL.LOCTEX.LOCALIZATION_WEIGHT": NOT_NEGATIVE,
     "MODEL.LOCTEX.LOCALIZATION_FEATURES": several(text()),
     # Data.
+    "DATASETS.CLASSES": several(either(text(), several(line(), 2))),
     "DATASETS.TRAIN": several(text()),
     "DATASETS.TEST": several(text()),
     "DATASETS.PROPOSAL_FILES_*": several(text()),

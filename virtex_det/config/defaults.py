@@ -168,6 +168,11 @@ def _add_data_keys(cfg: CN) -> None:
     # Fraction of the images of each training set to use. They are chosen by image id, the same on
     # every rank and machine; a larger fraction contains a smaller one.
     cfg.DATASETS.TRAIN_FRACTION = 1.0
+    # Classes of data sets that are named by where they lie, such as yolo:data.yaml:train, in the
+    # order of their numbers; () takes those of the data. An entry is a name, or a new name and the
+    # names in the data that become it, ("vehicle", "car", "truck"); ("", "car") leaves a class out.
+    # "*" stands for all names that no entry has; without it they are left out.
+    cfg.DATASETS.CLASSES = ()
     # Seed of the choice: another seed takes another part.
     cfg.DATASETS.SUBSET_SEED = 0
     # Take the same fraction of every category, as nearly as whole images allow; needs boxes or

@@ -12,6 +12,7 @@ from typing import Any
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 
 from virtex_det.config.checks import check_config
+from virtex_det.config.data_names import KEYS, NUMBER_KEYS, OBJECTS, is_by_name
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.device import check_device, default_device, device_of_file
 from virtex_det.config.files import find_config, read_config_file
@@ -47,11 +48,13 @@ _DOES_NOT_FIT = (
 def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides = ()) -> CfgNode:
     """Return the frozen config of a file and overrides of its keys, on CPU if there is no GPU.
 
-    YAML is read safely: tags that would run code are refused. An integer is accepted for a float.
-    The schedule is scaled to DATASETS.TRAIN_FRACTION if SOLVER.REFERENCE_FRACTION is another
-    fraction. An empty DATALOADER.MAPPER becomes the model's own mapper. A device in the file that
-    is not available becomes the default one. Old names of keys are read as the new ones (see
-    ``config/renames.py``).
+    YAML is read safely: tags that would run code are refused. An integer is accepted for a float,
+    and the name of one data set for a list of it. The schedule is scaled to
+    DATASETS.TRAIN_FRACTION if SOLVER.REFERENCE_FRACTION is another fraction. An empty
+    DATALOADER.MAPPER becomes the model's own mapper. A device in the file that is not available
+    becomes the default one. Where data are named by where they lie, the detector's number of
+    classes becomes 0, which means that of the data, unless file or overrides give it. Old names of
+    keys are read as the new ones (see ``config/renames.py``).
 
     Args:
         config_file: "" for the defaults alone.
@@ -69,10 +72,14 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
     admit_old_names(cfg)
+    given: set[str] = set()
     if config_file:
-        _merge_file(cfg, config_file)
+        given = _merge_file(cfg, config_file)
         cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
-    return _finish(cfg, overrides)
+    given |= {key for key, _ in override_pairs(overrides)}
+    _merge_options(cfg, overrides)
+    _follow_number_of_classes(cfg, given)
+    return _finish(cfg)
 
 
 def override(cfg: CfgNode, overrides: Overrides) -> CfgNode:
@@ -88,11 +95,19 @@ def override(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     admit_old_names(cfg)
-    return _finish(cfg, overrides)
-
-
-def _finish(cfg: CfgNode, overrides: Overrides) -> CfgNode:
     _merge_options(cfg, overrides)
+    return _finish(cfg)
+
+
+def _follow_number_of_classes(cfg: CfgNode, given: Set[str]) -> None:
+    """Let the number of classes be that of data named by where they lie, unless it is given."""
+    key = NUMBER_KEYS.get(cfg.MODEL.META_ARCHITECTURE, "")
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if key and key not in given and any(is_by_name(str(name), OBJECTS) for name in names):
+        reduce(getattr, key.split(".")[:-1], cfg).NUM_CLASSES = 0
+
+
+def _finish(cfg: CfgNode) -> CfgNode:
     replace_old_names(cfg)
     _expand_home(cfg)
     check_config(cfg)
@@ -157,14 +172,32 @@ def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
     return cfg
 
 
-def _merge_file(cfg: CfgNode, config_file: str) -> None:
+def _merge_file(cfg: CfgNode, config_file: str) -> set[str]:
+    """Merge a config file, and return the keys that it and its bases give."""
     given = CfgNode(read_config_file(find_config(config_file)))
+    keys = {key for key, _ in leaves(given)}
+    _list_names(given)
     try:
         _merge_version(cfg, given, config_file)
     except _DOES_NOT_FIT as error:
         raise UserError(
             f"{_explain(error, cfg)}\nIt is in {config_file} or one of its _BASE_ files."
         ) from error
+    return keys
+
+
+def _list_names(given: CfgNode) -> None:
+    """Turn a data set that a file names without brackets into a list of one."""
+    section = given.get("DATASETS")
+    for name in ("TRAIN", "TEST"):
+        if isinstance(section, dict) and name in section:
+            section[name] = _as_names(section[name])
+
+
+def _as_names(value: Any) -> Any:
+    """Return the name of one data set as a list; other values, such as text of a list, stay."""
+    is_name = isinstance(value, str) and re.match(r"[A-Za-z]", value)
+    return (value,) if is_name else value
 
 
 def _merge_version(cfg: CfgNode, given: CfgNode, config_file: str) -> None:
@@ -210,6 +243,7 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
         )
         if is_whole and isinstance(defaults.get(key), float):
             value = float(value)  # yacs refuses an int for a float
+        value = _as_names(value) if key in KEYS else value
         try:
             if key in OLD_NAMES:  # merge_from_list would refuse it
                 cfg.merge_from_other_cfg(_nested(key, value))

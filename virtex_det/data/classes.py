@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
+from virtex_det.config.data_names import NUMBER_KEYS
 from virtex_det.config.mappers import mapper_name
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
@@ -21,11 +22,6 @@ logger = logging.getLogger(__name__)
 # Metadata keys of the class names.
 _OF_OBJECTS, _OF_IMAGES, _OF_PIXELS = "thing_classes", "classes", "stuff_classes"
 _DETECTION_MAPPERS = ("DetectionMapper", "DatasetMapper")
-_NUMBER_KEYS = {
-    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
-    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
-}
 _SHOWN = 5
 
 
@@ -51,8 +47,8 @@ def model_classes(cfg: CfgNode) -> ModelClasses | None:
         return _with_number(cfg, metadata, "MODEL.CLASSIFIER.NUM_CLASSES")
     if architecture == "SemanticSegmentor":
         return _with_number(cfg, _OF_PIXELS, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
-    if architecture in _NUMBER_KEYS:
-        return _with_number(cfg, _OF_OBJECTS, _NUMBER_KEYS[architecture])
+    if architecture in NUMBER_KEYS:
+        return _with_number(cfg, _OF_OBJECTS, NUMBER_KEYS[architecture])
     return ModelClasses(_OF_OBJECTS) if mapper in _DETECTION_MAPPERS else None
 
 
@@ -61,7 +57,7 @@ def is_detector(cfg: CfgNode) -> bool:
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return False
     mapper = mapper_name(cfg)
-    is_known = cfg.MODEL.META_ARCHITECTURE in _NUMBER_KEYS
+    is_known = cfg.MODEL.META_ARCHITECTURE in NUMBER_KEYS
     return mapper in _DETECTION_MAPPERS or (is_known and mapper != "MultilabelMapper")
 
 

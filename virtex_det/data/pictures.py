@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from virtex_det.config.data_names import is_by_name
+from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.folders import find_files, find_matching
 from virtex_det.data.images import read_image
 from virtex_det.data.videos import Frame, is_video
@@ -196,7 +198,9 @@ def in_one_line(picture: Picture, error: BrokenImage) -> str:
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the images that files, folders (recursive) and patterns name, without repeats.
+    """Return the images that files, folders (recursive), patterns and data sets name, each once.
+
+    Data sets are those named by where they lie, such as yolo:data.yaml:val.
 
     A dash stands for the names that standard input has, one on a line.
 
@@ -226,6 +230,8 @@ def _find(argument: str) -> list[Path]:
             "One of the names of images is empty. For all images below this folder write a dot."
         )
     path = Path(argument)
+    if is_by_name(argument) and not os.path.lexists(argument):
+        return _images_of_data(argument)
     if os.path.isdir(argument):  # noqa: PTH112
         return _images_below(path)
     if os.path.exists(argument):  # noqa: PTH110
@@ -236,6 +242,13 @@ def _find(argument: str) -> list[Path]:
     if not found:
         raise UserError(f"There is no image, folder or pattern {argument!r:.500}.")
     return found
+
+
+def _images_of_data(name: str) -> list[Path]:
+    dicts = load_dataset(name, boxes_alone=True)
+    if "encoded_image" in dicts[0]:
+        raise UserError(f"{name}: its images lie in tar files. Name data whose images are files.")
+    return [Path(entry["file_name"]) for entry in dicts]
 
 
 def _images_below(folder: Path) -> list[Path]:

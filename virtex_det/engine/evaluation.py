@@ -10,6 +10,7 @@ from torch import nn
 
 from virtex_det.checkpoint import LoadReport, TransferCheckpointer
 from virtex_det.checkpoint.last import find_last
+from virtex_det.data.following import follow_data
 from virtex_det.engine.explain import building
 from virtex_det.engine.origin import schedule_departures
 from virtex_det.engine.preflight import check_evaluation
@@ -44,6 +45,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
             "Name a data set, such as coco_2017_val."
         )
     started = time.monotonic()
+    with building("data", cfg, "DATASETS.TEST"):
+        cfg = follow_data(cfg, trains=False)
     last = find_last(cfg.OUTPUT_DIR)
     weights = last if resume else cfg.MODEL.WEIGHTS
     if not weights:

@@ -6,6 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from virtex_det.config.data_names import short_names
 from virtex_det.data.build import count_workers
 from virtex_det.data.datasets import dataset_version
 from virtex_det.data.training_set import are_shards, training_part
@@ -36,6 +37,9 @@ def follow_origin(cfg: CfgNode, began: Origin) -> Origin:
     now = comm.all_gather(_origin(cfg) if comm.is_main_process() else None)[0]
     if not now[_START]:  # the run folder has lost its load report
         now[_START] = began.get(_START, {})
+    if "data" in began:  # checkpoints of earlier versions have whole names
+        short = short_names(began["data"])
+        began = {**began, "data": {short[name]: found for name, found in began["data"].items()}}
     for what in began:
         if began[what] != now.get(what):
             raise UserError(_explain(cfg, what, began[what], now.get(what)))
@@ -54,7 +58,8 @@ def schedule_departures(changes: Sequence[int]) -> list[str]:
 
 def _origin(cfg: CfgNode) -> Origin:
     part = training_part(cfg)
-    data = {name: dataset_version(name) for name in cfg.DATASETS.TRAIN}
+    short = short_names(cfg.DATASETS.TRAIN)
+    data = {short[name]: dataset_version(name) for name in short}
     workers = {"workers per process": count_workers(cfg)} if are_shards(cfg) else {}
     return {
         "data": data,

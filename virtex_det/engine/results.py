@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from virtex_det.benchmark.records import ResultRecord, read_records, rewrite_records, sha256_of
 from virtex_det.checkpoint import LoadReport
+from virtex_det.config.data_names import short_names
 from virtex_det.config.identity import config_sha256
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.data.training_set import training_part
@@ -45,13 +46,16 @@ def write_records(
     if not comm.is_main_process():
         return
     by_dataset = results if len(cfg.DATASETS.TEST) > 1 else {cfg.DATASETS.TEST[0]: results}
+    short = short_names(cfg.DATASETS.TEST)
     part = _part_of(origin) if origin else _training_part(cfg, is_needed=evaluated is None)
     for dataset, metrics in by_dataset.items():
         ResultRecord(
             protocol="+".join([protocol_id(cfg), *departures]),
-            dataset=dataset,
+            dataset=short[dataset],
             dataset_version=dataset_version(dataset),
-            train_datasets=tuple(part["train_versions"] or cfg.DATASETS.TRAIN),
+            train_datasets=tuple(
+                part["train_versions"] or short_names(cfg.DATASETS.TRAIN).values()
+            ),
             train_fraction=cfg.DATASETS.TRAIN_FRACTION,
             subset_seed=cfg.DATASETS.SUBSET_SEED,
             seed=cfg.SEED,
@@ -77,13 +81,14 @@ def recorded_results(cfg: CfgNode, iteration: int) -> dict[str, Any] | None:
     found = None
     if comm.is_main_process():
         own = {config_sha256(cfg), sha256_of(cfg.dump())}  # the second in earlier records
+        names = {short: name for name, short in short_names(cfg.DATASETS.TEST).items()}
         tables = {
-            record.dataset: _results(record)
+            name: _results(record)
             for record in read_records(cfg.OUTPUT_DIR)
             if record.config_sha256 in own
             and (record.iteration, record.evaluated) == (iteration, {})
-            and record.dataset in cfg.DATASETS.TEST
-            and record.dataset_version == dataset_version(record.dataset)
+            and (name := names.get(record.dataset))
+            and record.dataset_version == dataset_version(name)
         }
         if all(name in tables for name in cfg.DATASETS.TEST):
             found = tables if len(cfg.DATASETS.TEST) > 1 else tables[cfg.DATASETS.TEST[0]]
@@ -118,13 +123,15 @@ def check_records(cfg: CfgNode) -> list[ResultRecord]:
         "seed": cfg.SEED,
         "subset_seed": cfg.DATASETS.SUBSET_SEED,
         "train_fraction": cfg.DATASETS.TRAIN_FRACTION,
-        "train_datasets": tuple(dict.fromkeys(cfg.DATASETS.TRAIN)),
+        "train_datasets": tuple(short_names(cfg.DATASETS.TRAIN).values()),
     }
     for record in records:
         if record.evaluated:
             continue
         for name, value in own.items():
             found = getattr(record, name)
+            if name == "train_datasets":  # records of earlier versions have whole names
+                found = tuple(short_names(found).values())
             if found != value:
                 raise UserError(
                     f"{cfg.OUTPUT_DIR}/results.jsonl holds a record of another run: its {name} is "
@@ -145,7 +152,8 @@ def _training_part(cfg: CfgNode, *, is_needed: bool) -> dict[str, Any]:
     """Return a record's entries on the training data; empty if evaluation does not find it."""
     try:
         part = training_part(cfg)
-        versions = {name: dataset_version(name) for name in cfg.DATASETS.TRAIN}
+        short = short_names(cfg.DATASETS.TRAIN)
+        versions = {short[name]: dataset_version(name) for name in short}
     except UserError:
         if is_needed:
             raise

@@ -15,6 +15,7 @@ from virtex_det.benchmark.costs import COST
 from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.config import get_cfg, leaves, load_config, override, plain_leaves, with_options
+from virtex_det.config.data_names import portable_leaves
 from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import FILES, FIXED, Role, is_read, role_of
@@ -95,7 +96,8 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
     """Return the config to resume the run in OUTPUT_DIR with.
 
     Records must describe what was trained: keys of the recipe and of the run (see
-    ``config/roles.py``) must not change; all others are applied. An evaluation alone takes SOLVER,
+    ``config/roles.py``) must not change; all others are applied. Data that are named by where they
+    lie may have moved: their content is compared later. An evaluation alone takes SOLVER,
     TEST.PRECISE_BN and MODEL.WEIGHTS from the run, because it does not use them itself.
 
     Raises:
@@ -111,7 +113,9 @@ def follow_run(cfg: CfgNode, *, only_evaluates: bool) -> CfgNode:
         kept = [] if computes_in_bfloat16(cfg) == _computed_in_bfloat16(began) else ["SOLVER.AMP"]
         cfg = _with_values(cfg, began, "SOLVER", "TEST.PRECISE_BN", "MODEL.WEIGHTS", but=kept)
     now = plain_leaves(cfg)
-    other = [key for key in now if key in began and now[key] != began[key] and _stays(cfg, key)]
+    names, names_then = portable_leaves(cfg), portable_leaves(began)
+    changed = [key for key in names if key in began and names[key] != names_then[key]]
+    other = [key for key in changed if _stays(cfg, key)]
     if other:
         lines = [f"  {key} {began[key]}, now {now[key]}" for key in other[:8]]
         lines += [f"  and {len(other) - 8} keys more"] if len(other) > 8 else []

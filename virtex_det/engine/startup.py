@@ -17,6 +17,7 @@ from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, adopt_last
 from virtex_det.config import load_config
 from virtex_det.config.help import key_help
+from virtex_det.data.following import follow_data
 from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.engine.lock import keep_locked
 from virtex_det.engine.performance import tune_process
@@ -116,7 +117,10 @@ def _checked_config(args: argparse.Namespace) -> tuple[CfgNode, bool]:
     if args.resume:
         cfg = follow_seed(cfg)
     check_tokenizer(cfg)
-    cfg = with_vocabulary_size(cfg) if args.eval_only else as_trained(cfg)
+    if args.eval_only:
+        cfg = follow_data(with_vocabulary_size(cfg), trains=False)
+    else:
+        cfg = as_trained(cfg)
     if args.resume:
         cfg = follow_run(cfg, only_evaluates=args.eval_only)
     if goes_on and not args.eval_only:

@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from virtex_det.config import with_options
 from virtex_det.config.mappers import mapper_name
 from virtex_det.config.precision import scales_losses
+from virtex_det.data.following import follow_data
 from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.errors import UserError
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def as_trained(cfg: CfgNode) -> CfgNode:
-    """Return the config with seed, mapper and vocabulary size, scaled for these processes.
+    """Return the config with seed, mapper, and sizes of vocabulary and data, for these processes.
 
     Mixed precision gets a data type that this machine can train in.
 
@@ -25,9 +26,10 @@ def as_trained(cfg: CfgNode) -> CfgNode:
 
     Raises:
         UserError: REFERENCE_WORLD_SIZE does not divide the batch, or the tokenizer cannot be read
-            or has another size than the config says.
+            or has another size than the config says; or as ``follow_data``.
     """
-    return _with_seed(with_vocabulary_size(on_this_machine(_with_mapper(_scaled(cfg)))))
+    scaled = on_this_machine(_with_mapper(_scaled(cfg)))
+    return _with_seed(follow_data(with_vocabulary_size(scaled)))
 
 
 def _scaled(cfg: CfgNode) -> CfgNode:

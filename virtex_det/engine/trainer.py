@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from virtex_det.checkpoint import TransferCheckpointer
 from virtex_det.config import with_options
+from virtex_det.config.data_names import short_names
 from virtex_det.config.precision import computes_in_bfloat16, scales_losses
 from virtex_det.data.build import build_test_loader, build_train_loader, lending_images
 from virtex_det.data.classes import compare_classes, training_classes
@@ -330,7 +331,8 @@ class Trainer(DefaultTrainer):
             # Before the evaluator: Detectron2's own write a data set without a file to a dated one,
             # and name that in the metadata.
             dataset_version(dataset_name)
-        folder = Path(cfg.OUTPUT_DIR) / "inference" / folder_name(dataset_name)
+        short = short_names([dataset_name, *cfg.DATASETS.TEST])[dataset_name]
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / folder_name(short)
         with building("evaluator", cfg, "DATASETS.TEST", "TEST.METRICS_LIBRARY"):
             return build_evaluator(cfg, dataset_name, str(folder))
 

@@ -1,6 +1,8 @@
 """The choice of a dataset's evaluator, by the ``evaluator_type`` of its metadata."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -10,9 +12,12 @@ from detectron2.evaluation import (
     DatasetEvaluators,
     PascalVOCDetectionEvaluator,
 )
+from detectron2.utils import comm
 
 from virtex_det.data.classes import is_detector
-from virtex_det.data.datasets.by_name import UNLABELLED
+from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets.by_name import UNLABELLED, find_source, read_found
+from virtex_det.data.datasets.found import coco_content
 from virtex_det.data.datasets.voc import annotation_path, check_for_detectron2s_evaluator
 from virtex_det.errors import UserError
 from virtex_det.evaluation.captions import CaptionEvaluator
@@ -22,6 +27,7 @@ from virtex_det.evaluation.detection.ground_truth import GroundTruth, read_truth
 from virtex_det.evaluation.detection.voc import VOCGroundTruth
 from virtex_det.evaluation.pointing import PointingGameEvaluator
 from virtex_det.evaluation.reference import LVISEvaluator
+from virtex_det.utils import write_atomically
 
 METRICS_LIBRARIES = ("hotcoco", "reference")
 
@@ -92,7 +98,38 @@ def build_reference_evaluator(
         for image in truth.images:
             check_for_detectron2s_evaluator(annotation_path(folder, image))
     build = REFERENCE_EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type]
+    if find_source(dataset_name):
+        dataset_name = _with_file(dataset_name, Path(output_folder))
     return build(dataset_name, output_folder, sigmas)
+
+
+def _with_file(dataset_name: str, folder: Path) -> str:
+    """Return the name of metadata with a file of the ground truth, which Detectron2 reads.
+
+    The data may be of another form, or have other classes than their file (DATASETS.CLASSES).
+
+    Raises:
+        UserError: the data are of VOC's form, which Detectron2 reads in VOC's own folders only.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.evaluator_type == "pascal_voc":
+        raise UserError(
+            f"TEST.METRICS_LIBRARY is reference, but {dataset_name} is evaluated by hotcoco only.\n"
+            "Set TEST.METRICS_LIBRARY hotcoco, or use a registered data set such as voc_2007_test."
+        )
+    load_dataset(dataset_name)  # sets the classes
+    file = folder / "ground_truth.json"
+    if comm.is_main_process():
+        write_atomically(file, json.dumps(coco_content(read_found(dataset_name))))
+    comm.synchronize()
+    name = f"{dataset_name} in {file}"
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    kept = {
+        key: value for key, value in metadata.as_dict().items() if key not in ("name", "source")
+    }
+    MetadataCatalog.get(name).set(**{**kept, "json_file": str(file)})
+    return name
 
 
 def build_caption_evaluator(

@@ -17,6 +17,7 @@ from virtex_det.benchmark.costs import RunCost, read_cost
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.statistics import share
+from virtex_det.config.data_names import short_names
 from virtex_det.config.roles import OF_MATRIX
 from virtex_det.errors import UserError
 from virtex_det.experiments.commands import repeat_commands
@@ -177,7 +178,7 @@ class Matrix:
             self.protocols[cell.protocol],
             _words(own) + self._shared_options(cell.protocol, cell.fraction),
             None if self._is_probe(cell.protocol) else cfg.SOLVER.MAX_ITER,
-            next(iter(cfg.DATASETS.TEST), ""),
+            next(iter(short_names(cfg.DATASETS.TEST).values()), ""),
             after,
         )
 
@@ -407,7 +408,8 @@ def report(
         preparation: shell lines that come before the runs.
     """
     comparison = measured(matrix, mix=mix)
-    dataset = next(iter(comparison.records.values())).dataset
+    cell = next(iter(comparison.records))
+    dataset = matrix.config(cell.protocol, cell.fraction).DATASETS.TEST[0]
     cards = matrix.cards()
     commands = repeat_commands(matrix.cells, matrix.output, preparation)
     write_report(

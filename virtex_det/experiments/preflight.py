@@ -11,8 +11,11 @@ from detectron2.config import CfgNode
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.hashing import Digest
-from virtex_det.config import load_config, plain_leaves, with_options
+from virtex_det.config import load_config, with_options
+from virtex_det.config.data_names import open_number, portable_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
+from virtex_det.data.datasets.loading import forget_loaded
+from virtex_det.data.following import OF_DATA, follow_data
 from virtex_det.engine.preflight import (
     check_data,
     check_probe,
@@ -41,10 +44,18 @@ PER_CELL = {key for key, origin in OF_MATRIX.items() if origin in ("start", "see
 def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
     """Return the config that several runs share; to build it once saves seconds.
 
+    What it takes from its data is in it where these are here; records may be without their data.
+
     Raises:
         UserError: the file is missing, or a key or value does not fit.
     """
-    return load_config(str(path), list(options))
+    cfg = load_config(str(path), list(options))
+    try:
+        return follow_data(cfg)
+    except UserError:
+        return cfg
+    finally:
+        forget_loaded()
 
 
 def check_weights(starts: Mapping[str, str]) -> None:
@@ -92,6 +103,7 @@ def check_sources(runs: Iterable[Run]) -> None:
     trainings = _shared_configs(run for run in runs if not run.is_probe)
     probes = _shared_configs(run for run in runs if run.is_probe)
     for cfg in [*trainings, *probes]:
+        follow_data(cfg)  # raises what is wrong with the data
         check_schedule(cfg)
         check_settings(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
@@ -139,8 +151,8 @@ def check_folders(runs: Iterable[Run]) -> None:
             continue
         ours = _settings(run)
         began = read_beginning(run.folder)
-        other = [key for key in sorted(ours) if key in began.config]
-        other = [key for key in other if began.config[key] != ours[key]]
+        theirs = portable_leaves(began.config)
+        other = [key for key in sorted(ours) if key in theirs and theirs[key] != ours[key]]
         if run.after:
             # Its name may be another in a folder that was moved; its content counts.
             other = [key for key in other if key != "MODEL.WEIGHTS"]
@@ -152,7 +164,9 @@ def check_folders(runs: Iterable[Run]) -> None:
                     "folder away to do the run again."
                 )
         if other:
-            lines = [f"  {k}: {began.config[k]} there, {ours[k]} in the matrix" for k in other[:5]]
+            lines = [
+                f"  {key}: {theirs[key]} there, {ours[key]} in the matrix" for key in other[:5]
+            ]
             lines.append("Set another output in the matrix, or move that folder away and rerun.")
             raise UserError("\n".join([f"{run.folder} holds a run of another config:", *lines]))
 
@@ -184,10 +198,12 @@ def check_output(folder: Path, runs: Iterable[Run]) -> None:
 def _settings(run: Run) -> dict[str, Any]:
     """Return a run's values of the keys that decide its results, as the run writes them."""
     options, cfg = _options(run), _shared_config(run)
-    settings = plain_leaves(on_this_machine(cfg))
+    settings = portable_leaves(on_this_machine(cfg))
     for key in PER_CELL & options.keys():
         settings[key] = options[key] if key == "MODEL.WEIGHTS" else int(options[key])
-    return {key: settings[key] for key in keys_of(*IN_CELL)}
+    # Where the data are not here, what the run took from them is unknown.
+    unknown = (number, *OF_DATA) if (number := open_number(cfg)) else ()
+    return {key: settings[key] for key in keys_of(*IN_CELL) if key not in unknown}
 
 
 def _shared_configs(runs: Iterable[Run]) -> list[CfgNode]:

@@ -10,7 +10,9 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.last import run_weights
 from virtex_det.config import Overrides, load_config, override, override_pairs
+from virtex_det.config.data_names import open_number
 from virtex_det.data.classes import is_detector
+from virtex_det.engine.preflight.model import classes_of
 from virtex_det.engine.run_folder import CONFIG, check_run_files, check_whole, kept_files
 from virtex_det.errors import UserError
 from virtex_det.model_zoo import get_config
@@ -80,7 +82,21 @@ def trained_config(
             "its run."
         )
     _check_task(cfg, task, source)
-    return follow_weights(cfg)
+    return _with_number(follow_weights(cfg))
+
+
+def _with_number(cfg: CfgNode) -> CfgNode:
+    """Return the config with the weights' number of classes where its own is that of the data."""
+    key = open_number(cfg)
+    if not key:
+        return cfg
+    classes = classes_of(cfg.MODEL.WEIGHTS)
+    if not classes:
+        raise UserError(
+            f"{key} is 0, the number of the data, and {cfg.MODEL.WEIGHTS} does not name its "
+            f"classes.\nSet {key} to their number."
+        )
+    return override(cfg, {key: len(classes)})
 
 
 def run_config(run_folder: str | os.PathLike[str], overrides: Overrides = ()) -> CfgNode:

@@ -7,7 +7,9 @@ from detectron2 import modeling
 from detectron2.config import CfgNode
 from torch import nn
 
+from virtex_det.config.data_names import open_number
 from virtex_det.config.precision import computes_in_bfloat16, precision_in_words
+from virtex_det.errors import UserError
 from virtex_det.modeling.bf16 import use_bf16
 from virtex_det.modeling.freezing import freeze_last_stage
 from virtex_det.modeling.poolers import use_gather_roi_align
@@ -24,7 +26,15 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
     Returns:
         The model, with random weights, on MODEL.DEVICE, in training mode.
+
+    Raises:
+        UserError: the number of classes is 0, that of data which are not known here.
     """
+    if key := open_number(cfg):
+        raise UserError(
+            f"{key} is 0, the number of classes of the data, which are not known here.\n"
+            f"Set {key}, or pass the config through virtex_det.data.following.follow_data."
+        )
     model = modeling.build_model(cfg)
     if cfg.MODEL.DEVICE == "meta":
         return model

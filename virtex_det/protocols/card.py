@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from virtex_det.config.data_names import is_by_name, short_names
 from virtex_det.config.mappers import mapper_name
+from virtex_det.data.datasets.uri_datasets import register_by_name
 from virtex_det.protocols.matching import nearest_protocol
 
 FROZEN = ("nothing frozen", "stem frozen", *(f"stem to res{stage} frozen" for stage in range(2, 6)))
@@ -177,12 +179,18 @@ def _metrics(cfg: CfgNode, is_detector: bool) -> str:
 
 def _evaluator_type(dataset: str) -> str:
     if dataset not in MetadataCatalog.list():
-        return ""
+        if not is_by_name(dataset):
+            return ""
+        register_by_name(dataset)
     return MetadataCatalog.get(dataset).get("evaluator_type", "")
 
 
 def _data(cfg: CfgNode, version: str) -> str:
-    names = f"{_listed(cfg.DATASETS.TRAIN) or 'none'} / {_listed(cfg.DATASETS.TEST) or 'none'}"
+    train, test = (
+        _listed(list(short_names(names).values())) or "none"
+        for names in (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    )
+    names = f"{train} / {test}"
     part = cfg.DATASETS.TRAIN_FRACTION
     known = f": {version}" if version else ""
     return f"{names}{known}" + (f"; {part:.4g} of the training images" if part < 1 else "")

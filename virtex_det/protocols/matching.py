@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
+from virtex_det.config.data_names import portable_leaves
 from virtex_det.config.files import packaged_config
 from virtex_det.config.mappers import mapper_name
 from virtex_det.config.renames import BF16
@@ -123,7 +124,7 @@ def _read_settings(cfg: CfgNode) -> Settings:
 def _settings(cfg: CfgNode) -> Settings:
     floats = _lists_of_floats()
     settings = {}
-    for key, value in _under_old_names(plain_leaves(cfg)).items():
+    for key, value in _under_old_names(portable_leaves(cfg)).items():
         if key not in FREE:
             settings[key] = _floats(value) if key in floats else value
     return settings | {"DATALOADER.MAPPER": mapper_name(cfg)}

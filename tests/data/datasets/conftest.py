@@ -1,4 +1,4 @@
-"""Small data sets of each form, written for a test, and a catalogue that forgets them."""
+"""Fixtures that write small data sets of each form, and a catalogue that forgets them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
-
-from virtex_det.data.datasets import by_name
 
 
 @pytest.fixture
 def catalog() -> Iterator[None]:
     """Removes what a test registers, so that each test reads its own files."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from virtex_det.data.datasets import by_name
+
     before = set(DatasetCatalog.list())
     by_name._told.clear()
     yield
@@ -39,14 +40,13 @@ def write_image() -> Callable[..., Path]:
 def yolo(tmp_path: Path, catalog: None, write_image: Callable[..., Path]) -> Callable[..., str]:
     """Writes a data set in YOLO's form from the labels of images; returns the name of its train.
 
-    A label of None leaves the file out. Further text files are given by their path.
+    A label of None leaves the file out.
     """
 
     def write(
         labels: Mapping[str, str | None],
         settings: str = "train: images/train\nval: images/train\nnames: [nut, bolt]\n",
         split: str = "train",
-        **files: str,
     ) -> str:
         for name, text in labels.items():
             write_image(tmp_path / "images" / "train" / name)
@@ -106,6 +106,17 @@ def coco_content(**changes: Any) -> dict[str, Any]:
         "categories": [{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}],
     }
     return {**content, **changes}
+
+
+def lvis_content() -> dict[str, Any]:
+    """Return the same in LVIS's form; the first image has its name in coco_url only."""
+    content = coco_content()
+    for image in content["images"]:
+        image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
+    content["images"][0] |= {"coco_url": "http://x.org/val2017/a.jpg", "file_name": "COCO_a.jpg"}
+    for category in content["categories"]:
+        category |= {"frequency": "c", "image_count": 2}
+    return content
 
 
 def _object(number: int, image: int, category: int, box: list[int]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_lvis_json
 
-from tests.data.datasets.conftest import coco_content
+from tests.data.datasets.conftest import coco_content, lvis_content
 from virtex_det.data.datasets import check_datasets, load_dataset
 from virtex_det.data.datasets.by_name import find_source, read_found
 from virtex_det.errors import UserError
@@ -43,16 +43,6 @@ def test_lvis_is_read_by_its_own_categories(coco, tmp_path, write_image):
     metadata = MetadataCatalog.get(name)
     assert metadata.thing_classes == ["nut", "bolt"] and metadata.evaluator_type == "lvis"
     assert read_ground_truth(name).style == "lvis"
-
-
-def lvis_content():
-    content = coco_content()
-    for image in content["images"]:
-        image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
-    content["images"][0] |= {"coco_url": "http://x.org/val2017/a.jpg", "file_name": "COCO_a.jpg"}
-    for category in content["categories"]:
-        category |= {"frequency": "c", "image_count": 2}
-    return content
 
 
 def test_a_folder_of_images_has_no_labels_and_nothing_to_measure(write_image, tmp_path, catalog):

@@ -1,6 +1,6 @@
 """A cache of parsed annotation files, for several steps that need the same file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ _State = tuple[int, ...]
 _Read = TypeVar("_Read")
 # The files parsed within ``parsing_once``, by path; None outside, where nothing is kept.
 _parsed: dict[Path, tuple[_State, Any]] | None = None
-_others: dict[str, Any] = {}  # what ``read_once`` read within the block, by name
+_others: dict[Any, Any] = {}  # what ``read_once`` read within the block
 
 
 @contextmanager
@@ -50,13 +50,13 @@ def read_annotations(path: str | Path, expected: str) -> Any:
     return _parsed[path][1]
 
 
-def read_once(name: str, read: Callable[[], _Read]) -> _Read:
-    """Return what a function reads, within ``parsing_once`` only once for each name."""
+def read_once(key: Hashable, read: Callable[[], _Read]) -> _Read:
+    """Return what a function reads, within ``parsing_once`` only once for each key."""
     if _parsed is None:
         return read()
-    if name not in _others:
-        _others[name] = read()
-    return _others[name]
+    if key not in _others:
+        _others[key] = read()
+    return _others[key]
 
 
 def _read(path: Path, expected: str) -> Any:

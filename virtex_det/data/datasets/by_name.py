@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
 from virtex_det.data.datasets.annotation_content import read_annotations, read_once
+from virtex_det.data.datasets.class_rules import Rules, with_classes
+from virtex_det.data.datasets.exports import Mended
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.datasets.found import Found
-from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.data.datasets.instances import Registration, make_dicts
-from virtex_det.data.datasets.objects import check_objects
 from virtex_det.data.datasets.voc_folders import read_voc
 from virtex_det.data.datasets.yolo import read_yolo
 from virtex_det.errors import UserError
@@ -57,6 +57,7 @@ class Source(NamedTuple):
         images: folder of the images, of COCO's and LVIS's form.
         split: of YOLO's and VOC's form.
         share: of the images that VOC's split "val" is.
+        rules: of its classes, as DATASETS.CLASSES; empty for the classes of the data.
     """
 
     kind: str
@@ -64,19 +65,21 @@ class Source(NamedTuple):
     images: Path | None = None
     split: str = ""
     share: float | None = None
+    rules: Rules = ()
 
 
-def register_objects(name: str, place: str) -> None:
+def register_objects(name: str, place: str, rules: Rules = ()) -> None:
     """Register a data set of objects under the name that says where it lies.
 
     Args:
         name: the whole name.
         place: its part after the first colon.
+        rules: of its classes, as DATASETS.CLASSES.
 
     Raises:
         UserError: the name does not have its form.
     """
-    source = _parse(name, place)
+    source = _parse(name, place)._replace(rules=rules)
     kind = source.kind
     DatasetCatalog.register(name, lambda: load_objects(name))
     metadata: dict[str, Any] = {"source": source, "place": str(source.place)}
@@ -86,6 +89,25 @@ def register_objects(name: str, place: str) -> None:
     if kind == "voc":
         metadata["year"] = _YEARS.get(source.place.resolve().name, 2012)
     MetadataCatalog.get(name).set(**metadata)
+
+
+def use_classes(name: str, rules: Rules) -> None:
+    """Let a data set of objects have the classes of DATASETS.CLASSES from now on.
+
+    Args:
+        name: a name that says where the data lie; it is registered, anew if its classes differ.
+        rules: of ``as_rules``.
+
+    Raises:
+        UserError: the name does not have its form.
+    """
+    source = find_source(name)
+    if source is not None and source.rules == rules:
+        return
+    if source is not None:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    register_objects(name, name.partition(":")[2], rules)
 
 
 def find_source(name: str) -> Source | None:
@@ -101,7 +123,9 @@ def read_found(name: str) -> Found:
     """
     source = find_source(name)
     assert source is not None, name
-    return read_once(name, lambda: _READERS[source.kind](source))
+    return read_once(
+        source, lambda: with_classes(_READERS[source.kind](source), source.rules, name)
+    )
 
 
 def load_objects(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]]:
@@ -130,12 +154,23 @@ def load_objects(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     registration = Registration("coco", place, found.image_root, name)
     dicts = make_dicts(found.content, registration, boxes_alone=boxes_alone, by_name=True)
     _add_rest(dicts, found)
-    if metadata.source.kind == "lvis" and metadata.get("class_image_count") is None:
-        metadata.class_image_count = [
-            {"id": category["id"], "image_count": category.get("image_count", 0)}
-            for category in found.content["categories"]
-        ]
+    _set_metadata(metadata, found.content["categories"])
     return dicts
+
+
+def _set_metadata(metadata: Metadata, categories: list[dict[str, Any]]) -> None:
+    """Set what Detectron2 knows of LVIS's classes, and of COCO's keypoints, by their categories."""
+    if metadata.source.kind == "lvis":
+        counts = [(category["id"], category.get("image_count", 0)) for category in categories]
+        metadata.class_image_count = [
+            {"id": number, "image_count": count} for number, count in counts
+        ]
+    with_points = [category for category in categories if category.get("keypoints")]
+    if len(with_points) == 1:
+        names = list(map(str, with_points[0]["keypoints"]))
+        pairs = [(name, name.replace("left", "right")) for name in names if "left" in name]
+        metadata.keypoint_names = names
+        metadata.keypoint_flip_map = [pair for pair in pairs if pair[1] in names]
 
 
 def _tell(name: str, note: str) -> None:
@@ -182,24 +217,16 @@ def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal() and text.isascii()
 
 
-def _read_coco(source: Source) -> Found:
-    content = _read_file(source, "coco")
-    return Found(content, str(source.images))
-
-
-def _read_lvis(source: Source) -> Found:
-    content = _read_file(source, "lvis")
-    assert source.images is not None
-    images = _lvis_files(content.get("images", []), source.images)
-    return Found({**content, "images": images}, str(source.images))
-
-
-def _read_file(source: Source, style: str) -> Any:
-    file = str(source.place)
+def _read_file(source: Source) -> Found:
+    """Read an annotation file in COCO's or LVIS's form."""
+    file, images, style = str(source.place), source.images, source.kind
+    assert images is not None
     content = read_annotations(file, f"an annotation file in {style.upper()}'s form")
-    check_coco_ids(content, file)
-    check_objects(content, style, file)
-    return content
+    mended = Mended(content, file, images, style)
+    content = mended.content
+    if style == "lvis":
+        content = {**content, "images": _lvis_files(content.get("images", []), images)}
+    return Found(content, str(images), mended.names, tuple(mended.notes))
 
 
 def _lvis_files(images: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
@@ -237,8 +264,8 @@ def _read_folder(source: Source) -> Found:
 
 
 _READERS: dict[str, Callable[[Source], Found]] = {
-    "coco": _read_coco,
-    "lvis": _read_lvis,
+    "coco": _read_file,
+    "lvis": _read_file,
     "yolo": lambda source: read_yolo(source.place, source.split),
     "voc": lambda source: read_voc(source.place, source.split, source.share),
     "folder": _read_folder,

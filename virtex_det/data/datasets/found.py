@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from virtex_det.errors import BrokenExample
@@ -33,6 +34,16 @@ class Found(NamedTuple):
     image_root: str
     names: Mapping[int, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+
+
+def coco_content(found: Found) -> dict[str, Any]:
+    """Return the content of a COCO file whose images have the ids of the dataset dicts."""
+    names, content = found.names, found.content
+    if not names:
+        return dict(content)
+    images = [{**image, "id": names[image["id"]]} for image in content["images"]]
+    objects = [{**each, "image_id": names[each["image_id"]]} for each in content["annotations"]]
+    return {**content, "images": images, "annotations": objects}
 
 
 # Height and width by path, time and size of the file: a data set is loaded several times in a run.
@@ -68,6 +79,16 @@ def _size_or_fault(path: Path) -> tuple[int, int] | str:
         return f"{path}: {error.reason}"
     except OSError as error:
         return f"{path}: {error.strerror}"
+
+
+def polygon_area(points: np.ndarray) -> float:
+    """Return the area of a polygon by the shoelace formula.
+
+    Args:
+        points: # shape: (N, 2)
+    """
+    x, y = points.T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def some(names: Sequence[object], shown: int = _SHOWN) -> str:

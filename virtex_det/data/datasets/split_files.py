@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
+from virtex_det.config.data_names import short_names
 from virtex_det.data.datasets.ids import is_name
 from virtex_det.data.datasets.subsets import instances_of, manifest_sha256, rank_images
 from virtex_det.errors import UserError
@@ -229,6 +230,10 @@ def _by_our_names(
     """Return a manifest's ids by training dataset; a single one may have another name."""
     if len(ids) == len(names) == 1:
         return dict(zip(names, ids.values(), strict=True))
+    there = {short: name for name, short in short_names(ids).items()}
+    here = short_names(names)
+    if set(there) == set(here.values()):
+        return {name: ids[there[here[name]]] for name in names}
     if set(ids) != set(names):
         raise UserError(
             f"{path} is for {', '.join(ids)}, but DATASETS.TRAIN is {', '.join(names)}; they must "

@@ -223,7 +223,7 @@ def _content(
     read: Mapping[Path, VOCImage],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    numbers = {name: number for number, name in enumerate(classes, start=1)}
+    numbers = {name: number for number, name in enumerate(classes)}  # as VOC's evaluators have them
     unsized = [pair.image for pair in pairs if not read[pair.annotation].height]
     sizes = dict(zip(unsized, image_sizes(unsized, "sizes")[0], strict=True))
     images, places = [], []

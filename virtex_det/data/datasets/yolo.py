@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from virtex_det.data.datasets.folders import find_files
-from virtex_det.data.datasets.found import Found, image_sizes, some
+from virtex_det.data.datasets.found import Found, image_sizes, polygon_area, some
 from virtex_det.data.datasets.ids import is_name, parse_id
 from virtex_det.data.datasets.objects import Boxes, check_boxes
 from virtex_det.errors import UserError
@@ -507,11 +507,5 @@ def _object(line: Line, height: int, width: int) -> tuple[dict[str, Any], bool]:
     cut = cut * (width, height)
     low, high = cut.min(axis=0), cut.max(axis=0)
     box = [*low.tolist(), *(high - low).tolist()]
-    mask = {"segmentation": [cut.reshape(-1).tolist()], "area": _polygon_area(cut)}
+    mask = {"segmentation": [cut.reshape(-1).tolist()], "area": polygon_area(cut)}
     return {**common, "bbox": box, **mask}, is_beyond
-
-
-def _polygon_area(points: np.ndarray) -> float:
-    """Return the area of a polygon by the shoelace formula."""
-    x, y = points.T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)

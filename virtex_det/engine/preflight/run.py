@@ -19,7 +19,9 @@ from virtex_det.data.classes import (
 )
 from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
 from virtex_det.data.datasets.annotation_content import parsing_once
+from virtex_det.data.datasets.class_rules import as_rules
 from virtex_det.data.datasets.loading import forget_loaded
+from virtex_det.data.following import follow_data
 from virtex_det.data.shared_images import find_shared_images
 from virtex_det.data.training_set import (
     are_shards,
@@ -94,14 +96,16 @@ def check_trainings(configs: Sequence[CfgNode]) -> None:
     Raises:
         UserError: as ``check_training``.
     """
-    loaded: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    loaded: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     try:
         for cfg in configs:
+            follow_data(cfg)  # the data get the classes of this config
             alone = trains_boxes_alone(cfg)
             for name in () if are_shards(cfg) else cfg.DATASETS.TRAIN:
-                if (name, alone) not in loaded:
-                    loaded[name, alone] = load_dataset(name, boxes_alone=alone)
-                keep_loaded(name, loaded[name, alone], boxes_alone=alone)
+                key = name, alone, as_rules(cfg.DATASETS.CLASSES)
+                if key not in loaded:
+                    loaded[key] = load_dataset(name, boxes_alone=alone)
+                keep_loaded(name, loaded[key], boxes_alone=alone)
             check_training(cfg, keep=True)
     finally:
         forget_loaded()
