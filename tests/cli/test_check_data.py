@@ -13,8 +13,8 @@ def test_good_data_are_described_and_what_would_be_refused_is_exit_code_1(coco, 
     main([name])
     assert "The checks before a training pass." in capsys.readouterr().out
     other = coco_content()
-    del other["annotations"][0]["area"]
+    other["annotations"][0]["category_id"] = 9
     (tmp_path / "holdout.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit) as stopped:
         main([name, "--val", name.replace("instances", "holdout")])
-    assert stopped.value.code == 1 and "has no area" in capsys.readouterr().out
+    assert stopped.value.code == 1 and "category_id 9" in capsys.readouterr().out
