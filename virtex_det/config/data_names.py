@@ -18,6 +18,15 @@ OBJECTS = ("coco", "lvis", "yolo", "voc", "folder")
 CAPTIONS = ("captions", "narratives", "regions", "pairs", "shards")
 KEYS = ("DATASETS.TRAIN", "DATASETS.TEST")
 
+# Detectron2's evaluator_type by kind.
+EVALUATORS = {
+    "coco": "coco",
+    "lvis": "lvis",
+    "yolo": "coco",
+    "voc": "pascal_voc",
+    **dict.fromkeys(CAPTIONS, "captions"),
+}
+
 # Config keys of the number of classes by MODEL.META_ARCHITECTURE; 0 is the number of the data.
 NUMBER_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -50,6 +59,11 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
         repeated = [name for name in unique if shorts.count(found[name]) > 1]
         found |= {name: _short(name, folders) for name in repeated}
     return found
+
+
+def voc_year(folder: str | PurePath) -> int:
+    """Return the year of VOC's metric for a folder: 2007 for VOC2007, 2012 for all others."""
+    return 2007 if PurePath(folder).name == "VOC2007" else 2012
 
 
 def open_number(cfg: CfgNode) -> str:

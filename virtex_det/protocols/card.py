@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from virtex_det.config.data_names import is_by_name, short_names
+from virtex_det.config.data_names import EVALUATORS, is_by_name, short_names, voc_year
 from virtex_det.config.mappers import mapper_name
-from virtex_det.data.datasets.uri_datasets import register_by_name
 from virtex_det.protocols.matching import nearest_protocol
 
 FROZEN = ("nothing frozen", "stem frozen", *(f"stem to res{stage} frozen" for stage in range(2, 6)))
@@ -168,7 +167,7 @@ def _metrics(cfg: CfgNode, is_detector: bool) -> str:
     for dataset in cfg.DATASETS.TEST:
         kind = _evaluator_type(dataset)
         if kind == "pascal_voc":
-            is_2007 = MetadataCatalog.get(dataset).get("year") == 2007
+            is_2007 = _year(dataset) == 2007
             curve = "11-point" if is_2007 else "area under the curve"
             of = ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
             found.append(f"VOC AP, {curve}{of}")
@@ -177,11 +176,15 @@ def _metrics(cfg: CfgNode, is_detector: bool) -> str:
     return "; ".join(dict.fromkeys(found))
 
 
+def _year(dataset: str) -> int | None:
+    if is_by_name(dataset):
+        return voc_year(dataset.split(":")[1])
+    return MetadataCatalog.get(dataset).get("year")
+
+
 def _evaluator_type(dataset: str) -> str:
     if dataset not in MetadataCatalog.list():
-        if not is_by_name(dataset):
-            return ""
-        register_by_name(dataset)
+        return EVALUATORS.get(dataset.partition(":")[0], "") if is_by_name(dataset) else ""
     return MetadataCatalog.get(dataset).get("evaluator_type", "")
 
 

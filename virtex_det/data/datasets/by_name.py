@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from virtex_det.config.data_names import EVALUATORS, voc_year
 from virtex_det.data.datasets.annotation_content import read_annotations, read_once
 from virtex_det.data.datasets.class_rules import Rules, with_classes
 from virtex_det.data.datasets.exports import Mended
@@ -41,8 +42,6 @@ FORMS = {
     "voc": "voc:FOLDER:SPLIT",
     "folder": "folder:IMAGES",
 }
-_EVALUATORS = {"coco": "coco", "lvis": "lvis", "yolo": "coco", "voc": "pascal_voc"}
-_YEARS = {"VOC2007": 2007}  # of VOC's metric; 2012 for all others
 UNLABELLED = "unlabelled"  # evaluator_type of images without labels
 
 _told: set[tuple[str, str]] = set()
@@ -83,11 +82,11 @@ def register_objects(name: str, place: str, rules: Rules = ()) -> None:
     kind = source.kind
     DatasetCatalog.register(name, lambda: load_objects(name))
     metadata: dict[str, Any] = {"source": source, "place": str(source.place)}
-    metadata["evaluator_type"] = _EVALUATORS.get(kind, UNLABELLED)
+    metadata["evaluator_type"] = EVALUATORS.get(kind, UNLABELLED)
     if kind in ("coco", "lvis"):
         metadata |= {"json_file": str(source.place), "image_root": str(source.images)}
     if kind == "voc":
-        metadata["year"] = _YEARS.get(source.place.resolve().name, 2012)
+        metadata["year"] = voc_year(source.place)
     MetadataCatalog.get(name).set(**metadata)
 
 
