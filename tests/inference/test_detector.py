@@ -223,7 +223,8 @@ def test_augmentation_that_detectron2_lacks_is_refused(detector_run, detector_cf
     with pytest.raises(UserError, match="exclude each other"):
         vd.Detector(detector_run, tta=True, tile=64)
     levels = ("MODEL.RETINANET.IN_FEATURES", ["p3", "p4", "p5", "p6"])
-    cfg = detector_cfg("MODEL.META_ARCHITECTURE", "RetinaNet", *levels)
+    classes = ("MODEL.RETINANET.NUM_CLASSES", 8)
+    cfg = detector_cfg("MODEL.META_ARCHITECTURE", "RetinaNet", *levels, *classes)
     run = write_run(cfg, tmp_path / "retinanet")
     with pytest.raises(UserError, match="no test-time augmentation for RetinaNet"):
         vd.Detector(run, tta=True)
