@@ -33,8 +33,7 @@ def find_pictures(names: Sequence[str]) -> PictureSources:
     """Find the pictures that names stand for; a data set keeps its ids if it is named alone.
 
     Args:
-        names: files, folders (recursive), patterns, videos, data sets of Detectron2's catalogue or
-            by a name such as ``folder:IMAGES``, and a dash for names on standard input.
+        names: as for ``find_images``, and videos; or one data set of Detectron2's catalogue.
 
     Raises:
         UserError: a name stands for nothing, a video cannot be read, or a data set is invalid.
@@ -46,15 +45,8 @@ def find_pictures(names: Sequence[str]) -> PictureSources:
         if MetadataCatalog.get(name).get("evaluator_type") == UNLABELLED:
             return PictureSources(paths, len(paths))
         return PictureSources(paths, len(paths), name, [entry["image_id"] for entry in dicts])
-    found = [path for name in names for path in _find(name)]
-    paths = list(dict.fromkeys(found))
+    paths = find_images(names)
     return PictureSources(paths, sum(_count(path) for path in paths))
-
-
-def _find(name: str) -> list[Path]:
-    if _is_dataset(name):
-        return [Path(entry["file_name"]) for entry in _load(name)]
-    return find_images([name])
 
 
 def _is_dataset(name: str) -> bool:
