@@ -34,6 +34,12 @@ def test_the_file_is_written_and_its_name_as_data_is_said(run):
     assert len(load_dataset(name)) == 10
 
 
+def test_what_the_reader_notices_is_said_once(run, tmp_path, caplog):
+    (tmp_path / "labels" / "train" / "3.txt").unlink()
+    _, printed = run("--fraction", 0.5)
+    assert printed.count("1 of 10 images have no object") == 1 and not caplog.records
+
+
 def test_a_part_and_the_rest_are_all_images_each_once(run):
     part, _ = run("--fraction", 0.3)
     rest, _ = run("--fraction", 0.3, "--rest", file="rest.json")

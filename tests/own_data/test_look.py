@@ -73,6 +73,12 @@ def test_where_nothing_can_be_read_the_reason_is_the_error(parts, tmp_path):
         look_at(*divide(parts))
 
 
+def test_one_set_may_be_trained_and_evaluated_on(parts):
+    look = look_at(parts[:1], parts[:1])
+    assert look.train == look.val and not look.shared
+    assert ["bolt", "2", "2"] in [line.split() for line in in_words(look).splitlines()]
+
+
 def test_an_image_in_both_is_found_under_another_name(parts, tmp_path):
     (tmp_path / "val" / "b.jpg").write_bytes((tmp_path / "train" / "a.jpg").read_bytes())
     look = look_at(*divide(parts))
@@ -93,6 +99,6 @@ def test_sets_called_val_are_not_trained_on_unless_val_is_given(voc, yolo, scene
     other = yolo({"a.jpg": "0 0.5 0.5 0.2 0.2"})
     test = other.replace(":train", ":val")
     assert divide([name, test, other]) == ([name, other], [test])
-    assert divide([test]) == ([test], [])  # there is nothing else
+    assert divide([test, test]) == ([test], [])  # there is nothing else
     assert divide([name, test], [other]) == ([name, test], [other])
     assert divide(["scenes_train", "scenes_val"]) == (["scenes_train"], ["scenes_val"])

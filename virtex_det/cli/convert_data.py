@@ -21,9 +21,10 @@ from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.split_files import Subset, subset_of
 from virtex_det.data.training_set import choose_images
 from virtex_det.errors import UserError
-from virtex_det.escaping import log_visibly, say
+from virtex_det.escaping import say
 from virtex_det.files import check_output
 from virtex_det.own_data.conversion import convert, readable_name
+from virtex_det.own_data.survey import collected_warnings
 from virtex_det.utils import write_atomically
 
 
@@ -35,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(
             f"{options.output} exists. Name another output, or replace it with --overwrite."
         )
-    log_visibly()
     name = readable_name(options.data)
-    converted = convert(name, _chosen(options, options.data))
+    with collected_warnings():  # what the reader warns of is among the notes
+        converted = convert(name, _chosen(options, options.data))
     content = converted.content
     write_atomically(options.output, json.dumps(content) + "\n")
     for note in converted.notes:

@@ -97,9 +97,10 @@ def divide(names: Sequence[str], val: Sequence[str] = ()) -> tuple[list[str], li
         UserError: a name is unknown, or its files are missing.
     """
     check_datasets([*names, *val])
-    chosen = list(val) or [name for name in names if _is_for_validation(name)]
+    names = [*dict.fromkeys(names)]
+    chosen = [*dict.fromkeys(val)] or [name for name in names if _is_for_validation(name)]
     train = [name for name in names if val or name not in chosen]
-    return (train, chosen) if train else (list(names), [])
+    return (train, chosen) if train else (names, [])
 
 
 def model_keys(train: Sequence[Survey]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from virtex_det.own_data.samples import (
     ground_truth,
     odd_samples,
 )
-from virtex_det.own_data.survey import Survey, odd_objects
+from virtex_det.own_data.survey import odd_objects
 from virtex_det.pages.html import render_html
 from virtex_det.utils import write_atomically
 
@@ -52,17 +52,13 @@ def write_data_page(
     Raises:
         UserError: the config is invalid, or not a detector's.
     """
-    titles = words.roles(look)
     cfg = _training_config(look, config_file)
-    sets = [
-        _of_set(each, titles[each.name], cfg if each in look.train else None, images, seed)
-        for each in (*look.train, *look.val)
-    ]
+    sets = [_of_set(role, cfg, images, seed) for role in words.roles(look)]
     page = render_html(
         "own_data/page.html.j2",
         look=look,
         sets=sets,
-        titles=[*titles.values()],
+        titles=[each.title for each in sets],
         facts=words.size_rows(look),
         classes=words.class_rows(look),
         shared=words.shared_lines(look),
@@ -83,19 +79,20 @@ def _training_config(look: Look, config_file: str) -> CfgNode:
     return override(cfg, {**keys, "MODEL.MASK_ON": keys["MODEL.MASK_ON"] and cfg.MODEL.MASK_ON})
 
 
-def _of_set(survey: Survey, title: str, cfg: CfgNode | None, images: int, seed: int) -> DataSet:
+def _of_set(role: words.Role, cfg: CfgNode, images: int, seed: int) -> DataSet:
+    survey = role.survey
     places = chosen_images(survey, images, seed)
     odd = [sample for each in odd_objects(survey) for sample in odd_samples(survey, each, _ODD)]
-    shows = cfg is not None and survey.is_labelled
+    is_trained_on = role.is_trained_on and survey.is_labelled
     return DataSet(
-        title,
+        role.title,
         survey.name,
-        words.left_out_lines(survey) if shows else [],
+        words.left_out_lines(survey) if is_trained_on else [],
         words.odd_lines(survey),
         words.reader_notes(survey),
         ground_truth(survey, places),
         odd[: 2 * images],
-        augmented(cfg, survey, places, seed) if cfg is not None and shows else [],
+        augmented(cfg, survey, places, seed) if is_trained_on else [],
     )
 
 

@@ -109,7 +109,7 @@ def augmented(cfg: CfgNode, survey: Survey, places: Sequence[int], seed: int) ->
         height, width = pixels.shape[:2]
         drawn = _of_instances(example["instances"])
         note = f"{width} x {height} pixels, {_counted(drawn)}"
-        found.append(_draw(pixels, drawn, survey.classes, Path(entry["file_name"]), note))
+        found.append(_draw(pixels, drawn, survey, Path(entry["file_name"]), note))
     return found
 
 
@@ -138,11 +138,11 @@ def _sample(survey: Survey, image: int, drawn: Sequence[_Drawn], note: str) -> S
         return _unreadable(entry, error)
     size = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
     parts = ", ".join(part for part in (size, note) if part)
-    return _draw(pixels, drawn, survey.classes, Path(entry["file_name"]), parts)
+    return _draw(pixels, drawn, survey, Path(entry["file_name"]), parts)
 
 
 def _draw(
-    pixels: np.ndarray, drawn: Sequence[_Drawn], classes: Sequence[str], file: Path, note: str
+    pixels: np.ndarray, drawn: Sequence[_Drawn], survey: Survey, file: Path, note: str
 ) -> Sample:
     height, width = pixels.shape[:2]
     scale = min(_SIDE / max(height, width), 4.0)
@@ -150,7 +150,12 @@ def _draw(
     shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     canvas = cv2.resize(pixels, size[::-1], interpolation=shrinks)
     marks = [
-        Mark(_contours(each, scale, size), classes[each.number], _colour(each.number), _dash(each))
+        Mark(
+            _contours(each, scale, size),
+            survey.title(each.number),
+            _colour(each.number),
+            _dash(each),
+        )
         for each in sorted(drawn, key=lambda each: -float(np.prod(each.box[2:] - each.box[:2])))
     ]
     picture = draw_marks(canvas, marks, _TYPE)

@@ -87,6 +87,10 @@ class Survey(NamedTuple):
         found = Counter(self.objects.classes[~self.objects.crowds].tolist())
         return {title: found[number] for number, title in enumerate(self.classes)}
 
+    def title(self, number: int) -> str:
+        """Return the name of a class, or its number in data without names."""
+        return self.classes[number] if self.classes else str(number)
+
 
 def survey(name: str) -> Survey:
     """Load a data set and count what it has.

@@ -1,6 +1,7 @@
 """A look at data as text for the terminal."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -25,13 +26,28 @@ def in_words(look: Look) -> str:
     return "\n".join(_lines(look))
 
 
-def roles(look: Look) -> dict[str, str]:
-    """Return a title for each data set by its name, "train" or "val", numbered if several are."""
-    titles = {}
+class Role(NamedTuple):
+    """A data set with what it is for.
+
+    Attributes:
+        title: "train" or "val", with a number if several are.
+        survey: of the data set.
+        is_trained_on: whether it is for training.
+    """
+
+    title: str
+    survey: Survey
+    is_trained_on: bool
+
+
+def roles(look: Look) -> list[Role]:
+    """Return the data sets of a look, those to train on first."""
+    found = []
     for word, surveys in (("train", look.train), ("val", look.val)):
         for number, each in enumerate(surveys, start=1):
-            titles[each.name] = word + (f" {number}" if len(surveys) > 1 else "")
-    return titles
+            title = word + (f" {number}" if len(surveys) > 1 else "")
+            found.append(Role(title, each, word == "train"))
+    return found
 
 
 def class_rows(look: Look) -> list[list[str | int]]:
@@ -87,20 +103,19 @@ def shared_lines(look: Look) -> list[str]:
 
 
 def _lines(look: Look) -> Iterator[str]:
-    titles = roles(look)
-    for name, title in titles.items():
-        yield f"{title}: {name}"
+    titles = [role.title for role in roles(look)]
+    for role in roles(look):
+        yield f"{role.title}: {role.survey.name}"
     yield ""
-    yield _table(size_rows(look), ["", *titles.values()])
+    yield _table(size_rows(look), ["", *titles])
     rows = class_rows(look)
     if rows:
         yield ""
-        yield _table(rows[:_CLASSES], ["objects of class", *titles.values()])
+        yield _table(rows[:_CLASSES], ["objects of class", *titles])
         if len(rows) > _CLASSES:
             yield f"and {len(rows) - _CLASSES} more classes"
-    for each in (*look.train, *look.val):
-        title = titles[each.name]
-        if each in look.train:
+    for title, each, is_trained_on in roles(look):
+        if is_trained_on:
             yield from _section(f"{title}: training leaves out", left_out_lines(each))
         yield from _section(f"{title}: worth a look", odd_lines(each))
         yield from _section(f"{title}: notes of the reader", reader_notes(each))
@@ -156,7 +171,7 @@ def _odd_line(survey: Survey, odd: Odd) -> str:
     box = ", ".join(f"{value:.1f}" for value in objects.boxes[place])
     return (
         f"boxes {odd.what}: {len(odd.places)} of {len(objects.boxes)}, e.g. "
-        f"{survey.classes[objects.classes[place]]} at {box} in {file}"
+        f"{survey.title(objects.classes[place])} at {box} in {file}"
     )
 
 
