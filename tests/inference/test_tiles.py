@@ -56,6 +56,28 @@ def test_objects_of_all_tiles_are_found_once_and_in_their_place(picture, batch_s
     assert torch.equal(found.box_masks[:, 0, 0], found.scores)  # masks go with their boxes
 
 
+def test_an_object_that_tiles_cut_is_left_to_the_whole_picture():
+    pytest.importorskip("supervision")
+    pixels = np.zeros((100, 150, 3), np.uint8)
+    pixels[20:100, 30:120] = 255  # ends at the picture's lower edge
+
+    def surrounding(pictures):
+        """A detector that finds all white together, and is the surer the less of it there is."""
+        found = []
+        for each in pictures:
+            instances = Instances(each.shape[:2])
+            y, x = np.nonzero(each[:, :, 0])
+            box = [[x.min(), y.min(), x.max() + 1, y.max() + 1]] if len(x) else []
+            instances.pred_boxes = Boxes(torch.tensor(box).float().reshape(-1, 4))
+            instances.scores = torch.tensor([1 - len(x) / 20_000] * len(box))
+            instances.pred_classes = torch.zeros(len(box), dtype=torch.int64)
+            found.append(instances)
+        return found
+
+    found = detect_in_tiles(pixels, surrounding, Tiling(64, 16), 0.5, 1)
+    assert found.pred_boxes.tensor.tolist() == [[30, 20, 120, 100]]
+
+
 def test_a_picture_no_larger_than_a_tile_is_seen_once_as_it_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)  # not needed
     seen = []

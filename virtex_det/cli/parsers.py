@@ -9,8 +9,8 @@ from virtex_det.config.rules import LARGEST
 from virtex_det_commands import as_called
 
 IMAGES_HELP = (
-    "files, folders, quoted patterns, data sets such as yolo:data.yaml:val, - for names on standard "
-    "input; after them KEY VALUE pairs for the config"
+    "files, folders, quoted patterns, data sets such as yolo:data.yaml:val, - for names on "
+    "standard input; after them KEY VALUE pairs for the config"
 )
 
 

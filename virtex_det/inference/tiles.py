@@ -1,8 +1,9 @@
 """Large pictures in overlapping tiles, so that small objects are as large as the model needs them.
 
+An object that a tile's edge cuts is left to a tile, or to the whole picture, that shows all of it.
 The tiles and their joining are supervision's (its InferenceSlicer and its suppression of doubles,
-which keeps the boxes that torchvision's keeps). SAHI's rounds nothing either, but makes polygons of
-masks, and brings an OpenCV that stands in the way of the one here.
+which keeps the boxes that torchvision's keeps). SAHI makes polygons of masks, and brings an OpenCV
+that overwrites the one here.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from virtex_det.errors import UserError
+
+_COLUMNS = ("pred_boxes", "scores", "pred_classes")
+_CUT = "at an edge of its tile"  # name of that data: left, top, right, bottom
+_EDGE = 0.01  # of a tile's side, within which a box ends at its edge
 
 
 class Tiling(NamedTuple):
@@ -42,7 +47,9 @@ Detect = Callable[[list[np.ndarray]], list[Instances]]
 def detect_in_tiles(
     pixels: np.ndarray, detect: Detect, tiling: Tiling, overlap: float, batch_size: int
 ) -> Instances:
-    """Detect objects in a picture and in its tiles; of doubles the one with the best score stays.
+    """Detect objects in a picture and in its tiles, without those that the edge of a tile cuts.
+
+    Of doubles the one with the best score stays.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
@@ -63,11 +70,13 @@ def detect_in_tiles(
         return whole
     sv = import_supervision()
 
+    reach = _EDGE * tiling.side
+
     def detections_of(tile: np.ndarray) -> Any:
-        return to_detections(detect([tile])[0], sv)
+        return to_detections(detect([tile])[0], sv, reach)
 
     def detections_of_each(tiles: list[np.ndarray]) -> Any:
-        return [to_detections(found, sv) for found in detect(tiles)]
+        return [to_detections(found, sv, reach) for found in detect(tiles)]
 
     slicer = sv.InferenceSlicer(
         detections_of if batch_size == 1 else detections_of_each,
@@ -76,15 +85,25 @@ def detect_in_tiles(
         overlap_filter=sv.OverlapFilter.NONE,
         batch_size=batch_size,
     )
-    parts = [part for part in (to_detections(whole, sv), slicer(pixels)) if len(part)]
+    in_tiles = slicer(pixels)
+    if len(in_tiles):
+        at_edge = _at_edge(in_tiles.xyxy, (height, width), reach)
+        in_tiles = in_tiles[~(in_tiles.data[_CUT] & ~at_edge).any(axis=1)]
+    parts = [part for part in (to_detections(whole, sv, reach), in_tiles) if len(part)]
     if not parts:
         return whole
     joined = sv.Detections.merge(parts).with_nms(threshold=overlap)
     return _to_instances(joined[np.argsort(-joined.confidence, kind="stable")], (height, width))
 
 
-def to_detections(instances: Instances, sv: ModuleType) -> Any:
-    """Return instances as supervision's Detections; further fields are their data."""
+def to_detections(instances: Instances, sv: ModuleType, reach: float) -> Any:
+    """Return instances as supervision's Detections; further fields are their data.
+
+    Args:
+        instances: in a tile.
+        sv: supervision.
+        reach: pixels from an edge of the tile within which a box ends there.
+    """
     fields = dict(instances.get_fields())
     if "pred_masks" in fields:
         raise UserError(
@@ -93,12 +112,18 @@ def to_detections(instances: Instances, sv: ModuleType) -> Any:
         )
     boxes, scores, classes = (fields.pop(name) for name in _COLUMNS)
     data = {name: np.asarray(value) for name, value in fields.items()}
+    data[_CUT] = _at_edge(boxes.tensor.numpy(), instances.image_size, reach)
     return sv.Detections(
         xyxy=boxes.tensor.numpy(), confidence=scores.numpy(), class_id=classes.numpy(), data=data
     )
 
 
-_COLUMNS = ("pred_boxes", "scores", "pred_classes")
+def _at_edge(boxes: np.ndarray, size: tuple[int, int], reach: float) -> np.ndarray:
+    """Return which sides of boxes end at the edges of a picture of a size. # shape: (N, 4)"""
+    height, width = size
+    return np.concatenate(
+        [boxes[:, :2] <= reach, boxes[:, 2:] >= np.array([width, height]) - reach], axis=1
+    )
 
 
 def _to_instances(detections: Any, size: tuple[int, int]) -> Instances:
@@ -107,6 +132,8 @@ def _to_instances(detections: Any, size: tuple[int, int]) -> Instances:
     instances.scores = torch.from_numpy(detections.confidence)
     instances.pred_classes = torch.from_numpy(detections.class_id)
     for name, values in detections.data.items():
+        if name == _CUT:
+            continue
         instances.set(name, torch.from_numpy(values))
     return instances
 
