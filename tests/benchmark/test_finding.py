@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from tests.benchmark.matrices import compare, mixed
@@ -141,3 +143,12 @@ def test_seeds_that_no_two_starts_share_are_said_not_to_compare(make_record):
 def test_of_several_protocols_the_first_is_named(make_record):
     scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
     assert finding(mixed(make_record, scores, ("a", "b"))).sentence.startswith("Under a: With 10 %")
+
+
+def test_a_protocol_without_ap_before_it_is_passed_over(make_record):
+    scores = {("random", 0.1): (4.0,), ("captions", 0.1): (10.0,)}
+    records = mixed(make_record, scores, ("a", "b")).records
+    for cell in [cell for cell in records if cell.protocol == "a"]:
+        records[cell] = dataclasses.replace(records[cell], metrics={"svm": {"mAP": 50.0}})
+    found = finding(Comparison("", "random", records))
+    assert found.sentence.startswith("Under b: With 10 %")

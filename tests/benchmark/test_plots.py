@@ -199,3 +199,16 @@ def test_iterations_begin_at_zero_and_every_evaluation_is_a_point(make_record):
 def test_protocols_are_told_apart_by_their_names(make_record):
     figure = drawn(mixed(make_record, CURVES, ("a", "b")), "bbox/AP")
     assert list(lines_of(figure)) == ["random, a", "captions, a", "random, b", "captions, b"]
+
+
+def test_a_protocol_with_one_fraction_has_no_curve_beside_one_with_several(make_record):
+    both = mixed(make_record, CURVES, ("a", "b")).records
+    records = {c: r for c, r in both.items() if c.protocol == "a" or c.fraction == 1}
+    for cell in [cell for cell in records if cell.protocol == "b"]:
+        records[cell] = dataclasses.replace(records[cell], metrics={"svm": {"mAP": 50.0}})
+    comparison = Comparison("", "random", records)
+    figure = drawn(comparison)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Box AP", "Mask AP"]
+    assert list(lines_of(figure)) == ["random", "captions"]
+    alone = drawn(comparison, "svm/mAP")
+    assert [axes.get_ylabel() for axes in alone.axes] == ["SVM mAP"] and lines_of(alone)

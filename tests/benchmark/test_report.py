@@ -7,6 +7,7 @@ import pytest
 from matplotlib import rc_context
 
 from tests.benchmark.example_comparison import make_example
+from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.report import write_report
 
@@ -75,8 +76,29 @@ def test_one_start_and_one_fraction_make_a_page(page_of):
 def test_each_protocol_has_tables_of_its_own(page_of):
     html = page_of(protocols=("one", "two"))
     assert "one: protocol one-segm" in html and "two: protocol two-segm" in html
-    assert "Not equal: the protocol." in html
+    assert "Equal in all runs of a protocol: detector" in html
+    assert "Numbers of one-segm, two-segm are not to be compared with each other." in html
     assert "Box AP, 10 % of the labels, two" in html
+
+
+def test_a_protocol_of_svms_is_a_column_of_the_overview_alone(tmp_path, make_record):
+    found = make_example(tmp_path, make_record, protocols=("one", "svm"))
+    records = {}
+    for cell, record in found.comparison.records.items():
+        if cell.protocol == "one":
+            records[cell] = record
+        elif cell.fraction == 1:
+            metrics = {"svm": {"mAP": 50.0 + cell.seed, "mAP-area": 1.0}}
+            records[cell] = dataclasses.replace(record, iteration=None, metrics=metrics)
+    comparison = Comparison("Two protocols", "random", records)
+    page = tmp_path / "page.html"
+    write_report(page, comparison, folders=found.folders, cards={}, commands={})
+    html = page.read_text()
+    assert "one: protocol one-segm" not in html and "svm: protocol" not in html
+    assert "<h3>What the features are worth</h3>" in html
+    assert '<button type="button">SVM mAP, svm</button>' in html and "50.5 ± 0.7" in html
+    assert "one-segm on 10\u00a0%, 100\u00a0% of the labels; svm-segm on 100\u00a0%" in html
+    assert "fine-tuning, per run of one" in html
 
 
 def test_without_annotations_there_are_no_pictures(page_of):

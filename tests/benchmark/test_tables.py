@@ -15,6 +15,7 @@ from virtex_det.benchmark.tables import (
     Value,
     category_tables,
     details_table,
+    overview_tables,
     protocol_tables,
     published_table,
 )
@@ -136,30 +137,28 @@ def test_a_departure_from_a_protocol_has_no_published_numbers(make_record):
 
 
 @pytest.mark.parametrize("style", ["markdown", "latex"])
-def test_several_protocols_have_a_column_a_warning_and_no_best(make_record, style):
-    text = rendered(mixed(make_record, TWO, ("scenes-segm", "scenes-segm+SEEN=1")), style=style)
+def test_several_ids_of_a_protocol_have_a_column_a_warning_and_no_best(make_record, style):
+    plain = compare(make_record, TWO).records
+    records = {c: replace(r, protocol="other") if c.seed else r for c, r in plain.items()}
+    text = rendered(Comparison("", "random", records, mix=True), style=style)
     assert "Several protocols stand in this table." in text
     assert "protocol" in text.splitlines()[2] + text.splitlines()[3]
     assert "**" not in text and "textbf" not in text
 
 
-def test_the_tables_of_one_protocol_say_that_p_is_corrected_for_the_tests_of_all(make_record):
+def test_p_is_corrected_for_the_tests_of_each_protocols_own_table(make_record):
     scores = {
         ("random", 1.0): (1.0, 1.0, 1.0),
         ("words", 1.0): (2.0, 3.0, 5.0),
         ("captions", 1.0): (2.0, 4.0, 7.0),
     }
     both = replace(mixed(make_record, scores, ("a", "b")), pairs=[("words", "captions")])
-    note = "p is corrected for the {} tests under all protocols (Holm)."
-    summary = summarize(both)
-    p_holm = compare_pairs(both, ["bbox/AP"])["p_holm"]
-    for of_protocol in protocol_tables(both, summary, compare_pairs(both, AP)):
-        details, (pairs, _) = of_protocol.details[0], of_protocol.pairs
-        assert note.format(4) in details.notes[0] and note.format(2) in pairs.notes[0]
-        assert pairs.rows[0][1].text.endswith(f"p {p_holm.iloc[0]:.2f})") and len(pairs.rows) == 1
-        alone = compare(make_record, scores)
-        power = details_table(alone, summarize(alone), "bbox").notes[1]
-        assert details.notes[1] != power, "a stricter correction shows only greater differences"
+    alone = replace(compare(make_record, scores), pairs=[("words", "captions")])
+    [found] = protocol_tables(alone, summarize(alone), compare_pairs(alone, AP))
+    assert "p is corrected for the 2 tests of this table (Holm)." in found.details[0].notes[0]
+    for of_protocol in protocol_tables(both, summarize(both), compare_pairs(both, AP)):
+        assert of_protocol.details[0].notes == found.details[0].notes
+        assert of_protocol.pairs == found.pairs
 
 
 def test_a_pair_measured_by_two_recipes_names_both(make_record):
@@ -207,13 +206,102 @@ def test_what_latex_and_markdown_would_read_in_a_name_is_escaped(make_record):
     assert r"| a\\b^2\~\<i> \*x\* \_y\_ max_iter |" in rendered(comparison)
 
 
+def test_each_protocol_has_tables_under_its_name(make_record):
+    text = rendered(mixed(make_record, TWO, ("a", "b")))
+    for protocol in "ab":
+        table = text.split(f"### Box AP by part of the labels, {protocol}\n")[1].splitlines()
+        assert cells(table[1]) == ["start", "10 %", "100 %"]
+        assert cells(table[4]) == ["captions", "**11.0 ± 1.4**", "**31.5 ± 2.1**"]
+    assert "Several protocols" not in text
+
+
+def overview(make_record) -> Comparison:
+    """Fine-tunes with two fractions, and a frozen detector and SVMs with all labels."""
+    scores = {
+        ("random", 0.1): (1.0, 2.0, 3.0),
+        ("captions", 0.1): (9.0, 9.0, 9.0),
+        ("random", 1.0): (20.0, 22.0, 24.0),
+        ("words", 1.0): (20.0, 23.0, 26.0),
+        ("captions", 1.0): (30.0, 33.0, 35.0),
+    }
+    all_labels = {cell: values for cell, values in scores.items() if cell[1] == 1}
+    records = compare(make_record, scores, protocol="tuned").records
+    for cell, record in compare(make_record, all_labels, protocol="frozen").records.items():
+        half = {task: {"AP": of["AP"] / 2} for task, of in record.metrics.items()}
+        records |= {cell: replace(record, metrics=half)}
+    for cell, record in compare(make_record, all_labels, protocol="svm").records.items():
+        if cell.start != "words":
+            metrics = {"svm": {"mAP-area": 1.0, "mAP": 80 + record.metrics["bbox"]["AP"] / 2}}
+            records |= {cell: replace(record, metrics=metrics, iteration=None)}
+    return Comparison("", "random", records, pairs=[("captions", "words")])
+
+
+def test_several_protocols_have_one_table_with_a_column_each(make_record):
+    comparison = overview(make_record)
+    text = rendered(comparison)
+    titles = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("###")]
+    assert titles == [
+        *("Box AP by part of the labels, tuned", "Mask AP by part of the labels, tuned"),
+        *("Box AP, difference from random, tuned", "Mask AP, difference from random, tuned"),
+        "Box AP, difference of paired starts, tuned",
+        "Mask AP, difference of paired starts, tuned",
+        "What the features are worth",
+        "What the features are worth, difference from random",
+        "What the features are worth, difference of paired starts",
+    ]
+    _, _, head, _, random, captions, *_ = text.split("### What the features")[1].splitlines()
+    assert cells(head) == ["start", "Box AP, tuned", "Box AP, frozen", "SVM mAP, svm"]
+    assert cells(random) == ["random", "22.0 ± 2.0", "11.0 ± 1.0", "91.0 ± 1.0"]
+    assert cells(captions)[1:] == ["**32.7 ± 2.5**", "**16.3 ± 1.3**", "**96.3 ± 1.3**"]
+    assert "| words | 23.0 ± 3.0 | 11.5 ± 1.5 | – |" in text
+    assert "compare the starts in it" in text and "With all labels; mean ± " in text
+
+
+def test_p_of_the_overview_is_corrected_for_the_tests_of_all_its_columns(make_record):
+    comparison = overview(make_record)
+    _, differences, pairs = overview_tables(comparison, AP)
+    assert "for the 5 tests of this table (Holm)" in differences.notes[0]
+    # captions - random: 10, 11, 11 and half of that twice, all with p 0.00098; the smallest of
+    # five equal ones is multiplied by five.
+    assert differences.rows[0][0].text == "captions"
+    assert [row.text for row in differences.rows[0][1:]] == [
+        "+10.7 (+9.2 to +12.1, p 0.005)",
+        "+5.3 (+4.6 to +6.1, p 0.005)",
+        "+5.3 (+4.6 to +6.1, p 0.005)",
+    ]
+    assert "for the 2 tests of this table" in pairs.notes[0]
+    assert [value.text for value in pairs.rows[0]][3] == "–"
+    power = re.findall(r"(\d+\.\d) \((.*?)\)", differences.notes[1].split("would be")[0])
+    assert [title for _, title in power] == ["Box AP, tuned", "Box AP, frozen", "SVM mAP, svm"]
+    assert float(power[0][0]) == pytest.approx(2 * float(power[1][0]), abs=0.1)
+
+
+def test_metrics_that_are_named_lead_the_overview_where_a_protocol_has_them(make_record):
+    table, *_ = overview_tables(overview(make_record), ["svm/mAP-area", "segm/AP"])
+    assert table.columns[1:] == ["Mask AP, tuned", "Mask AP, frozen", "SVM mAP-area, svm"]
+
+
+def test_protocols_with_all_labels_alone_have_their_tables_too_where_all_are_like_that(make_record):
+    alone = overview(make_record).of(["frozen", "svm"])
+    text = rendered(alone)
+    assert "### Mask AP by part of the labels, frozen" in text
+    assert "### SVM mAP by part of the labels, svm" in text and "### What the features" in text
+
+
+def test_one_protocol_or_none_with_all_labels_has_no_overview(make_record):
+    assert overview_tables(compare(make_record, TWO), AP) == []
+    few = {cell: values for cell, values in TWO.items() if cell[1] < 1}
+    assert overview_tables(mixed(make_record, few, ("a", "b")), AP) == []
+    assert "Box AP by part of the labels, b" in rendered(mixed(make_record, few, ("a", "b")))
+
+
 def test_protocols_of_one_recipe_are_told_apart_by_their_names(make_record):
     records = compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}).records
     again = {cell._replace(protocol="again"): record for cell, record in records.items()}
     comparison = Comparison("", "random", {**records, **again})
     text = rendered(comparison)
-    assert "| scenes-segm: scenes-segm | captions | 5.0 |" in text
-    assert "| again: scenes-segm | captions | 5.0 |" in text and "Several protocols" not in text
+    assert "Box AP by part of the labels, scenes-segm\n" in text
+    assert "Box AP by part of the labels, again\n" in text and "Several protocols" not in text
     assert "again: scenes-segm,captions,0.1" in rendered(comparison, style="csv")
 
 
@@ -226,14 +314,14 @@ def test_one_seed_has_no_deviation_and_the_note_claims_none(make_record):
     assert "\nMean over 1 seed.\n" in text and "±" not in text and "| captions | +1.0 |" in text
 
 
-def test_a_metric_that_no_run_of_a_protocol_has_is_a_line_of_dashes(make_record):
+def test_a_metric_that_no_run_of_a_protocol_has_has_no_table(make_record):
     both = mixed(make_record, TWO, ("a", "b")).records
     records = {
         c: replace(r, metrics={"bbox": {"AP": 1.0}}) if c.protocol == "b" else r
         for c, r in both.items()
     }
     masks = rendered(Comparison("", "random", records, mix=True), "segm/AP")
-    assert "| a | random | 2.5 ± 0.7 | 10.5 ± 0.7 |" in masks and "| b | random | – | – |" in masks
+    assert "Mask AP by part of the labels, a" in masks and "of the labels, b" not in masks
 
 
 def test_a_cell_without_a_number_is_empty_in_csv(make_record):

@@ -204,7 +204,7 @@ def test_what_was_measured_is_the_record_of_the_last_iteration(matrix, make_reco
     assert all(cell.seed == record.seed for cell, record in comparison.records.items())
 
 
-def test_a_matrix_of_two_protocols_is_compared_when_asked_for(matrix, make_record):
+def test_a_matrix_compares_two_protocols_but_two_recipes_of_one_when_asked_for(matrix, make_record):
     finish(matrix, make_record)
     finish(
         make_matrix(matrix.output.parent, protocols={"other": DETECTOR}),
@@ -212,9 +212,14 @@ def test_a_matrix_of_two_protocols_is_compared_when_asked_for(matrix, make_recor
         protocol="other",
     )
     both = make_matrix(matrix.output.parent, protocols={"scenes-segm": DETECTOR, "other": DETECTOR})
-    with pytest.raises(UserError, match="2 protocols"):
+    assert measured(both).protocols == ["scenes-segm", "other"]
+    for cell, run in both.cells.items():
+        if cell.protocol == "other" and cell.seed:
+            record = dataclasses.replace(run.record(), protocol="other+SOLVER.BASE_LR=0.5")
+            record.write(run.folder)
+    with pytest.raises(UserError, match="records of other are of 2 protocols"):
         measured(both)
-    assert measured(both, mix=True).protocols == ["scenes-segm", "other"]
+    assert len(measured(both, mix=True).recipes) == 3
 
 
 def test_a_record_of_another_cell_is_refused(matrix, make_record):

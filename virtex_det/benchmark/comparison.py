@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Comparison:
         title: the question that the matrix asks.
         baseline: the start that the others are compared with; "" for none.
         records: by cell.
-        mix: allow records of several protocols.
+        mix: allow records of several protocol ids under one name.
         pairs: of starts that are compared with each other; those without records are left out.
         pretraining: what the run cost that made the weights of a cell, where that is known.
         starts: in the order of the matrix.
@@ -45,11 +45,10 @@ class Comparison:
         fractions: of the labels, ascending.
         seeds: ascending.
         recipes: protocol ids of the records, which show departures.
-        is_of_one_protocol: whether there is one name and one id.
 
     Raises:
-        UserError: the records have several versions of a data set, or several protocols although
-            ``mix`` is False.
+        UserError: the records have several versions of a data set, or several protocol ids under
+            one name although ``mix`` is False.
     """
 
     title: str
@@ -66,14 +65,9 @@ class Comparison:
         self.fractions = sorted({cell.fraction for cell in self.records})
         self.seeds = sorted({cell.seed for cell in self.records})
         self.recipes = list(dict.fromkeys(record.protocol for record in self.records.values()))
-        self.is_of_one_protocol = len(self.protocols) == len(self.recipes) == 1
         _check_versions(self.records)
-        if len(self.recipes) > 1 and not self.mix:
-            examples = {record.protocol: cell for cell, record in self.records.items()}
-            raise UserError(
-                f"These records are of {len(examples)} protocols, whose numbers do not compare:\n"
-                f"{_listed(examples)}\nTo show them in one table anyway, set --mix-protocols."
-            )
+        if not self.mix:
+            _check_recipes(self.records)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -102,6 +96,25 @@ class Comparison:
         found = frame.groupby(["protocol", "metric"], observed=True)["value"].transform("count")
         frame["value"] = frame["value"].fillna(0.0).where(found > 0)
         return frame
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the measured metrics, in the order of the records."""
+        return list(self.frame["metric"].unique())
+
+    def of(self, protocols: Collection[str]) -> "Comparison":
+        """Return the part under some protocols."""
+        records = {c: record for c, record in self.records.items() if c.protocol in protocols}
+        return dataclasses.replace(self, records=records)
+
+    @property
+    def curves(self) -> "Comparison":
+        """The part under protocols with several fractions of the labels; all if there is none."""
+        fractions = defaultdict(set)
+        for cell in self.records:
+            fractions[cell.protocol].add(cell.fraction)
+        several = [protocol for protocol in self.protocols if len(fractions[protocol]) > 1]
+        return self.of(several or self.protocols)
 
     @property
     def text_encoders(self) -> list[str]:
@@ -185,6 +198,20 @@ def _parsed(line: str, where: str) -> tuple[Cell, ResultRecord, RunCost | None]:
         )
     cost = content.get("pretraining")  # not in lines of earlier versions
     return cell, found, None if cost is None else cost_from(cost, where)
+
+
+def _check_recipes(records: Mapping[Cell, ResultRecord]) -> None:
+    """Refuse records of several protocol ids under one name: they would stand in one table."""
+    found: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for cell, record in records.items():
+        found[cell.protocol].setdefault(record.protocol, cell)
+    for name, examples in found.items():
+        if len(examples) > 1:
+            raise UserError(
+                f"These records of {name} are of {len(examples)} protocols, whose numbers do not "
+                f"compare:\n{_listed(examples)}\n"
+                "To show them in one table anyway, set --mix-protocols."
+            )
 
 
 def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:

@@ -37,7 +37,7 @@ def account_for(comparison: Comparison) -> Account:
     """Return the account of a comparison."""
     spent = costs(comparison)
     pretraining = {start: cost.pretraining for start, cost in spent.items()}
-    table = cost_table(spent)
+    table = cost_table(spent, comparison.protocols)
     return Account(
         _setting(comparison), conditions(comparison), pretraining, table, _facts(comparison)
     )
@@ -46,12 +46,21 @@ def account_for(comparison: Comparison) -> Account:
 def _setting(comparison: Comparison) -> str:
     records = comparison.records.values()
     data = _joined(f"{r.dataset}, {r.dataset_version['images']} images" for r in records)
-    fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
+    starts = count(len(comparison.starts), "start")
+    seeds = count(len(comparison.seeds), "seed")
+    if len(comparison.protocols) > 1:
+        parts = (comparison.of([protocol]) for protocol in comparison.protocols)
+        labels = "; ".join(f"{_joined(part.recipes)} on {_fractions(part)}" for part in parts)
+        return f"{starts} under several protocols, with {seeds}: {labels}. Evaluated on {data}."
     return (
-        f"The same detector from {count(len(comparison.starts), 'start')}, fine-tuned on "
-        f"{fractions} of the labels with {count(len(comparison.seeds), 'seed')}; evaluated on "
-        f"{data}. Protocol {_joined(comparison.recipes)}."
+        f"The same detector from {starts}, fine-tuned on {_fractions(comparison)} with {seeds}; "
+        f"evaluated on {data}. Protocol {_joined(comparison.recipes)}."
     )
+
+
+def _fractions(comparison: Comparison) -> str:
+    fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
+    return f"{fractions} of the labels"
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
@@ -108,7 +117,8 @@ class Cost(NamedTuple):
     Attributes:
         made: what the run cost that made each set of its weights, None if unknown; empty for a
             start without weights.
-        finetuning: mean time of a run in training steps, in seconds; None if unknown.
+        finetuning: mean time of a run of the first protocol in training steps, in seconds; None if
+            unknown.
     """
 
     made: Sequence[RunCost | None]
@@ -133,7 +143,8 @@ def costs(comparison: Comparison) -> dict[str, Cost]:
         for cell, record in records.items():
             if weights := record.weights.get("sha256") or record.weights.get("path"):
                 made[weights] = made.get(weights) or comparison.pretraining.get(cell)
-        finetuning = _mean([record.training_seconds for record in records.values()])
+        first = comparison.protocols[0]
+        finetuning = _mean([r.training_seconds for c, r in records.items() if c.protocol == first])
         found[start] = Cost(list(made.values()), finetuning)
     return found
 
@@ -143,8 +154,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def cost_table(costs: Mapping[str, Cost]) -> Table:
-    """Return a table of what pretraining and fine-tuning cost, by start."""
+def cost_table(costs: Mapping[str, Cost], protocols: Sequence[str] = ()) -> Table:
+    """Return a table of what pretraining and fine-tuning cost, by start.
+
+    Args:
+        costs: of ``costs``.
+        protocols: of the comparison.
+    """
     has_images = any(run for cost in costs.values() for run in cost.made)
     rows = []
     for start, cost in costs.items():
@@ -154,7 +170,8 @@ def cost_table(costs: Mapping[str, Cost]) -> Table:
         row = [Value(start), pretraining, _time(cost.finetuning)]
         rows.append(row[:1] + _images_and_cpu(cost) + row[1:] if has_images else row)
     columns = ["images", "captions per image", "CPU seconds"] if has_images else []
-    columns = ["start", *columns, "pretraining", "fine-tuning, per run"]
+    of = f" of {protocols[0]}" if len(protocols) > 1 else ""
+    columns = ["start", *columns, "pretraining", f"fine-tuning, per run{of}"]
     notes = [_NOTE_ON_COSTS] if has_images else []
     return Table("", columns, rows, notes)
 
@@ -211,7 +228,13 @@ def _protocol(runs: pd.DataFrame) -> list[str]:
     ids = sorted(runs["recipe"].unique())
     if len(ids) > 1:
         numbers = f"Numbers of {', '.join(ids)} are not to be compared with each other."
-        return [f"Not equal: the protocol. {numbers}"]
+        if runs.groupby("protocol")["recipe"].nunique().max() > 1:
+            return [f"Not equal: the protocol. {numbers}"]
+        return [
+            "Equal in all runs of a protocol: detector, schedule, batch, learning rates, "
+            "augmentation and metric. How pixels are normalised goes with the weights.",
+            numbers,
+        ]
     return [
         "Equal: detector, schedule, batch, learning rates, augmentation and metric, all as in "
         f"{ids[0]}. How pixels are normalised goes with the weights."
@@ -242,7 +265,11 @@ def _seeds(runs: pd.DataFrame) -> list[str]:
     ]
     numbers = runs.groupby(["start", "protocol", "fraction"], sort=False).size()
     if short := list(numbers[numbers < len(seeds)].index):
-        named = ", ".join(f"{start} at {share(fraction)}" for start, _, fraction in short)
+        several = runs["protocol"].nunique() > 1
+        named = ", ".join(
+            f"{start}{f', {protocol},' * several} at {share(fraction)}"
+            for start, protocol, fraction in short
+        )
         sentences.append(f"Not equal: the number of seeds. Fewer than {len(seeds)} have: {named}.")
     return sentences
 

@@ -1,5 +1,6 @@
 """The main finding of a comparison in one sentence, and the starts whose pictures show it."""
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Finding(NamedTuple):
 def main_finding(comparison: Comparison, summary: pd.DataFrame) -> Finding:
     """Return how the best start compares with the baseline, with the most labels.
 
-    The finding is that of the first protocol, for box AP, or for mask AP if there is no box AP. The
+    The finding is that of the first protocol that measured AP, for box AP, or else for mask AP. The
     best of several starts leads by chance more easily than a single one. So a lead counts as more
     than chance only if its p-value is below ``CHANCE`` both as the tables show it (``p_holm``) and
     times the number of rivals (Bonferroni). The sentence shows the p-value of the tables.
@@ -42,9 +43,8 @@ def main_finding(comparison: Comparison, summary: pd.DataFrame) -> Finding:
         >>> main_finding(comparison, summary).sentence
         'With 25 % of the labels, captions reaches 21.9 box AP, 12.3 more than random (2 seeds).'
     """
-    protocol = comparison.protocols[0]
     rows = summary.dropna(subset="mean").reset_index()
-    for metric in AP:
+    for protocol, metric in itertools.product(comparison.protocols, AP):
         measured = rows[(rows["metric"] == metric) & (rows["protocol"] == protocol)]
         if len(measured):
             task, name = title_of(metric).split()

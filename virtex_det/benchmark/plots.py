@@ -68,7 +68,18 @@ class Plots(NamedTuple):
 
 def has_bands(comparison: Comparison) -> bool:
     """Return whether plots have few enough curves for bands."""
-    return len(comparison.starts) * len(comparison.protocols) <= MOST_IN_LEGEND
+    curves = comparison.curves
+    return len(curves.starts) * len(curves.protocols) <= MOST_IN_LEGEND
+
+
+def curve_metrics(comparison: Comparison, metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of plots: those that protocols with several fractions measured.
+
+    Args:
+        comparison: what was measured.
+        metrics: to choose from; all of them if those protocols measured none.
+    """
+    return [metric for metric in metrics if metric in comparison.curves.metrics] or list(metrics)
 
 
 def draw_plots(
@@ -88,16 +99,16 @@ def draw_plots(
         folders: run folders, which need not exist.
     """
     metrics = [metric for metric in AP if metric in summary.index.unique("metric")]
-    curves = []
-    if len(comparison.fractions) > 1:
-        for metric in metrics:
+    curves, drawn = [], comparison.curves
+    if len(drawn.fractions) > 1:
+        for metric in curve_metrics(comparison, metrics):
             figure = plot_fractions(comparison, summary.loc[[metric]], colours)
             curves.append(_as_picture(figure, f"{title_of(metric)} against the part of the labels"))
-    if len(comparison.fractions) > 1 and comparison.frame["seconds"].notna().any():
+    if len(drawn.fractions) > 1 and drawn.frame["seconds"].notna().any():
         # A start whose pretraining is unknown would look cheap beside the others: all or none.
         known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
         counted = known if len(known) == len(pretraining) and any(known.values()) else None
-        for metric in metrics:
+        for metric in curve_metrics(comparison, metrics):
             figure = plot_time(comparison, summary.loc[[metric]], colours, counted)
             curves.append(_as_picture(figure, f"{title_of(metric)} against training time"))
     histories = []
@@ -151,6 +162,7 @@ def plot_fractions(
 ) -> Figure:
     """Draw metrics side by side against the fraction of the labels, on a logarithmic axis.
 
+    Protocols with one fraction have no curves, unless all are like that.
     Bands are one standard deviation. With more than ``MOST_IN_LEGEND`` curves, names stand at the
     lines and there are no bands.
 
@@ -162,7 +174,7 @@ def plot_fractions(
     figure, panels = _figure(comparison, summary, colours)
     for axes, curves in panels:
         axes.set_xscale("log")
-        axes.set_xticks(comparison.fractions)
+        axes.set_xticks(comparison.curves.fractions)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda fraction, _: f"{100 * fraction:.3g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("part of the labels, %")
@@ -271,7 +283,10 @@ def _figure(
     comparison: Comparison, summary: pd.DataFrame, colours: Mapping[str, str]
 ) -> tuple[Figure, list[tuple[Axes, list[Curve]]]]:
     """Return a figure with a plot per metric, and the curves of each."""
-    metrics = summary.index.unique("metric")
+    metrics = curve_metrics(comparison, summary.index.unique("metric"))
+    if set(metrics) <= set(comparison.curves.metrics):
+        comparison = comparison.curves
+        summary = summary[summary.index.isin(comparison.protocols, "protocol")]
     panels = [_curves(comparison, summary.loc[metric], colours) for metric in metrics]
     most = max(map(len, panels), default=0)
     height = max(SIZE[1], most * TYPE_SIZE * _LINE_HEIGHT / 72 + 1)

@@ -10,12 +10,19 @@ from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import account_for, conditions, cost_table, costs
 from virtex_det.benchmark.finding import main_finding
 from virtex_det.benchmark.pictures import draw_gallery
-from virtex_det.benchmark.plots import draw_plots, has_bands, plot_fractions, save_figure
+from virtex_det.benchmark.plots import (
+    curve_metrics,
+    draw_plots,
+    has_bands,
+    plot_fractions,
+    save_figure,
+)
 from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
 from virtex_det.benchmark.tables import (
     WORDS,
     category_tables,
     markdown_grid,
+    overview_tables,
     protocol_tables,
     render_markdown,
     title_of,
@@ -46,12 +53,13 @@ def render_markdown_page(
         commands: shell lines that repeat it.
         picture: name of the file with the curves.
     """
-    spent = cost_table(costs(comparison)) if comparison.pretraining else None
+    metrics = list(summary.index.unique("metric"))
+    spent = cost_table(costs(comparison), comparison.protocols) if comparison.pretraining else None
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
         title=comparison.title,
         tables=render_markdown(comparison, summary, heading="##").strip(),
-        metrics=" and ".join(map(title_of, summary.index.unique("metric"))),
+        metrics=" and ".join(map(title_of, curve_metrics(comparison, metrics))),
         has_bands=has_bands(comparison),
         picture=quote(picture),
         cards=cards,
@@ -126,6 +134,7 @@ def write_report(
         comparison=comparison,
         finding=finding.sentence,
         results=results,
+        overview=overview_tables(comparison, AP),
         categories=categories,
         words=WORDS,
         account=account,

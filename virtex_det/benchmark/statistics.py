@@ -16,9 +16,11 @@ from virtex_det.errors import UserError
 TASKS = {"bbox": "Box", "segm": "Mask"}
 DETAILS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
 AP = ("bbox/AP", "segm/AP")
+MAIN = (*AP, "svm/mAP")  # shown where no metrics are named
 ROW = ["metric", "protocol", "start", "fraction"]
 
 
+_OF_ONE_TABLE = ("metric", "protocol")  # levels that are equal in all tests of a table
 LEVEL, POWER = 0.05, 0.8
 _QUANTILES = 2000
 
@@ -48,13 +50,13 @@ def find_metrics(comparison: Comparison, names: Iterable[str] = ()) -> list[str]
 
     Args:
         comparison: whose records have them.
-        names: such as "bbox/AP50"; by default box and mask AP, as far as they were measured.
+        names: such as "bbox/AP50"; by default those of ``MAIN`` that were measured.
 
     Raises:
         UserError: no record has a metric of that name.
     """
-    known = list(comparison.frame["metric"].unique())
-    names = list(dict.fromkeys(names)) or [name for name in AP if name in known]
+    known = comparison.metrics
+    names = list(dict.fromkeys(names)) or [name for name in MAIN if name in known]
     for name in names:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:12]
@@ -73,17 +75,21 @@ def summarize(comparison: Comparison, metrics: Sequence[str] | None = None) -> p
         Indexed by metric, protocol, start and fraction; a metric that no record has is left out.
         Columns: mean, deviation (of the sample), seeds (their number); seconds (of training, mean);
         recipe; best (no start has more, and there are others); those of ``test_against``; p_holm
-        (corrected for all tests of the metric); tests (their number). NaN for numbers that are not
-        defined.
+        (corrected for all tests of the metric under the protocol); tests (their number). NaN for
+        numbers that are not defined.
     """
     if metrics is None:
         metrics = [f"{task}/{name}" for task in TASKS for name in DETAILS]
-    frame = _of_metrics(comparison, metrics)
+    return _summary(_of_metrics(comparison, metrics), comparison.baseline, _OF_ONE_TABLE)
+
+
+def _summary(frame: pd.DataFrame, baseline: str, family: Sequence[str]) -> pd.DataFrame:
+    """Return what ``summarize`` returns, with p corrected for tests with an equal family."""
     groups = frame.groupby(ROW, sort=False, observed=True)
     summary = spread(groups["value"])
     summary["seconds"] = groups["seconds"].agg(fmean)
     summary["recipe"] = _recipes(groups)
-    summary = _corrected(summary.join(test_against(comparison.baseline, frame)))
+    summary = _corrected(summary.join(test_against(baseline, frame)), family)
     rivals = summary.groupby(["metric", "protocol", "fraction"], observed=True)["mean"]
     summary["best"] = (summary["mean"] == rivals.transform("max")) & (rivals.transform("count") > 1)
     return summary
@@ -98,20 +104,68 @@ def compare_pairs(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFram
 
     Returns:
         Indexed as ``summarize``, with "ours - theirs" as the start. Columns: recipe; those of
-        ``test_against``; p_holm (corrected for all tests of pairs by the metric); tests (their
-        number).
+        ``test_against``; p_holm (corrected for all tests of pairs by the metric under the
+        protocol); tests (their number).
     """
-    frame = _of_metrics(comparison, metrics)
+    return _pairs(_of_metrics(comparison, metrics), comparison.pairs, _OF_ONE_TABLE)
+
+
+def _pairs(
+    frame: pd.DataFrame, pairs: Iterable[tuple[str, str]], family: Sequence[str]
+) -> pd.DataFrame:
+    """Return what ``compare_pairs`` returns, with p corrected for tests with an equal family."""
     recipes = _recipes(frame.groupby(ROW, sort=False, observed=True))
     tables = []
-    for ours, theirs in comparison.pairs:
+    for ours, theirs in pairs:
         both = frame[frame["start"].isin([ours, theirs])]
         tests = test_against(theirs, both).drop(index=theirs, level="start", errors="ignore")
         table = tests.join(recipes).reset_index()
         tables.append(table.assign(start=f"{ours} - {theirs}"))
     if not tables:
         return pd.DataFrame(columns=[*ROW, *PairedTest._fields, "recipe"]).set_index(ROW)
-    return _corrected(pd.concat(tables).set_index(ROW))
+    return _corrected(pd.concat(tables).set_index(ROW), family)
+
+
+class Overview(NamedTuple):
+    """The main metric of each protocol with all labels.
+
+    Attributes:
+        metrics: by protocol.
+        summary: as of ``summarize``, with p corrected for the tests of all protocols.
+        pairs: as of ``compare_pairs``, likewise.
+    """
+
+    metrics: dict[str, str]
+    summary: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def overview(comparison: Comparison, metrics: Sequence[str]) -> Overview | None:
+    """Return the first metric that each protocol measured, with all labels.
+
+    Args:
+        comparison: what was measured.
+        metrics: to choose from; those of ``MAIN`` for a protocol that measured none of them.
+
+    Returns:
+        None if fewer than two protocols have runs with all labels.
+    """
+    frame = comparison.frame
+    frame = frame[frame["fraction"] == 1]
+    chosen: dict[str, str] = {}
+    for protocol in comparison.protocols:
+        known = set(frame["metric"][(frame["protocol"] == protocol) & frame["value"].notna()])
+        if found := [metric for metric in (*metrics, *MAIN) if metric in known]:
+            chosen[protocol] = found[0]
+    if len(chosen) < 2:
+        return None
+    rows = frame[frame["metric"] == frame["protocol"].astype(object).map(chosen)]
+    family = ["fraction"]  # one value: the tests stand in one table
+    return Overview(
+        chosen,
+        _summary(rows, comparison.baseline, family),
+        _pairs(rows, comparison.pairs, family),
+    )
 
 
 def _of_metrics(comparison: Comparison, metrics: Sequence[str]) -> pd.DataFrame:
@@ -125,9 +179,9 @@ def _recipes(groups: DataFrameGroupBy) -> pd.Series:
     return groups["recipe"].agg(lambda recipes: " / ".join(recipes.unique()))
 
 
-def _corrected(tests: pd.DataFrame) -> pd.DataFrame:
-    """Add p_holm, corrected for all tests of a metric under every protocol, and their number."""
-    p = tests.groupby("metric", sort=False)["p"]
+def _corrected(tests: pd.DataFrame, family: Sequence[str]) -> pd.DataFrame:
+    """Add p_holm, corrected for all tests with equal values of the levels, and their number."""
+    p = tests.groupby(list(family), sort=False, observed=True)["p"]
     return tests.assign(p_holm=p.transform(holm), tests=p.transform("count"))
 
 

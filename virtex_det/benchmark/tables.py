@@ -3,9 +3,8 @@
 ``report.html.j2`` writes the same tables as HTML.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -14,11 +13,12 @@ import pandas as pd
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.statistics import (
+    AP,
     DETAILS,
     TASKS,
     compare_pairs,
     detectable_difference,
-    find_metrics,
+    overview,
     reached,
     share,
 )
@@ -28,9 +28,11 @@ MIXED = (
     "Several protocols stand in this table. Their numbers do not compare: read the rows of one at "
     "a time."
 )
+OVERVIEW = "What the features are worth"
 # Columns without numbers.
 WORDS = ("protocol", "start", "published start", "category", "source", "how sure")
 MAX_CATEGORIES = 100
+_TITLES = {**TASKS, "svm": "SVM"}
 
 
 class Value(NamedTuple):
@@ -64,7 +66,7 @@ def title_of(metric: str) -> str:
         'Box AP50'
     """
     task, _, name = metric.partition("/")
-    return f"{TASKS.get(task, task)} {name}"
+    return f"{_TITLES.get(task, task)} {name}"
 
 
 def number(value: float, form: str) -> Value:
@@ -100,8 +102,69 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
         summary: of ``summarize``, with the metrics to show.
 
     Returns:
-        Tables with a row per start and a column per fraction of the labels.
+        Tables with a row per start and a column per fraction of the labels. Each of several
+        protocols has its own; then come those of ``overview_tables``, and protocols that have runs
+        with all labels alone are only there, beside protocols with several fractions.
     """
+    if len(comparison.protocols) == 1:
+        return _tables_of_protocol(comparison, summary)
+    last = overview_tables(comparison, list(summary.index.unique("metric")))
+    tables, full = [], comparison.curves.protocols
+    for protocol in comparison.protocols:
+        part = comparison.of([protocol])
+        if last and part.fractions == [1.0] and protocol not in full:
+            continue
+        rows = summary[summary.index.isin([protocol], "protocol")]
+        rows = rows[rows.index.isin(part.metrics, "metric")]
+        own = _tables_of_protocol(part, rows)
+        tables += [table._replace(title=f"{table.title}, {protocol}") for table in own]
+    return tables + last
+
+
+def overview_tables(comparison: Comparison, metrics: Sequence[str]) -> list[Table]:
+    """Return the main metric of each protocol with all labels, and its differences and pairs.
+
+    Args:
+        comparison: what was measured.
+        metrics: as of ``overview``.
+
+    Returns:
+        Tables with a row per start and a column per protocol; none for a single protocol.
+    """
+    found = overview(comparison, metrics)
+    if found is None:
+        return []
+    titles = {name: f"{title_of(metric)}, {name}" for name, metric in found.metrics.items()}
+    columns = ["start", *titles.values()]
+    text_encoders = comparison.of(titles).text_encoders
+    most = int(found.summary["seeds"].max())
+    notes = [
+        f"With all labels; mean{' ± sample standard deviation' * (most > 1)} over "
+        f"{count(most, 'seed')}. Each column is of another protocol: compare the starts in it."
+    ]
+    cells = _by_protocol(found.summary, titles)
+    rows = [[Value(start), *(mean(c, c.best, most) for c in line)] for start, line in cells]
+    tables = [Table(OVERVIEW, columns, rows, notes + text_encoders)]
+    others = found.summary[~found.summary.index.isin([comparison.baseline], "start")]
+    compared = {"of paired starts": found.pairs}
+    if others["pairs"].any():
+        compared = {f"from {comparison.baseline}": others} | compared
+    for what, part in compared.items():
+        if len(part):
+            rows = [[Value(s), *map(_difference, line)] for s, line in _by_protocol(part, titles)]
+            notes = _notes_on_tests(part, columns=titles) + text_encoders
+            tables.append(Table(f"{OVERVIEW}, difference {what}", columns, rows, notes))
+    return tables
+
+
+def _by_protocol(part: pd.DataFrame, protocols: Iterable[str]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each start with its rows by protocol; one that was not run has a row of NaN."""
+    for start, line in part.groupby("start", sort=False, observed=True):
+        of_protocol = line.droplevel(["metric", "start", "fraction"]).reindex(list(protocols))
+        yield str(start), list(of_protocol.itertuples())
+
+
+def _tables_of_protocol(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
     metrics = summary.index.unique("metric")
     means, differences = [], []
     for metric in metrics:
@@ -137,7 +200,7 @@ class ProtocolTables(NamedTuple):
 def protocol_tables(
     comparison: Comparison, summary: pd.DataFrame, paired: pd.DataFrame
 ) -> list[ProtocolTables]:
-    """Return the tables of each protocol.
+    """Return the tables of each protocol that measured box or mask AP.
 
     Args:
         comparison: what was measured.
@@ -146,10 +209,11 @@ def protocol_tables(
     """
     found = []
     for protocol in comparison.protocols:
-        records = {c: record for c, record in comparison.records.items() if c.protocol == protocol}
-        part = dataclasses.replace(comparison, records=records)
+        part = comparison.of([protocol])
         rows = summary.xs(protocol, level="protocol", drop_level=False)
-        metrics = find_metrics(part)
+        metrics = [metric for metric in AP if metric in part.metrics]
+        if not metrics:
+            continue
         means = [means_table(part, rows, metric) for metric in metrics if len(part.fractions) > 1]
         details = [details_table(part, rows, metric.partition("/")[0]) for metric in metrics]
         own = paired.index.isin(metrics, "metric") & paired.index.isin([protocol], "protocol")
@@ -167,13 +231,11 @@ def means_table(comparison: Comparison, summary: pd.DataFrame, metric: str) -> T
     most = int(part["seeds"].max())
     rows = []
     for first, cells in _lines(comparison, part):
-        bold = comparison.is_of_one_protocol
+        bold = len(comparison.recipes) == 1
         rows.append([*first, *(mean(cell, bold and cell.best, most) for cell in cells)])
     notes = [MIXED] if len(comparison.recipes) > 1 else []
     notes.append(f"Mean{' ± sample standard deviation' * (most > 1)} over {count(most, 'seed')}.")
-    for protocol, means in part["mean"].groupby("protocol", sort=False, observed=True):
-        where = f" under {protocol}" if len(comparison.protocols) > 1 else ""
-        notes.append(reached(means.droplevel("protocol"), comparison.baseline, f"{title}{where}"))
+    notes.append(reached(part["mean"].droplevel("protocol"), comparison.baseline, title))
     notes = [note for note in notes if note] + comparison.text_encoders
     return Table(f"{title} by part of the labels", _columns(comparison), rows, notes)
 
@@ -196,7 +258,7 @@ def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> T
         row = [Value(share(fraction), fraction), Value(start), number(ap.seeds, "d")]
         for name in names:
             cell = of_metric[f"{task}/{name}"]
-            row.append(mean(cell, comparison.is_of_one_protocol and cell.best))
+            row.append(mean(cell, len(comparison.recipes) == 1 and cell.best))
         if tested:
             row += [number(ap.difference, "+.1f"), p_value(ap.p_holm)]
         rows.append(row)
@@ -358,7 +420,7 @@ def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
             if (source := _source(result)) not in sources:
                 sources.append(source)
             start = Value(f"{result.start}, published [{sources.index(source) + 1}]")
-            first = [start] if comparison.is_of_one_protocol else [Value(recipe), start]
+            first = [start] if len(comparison.recipes) == 1 else [Value(recipe), start]
             few = [Value("") for fraction in comparison.fractions if fraction < 1]
             rows.append([*first, *few, number(value, "")])
     ours, columns = table.rows, table.columns
@@ -388,24 +450,36 @@ def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Tabl
     return Table(title, _columns(comparison), rows, notes)
 
 
-def _notes_on_tests(part: pd.DataFrame, what: str = "") -> list[str]:
-    """Return notes on paired tests: how they were made, and which difference they would show."""
-    here = part["p"].notna().sum()
-    if not here:
+def _notes_on_tests(
+    part: pd.DataFrame, what: str = "", columns: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return notes on paired tests: how they were made, and which difference they would show.
+
+    Args:
+        part: rows of the summary.
+        what: is tested, if the table has other numbers, too.
+        columns: titles by protocol, if the columns are of several, each with its own differences.
+    """
+    if not part["p"].notna().any():
         return ["Without two seeds there is no interval and no test."]
     tests = int(part["tests"].max())
-    which = "of this table" if tests == here else "under all protocols"
     most = count(part["pairs"].max(), "seed")
     of_what = f" {what}" if what else ""
     notes = [
         f"Two-sided paired t-tests{of_what} over {most} at most; p is corrected for the "
-        f"{count(tests, 'test')} {which} (Holm)."
+        f"{count(tests, 'test')} of this table (Holm)."
     ]
     if not what:
         notes[0] += " In parentheses: the 95 % interval of each difference by itself."
-    least = detectable_difference(part, tests)
+    if columns:
+        of_column = {title: part[part.index.isin([p], "protocol")] for p, title in columns.items()}
+        least = {t: detectable_difference(rows, tests) for t, rows in of_column.items()}
+        known = {title: value for title, value in least.items() if not math.isnan(value)}
+        shown = "; ".join(f"{value:.1f} ({title})" for title, value in known.items())
+    else:
+        shown = f"{detectable_difference(part, tests):.1f}"
     notes.append(
-        f"A true difference of {least:.1f} would be significant (p < 0.05) with a probability of "
+        f"A true difference of {shown} would be significant (p < 0.05) with a probability of "
         "80 %; a smaller one mostly would not be seen."
     )
     return notes
@@ -420,14 +494,14 @@ def _lines(
     """
     for (protocol, start), line in part.groupby(["protocol", "start"], sort=False, observed=True):
         first = [Value(start)]
-        if not comparison.is_of_one_protocol:
+        if len(comparison.recipes) > 1:
             first = [Value(_recipe(comparison, protocol, line)), *first]
         by_fraction = line.droplevel(["protocol", "start"]).reindex(comparison.fractions)
         yield first, by_fraction.itertuples()
 
 
 def _columns(comparison: Comparison) -> list[str]:
-    first = ["start"] if comparison.is_of_one_protocol else ["protocol", "start"]
+    first = ["start"] if len(comparison.recipes) == 1 else ["protocol", "start"]
     return first + [share(fraction) for fraction in comparison.fractions]
 
 

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_matrix(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("matrix", metavar="MATRIX.yaml")
-    mix = "compare several protocols; the tables say so"
+    mix = "put runs of several recipes into one protocol's table, which says so"
     parser.add_argument("--mix-protocols", action="store_true", help=mix)
 
 

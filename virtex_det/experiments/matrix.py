@@ -310,7 +310,7 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
 
     Args:
         matrix: what was run.
-        mix: allow several protocols.
+        mix: allow several recipes under one protocol.
         partial: allow missing runs.
 
     Raises:
@@ -401,7 +401,7 @@ def report(
     Args:
         matrix: what was run.
         page: the file to write.
-        mix: allow several protocols.
+        mix: allow several recipes under one protocol.
         annotations: COCO or LVIS file of the evaluation images; by default that of the data set.
         image_root: folder of these images.
         notes: sentences to add to what is equal and what is not.
