@@ -1,8 +1,10 @@
 import pytest
+import torch
 
 from tests.data.datasets.conftest import coco_content
 from virtex_det.config import load_config
 from virtex_det.errors import UserError
+from virtex_det.modeling import build_model
 from virtex_det.own_data.config_text import config_text
 from virtex_det.own_data.first_config import Machine, choose
 from virtex_det.own_data.look import Look
@@ -107,6 +109,20 @@ def test_weights_are_a_name_or_a_file(tmp_path):
     assert start.keys["MODEL.RESNETS.DEPTH"] == 18
     clip = find_start("clip_RN50")
     assert "clip" in clip.base and load_config(clip.base).MODEL.CAPTION_RESNET.STEM == "clip"
+
+
+def test_the_network_of_a_file_is_read_from_it(tmp_path):
+    model = build_model(load_config(RANDOM.base, find_start("torchvision_resnet18").keys))
+    backbone = {
+        name.removeprefix("backbone.bottom_up."): tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith("backbone.bottom_up.")
+    }
+    torch.save(backbone, tmp_path / "w.pth")
+    start = find_start(str(tmp_path / "w.pth"))
+    assert start.weights == str(tmp_path / "w.pth") and start.base == RANDOM.base
+    assert start.keys["MODEL.RESNETS.DEPTH"] == 18
+    assert start.keys["MODEL.RESNETS.RES2_OUT_CHANNELS"] == 64
 
 
 @pytest.mark.parametrize("weights", ["bicaptoning_R_50", "missing.pth"])

@@ -73,6 +73,13 @@ def test_where_nothing_can_be_read_the_reason_is_the_error(parts, tmp_path):
         look_at(*divide(parts))
 
 
+def test_masks_of_a_part_of_the_objects_are_said_to_be_of_no_use(parts, tmp_path):
+    content = coco_content()
+    del content["annotations"][1]["segmentation"]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert "all masks, as 1 of 3 objects have none" in in_words(look_at(parts[:1], parts[1:]))
+
+
 def test_one_set_may_be_trained_and_evaluated_on(parts):
     look = look_at(parts[:1], parts[:1])
     assert look.train == look.val and not look.shared

@@ -75,6 +75,12 @@ def left_out_lines(survey: Survey) -> list[str]:
     lines = [f"{count} {reason}" for reason, count in left_out(survey).items()]
     if survey.missing:
         lines.append(f"{survey.missing} of {len(survey.dicts)} images have no file")
+    masks = survey.objects.masks[~survey.objects.crowds] != ""
+    if 0 < (lacking := int((~masks).sum())) < len(masks):
+        lines.append(
+            f"all masks, as {lacking} of {len(masks)} objects have none: complete them, or train "
+            "on boxes alone (MODEL.MASK_ON False)"
+        )
     if survey.is_labelled and (empty := images_without_objects(survey)):
         lines.append(
             f"{empty} of {len(survey.dicts)} images have no object: left out unless "
