@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 from timing import kills
 from virtex_det.benchmark import read_records
 from virtex_det.engine import Trainer, evaluate
+from virtex_det.engine.metrics_file import MetricsWriter
 from virtex_det.errors import UserError
 
 TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
@@ -129,7 +130,8 @@ def test_shards_that_workers_share_are_bit_equal(pretraining_cfg, resumed, scene
                 tar.addfile(text, io.BytesIO(caption))
     train = ("DATASETS.TRAIN", f"('shards:{tmp_path}/*.tar',)", "DATALOADER.SHARD_SHUFFLE_SIZE", 5)
     options = (
-        "DATALOADER.NUM_WORKERS 2 SOLVER.MAX_ITER 9 SOLVER.CHECKPOINT_PERIOD 4 DATASETS.TEST ()"
+        "DATALOADER.NUM_WORKERS 2 SOLVER.MAX_ITER 9 SOLVER.CHECKPOINT_PERIOD 4 DATASETS.TEST () "
+        "INPUT.CAPTION.PER_IMAGE 1"
     ).split()
     whole, folder = resumed(pretraining_cfg, *train, *options, checkpoint="model_0000003.pth")
     assert_same(whole, folder)
@@ -266,6 +268,31 @@ def test_a_run_whose_training_data_have_grown_is_not_resumed(begun, scenes, tmp_
     finally:
         DatasetCatalog.remove("grows")
         MetadataCatalog.remove("grows")
+
+
+def test_files_that_are_older_than_the_checkpoint_are_said(begun, caplog):
+    """So it is in a folder that was copied while its run was training."""
+    cfg = begun("TEST.EVAL_PERIOD", 1)
+    folder = Path(cfg.OUTPUT_DIR)
+    train(cfg, resume=True)
+    assert "copied while" not in caplog.text
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    for name in ("results.json", "results.jsonl"):
+        (folder / name).unlink()
+    train(cfg, resume=True)
+    assert f"{folder}/results.json lacks the evaluations after 1 iterations. Was" in caplog.text
+    assert [record.iteration for record in read_records(folder)] == [2, 3, 4]
+
+
+def test_lines_of_the_log_that_are_older_than_the_checkpoint_are_said(tmp_path, caplog):
+    writer = MetricsWriter(tmp_path / "metrics.json")
+    writer.path.write_text('{"iteration": 19}\n{"iteration": 39}\n')
+    for start in (60, 40, 20):
+        writer.begin(start)
+    assert "lost" not in caplog.text
+    writer.path.write_text('{"iteration": 19}\n{"iteration": 39}\n')
+    writer.begin(61)
+    assert "metrics.json ends with iteration 39, and the run goes on with 61" in caplog.text
 
 
 def test_a_run_is_not_resumed_from_the_checkpoint_of_another_run(begun, detector_cfg, tmp_path):

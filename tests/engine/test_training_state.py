@@ -14,6 +14,7 @@ SOUND = {
     "origin": {"data": {}, "images": {"number": 3}, "empty categories": [], "processes": 1},
     "schedule": {"MAX_ITER": 4, "STEPS": [3]},
     "schedule_changes": [2],
+    "evaluations": [2],
 }
 
 
@@ -39,6 +40,7 @@ ODD = {
     "origin": (None, 3, {"data": {}}),
     "schedule": (3, "x"),
     "schedule_changes": (None, 3, "x", ["x"], [2.5], [True]),
+    "evaluations": (None, 3, "x", ["x"], [2.5], [True]),
 }
 
 

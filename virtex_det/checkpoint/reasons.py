@@ -77,7 +77,9 @@ def of_layers(
     channels = [shapes[stem][1] for shapes in both if len(shapes.get(stem, ())) == 4]
     if len(set(channels)) == 2:
         reasons.append(
-            f"Its first convolution has {channels[0]} input channels, the model's {channels[1]}."
+            f"Its first convolution has {channels[0]} input channels, the model's {channels[1]}: "
+            "INPUT.FORMAT and the lengths of MODEL.PIXEL_MEAN and PIXEL_STD decide (1 for L, 3 for "
+            "RGB and BGR, 4 for RGBA and CMYK)."
         )
     has_norms = any(".norm." in layer for layer in in_file)
     if not has_norms and any(

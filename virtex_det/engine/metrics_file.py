@@ -1,6 +1,7 @@
 """metrics.json: a resumed run has the same lines as an uninterrupted one, except for times."""
 
 import json
+import logging
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from virtex_det.utils import write_atomically
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 20  # iterations over which logged values are smoothed
 
@@ -30,10 +33,24 @@ class MetricsWriter(EventWriter):
         self.written: float = -1
 
     def begin(self, start_iter: int) -> None:
-        """Keep the complete lines of iterations before ``start_iter``; do not repeat them."""
+        """Keep the complete lines of iterations before ``start_iter``; do not repeat them.
+
+        Warn if some are missing, as in a folder that was copied while its run was training.
+        """
         self.written = -1
-        if not self.path.exists():
-            return
+        if self.path.exists():
+            self._keep_before(start_iter)
+        if self.written < start_iter - 1 - WINDOW:
+            logger.warning(
+                "%s ends with iteration %d, and the run goes on with %d: the lines between are "
+                "lost. Was the folder copied while the run was training? The training itself goes "
+                "on as it was",
+                self.path,
+                self.written,
+                start_iter,
+            )
+
+    def _keep_before(self, start_iter: int) -> None:
         text = self.path.read_text(errors="replace")
         kept = {
             line: _iteration(line) for line in text.splitlines() if _iteration(line) < start_iter

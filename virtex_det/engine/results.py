@@ -1,5 +1,6 @@
 """The result record that every evaluation writes to the run folder."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from virtex_det.engine.origin import Origin
 from virtex_det.engine.run_folder import read_start, start_of
 from virtex_det.errors import UserError
 from virtex_det.protocols.matching import protocol_id
+
+logger = logging.getLogger(__name__)
 
 
 def write_records(
@@ -110,6 +113,25 @@ def cut_records(cfg: CfgNode, iteration: int) -> None:
         if record.evaluated or (record.iteration or 0) <= iteration:
             kept.append(record)
     rewrite_records(cfg.OUTPUT_DIR, kept)
+
+
+def warn_of_lost_records(cfg: CfgNode, evaluations: Sequence[int]) -> None:
+    """Warn if OUTPUT_DIR lacks records of evaluations that the resumed run has made.
+
+    So it is with a folder that was copied while its run was training.
+
+    Args:
+        cfg: the run's config.
+        evaluations: the iterations that were done before each.
+    """
+    there = {record.iteration for record in read_records(cfg.OUTPUT_DIR) if not record.evaluated}
+    if lost := [number for number in evaluations if number not in there]:
+        logger.warning(
+            "%s/results.json lacks the evaluations after %s iterations. Was the folder copied "
+            "while the run was training? The training itself goes on as it was",
+            cfg.OUTPUT_DIR,
+            ", ".join(map(str, lost)),
+        )
 
 
 def check_records(cfg: CfgNode) -> list[ResultRecord]:

@@ -51,7 +51,12 @@ from virtex_det.engine.metrics_file import MetricsWriter, Recent, recent, restor
 from virtex_det.engine.origin import Origin, follow_origin, schedule_departures, schedule_of
 from virtex_det.engine.preflight import check_training
 from virtex_det.engine.progress import EvaluationBatches, FirstSteps
-from virtex_det.engine.results import cut_records, recorded_results, write_records
+from virtex_det.engine.results import (
+    cut_records,
+    recorded_results,
+    warn_of_lost_records,
+    write_records,
+)
 from virtex_det.engine.run_folder import keep_classes, keep_config, keep_files
 from virtex_det.engine.trained_config import as_trained
 from virtex_det.engine.training_state import check_optimizer, check_training_state
@@ -101,6 +106,7 @@ class Trainer(DefaultTrainer):
         self.recent: Recent = {}
         self.origin: Origin = {}
         self.schedule_changes: list[int] = []
+        self.evaluations: list[int] = []  # number of iterations done before each
         self.stop = StopLater("training ends after this step; a second Ctrl-C ends it at once")
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.results: dict[str, Any] | None = None
@@ -204,6 +210,7 @@ class Trainer(DefaultTrainer):
         restore(self.storage, self.recent)
         if comm.is_main_process():
             cut_records(self.cfg, self.start_iter)
+            warn_of_lost_records(self.cfg, self.evaluations)
         super().before_train()
 
     def after_train(self) -> None:
@@ -227,6 +234,7 @@ class Trainer(DefaultTrainer):
             "origin": self.origin,
             "schedule": schedule_of(self.cfg),
             "schedule_changes": self.schedule_changes,
+            "evaluations": self.evaluations,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -245,6 +253,7 @@ class Trainer(DefaultTrainer):
         self.cost.resume(state_dict.get("cpu_seconds", math.nan))
         self.recent = state_dict.get("recent", {})
         self.origin = state_dict.get("origin", {})
+        self.evaluations = list(state_dict.get("evaluations", ()))
         self.cfg = with_options(self.cfg, ["SEED", seed])
         self._follow_schedule(state_dict)
 
@@ -430,6 +439,8 @@ class Trainer(DefaultTrainer):
                 origin=self.origin,
             )
         self.results = results
+        if done not in self.evaluations:
+            self.evaluations.append(done)
         return results
 
 

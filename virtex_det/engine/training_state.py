@@ -18,6 +18,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "origin": Mapping,
     "schedule": (Mapping, type(None)),
     "schedule_changes": Sequence,
+    "evaluations": Sequence,
 }
 _OF_ORIGIN = ("data", "images", "empty categories", "processes")
 
@@ -45,8 +46,9 @@ def check_training_state(state: Any) -> Mapping[str, Any]:
         raise ValueError(f"its 'iteration' is {state['iteration']}")
     if state.get("origin") and not all(name in state["origin"] for name in _OF_ORIGIN):
         raise ValueError(f"its 'origin' is {state['origin']!r:.80}")
-    if any(type(change) is not int for change in state.get("schedule_changes", ())):
-        raise ValueError(f"its 'schedule_changes' are {state['schedule_changes']!r:.80}")
+    for name in ("schedule_changes", "evaluations"):
+        if any(type(iteration) is not int for iteration in state.get(name, ())):
+            raise ValueError(f"its {name!r} is {state[name]!r:.80}")
     try:
         restore(EventStorage(0), state.get("recent", {}))
     except (LookupError, TypeError, ValueError, AttributeError) as error:

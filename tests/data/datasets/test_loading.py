@@ -118,6 +118,25 @@ def test_annotations_of_another_form_are_an_error_that_names_the_file(content, r
         load_dataset(NAME)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"image_id": 1, "segments_info": []}, "is of panoptic segmentation"),
+        ({"id": 1, "image_id": 1, "caption": "a cat"}, "its annotations are captions, without box"),
+    ],
+)
+def test_annotations_of_another_task_are_named(annotation, message, register):
+    path = register({**CONTENT, "annotations": [annotation]})
+    with pytest.raises(UserError, match=f"{path}.* {message}(?s:.*) instances_val2017.json"):
+        load_dataset(NAME)
+
+
+def test_keypoint_annotations_are_boxes_and_masks_too(register):
+    register(_with_annotation(keypoints=[1, 1, 2], num_keypoints=1))
+    [image] = load_dataset(NAME)
+    assert image["annotations"][0]["bbox"] == [0, 0, 4, 4]
+
+
 def test_a_category_that_the_file_does_not_list_is_named(register):
     path = register(_with_annotation(category_id=77))
     with pytest.raises(UserError, match=f"{path} cannot be used: annotation 1 has category_id 77"):

@@ -184,6 +184,10 @@ BROKEN = {
         "image 4 has width 50 and height 9223372036854775808",
     ),
     "no lists": ({"images": 3}, "these are not annotations"),
+    "a panoptic file": (
+        {"images": [], "annotations": [{"segments_info": []}], "categories": []},
+        "the file is of panoptic segmentation: its annotations have segments_info",
+    ),
     "a results file": ([], "these are not annotations; expected the lists images"),
 }
 

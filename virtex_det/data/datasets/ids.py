@@ -94,6 +94,8 @@ def check_coco_ids(content: Any, source: str) -> None:
             raise UserError(
                 f'{source} cannot be used: it is not in COCO\'s format, its "{name}" is not a list.'
             )
+        if name == "annotations":
+            refuse_panoptic(entries, source)
         try:
             # COCO's own minival files of 2014 repeat some annotation ids; pycocotools keeps all
             # their boxes.
@@ -106,6 +108,16 @@ def check_coco_ids(content: Any, source: str) -> None:
                 _check_one_kind(ids, what)
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
+
+
+def refuse_panoptic(annotations: Sequence[Any], source: str) -> None:
+    """Refuse panoptic files, whose annotations are images with segments and have no ids."""
+    first = annotations[0] if annotations else {}
+    if isinstance(first, Mapping) and "segments_info" in first:
+        raise UserError(
+            f"{source} is of panoptic segmentation: its annotations have segments_info.\n"
+            "Name the file of the objects, such as instances_val2017.json."
+        )
 
 
 def _check_one_kind(ids: Sequence[int | str], what: str) -> None:

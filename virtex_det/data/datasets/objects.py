@@ -78,6 +78,8 @@ def check_objects(content: Mapping[str, Any], style: str, source: str) -> None:
 def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     images, objects = content.get("images", ()), content.get("annotations", ())
     columns = content.columns if isinstance(content, TypedContent) else None
+    if columns is None:
+        _refuse_captions(objects, source)
     _check_fields(images, _IMAGE_FIELDS[style], "image")
     if columns is None or (style == "lvis" and not columns.have_masks):
         _check_fields(objects, _OBJECT_FIELDS[style], "annotation")
@@ -106,6 +108,15 @@ def _check_content(content: Mapping[str, Any], style: str, source: str) -> None:
     )
     check_boxes(boxes)
     _check_repeats(boxes, of_objects, objects)
+
+
+def _refuse_captions(objects: Sequence[Mapping[str, Any]], source: str) -> None:
+    if objects and "caption" in objects[0] and "bbox" not in objects[0]:
+        raise UserError(
+            "its annotations are captions, without boxes.\n"
+            f"For pretraining name the data captions:{source}:IMAGE_FOLDER; for detection name the "
+            "file of the objects, such as instances_val2017.json."
+        )
 
 
 def _check_repeats(

@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.by_name import find_source, read_found
 from virtex_det.data.datasets.handover import HandOver
-from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id
+from virtex_det.data.datasets.ids import check_id, check_unique, is_name, parse_id, refuse_panoptic
 from virtex_det.data.datasets.mask_places import check_mask_places
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.validation import (
@@ -246,6 +246,7 @@ def _check(content: Any, style: str) -> None:
             f"these are not annotations; expected the lists {', '.join(parts)}.\n"
             "Name a results file as the predictions, not as the annotations."
         )
+    refuse_panoptic(content["annotations"], "the file")
     for part, fields in zip(
         parts, (_IMAGE_FIELDS, _ANNOTATION_FIELDS, _CATEGORY_FIELDS), strict=True
     ):
