@@ -14,6 +14,7 @@ from virtex_det.errors import UserError
 from virtex_det.signals import Stopped, stop_at_once
 from virtex_det.utils import (
     fill_template,
+    map_ahead,
     map_in_threads,
     replacing,
     sweep,
@@ -139,6 +140,36 @@ def test_threads_return_results_in_the_order_of_the_items_and_count_them():
         *map(str, range(50))
     ]
     assert len(done) == 50
+
+
+def test_threads_ahead_keep_the_order_and_take_no_more_than_told():
+    taken = []
+
+    def numbers():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    found = map_ahead(str, numbers(), threads=3, ahead=5)
+    assert next(found) == (0, "0") and len(taken) <= 5
+    assert list(found) == [(number, str(number)) for number in range(1, 20)]
+
+
+def test_an_error_ahead_comes_in_its_place():
+    found = map_ahead(lambda number: 1 // number, [2, 1, 0, 1], threads=2, ahead=3)
+    assert [next(found), next(found)] == [(2, 0), (1, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_a_signal_while_threads_work_ahead_ends_the_work():
+    def work(number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return number
+
+    with pytest.raises(Stopped), stop_at_once():
+        list(map_ahead(work, range(1000), threads=2, ahead=4))
 
 
 def test_an_error_in_a_thread_ends_the_work():

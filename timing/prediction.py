@@ -67,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     detector = vd.Detector(args.run, overrides=args.opts)
     drawing = vd.Detector(args.run, overrides=args.opts, threshold=args.threshold)
     predictor = DefaultPredictor(detector.cfg)
+    predictor.metadata = detector.predictor.metadata  # it has none without DATASETS.TEST
     difference = compare(detector, predictor, paths)
     jobs: dict[tuple[str, str], Job] = {
         (JOBS[0], STOCK): lambda folder: predict_in_a_loop(predictor, paths, args.threshold, None),

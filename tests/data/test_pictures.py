@@ -307,4 +307,4 @@ def test_reading_ahead_reads_no_more_than_is_soon_used():
     read = []
     waiting = read_ahead(iter([PIXELS] * 1000), lambda pixels: read.append(1))
     next(waiting)
-    assert len(read) <= 16
+    assert len(read) <= 8

@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw=options.draw,
         total=sources.number,
     )
-    counts = f"{written.detections} detections in {written.pictures} pictures"
+    plural = "" if written.pictures == 1 else "s"
+    counts = f"{written.detections} detections in {written.pictures} picture{plural}"
     files = [DETECTIONS, IMAGES, COUNTS, *([f"{PICTURES}/ or {VIDEOS}/"] if options.draw else [])]
     say(f"\n{counts}, {written.skipped} skipped.")
     say(f"written: {', '.join(files)} in {options.output}. Open this page:")
@@ -147,12 +148,10 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file", metavar="FILE", help="config of the weights, or one with MODEL.WEIGHTS"
     )
     threshold = (
-        "write, draw and count detections with at least this score, of a class with another one "
+        "write, draw and count detections with at least this score; CLASS=SCORE for one class "
         f"(default: write all, draw and count those of at least {DRAWN_FROM})"
     )
-    parser.add_argument(
-        "--threshold", nargs="+", default=[], metavar="SCORE or CLASS=SCORE", help=threshold
-    )
+    parser.add_argument("--threshold", nargs="+", default=[], metavar="SCORE", help=threshold)
     parser.add_argument(
         "--classes", default="", metavar="A,B", help="only these classes (default: all)"
     )

@@ -37,7 +37,7 @@ _EXPECTED = (
     "width, 3) in RGB order, or a list of these"
 )
 _AT_ONCE = 4  # files decoded in parallel: enough to keep a model busy
-_AHEAD = 16  # pictures read before the first of them is used
+_AHEAD = 8  # pictures read before the first of them is used
 _SHOWN = 5
 
 
