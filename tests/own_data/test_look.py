@@ -59,11 +59,14 @@ def test_an_image_without_a_file_ends_an_evaluation_and_is_left_out_of_a_trainin
     assert look.val[0].missing == 1
 
 
-def test_a_file_that_cannot_be_read_does_not_hide_the_other(parts, tmp_path):
-    (tmp_path / "val.json").write_text("{")
+@pytest.mark.parametrize("broken", ["train", "val"])
+def test_a_file_that_cannot_be_read_does_not_hide_the_other(broken, parts, tmp_path):
+    (tmp_path / f"{broken}.json").write_text("{")
     look = look_at(*divide(parts))
-    assert not look.val and look.train[0].counts == {"nut": 1, "bolt": 2}
-    assert len(look.problems) == 1 and "val.json" in look.problems[0]
+    [other] = [*look.train, *look.val]
+    assert other.name != parts[broken == "val"] and other.counts == {"nut": 1, "bolt": 2}
+    assert len(look.problems) == 1 and f"{broken}.json" in look.problems[0]
+    assert f"{broken}.json" in in_words(look)
 
 
 def test_where_nothing_can_be_read_the_reason_is_the_error(parts, tmp_path):

@@ -10,9 +10,9 @@ from virtex_det.own_data.page import write_data_page
 
 @pytest.fixture
 def page_of(tmp_path):
-    def write(names, **options):
+    def write(names, val=(), **options):
         path = tmp_path / "page.html"
-        write_data_page(path, look_at(*divide(names)), **options)
+        write_data_page(path, look_at(*divide(names, val)), **options)
         return path.read_text()
 
     return write
@@ -39,6 +39,13 @@ def test_problems_are_on_the_page_and_unlabelled_images_are_shown(write_image, p
     page = page_of([f"folder:{tmp_path}/pictures"])
     assert "A training would not begin." in page and "without labels" in page
     assert page.count("<img") == 1
+
+
+def test_evaluation_data_are_shown_where_those_to_train_on_cannot_be_read(coco, page_of, tmp_path):
+    name = coco(coco_content())
+    (tmp_path / "broken.json").write_text("{")
+    page = page_of([f"coco:{tmp_path}/broken.json:{tmp_path}/images"], val=[name])
+    assert "A training would not begin." in page and page.count("<img") == 2 + 1
 
 
 def test_the_config_decides_the_samples(coco, page_of, tmp_path):

@@ -104,7 +104,11 @@ def divide(names: Sequence[str], val: Sequence[str] = ()) -> tuple[list[str], li
 
 
 def model_keys(train: Sequence[Survey]) -> dict[str, Any]:
-    """Return the config keys that training data decide: masks, and the number of classes."""
+    """Return the config keys that training data decide: masks, and the number of classes.
+
+    Args:
+        train: one data set or more.
+    """
     number = max(len(each.classes) for each in train)
     return {**mask_keys(train), "MODEL.ROI_HEADS.NUM_CLASSES": max(number, 1)}
 
@@ -137,7 +141,7 @@ def _refused(train: Sequence[Survey], val: Sequence[Survey]) -> list[str]:
     """Return the messages with which a training on these data would end before its first step."""
     problems: list[str] = []
     good = [each for each in train if _has_labels(each, problems)]
-    keys = model_keys(good or train)
+    keys = model_keys(good or train or val)
     for each in good:
         cfg = _config(keys | model_keys([each]), [each.name], [])
         _keep([each], boxes_alone=not cfg.MODEL.MASK_ON)

@@ -75,7 +75,7 @@ def _training_config(look: Look, config_file: str) -> CfgNode:
             f"{config_file} trains a {cfg.MODEL.META_ARCHITECTURE}, not a detector: its samples "
             "have no objects.\nName the config of a detector."
         )
-    keys = model_keys(look.train)
+    keys = model_keys(look.train or look.val)
     return override(cfg, {**keys, "MODEL.MASK_ON": keys["MODEL.MASK_ON"] and cfg.MODEL.MASK_ON})
 
 
