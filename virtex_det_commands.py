@@ -50,6 +50,7 @@ COMMANDS = (
         "pretrain on captions, train detectors, and evaluate them",
     ),
     Command("evaluate", "evaluate", "evaluate", "evaluate a file of detections without a model"),
+    Command("report", "report", "report", "write a run on one page: curves, AP, errors, images"),
     Command("predict", "predict", "predict", "find objects in pictures with a trained detector"),
     Command(
         "export", "export", "export", "write a trained detector for ONNX, TorchScript, torch.export"

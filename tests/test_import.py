@@ -38,6 +38,7 @@ ROOMS["engine"] = {*ROOMS}
 ROOMS["inference"] = {*ROOMS}
 ROOMS["experiments"] = {*ROOMS}
 ROOMS["own_data"] = {*ROOMS}
+ROOMS["run_page"] = {*ROOMS}
 ROOMS["cli"] = {*ROOMS}
 
 

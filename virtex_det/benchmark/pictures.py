@@ -210,10 +210,10 @@ def draw_strips(
     truth = Annotations(annotations)
     files = {image_id: truth.file(image_id, Path(image_root)) for image_id in truth.spaced(number)}
     detections = {title: _detections(run, set(files)) for title, run in runs.items()}
-    max_value = max(map(_max_value, runs.values()), default=0.0)
+    max_value = max(map(max_value_of, runs.values()), default=0.0)
     strips = []
     for image_id, file in files.items():
-        pixels = None if file is None else _read(file, max_value)
+        pixels = None if file is None else read_pixels(file, max_value)
         if file is None or pixels is None:
             continue
         labelled = truth.of_image[image_id]
@@ -242,19 +242,23 @@ def draw_truth(
 
 
 def draw_detections(
-    pixels: np.ndarray, judged: Sequence[tuple[dict, Verdict]], names: Mapping[int, str]
+    pixels: np.ndarray,
+    judged: Sequence[tuple[dict, Verdict]],
+    names: Mapping[int, str],
+    threshold: float = SCORE_THRESHOLD,
 ) -> DrawnImage:
     """Draw the detections of a run in an image, false alarms among them, and the missed objects.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        judged: of ``judge``, for detections with a score of at least SCORE_THRESHOLD.
+        judged: of ``judge``, for detections with a score of at least ``threshold``.
         names: class names by category id.
+        threshold: lowest score that is shown.
     """
     counts = Counter(verdict for _, verdict in judged)
     missed = f"{counts[Verdict.MISSED]} missed"
     if set(counts) <= {Verdict.MISSED}:
-        nothing = f"nothing above {SCORE_THRESHOLD}"
+        nothing = f"nothing above {threshold}"
         return _drawn(pixels, judged, names, f"{nothing}, {missed}", remark=nothing)
     alarms = count(counts[Verdict.FALSE_ALARM], "false alarm")
     said = [f"{counts[Verdict.FOUND]} found", missed, alarms]
@@ -305,7 +309,7 @@ def _contours(instance: dict, size: tuple[int, int], canvas: tuple[int, int]) ->
     return [box_contour((x, y, x + width, y + height)) * (canvas[0] / size[0])]
 
 
-def _read(file: Path, max_value: float) -> np.ndarray | None:
+def read_pixels(file: Path, max_value: float) -> np.ndarray | None:
     """Return an image as (H, W, 3) RGB, None if it cannot be read."""
     try:
         return np.asarray(load_image(file, max_value).convert("RGB"))
@@ -313,7 +317,7 @@ def _read(file: Path, max_value: float) -> np.ndarray | None:
         return None
 
 
-def _max_value(run: EvaluatedRun) -> float:
+def max_value_of(run: EvaluatedRun) -> float:
     """Return the INPUT.MAX_VALUE with which a run read images; 0 if its config is missing."""
     try:
         return float(read_yaml(run.folder / "config.yaml")["INPUT"]["MAX_VALUE"])

@@ -103,20 +103,20 @@ def draw_plots(
     if len(drawn.fractions) > 1:
         for metric in curve_metrics(comparison, metrics):
             figure = plot_fractions(comparison, summary.loc[[metric]], colours)
-            curves.append(_as_picture(figure, f"{title_of(metric)} against the part of the labels"))
+            curves.append(as_picture(figure, f"{title_of(metric)} against the part of the labels"))
     if len(drawn.fractions) > 1 and drawn.frame["seconds"].notna().any():
         # A start whose pretraining is unknown would look cheap beside the others: all or none.
         known = {start: seconds for start, seconds in pretraining.items() if seconds is not None}
         counted = known if len(known) == len(pretraining) and any(known.values()) else None
         for metric in curve_metrics(comparison, metrics):
             figure = plot_time(comparison, summary.loc[[metric]], colours, counted)
-            curves.append(_as_picture(figure, f"{title_of(metric)} against training time"))
+            curves.append(as_picture(figure, f"{title_of(metric)} against training time"))
     histories = []
     for (protocol, fraction), starts in _histories(comparison, folders).items():
         for metric in metrics:
             title = f"{title_of(metric)}, {share(fraction)} of the labels"
             title += f", {protocol}" if len(comparison.protocols) > 1 else ""
-            histories.append(_as_picture(plot_history(starts, metric, colours), title))
+            histories.append(as_picture(plot_history(starts, metric, colours), title))
     return Plots(curves, histories, has_bands(comparison))
 
 
@@ -145,7 +145,7 @@ def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
     return is_of_run and (record == last or not record.evaluated)
 
 
-def _as_picture(figure: Figure, title: str) -> dict[str, str]:
+def as_picture(figure: Figure, title: str) -> dict[str, str]:
     """Return a plot as data URIs, on white and on dark ground, with its title."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -179,7 +179,7 @@ def plot_fractions(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("part of the labels, %")
         _draw(axes, [_at(curve, curve.points["fraction"]) for curve in curves])
-    return _finished(figure)
+    return finished(figure)
 
 
 def plot_time(
@@ -210,7 +210,7 @@ def plot_time(
         axes.set_xlim(0, 1.15 * longest / length or 1)
         _draw(axes, timed, is_joined=False)
         _name_fractions(axes, timed)
-    return _finished(figure)
+    return finished(figure)
 
 
 def plot_history(
@@ -237,7 +237,7 @@ def plot_history(
     _draw(axes, curves)
     axes.set_xlim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    return _finished(figure)
+    return finished(figure)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -350,12 +350,17 @@ def _draw(axes: Axes, curves: Sequence[Curve], *, is_joined: bool = True) -> Non
             axes.errorbar(x, mean, deviation, fmt="none", ecolor=colour, elinewidth=1.2)
 
 
-def _finished(figure: Figure) -> Figure:
-    """Set a figure's colours, sizes of type and grid, and name its curves."""
+def finished(figure: Figure, least_top: float = 1.0) -> Figure:
+    """Set a figure's colours, sizes of type and grid, and name its curves.
+
+    Args:
+        figure: with curves from 0 upwards.
+        least_top: the least upper end of the axes.
+    """
     figure.set_facecolor(LIGHT.ground)
     for axes in figure.axes:
         axes.set_facecolor(LIGHT.ground)
-        axes.set_ylim(0, max(axes.get_ylim()[1], 1.0))
+        axes.set_ylim(0, max(axes.get_ylim()[1], least_top))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(LIGHT.soft)
         axes.grid(axis="y", color=LIGHT.line, linewidth=0.8)

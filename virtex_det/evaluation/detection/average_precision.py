@@ -1,8 +1,8 @@
 """AP and AR of COCO and LVIS by ``hotcoco``, matched image by image.
 
 The numbers are those of ``pycocotools`` and ``lvis-api``. The library, whose version is pinned, is
-used only here, in ``coco_format`` and for the boxes of masks. It lacks boundary AP (Cheng et al.
-2021, sec. 5: AP by the smaller of mask IoU and boundary IoU), which comes from
+used only here, in ``coco_format``, in ``diagnosis`` and for the boxes of masks. It lacks boundary
+AP (Cheng et al. 2021, sec. 5: AP by the smaller of mask IoU and boundary IoU), which comes from
 ``faster-coco-eval``.
 """
 
