@@ -1,3 +1,4 @@
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from virtex_det.errors import UserError
 from virtex_det.experiments import Pretraining
 from virtex_det.experiments.matrix_file import read_matrix
+from virtex_det.experiments.preflight import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """
@@ -156,11 +158,25 @@ def test_the_shipped_matrix_can_be_read(monkeypatch):
     }
 
 
-def test_the_matrix_of_concepts_gives_every_method_the_same_captions(monkeypatch):
+@pytest.mark.parametrize("captions", [5, 1])
+def test_the_matrices_of_methods_give_every_method_the_same_captions(monkeypatch, captions):
     monkeypatch.chdir(ROOT)
-    matrix = read_matrix("configs/benchmarks/scenes_concepts.yaml")
-    assert len(matrix.cells) == 7 * 4 * 5
-    captioned = [run for run in matrix.pretraining() if "tp_label" not in run.folder.name]
-    for run in captioned:
-        position = run.options.index("INPUT.CAPTION.PER_IMAGE")
-        assert run.options[position + 1] == "5"
+    name = "scenes_methods" if captions == 5 else "scenes_one_caption"
+    matrix = read_matrix(f"configs/benchmarks/{name}.yaml")
+    for run in matrix.pretraining():
+        caption = config_of(run.config, run.options).INPUT.CAPTION
+        assert caption.PER_IMAGE == captions, run
+
+
+def test_the_matrix_of_rates_gives_every_method_the_same_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    matrix = read_matrix("configs/benchmarks/scenes_rates.yaml")
+    rates = defaultdict(list)
+    for run in matrix.pretraining():
+        solver = config_of(run.config, run.options).SOLVER
+        rates[run.config].append((solver.BASE_LR, solver.MAX_ITER, solver.IMS_PER_BATCH))
+    assert {*map(tuple, rates.values())} == {
+        ((0.00075, 220, 64), (0.0015, 220, 64), (0.003, 220, 64))
+    }
+    methods = read_matrix("configs/benchmarks/scenes_methods.yaml")
+    assert {*rates} == {run.config for run in methods.pretraining()}
