@@ -565,7 +565,7 @@ SPECIAL = {
 RUN_FILES = (
     "config.yaml last_checkpoint classes.json load_report.json metrics.json results.json "
     "results.jsonl left_out.json cost.json environment.txt log.txt .lock model_0000049.pth "
-    "model_final.pth vocabulary.model"
+    "model_final.pth vocabulary.model report.html"
 ).split()
 
 

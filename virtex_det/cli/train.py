@@ -11,9 +11,16 @@
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.utils import comm
 
 from virtex_det.engine import Trainer, argument_parser, evaluate, launch, setup, watching_each_other
+from virtex_det.engine.run_folder import is_run_folder
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +34,22 @@ def train(args: argparse.Namespace) -> None:
     with watching_each_other(cfg.SOLVER.PROCESS_TIMEOUT):
         if args.eval_only:
             evaluate(cfg, resume=args.resume)
-            return
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
+        else:
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            trainer.train()
+    if comm.is_main_process() and is_run_folder(Path(cfg.OUTPUT_DIR)):
+        write_page(cfg.OUTPUT_DIR)
+
+
+def write_page(run_folder: str | Path) -> None:
+    """Write the page of a run that is done; whatever fails here, the run has succeeded."""
+    try:
+        # Loads Matplotlib, which training does not need.
+        from virtex_det.run_page.page import write_run_page
+
+        page = write_run_page(run_folder)
+    except Exception as error:
+        logger.warning(f"The run is done, but its page is not written: {error}")
+        return
+    logger.info("\n".join([f"The run on one page: {page.path}", *page.missing]))

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
+PAGE = "report.html"
 # First and last key of each config that a run writes.
 _FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"
 RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
@@ -41,6 +42,7 @@ _RUN_FILES = (
     LEFT_OUT,
     CLASSES,
     COST,
+    PAGE,
     "*.pth",
     "metrics.json",
     "results.json*",

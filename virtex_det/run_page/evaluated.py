@@ -46,7 +46,8 @@ class Errors(NamedTuple):
     """Where a detector errs.
 
     Attributes:
-        diagnoses: one per task, that of boxes first.
+        tasks: titles of what the diagnoses are of: boxes, then masks where there are some.
+        diagnoses: one per task.
         kinds: name, meaning, and per task the number of errors and the gain in AP50.
         shares: of the confusion matrix's rows; empty where it has too many classes to show.
         pairs: the most frequent confusions.
@@ -54,6 +55,7 @@ class Errors(NamedTuple):
         worst: images with the most errors; best: with the fewest.
     """
 
+    tasks: list[str]
     diagnoses: list[Diagnosis]
     kinds: list[tuple[str, str, list[tuple[int, float]]]]
     shares: list[list[float]]
@@ -155,11 +157,10 @@ def _errors(
     if not path.is_file():
         raise UserError(f"{path}, the run's predictions, is missing.\n{again}")
     detections = read_detections(path, truth.image_key)
-    tasks = [task for task in ("bbox", "segm") if task in record.metrics]
-    diagnoses = [
-        diagnose(truth, detections, task=task, threshold=wanted.threshold) for task in tasks
-    ]
-    boxes = diagnoses[0]
+    boxes = diagnose(truth, detections, threshold=wanted.threshold)
+    diagnoses = [boxes]
+    if "segm" in record.metrics:
+        diagnoses += [diagnose(truth, detections, task="segm", threshold=boxes.threshold)]
     if not _is_of(record, boxes, truth):
         raise UserError(
             f"{path} has a box AP of {boxes.ap:.2f}, but the run's record says "
@@ -182,9 +183,11 @@ def _errors(
             max_value=cfg.INPUT.MAX_VALUE,
         )
 
-    worst = worst_images(boxes)
+    drawn = diagnoses[-1]  # images are judged by masks where there are masks
+    worst = worst_images(drawn)
     shown = {*worst[: wanted.images]}
     return Errors(
+        ["Box", "Mask"][: len(diagnoses)],
         diagnoses,
         [
             (name, meaning, [_of_kind(each, name) for each in diagnoses])
@@ -194,7 +197,7 @@ def _errors(
         boxes.confusion.pairs()[:_PAIRS],
         _counts(boxes),
         draw(worst),
-        draw([image_id for image_id in best_images(boxes) if image_id not in shown]),
+        draw([image_id for image_id in best_images(drawn) if image_id not in shown]),
     )
 
 

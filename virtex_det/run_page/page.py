@@ -16,7 +16,7 @@ from virtex_det.benchmark.tables import title_of
 from virtex_det.checkpoint.report import RANDOM_INIT, LoadReport, Mismatch
 from virtex_det.config import load_config
 from virtex_det.data.classes import is_detector
-from virtex_det.engine.run_folder import CONFIG, RUN_MARKERS, check_run_files, kept_files
+from virtex_det.engine.run_folder import CONFIG, PAGE, RUN_MARKERS, check_run_files, kept_files
 from virtex_det.errors import UserError
 from virtex_det.pages.html import render_html
 from virtex_det.pages.paths import shown_path
@@ -31,7 +31,6 @@ from virtex_det.text_files import read_json
 from virtex_det.utils import write_atomically
 from virtex_det_commands import as_called
 
-PAGE = "report.html"
 _MAX_MEMORY = re.compile(rb"max_mem: (\d+)M")
 _LOG = "log.txt"
 
