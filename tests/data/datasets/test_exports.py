@@ -204,6 +204,7 @@ def test_polygons_beyond_their_image_are_counted(changed):
         ({"shapes": [], "imagePath": "a.jpg"}, "labelme's file of one image"),
         ({"images": [], "annotations": [{"caption": "a nut"}]}, "captions:FILE.json:IMAGES"),
         ({"images": [], "annotations": [{"segments_info": []}]}, "panoptic annotations"),
+        ({"cat": "cat.n.01"}, 'no "images"'),
         ([{"image_id": 1, "score": 0.5}], "it is detections"),
         ([{"id": 1, "data": {}, "annotations": []}], "Label Studio's own form"),
         ([1, 2], "not in COCO's format"),

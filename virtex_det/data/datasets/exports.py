@@ -266,6 +266,8 @@ def _refuse_other_forms(content: Any, file: str) -> None:
             form = "captions; name them captions:FILE.json:IMAGES"
         elif isinstance(entry, dict) and "segments_info" in entry:
             form = "panoptic annotations; name the file of the instances"
+        elif "images" not in content:
+            form = 'not in COCO\'s format: it has no "images"; name the file of the annotations'
     elif isinstance(first, dict) and "score" in first and "image_id" in first:
         form = "detections; name the file of the annotations"
     elif isinstance(first, dict) and ("completions" in first or "annotations" in first):
