@@ -1,6 +1,7 @@
 import json
 import logging
 
+import hotcoco
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -139,10 +140,28 @@ def test_images_of_both_samples_have_the_same_boxes_in_yolos_and_cocos_form(samp
         assert sorted(nearest.argmin(axis=1)) == list(range(len(ours)))
 
 
+def test_a_sample_of_coco_that_hotcoco_wrote_in_yolos_form_has_the_same_boxes(
+    samples, catalog, tmp_path
+):
+    file = samples / "coco_mini/annotations/instances_val2017.json"
+    hotcoco.COCO(str(file)).to_yolo(str(tmp_path / "labels" / "val"))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "val").symlink_to(samples / "coco_mini" / "val2017")
+    settings = (tmp_path / "labels" / "val" / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(f"{settings}\nval: images/val\n")
+    coco, yolo = f"coco:{file}:{samples}/coco_mini/val2017", f"yolo:{tmp_path}/data.yaml:val"
+    theirs = {entry["file_name"].rpartition("/")[2]: entry for entry in load_dataset(coco)}
+    ours = {entry["file_name"].rpartition("/")[2]: entry for entry in load_dataset(yolo)}
+    assert MetadataCatalog.get(coco).thing_classes == MetadataCatalog.get(yolo).thing_classes
+    assert ours.keys() == theirs.keys() and len(ours) == 158
+    for file, entry in ours.items():
+        np.testing.assert_allclose(_objects(entry), _objects(theirs[file]), atol=0.002)
+
+
 def _objects(entry):
     """Return class and box of each object that is no crowd. # shape: (N, 5)"""
     found = [each for each in entry["annotations"] if not each.get("iscrowd")]
-    return np.array([[each["category_id"], *each["bbox"]] for each in found])
+    return np.array([[each["category_id"], *each["bbox"]] for each in found]).reshape(-1, 5)
 
 
 def test_notes_are_in_what_is_found(yolo, caplog):

@@ -209,6 +209,7 @@ def test_polygons_beyond_their_image_are_counted(changed):
         ([{"id": 1, "data": {}, "annotations": []}], "Label Studio's own form"),
         ([1, 2], "not in COCO's format"),
         ({"images": 3, "annotations": []}, 'its "images" is not a list'),
+        ({"annotations": [], "categories": []}, 'it has no "images"'),
     ],
 )
 def test_files_of_another_form_are_refused_by_its_name(content, form, coco):
@@ -227,6 +228,7 @@ def test_files_of_another_form_are_refused_by_its_name(content, form, coco):
         (of_each("segmentation", "0 0 1 1"), "has segmentation '0 0 1 1'"),
         (of_each("id", 1), "annotation id 1 occurs twice"),
         (of_each("iscrowd", "yes"), "iscrowd 'yes'"),
+        (lambda content: content["annotations"].append(None), "annotation 3 of the list"),
     ],
 )
 def test_what_has_no_reading_is_refused_with_its_entry(change, message, changed):
@@ -237,6 +239,30 @@ def test_what_has_no_reading_is_refused_with_its_entry(change, message, changed)
     with pytest.raises(UserError, match=message) as error:
         changed(all_changed)
     assert "instances.json" in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["bbox", "area"])
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"size": [40], "counts": "3"}, "expected polygons, or"),
+        ({"size": [40, 60], "counts": [1, 2]}, "runs do not add up"),
+        ({"size": [40, 60], "counts": "bad"}, "annotation 1 has a"),
+    ],
+)
+def test_a_mask_that_cannot_be_measured_is_refused(mask, message, field, changed):
+    def change(content):
+        del content["annotations"][0][field]
+        content["annotations"][0]["segmentation"] = mask
+
+    with pytest.raises(UserError, match=f"instances.json cannot be used: .*{message}"):
+        changed(change)
+
+
+def test_an_area_that_is_no_number_is_replaced(changed):
+    name, notes = changed(of_each("area", "25"))
+    assert read_ground_truth(name).annotations_of(2)[0]["area"] == 2400
+    assert "3 annotations have no area that is a number" in notes
 
 
 def test_a_file_is_not_changed_and_is_read_the_same_again(coco, tmp_path, caplog):

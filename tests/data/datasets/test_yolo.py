@@ -5,7 +5,7 @@ from detectron2.data import MetadataCatalog
 
 from virtex_det.data.datasets import load_dataset
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.results_file import read_ground_truth
+from virtex_det.evaluation.detection.results_file import evaluate, read_ground_truth
 
 BOX = "0 0.5 0.25 0.5 0.5"  # of 60 x 40 pixels: x 15, y 0, width 30, height 20
 TRIANGLE = "1 0 0 0.5 0 0.5 0.5"
@@ -43,6 +43,17 @@ def test_ground_truth_has_the_same_objects_under_the_names_of_images(yolo, tmp_p
     assert [entry["area"] for entry in objects] == [600, 300]
     with pytest.raises(UserError, match="'c.jpg' is not in"):
         truth.image_key("c.jpg")
+
+
+def test_detections_are_evaluated_by_the_names_of_images(yolo):
+    name = yolo({"a.jpg": BOX, "b.jpg": BOX})
+    found = [
+        {"image_id": f"images/train/{image}.jpg", "category_id": 0, "score": 1.0, "bbox": box}
+        for image, box in (("a", [15, 0, 30, 20]), ("b", [15, 0, 30, 20]))
+    ]
+    assert evaluate(found, name)["bbox"]["AP"] == pytest.approx(100)
+    with pytest.raises(UserError, match="image 1 is not in"):
+        evaluate([{**found[0], "image_id": 1}], name)
 
 
 def test_class_numbers_may_have_gaps_and_names_may_be_a_mapping(yolo):
@@ -104,6 +115,12 @@ def test_a_class_without_a_name_is_named_with_file_and_line(yolo):
     text = refused(yolo({"a.jpg": f"{BOX}\n2 0.5 0.5 0.1 0.1"}))
     assert "1 objects have a class that" in text and "a.txt, line 2" in text
     assert "seem to count classes from 1" in text
+
+
+@pytest.mark.parametrize("value", ["3", "", "[images/train, 3]"])
+def test_a_split_that_is_no_folder_is_named(value, yolo):
+    with pytest.raises(UserError, match="data.yaml: train is .*; expected folders or lists"):
+        load_dataset(yolo({"a.jpg": BOX}, f"train: {value}\nnames: [nut]"))
 
 
 @pytest.mark.parametrize(

@@ -115,16 +115,24 @@ def find_source(name: str) -> Source | None:
 
 
 def read_found(name: str) -> Found:
-    """Read a registered data set in COCO's form.
+    """Read a registered data set in COCO's form, with the classes of DATASETS.CLASSES.
 
     Raises:
         UserError: a file is missing or invalid.
     """
     source = find_source(name)
     assert source is not None, name
-    return read_once(
-        source, lambda: with_classes(_READERS[source.kind](source), source.rules, name)
-    )
+    return with_classes(read_files(source), source.rules, name)
+
+
+def read_files(source: Source) -> Found:
+    """Read a data set in COCO's form, with the classes of its files.
+
+    Raises:
+        UserError: a file is missing or invalid.
+    """
+    key = source._replace(rules=())
+    return read_once(key, lambda: _READERS[source.kind](source))
 
 
 def load_objects(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]]:

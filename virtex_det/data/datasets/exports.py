@@ -15,10 +15,11 @@ import pycocotools.mask as mask_tools
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.datasets.found import image_sizes, polygon_area
 from virtex_det.data.datasets.ids import LARGEST_ID, check_coco_ids, parse_id
-from virtex_det.data.datasets.objects import check_objects
+from virtex_det.data.datasets.objects import check_objects, is_number
 from virtex_det.data.datasets.typed_annotations import TypedContent
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES
+from virtex_det.run_lengths import check_run_lengths, is_run_lengths
 
 _LOOKED_AT = 20  # images whose files are looked for before all are
 _POLYGONS = 20_000  # checked at most, at even distances; more take seconds
@@ -50,6 +51,11 @@ class Mended:
         _refuse_other_forms(content, file)
         if not isinstance(content, dict):
             check_coco_ids(content, file)  # says what was expected
+        if not content.get("images"):
+            raise UserError(
+                f'{file} cannot be used: it has no "images"; expected the lists images, '
+                "annotations and categories, as in COCO's form."
+            )
         self.content, self.file, self.images, self.style = content, file, images, style
         self.names: dict[int, str] = {}
         self.notes: list[str] = []
@@ -80,7 +86,10 @@ class Mended:
         entries = self.content.get(name)
         if not isinstance(entries, list):
             return
-        mended = [mend(entry) if isinstance(entry, dict) else entry for entry in entries]
+        try:
+            mended = [mend(entry) if isinstance(entry, dict) else entry for entry in entries]
+        except UserError as error:
+            raise UserError(f"{self.file} cannot be used: {error}") from error
         changed = [new for old, new in zip(entries, mended, strict=True) if new is not old]
         if changed:
             self._note(len(changed), f"{name} {what}", _name(changed[0]))
@@ -101,7 +110,8 @@ class Mended:
         self._mend("annotations", _with_nested_polygon, "have one polygon as a flat list (as VIA)")
         self._mend("annotations", _with_box_of_mask, "have no bbox; that of their mask is taken")
         entries = self.content.get("annotations")
-        if isinstance(entries, list) and entries and not any("id" in each for each in entries):
+        is_list = isinstance(entries, list) and all(isinstance(each, dict) for each in entries)
+        if is_list and entries and not any("id" in each for each in entries):
             self.notes.append(f"none of {len(entries)} annotations has an id; they are numbered")
             self._replace(
                 "annotations", [{"id": number, **each} for number, each in enumerate(entries, 1)]
@@ -199,8 +209,10 @@ class Mended:
         """Add areas and crowds, which metrics need, and take empty polygons for no mask."""
         entries = self.content.get("annotations", [])
         self._mend("annotations", _without_empty_mask, "have an empty mask, read as none")
-        if any(entry.get("area") is None for entry in entries):
-            what = "have no area; that of their mask, or else of their box, is taken"
+        if not all(map(_has_area, entries)):
+            what = (
+                "have no area that is a number; that of their mask, or else of their box, is taken"
+            )
             self._mend("annotations", _with_area, what)
         if self.style == "coco" and any("iscrowd" not in entry for entry in entries):
             self._mend("annotations", _with_crowd, "have no iscrowd, read as 0")
@@ -323,14 +335,11 @@ def _with_box_of_mask(entry: dict[str, Any]) -> dict[str, Any]:
     mask = entry.get("segmentation")
     if entry.get("bbox") or not mask:
         return entry
+    if isinstance(mask, dict):
+        return {**entry, "bbox": mask_tools.toBbox(_encoded(entry)).tolist()}
     try:
-        if isinstance(mask, dict):
-            runs = mask
-            if isinstance(mask["counts"], list):
-                runs = mask_tools.frPyObjects(mask, *mask["size"])
-            return {**entry, "bbox": mask_tools.toBbox(runs).tolist()}
         points = np.concatenate([np.array(part, np.float64).reshape(-1, 2) for part in mask])
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return entry  # the checks name it
     low, high = points.min(axis=0), points.max(axis=0)
     return {**entry, "bbox": [*low.tolist(), *(high - low).tolist()]}
@@ -349,18 +358,37 @@ def _without_empty_mask(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "segmentation": []} if is_empty else entry
 
 
+def _encoded(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run lengths of an object, compressed; invalid ones may crash pycocotools."""
+    mask, name = entry["segmentation"], f"annotation {_name(entry)}"
+    if not is_run_lengths(mask, str | list):
+        raise UserError(
+            f"{name} has segmentation {mask!r:.80}; expected polygons, or "
+            '{"size": [height, width], "counts": ...}.'
+        )
+    counts, (height, width) = mask["counts"], mask["size"]
+    if isinstance(counts, str):
+        check_run_lengths([mask], lambda place: name)
+        return dict(mask)
+    if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != height * width:
+        raise UserError(f"{name} has a mask whose runs do not add up to its size {mask['size']}.")
+    return mask_tools.frPyObjects(mask, height, width)
+
+
+def _has_area(entry: Mapping[str, Any]) -> bool:
+    area: Any = entry.get("area")
+    return is_number(area) and area >= 0
+
+
 def _with_area(entry: dict[str, Any]) -> dict[str, Any]:
-    if entry.get("area") is not None:
-        return entry
-    return {**entry, "area": _area(entry)}
+    return entry if _has_area(entry) else {**entry, "area": _area(entry)}
 
 
 def _area(entry: Mapping[str, Any]) -> float:
     """Return the area of an object's mask, without one that of its box."""
     mask = entry.get("segmentation")
     if isinstance(mask, dict):
-        counts = mask["counts"]
-        return float(sum(counts[1::2]) if isinstance(counts, list) else mask_tools.area(mask))
+        return float(mask_tools.area(_encoded(entry)))
     if mask:
         return sum(polygon_area(np.array(part, np.float64).reshape(-1, 2)) for part in mask)
     return float(abs(entry["bbox"][2] * entry["bbox"][3]))

@@ -12,15 +12,15 @@ from xml.etree.ElementTree import ParseError
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.config.data_names import is_by_name
 from virtex_det.data.datasets.annotation_files import (
-    is_read_by_detectron2,
     is_users_own,
     read_instances,
 )
 from virtex_det.data.datasets.dataset_dicts import check_dataset_dicts
 from virtex_det.data.datasets.handover import HandOver
 from virtex_det.data.datasets.ids import check_unique
-from virtex_det.data.datasets.uri_datasets import is_by_name, register_by_name
+from virtex_det.data.datasets.uri_datasets import register_by_name
 from virtex_det.errors import UserError
 from virtex_det.utils import without_garbage_collection
 
@@ -250,7 +250,7 @@ def _unreadable(name: str, error: Exception) -> str:
     reason = error.args[0] if isinstance(error, KeyError) and error.args else error
     kind = "is not JSON" if type(error).__name__ == "JSONDecodeError" else "cannot be used"
     advice = "Correct that place, or make the annotations again."
-    if not is_read_by_detectron2(name):
+    if is_users_own(name):
         advice = (
             "The function registered under this name raised this error: correct the function, or "
             "its data."

@@ -262,7 +262,7 @@ def _as_numbers(boxes: Boxes) -> np.ndarray:
     for place, box in enumerate(boxes.values):
         found = box.tolist() if isinstance(box, np.ndarray) else box
         is_box = isinstance(found, list | tuple) and len(found) == 4
-        if not is_box or not all(_is_number(value) for value in found):
+        if not is_box or not all(is_number(value) for value in found):
             raise UserError(
                 f"{boxes.name(place)} has the box {box!r:.80}; expected four finite numbers, "
                 f"{_form(boxes, place)} in pixels."
@@ -283,7 +283,8 @@ def _as_plain_numbers(rows: Sequence[Any] | np.ndarray) -> np.ndarray | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number that floats hold exactly enough."""
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     return is_number and bool(-_LARGEST < value < _LARGEST)  # False for NaN, too
 
@@ -437,7 +438,7 @@ def _image_sizes(images: Sequence[Mapping[str, Any]]) -> dict[Any, tuple[float, 
 
 
 def _is_side(value: Any) -> bool:
-    return _is_number(value) and 0 < value < 2**31 and value == int(value)
+    return is_number(value) and 0 < value < 2**31 and value == int(value)
 
 
 def _check_ids(objects: Sequence[Mapping[str, Any]]) -> None:

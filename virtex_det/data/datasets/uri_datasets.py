@@ -40,11 +40,6 @@ def register_by_name(name: str) -> None:
         raise UserError(f"there is no data set named {name!r}\nDid you mean:\n{forms}")
 
 
-def is_by_name(name: str) -> bool:
-    """Return whether a name says where the data is."""
-    return name.partition(":")[0] in _KINDS
-
-
 def _register_captions(name: str, place: str) -> None:
     register_coco_captions(name, *_file_and_folder(name, place))
 

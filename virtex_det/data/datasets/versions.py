@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from virtex_det.data.datasets.by_name import find_source, read_files
 from virtex_det.data.datasets.folders import find_matching
+from virtex_det.data.datasets.found import DIFFICULT, Found
 from virtex_det.data.datasets.loading import check_datasets, load_dataset
 from virtex_det.data.datasets.voc import annotation_path, image_set_file, read_image_set
 from virtex_det.errors import UserError
@@ -23,8 +25,9 @@ def dataset_version(name: str) -> dict[str, Any]:
 
     For one annotation file it is the file's sha256. For several (a VOC split's list and XML files,
     or the parts of narratives) it is the hash of the output of ``sha256sum``. For shards it is the
-    hash of their names and sizes. For other datasets (folders of images) it is the hash of the
-    loaded image ids with labels, captions or objects.
+    hash of their names and sizes. For other datasets (folders of images, YOLO's and VOC's form) it
+    is the hash of the loaded image ids with labels, captions or objects, whatever classes
+    DATASETS.CLASSES makes of these.
 
     Args:
         name: a registered dataset.
@@ -54,6 +57,9 @@ def _sha256(name: str) -> str:
         shards = map(Path, MetadataCatalog.get(name).shards)
         return _sha256_of(f"{shard.name} {shard.stat().st_size}" for shard in shards)
     files = _annotation_files(name)
+    source = find_source(name)
+    if source and not files:
+        return _sha256_of(_lines(read_files(source)))
     if not files:
         return _sha256_of(_content(entry) for entry in load_dataset(name))
     hashes = {label: _sha256_of_file(name, path) for label, path in files.items()}
@@ -104,6 +110,19 @@ def _content(entry: dict[str, Any]) -> str:
     return json.dumps(
         told, sort_keys=True, default=lambda value: getattr(value, "tolist", value.__str__)()
     )
+
+
+def _lines(found: Found) -> Iterator[str]:
+    """Yield the classes, and for each image the classes, boxes and masks of its objects."""
+    content = found.content
+    titles = {category["id"]: category["name"] for category in content["categories"]}
+    yield json.dumps(sorted(titles.items()))
+    objects: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+    for entry in content["annotations"]:
+        told = [titles[entry["category_id"]], entry["bbox"], entry.get("segmentation")]
+        objects[entry["image_id"]].append([*told, entry.get(DIFFICULT, 0)])
+    for image_id, of_image in objects.items():
+        yield json.dumps([found.names.get(image_id, image_id), of_image])
 
 
 def _sha256_of(lines: Iterable[str]) -> str:

@@ -117,7 +117,7 @@ def read_settings(file: Path) -> Settings:
     splits = {
         key: value
         for key, value in content.items()
-        if isinstance(key, str) and key not in _NO_SPLITS and isinstance(value, str | list)
+        if isinstance(key, str) and key not in _NO_SPLITS
     }
     root, notes = _root(file, content, splits)
     return Settings(file, root, names, splits, _keypoints(file, content), tuple(notes))
@@ -217,16 +217,22 @@ def _root(
 
 
 def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)]
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]
 
 
 def _images_of(settings: Settings, split: str) -> tuple[list[Path], list[str]]:
     """Return the images of a split in the order of their paths, and what was noticed."""
     file = settings.file
     value = settings.splits.get(split)
+    if split in settings.splits and not (value and isinstance(value, str | list)):
+        raise UserError(
+            f"{file}: {split} is {shortened(value)}; expected folders or lists.\n{_FORM}"
+        )
     if not value:
-        known = ", ".join(name for name, found in settings.splits.items() if found) or "none"
-        near = [name for name in _ALIASES.get(split, ()) if settings.splits.get(name)]
+        named = [name for name, found in settings.splits.items() if isinstance(found, str | list)]
+        known = ", ".join(named) or "none"
+        near = [name for name in _ALIASES.get(split, ()) if name in named]
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"{file} has no split {split!r}; it has {known}.{hint}\n{_FORM}")
     places = _listed(value)

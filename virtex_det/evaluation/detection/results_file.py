@@ -241,7 +241,9 @@ def _rows(these: Mapping[str, float], others: Mapping[str, float] | None) -> lis
 
 
 def _image_keys(truth: GroundTruth | VOCGroundTruth) -> np.ndarray:
-    return np.array(sorted(truth.image_key(image_id) for image_id in truth.images), np.int64)
+    if isinstance(truth, GroundTruth):
+        return truth.image_ids
+    return np.arange(len(truth.images))
 
 
 def _metrics(

@@ -1,0 +1,80 @@
+"""Matrices on data named by where they lie."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY_DETECTOR
+from virtex_det.config import load_config
+from virtex_det.data.following import follow_data
+from virtex_det.errors import UserError
+from virtex_det.experiments.matrix import Matrix
+from virtex_det.experiments.preflight import check_folders, check_sources, config_of
+
+BASE = "_BASE_: detectron2/_base_mask_rcnn_R_50_FPN.yaml\n"
+LABELS = {f"{number}.jpg": f"{number % 2} 0.5 0.5 0.5 0.5" for number in range(4)}
+
+
+@pytest.fixture
+def matrix(tmp_path, yolo):
+    """A matrix with two choices of classes of the same data."""
+    name = yolo(LABELS)
+    text = f"{BASE}DATASETS:\n  TRAIN: '{name}'\n  TEST: '{name.replace(':train', ':val')}'\n"
+    (tmp_path / "both.yaml").write_text(text)
+    (tmp_path / "one.yaml").write_text(f"{text}  CLASSES: [bolt]\n")
+    config_of.cache_clear()
+    return Matrix(
+        title="",
+        output=tmp_path / "runs",
+        protocols={"both": tmp_path / "both.yaml", "one": tmp_path / "one.yaml"},
+        starts={"random init": ""},
+        fractions=(1.0,),
+        seeds=(0,),
+        options=dict(zip(TINY_DETECTOR[::2], TINY_DETECTOR[1::2], strict=True)),
+    )
+
+
+def begin(run) -> None:
+    """Leave the config that a run writes into its folder."""
+    cfg = follow_data(load_config(run.config, [*run.options, "OUTPUT_DIR", str(run.folder)]))
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(cfg.dump())
+
+
+def test_protocols_may_choose_other_classes_of_the_same_data(matrix):
+    check_sources(matrix.runs())
+    numbers = [matrix.config(name).MODEL.ROI_HEADS.NUM_CLASSES for name in ("both", "one")]
+    assert numbers == [2, 1] and not matrix.config("both").MODEL.MASK_ON
+    assert {run.dataset for run in matrix.runs()} == {"yolo:data.yaml:val"}
+
+
+@pytest.mark.parametrize("where", ["here", "moved", "gone"])
+def test_a_runs_folder_is_known_wherever_its_data_are(where, matrix, tmp_path):
+    run = matrix.runs()[0]
+    begin(run)
+    if where == "moved":
+        (tmp_path / "moved").mkdir()
+        for name in ("images", "labels", "data.yaml"):
+            shutil.move(tmp_path / name, tmp_path / "moved" / name)
+        config = Path(run.config)
+        config.write_text(config.read_text().replace(str(tmp_path), f"{tmp_path}/moved"))
+    if where == "gone":
+        shutil.rmtree(tmp_path / "labels")
+    config_of.cache_clear()
+    check_folders([run])
+
+
+def test_a_folder_of_other_classes_is_refused(matrix):
+    both, one = matrix.runs()
+    begin(both)
+    both.folder.rename(one.folder)
+    with pytest.raises(UserError, match="DATASETS.CLASSES"):
+        check_folders([one])
+
+
+def test_data_that_cannot_be_used_are_named_before_a_run(matrix, tmp_path):
+    (tmp_path / "labels/train/1.txt").write_text("7 0.5 0.5 0.5 0.5")
+    config_of.cache_clear()
+    with pytest.raises(UserError, match="1 objects have a class that"):
+        check_sources(matrix.runs())
