@@ -238,3 +238,10 @@ def test_what_pytorch_cannot_trace_is_one_screen(detector_run, tmp_path, monkeyp
 def test_a_run_that_was_moved_is_exported(detector_run, tmp_path):
     shutil.move(detector_run, tmp_path / "moved")
     assert export(tmp_path / "moved", tmp_path / "x", "torchscript").file.exists()
+
+
+def test_of_many_pictures_ten_are_compared(detector_run, tmp_path):
+    pictures = [np.full((70, 70, 3), shade, dtype=np.uint8) for shade in range(0, 250, 10)]
+    done = export(detector_run, tmp_path / "x", "torchscript", pictures=pictures)
+    assert len(done.comparisons) == 10 * 3 + 2
+    assert len({each.picture for each in done.comparisons}) == 10

@@ -14,6 +14,7 @@ name. docs/export.md says how to use it.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from virtex_det.cli.parsers import command_parser
 from virtex_det.config import load_config
@@ -26,8 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(arguments)
     pictures = find_images(options.pictures) if options.pictures else ()
     source = options.run or load_config(options.config_file, options.opts)
-    print(f"Tracing the model for {options.to}, which takes up to some minutes ...", flush=True)
-    done = export(source, options.file, options.to, overrides=options.opts, pictures=pictures)
+    done = export(
+        source,
+        options.file,
+        options.to,
+        overrides=options.opts,
+        pictures=pictures,
+        tell=partial(print, flush=True),
+    )
     print(f"\nThe file compared with the model:\n\n{table(done.comparisons)}\n")
     sizes = done.metadata["input"]
     print(

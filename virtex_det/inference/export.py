@@ -1,18 +1,19 @@
 """Export of detectors: one file for onnxruntime, TorchScript or torch.export, checked at once."""
 
 import json
+import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
+from detectron2.data.transforms import AugInput
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.structures import Instances
 from PIL import Image
@@ -35,16 +36,19 @@ from virtex_det.inference.trained import DETECTION, Source, trained_config
 from virtex_det.modeling.exportable import ExportableDetector, exportable, program_of
 from virtex_det.utils import replacing
 
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
 # Takes (batch, 3, height, width) uint8, RGB; returns what ExportableDetector.outputs names.
 Exported: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
 
 INPUT = "images"
 METADATA_FILE = "metadata.json"  # in files of TorchScript and torch.export
 _SIZES = (1.0, 0.75, 0.5)  # of the size that the model resizes a picture to
-_NUMBER = 3  # pictures of the test set
+_OF_TEST_SET = 3  # pictures
+_OF_OWN = 10  # at most
 _PLAIN = {"SOLVER.AMP.ENABLED": False, "MODEL.DEVICE": "cpu"}  # a file computes in float32
-
-
 _SECONDS_BEFORE_A_BAR = 2
 _MEANINGS = {
     "boxes": "(batch, detections, 4) float32: x0, y0, x1, y1 in pixels of the image given",
@@ -102,6 +106,7 @@ def export(
     overrides: Overrides = (),
     pictures: Pictures = (),
     bound: Bound = Bound(),  # noqa: B008  (nothing can change it)
+    tell: Callable[[str], object] = logger.info,
 ) -> Export:
     """Write a trained detector as one file, if the file detects what the model detects.
 
@@ -111,8 +116,10 @@ def export(
         to: a name of `FORMS`.
         config: config of a weights file.
         overrides: config keys to set.
-        pictures: to compare the file with the model on; by default three of DATASETS.TEST.
+        pictures: to compare the file with the model on, as for a call of `Detector`; of more than
+            ten, ten at even distances. By default three of DATASETS.TEST.
         bound: largest differences.
+        tell: told what takes long, before it begins.
 
     Raises:
         UserError: the source is not a finished detector that can be exported, the file exists or
@@ -131,6 +138,7 @@ def export(
     samples = _samples(
         detector, _pictures(detector.cfg, pictures), metadata["input"]["smallest_side"]
     )
+    tell(f"Tracing the model for {to}, which takes up to some minutes ...")
     with replacing(path) as unfinished, torch.no_grad():
         exported = _write(form, model, samples[0].images, unfinished, metadata)
         bar = tqdm(samples, "compared", unit="picture", delay=_SECONDS_BEFORE_A_BAR, leave=False)
@@ -165,19 +173,24 @@ def _pictures(cfg: CfgNode, pictures: Pictures) -> list[tuple[str, np.ndarray]]:
     if not isinstance(pictures, Sequence) or len(pictures):
         return [
             (picture_name(picture) or f"picture {number}", read_rgb(picture, cfg.INPUT.MAX_VALUE))
-            for number, picture in enumerate(list_pictures(pictures), start=1)
+            for number, picture in enumerate(_spread(list_pictures(pictures), _OF_OWN), start=1)
         ]
-    advice = "Name pictures with objects to compare the exported file with the model on."
+    advice = "Name pictures with objects (--pictures) to compare the file with the model on."
     if not cfg.DATASETS.TEST:
         raise UserError(f"DATASETS.TEST is empty.\n{advice}")
     try:
         dicts = load_dataset(cfg.DATASETS.TEST[0])
     except UserError as error:
-        raise UserError(f"{error}\nWithout this data set: {advice}") from error
+        raise UserError(f"{error}\n{advice}") from error
     return [
         (each["file_name"], read_image(dict(each), "RGB", cfg.INPUT.MAX_VALUE))
-        for each in dicts[:: max(len(dicts) // _NUMBER, 1)][:_NUMBER]
+        for each in _spread(dicts, _OF_TEST_SET)
     ]
+
+
+def _spread(items: Sequence[Item], number: int) -> Sequence[Item]:
+    """Return at most a number of items, at even distances."""
+    return items[:: max(len(items) // number, 1)][:number]
 
 
 def _metadata(detector: Detector, model: ExportableDetector) -> dict[str, Any]:
@@ -223,7 +236,7 @@ def _samples(
     """Return each picture at each size, and once with its mirror image in one batch."""
     samples = []
     for name, pixels in pictures:
-        augmented = T.AugInput(pixels)
+        augmented = AugInput(pixels)
         detector.predictor.aug(augmented)
         full = augmented.image
         for share in _SIZES:
@@ -291,7 +304,7 @@ def _check(comparisons: Sequence[Comparison], bound: Bound) -> None:
             f"{len(comparisons)} comparisons; nothing was written.\n"
             f"{table(wrong)}\n"
             f"Allowed: {bound.box} pixels, {bound.score} of a score, {bound.mask} of a mask, and "
-            "none for no reason."
+            "no object that only one of both finds, unless by a tie."
         )
 
 
