@@ -55,7 +55,7 @@ def test_what_is_converted_is_the_same_ground_truth_box_for_box(names, tmp_path)
         assert found == expected, key
 
 
-def test_a_config_for_them_trains_and_evaluates(run, samples, tmp_path):
+def test_a_config_for_them_trains_evaluates_and_becomes_one_file(run, samples, tmp_path):
     names = [f"yolo:{samples}/coco128_seg/data.yaml:{split}" for split in ("train", "val")]
     config = tmp_path / "run.yaml"
     printed = run("init_config", *names, "--output", config)
@@ -67,3 +67,7 @@ def test_a_config_for_them_trains_and_evaluates(run, samples, tmp_path):
     run("train_net", "--config-file", config, *keys, "OUTPUT_DIR", folder)
     metrics = record(folder)["metrics"]
     assert {"AP", "AP50"} <= set(metrics["bbox"]) & set(metrics["segm"])
+    file = tmp_path / "model.ts"
+    # So early the model is sure of nothing.
+    keys = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    assert f"written: {file}" in run("export", "--run", folder, "--to", "torchscript", file, *keys)

@@ -1,12 +1,12 @@
 """ONNX files of exportable detectors, by PyTorch's exporter; needs the extra [export]."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from onnxscript import opset18
 from torch import Tensor
@@ -79,6 +79,10 @@ def _name_sizes(model: onnx.ModelProto, names: Sequence[str | int]) -> None:
 
 def read_onnx(path: Path) -> Any:
     """Return a function that runs an ONNX file on the CPU."""
+    # Its official builds report their use to Microsoft otherwise; read when it is first imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     [name] = (each.name for each in session.get_inputs())
 
