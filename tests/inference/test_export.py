@@ -242,6 +242,12 @@ def test_a_run_that_was_moved_is_exported(detector_run, tmp_path):
     assert export(tmp_path / "moved", tmp_path / "x", "torchscript").file.exists()
 
 
+def test_a_model_that_computes_in_bfloat16_is_exported_in_float32(detector_run, tmp_path):
+    keys = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"}
+    done = export(detector_run, tmp_path / "x", "torchscript", overrides=keys)
+    assert all(each.difference.score < 1e-5 for each in done.comparisons)
+
+
 def test_of_many_pictures_ten_are_compared(detector_run, tmp_path):
     pictures = [np.full((70, 70, 3), shade, dtype=np.uint8) for shade in range(0, 250, 10)]
     done = export(detector_run, tmp_path / "x", "torchscript", pictures=pictures)

@@ -58,7 +58,19 @@ def detector(detector_cfg):
 
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_a_batch_has_the_detections_of_its_images_in_the_model(detector, options):
-    model, cfg = detector(*options)
+    assert_same(*detector(*options))
+
+
+def test_boxes_that_leave_the_image_are_dropped(detector):
+    model, cfg = detector("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.12)
+    model.proposal_generator.rpn_head.anchor_deltas.bias[0] = 1.5  # widths to the right
+    model.roi_heads.box_predictor.bbox_pred.bias[0] = 20  # of class 0, two widths to the right
+    model.roi_heads.box_predictor.cls_score.bias[:4] = 2
+    assert_same(model, cfg)
+
+
+def assert_same(model, cfg):
+    """Compare the detections in a batch with those of the model, image by image."""
     images = torch.randint(0, 256, (2, 3, 70, 101), dtype=torch.uint8)
     form = exportable(model, cfg.INPUT.FORMAT)
     outputs = dict(zip(form.outputs, form(images), strict=True))

@@ -350,12 +350,14 @@ def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _found(boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return detections with padding where there are none, or boxes without area."""
-    real = (scores > ABSENT) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    """Return detections without boxes that have no area, which Detectron2 drops last; padded."""
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    scores, order = _best(torch.where(has_area, scores, ABSENT), scores.shape[1])
+    real = scores > ABSENT
     return (
-        torch.where(real[..., None], boxes, 0.0),
+        torch.where(real[..., None], _pick(boxes, order), 0.0),
         torch.where(real, scores, 0.0),
-        torch.where(real, classes, -1),
+        torch.where(real, classes.gather(1, order), -1),
     )
 
 
