@@ -103,7 +103,7 @@ def test_the_page_is_one_file_of_small_pictures_words_reasons_and_facts_as_text(
     ):
         assert part in html
     for part in (
-        "peak 25.0 %, 3 points",
+        "peak 25.0 %</span>",
         "<td>50 %</td><td>&lt;cat&gt;</td>",
         '<tr class="right"><td>10 %</td><td>dog</td>',
     ):
@@ -120,6 +120,13 @@ def test_what_is_not_in_the_sheets_is_not_explained(tmp_path):
     assert "pointer" not in page and "hidden" not in page and "Skipped" not in page
     page = write_sheets(tmp_path, Sheets([a_sheet()], []), {}).read_text()
     assert "pointer while the word is said" in page and "hidden from the model" in page
+    assert "no pointer" not in page
+
+
+def test_a_word_that_is_said_while_the_pointer_is_elsewhere_has_no_pointer(tmp_path):
+    words = tuple(word._replace(points=0) for word in a_sheet().words)
+    page = write_sheets(tmp_path, Sheets([a_sheet(words=words)], []), {}).read_text()
+    assert page.count("peak 25.0 %, no pointer</span>") == 5
 
 
 def test_each_sheet_is_a_png_of_all_its_pictures(tmp_path):

@@ -42,7 +42,7 @@ class WordPicture(NamedTuple):
     attention: bytes
     peak: float  # attention of the best cell
     trace: bytes | None  # the pointer while the word is spoken; None without a trace
-    points: int  # number of points in the picture
+    points: int  # number of the pointer's positions in the picture
     guesses: tuple[Guess, ...]
 
 
@@ -65,7 +65,7 @@ class Sheets(NamedTuple):
 
 
 def draw_heat(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Draw attention over a picture, from dark (none) to bright (largest), bilinear between cells.
+    """Draw attention over a picture, from dark (none) to bright (largest), bicubic between cells.
 
     Args:
         pixels: (S, S, 3) uint8 RGB.
@@ -75,7 +75,8 @@ def draw_heat(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
         An array of the shape and dtype of ``pixels``.
     """
     side = pixels.shape[0]
-    heat = cv2.resize(attention / attention.max(), (side, side), interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize(attention / attention.max(), (side, side), interpolation=cv2.INTER_CUBIC)
+    heat = heat.clip(0, 1)
     opacity = 0.35 + 0.3 * heat[..., None]
     return (pixels * (1 - opacity) + 255 * _HEAT(heat)[..., :3] * opacity).astype(np.uint8)
 
@@ -126,8 +127,8 @@ def write_sheets(folder: str | Path, sheets: Sheets, facts: dict[str, str]) -> P
     with drawing_into(folder, [sheet.file_name for sheet in sheets.drawn]) as save:
         for number, sheet in enumerate(sheets.drawn):
             save(f"{number:03d}_{_file_name(sheet.file_name)}.png", compose(sheet))
-    values = {"sheets": sheets, "word_side": WORD_SIDE, "data_uri": data_uri}
-    return write_page(folder / "attention.html", "attention.html.j2", facts, **values)
+    page, template = folder / "attention.html", "attention.html.j2"
+    return write_page(page, template, facts, sheets=sheets, data_uri=data_uri)
 
 
 def _file_name(name: str) -> str:
@@ -169,7 +170,7 @@ def _most_guesses(sheet: Sheet) -> int:
 
 def _label(word: WordPicture) -> list[tuple[str, str]]:
     """Return the lines below a word's pictures, with their colours."""
-    pointer = f", {word.points} points" if word.trace else ""
+    pointer = ", no pointer" if word.trace and not word.points else ""
     guesses = [
         (f"{guess.probability:.0%} {visible(guess.word, '')}", _BLUE if guess.is_right else "black")
         for guess in word.guesses
