@@ -7,6 +7,7 @@ import pytest
 from matplotlib import rc_context
 
 from tests.benchmark.example_comparison import make_example
+from tests.benchmark.matrices import compare
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.costs import RunCost
 from virtex_det.benchmark.report import write_report
@@ -33,7 +34,7 @@ def page_of(tmp_path, make_record):
             notes=["Captions <name> classes."],
             **files,
         )
-        return (tmp_path / "index.html").read_text()
+        return (tmp_path / "index.html").read_text().replace("\u00a0", " ")
 
     return make
 
@@ -259,6 +260,17 @@ def test_without_pictures_the_curves_stand_first(page_of):
     first = order.place("img")
     assert order.place("p", **{"class": "finding"}) < first < order.place("nav")
     assert order.found[first][1]["alt"] == "Box AP against the part of the labels"
+    plots = [found["alt"] for tag, found in order.found if tag == "img"]
+    assert len(plots) == len(set(plots)), "no plot is shown twice"
+
+
+def test_the_interval_of_a_difference_has_a_line_of_its_own(tmp_path, make_record):
+    scores = {("random", 1.0): (4.0, 6.0), ("captions", 1.0): (10.0, 13.0)}
+    comparison = dataclasses.replace(compare(make_record, scores), pairs=[("captions", "random")])
+    folders = dict.fromkeys(comparison.records, tmp_path)
+    page = tmp_path / "index.html"
+    write_report(page, comparison, folders=folders, cards={}, commands={})
+    assert re.search(r'>\+6\.5<br><span class="soft">\(\S+\xa0to\xa0\S+, p\xa0', page.read_text())
 
 
 def test_every_picture_says_what_it_shows_and_every_plot_is_there_for_dark_ground(page_of):

@@ -241,7 +241,8 @@ def test_frames_of_a_video_are_pictures(detector, photos, tmp_path):
     assert [each.frame for each in found] == [0, 1, 2]
     assert {each.file_name for each in found} == {str(tmp_path / "film.mp4")}
     assert all(same(ours, detector(pixels)) for ours, pixels in zip(found, decoded, strict=True))
-    assert found[1].draw().size == found[1].thumbnail(1000).size == decoded[1].shape[1::-1]
+    assert found[1].draw().size == decoded[1].shape[1::-1]
+    assert max(found[1].thumbnail(1000).size) == 1000
     listed = detector(tmp_path / "film.mp4")
     assert len(listed) == 3 and same(listed[2], found[2])
     with pytest.raises(UserError, match="pass the picture"):

@@ -33,6 +33,7 @@ def test_an_absolute_path_keeps_its_last_parts(text, shown):
         "1/2/3",
         "/m/01g317",
         "a / b",
+        "…/captions/model_final.pth",
     ],
 )
 def test_what_is_no_absolute_path_stays(text):

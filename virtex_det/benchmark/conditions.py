@@ -59,8 +59,7 @@ def _setting(comparison: Comparison) -> str:
 
 
 def _fractions(comparison: Comparison) -> str:
-    fractions = ", ".join(map(share, comparison.fractions)).replace(" %", "\u00a0%")
-    return f"{fractions} of the labels"
+    return f"{', '.join(map(share, comparison.fractions))} of the labels"
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
@@ -69,7 +68,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
     for record in records:
         versions |= record.data_versions()
     data = [f"{n}: {v['images']} images, sha256 {v['sha256'][:12]}" for n, v in versions.items()]
-    days = sorted(record.created for record in records)
+    days = sorted(record.created.partition("T")[0] for record in records)
     return {
         "Code": _joined(record.code_revision for record in records),
         "Libraries": _joined(

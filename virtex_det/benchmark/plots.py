@@ -67,9 +67,9 @@ class Plots(NamedTuple):
 
 
 def has_bands(comparison: Comparison) -> bool:
-    """Return whether plots have few enough curves for bands."""
+    """Return whether plots have few enough curves for bands, and seeds to make them of."""
     curves = comparison.curves
-    return len(curves.starts) * len(curves.protocols) <= MOST_IN_LEGEND
+    return len(curves.starts) * len(curves.protocols) <= MOST_IN_LEGEND and len(curves.seeds) > 1
 
 
 def curve_metrics(comparison: Comparison, metrics: Sequence[str]) -> list[str]:
@@ -360,7 +360,7 @@ def finished(figure: Figure, least_top: float = 1.0) -> Figure:
     figure.set_facecolor(LIGHT.ground)
     for axes in figure.axes:
         axes.set_facecolor(LIGHT.ground)
-        axes.set_ylim(0, max(axes.get_ylim()[1], least_top))
+        axes.set_ylim(0, max(1.05 * axes.dataLim.y1, least_top) or 1.0)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(LIGHT.soft)
         axes.grid(axis="y", color=LIGHT.line, linewidth=0.8)
@@ -404,7 +404,8 @@ def _name_lines(figure: Figure, axes: Axes) -> None:
     names = [_in_lines(str(line.get_label())) for line in lines]
     heights = [(name.count("\n") + 1) * TYPE_SIZE * _LINE_HEIGHT * unit for name in names]
     places = spread_out([ends[line][1] for line in lines], heights, top)
-    leader = {"arrowstyle": "-", "linewidth": 1, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
+    leader = {"arrowstyle": "-", "linewidth": 1, "linestyle": ":", "shrinkA": 1, "shrinkB": 3}
+    leader["relpos"] = (0, 0.5)
     for line, name, place in zip(lines, names, places, strict=True):
         axes.annotate(
             name,

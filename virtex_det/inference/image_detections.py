@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as mask_tools
 
 from virtex_det.data.pictures import Picture, read_rgb
@@ -152,13 +152,16 @@ class ImageDetections:
         Raises:
             UserError: there is no file, it cannot be read, or the picture has another size.
         """
-        return Image.fromarray(self._drawn(self._read(picture)))
+        pixels = self._read(picture)
+        return Image.fromarray(self._drawn(pixels, type_size=max(12, max(pixels.shape) // 40)))
 
     def thumbnail(self, side: int) -> Image.Image:
-        """Return the picture drawn as by ``draw``, at a size of at most ``side`` pixels a side."""
-        picture = Image.fromarray(self._read(None))
-        picture.thumbnail((side, side))
-        return Image.fromarray(self._drawn(np.asarray(picture)))
+        """Return the picture as drawn by ``draw``, its longest side of ``side`` pixels.
+
+        The labels can still be read where a page shows it at 60 % of its size.
+        """
+        picture = ImageOps.contain(Image.fromarray(self._read(None)), (side, side))
+        return Image.fromarray(self._drawn(np.asarray(picture), type_size=side // 25))
 
     def count(self) -> dict[str, int]:
         """Return the number of objects of each class that was found, the most frequent first."""
@@ -197,8 +200,8 @@ class ImageDetections:
             )
         return pixels
 
-    def _drawn(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the picture, or a smaller copy, with the marks on it."""
+    def _drawn(self, pixels: np.ndarray, type_size: int) -> np.ndarray:
+        """Return the picture, or a copy of another size, with the marks on it."""
         height, width = pixels.shape[:2]
         scale = np.array([width, height] * 2) / np.array(self.image_size[::-1] * 2)
         contours = [[box_contour(box * scale)] for box in self.boxes]
@@ -209,8 +212,7 @@ class ImageDetections:
         ]
         colours = [_rgb(DARK.palette[number % len(DARK.palette)]) for number in self.classes]
         marks = [Mark(*mark) for mark in zip(contours, labels, colours, strict=True)]
-        longest = max(height, width)
-        return draw_marks(pixels, marks, max(12, longest // 40), max(2, longest // 400))
+        return draw_marks(pixels, marks, type_size, max(2, max(height, width) // 400))
 
     def __getitem__(self, index: Any) -> "ImageDetections":
         places = np.atleast_1d(np.arange(len(self))[index])

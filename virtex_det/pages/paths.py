@@ -8,7 +8,7 @@ _KEPT = 2  # last parts of a path that are shown
 _PART = r"[^\s'\",;:()\[\]<>/]+"
 # A path of two parts or more. Not within a word, a relative path or an address such as virtex://;
 # and no identifier of Freebase such as /m/01g317, which is what Open Images calls a class.
-_BEFORE = r"(?:(?<=file://)|(?<![\w.~})$/-]))"
+_BEFORE = r"(?:(?<=file://)|(?<![\w.~})$/…-]))"
 _ABSOLUTE = re.compile(rf"{_BEFORE}/(?!/|[mtg]/\w+(?![\w./])){_PART}(?:/{_PART})+/?")
 
 
