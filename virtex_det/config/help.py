@@ -10,12 +10,12 @@ from virtex_det.config import defaults
 _DETECTRON2 = {
     "MODEL.WEIGHTS": "file, address or virtex:// name of the weights to start from or to evaluate; "
     "empty: random init",
-    "DATASETS.TRAIN, TEST": "names of data sets, such as \"('coco_2017_train',)\"",
+    "DATASETS.TRAIN, TEST": "names of data sets: coco_2017_train, yolo:data.yaml:train ...",
     "SOLVER.IMS_PER_BATCH": "images per step, of all processes together",
     "SOLVER.BASE_LR": "learning rate for IMS_PER_BATCH; half the batch needs half the rate",
     "SOLVER.MAX_ITER": "steps of training; change SOLVER.STEPS and WARMUP_ITERS with it",
     "SOLVER.AMP.ENABLED": "mixed precision, bf16 on CPUs; the log says what it does",
-    "MODEL.ROI_HEADS.NUM_CLASSES": "number of classes of the detector, as many as the data have",
+    "MODEL.ROI_HEADS.NUM_CLASSES": "number of classes of the detector; 0: that of the data",
     "INPUT.MASK_FORMAT": "polygon or bitmask (run-length encoded)",
     "TEST.EVAL_PERIOD": "steps between evaluations; 0: only at the end",
     "SOLVER.CHECKPOINT_PERIOD": "steps between checkpoints",
@@ -28,6 +28,7 @@ _OURS = (
     "MODEL.WEIGHTS_FORMAT",
     "MODEL.ALLOW_PARTIAL_WEIGHTS",
     "SOLVER.AMP.DTYPE",
+    "DATASETS.CLASSES",
     "DATASETS.TRAIN_FRACTION",
     "DATASETS.SUBSET_SEED",
     "DATASETS.SUBSET_FILE",
