@@ -234,7 +234,7 @@ def test_two_processes_take_the_same_images_and_captions(detector_cfg, pretraini
     cfgs = [
         detector_cfg(*half),
         detector_cfg(*half, "DATASETS.SUBSET_STRATIFIED", True),
-        pretraining_cfg(*half, "DATASETS.CAPTIONS_PER_IMAGE", 2),
+        pretraining_cfg(*half, "DATASETS.CAPTIONS_PER_IMAGE", 2, "INPUT.CAPTION.PER_IMAGE", 2),
     ]
     launch_processes(write_parts, cfgs, tmp_path, processes=2)
     first, second = ((tmp_path / f"{rank}.json").read_text() for rank in (0, 1))
