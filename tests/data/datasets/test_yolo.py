@@ -165,6 +165,10 @@ def test_labels_in_pixels_are_refused(yolo):
     assert "2 of 2 objects have coordinates above 1, which look like pixels" in text
 
 
+def test_boxes_of_negative_size_are_named_by_file_and_line(yolo):
+    assert "a.txt, line 2" in refused(yolo({"a.jpg": f"{BOX}\n0 0.5 0.5 -0.1 0.1"}))
+
+
 def test_polygons_beyond_the_image_are_cut_and_counted(yolo, caplog):
     name = yolo({"a.jpg": f"{BOX}\n0 0.5 0.5 1.2 0.5 1.2 1.1 0.5 1"})
     with caplog.at_level(logging.WARNING):

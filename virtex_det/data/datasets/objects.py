@@ -227,6 +227,30 @@ def check_boxes(boxes: Boxes) -> None:
     _check_small(boxes, values, extent)
 
 
+def check_made_boxes(content: Mapping[str, Any], places: Sequence[str], source: str) -> None:
+    """Check the boxes of objects that a reader of another form has put into COCO's.
+
+    Args:
+        content: in COCO's form; images have a height and a width.
+        places: of the objects in their files, for messages.
+        source: name of the dataset in messages.
+
+    Raises:
+        UserError: as ``check_boxes``.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    objects = content["annotations"]
+    check_boxes(
+        Boxes(
+            [entry["bbox"] for entry in objects],
+            np.array([sizes[entry["image_id"]] for entry in objects], np.float64).reshape(-1, 2),
+            np.zeros(len(objects), bool),
+            lambda place: places[place],
+            source,
+        )
+    )
+
+
 def check_kind(boxes: Boxes) -> None:
     """Refuse boxes in fractions of their image, and corners instead of width and height.
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.datasets.found import DIFFICULT, Found, image_sizes, some
-from virtex_det.data.datasets.objects import Boxes, check_boxes
+from virtex_det.data.datasets.objects import check_made_boxes
 from virtex_det.data.datasets.subsets import is_in_fraction
 from virtex_det.data.datasets.voc import (
     VOCImage,
@@ -228,7 +227,6 @@ def _content(
     sizes = dict(zip(unsized, image_sizes(unsized, "sizes")[0], strict=True))
     images, places = [], []
     objects: list[dict[str, Any]] = []
-    of_objects: list[tuple[int, int]] = []  # sizes of their images
     for number, pair in enumerate(pairs, start=1):
         found = read[pair.annotation]
         size = (found.height, found.width) if found.height else sizes[pair.image]
@@ -257,16 +255,8 @@ def _content(
                 "iscrowd": 0,
             }
             objects.append(made | ({DIFFICULT: 1} if entry.difficult else {}))
-            of_objects.append(size)
             places.append(f"{pair.annotation}: object {place} ({entry.name[:40]})")
-    check_boxes(
-        Boxes(
-            [entry["bbox"] for entry in objects],
-            np.array(of_objects, np.float64).reshape(-1, 2),
-            np.zeros(len(objects), bool),
-            lambda place: places[place],
-            str(folder),
-        )
-    )
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
-    return {"images": images, "annotations": objects, "categories": categories}
+    content = {"images": images, "annotations": objects, "categories": categories}
+    check_made_boxes(content, places, str(folder))
+    return content

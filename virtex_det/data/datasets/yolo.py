@@ -18,7 +18,7 @@ from tqdm import tqdm
 from virtex_det.data.datasets.folders import find_files
 from virtex_det.data.datasets.found import Found, image_sizes, polygon_area, some
 from virtex_det.data.datasets.ids import is_name, parse_id
-from virtex_det.data.datasets.objects import Boxes, check_boxes
+from virtex_det.data.datasets.objects import check_made_boxes
 from virtex_det.errors import UserError
 from virtex_det.image_files import IMAGE_SUFFIXES
 from virtex_det.text_files import read_text, split_lines
@@ -449,7 +449,6 @@ def _content(
 ) -> tuple[dict[str, Any], list[str]]:
     entries: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
-    of_objects: list[tuple[int, int]] = []  # sizes of their images
     places, beyond = [], []
     _check_fractions(settings, lines)
     for number, (image, found, size) in enumerate(zip(images, lines, sizes, strict=True), start=1):
@@ -459,27 +458,19 @@ def _content(
         for line in found if size else ():
             made, is_beyond = _object(line, height, width)
             objects.append({"id": len(objects) + 1, "image_id": number, **made})
-            of_objects.append((height, width))
             places.append(line.place)
             if is_beyond:
                 beyond.append(line.place)
-    check_boxes(
-        Boxes(
-            [entry["bbox"] for entry in objects],
-            np.array(of_objects, np.float64).reshape(-1, 2),
-            np.zeros(len(objects), bool),
-            lambda place: places[place],
-            str(settings.file),
-        )
-    )
+    categories = [{"id": number, "name": name} for number, name in settings.names.items()]
+    content = {"images": entries, "annotations": objects, "categories": categories}
+    check_made_boxes(content, places, str(settings.file))
     notes = []
     if beyond:
         notes.append(
             f"{len(beyond)} of {len(objects)} polygons reach beyond their image and are cut at "
             f"its border, the first: {beyond[0]}"
         )
-    categories = [{"id": number, "name": name} for number, name in settings.names.items()]
-    return {"images": entries, "annotations": objects, "categories": categories}, notes
+    return content, notes
 
 
 def _check_fractions(settings: Settings, lines: Sequence[Sequence[Line]]) -> None:
