@@ -61,7 +61,7 @@ class Source(NamedTuple):
 
     kind: str
     place: Path
-    images: Path | None = None
+    images: Path = Path()
     split: str = ""
     share: float | None = None
     rules: Rules = ()
@@ -120,8 +120,7 @@ def read_found(name: str) -> Found:
     Raises:
         UserError: a file is missing or invalid.
     """
-    source = find_source(name)
-    assert source is not None, name
+    source = MetadataCatalog.get(name).source
     return with_classes(read_files(source), source.rules, name)
 
 
@@ -168,9 +167,9 @@ def load_objects(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
 def _set_metadata(metadata: Metadata, categories: list[dict[str, Any]]) -> None:
     """Set what Detectron2 knows of LVIS's classes, and of COCO's keypoints, by their categories."""
     if metadata.source.kind == "lvis":
-        counts = [(category["id"], category.get("image_count", 0)) for category in categories]
         metadata.class_image_count = [
-            {"id": number, "image_count": count} for number, count in counts
+            {"id": category["id"], "image_count": category.get("image_count", 0)}
+            for category in categories
         ]
     with_points = [category for category in categories if category.get("keypoints")]
     if len(with_points) == 1:
@@ -227,7 +226,6 @@ def _is_number(text: str) -> bool:
 def _read_file(source: Source) -> Found:
     """Read an annotation file in COCO's or LVIS's form."""
     file, images, style = str(source.place), source.images, source.kind
-    assert images is not None
     content = read_annotations(file, f"an annotation file in {style.upper()}'s form")
     mended = Mended(content, file, images, style)
     content = mended.content
