@@ -43,7 +43,27 @@ def test_lvis_is_read_by_its_own_categories(coco, tmp_path, write_image):
     assert first["neg_category_ids"] == [2] and first["not_exhaustive_category_ids"] == []
     metadata = MetadataCatalog.get(name)
     assert metadata.thing_classes == ["nut", "bolt"] and metadata.evaluator_type == "lvis"
+    assert metadata.class_image_count == [
+        {"id": 1, "image_count": 2},
+        {"id": 2, "image_count": 2},
+    ]
     assert read_ground_truth(name).style == "lvis"
+
+
+def test_an_image_of_lvis_without_any_name_is_named_with_its_file(coco):
+    content = lvis_content()
+    del content["images"][1]["file_name"]
+    with pytest.raises(UserError, match="instances.json cannot be used: image 2 has neither"):
+        load_dataset(coco(content, "lvis"))
+
+
+def test_keypoints_that_are_left_and_right_are_exchanged_in_a_flip(coco):
+    content = coco_content()
+    content["categories"][1]["keypoints"] = ["head", "left_end", "right_end", "left_side"]
+    load_dataset(name := coco(content))
+    metadata = MetadataCatalog.get(name)
+    assert metadata.keypoint_names == content["categories"][1]["keypoints"]
+    assert metadata.keypoint_flip_map == [("left_end", "right_end")]
 
 
 def test_a_folder_of_images_has_no_labels_and_nothing_to_measure(write_image, tmp_path, catalog):

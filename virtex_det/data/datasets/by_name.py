@@ -230,11 +230,11 @@ def _read_file(source: Source) -> Found:
     mended = Mended(content, file, images, style)
     content = mended.content
     if style == "lvis":
-        content = {**content, "images": _lvis_files(content.get("images", []), images)}
+        content = {**content, "images": _lvis_files(content["images"], images, file)}
     return Found(content, str(images), mended.names, tuple(mended.notes))
 
 
-def _lvis_files(images: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+def _lvis_files(images: list[dict[str, Any]], root: Path, source: str) -> list[dict[str, Any]]:
     """Return LVIS's images with a file_name in a folder.
 
     LVIS names files by coco_url, whose last folder is the split: val has images of train2017 too.
@@ -243,10 +243,11 @@ def _lvis_files(images: list[dict[str, Any]], root: Path) -> list[dict[str, Any]
     folders: dict[str, bool] = {}
     named = []
     for image in images:
-        url = image.get("coco_url")
-        if not url and not image.get("file_name"):
-            raise UserError(f"image {image['id']} has neither coco_url nor file_name.")
-        file = image.get("file_name")
+        url, file = image.get("coco_url"), image.get("file_name")
+        if not url and not file:
+            raise UserError(
+                f"{source} cannot be used: image {image['id']} has neither coco_url nor file_name."
+            )
         if url:
             folder, _, file = str(url).rpartition("/")
             split = folder.rpartition("/")[2]
