@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -74,12 +75,13 @@ class _Found(NamedTuple):
     image_id: int | str
     picture: Picture
     found: ImageDetections | BrokenImage
-    shown: ImageDetections | None  # what is drawn and counted
 
 
 class _Drawn(NamedTuple):
-    """What a picture gives for the page and for its video."""
+    """What a readable picture gives for the files, the page and its video."""
 
+    found: ImageDetections
+    shown: ImageDetections  # what is drawn and counted
     thumbnail: str = ""  # data URI
     frame: np.ndarray | None = None
 
@@ -214,19 +216,16 @@ def write_detections(
         _Videos(folder / VIDEOS) as videos,
     ):
         results = _ListWriter(file)
-
-        def drawn(each: _Found) -> _Drawn:
-            return _draw(each, report.shows(each.number), save if draw else None)
-
         found = _detect(detector, paths, ids.images, total)
-        for each, drawing in map_ahead(drawn, found, _THREADS, _AHEAD):
-            if isinstance(each.found, BrokenImage):
-                report.skip(each.picture, each.found)
+        draw_one = partial(_draw, report=report, save=save if draw else None)
+        for each, drawn in map_ahead(draw_one, found, _THREADS, _AHEAD):
+            if isinstance(drawn, BrokenImage):
+                report.skip(each.picture, drawn)
                 continue
-            results.write(each.found.to_coco(each.image_id, ids.categories))
-            report.add(each, drawing)
-            if isinstance(each.picture, Frame) and drawing.frame is not None:
-                videos.write(each.picture, drawing.frame)
+            results.write(drawn.found.to_coco(each.image_id, ids.categories))
+            report.add(each, drawn)
+            if isinstance(each.picture, Frame) and drawn.frame is not None:
+                videos.write(each.picture, drawn.frame)
         if not report.images:
             raise UserError(
                 f"{len(paths)} of {len(paths)} files cannot be read as images; the reasons are "
@@ -244,19 +243,16 @@ def _detect(
     stream = detector.detect(paths, keep_pixels=True)
     bar = tqdm(stream, total=total, unit="picture", desc="detecting")
     for number, (image_id, (picture, found)) in enumerate(zip(ids, bar, strict=False)):
-        if isinstance(found, BrokenImage):
-            yield _Found(number, image_id, picture, found, None)
-        else:
-            shown = detector.selection.of(found, otherwise=DRAWN_FROM)
-            yield _Found(number, image_id, picture, found, shown)
+        yield _Found(number, image_id, picture, found)
 
 
-def _draw(each: _Found, on_page: bool, save: Save | None) -> _Drawn:
+def _draw(each: _Found, *, report: "_Report", save: Save | None) -> _Drawn | BrokenImage:
     """Draw a picture for the page, and in full for its file or its video."""
-    drawn, shown = _Drawn(), each.shown
-    if shown is None:
-        return drawn
-    if on_page:
+    if isinstance(each.found, BrokenImage):
+        return each.found
+    shown = report.shown(each.found)
+    drawn = _Drawn(each.found, shown)
+    if report.has_on_page(each.number):
         small = np.asarray(shown.thumbnail(_THUMBNAIL_SIDE))
         drawn = drawn._replace(thumbnail=data_uri(encode_jpeg(small)))
     if save and shown.frame is not None:
@@ -325,9 +321,13 @@ class _Report:
         self.images: list[dict[str, Any]] = []
         self.skipped: list[str] = []
 
-    def shows(self, number: int) -> bool:
+    def has_on_page(self, number: int) -> bool:
         """Return whether the page shows a picture: each, or one of every few."""
         return number % self._every == 0
+
+    def shown(self, found: ImageDetections) -> ImageDetections:
+        """Return what is drawn and counted of the detections in a picture."""
+        return self._detector.selection.of(found, otherwise=DRAWN_FROM)
 
     def skip(self, picture: Picture, error: BrokenImage) -> None:
         why = in_one_line(picture, error)
@@ -335,12 +335,11 @@ class _Report:
         self.skipped.append(why)
 
     def add(self, each: _Found, drawn: _Drawn) -> None:
-        assert each.shown is not None
-        entry = _image_entry(each.image_id, each.shown)
+        entry = _image_entry(each.image_id, drawn.shown)
         if isinstance(each.picture, Frame):
             entry |= {"frame": each.picture.number, "seconds": each.picture.seconds}
-        name = _name(each.shown)
-        counts = each.shown.count()
+        name = _name(drawn.shown)
+        counts = drawn.shown.count()
         self.images.append(entry)
         self._counts.append((name, counts))
         if drawn.thumbnail and len(self._figures) < 2 * _MOST_SHOWN:
