@@ -200,15 +200,26 @@ def in_one_line(picture: Picture, error: BrokenImage) -> str:
 def find_images(arguments: Sequence[str]) -> list[Path]:
     """Return the images that files, folders (recursive), patterns and data sets name, each once.
 
-    Data sets are those named by where they lie, such as yolo:data.yaml:val.
-
-    A dash stands for the names that standard input has, one on a line.
+    Data sets are those named by where they lie, such as yolo:data.yaml:val. A dash
+    stands for the names that standard input has, one on a line.
 
     Raises:
         UserError: an argument matches nothing, or a folder has no image.
     """
     named = [name for argument in arguments for name in _given(argument)]
     return list(dict.fromkeys(path for name in named for path in _find(name)))
+
+
+def load_image_files(name: str) -> list[dict[str, Any]]:
+    """Load a data set for its pictures: dataset dicts with a "file_name".
+
+    Raises:
+        UserError: as ``load_dataset``, or the pictures lie in tar files.
+    """
+    dicts = load_dataset(name, boxes_alone=True)
+    if "encoded_image" in dicts[0]:
+        raise UserError(f"{name}: its images lie in tar files. Name data whose images are files.")
+    return dicts
 
 
 def _given(argument: str) -> list[str]:
@@ -231,7 +242,7 @@ def _find(argument: str) -> list[Path]:
         )
     path = Path(argument)
     if is_by_name(argument) and not os.path.lexists(argument):
-        return _images_of_data(argument)
+        return [Path(entry["file_name"]) for entry in load_image_files(argument)]
     if os.path.isdir(argument):  # noqa: PTH112
         return _images_below(path)
     if os.path.exists(argument):  # noqa: PTH110
@@ -242,13 +253,6 @@ def _find(argument: str) -> list[Path]:
     if not found:
         raise UserError(f"There is no image, folder or pattern {argument!r:.500}.")
     return found
-
-
-def _images_of_data(name: str) -> list[Path]:
-    dicts = load_dataset(name, boxes_alone=True)
-    if "encoded_image" in dicts[0]:
-        raise UserError(f"{name}: its images lie in tar files. Name data whose images are files.")
-    return [Path(entry["file_name"]) for entry in dicts]
 
 
 def _images_below(folder: Path) -> list[Path]:

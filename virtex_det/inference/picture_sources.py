@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from virtex_det.data.datasets.by_name import FORMS, UNLABELLED
-from virtex_det.data.datasets.loading import load_dataset
-from virtex_det.data.pictures import find_images
+from virtex_det.config.data_names import OBJECTS, is_by_name
+from virtex_det.data.datasets.by_name import UNLABELLED
+from virtex_det.data.pictures import find_images, load_image_files
 from virtex_det.data.videos import is_video, read_head
-from virtex_det.errors import UserError
 
 
 class PictureSources(NamedTuple):
@@ -40,7 +39,7 @@ def find_pictures(names: Sequence[str]) -> PictureSources:
     """
     if len(names) == 1 and _is_dataset(names[0]):
         [name] = names
-        dicts = _load(name)
+        dicts = load_image_files(name)
         paths = [Path(entry["file_name"]) for entry in dicts]
         if MetadataCatalog.get(name).get("evaluator_type") == UNLABELLED:
             return PictureSources(paths, len(paths))
@@ -50,16 +49,8 @@ def find_pictures(names: Sequence[str]) -> PictureSources:
 
 
 def _is_dataset(name: str) -> bool:
-    kind, colon, place = name.partition(":")
-    is_by_name = kind in FORMS and bool(colon and place)
-    return (is_by_name or name in DatasetCatalog.list()) and not Path(name).exists()
-
-
-def _load(name: str) -> list[dict[str, Any]]:
-    dicts = load_dataset(name)
-    if any("encoded_image" in entry for entry in dicts[:1]):
-        raise UserError(f"The pictures of data set {name} lie in tar files.\nUnpack them.")
-    return dicts
+    is_known = is_by_name(name, OBJECTS) or name in DatasetCatalog.list()
+    return is_known and not Path(name).exists()
 
 
 def _count(path: Path) -> int:
