@@ -32,7 +32,8 @@ from tqdm import tqdm
 import virtex_det as vd
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
-from virtex_det.inference.detection_files import own_ids, write_detections
+from virtex_det.inference.detection_files import write_detections
+from virtex_det.inference.result_ids import own_ids
 
 STOCK, OURS = "detectron2", "virtex_det"
 JOBS = ("detections", "drawn")

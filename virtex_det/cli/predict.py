@@ -39,14 +39,11 @@ from virtex_det.inference.detection_files import (
     PAGE,
     PICTURES,
     VIDEOS,
-    Ids,
     check_output,
-    ids_of_dataset,
-    ids_of_file,
-    own_ids,
     write_detections,
 )
 from virtex_det.inference.picture_sources import PictureSources, find_pictures
+from virtex_det.inference.result_ids import Ids, ids_of_dataset, ids_of_file, own_ids
 from virtex_det.inference.trained import DETECTION, trained_config
 
 

@@ -6,19 +6,14 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
-from virtex_det.data.classes import model_classes
-from virtex_det.data.datasets.annotation_content import read_annotations
-from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.data.pictures import Picture, in_one_line, warn_of_broken
 from virtex_det.data.videos import Frame, VideoWriter, read_head, writing_video
 from virtex_det.errors import UserError
@@ -28,6 +23,7 @@ from virtex_det.inference.detector import Detector
 from virtex_det.inference.image_detections import ImageDetections
 from virtex_det.inference.pages import encode_jpeg, write_page
 from virtex_det.inference.picture_folder import Save, drawing_into
+from virtex_det.inference.result_ids import Ids, number_of_classes
 from virtex_det.pages.html import data_uri
 from virtex_det.pages.paths import shown_path
 from virtex_det.utils import map_ahead, replacing, write_atomically
@@ -46,18 +42,6 @@ _MOST_SHOWN = 100  # pictures on the page
 _SKIPPED_SHOWN = 50
 _THREADS = 2  # that draw
 _AHEAD = 4  # pictures that may wait to be drawn
-
-
-class Ids(NamedTuple):
-    """The ids that images and categories have in a results file.
-
-    Attributes:
-        images: of each picture, in the order of the pictures.
-        categories: of each class of the detector, by its number.
-    """
-
-    images: Iterable[int | str]
-    categories: Sequence[int]
 
 
 class Written(NamedTuple):
@@ -84,70 +68,6 @@ class _Drawn(NamedTuple):
     shown: ImageDetections  # what is drawn and counted
     thumbnail: str = ""  # data URI
     frame: np.ndarray | None = None
-
-
-def own_ids(detector: Detector, images: Iterable[int | str] | None = None) -> Ids:
-    """Return ids for pictures that no annotation file names: 1, 2, 3 and so on, or those given.
-
-    Categories have the ids of the detector's data set; where that is not registered here, class 0
-    has the id 1, class 1 the id 2, and so on.
-    """
-    metadata = detector.predictor.metadata
-    numbers: Mapping[int, int] = metadata.get("thing_dataset_id_to_contiguous_id", {})
-    of_class = {number: category for category, number in numbers.items()}
-    categories = [
-        of_class.get(number, number + 1) for number in range(_number_of_classes(detector))
-    ]
-    return Ids(count(1) if images is None else images, categories)
-
-
-def ids_of_dataset(detector: Detector, name: str, images: Iterable[int | str]) -> Ids:
-    """Return the ids of a loaded data set's pictures, and of its categories if it has the classes.
-
-    Its own numbers of categories are those of its ground truth; without all classes of the
-    detector there is nothing to compare, and the ids are ``own_ids``.
-    """
-    metadata = MetadataCatalog.get(name)
-    names = metadata.get("thing_classes", ())
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
-    ids = {names[number]: category for category, number in numbers.items()}
-    if not detector.classes or any(each not in ids for each in detector.classes):
-        return own_ids(detector, images)
-    return Ids(images, [ids[each] for each in detector.classes])
-
-
-def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
-    """Return the ids of pictures and categories in an annotation file of COCO's or LVIS's form.
-
-    A picture is found by the end of its path, a class by its name.
-
-    Raises:
-        UserError: the file cannot be read, or does not name a picture or a class of the detector.
-    """
-    content = read_annotations(annotations, "an annotation file in COCO's form")
-    check_coco_ids(content, str(annotations))
-    images = {_file_name(entry): entry["id"] for entry in content.get("images", [])}
-    found = [_id_of(path, images) for path in paths]
-    strange = [path for path, number in zip(paths, found, strict=True) if number is None]
-    if strange:
-        raise UserError(
-            f"{len(strange)} of {len(paths)} pictures are not in {annotations}, "
-            f"e.g. {strange[0]}.\nIts images have names such as {', '.join(list(images)[:3])}."
-        )
-    categories = {str(entry.get("name")): entry["id"] for entry in content.get("categories", [])}
-    unknown = [name for name in detector.classes if name not in categories]
-    if unknown or not detector.classes:
-        what = (
-            f"The detector's class {unknown[0]} is not a category of"
-            if unknown
-            else "The detector's classes have no names to compare with the categories of"
-        )
-        raise UserError(
-            f"{what} {annotations}, which has {', '.join(categories):.200}.\n"
-            "Leave --annotations out: the ids are then written beside the detections."
-        )
-    image_ids = [number for number in found if number is not None]
-    return Ids(image_ids, [categories[name] for name in detector.classes])
 
 
 def check_output(folder: str | Path) -> None:
@@ -260,11 +180,6 @@ def _draw(each: _Found, *, report: "_Report", save: Save | None) -> _Drawn | Bro
     elif save:
         save(_picture_name(each.number, shown.file_name), shown.draw())
     return drawn
-
-
-def _number_of_classes(detector: Detector) -> int:
-    classes = model_classes(detector.cfg)
-    return len(detector.classes) or (classes.number if classes else 0)
 
 
 class _ListWriter:
@@ -381,7 +296,7 @@ class _Report:
         detector, report = self._detector, self._detector.report
         cfg = detector.cfg
         facts = {
-            "Model": f"{cfg.MODEL.META_ARCHITECTURE}, {_number_of_classes(detector)} classes",
+            "Model": f"{cfg.MODEL.META_ARCHITECTURE}, {number_of_classes(detector)} classes",
             "Weights": f"{shown_path(report.path)} (sha256 {report.sha256[:12]})" if report else "",
             "Shown and counted": f"score from {detector.selection.in_words(DRAWN_FROM)}",
             "Images": f"shorter side resized to {cfg.INPUT.MIN_SIZE_TEST} px, at most "
@@ -420,18 +335,3 @@ def _picture_name(number: int, file_name: str) -> str:
 
 def _file_stem(file_name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", Path(file_name).stem)[:100]
-
-
-def _file_name(entry: Mapping[str, Any]) -> str:
-    """Return an image's name; LVIS gives an address instead, which ends in split and file."""
-    return str(entry.get("file_name") or "/".join(str(entry.get("coco_url", "")).split("/")[-2:]))
-
-
-def _id_of(path: Path, images: Mapping[str, int | str]) -> int | str | None:
-    """Return the id of the image with the longest name that the path ends in; None without one."""
-    parts = path.absolute().parts
-    for length in range(len(parts), 0, -1):
-        name = "/".join(parts[-length:])
-        if name in images:
-            return images[name]
-    return None

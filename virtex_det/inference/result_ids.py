@@ -1,0 +1,109 @@
+"""The ids of images and categories in a file of detections, as the ground truth has them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.data import MetadataCatalog
+
+from virtex_det.data.classes import model_classes
+from virtex_det.data.datasets.annotation_content import read_annotations
+from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.errors import UserError
+from virtex_det.inference.detector import Detector
+
+
+class Ids(NamedTuple):
+    """The ids that images and categories have in a results file.
+
+    Attributes:
+        images: of each picture, in the order of the pictures.
+        categories: of each class of the detector, by its number.
+    """
+
+    images: Iterable[int | str]
+    categories: Sequence[int]
+
+
+def own_ids(detector: Detector, images: Iterable[int | str] | None = None) -> Ids:
+    """Return ids for pictures that no annotation file names: 1, 2, 3 and so on, or those given.
+
+    Categories have the ids of the detector's data set; where that is not registered here, class 0
+    has the id 1, class 1 the id 2, and so on.
+    """
+    metadata = detector.predictor.metadata
+    numbers: Mapping[int, int] = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    of_class = {number: category for category, number in numbers.items()}
+    categories = [of_class.get(number, number + 1) for number in range(number_of_classes(detector))]
+    return Ids(count(1) if images is None else images, categories)
+
+
+def ids_of_dataset(detector: Detector, name: str, images: Iterable[int | str]) -> Ids:
+    """Return the ids of a loaded data set's pictures, and of its categories if it has the classes.
+
+    Its own numbers of categories are those of its ground truth; without all classes of the
+    detector there is nothing to compare, and the ids are ``own_ids``.
+    """
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("thing_classes", ())
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    ids = {names[number]: category for category, number in numbers.items()}
+    if not detector.classes or any(each not in ids for each in detector.classes):
+        return own_ids(detector, images)
+    return Ids(images, [ids[each] for each in detector.classes])
+
+
+def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
+    """Return the ids of pictures and categories in an annotation file of COCO's or LVIS's form.
+
+    A picture is found by the end of its path, a class by its name.
+
+    Raises:
+        UserError: the file cannot be read, or does not name a picture or a class of the detector.
+    """
+    content = read_annotations(annotations, "an annotation file in COCO's form")
+    check_coco_ids(content, str(annotations))
+    images = {_file_name(entry): entry["id"] for entry in content.get("images", [])}
+    found = [_id_of(path, images) for path in paths]
+    strange = [path for path, number in zip(paths, found, strict=True) if number is None]
+    if strange:
+        raise UserError(
+            f"{len(strange)} of {len(paths)} pictures are not in {annotations}, "
+            f"e.g. {strange[0]}.\nIts images have names such as {', '.join(list(images)[:3])}."
+        )
+    categories = {str(entry.get("name")): entry["id"] for entry in content.get("categories", [])}
+    unknown = [name for name in detector.classes if name not in categories]
+    if unknown or not detector.classes:
+        what = (
+            f"The detector's class {unknown[0]} is not a category of"
+            if unknown
+            else "The detector's classes have no names to compare with the categories of"
+        )
+        raise UserError(
+            f"{what} {annotations}, which has {', '.join(categories):.200}.\n"
+            "Leave --annotations out: the ids are then written beside the detections."
+        )
+    image_ids = [number for number in found if number is not None]
+    return Ids(image_ids, [categories[name] for name in detector.classes])
+
+
+def number_of_classes(detector: Detector) -> int:
+    """Return how many classes a detector has, known by name or not; 0 if neither is known."""
+    classes = model_classes(detector.cfg)
+    return len(detector.classes) or (classes.number if classes else 0)
+
+
+def _file_name(entry: Mapping[str, Any]) -> str:
+    """Return an image's name; LVIS gives an address instead, which ends in split and file."""
+    return str(entry.get("file_name") or "/".join(str(entry.get("coco_url", "")).split("/")[-2:]))
+
+
+def _id_of(path: Path, images: Mapping[str, int | str]) -> int | str | None:
+    """Return the id of the image with the longest name that the path ends in; None without one."""
+    parts = path.absolute().parts
+    for length in range(len(parts), 0, -1):
+        name = "/".join(parts[-length:])
+        if name in images:
+            return images[name]
+    return None
