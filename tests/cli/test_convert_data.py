@@ -73,3 +73,13 @@ def test_an_existing_file_is_only_replaced_on_request(run):
     with pytest.raises(UserError, match="exists"):
         run()
     assert len(run("--images", 2, "--overwrite")[0]) == 2
+
+
+def test_what_is_converted_has_the_classes_of_the_option(run, tmp_path):
+    _, printed = run("--classes", "bolt")
+    assert "10 images, 0 objects, 1 classes" in printed
+    assert "leaves out 1 of 2 classes, with 10 objects: nut" in printed
+    run("--classes", "('bolt', ('screw', 'nut'))", file="renamed.json")
+    content = json.loads((tmp_path / "renamed.json").read_text())
+    assert [category["name"] for category in content["categories"]] == ["bolt", "screw"]
+    assert {entry["category_id"] for entry in content["annotations"]} == {1}

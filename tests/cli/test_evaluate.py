@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.datasets.conftest import catalog, coco, coco_content, write_image
 from tests.evaluation.detection.references import (
     coco_reference,
     jitter,
@@ -13,6 +14,8 @@ from tests.processes import run_script
 from virtex_det.cli.evaluate import main
 from virtex_det.data.datasets import datasets_root, register_builtin_datasets
 from virtex_det.errors import UserError
+
+__all__ = ["catalog", "coco", "write_image"]
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
@@ -165,3 +168,16 @@ def test_a_mistake_is_one_screen_and_exit_code_1(tmp_path):
         and "results.json does not exist" in run.stderr
         and "Traceback" not in run.stderr
     )
+
+
+def test_data_have_the_classes_that_the_results_were_made_with(tmp_path, evaluate, coco):
+    """A run on these classes numbers them by itself: its 1 is the file's 2."""
+    bolt = coco_content()["annotations"][2]
+    result = {"image_id": 2, "category_id": 1, "bbox": bolt["bbox"], "score": 1.0}
+    write(tmp_path / "results.json", [result])
+    words = ("results.json", "--dataset", coco(coco_content()), "--json", "numbers.json")
+    evaluate(*words, "--classes", '[["screw", "bolt"]]')
+    numbers = json.loads((tmp_path / "numbers.json").read_text())["bbox"]
+    assert numbers["AP-screw"] > 0 and "AP-nut" not in numbers
+    evaluate(*words)
+    assert json.loads((tmp_path / "numbers.json").read_text())["bbox"]["AP-bolt"] == 0

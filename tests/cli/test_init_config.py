@@ -3,6 +3,7 @@ import pytest
 from tests.data.datasets.conftest import catalog, write_image, yolo
 from virtex_det.cli import init_config
 from virtex_det.config import load_config
+from virtex_det.data.datasets.by_name import read_found
 from virtex_det.errors import UserError
 from virtex_det.own_data.step_time import StepTime
 
@@ -12,9 +13,13 @@ SETTINGS = "train: images/train\nval: images/train\nnames: [nut, bolt]\n"
 
 
 @pytest.fixture
-def run(yolo, tmp_path, capsys):
+def name(yolo):
+    return yolo({"a.jpg": "0 0.5 0.5 0.2 0.2", "b.jpg": "1 0.5 0.5 0.4 0.4"}, SETTINGS)
+
+
+@pytest.fixture
+def run(name, tmp_path, capsys):
     """Writes a config for a small data set; returns it with what was printed."""
-    name = yolo({"a.jpg": "0 0.5 0.5 0.2 0.2", "b.jpg": "1 0.5 0.5 0.4 0.4"}, SETTINGS)
 
     def run(*words, data=()):
         output = tmp_path / "run.yaml"
@@ -31,6 +36,18 @@ def test_a_config_is_written_for_the_data_and_the_next_command_is_said(run, tmp_
     assert cfg.DATASETS.TEST == (f"yolo:{tmp_path}/data.yaml:val",)
     assert cfg.MODEL.WEIGHTS == "virtex://bicaptioning_R_50_L1_H2048"
     assert f"--config-file {tmp_path}/run.yaml" in printed and "epochs." in printed
+
+
+def test_the_classes_of_the_option_are_those_of_the_config(run, name, tmp_path):
+    words = ("--classes", '["bolt", ["screw", "nut"]]')
+    cfg, _ = run(*words)
+    assert cfg.DATASETS.CLASSES == ("bolt", ["screw", "nut"])
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert read_found(name).content["categories"][1]["name"] == "screw"
+    with pytest.raises(UserError, match="Did you mean 'bolt'"):
+        run("--classes", "bolts", "--overwrite")
+    with pytest.raises(UserError, match=r"check_data\.py .* --classes bolt"):
+        run("--classes", "bolt", "--overwrite", data=[name, f"folder:{tmp_path}"])
 
 
 def test_small_says_how_long_an_epoch_takes(run, monkeypatch, tmp_path):

@@ -2,7 +2,8 @@ import argparse
 
 import pytest
 
-from virtex_det.cli.parsers import positive, split_overrides
+from virtex_det.cli.parsers import as_classes, positive, split_overrides
+from virtex_det.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,22 @@ def test_overrides_begin_at_the_first_config_key_that_is_not_a_file(tmp_path, mo
     overrides = ["MODEL.WEIGHTS", "a.pth", "SEED", "3"]
     assert split_overrides([*images, *overrides]) == (images, overrides)
     assert split_overrides(images) == (images, [])
+
+
+def test_classes_are_names_or_a_list_as_in_a_config():
+    assert as_classes("") == ()
+    assert as_classes("bolt,nut") == ("bolt", "nut")
+    assert as_classes('["*", ["screw", "bolt"], ["", "nut"]]') == (
+        "*",
+        ("screw", "bolt"),
+        ("", "nut"),
+    )
+    assert as_classes("('bolt',)") == ("bolt",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("[bolt, nut]", "'bolt', 'nut'"), ("bolt,bolt", "twice"), ("[1]", "CLASSES")]
+)
+def test_a_list_that_is_none_of_classes_is_refused_with_the_way_to_write_it(text, said):
+    with pytest.raises(UserError, match=said):
+        as_classes(text)

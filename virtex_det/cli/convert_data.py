@@ -6,6 +6,8 @@ a fifth for validation, and the rest:
     python tools/convert_data.py coco:all.json:images --fraction 0.2 --rest --output train.json
 a hundred images:
     python tools/convert_data.py voc:VOC2007:trainval --images 100 --output hundred.json
+two of the classes:
+    python tools/convert_data.py yolo:data.yaml:train --classes car,truck --output cars.json
 
 Images stay where they are. A part is chosen as by tools/subset.py, whose files --split takes.
 """
@@ -15,10 +17,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.cli.parsers import command_parser, positive
+from virtex_det.cli.parsers import add_classes, as_classes, command_parser, positive
 from virtex_det.cli.subset import part_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.split_files import Subset, subset_of
+from virtex_det.data.following import give_classes
 from virtex_det.data.training_set import choose_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.output} exists. Name another output, or replace it with --overwrite."
         )
     name = readable_name(options.data)
+    give_classes([name], as_classes(options.classes))
     with collected_warnings():  # what the reader warns of is among the notes
         converted = convert(name, _chosen(options, options.data))
     content = converted.content
@@ -79,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE.json", help="file to write"
     )
+    add_classes(parser)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--fraction", type=float, metavar="F", help="fraction of the images")
     part.add_argument("--images", type=positive, metavar="N", help="number of images")

@@ -17,7 +17,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import add_classes, as_classes, command_parser
+from virtex_det.data.following import give_classes
 from virtex_det.escaping import log_visibly, say
 from virtex_det.evaluation.detection.results_file import (
     Results,
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     log_visibly()
     check_output(options.json, options.predictions, options.compare, options.annotations)
+    if options.dataset:
+        give_classes([options.dataset], as_classes(options.classes))
     truth = read_ground_truth(options.annotations or options.dataset, options.style or "")
     evaluate = functools.partial(
         evaluate_file,
@@ -73,9 +76,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("predictions", metavar="PREDICTIONS.json", type=Path)
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument(
-        "--dataset", metavar="NAME", help="a registered dataset, below $DETECTRON2_DATASETS"
+        "--dataset",
+        metavar="NAME",
+        help="a data set as in DATASETS.TEST: a registered one, or such as yolo:data.yaml:val",
     )
     truth.add_argument("--annotations", metavar="FILE", help="an annotation file; needs --style")
+    add_classes(parser)
     parser.add_argument(
         "--style", choices=["coco", "lvis"], help="format and metrics of the annotation file"
     )
@@ -103,4 +109,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--annotations needs --style coco or --style lvis")
     if options.style and not options.annotations:
         parser.error("--style is only for --annotations")
+    if options.classes and options.annotations:
+        parser.error("--classes is only for --dataset, such as coco:FILE.json:IMAGES")
     return options

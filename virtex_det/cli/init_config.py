@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.cli.parsers import add_data, command_parser
+from virtex_det.cli.parsers import add_data, as_classes, command_parser
 from virtex_det.config import load_config
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{options.output} exists. Name another output, or replace it with --overwrite."
         )
     start = find_start(options.weights)
-    look = look_at(*divide(options.data, options.val))
+    look = look_at(*divide(options.data, options.val), as_classes(options.classes))
     if look.problems:
         raise UserError(_not_ready(look, options))
     run = Path("output") / options.output.stem
@@ -85,11 +85,13 @@ def _head(first: FirstConfig, look: Look, start: Start, machine: Machine) -> lis
 
 
 def _not_ready(look: Look, options: argparse.Namespace) -> str:
-    names = shlex.join([*options.data, *(["--val", *options.val] if options.val else [])])
+    words = [*options.data]
+    for option, values in (("--val", options.val), ("--classes", [options.classes])):
+        words += [option, *values] if any(values) else []
     more = f"\n({len(look.problems) - 1} more problems)" if len(look.problems) > 1 else ""
     return (
         f"a training on these data would not begin:\n{look.problems[0]}{more}\n"
-        f"All of them: python tools/check_data.py {names}"
+        f"All of them: python tools/check_data.py {shlex.join(words)}"
     )
 
 

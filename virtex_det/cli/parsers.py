@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.config import get_cfg
+from virtex_det.config import get_cfg, load_config
 from virtex_det.config.rules import LARGEST
+from virtex_det.data.datasets.class_rules import Rules, as_rules
 from virtex_det_commands import as_called
 
 IMAGES_HELP = (
@@ -60,3 +61,27 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="data sets that are only evaluated on",
     )
+    add_classes(parser)
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add the option that gives data other classes, as DATASETS.CLASSES does in a config."""
+    parser.add_argument(
+        "--classes",
+        default="",
+        metavar="A,B",
+        help="only these classes, in this order; or a list as in DATASETS.CLASSES, such as "
+        """'["*", ["vehicle", "car", "truck"], ["", "other"]]': all, vehicle is cars and trucks, """
+        "other is left out (default: the classes of the data)",
+    )
+
+
+def as_classes(text: str) -> Rules:
+    """Return the value of ``--classes``.
+
+    Raises:
+        UserError: it is a list that DATASETS.CLASSES cannot be.
+    """
+    if not text.lstrip().startswith(("[", "(")):
+        return as_rules([name for name in text.split(",") if name])
+    return as_rules(load_config(overrides={"DATASETS.CLASSES": text}).DATASETS.CLASSES)

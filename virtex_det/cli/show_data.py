@@ -1,7 +1,7 @@
 """Write a page about data: counts, sizes, oddities, ground truth and augmented samples.
 
     python tools/show_data.py yolo:data.yaml:train yolo:data.yaml:val --output data.html
-with the augmentation of a config:
+with the augmentation and the classes of a config:
     python tools/show_data.py coco:train.json:images --config-file run.yaml --output data.html
 
 It has all that tools/check_data.py prints, and is one file.
@@ -11,7 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.cli.parsers import add_data, command_parser, positive
+from virtex_det.cli.parsers import add_data, as_classes, command_parser, positive
+from virtex_det.config import load_config
+from virtex_det.data.datasets.class_rules import as_rules
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
 from virtex_det.files import check_output
@@ -25,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_output(options.output)
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {options.output} is not the name of a page; expected FILE.html.")
-    look = look_at(*divide(options.data, options.val))
+    rules = as_classes(options.classes)
+    if options.config_file and not rules:
+        rules = as_rules(load_config(options.config_file).DATASETS.CLASSES)
+    look = look_at(*divide(options.data, options.val), rules)
     write_data_page(
         options.output,
         look,
@@ -48,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config-file",
         default="",
         metavar="FILE",
-        help="config whose augmentation is shown (default: Mask R-CNN FPN's)",
+        help="config whose augmentation and classes are shown (default: Mask R-CNN FPN's)",
     )
     parser.add_argument(
         "--images",

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from virtex_det import get_cfg
-from virtex_det.cli.parsers import command_parser
+from virtex_det.cli.parsers import add_classes, as_classes, command_parser
 from virtex_det.data.datasets import load_dataset, make_manifest
 from virtex_det.data.datasets.split_files import Subset, subset_of, write_ids, write_index_file
+from virtex_det.data.following import give_classes
 from virtex_det.data.training_set import choose_images, describe_part, subset_in
 from virtex_det.escaping import say
 from virtex_det.files import check_output
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     check_output(options.output, options.split)
+    give_classes(options.dataset, as_classes(options.classes))
     if options.split and not options.fraction and (stated := subset_of(options.split)):
         parts = [stated]
     else:
@@ -99,8 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="NAME",
-        help="registered data sets, as in DATASETS.TRAIN",
+        help="data sets as in DATASETS.TRAIN: registered ones, or such as yolo:data.yaml:train",
     )
+    add_classes(parser)
     parser.add_argument(
         "--fraction",
         nargs="+",

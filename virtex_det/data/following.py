@@ -12,7 +12,7 @@ from virtex_det.config.data_names import OBJECTS, is_by_name
 from virtex_det.data.classes import class_names, is_detector, model_classes
 from virtex_det.data.datasets import check_datasets, keep_loaded, load_dataset
 from virtex_det.data.datasets.by_name import use_classes
-from virtex_det.data.datasets.class_rules import as_rules
+from virtex_det.data.datasets.class_rules import Rules, as_rules
 from virtex_det.data.training_set import trains_boxes_alone
 from virtex_det.errors import UserError
 
@@ -38,7 +38,23 @@ def follow_data(cfg: CfgNode, *, trains: bool = True) -> CfgNode:
             is registered otherwise, or only some objects have masks.
     """
     names = [*(cfg.DATASETS.TRAIN if trains else ()), *cfg.DATASETS.TEST]
-    rules = as_rules(cfg.DATASETS.CLASSES)
+    give_classes(names, as_rules(cfg.DATASETS.CLASSES))
+    own = [name for name in names if is_by_name(name, OBJECTS)]
+    if trains and own and cfg.MODEL.MASK_ON and is_detector(cfg):
+        cfg = _with_masks(cfg, [name for name in cfg.DATASETS.TRAIN if name in own])
+    return _with_number(cfg, names, boxes_alone=trains and trains_boxes_alone(cfg))
+
+
+def give_classes(names: Sequence[str], rules: Rules) -> None:
+    """Register data sets that are named by where they lie with the classes of DATASETS.CLASSES.
+
+    Args:
+        names: of data sets; others stay as they are.
+        rules: of ``as_rules``; empty for the classes of the data.
+
+    Raises:
+        UserError: there are rules, and a data set is registered otherwise.
+    """
     own = [name for name in names if is_by_name(name, OBJECTS)]
     others = [name for name in names if name not in own]
     if rules and others:
@@ -49,9 +65,6 @@ def follow_data(cfg: CfgNode, *, trains: bool = True) -> CfgNode:
         )
     for name in own:
         use_classes(name, rules)
-    if trains and own and cfg.MODEL.MASK_ON and is_detector(cfg):
-        cfg = _with_masks(cfg, [name for name in cfg.DATASETS.TRAIN if name in own])
-    return _with_number(cfg, names, boxes_alone=trains and trains_boxes_alone(cfg))
 
 
 def _with_masks(cfg: CfgNode, names: Sequence[str]) -> CfgNode:

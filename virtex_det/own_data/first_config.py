@@ -198,6 +198,7 @@ def _data(look: Look, machine: Machine) -> list[Choice]:
     found = [
         Choice("DATASETS.TRAIN", [each.name for each in look.train]),
         Choice("DATASETS.TEST", [each.name for each in look.val], _why_no_test(look)),
+        Choice("DATASETS.CLASSES", list(map(_as_read, look.rules)), "as --classes says"),
     ]
     workers = max(min(4, machine.cores // max(machine.gpus, 1) - 1), 0)
     found.append(Choice("DATALOADER.NUM_WORKERS", workers, f"{machine.cores} cores"))

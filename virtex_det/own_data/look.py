@@ -16,7 +16,9 @@ from virtex_det.data.classes import check_same_classes
 from virtex_det.data.datasets import check_datasets, keep_loaded
 from virtex_det.data.datasets.annotation_content import parsing_once
 from virtex_det.data.datasets.by_name import UNLABELLED, find_source
+from virtex_det.data.datasets.class_rules import Rules
 from virtex_det.data.datasets.loading import forget_loaded
+from virtex_det.data.following import give_classes
 from virtex_det.data.shared_images import find_shared_images
 from virtex_det.data.training_set import forget_training_set
 from virtex_det.engine.preflight import check_evaluation, check_training
@@ -50,6 +52,7 @@ class Look(NamedTuple):
         shared: images in two of them.
         problems: why a training would not begin; empty if it would.
         notes: other warnings of its checks.
+        rules: of the classes, as DATASETS.CLASSES; empty for those of the data.
     """
 
     train: tuple[Survey, ...]
@@ -57,14 +60,22 @@ class Look(NamedTuple):
     shared: list[Shared]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    rules: Rules = ()
 
 
-def look_at(train: Sequence[str], val: Sequence[str]) -> Look:
+def look_at(train: Sequence[str], val: Sequence[str], rules: Rules = ()) -> Look:
     """Look at data sets to train and to evaluate on.
 
+    Args:
+        train: names of those to train on.
+        val: names of those to evaluate on.
+        rules: of their classes, as DATASETS.CLASSES; empty for those of the data.
+
     Raises:
-        UserError: no data set could be read; says why.
+        UserError: no data set could be read, or there are rules and one is registered with classes
+            of its own.
     """
+    give_classes([*train, *val], rules)
     surveys: dict[str, Survey] = {}
     problems: list[str] = []
     with parsing_once():
@@ -76,13 +87,13 @@ def look_at(train: Sequence[str], val: Sequence[str]) -> Look:
             tuple(surveys[name] for name in names if name in surveys) for names in (train, val)
         )
         with collected_warnings() as notes:
-            problems += _refused(of_train, of_val)
+            problems += _refused(of_train, of_val, rules)
     forget_loaded()
     forget_training_set()
     told = {note for each in surveys.values() for note in each.notes}
     new = [note for note in dict.fromkeys(notes) if note not in told]
     shared = _shared([*surveys.values()])
-    return Look(of_train, of_val, shared, tuple(dict.fromkeys(problems)), tuple(new))
+    return Look(of_train, of_val, shared, tuple(dict.fromkeys(problems)), tuple(new), rules)
 
 
 def divide(names: Sequence[str], val: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -137,11 +148,11 @@ def _is_for_validation(name: str) -> bool:
     return not _NOT_TRAINED_ON.isdisjoint(re.split(r"[^a-z]+", text.lower()))
 
 
-def _refused(train: Sequence[Survey], val: Sequence[Survey]) -> list[str]:
+def _refused(train: Sequence[Survey], val: Sequence[Survey], rules: Rules) -> list[str]:
     """Return the messages with which a training on these data would end before its first step."""
     problems: list[str] = []
     good = [each for each in train if _has_labels(each, problems)]
-    keys = model_keys(good or train or val)
+    keys = {**model_keys(good or train or val), "DATASETS.CLASSES": rules}
     for each in good:
         cfg = _config(keys | model_keys([each]), [each.name], [])
         _keep([each], boxes_alone=not cfg.MODEL.MASK_ON)
