@@ -46,7 +46,7 @@ def test_the_classes_of_the_option_are_those_of_the_config(run, name, tmp_path):
     assert read_found(name).content["categories"][1]["name"] == "screw"
     with pytest.raises(UserError, match="Did you mean 'bolt'"):
         run("--classes", "bolts", "--overwrite")
-    with pytest.raises(UserError, match=r"check_data\.py .* --classes bolt"):
+    with pytest.raises(UserError, match=r"without labels(.*\n)*.*--classes bolt"):
         run("--classes", "bolt", "--overwrite", data=[name, f"folder:{tmp_path}"])
 
 

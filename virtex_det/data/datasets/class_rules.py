@@ -48,7 +48,7 @@ def with_classes(found: Found, rules: Rules, source: str) -> Found:
     Raises:
         UserError: no class remains, or a name looks like a slip.
     """
-    if not rules:
+    if not (rules and found.content["categories"]):
         return found
     categories = sorted(found.content["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
