@@ -11,6 +11,7 @@ from virtex_det.benchmark.pictures import EvaluatedRun
 from virtex_det.benchmark.records import read_records
 from virtex_det.checkpoint.report import LoadReport
 from virtex_det.config import load_config
+from virtex_det.config.data_names import short_names
 from virtex_det.data.datasets.versions import dataset_version
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.results_file import evaluate
@@ -76,7 +77,7 @@ def make_run(tmp_path, make_record):
         if record_of is not None:
             dataclasses.replace(
                 make_record(iteration=40),
-                dataset=dataset,
+                dataset=short_names([dataset])[dataset],  # as evaluations record it
                 dataset_version=dataset_version(dataset),
                 metrics=without_nan(evaluate(record_of, dataset)),
             ).write(folder)

@@ -10,7 +10,9 @@ from detectron2.config import CfgNode
 from virtex_det.benchmark.pictures import EvaluatedRun
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.tables import title_of
+from virtex_det.config.data_names import short_names
 from virtex_det.data.datasets import load_dataset
+from virtex_det.data.following import follow_data
 from virtex_det.engine.run_folder import CONFIG
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import read_detections
@@ -113,9 +115,13 @@ def look_at_evaluation(
     by_size: dict[str, int] = {}
     if wanted and "bbox" in metrics:
         try:
-            truth = in_coco_form(read_ground_truth(record.dataset))
+            follow_data(cfg, trains=False)  # registers data with the classes of the run
+            # A record has short names.
+            full = {short: name for name, short in short_names(cfg.DATASETS.TEST).items()}
+            dataset = full.get(record.dataset, record.dataset)
+            truth = in_coco_form(read_ground_truth(dataset))
             by_class, by_size = objects_by_class(truth), objects_by_size(truth)
-            errors = _errors(cfg, folder, record, truth, wanted)
+            errors = _errors(cfg, folder, record, dataset, truth, wanted)
         except UserError as error:
             reason = f"The errors and images of {record.dataset} are missing: {error}"
     tasks = [title_of(f"{task}/").strip() for task in metrics]
@@ -150,7 +156,12 @@ def _values(metrics: Metrics, name: str) -> list[str]:
 
 
 def _errors(
-    cfg: CfgNode, folder: Path, record: ResultRecord, truth: GroundTruth, wanted: Wanted
+    cfg: CfgNode,
+    folder: Path,
+    record: ResultRecord,
+    dataset: str,
+    truth: GroundTruth,
+    wanted: Wanted,
 ) -> Errors:
     path = EvaluatedRun(folder, record).detections_file()
     again = f"To make them again: {evaluation_command(folder)}"
@@ -169,7 +180,7 @@ def _errors(
         )
     files = {
         truth.image_key(entry["image_id"]): Path(entry["file_name"])
-        for entry in load_dataset(record.dataset)
+        for entry in load_dataset(dataset)
     }
 
     def draw(image_ids: Sequence[int]) -> list[Sheet]:
