@@ -124,6 +124,22 @@ def test_a_split_that_is_no_folder_is_named(value, yolo):
 
 
 @pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("../gone", "train is ../gone, but there is no .*/../gone and no .*/gone"),
+        ("data.yaml", "train names the file .*/data.yaml; expected a folder of images"),
+        ("list.txt", "lists 2 images, of which 1 have no file, e.g. .*/images/train/b.jpg"),
+        ("addresses.txt", "lists the address http://x.org/a.jpg; images are never fetched"),
+    ],
+)
+def test_a_place_without_images_is_named(place, message, yolo, tmp_path):
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
+    (tmp_path / "addresses.txt").write_text("http://x.org/a.jpg")
+    with pytest.raises(UserError, match=message):
+        load_dataset(yolo({"a.jpg": BOX}, f"train: {place}\nnames: [nut]"))
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [
         ("names: [nut, bolt]\nnc: 3", "nc 3, but names 2 classes"),

@@ -7,7 +7,6 @@ centre and size, or a class and the points of a polygon, in shares of the image.
 
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,20 +223,18 @@ def _listed(value: Any) -> list[str]:
 def _images_of(settings: Settings, split: str) -> tuple[list[Path], list[str]]:
     """Return the images of a split in the order of their paths, and what was noticed."""
     file = settings.file
-    value = settings.splits.get(split)
-    if split in settings.splits and not (value and isinstance(value, str | list)):
-        raise UserError(
-            f"{file}: {split} is {shortened(value)}; expected folders or lists.\n{_FORM}"
-        )
-    if not value:
+    if split not in settings.splits:
         named = [name for name, found in settings.splits.items() if isinstance(found, str | list)]
         known = ", ".join(named) or "none"
         near = [name for name in _ALIASES.get(split, ()) if name in named]
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"{file} has no split {split!r}; it has {known}.{hint}\n{_FORM}")
+    value = settings.splits[split]
     places = _listed(value)
-    if isinstance(value, list) and len(places) < len(value):
-        raise UserError(f"{file}: {split} is {shortened(value)}; expected folders or lists.")
+    if not value or not places or (isinstance(value, list) and len(places) < len(value)):
+        raise UserError(
+            f"{file}: {split} is {shortened(value)}; expected folders or lists.\n{_FORM}"
+        )
     found: list[Path] = []
     for place in places:
         path = _existing(settings, split, place)
@@ -260,21 +257,19 @@ def _existing(settings: Settings, split: str, place: str) -> Path:
     tried = [settings.root / Path(place).expanduser()]
     if place.startswith("../"):
         tried.append(settings.root / place.removeprefix("../"))
-    for path in tried:
-        if path.is_dir() or path.is_file():
-            if path.is_file() and path.suffix.lower() != ".txt":
-                break
-            return path
-    else:
+    path = next((path for path in tried if path.is_dir() or path.is_file()), None)
+    if path is None:
         raise UserError(
             f"{settings.file}: {split} is {place}, but there is no "
             f"{' and no '.join(map(str, tried))}.\n"
             "Correct it; it is relative to the path of the data set."
         )
-    raise UserError(
-        f"{settings.file}: {split} names the file {path}; expected a folder of images, or a .txt "
-        "with the path of an image on each line."
-    )
+    if path.is_file() and path.suffix.lower() != ".txt":
+        raise UserError(
+            f"{settings.file}: {split} names the file {path}; expected a folder of images, or a "
+            ".txt with the path of an image on each line."
+        )
+    return path
 
 
 def _from_list(settings: Settings, file: Path) -> list[Path]:
@@ -423,21 +418,15 @@ def _line(place: str, words: Sequence[str], keypoints: int) -> Line:
 
 
 def _check_names(settings: Settings, lines: Sequence[Sequence[Line]]) -> None:
-    unknown: dict[int, list[Line]] = defaultdict(list)
-    for found in lines:
-        for line in found:
-            if line.category not in settings.names:
-                unknown[line.category].append(line)
+    unknown = [line for found in lines for line in found if line.category not in settings.names]
     if not unknown:
         return
-    first = next(iter(unknown.values()))[0]
-    ids = sorted(settings.names)
-    total = sum(map(len, unknown.values()))
-    off = " The labels seem to count classes from 1." if set(unknown) == {ids[-1] + 1} else ""
+    ids, wrong = list(settings.names), sorted({line.category for line in unknown})
+    off = " The labels seem to count classes from 1." if wrong == [ids[-1] + 1] else ""
     raise UserError(
-        f"{total} objects have a class that {settings.file} does not name: "
-        f"{some(sorted(unknown), 10)}; it names {len(ids)} classes, {ids[0]} to {ids[-1]}.{off}\n"
-        f"The first: {first.place}. Name the class, or correct the labels."
+        f"{len(unknown)} objects have a class that {settings.file} does not name: "
+        f"{some(wrong, 10)}; it names {len(ids)} classes, {ids[0]} to {ids[-1]}.{off}\n"
+        f"The first: {unknown[0].place}. Name the class, or correct the labels."
     )
 
 
@@ -475,18 +464,12 @@ def _content(
 
 def _check_fractions(settings: Settings, lines: Sequence[Sequence[Line]]) -> None:
     """Refuse coordinates in pixels."""
-    number = pixels = 0
-    first = ""
-    for found in lines:
-        for line in found:
-            number += 1
-            if max(line.numbers) > _PIXELS:
-                pixels += 1
-                first = first or line.place
-    if pixels > 0.5 * number:
+    pixels = [line for found in lines for line in found if max(line.numbers) > _PIXELS]
+    number = sum(map(len, lines))
+    if len(pixels) > 0.5 * number:
         raise UserError(
-            f"{settings.file}: {pixels} of {number} objects have coordinates above 1, which look "
-            f"like pixels; the first: {first}.\n"
+            f"{settings.file}: {len(pixels)} of {number} objects have coordinates above 1, which "
+            f"look like pixels; the first: {pixels[0].place}.\n"
             "YOLO's labels are shares of the image: divide x by its width, y by its height."
         )
 
