@@ -49,11 +49,7 @@ def test_ground_truth_has_vocs_corners_and_difficult_objects(voc, tmp_path):
 def test_a_folder_named_voc2007_has_its_metric(voc, tmp_path):
     voc({"a": voc_xml([NUT])})
     (tmp_path / "VOC2007").symlink_to(tmp_path)
-    renamed = tmp_path.rename(tmp_path.with_name("VOC2007"))
-    try:
-        assert read_ground_truth(f"voc:{renamed}:train").metric == "11point"
-    finally:
-        renamed.rename(tmp_path)
+    assert read_ground_truth(f"voc:{tmp_path}/VOC2007:train").metric == "11point"
 
 
 @pytest.mark.parametrize("layout", ["beside", "apart"])
@@ -113,7 +109,7 @@ def test_a_missing_image_is_kept_for_the_checks_of_missing_files(voc, tmp_path):
 def test_a_missing_xml_file_is_named(voc, tmp_path):
     name = voc({"a": voc_xml([NUT]), "b": voc_xml([NUT])})
     (tmp_path / "Annotations/b.xml").unlink()
-    assert "b.xml is missing (1 of 2 such files)" in refused(name)
+    assert "b.xml is missing or is not a regular file (1 of 2 such files)" in refused(name)
 
 
 def test_two_images_of_one_xml_file_are_refused(voc, write_image, tmp_path):

@@ -13,10 +13,9 @@ from virtex_det.data.datasets.ids import check_coco_ids, check_unique
 from virtex_det.data.datasets.instances import make_dicts, registration_of
 from virtex_det.data.datasets.objects import check_objects
 from virtex_det.data.datasets.voc import (
-    annotation_path,
     check_class,
+    find_annotations,
     image_set_file,
-    read_image_set,
     read_voc_image,
 )
 from virtex_det.errors import UserError
@@ -142,8 +141,8 @@ def _check_voc_files(name: str) -> None:
         f"data set {name}: class",
         "VOC's files have class names only.",
     )
-    images = read_image_set(folder, split)
-    if len(images) == 1 and is_read_by_detectron2(name):
+    paths = find_annotations(folder, split).values()
+    if len(paths) == 1 and is_read_by_detectron2(name):
         raise UserError(
             f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more."
         )
@@ -151,14 +150,6 @@ def _check_voc_files(name: str) -> None:
         raise UserError(
             f"{image_set_file(folder, split)} begins with a byte order mark, which Detectron2's "
             "reader reads as part of a name. Save it as UTF-8 without one."
-        )
-    paths = [annotation_path(folder, image) for image in images]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{missing[0]} is missing or is not a regular file ({len(missing)} of {len(paths)} "
-            f"such files), but {image_set_file(folder, split)} lists it.\n"
-            "Unpack the annotations again, or remove the images from the list."
         )
     try:
         for path in paths:

@@ -71,6 +71,23 @@ def read_image_set(folder: str | Path, split: str) -> list[str]:
     return list(names.values())
 
 
+def find_annotations(folder: str | Path, split: str) -> dict[str, Path]:
+    """Return the annotation files of a split, by the names of its images.
+
+    Raises:
+        UserError: a file is missing, or as ``read_image_set``.
+    """
+    paths = {image: annotation_path(folder, image) for image in read_image_set(folder, split)}
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{missing[0]} is missing or is not a regular file ({len(missing)} of {len(paths)} "
+            f"such files), but {image_set_file(folder, split)} lists it.\n"
+            "Unpack the annotations again, or remove the images from the list."
+        )
+    return paths
+
+
 def read_voc_image(path: Path, *, needs_size: bool = True) -> VOCImage:
     """Read the annotations of an image.
 

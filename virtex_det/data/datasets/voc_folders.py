@@ -13,9 +13,8 @@ from virtex_det.data.datasets.objects import check_made_boxes
 from virtex_det.data.datasets.subsets import is_in_fraction
 from virtex_det.data.datasets.voc import (
     VOCImage,
-    annotation_path,
+    find_annotations,
     image_set_file,
-    read_image_set,
     read_voc_image,
 )
 from virtex_det.errors import UserError
@@ -114,19 +113,13 @@ def _files_of_image_set(folder: Path, split: str) -> _Files:
         raise UserError(
             f"{path} does not exist; the image sets of {folder} are: {some(known, 10) or 'none'}."
         )
-    names = read_image_set(folder, split)
+    annotations = find_annotations(folder, split)
     images = _by_stem(folder / "JPEGImages")
     pairs = []
-    for name in names:
+    for name, annotation in annotations.items():
         missing = folder / "JPEGImages" / f"{name}.jpg"
-        pairs.append(_Pair(name, annotation_path(folder, name), images.get(name, missing)))
-    absent = [pair.annotation for pair in pairs if not pair.annotation.is_file()]
-    if absent:
-        raise UserError(
-            f"{absent[0]} is missing ({len(absent)} of {len(pairs)} such files), but {path} lists "
-            "its image.\nUnpack the annotations again, or remove the images from the list."
-        )
-    chosen = {pair.annotation for pair in pairs}
+        pairs.append(_Pair(name, annotation, images.get(name, missing)))
+    chosen = set(annotations.values())
     everything = find_files(folder / "Annotations", (".xml",))
     return _Files(pairs, [found for found in everything if found not in chosen], [])
 
