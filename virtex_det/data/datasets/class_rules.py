@@ -53,7 +53,7 @@ def with_classes(found: Found, rules: Rules, source: str) -> Found:
     categories = sorted(found.content["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     target = _targets(rules, names)
-    titles = [title for title in _titles(rules, names) if title]
+    titles = _titles(rules, names)
     _check(rules, names, titles, source)
     first = 0 if categories and categories[0]["id"] == 0 else 1
     numbers = {title: number for number, title in enumerate(titles, start=first)}
@@ -84,16 +84,21 @@ def _sources(entry: str | tuple[str, ...]) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry[1:]
 
 
+def _wanted(rules: Rules) -> list[str]:
+    """Return the names of the data that the entries have."""
+    return [name for entry in rules if entry != OTHERS for name in _sources(entry)]
+
+
 def _titles(rules: Rules, names: Sequence[str]) -> list[str]:
     """Return the names of the new classes, in order."""
-    used = {name for entry in rules for name in _sources(entry)}
+    used = _wanted(rules)
     titles: list[str] = []
     for entry in rules:
         if entry == OTHERS:
             titles += [name for name in names if name not in used]
         else:
             titles.append(entry if isinstance(entry, str) else entry[0])
-    return list(dict.fromkeys(titles))
+    return [title for title in dict.fromkeys(titles) if title]
 
 
 def _targets(rules: Rules, names: Sequence[str]) -> dict[str, str]:
@@ -107,8 +112,7 @@ def _targets(rules: Rules, names: Sequence[str]) -> dict[str, str]:
 
 
 def _check(rules: Rules, names: Sequence[str], titles: Sequence[str], source: str) -> None:
-    known = set(names)
-    wanted = [name for entry in rules if entry != OTHERS for name in _sources(entry)]
+    known, wanted = set(names), _wanted(rules)
     for name in wanted:
         near = difflib.get_close_matches(name, known - set(wanted), n=1, cutoff=_SIMILAR)
         if name not in known and near:
@@ -151,8 +155,7 @@ def _with_lists(image: Mapping[str, Any], new_id: Mapping[Any, int]) -> dict[str
 def _notes(found: Found, rules: Rules, new_id: Mapping[Any, int]) -> list[str]:
     names = {category["id"]: category["name"] for category in found.content["categories"]}
     dropped = [name for number, name in names.items() if number not in new_id]
-    wanted = [name for entry in rules if entry != OTHERS for name in _sources(entry)]
-    lacking = [name for name in wanted if name not in names.values()]
+    lacking = [name for name in _wanted(rules) if name not in names.values()]
     notes = []
     if dropped:
         count = sum(entry["category_id"] not in new_id for entry in found.content["annotations"])
