@@ -57,7 +57,6 @@ class Mended:
                 "annotations and categories, as in COCO's form."
             )
         self.content, self.file, self.images, self.style = content, file, images, style
-        self.names: dict[int, str] = {}
         self.notes: list[str] = []
         if not isinstance(content, TypedContent):
             self._mend_annotations()
@@ -163,8 +162,10 @@ class Mended:
             for place, entry in enumerate(entries)
             if isinstance(entry, dict) and not (entry.get("height") and entry.get("width"))
         ]
+        if not lacking:
+            return
         paths = [self.images / str(entries[place].get("file_name")) for place in lacking]
-        sizes, faults = image_sizes(paths, "sizes of images") if paths else ([], [])
+        sizes, faults = image_sizes(paths, "sizes of images")
         if faults:
             raise UserError(
                 f"{self.file} cannot be used: {len(lacking)} images have no height or width, and "
@@ -175,46 +176,40 @@ class Mended:
         for place, size in zip(lacking, sizes, strict=True):
             if size:
                 mended[place] = {**entries[place], "height": size[0], "width": size[1]}
-        if lacking:
-            self._note(
-                len(lacking),
-                "images have no height or width, which are read from their files",
-                _name(mended[lacking[0]]),
-            )
-            self._replace("images", mended)
+        self._note(
+            len(lacking),
+            "images have no height or width, which are read from their files",
+            _name(mended[lacking[0]]),
+        )
+        self._replace("images", mended)
 
     def _number_text_ids(self) -> None:
         """Number images and categories whose ids are text, as metrics need."""
-        images, categories = self.content["images"], self.content.get("categories", [])
-        if images and isinstance(images[0]["id"], str):
-            ids = sorted(image["id"] for image in images)
-            numbers = {name: number for number, name in enumerate(ids, start=1)}
-            self.names = {number: name for name, number in numbers.items()}
-            self._replace("images", [{**each, "id": numbers[each["id"]]} for each in images])
-            self._renumber("image_id", numbers)
-        if categories and isinstance(categories[0]["id"], str):
-            ids = sorted(category["id"] for category in categories)
-            numbers = {name: number for number, name in enumerate(ids, start=1)}
-            self._replace(
-                "categories", [{**each, "id": numbers[each["id"]]} for each in categories]
-            )
-            self._renumber("category_id", numbers)
+        self.names = self._number("images", "image_id")
+        self._number("categories", "category_id")
 
-    def _renumber(self, field: str, numbers: Mapping[str, int]) -> None:
+    def _number(self, name: str, field: str) -> dict[int, str]:
+        """Number the entries of a list if their ids are text, and return these by their number."""
+        owners = self.content.get(name, [])
+        if not owners or not isinstance(owners[0]["id"], str):
+            return {}
+        ids = dict(enumerate(sorted(owner["id"] for owner in owners), start=1))
+        numbers = {text: number for number, text in ids.items()}
+        self._replace(name, [{**owner, "id": numbers[owner["id"]]} for owner in owners])
         entries = self.content.get("annotations", [])
         kept = [{**each, field: numbers[each[field]]} for each in entries if each[field] in numbers]
         self._replace("annotations", kept)
+        return ids
 
     def _fill_annotations(self) -> None:
         """Add areas and crowds, which metrics need, and take empty polygons for no mask."""
-        entries = self.content.get("annotations", [])
         self._mend("annotations", _without_empty_mask, "have an empty mask, read as none")
-        if not all(map(_has_area, entries)):
-            what = (
-                "have no area that is a number; that of their mask, or else of their box, is taken"
-            )
-            self._mend("annotations", _with_area, what)
-        if self.style == "coco" and any("iscrowd" not in entry for entry in entries):
+        self._mend(
+            "annotations",
+            _with_area,
+            "have no area that is a number; that of their mask, or else of their box, is taken",
+        )
+        if self.style == "coco":
             self._mend("annotations", _with_crowd, "have no iscrowd, read as 0")
 
     def _note_classes(self) -> None:
