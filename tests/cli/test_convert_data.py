@@ -4,6 +4,7 @@ import pytest
 
 from tests.data.datasets.conftest import catalog, write_image, yolo
 from virtex_det.cli.convert_data import main
+from virtex_det.cli.subset import main as write_manifest
 from virtex_det.data.datasets import load_dataset
 from virtex_det.errors import UserError
 
@@ -60,12 +61,30 @@ def test_a_number_of_images_and_a_split_file(run, tmp_path):
         (["--images", 11], "--images 11, but"),
         (["--rest"], "--rest needs"),
         (["--fraction", 2], "is 2"),
+        (["--fraction", 0], "is 0"),
     ],
 )
 def test_a_part_that_there_is_not_is_refused_before_anything_is_written(words, said, run, tmp_path):
     with pytest.raises(UserError, match=said):
         run(*words)
     assert not (tmp_path / "new.json").exists()
+
+
+def test_a_split_file_of_another_number_of_images_is_refused(run, tmp_path):
+    split = tmp_path / "ids.txt"
+    split.write_text("images/train/4.jpg\nimages/train/2.jpg\n")
+    assert len(run("--split", split, "--images", 2)[0]) == 2
+    with pytest.raises(UserError, match="ids.txt"):
+        run("--split", split, "--images", 7, file="seven.json")
+
+
+def test_a_manifest_of_another_number_of_images_is_refused(run, tmp_path):
+    subset = tmp_path / "subset.json"
+    name = f"yolo:{tmp_path}/data.yaml:train"
+    write_manifest(["--dataset", name, "--fraction", "0.2", "--output", str(subset)])
+    assert len(run("--split", subset)[0]) == 2
+    with pytest.raises(UserError, match="subset.json"):
+        run("--split", subset, "--images", 7, file="seven.json")
 
 
 def test_an_existing_file_is_only_replaced_on_request(run):

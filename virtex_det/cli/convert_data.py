@@ -56,25 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _chosen(options: argparse.Namespace, name: str) -> list[int | str] | None:
     """Return the ids of the images that the command line chooses; None for all."""
-    if not (options.fraction or options.images or options.split):
+    is_counted = options.fraction is not None or options.images is not None
+    if not (is_counted or options.split):
         if options.rest:
             raise UserError("--rest needs --fraction, --images or --split: it is all but these.")
         return None
     everything = [entry["image_id"] for entry in load_dataset(name)]
-    fraction = options.fraction or 1.0
+    fraction = 1.0 if options.fraction is None else options.fraction
     if options.images:
         if options.images > len(everything):
             raise UserError(f"--images {options.images}, but {name} has {len(everything)}.")
         fraction = options.images / len(everything)
     part = Subset(fraction, options.seed, options.stratified)
-    if options.split and not options.fraction:
+    if options.split and not is_counted:
         part = subset_of(options.split) or part
-    chosen = [
-        entry["image_id"] for entry in choose_images(part_config([name], part, options.split))[name]
-    ]
+    dicts = choose_images(part_config([name], part, options.split))[name]
+    chosen = dict.fromkeys(entry["image_id"] for entry in dicts)
     if not options.rest:
-        return chosen
-    return [image_id for image_id in everything if image_id not in {*chosen}]
+        return [*chosen]
+    return [image_id for image_id in everything if image_id not in chosen]
 
 
 def _parser() -> argparse.ArgumentParser:
