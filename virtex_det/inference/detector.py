@@ -229,7 +229,7 @@ class Detector:
             return []
         prepared = [each for _, each in pictures]
         if self.tiling:
-            found = [self._detect_in_tiles(each.pixels) for each in prepared]  # type: ignore[arg-type]
+            found = [self._detect_in_tiles(each.pixels, self.tiling) for each in prepared]  # type: ignore[arg-type]
         else:
             found = self._run([(each.image, each.size) for each in prepared])
         return [
@@ -237,16 +237,14 @@ class Detector:
             for (picture, each), instances in zip(pictures, found, strict=True)
         ]
 
-    def _detect_in_tiles(self, pixels: np.ndarray) -> Instances:
-        assert self.tiling is not None
-
+    def _detect_in_tiles(self, pixels: np.ndarray, tiling: Tiling) -> Instances:
         def detect(tiles: list[np.ndarray]) -> list[Instances]:
             return self._run([(self._resized(tile), tile.shape[:2]) for tile in tiles])
 
         roi_heads, retinanet = self.cfg.MODEL.ROI_HEADS, self.cfg.MODEL.RETINANET
         is_dense = self.cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
         overlap = (retinanet if is_dense else roi_heads).NMS_THRESH_TEST
-        found = detect_in_tiles(pixels, detect, self.tiling, overlap, self.batch_size)
+        found = detect_in_tiles(pixels, detect, tiling, overlap, self.batch_size)
         return found[: self.cfg.TEST.DETECTIONS_PER_IMAGE]
 
     @torch.no_grad()

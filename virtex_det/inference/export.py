@@ -127,12 +127,10 @@ def export(
     """
     path, form = Path(file), _form(to)
     _check_target(path)
-    if isinstance(source, str | os.PathLike) and "MODEL.WEIGHTS" not in dict(
-        override_pairs(overrides)
-    ):
+    keys = dict(override_pairs(overrides))
+    if isinstance(source, str | os.PathLike) and "MODEL.WEIGHTS" not in keys:
         check_finished(source)
-    keys = dict(override_pairs(overrides)) | _PLAIN
-    detector = Detector(trained_config(source, config, keys, task=DETECTION))
+    detector = Detector(trained_config(source, config, keys | _PLAIN, task=DETECTION))
     model = exportable(detector.predictor.model, detector.cfg.INPUT.FORMAT).requires_grad_(False)
     metadata = _metadata(detector, model)
     samples = _samples(

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -110,9 +111,7 @@ class Selection(NamedTuple):
 
 
 def _value(cfg: CfgNode, key: str) -> float:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return float(cfg)
+    return float(reduce(getattr, key.split("."), cfg))
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

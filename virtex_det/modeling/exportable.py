@@ -5,6 +5,7 @@ layers, with the same steps between them, on batches of fixed shape: what is abs
 minus infinity, and what was not found is padding.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -61,7 +62,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     )
 
 
-class ExportableDetector(nn.Module):
+class ExportableDetector(nn.Module, ABC):
     """A detector whose input and outputs are tensors; `exportable` makes one.
 
     Attributes:
@@ -84,6 +85,7 @@ class ExportableDetector(nn.Module):
         self.nms = nms
         self.eval()
 
+    @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Detect objects.
 
@@ -96,7 +98,6 @@ class ExportableDetector(nn.Module):
             TEST.DETECTIONS_PER_IMAGE. The best come first; after the last, the class is -1 and all
             else 0.
         """
-        raise NotImplementedError
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the backbone's feature maps, as after Detectron2's ``preprocess_image``."""
