@@ -55,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = time_steps(first.cfg, first.images)
         head.append(
             f"On this machine an epoch takes about {in_words(seconds.epoch)} "
-            f"({seconds.step:.2g} s a step), all of them {in_words(first.epochs * seconds.epoch)}."
+            f"({seconds.step:.2g} s a step), all {first.epochs:g} epochs "
+            f"{in_words(first.epochs * seconds.epoch)}."
         )
     write_atomically(options.output, config_text(first, head))
     load_config(options.output)
     say("\n".join(head))
-    say(f"\nwritten: {options.output}, with the reason beside each value. Next:")
+    say(f"\nwritten: {options.output}, with reasons beside the values. Next:")
     gpus = f" --num-gpus {machine.gpus}" if machine.gpus > 1 and not options.small else ""
     say(f"  python tools/train_net.py --config-file {shlex.quote(str(options.output))}{gpus}")
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _head(first: FirstConfig, look: Look, start: Start, machine: Machine) -> list[str]:
     what = "Mask R-CNN" if first.cfg.MODEL.MASK_ON else "Faster R-CNN"
     depth, batch = first.cfg.MODEL.RESNETS.DEPTH, first.cfg.SOLVER.IMS_PER_BATCH
-    where = gpus_in_words(machine.gpus) if machine.gpus else "the processor"
+    where = gpus_in_words(machine.gpus) if machine.gpus else "a machine without a GPU"
     images = sum(len(each.dicts) for each in look.train)
     head = [
         f"{what} R{depth}-FPN from {start.weights or 'random init'}, on {images} images of "

@@ -198,10 +198,20 @@ def _data(look: Look, machine: Machine) -> list[Choice]:
     found = [
         Choice("DATASETS.TRAIN", [each.name for each in look.train]),
         Choice("DATASETS.TEST", [each.name for each in look.val], _why_no_test(look)),
-        Choice("DATASETS.CLASSES", list(map(_as_read, look.rules)), "as --classes says"),
+        Choice(
+            "DATASETS.CLASSES",
+            list(map(_as_read, look.rules)),
+            "other classes than the data's own, by --classes",
+        ),
     ]
     workers = max(min(4, machine.cores // max(machine.gpus, 1) - 1), 0)
-    found.append(Choice("DATALOADER.NUM_WORKERS", workers, f"{machine.cores} cores"))
+    found.append(
+        Choice(
+            "DATALOADER.NUM_WORKERS",
+            workers,
+            f"processes that load images; {machine.cores} cores here",
+        )
+    )
     if _is_lvis(look):
         found += [
             Choice(
@@ -231,8 +241,8 @@ def _sizes(train: Sequence[Survey], small: bool) -> tuple[list[Choice], int]:
     longest = math.ceil(side * _RATIO / _STEP) * _STEP
     first = side * tenth / native
     why = (
-        f"images of {native:.0f} px; the smallest tenth of the objects has up to {tenth:.0f} px, "
-        f"and {first:.0f} px so"
+        f"shortest sides; at {side} px a tenth of the objects is below {first:.0f} px (at the "
+        f"images' own {native:.0f} px, below {tenth:.0f} px)"
     )
     steps = [side - _STEP * step for step in reversed(range(max(side // 5 // _STEP, 0) + 1))]
     return [
@@ -248,7 +258,7 @@ def _batch(machine: Machine, images: int, shortest: int, small: bool) -> tuple[i
     if small:
         return min(_BATCH_SMALL, images), "for a laptop"
     if not machine.gpus:
-        return min(2, images), "no GPU here: a step on the processor takes seconds per image"
+        return min(2, images), "no GPU here: a step takes seconds per image"
     of_image = _GIGABYTES * (shortest / 800) ** 2
     fitting = max(int((machine.gigabytes - _RESERVED) / of_image), 1)
     of_gpu = min(2 ** int(math.log2(fitting)), max(_BATCH // machine.gpus, 1))
@@ -268,17 +278,17 @@ def _norms(batch: int, start: Start) -> list[Choice]:
     """Return the keys of norms for a batch too small for statistics of its own."""
     if batch >= _FEWEST_FOR_NORM:
         return []
-    why = f"{batch} images are too few for statistics of a batch"
+    why = f"a batch of {batch} is too small for batch norm"
     if not start.weights:
         return [
-            Choice("MODEL.RESNETS.NORM", "GN", f"{why}, and random weights have none"),
-            Choice("MODEL.FPN.NORM", "GN"),
-            Choice("TEST.PRECISE_BN.ENABLED", False, "group norm has no statistics"),
+            Choice("MODEL.RESNETS.NORM", "GN", f"{why}: group norm"),
+            Choice("MODEL.FPN.NORM", "GN", "the same"),
+            Choice("TEST.PRECISE_BN.ENABLED", False, "group norm has no statistics to measure"),
         ]
     return [
-        Choice("MODEL.RESNETS.NORM", "FrozenBN", f"{why}: those of the weights stay"),
-        Choice("MODEL.FPN.NORM", ""),
-        Choice("TEST.PRECISE_BN.ENABLED", False, "no statistics to renew"),
+        Choice("MODEL.RESNETS.NORM", "FrozenBN", f"{why}: the statistics of the weights stay"),
+        Choice("MODEL.FPN.NORM", "", "none: new layers have no statistics to keep"),
+        Choice("TEST.PRECISE_BN.ENABLED", False, "the statistics stay"),
     ]
 
 
@@ -299,10 +309,10 @@ def _solver(base: CfgNode, images: int, batch: int, why_batch: str, epochs: floa
         Choice(
             "SOLVER.STEPS",
             sorted(set(steps)),
-            "a tenth of the rate after 8/12 and 11/12, as Detectron2's 1x",
+            "the rate falls to a tenth after 8/12 and after 11/12, as in Detectron2's 1x",
         ),
-        Choice("SOLVER.WARMUP_ITERS", warmup, f"{warmup * batch / images:.1f} epochs"),
-        Choice("SOLVER.CHECKPOINT_PERIOD", period, f"every {period * batch / images:.1f} epochs"),
+        Choice("SOLVER.WARMUP_ITERS", warmup, f"{warmup * batch / images:.3g} epochs"),
+        Choice("SOLVER.CHECKPOINT_PERIOD", period, f"every {period * batch / images:.3g} epochs"),
     ]
 
 
