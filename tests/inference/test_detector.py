@@ -203,6 +203,23 @@ def test_a_batch_of_pictures_of_one_size_gives_what_each_gives_alone(detector_ru
         assert np.abs(ours.boxes - single.boxes).max() < 1e-2
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        # 0 would find nothing in silence
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
+        ({"batch_size": 2.0}, "batch_size is 2.0"),
+        ({"tile": "64"}, "The side of a tile is '64'"),
+        ({"tile": 64, "tile_overlap": 1.5}, "The overlap of tiles is 1.5"),
+        ({"tile_overlap": 8}, "an overlap of tiles, but no tiles"),
+        ({"tta": "no"}, "tta is 'no'; expected True or False"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_before_anything_is_loaded(given, message):
+    with pytest.raises(UserError, match=message):
+        vd.Detector("/no/run", **given)
+
+
 def test_augmentation_at_test_time_is_detectron2s(detector_run, photos):
     keys = {"TEST.AUG.MIN_SIZES": [64, 96], "TEST.AUG.MAX_SIZE": 200}
     detector = vd.Detector(detector_run, overrides=keys, tta=True)

@@ -56,11 +56,24 @@ def test_the_best_of_the_classes_asked_for_are_kept(detector_run, photo, everyth
         ({"threshold": float("nan")}, "The threshold is nan"),
         ({"thresholds": {"star": -1}}, "The threshold of the class star is -1"),
         ({"maximum": 0}, "expected at least 1 detection"),
+        ({"maximum": 1.5}, "The maximum is 1.5; expected at least 1 detection"),
+        ({"maximum": True}, "The maximum is True"),
+        ({"threshold": "0.5"}, "The threshold is '0.5'; expected a score from 0 to 1"),
+        ({"thresholds": {"star": None}}, "The threshold of the class star is None"),
+        ({"thresholds": {3: 0.5}}, "thresholds is {3: 0.5}; expected scores by class"),
+        ({"thresholds": [0.5]}, r"thresholds is \[0.5\]; expected scores by class"),
+        ({"classes": "star"}, "classes is 'star'; expected a list of names"),
+        ({"classes": [3]}, r"classes is \[3\]; expected a list of names"),
+        ({"classes": None}, "classes is None; expected a list of names"),
     ],
 )
 def test_what_cannot_be_is_refused(given, message):
     with pytest.raises(UserError, match=message):
         Selection(**given).check()
+
+
+def test_numbers_of_numpy_are_numbers():
+    Selection(np.float32(0.5), {"star": np.float64(0.25)}, {"star"}, np.int64(3)).check()
 
 
 def test_a_class_that_is_none_is_refused_on_one_screen():

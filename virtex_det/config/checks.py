@@ -104,9 +104,9 @@ RULES: dict[str, Rule] = {
     "MODEL.*.MIN_KEYPOINTS_PER_IMAGE": whole(0),
     "MODEL.*.COMMON_STRIDE": whole(1),
     # Training of the detector's parts.
-    "MODEL.*.IOU_THRESHOLDS": several(SHARE, 1),
+    "MODEL.*.IOU_THRESHOLDS": several(number(high=1, above=0), 1),
     "MODEL.*.IOU_LABELS": several(whole(-1, 1), 2),
-    "MODEL.*.IOUS": several(SHARE, 1),
+    "MODEL.*.IOUS": several(number(high=1, above=0), 1),
     "MODEL.*.BATCH_SIZE_PER_IMAGE": whole(1),
     "MODEL.*.POSITIVE_FRACTION": SHARE,
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": several(several(POSITIVE, 4, 4), 1),

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from virtex_det.config import Overrides, override
 from virtex_det.config.precision import computes_in_bfloat16
+from virtex_det.config.rules import switch, whole
 from virtex_det.data.images import image_tensor
 from virtex_det.data.pictures import (
     Picture,
@@ -35,6 +36,7 @@ from virtex_det.data.videos import Frame, is_video, read_frames
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.box_masks import UnpastedMasks, encode_instances, instances_of
 from virtex_det.image_files import BrokenImage
+from virtex_det.inference.arguments import check_argument
 from virtex_det.inference.image_detections import ImageDetections
 from virtex_det.inference.prediction import Predictor
 from virtex_det.inference.selection import Selection
@@ -115,10 +117,9 @@ class Detector:
         """
         self.selection = Selection(threshold, thresholds, classes, maximum)
         self.selection.check()
-        self.tiling = None
-        if tile is not None:
-            self.tiling = Tiling(tile, tile // 5 if tile_overlap is None else tile_overlap)
-            self.tiling.check()
+        check_argument("batch_size", batch_size, whole(1))
+        check_argument("tta", tta, switch())
+        self.tiling = _tiling(tile, tile_overlap)
         cfg = trained_config(source, config, overrides, task=DETECTION, device=device)
         if tta:
             cfg = override(cfg, {"TEST.AUG.ENABLED": True})
@@ -281,6 +282,19 @@ class Detector:
             pixels=pixels,
         )
         return self._kept.of(found)
+
+
+def _tiling(side: int | None, overlap: int | None) -> Tiling | None:
+    if side is None:
+        if overlap is not None:
+            raise UserError("There is an overlap of tiles, but no tiles. Give their side, too.")
+        return None
+    check_argument("The side of a tile", side, whole(1))
+    if overlap is not None:
+        check_argument("The overlap of tiles", overlap, whole(0))
+    tiling = Tiling(side, side // 5 if overlap is None else overlap)
+    tiling.check()
+    return tiling
 
 
 def _inference_of(cfg: CfgNode, model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Which detections are kept: by their score, by their class, and how many."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -9,10 +9,15 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from virtex_det.config import override
+from virtex_det.config.rules import LARGEST, Rule, number, whole
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
+from virtex_det.inference.arguments import check_argument
 from virtex_det.inference.image_detections import ImageDetections
+from virtex_det.yaml_files import shortened
 
+_SCORE = Rule("a score from 0 to 1, such as 0.5", number(0, 1).holds)
+_COUNT = Rule(f"at least 1 detection, at most {LARGEST}", whole(1).holds)
 _SCORE_KEYS = {
     "GeneralizedRCNN": "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
     "RetinaNet": "MODEL.RETINANET.SCORE_THRESH_TEST",
@@ -35,20 +40,29 @@ class Selection(NamedTuple):
     maximum: int | None = None
 
     def check(self) -> None:
-        """Refuse a score outside 0..1 and a maximum below 1.
+        """Refuse scores that are not from 0 to 1, a maximum below 1, and names that are not text.
 
         Raises:
             UserError: there is one.
         """
-        given = {"": self.threshold, **self.thresholds}
-        for name, score in given.items():
-            if score is not None and not 0 <= score <= 1:
+        by_name = isinstance(self.thresholds, Mapping)
+        if not by_name or not all(isinstance(name, str) for name in self.thresholds):
+            raise UserError(
+                f"thresholds is {shortened(self.thresholds)}; expected scores by class, such as "
+                '{"person": 0.7}.'
+            )
+        is_list = isinstance(self.classes, Collection) and not isinstance(self.classes, str)
+        if not is_list or not all(isinstance(each, str) for each in self.classes):
+            raise UserError(
+                f"classes is {shortened(self.classes)}; expected a list of names, such as "
+                '["person"].'
+            )
+        for name, score in {"": self.threshold, **self.thresholds}.items():
+            if score is not None or name:
                 of = f" of the class {visible(name, '')}" if name else ""
-                raise UserError(
-                    f"The threshold{of} is {score}; expected a score from 0 to 1, such as 0.5."
-                )
-        if self.maximum is not None and self.maximum < 1:
-            raise UserError(f"The maximum is {self.maximum}; expected at least 1 detection.")
+                check_argument(f"The threshold{of}", score, _SCORE)
+        if self.maximum is not None:
+            check_argument("The maximum", self.maximum, _COUNT)
 
     def check_names(self, known: Sequence[str]) -> None:
         """Refuse the name of a class that the detector does not have.

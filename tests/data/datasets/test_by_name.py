@@ -101,6 +101,19 @@ def test_missing_files_are_named_with_the_nearest_beside_them(coco, tmp_path):
             check_datasets([name])
 
 
+@pytest.mark.parametrize("length", [300, 5000])  # of a name alone, and of a whole path
+def test_a_name_that_is_too_long_is_missing(length, catalog):
+    for name in (f"coco:{'x' * length}:images", f"folder:/{'x' * length}/a"):
+        with pytest.raises(UserError, match="is missing"):
+            check_datasets([name])
+
+
+def test_a_missing_file_is_named_once(tmp_path, catalog):
+    with pytest.raises(UserError) as error:
+        check_datasets([f"coco:{tmp_path}/gone.json:{tmp_path}"])
+    assert str(error.value).count("gone.json in") == 1
+
+
 @pytest.mark.parametrize("name", ["coco:https://x.org/a.json:i", "yolo:https://x.org/d.yaml:val"])
 def test_addresses_are_never_fetched(name, catalog):
     with pytest.raises(UserError, match="data are never fetched"):

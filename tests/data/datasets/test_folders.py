@@ -1,6 +1,9 @@
+import os
+
 import pytest
 
 from virtex_det.data.datasets.folders import find_files, find_matching, is_data
+from virtex_det.errors import UserError
 
 LEFT_BEHIND = (
     ".ipynb_checkpoints/1-checkpoint.jpg",
@@ -50,6 +53,22 @@ def test_links_are_followed_and_circles_of_them_end(folder):
     (folder / "gone").symlink_to(folder / "nowhere")
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     assert names(folder) == ["a/1.jpg", "a.b/1.jpg", "b/2.JPG"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused_as_its_files_would_be_left_out(
+    folder, monkeypatch
+):
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path) == f"{folder}/b":  # permissions do not stop root, who may run this
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=f"The folder {folder}/b cannot be read: Permission denied"):
+        names(folder)
+    assert find_files(folder / "gone", (".jpg",)) == []
 
 
 def test_a_pattern_names_files_in_folders_but_not_what_systems_leave_behind(folder):

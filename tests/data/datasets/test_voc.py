@@ -39,7 +39,7 @@ def test_an_object_is_read_as_the_file_has_it(read):
 BROKEN = {
     "cut short": (XML[:-20], "is not XML"),
     "empty": ("", "is not XML"),
-    "another form": ("<html></html>", "no height in <size>"),
+    "another form": ("<html></html>", "begins with <html>; expected <annotation>"),
     "an unknown encoding": (f'<?xml version="1.0" encoding="klingon"?>{XML}', "is not XML"),
     "no size": (XML.replace("<height>60</height>", ""), "no height in <size>"),
     "a size of 0": (XML.replace("<width>80", "<width>0"), "width '0'"),

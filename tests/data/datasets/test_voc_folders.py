@@ -126,3 +126,16 @@ def test_one_class_in_two_spellings_is_refused(voc):
 def test_a_reversed_box_is_named(voc):
     text = refused(voc({"a": voc_xml([("nut", (30, 1, 3, 20))])}))
     assert "reversed box" in text and "a.xml: object 1" in text
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        # a page in place of a file would be an image without objects
+        ("<html><body>Not found</body></html>", "begins with <html>; expected <annotation>"),
+        (voc_xml([(" ", (1, 1, 4, 4))]), "object 1 has an empty <name>"),
+    ],
+)
+def test_xml_that_is_not_of_vocs_form_is_named(xml, message, voc):
+    text = refused(voc({"a": xml, "b": voc_xml([NUT])}))
+    assert message in text and "a.xml" in text

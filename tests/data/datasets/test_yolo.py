@@ -228,6 +228,13 @@ def test_a_few_labels_without_an_image_are_counted_and_many_are_refused(yolo, tm
     assert "2 label files have no image beside 10" in refused(name)
 
 
+def test_a_label_is_not_kept_company_by_a_file_that_is_no_image(yolo, tmp_path):
+    name = yolo({"a.jpg": BOX})
+    (tmp_path / "images/train/b.heic").touch()
+    (tmp_path / "labels/train/b.txt").write_text(BOX)
+    assert "1 label files have no image beside 1" in refused(name)
+
+
 def test_labels_that_are_elsewhere_are_asked_for_at_their_place(yolo, tmp_path):
     text = refused(yolo({"a.jpg": None}))
     assert f"the file {tmp_path}/labels/train/a.txt" in text and "folder:IMAGES" in text

@@ -5,6 +5,8 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from virtex_det.errors import UserError
+
 # Files of the systems themselves, in lower case: macOS, Windows, file systems, network disks,
 # Python.
 _NOT_DATA = (
@@ -38,6 +40,9 @@ def find_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     Args:
         folder: folder to search recursively.
         suffixes: suffixes in lower case, such as ".jpg"; files may have them in upper case.
+
+    Raises:
+        UserError: a folder cannot be read, so that its files would be left out.
     """
     found = [(root, name) for root, names in _walk(folder) for name in names]
     return [
@@ -65,9 +70,13 @@ def _is_meant(part: str, named: tuple[str, ...]) -> bool:
 
 
 def _walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder with the names of its files."""
+    """Yield each folder with the names of its files.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     entered = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         state = Path(root).stat()
         if (state.st_dev, state.st_ino) in entered:
             folders.clear()
@@ -75,3 +84,12 @@ def _walk(folder: str | Path) -> Iterator[tuple[str, list[str]]]:
         entered.add((state.st_dev, state.st_ino))
         folders[:] = sorted(filter(is_data, folders))
         yield root, [name for name in names if is_data(name) and Path(root, name).is_file()]
+
+
+def _refuse(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return
+    raise UserError(
+        f"The folder {error.filename} cannot be read: {error.strerror}.\n"
+        "Its files would be missing. Make it readable, or move it away."
+    ) from error

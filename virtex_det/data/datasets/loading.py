@@ -54,7 +54,8 @@ def check_datasets(names: Iterable[str]) -> None:
         if name not in DatasetCatalog.list():
             raise UserError(_unknown_name(name))
         _refuse_addresses(name)
-        missing = [path for path in _needed_paths(name) if not path.exists()]
+        # Path's methods raise for a name that is too long.
+        missing = [path for path in _needed_paths(name) if not os.path.exists(path)]  # noqa: PTH110
         if missing:
             raise UserError(_missing_files(name, missing))
 
@@ -193,7 +194,7 @@ def _needed_paths(name: str) -> list[Path]:
     paths += metadata.get("shards", ())
     if "dirname" in metadata and "split" in metadata:
         paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
-    return [Path(path) for path in paths if "://" not in str(path)]
+    return [Path(path) for path in dict.fromkeys(map(str, paths)) if "://" not in path]
 
 
 def _source(name: str) -> str:
@@ -240,7 +241,8 @@ def _missing_files(name: str, missing: list[Path]) -> str:
 
 
 def _like(path: Path) -> str:
-    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    is_folder = os.path.isdir(path.parent)  # noqa: PTH112  (Path's raises for a long name)
+    beside = [other.name for other in path.parent.iterdir()] if is_folder else []
     near = difflib.get_close_matches(path.name, beside, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -107,6 +107,10 @@ def read_voc_image(path: Path, *, needs_size: bool = True) -> VOCImage:
         raise UserError(
             f"{path} is not XML: {error}\nMake the file again, or correct that place."
         ) from error
+    if root.tag.casefold() != "annotation":
+        raise UserError(
+            f"{path} is not of VOC's form: it begins with <{root.tag[:40]}>; expected <annotation>."
+        )
     _check_tags(path, root)
     height, width = (_side(path, root, side, needs_size) for side in ("height", "width"))
     if not (height and width):
@@ -190,6 +194,8 @@ def _object(path: Path, number: int, entry: ET.Element) -> VOCObject:
         if found != 1:
             raise UserError(f"{path}: object {number} has {found or 'no'} <{tag}>; expected one.")
     name = entry.findtext("name") or ""
+    if not name.strip():
+        raise UserError(f"{path}: object {number} has an empty <name>; expected its class.")
     what = f"{path}: object {number} ({name[:40]})"
     left, top, right, bottom = (_coordinate(what, entry, corner) for corner in CORNERS)
     if right < left or bottom < top:

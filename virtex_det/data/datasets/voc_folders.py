@@ -178,8 +178,6 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
     spellings: dict[str, str] = {}
     for name in classes:
         plain = name.strip().casefold()
-        if not plain:
-            raise UserError(f"{folder}: an object has an empty <name>. Name its class.")
         if plain in spellings:
             raise UserError(
                 f"{folder} has the classes {spellings[plain]!r} and {name!r}: one class in two "

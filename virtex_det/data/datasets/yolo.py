@@ -346,13 +346,20 @@ def _texts_in(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _stems_of_images(folder: Path) -> set[str]:
+    """Return the names, without suffix, of the images in a folder; other files are none."""
+    with os.scandir(folder) as entries:
+        paths = [Path(entry.name) for entry in entries if entry.is_file()]
+    return {path.stem for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+
+
 def _orphans(
     folders: set[Path], apart: Mapping[Path, Mapping[str, Path]], number: int
 ) -> list[str]:
     """Count labels without an image; many are an error, as images are missing."""
     lost = []
     for folder in sorted(folders):
-        stems = {path.stem for path in folder.iterdir() if path.suffix.lower() != ".txt"}
+        stems = _stems_of_images(folder)
         lost += [path for stem, path in apart[folder].items() if stem not in stems]
     lost = [path for path in lost if _looks_like_labels(path)]
     if not lost:
