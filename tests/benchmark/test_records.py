@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 
 import pytest
@@ -148,3 +149,28 @@ def test_code_installed_below_another_repository_is_not_of_it(tmp_path, monkeypa
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     monkeypatch.setattr(records, "__file__", str(package / "records.py"))
     assert records.code_revision() == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_dirty"),
+    [
+        ("virtex_det/benchmark/records.py", True),
+        ("virtex_det/new.py", True),
+        ("configs/run.yaml", True),
+        ("results/scenes.jsonl", False),
+    ],
+)
+def test_code_is_dirty_by_its_own_files_and_not_by_records(changed, is_dirty, tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    files = ["virtex_det/benchmark/records.py", "configs/run.yaml", "results/scenes.jsonl"]
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text("before")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / files[0]))
+    clean = records.code_revision()
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    (tmp_path / changed).write_text("after")
+    assert records.code_revision() == (f"{clean}-dirty" if is_dirty else clean)

@@ -263,14 +263,17 @@ def describe_hardware() -> dict[str, Any]:
 def code_revision() -> str:
     """Return the git commit of this package, "unknown" outside a clone.
 
-    It ends with ``-dirty`` if there are uncommitted changes.
+    It ends with ``-dirty`` if the package or its configs differ from that commit, in new files
+    too. Other files may differ, as records that a matrix adds to ``results/`` do.
     """
     try:
         # Fails if the package is installed inside another repository.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        changes = _git("status", "--porcelain", "--", "..", "../../configs")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{revision}-dirty" if changes else revision
 
 
 def _git(*words: str) -> str:
