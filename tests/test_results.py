@@ -10,10 +10,12 @@ from virtex_det.benchmark.comparison import read_comparison
 from virtex_det.benchmark.report import render_markdown_page
 from virtex_det.benchmark.statistics import AP, summarize
 from virtex_det.benchmark.tables import mean, render_markdown
+from virtex_det.config import load_config
 from virtex_det.experiments import read_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = ROOT / "results" / "scenes.jsonl"
+RATES = ROOT / "results" / "scenes_rates.jsonl"
 POINTING = ROOT / "results" / "pretraining" / "pointing.jsonl"
 
 
@@ -51,6 +53,20 @@ def test_the_figures_in_the_readme_are_those_of_the_records():
         :2
     ]
     assert len(rows) == 2 and all(row in readme for row in rows)
+
+
+def test_each_config_of_the_scenes_has_its_best_rate_on_held_out_scenes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rates = read_matrix("configs/benchmarks/scenes_rates.yaml")
+    records = read_comparison(RATES).records
+    assert set(records) == set(rates.cells)
+    best = {}
+    for cell in sorted(records, key=lambda cell: records[cell].metrics["svm"]["mAP"]):
+        start = rates.starts[cell.start]
+        best[start.pretrain] = start.options["SOLVER.BASE_LR"]  # the last of a config stays
+    assert best == {config: load_config(str(config)).SOLVER.BASE_LR for config in best}
+    methods = read_matrix("configs/benchmarks/scenes_methods.yaml").starts.values()
+    assert set(best) == {start.pretrain for start in methods if start}
 
 
 @pytest.mark.parametrize("path", [SCENES, POINTING], ids=lambda path: path.stem)

@@ -160,7 +160,7 @@ def test_code_installed_below_another_repository_is_not_of_it(tmp_path, monkeypa
         ("results/scenes.jsonl", False),
     ],
 )
-def test_code_is_dirty_by_its_own_files_and_not_by_records(changed, is_dirty, tmp_path, monkeypatch):
+def test_code_is_dirty_by_its_files_and_not_by_records(changed, is_dirty, tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
     files = ["virtex_det/benchmark/records.py", "configs/run.yaml", "results/scenes.jsonl"]
     for name in files:
