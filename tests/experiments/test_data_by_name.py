@@ -1,6 +1,8 @@
 """Matrices on data named by where they lie."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from tests.conftest import TINY_DETECTOR
 from virtex_det.config import load_config
 from virtex_det.data.following import follow_data
 from virtex_det.errors import UserError
-from virtex_det.experiments.matrix import Matrix
+from virtex_det.experiments.matrix import Matrix, report
 from virtex_det.experiments.preflight import check_folders, check_sources, config_of
 
 BASE = "_BASE_: detectron2/_base_mask_rcnn_R_50_FPN.yaml\n"
@@ -78,3 +80,22 @@ def test_data_that_cannot_be_used_are_named_before_a_run(matrix, tmp_path):
     config_of.cache_clear()
     with pytest.raises(UserError, match="1 objects have a class that"):
         check_sources(matrix.runs())
+
+
+@pytest.mark.parametrize("are_there", [True, False])
+def test_the_report_shows_images_with_the_classes_of_the_protocol(
+    are_there, matrix, make_record, tmp_path
+):
+    matrix = replace(matrix, protocols={"one": matrix.protocols["one"]})
+    (run,) = matrix.runs()
+    detections = run.folder / "inference/yolo_data.yaml_val/coco_instances_results.json"
+    detections.parent.mkdir(parents=True)
+    found = {"category_id": 0, "bbox": [15, 10, 30, 20], "score": 0.9}  # 0 is bolt, in the file nut
+    detections.write_text(json.dumps([{**found, "image_id": "images/train/1.jpg"}]))
+    record = make_record(fraction=1.0, iteration=4)
+    replace(record, dataset="yolo:data.yaml:val").write(run.folder)
+    (run.folder / "model_final.pth").touch()
+    if not are_there:
+        shutil.rmtree(tmp_path / "images")
+    report(matrix, tmp_path / "page.html")
+    assert ("1 found, 0 missed" in (tmp_path / "page.html").read_text()) == are_there

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import json
 import re
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +19,12 @@ from virtex_det.benchmark.costs import RunCost, read_cost
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
 from virtex_det.benchmark.statistics import share
-from virtex_det.config.data_names import short_names
+from virtex_det.config.data_names import OBJECTS, is_by_name, short_names
 from virtex_det.config.roles import OF_MATRIX
+from virtex_det.data.datasets.by_name import read_found
+from virtex_det.data.datasets.class_rules import as_rules
+from virtex_det.data.datasets.found import coco_content
+from virtex_det.data.following import give_classes
 from virtex_det.errors import UserError
 from virtex_det.experiments.commands import repeat_commands
 from virtex_det.experiments.local import LocalLauncher
@@ -409,19 +415,38 @@ def report(
     """
     comparison = measured(matrix, mix=mix)
     cell = next(iter(comparison.records))
-    dataset = matrix.config(cell.protocol, cell.fraction).DATASETS.TEST[0]
-    cards = matrix.cards()
-    commands = repeat_commands(matrix.cells, matrix.output, preparation)
-    write_report(
-        page,
-        comparison,
-        folders={cell: run.folder for cell, run in matrix.cells.items()},
-        annotations=annotations or _existing(dataset, "json_file"),
-        image_root=image_root or _existing(dataset, "image_root"),
-        cards=cards,
-        commands=commands,
-        notes=notes,
-    )
+    cfg = matrix.config(cell.protocol, cell.fraction)
+    with tempfile.TemporaryDirectory() as folder:
+        own_annotations, own_images = _ground_truth(cfg, Path(folder))
+        write_report(
+            page,
+            comparison,
+            folders={cell: run.folder for cell, run in matrix.cells.items()},
+            annotations=annotations or own_annotations,
+            image_root=image_root or own_images,
+            cards=matrix.cards(),
+            commands=repeat_commands(matrix.cells, matrix.output, preparation),
+            notes=notes,
+        )
+
+
+def _ground_truth(cfg: CfgNode, folder: Path) -> tuple[Path | None, Path | None]:
+    """Return the annotation file of the first test set and the folder of its images.
+
+    None where they are not here. For data that are named by where they lie the file is written into
+    the folder given: theirs may be of another form, or have other classes (DATASETS.CLASSES).
+    """
+    name = cfg.DATASETS.TEST[0]
+    if not is_by_name(name, OBJECTS):
+        return _existing(name, "json_file"), _existing(name, "image_root")
+    try:
+        give_classes([name], as_rules(cfg.DATASETS.CLASSES))
+        found = read_found(name)
+    except UserError:
+        return None, None
+    file = folder / "ground_truth.json"
+    file.write_text(json.dumps(coco_content(found)))
+    return file, Path(found.image_root)
 
 
 def _existing(dataset: str, what: str) -> Path | None:
