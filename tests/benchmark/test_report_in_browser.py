@@ -1,33 +1,18 @@
 """The report in a real browser: that it loads, sorts, shows its pictures and fits the screen."""
 
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.benchmark.example_comparison import make_example
+from tests.pages.in_browser import browser
 from virtex_det.benchmark.report import write_report
+
+__all__ = ["browser"]
 
 STARTS = ("random", *(f"caption pretraining number {number}" for number in range(1, 7)))
 COMMAND = "python tools/train_net.py --config-file configs/detectron2/scenes_segm.yaml OUTPUT_DIR "
 COMMAND += "very_long_" * 30
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Debian's chromium without a screen."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright: pip install playwright"
-    )
-    chromium = shutil.which("chromium") or pytest.skip("no chromium: apt-get install chromium")
-    if subprocess.run([chromium, "--version"], capture_output=True).returncode != 0:
-        pytest.skip(f"{chromium} does not run; on Ubuntu it is a placeholder for a snap")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

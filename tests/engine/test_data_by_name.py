@@ -1,6 +1,5 @@
 """Data named by where they lie: trained on, evaluated, resumed and recorded, also after a move."""
 
-import math
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from virtex_det.benchmark.records import read_records
 from virtex_det.config import load_config
 from virtex_det.engine import Trainer, argument_parser, evaluate, read_classes, setup
 from virtex_det.errors import UserError
-from virtex_det.evaluation.detection.results_file import evaluate as evaluate_results
 from virtex_det.yaml_files import read_yaml
 
 CONFIG = "detectron2/_base_mask_rcnn_R_50_FPN.yaml"
@@ -155,46 +153,3 @@ def test_a_config_with_the_number_of_the_data_predicts_with_that_of_the_weights(
     cfg = load_config(CONFIG, {**keys, "DATASETS.TEST": name, "MODEL.MASK_ON": False})
     detector = Detector(run / "model_final.pth", config=cfg)
     assert detector.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
-
-
-SAMPLES = {
-    "boxes of YOLO's form": ("yolo:{}/coco128/data.yaml:train", "yolo:{}/coco128/data.yaml:val"),
-    "polygons of YOLO's form": (
-        "yolo:{}/coco128_seg/data.yaml:train",
-        "yolo:{}/coco128_seg/data.yaml:val",
-    ),
-    "COCO": (
-        "coco:{0}/coco_mini/annotations/instances_train2017.json:{0}/coco_mini/train2017",
-        "coco:{0}/coco_mini/annotations/instances_val2017.json:{0}/coco_mini/val2017",
-    ),
-    "VOC": ("voc:{}/voc_mini/VOC2007:trainval", "voc:{}/voc_mini/VOC2007:test"),
-    "LVIS": (
-        "lvis:{0}/lvis_100/annotations/lvis_val_9_with_images.json:{0}/lvis_100",
-        "lvis:{0}/lvis_100/annotations/lvis_val_9_with_images.json:{0}/lvis_100",
-    ),
-}
-MEASURED = {
-    "boxes of YOLO's form": ({"bbox"}, "AR100", 80),
-    "polygons of YOLO's form": ({"bbox", "segm"}, "AR100", 80),
-    "COCO": ({"bbox", "segm"}, "AR100", 80),
-    "VOC": ({"bbox"}, "AP_11point", 20),
-    "LVIS": ({"bbox", "segm"}, "APr", 1230),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", SAMPLES)
-def test_real_images_of_each_form_are_trained_on_and_evaluated_by_name_alone(
-    form, tool, samples, catalog
-):
-    train, test = (name.format(samples) for name in SAMPLES[form])
-    run = tool(*OPTIONS, "DATASETS.TRAIN", train, "DATASETS.TEST", test)
-    (record,) = read_records(run)
-    tasks, metric, classes = MEASURED[form]
-    assert set(record.metrics) == tasks and metric in record.metrics["bbox"]
-    assert len(read_classes(run)) == classes
-    (results,) = run.rglob("coco_instances_results.json")
-    again = evaluate_results(results, test)["bbox"]
-    kept = {name: record.metrics["bbox"][name] for name in again}
-    with_nan = {name: math.nan if value is None else value for name, value in kept.items()}
-    assert again == pytest.approx(with_nan, nan_ok=True)

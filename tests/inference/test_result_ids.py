@@ -1,12 +1,16 @@
 """Ids of detections: of an annotation file, by the names of its images and categories."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 import virtex_det as vd
+from tests.data.datasets.conftest import coco_content
+from virtex_det.config import load_config
+from virtex_det.data.datasets import load_dataset
 from virtex_det.errors import UserError
-from virtex_det.inference.result_ids import ids_of_file
+from virtex_det.inference.result_ids import ids_of_dataset, ids_of_file
 
 
 @pytest.fixture
@@ -68,3 +72,17 @@ def test_classes_that_the_file_does_not_name_are_refused(detector, photos, tmp_p
     message = rf"class {detector.classes[0]} is not a category of .*dogs.json, which has dog"
     with pytest.raises(UserError, match=message):
         ids_of_file(detector, photos, tmp_path / "dogs.json")
+
+
+@pytest.mark.parametrize(
+    ("rules", "classes", "ids"),
+    [
+        ((), ["bolt"], [2]),
+        (("bolt",), ["bolt"], [2]),  # the file's own, as it has the class
+        ((["screw", "bolt"], "nut"), ["screw", "nut"], [1, 2]),
+    ],
+)
+def test_categories_are_those_of_the_data_or_of_the_classes_of_the_run(rules, classes, ids, coco):
+    load_dataset(name := coco(coco_content()))
+    cfg = load_config(overrides={"DATASETS.CLASSES": rules})
+    assert ids_of_dataset(SimpleNamespace(cfg=cfg, classes=classes), name, [7]) == ([7], ids)

@@ -15,9 +15,15 @@ Images stay where they are. A part is chosen as by tools/subset.py, whose files 
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from virtex_det.cli.parsers import add_classes, as_classes, command_parser, positive
+from virtex_det.cli.parsers import (
+    add_classes,
+    add_new_output,
+    as_classes,
+    check_new_output,
+    command_parser,
+    positive,
+)
 from virtex_det.cli.subset import part_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.data.datasets.split_files import Subset, subset_of
@@ -25,7 +31,6 @@ from virtex_det.data.following import give_classes
 from virtex_det.data.training_set import choose_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
-from virtex_det.files import check_output
 from virtex_det.own_data.conversion import convert, readable_name
 from virtex_det.own_data.survey import collected_warnings
 from virtex_det.utils import write_atomically
@@ -34,11 +39,7 @@ from virtex_det.utils import write_atomically
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert the data set that the command line names."""
     options = _parser().parse_args(arguments)
-    check_output(options.output, options.split)
-    if options.output.exists() and not options.overwrite:
-        raise UserError(
-            f"{options.output} exists. Name another output, or replace it with --overwrite."
-        )
+    check_new_output(options, options.split)
     name = readable_name(options.data)
     give_classes([name], as_classes(options.classes))
     with collected_warnings():  # what the reader warns of is among the notes
@@ -80,9 +81,7 @@ def _chosen(options: argparse.Namespace, name: str) -> list[int | str] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("data", metavar="DATA", help="a data set, such as yolo:data.yaml:train")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.json", help="file to write"
-    )
+    add_new_output(parser, "FILE.json")
     add_classes(parser)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--fraction", type=float, metavar="F", help="fraction of the images")
@@ -100,5 +99,4 @@ def _parser() -> argparse.ArgumentParser:
         "--stratified", action="store_true", help="take the same fraction of every category"
     )
     parser.add_argument("--rest", action="store_true", help="write the images that are not chosen")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser

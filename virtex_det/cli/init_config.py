@@ -16,11 +16,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from virtex_det.cli.parsers import add_data, as_classes, command_parser
+from virtex_det.cli.parsers import (
+    add_data,
+    add_new_output,
+    as_classes,
+    check_new_output,
+    command_parser,
+)
 from virtex_det.config import load_config
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
-from virtex_det.files import check_output
 from virtex_det.own_data.config_text import config_text
 from virtex_det.own_data.first_config import (
     FirstConfig,
@@ -38,11 +43,7 @@ from virtex_det.utils import write_atomically
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the config that the command line describes."""
     options = _parser().parse_args(arguments)
-    check_output(options.output, options.weights)
-    if options.output.exists() and not options.overwrite:
-        raise UserError(
-            f"{options.output} exists. Name another output, or replace it with --overwrite."
-        )
+    check_new_output(options, options.weights)
     start = find_start(options.weights)
     look = look_at(*divide(options.data, options.val), as_classes(options.classes))
     if look.problems:
@@ -105,16 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME|FILE",
         help="a name of the model zoo, which training fetches, or a file (default: random init)",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.yaml", help="config to write"
-    )
+    add_new_output(parser, "FILE.yaml")
     parser.add_argument(
         "--small", action="store_true", help="for a laptop: an R-18, small images, few epochs"
     )
     parser.add_argument(
         "--epochs", type=_epochs, metavar="N", help="length of the schedule (default: by the data)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     return parser
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from virtex_det.config import get_cfg, load_config
 from virtex_det.config.rules import LARGEST
 from virtex_det.data.datasets.class_rules import Rules, as_rules
+from virtex_det.errors import UserError
+from virtex_det.files import check_output
 from virtex_det_commands import as_called
 
 IMAGES_HELP = (
@@ -43,6 +45,31 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if argument.partition(".")[0] in known and not Path(argument).exists():
             return list(arguments[:index]), list(arguments[index:])
     return list(arguments), []
+
+
+def add_new_output(parser: argparse.ArgumentParser, form: str) -> None:
+    """Add ``--output``, a file that must not exist, and ``--overwrite``, by which it may.
+
+    Args:
+        parser: of the command.
+        form: of the file, such as "FILE.json".
+    """
+    parser.add_argument("--output", type=Path, required=True, metavar=form, help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def check_new_output(options: argparse.Namespace, *inputs: str | Path | None) -> None:
+    """Refuse an output that cannot be written, is an input, or exists without ``--overwrite``.
+
+    Args:
+        options: with what ``add_new_output`` adds.
+        inputs: files that are read.
+    """
+    check_output(options.output, *inputs)
+    if options.output.exists() and not options.overwrite:
+        raise UserError(
+            f"{options.output} exists. Name another output, or replace it with --overwrite."
+        )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

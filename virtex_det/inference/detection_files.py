@@ -146,11 +146,7 @@ def write_detections(
             report.add(each, drawn)
             if isinstance(each.picture, Frame) and drawn.frame is not None:
                 videos.write(each.picture, drawn.frame)
-        if not report.images:
-            raise UserError(
-                f"{len(paths)} of {len(paths)} files cannot be read as images; the reasons are "
-                "above."
-            )
+        report.check(len(paths))
         results.end()
     report.write(folder, ids, results.count)
     return Written(len(report.images), results.count, len(report.skipped))
@@ -259,6 +255,13 @@ class _Report:
         self._counts.append((name, counts))
         if drawn.thumbnail and len(self._figures) < 2 * _MOST_SHOWN:
             self._figures.append({"name": name, "counts": counts, "picture": drawn.thumbnail})
+
+    def check(self, files: int) -> None:
+        """Refuse files of which none could be read."""
+        if not self.images:
+            raise UserError(
+                f"{files} of {files} files cannot be read as images; the reasons are above."
+            )
 
     def write(self, folder: Path, ids: Ids, detections: int) -> None:
         categories = _category_entries(self._detector, ids)

@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 from detectron2.data import MetadataCatalog
 
+from virtex_det.config.data_names import OBJECTS, is_by_name
 from virtex_det.data.classes import model_classes
 from virtex_det.data.datasets.annotation_content import read_annotations
+from virtex_det.data.datasets.class_rules import as_rules
 from virtex_det.data.datasets.ids import check_coco_ids
+from virtex_det.data.following import give_classes
+from virtex_det.data.pictures import load_image_files
 from virtex_det.errors import UserError
 from virtex_det.inference.detector import Detector
 
@@ -42,16 +46,17 @@ def own_ids(detector: Detector, images: Iterable[int | str] | None = None) -> Id
 def ids_of_dataset(detector: Detector, name: str, images: Iterable[int | str]) -> Ids:
     """Return the ids of a loaded data set's pictures, and of its categories if it has the classes.
 
-    Its own numbers of categories are those of its ground truth; without all classes of the
-    detector there is nothing to compare, and the ids are ``own_ids``.
+    Its own numbers of categories are those of its ground truth. If it lacks a class of the
+    detector, it gets the classes of DATASETS.CLASSES with which the detector was trained. If it
+    lacks one still there is nothing to compare, and the ids are ``own_ids``.
     """
-    metadata = MetadataCatalog.get(name)
-    names = metadata.get("thing_classes", ())
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
-    ids = {names[number]: category for category, number in numbers.items()}
-    if not detector.classes or any(each not in ids for each in detector.classes):
-        return own_ids(detector, images)
-    return Ids(images, [ids[each] for each in detector.classes])
+    found = _categories(detector, name)
+    rules = as_rules(detector.cfg.DATASETS.CLASSES)
+    if not found and rules and is_by_name(name, OBJECTS):
+        give_classes([name], rules)
+        load_image_files(name)  # sets the classes
+        found = _categories(detector, name)
+    return Ids(images, found) if found else own_ids(detector, images)
 
 
 def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
@@ -92,6 +97,15 @@ def number_of_classes(detector: Detector) -> int:
     """Return how many classes a detector has, known by name or not; 0 if neither is known."""
     classes = model_classes(detector.cfg)
     return len(detector.classes) or (classes.number if classes else 0)
+
+
+def _categories(detector: Detector, name: str) -> list[int]:
+    """Return a loaded data set's ids of the detector's classes; [] unless it has them all."""
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("thing_classes", ())
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {})
+    ids = {names[number]: category for category, number in numbers.items()}
+    return [ids[each] for each in detector.classes] if {*detector.classes} <= {*ids} else []
 
 
 def _file_name(entry: Mapping[str, Any]) -> str:
