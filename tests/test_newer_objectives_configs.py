@@ -27,13 +27,13 @@ SCENES = {
     ),
     "scenes_siglip": ("LocTexModel", "CaptionMapper", "scenes_unlabelled_captions"),
 }
-# What differs from the config of another task.
+# What differs from the config of another task; tests/test_results.py has the rates.
 DIFFERENCES = {
-    ("scenes_cappa", "scenes_captioning"): {"MODEL.TEXTUAL.PARALLEL_FRACTION"},
+    ("scenes_cappa", "scenes_captioning"): {"MODEL.TEXTUAL.PARALLEL_FRACTION", "SOLVER.BASE_LR"},
     ("scenes_locca", "scenes_captioning"): {
         *("MODEL.META_ARCHITECTURE", "MODEL.TEXTUAL.PARALLEL_FRACTION", "DATASETS.TRAIN"),
         *("DATALOADER.MAPPER", "INPUT.CAPTION.TOKENIZER"),
-        *("INPUT.CAPTION.BOX_BINS", "INPUT.CAPTION.MAX_LENGTH"),
+        *("INPUT.CAPTION.BOX_BINS", "INPUT.CAPTION.MAX_LENGTH", "SOLVER.BASE_LR"),
     },
     ("scenes_superclass", "scenes_token_classification"): {"MODEL.TOKEN_CLASSIFICATION.WEIGHTING"},
     ("superclass/superclass_R_50", "task_ablations/token_classification_R_50"): {
@@ -41,7 +41,7 @@ DIFFERENCES = {
     },
     ("scenes_siglip", "scenes_contrastive"): {
         *("MODEL.LOCTEX.CONTRASTIVE_LOSS", "MODEL.LOCTEX.SIGMOID_BIAS"),
-        "SOLVER.NO_DECAY",
+        *("SOLVER.NO_DECAY", "SOLVER.BASE_LR"),
     },
 }
 
