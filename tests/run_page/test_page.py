@@ -104,6 +104,16 @@ def test_the_page_is_one_file_with_curves_numbers_errors_and_images(make_run, tm
     assert "20 s" in page and "--resume SOLVER.MAX_ITER 300" in page
 
 
+def test_data_that_have_moved_are_found_by_their_new_name(make_run, tmp_path):
+    run, moved = make_run(), tmp_path / "moved"
+    moved.mkdir()
+    for name in ("a.png", "b.png", "instances.json"):
+        (tmp_path / name).rename(moved / name)
+    assert "instances.json" in write_run_page(run).missing[0]
+    written = write_run_page(run, threshold=0.5, datasets=[f"coco:{moved}/instances.json:{moved}"])
+    assert written.missing == [] and "b.png: 0 found" in written.path.read_text()
+
+
 def test_a_threshold_leaves_out_detections(make_run, tmp_path):
     page = tmp_path / "page.html"
     write_run_page(make_run(), page, threshold=0.75, images=1)

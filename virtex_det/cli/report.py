@@ -30,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"--output {options.output} is not the name of a page; expected FILE.html."
             )
     page = write_run_page(
-        options.run, options.output, threshold=options.threshold, images=options.images
+        options.run,
+        options.output,
+        threshold=options.threshold,
+        images=options.images,
+        datasets=options.dataset,
     )
     for text in page.missing:
         say(text)
@@ -49,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SCORE",
         help="lowest score of a detection in the confusion matrix and the images (default: that "
         "with the highest F1)",
+    )
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="data of the evaluations that have moved, such as yolo:NEW/PLACE/data.yaml:val",
     )
     parser.add_argument(
         "--images",

@@ -39,16 +39,21 @@ def train(args: argparse.Namespace) -> None:
             trainer.resume_or_load(resume=args.resume)
             trainer.train()
     if comm.is_main_process() and is_run_folder(Path(cfg.OUTPUT_DIR)):
-        write_page(cfg.OUTPUT_DIR)
+        write_page(cfg.OUTPUT_DIR, cfg.DATASETS.TEST)
 
 
-def write_page(run_folder: str | Path) -> None:
-    """Write the page of a run that is done; whatever fails here, the run has succeeded."""
+def write_page(run_folder: str | Path, datasets: Sequence[str] = ()) -> None:
+    """Write the page of a run that is done; whatever fails here, the run has succeeded.
+
+    Args:
+        run_folder: OUTPUT_DIR of the run.
+        datasets: names of the data that it is evaluated on, which may have moved since it began.
+    """
     try:
         # Loads Matplotlib, which training does not need.
         from virtex_det.run_page.page import write_run_page
 
-        page = write_run_page(run_folder)
+        page = write_run_page(run_folder, datasets=datasets)
     except Exception as error:
         logger.warning(f"The run is done, but its page is not written: {error}")
         return

@@ -10,9 +10,9 @@ from detectron2.config import CfgNode
 from virtex_det.benchmark.pictures import EvaluatedRun
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.tables import title_of
-from virtex_det.config.data_names import short_names
 from virtex_det.data.datasets import load_dataset
-from virtex_det.data.following import follow_data
+from virtex_det.data.datasets.class_rules import as_rules
+from virtex_det.data.following import give_classes
 from virtex_det.engine.run_folder import CONFIG
 from virtex_det.errors import UserError
 from virtex_det.evaluation.detection.detections import read_detections
@@ -100,7 +100,7 @@ class Wanted(NamedTuple):
 
 
 def look_at_evaluation(
-    cfg: CfgNode, folder: Path, record: ResultRecord, wanted: Wanted | None
+    cfg: CfgNode, folder: Path, record: ResultRecord, dataset: str, wanted: Wanted | None
 ) -> tuple[Evaluated, str]:
     """Return what the page shows of an evaluation, and why it lacks the errors; "" if it does not.
 
@@ -108,6 +108,7 @@ def look_at_evaluation(
         cfg: of the run.
         folder: of the run.
         record: of the evaluation.
+        dataset: the whole name of the data set, of which a record may have a short one.
         wanted: None for a model that does not detect.
     """
     metrics, errors, reason = record.metrics, None, ""
@@ -115,10 +116,7 @@ def look_at_evaluation(
     by_size: dict[str, int] = {}
     if wanted and "bbox" in metrics:
         try:
-            follow_data(cfg, trains=False)  # registers data with the classes of the run
-            # A record has short names.
-            full = {short: name for name, short in short_names(cfg.DATASETS.TEST).items()}
-            dataset = full.get(record.dataset, record.dataset)
+            give_classes([dataset], as_rules(cfg.DATASETS.CLASSES))
             truth = in_coco_form(read_ground_truth(dataset))
             by_class, by_size = objects_by_class(truth), objects_by_size(truth)
             errors = _errors(cfg, folder, record, dataset, truth, wanted)

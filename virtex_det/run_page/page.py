@@ -15,6 +15,7 @@ from virtex_det.benchmark.records import ResultRecord, read_records
 from virtex_det.benchmark.tables import title_of
 from virtex_det.checkpoint.report import RANDOM_INIT, LoadReport, Mismatch
 from virtex_det.config import load_config
+from virtex_det.config.data_names import short_names
 from virtex_det.data.classes import is_detector
 from virtex_det.engine.run_folder import CONFIG, PAGE, RUN_MARKERS, check_run_files, kept_files
 from virtex_det.errors import UserError
@@ -53,6 +54,7 @@ def write_run_page(
     *,
     threshold: float | None = None,
     images: int = 6,
+    datasets: Sequence[str] = (),
 ) -> RunPage:
     """Write the page of a run: curves, AP per class, errors, images, cost, load report.
 
@@ -64,6 +66,8 @@ def write_run_page(
         threshold: lowest score of a detection in the confusion matrix and in the images; by default
             that with the highest F1.
         images: the number of worst and of best images.
+        datasets: names of the data of evaluations where they are not those of the config, such as
+            yolo:data.yaml:val in another folder.
 
     Raises:
         UserError: the folder is not that of a run, or a file in it is damaged.
@@ -74,7 +78,15 @@ def write_run_page(
     series = read_series(folder)
     last = {record.dataset: record for record in records}
     wanted = Wanted(threshold, images) if is_detector(cfg) else None
-    looks = [look_at_evaluation(cfg, folder, record, wanted) for record in last.values()]
+    full = {
+        short: name
+        for names in (cfg.DATASETS.TEST, datasets)
+        for name, short in short_names(names).items()
+    }
+    looks = [
+        look_at_evaluation(cfg, folder, record, full.get(short, short), wanted)
+        for short, record in last.items()
+    ]
     missing = [reason for _, reason in looks if reason]
     if not last:
         missing.append(
