@@ -5,7 +5,9 @@ import torch
 
 from tests.conftest import ROOT, TINY_PRETRAINING
 from tests.processes import run_script
+from virtex_det.cli.attention import main
 from virtex_det.engine import Trainer, load_config
+from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "visualize_attention.py"
 
@@ -72,3 +74,9 @@ def test_invalid_arguments_are_an_error_of_one_screen_and_leave_nothing(
     run = visualize("--config-file", config, *arguments, cwd=tmp_path)
     assert run.returncode == 1 and message in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "output").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        main(["--run", "/no/run", "--output", str(tmp_path / "file/out"), "photo.jpg"])

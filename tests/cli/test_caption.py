@@ -7,6 +7,7 @@ import torch
 from tests.processes import run_script
 from virtex_det.cli.caption import main
 from virtex_det.engine import Trainer
+from virtex_det.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "caption.py"
 
@@ -71,3 +72,9 @@ def test_an_invalid_batch_size_is_refused(size, capsys):
     with pytest.raises(SystemExit):
         main(["--run", "output", "photo.jpg", "--batch-size", size])
     assert f"'{size}' is not an integer from 1" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        main(["--run", "/no/run", "--output", str(tmp_path / "file/out"), "photo.jpg"])

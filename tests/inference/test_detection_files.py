@@ -129,5 +129,8 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match=r"holds other things: thesis.tex\n.*--output FOLDER"):
         check_output(tmp_path)
-    with pytest.raises(UserError, match="is a file, not a folder"):
-        check_output(tmp_path / "thesis.tex")
+    for below in ("thesis.tex", "thesis.tex/predictions"):
+        with pytest.raises(UserError, match="is a file, not a folder"):
+            check_output(tmp_path / below)
+    with pytest.raises(UserError, match="cannot be written"):
+        check_output("/proc/predictions")

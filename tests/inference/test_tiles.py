@@ -96,7 +96,13 @@ def test_nothing_in_any_tile_is_nothing():
     assert len(found) == 0 and found.image_size == (100, 90)
 
 
-@pytest.mark.parametrize("tiling", [(0, 0), (64, 64), (64, -1)])
+@pytest.mark.parametrize("side", [0, 1, 31])
+def test_tiles_that_show_nothing_are_refused(side):
+    with pytest.raises(UserError, match="expected at least 32"):
+        Tiling(side, 0).check()
+
+
+@pytest.mark.parametrize("tiling", [(64, 64), (64, -1)])
 def test_tiles_that_cover_nothing_are_refused(tiling):
     with pytest.raises(UserError, match="do not cover a picture"):
         Tiling(*tiling).check()

@@ -25,6 +25,7 @@ from virtex_det.data.datasets import load_dataset
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
+from virtex_det.files import check_output_folder
 from virtex_det.inference.attention import AttentionDrawer, with_captions
 from virtex_det.inference.attention_sheets import write_sheets
 
@@ -32,6 +33,7 @@ from virtex_det.inference.attention_sheets import write_sheets
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the images that the command line names."""
     options = _parser().parse_intermixed_args(arguments)
+    check_output_folder(options.output)
     names, overrides = split_overrides(options.images)
     dicts = _captioned_images(names, options)
     source = options.run or load_config(options.config_file, overrides)

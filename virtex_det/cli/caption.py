@@ -22,6 +22,7 @@ from virtex_det.config import load_config
 from virtex_det.data.pictures import find_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
+from virtex_det.files import check_output_folder
 from virtex_det.inference.captioning import Captioner, write_captions
 from virtex_det.inference.trained import CAPTIONS, trained_config
 
@@ -29,6 +30,7 @@ from virtex_det.inference.trained import CAPTIONS, trained_config
 def main(arguments: Sequence[str] | None = None) -> None:
     """Caption the images that the command line names."""
     options = _parser().parse_intermixed_args(arguments)
+    check_output_folder(options.output)
     names, overrides = split_overrides(options.images)
     images = find_images(names)
     source = options.run or load_config(options.config_file, overrides)

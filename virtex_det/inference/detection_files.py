@@ -18,6 +18,7 @@ from virtex_det.data.pictures import Picture, in_one_line, warn_of_broken
 from virtex_det.data.videos import Frame, VideoWriter, read_head, writing_video
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_csv, printable
+from virtex_det.files import check_output_folder
 from virtex_det.image_files import BrokenImage
 from virtex_det.inference.detector import Detector
 from virtex_det.inference.image_detections import ImageDetections
@@ -71,16 +72,15 @@ class _Drawn(NamedTuple):
 
 
 def check_output(folder: str | Path) -> None:
-    """Refuse a folder that holds anything but the files of earlier predictions.
+    """Refuse a folder that cannot be written, or has other files than those of predictions.
 
     Raises:
-        UserError: it does, or is no folder.
+        UserError: it is one, or is no folder.
     """
+    check_output_folder(folder)
     folder = Path(folder)
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a folder.\nName another output folder.")
     others = [
         path.name
         for path in folder.iterdir()

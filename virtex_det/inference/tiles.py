@@ -18,6 +18,7 @@ from virtex_det.errors import UserError
 
 _COLUMNS = ("pred_boxes", "scores", "pred_classes")
 _CUT = "at an edge of its tile"  # name of that data: left, top, right, bottom
+_SMALLEST = 32  # pixels of a side, the stride of most backbones
 _EDGE = 0.01  # of a tile's side, within which a box ends at its edge
 
 
@@ -28,12 +29,17 @@ class Tiling(NamedTuple):
     overlap: int
 
     def check(self) -> None:
-        """Refuse tiles that do not get on.
+        """Refuse tiles that do not get on, and tiles so small that a picture has thousands.
 
         Raises:
-            UserError: the side is below 1, or the overlap is not from 0 to less than it.
+            UserError: the side is below 32, or the overlap is not from 0 to less than the side.
         """
-        if self.side < 1 or not 0 <= self.overlap < self.side:
+        if self.side < _SMALLEST:
+            raise UserError(
+                f"The side of a tile is {self.side} pixels; expected at least {_SMALLEST}. The "
+                "model looks at each tile of a picture."
+            )
+        if not 0 <= self.overlap < self.side:
             raise UserError(
                 f"Tiles of {self.side} pixels with an overlap of {self.overlap} do not cover a "
                 "picture.\nThe overlap is from 0 to less than the side; take the size of the "
