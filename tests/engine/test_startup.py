@@ -580,6 +580,13 @@ def test_a_special_file_in_the_place_of_a_runs_file_is_named_and_not_read(run, n
             setup(arguments(*mode, *run))
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/run", "/tmp/../proc/1/run"])
+def test_an_output_folder_that_cannot_be_made_is_named(name, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"is a file, not a folder|cannot be written: "):
+        setup(arguments("OUTPUT_DIR", tmp_path / name))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in SPECIAL if kind != "a folder"])
 def test_a_special_file_in_the_place_of_the_predictions_folder_is_named(run, kind):
     SPECIAL[kind](run[1] / "inference")

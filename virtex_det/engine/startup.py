@@ -35,6 +35,7 @@ from virtex_det.engine.run_folder import (
 from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import VisibleText
+from virtex_det.files import check_output_folder
 from virtex_det.utils import sweep, write_atomically
 from virtex_det_commands import as_called
 
@@ -74,6 +75,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"The output folder {run_folder} holds another run.\n"
             "Go on with that run with --resume, or name a new folder with OUTPUT_DIR PATH."
         )
+    check_output_folder(run_folder)
     # A slow rank must check the folder before a faster one fills it.
     comm.synchronize()
 
