@@ -35,7 +35,7 @@ def test_a_config_is_written_for_the_data_and_the_next_command_is_said(run, tmp_
     assert cfg.DATASETS.TRAIN == (f"yolo:{tmp_path}/data.yaml:train",)
     assert cfg.DATASETS.TEST == (f"yolo:{tmp_path}/data.yaml:val",)
     assert cfg.MODEL.WEIGHTS == "virtex://bicaptioning_R_50_L1_H2048"
-    assert f"--config-file {tmp_path}/run.yaml" in printed and "epochs." in printed
+    assert f"virtex-det train --config-file {tmp_path}/run.yaml" in printed and "epochs." in printed
 
 
 def test_the_classes_of_the_option_are_those_of_the_config(run, name, tmp_path):

@@ -38,6 +38,7 @@ from virtex_det.own_data.look import Look, divide, look_at
 from virtex_det.own_data.start_weights import Start, find_start
 from virtex_det.own_data.step_time import in_words, time_steps
 from virtex_det.utils import write_atomically
+from virtex_det_commands import as_called
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say("\n".join(head))
     say(f"\nwritten: {options.output}, with reasons beside the values. Next:")
     gpus = f" --num-gpus {machine.gpus}" if machine.gpus > 1 and not options.small else ""
-    say(f"  python tools/train_net.py --config-file {shlex.quote(str(options.output))}{gpus}")
+    train = as_called("python tools/train_net.py")
+    say(f"  {train} --config-file {shlex.quote(str(options.output))}{gpus}")
 
 
 def _head(first: FirstConfig, look: Look, start: Start, machine: Machine) -> list[str]:

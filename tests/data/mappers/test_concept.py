@@ -270,3 +270,4 @@ def test_concepts_without_a_noun_are_a_warning(make_mapper, with_captions, sourc
         assert not caplog.records
         make_mapper(concepts=verbs).log_coverage([with_captions("a cat")])
     assert "has no noun, only verbs" in caplog.text
+    assert "virtex-det data concepts chooses nouns" in caplog.text

@@ -15,6 +15,7 @@ from virtex_det.data.concept_words import ConceptWords, read_concept_words
 from virtex_det.data.mappers.caption import CaptionMapper
 from virtex_det.data.seeding import seeded
 from virtex_det.errors import UserError
+from virtex_det_commands import as_called
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +107,9 @@ class ConceptMapper(CaptionMapper):
         if "noun" not in parts:
             logger.warning(
                 "INPUT.CAPTION.CONCEPTS has no noun, only %ss: the model learns to see properties "
-                "instead of things, which hardly helps a detector. tools/build_concepts.py chooses "
-                "nouns by default",
+                "instead of things, which hardly helps a detector. %s chooses nouns by default",
                 "s and ".join(sorted(parts)),
+                as_called("tools/build_concepts.py"),
             )
         logger.info(
             "%d of %d images have no concept word in their captions", have.count(False), len(have)
