@@ -14,6 +14,7 @@ import yaml
 from tests.conftest import ROOT
 from virtex_det.cli.parsers import split_overrides
 from virtex_det.config import load_config
+from virtex_det.data import load_train_dicts
 from virtex_det.model_zoo.catalog import find
 from virtex_det_commands import choose
 
@@ -84,3 +85,16 @@ def slug(line: str) -> str:
     """Return the anchor that GitHub gives a heading."""
     title = re.sub(r"^#+ ", "", line) if line.startswith("#") else ""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def test_the_script_that_registers_data_gives_images_to_train_on(
+    tmp_path, monkeypatch, write_image, catalog
+):
+    [script] = blocks("your_own_data", "python")
+    [config] = blocks("your_own_data", "yaml")
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "images" / "a.jpg", (640, 480))
+    (tmp_path / "run.yaml").write_text(config)
+    exec(compile(script, "my_train.py", "exec"), {"__name__": "my_train"})
+    [image] = load_train_dicts(load_config("run.yaml"))
+    assert image["annotations"][0]["category_id"] == 0

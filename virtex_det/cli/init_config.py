@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = time_steps(first.cfg, first.images)
         head.append(
             f"On this machine an epoch takes about {in_words(seconds.epoch)} "
-            f"({seconds.step:.2g} s a step), all {first.epochs:g} epochs "
+            f"({seconds.step:.2g} s a step), the whole run "
             f"{in_words(first.epochs * seconds.epoch)}."
         )
     write_atomically(options.output, config_text(first, head))

@@ -269,6 +269,10 @@ def _batch(machine: Machine, images: int, shortest: int, small: bool) -> tuple[i
     )
 
 
+def _epochs_in_words(epochs: float) -> str:
+    return f"{epochs:g} epoch" + ("s" if epochs != 1 else "")
+
+
 def _epochs(images: int, small: bool) -> int:
     seen, (low, high) = (_SEEN_SMALL, _EPOCHS_SMALL) if small else (_SEEN, _EPOCHS)
     return min(max(round(seen / images), low), high)
@@ -305,7 +309,7 @@ def _solver(base: CfgNode, images: int, batch: int, why_batch: str, epochs: floa
             float(f"{rate:.4g}"),
             f"{base.SOLVER.BASE_LR:g} x {batch} / {base.SOLVER.IMS_PER_BATCH}",
         ),
-        Choice("SOLVER.MAX_ITER", total, f"{epochs:g} epochs x {images} images / {batch}"),
+        Choice("SOLVER.MAX_ITER", total, f"{_epochs_in_words(epochs)} x {images} images / {batch}"),
         Choice(
             "SOLVER.STEPS",
             sorted(set(steps)),
