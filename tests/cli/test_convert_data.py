@@ -47,6 +47,20 @@ def test_a_part_and_the_rest_are_all_images_each_once(run):
     assert len(part) == 3 and len(rest) == 7 and not {*part} & {*rest}
 
 
+def test_the_file_that_is_converted_is_not_overwritten(run, tmp_path):
+    _, printed = run()
+    name = printed.partition("its name: ")[2].strip()
+    before = (tmp_path / "new.json").read_text()
+    with pytest.raises(UserError, match=r"new.json is an input, which would be overwritten"):
+        main([name, "--output", str(tmp_path / "new.json"), "--overwrite", "--fraction", "0.2"])
+    assert (tmp_path / "new.json").read_text() == before
+
+
+def test_no_image_is_no_data_set(run):
+    with pytest.raises(UserError, match="--rest leaves no image"):
+        run("--fraction", 1, "--rest")
+
+
 def test_a_number_of_images_and_a_split_file(run, tmp_path):
     assert len(run("--images", 7)[0]) == 7
     split = tmp_path / "ids.txt"

@@ -38,6 +38,12 @@ def test_a_config_is_written_for_the_data_and_the_next_command_is_said(run, tmp_
     assert f"virtex-det train --config-file {tmp_path}/run.yaml" in printed and "epochs." in printed
 
 
+def test_the_file_of_the_data_is_not_overwritten(name, tmp_path):
+    with pytest.raises(UserError, match=r"data.yaml is an input, which would be overwritten"):
+        init_config.main([name, "--output", str(tmp_path / "data.yaml"), "--overwrite"])
+    assert "nut" in (tmp_path / "data.yaml").read_text()
+
+
 def test_the_classes_of_the_option_are_those_of_the_config(run, name, tmp_path):
     words = ("--classes", '["bolt", ["screw", "nut"]]')
     cfg, _ = run(*words)

@@ -26,11 +26,13 @@ from virtex_det.cli.parsers import (
 )
 from virtex_det.cli.subset import part_config
 from virtex_det.data.datasets import load_dataset
+from virtex_det.data.datasets.loading import files_of
 from virtex_det.data.datasets.split_files import Subset, subset_of
 from virtex_det.data.following import give_classes
 from virtex_det.data.training_set import choose_images
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 from virtex_det.own_data.conversion import convert, readable_name
 from virtex_det.own_data.survey import collected_warnings
 from virtex_det.utils import write_atomically
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     check_new_output(options, options.split)
     name = readable_name(options.data)
+    check_output(options.output, *files_of([name]))
     give_classes([name], as_classes(options.classes))
     with collected_warnings():  # what the reader warns of is among the notes
         converted = convert(name, _chosen(options, options.data))
@@ -75,7 +78,10 @@ def _chosen(options: argparse.Namespace, name: str) -> list[int | str] | None:
     chosen = dict.fromkeys(entry["image_id"] for entry in dicts)
     if not options.rest:
         return [*chosen]
-    return [image_id for image_id in everything if image_id not in chosen]
+    rest = [image_id for image_id in everything if image_id not in chosen]
+    if not rest:
+        raise UserError(f"--rest leaves no image: all {len(everything)} of {name} are in the part.")
+    return rest
 
 
 def _parser() -> argparse.ArgumentParser:

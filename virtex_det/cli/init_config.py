@@ -14,6 +14,7 @@ The data are checked as before a training.
 import argparse
 import shlex
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from virtex_det.cli.parsers import (
@@ -24,8 +25,10 @@ from virtex_det.cli.parsers import (
     command_parser,
 )
 from virtex_det.config import load_config
+from virtex_det.data.datasets.loading import files_of
 from virtex_det.errors import UserError
 from virtex_det.escaping import say
+from virtex_det.files import check_output
 from virtex_det.own_data.config_text import config_text
 from virtex_det.own_data.first_config import (
     FirstConfig,
@@ -46,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     check_new_output(options, options.weights)
     start = find_start(options.weights)
-    look = look_at(*divide(options.data, options.val), as_classes(options.classes))
+    names = divide(options.data, options.val)
+    check_output(options.output, *files_of(chain(*names)))
+    look = look_at(*names, as_classes(options.classes))
     if look.problems:
         raise UserError(_not_ready(look, options))
     run = Path("output") / options.output.stem

@@ -113,6 +113,11 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     return dicts
 
 
+def files_of(names: Iterable[str]) -> list[Path]:
+    """Return the files and folders that registered data sets name, such as annotation files."""
+    return [path for name in names for path in _needed_paths(name)]
+
+
 def load_captions(names: Iterable[str]) -> list[str]:
     """Load data sets and return all their captions, in order; one without captions has none.
 
