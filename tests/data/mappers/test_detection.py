@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -108,11 +109,15 @@ def test_cropped_masks_give_the_boxes_as_in_detectron2(cfg, example):
         assert_equal_examples(ours, map_with_seed(DatasetMapper(cfg, True), example, seed))
 
 
-def test_cropping_polygons_without_shapely_is_an_error_that_says_what_to_install(cfg, monkeypatch):
-    monkeypatch.setattr("virtex_det.data.mappers.detection.find_spec", lambda name: None)
-    cfg.INPUT.CROP.ENABLED = True
+@pytest.mark.parametrize("mapper", [DetectionMapper, MAPPER_REGISTRY.get("DatasetMapper")])
+@pytest.mark.parametrize("form", ["polygon", "bitmask"])
+def test_cropping_polygons_without_shapely_is_an_error_that_says_what_to_install(
+    cfg, example, mapper, form, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    cfg.merge_from_list(["INPUT.CROP.ENABLED", True, "INPUT.MASK_FORMAT", form])
     with pytest.raises(UserError, match="pip install shapely"):
-        DetectionMapper(cfg, True)
+        mapper(cfg, True)(example)
 
 
 def test_evaluation_examples_are_those_of_detectron2(cfg, example):

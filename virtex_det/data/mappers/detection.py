@@ -1,7 +1,6 @@
 """The mappers of detection: Detectron2's DatasetMapper, tensor for tensor, without its copies."""
 
 import math
-from importlib.util import find_spec
 from numbers import Real
 from typing import Any
 
@@ -30,6 +29,10 @@ _ANNOTATION_ERRORS = (
 )
 _CORRECT_IT = "Correct it in the annotation file."
 _INVALID = "invalid annotations"
+_NO_SHAPELY = (
+    "INPUT.CROP.ENABLED crops mask polygons, which needs Shapely: pip install shapely. For boxes "
+    "alone set MODEL.MASK_ON False."
+)
 
 
 @MAPPER_REGISTRY.register()
@@ -59,12 +62,15 @@ class DatasetMapper(data.DatasetMapper):
 
         Raises:
             BrokenImage: the image cannot be read.
+            UserError: cropping mask polygons needs Shapely.
         """
         for key in ("file_name", "sem_seg_file_name"):
             if key in dataset_dict:
                 check_eight_bits(dataset_dict[key])
         try:
             return super().__call__(dataset_dict)
+        except ModuleNotFoundError as error:  # of Detectron2's crop
+            raise UserError(_NO_SHAPELY) from error
         except (OSError, SyntaxError, detection_utils.SizeMismatchError) as error:
             raise BrokenImage(
                 f"Image cannot be used: {dataset_dict['file_name']}\n{error}"
@@ -163,16 +169,6 @@ class DetectionMapper:
             )
         augmentations = build_augmentations(cfg, is_train)
         crops = is_train and cfg.INPUT.CROP.ENABLED
-        if (
-            crops
-            and cfg.MODEL.MASK_ON
-            and cfg.INPUT.MASK_FORMAT == "polygon"
-            and find_spec("shapely") is None
-        ):
-            raise UserError(
-                "INPUT.CROP.ENABLED crops mask polygons, which needs Shapely: pip install "
-                "shapely, or set INPUT.MASK_FORMAT bitmask."
-            )
         if crops:
             augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
         return {
@@ -193,7 +189,7 @@ class DetectionMapper:
 
         Raises:
             BrokenExample: the image cannot be read, or an annotation is invalid.
-            UserError: the masks do not have the format of the config.
+            UserError: the masks are not in the format of the config, or their crop needs Shapely.
         """
         example = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         augmented = T.AugInput(read_image(example, self.image_format, self.max_value))
@@ -203,6 +199,8 @@ class DetectionMapper:
             annotations, size = dataset_dict["annotations"], augmented.image.shape[:2]
             try:
                 example["instances"] = self._instances(annotations, transforms, size)
+            except ModuleNotFoundError as error:  # of Detectron2's crop
+                raise UserError(_NO_SHAPELY) from error
             except _ANNOTATION_ERRORS as error:
                 raise self._unusable(example, annotations, error) from error
         return example
