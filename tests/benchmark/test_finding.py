@@ -62,10 +62,21 @@ def test_one_seed_may_be_chance(make_record):
 
 def test_a_lead_counts_less_the_more_rivals_there_are(make_record):
     """The same two starts, with p 0.024: clear as a pair, perhaps chance as the best of many."""
-    others = {(f"start {number}", 0.1): (10.0, 11.0, 12.0) for number in range(4)}
-    assert "chance" not in sentence(make_record, LEAD)
+    others = {(f"start {number}", 0.1): (10.0, 11.0, 13.0) for number in range(4)}
+    assert "(3 seeds, p 0.024)" in sentence(make_record, LEAD)
     assert "the best of 6 starts and" in sentence(make_record, LEAD | others)
-    assert "so this may be chance" in sentence(make_record, LEAD | others)
+    assert "p 0.12, so this may be chance" in sentence(make_record, LEAD | others)
+
+
+def test_a_lead_is_clear_where_the_p_value_of_the_table_is(make_record):
+    """Its p, 0.024, is the largest of three, so Holm leaves it; Bonferroni would say 0.072."""
+    others = {("good", 0.1): (13.0, 14.0, 15.1), ("better", 0.1): (13.4, 14.4, 15.5)}
+    comparison = compare(make_record, LEAD | others)
+    summary = summarize(comparison)
+    rows = details_table(comparison, summary, "bbox").rows
+    assert {row[1].text: row[-1].text for row in rows}["best"] == "0.024"
+    said = main_finding(comparison, summary).sentence
+    assert "(3 seeds, p 0.024)" in said and "chance" not in said
 
 
 def test_the_p_value_is_the_one_that_the_table_shows(make_record):

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import AP, enough_labels, share
+from virtex_det.benchmark.statistics import AP, LEVEL, enough_labels, share
 from virtex_det.benchmark.tables import count, mean, p_value, title_of
-
-CHANCE = 0.05  # a difference with at least this p-value may be chance
 
 _ZERO = 0.05  # AP below this is 0.0 in the tables
 
@@ -30,10 +28,9 @@ class Finding(NamedTuple):
 def main_finding(comparison: Comparison, summary: pd.DataFrame) -> Finding:
     """Return how the best start compares with the baseline, with the most labels.
 
-    The finding is that of the first protocol that measured AP, for box AP, or else for mask AP. The
-    best of several starts leads by chance more easily than a single one. So a lead counts as more
-    than chance only if its p-value is below ``CHANCE`` both as the tables show it (``p_holm``) and
-    times the number of rivals (Bonferroni). The sentence shows the p-value of the tables.
+    The finding is that of the first protocol that measured AP, for box AP, or else for mask AP. A
+    lead counts as more than chance if its p-value in the tables is below ``LEVEL``. That p-value is
+    corrected for all tests of the metric (Holm), so it holds for the best of several starts, too.
 
     Args:
         comparison: what was measured.
@@ -99,18 +96,17 @@ def _lead(best: Any, baseline: Any, starts: int) -> str:
     difference = best.difference if best.pairs else best.mean - baseline.mean
     rank = f", the best of {starts} starts and" if starts > 2 else ","
     more = "more" if difference >= 0 else "less"
-    certainty = _certainty(best, starts - 1)
-    return f"{rank} {abs(difference):.1f} {more} than {baseline.start} ({certainty})"
+    return f"{rank} {abs(difference):.1f} {more} than {baseline.start} ({_certainty(best)})"
 
 
-def _certainty(best: Any, rivals: int) -> str:
+def _certainty(best: Any) -> str:
     """Return the number of seeds behind a difference, its p-value, and whether it may be chance."""
     if not best.pairs:
         return "no seed in common, so this may be chance"
     said, is_clear = count(best.pairs, "seed"), best.pairs > 1
-    if not math.isnan(best.p):
+    if not math.isnan(best.p_holm):
         said += f", p {p_value(best.p_holm).text}"
-        is_clear = max(best.p_holm, best.p * rivals) < CHANCE
+        is_clear = best.p_holm < LEVEL
     return said if is_clear else f"{said}, so this may be chance"
 
 
