@@ -159,3 +159,45 @@ def test_small_parts_of_the_labels_are_not_rounded_to_none(make_record):
     records = {Cell("a", "p", 0.001, seed): make_record() for seed in (0, 1)}
     with pytest.raises(UserError, match="a, p, 0.1 % of the labels"):
         Comparison("", "", changed(records, 1, protocol="other"))
+
+
+STARTS = ("random", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (lambda cell: cell.seed == 0, "seed 1 of every start; seed 2 of every start."),
+        (
+            lambda cell: cell.seed == 0 and cell.start != "random",
+            "seed 0 of random; seed 1 of every start; seed 2 of every start.",
+        ),
+        (
+            lambda cell: cell.seed < 2 and cell != ("a", "p", 1.0, 1),
+            "seed 2 of every start; seed 1 of a at 100 %.",
+        ),
+        (
+            lambda cell: cell.seed == 0 or cell.start == "random",
+            "seed 1 of a, b; seed 2 of a, b.",
+        ),
+        (
+            lambda cell: cell.fraction < 1 or cell.seed,
+            "seed 0 of every start at 100 %.",
+        ),
+    ],
+    ids=["seeds", "a start", "one run", "some starts", "a fraction"],
+)
+def test_what_is_missing_of_a_matrix_is_said_by_what_it_has_in_common(make_record, there, said):
+    cells = [Cell(s, "p", f, seed) for s in STARTS for f in (0.1, 1.0) for seed in (0, 1, 2)]
+    records = {
+        cell: make_record(seed=cell.seed, fraction=cell.fraction) for cell in cells if there(cell)
+    }
+    missing = [cell for cell in cells if cell not in records]
+    gaps = Comparison("", "random", records, missing=missing).gaps
+    assert gaps.startswith(f"Unfinished: {len(records)} of the 18 runs of the matrix are complete")
+    assert gaps.endswith(f"Missing: {said}")
+
+
+def test_a_whole_matrix_has_no_gaps(make_record):
+    comparison = Comparison("", "gone", {Cell("random", "p", 0.1, 0): make_record()})
+    assert comparison.gaps == "" and comparison.baseline == "", "a baseline needs records"

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.benchmark.example_comparison import rle, square, write_images
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
 from virtex_det.benchmark.matching import Verdict, judge
 from virtex_det.benchmark.pictures import (
     SIDE,
-    EvaluatedRun,
     draw_detections,
     draw_strips,
     draw_truth,

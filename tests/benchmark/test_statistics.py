@@ -5,17 +5,15 @@ import pandas as pd
 import pytest
 
 from tests.benchmark.matrices import compare, mixed
-from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.comparison import Comparison, share
 from virtex_det.benchmark.statistics import (
     detectable_difference,
     find_metrics,
     holm,
     paired_test,
-    reached,
-    share,
     summarize,
 )
-from virtex_det.benchmark.tables import title_of
+from virtex_det.benchmark.tables import reached, title_of
 from virtex_det.errors import UserError
 
 BOX = ["bbox/AP"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare, mixed, rendered
-from virtex_det.benchmark import tables
+from virtex_det.benchmark import statistics, tables
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions
 from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
@@ -69,9 +69,31 @@ def test_a_baseline_by_itself_is_reached_by_no_other_start(make_record):
     assert "reaches it" not in rendered(compare(make_record, alone))
 
 
-def test_fewer_seeds_than_the_rest_are_said_in_the_cell(make_record):
+def test_fewer_seeds_than_the_rest_are_said_in_the_cell_and_none_is_the_best(make_record):
     text = rendered(compare(make_record, TWO | {("captions", 1.0): (30.0,)}))
-    assert "| **11.0 ± 1.4** | **30.0 (1 seed)** |" in text
+    assert "| **11.0 ± 1.4** | 30.0 (1 seed) |" in text
+    assert "over 2 seeds, or as many as a cell says." in text
+    assert "reaches it" not in text, "from one seed it is not known"
+
+
+def test_more_seeds_than_the_rest_are_said_in_the_cell(make_record):
+    scores = {cell: values[:1] for cell, values in TWO.items()} | {("captions", 1.0): (30.0, 33.0)}
+    text = rendered(compare(make_record, scores))
+    assert "| captions | **10.0** | 31.5 ± 2.1 (2 seeds) |" in text
+    assert "Mean ± sample standard deviation over 1 seed, or as many as a cell says." in text
+
+
+def test_a_difference_says_its_seeds_where_others_have_more_and_needs_two(make_record):
+    scores = {
+        ("random", 0.1): (1.0, 2.0, 3.0),
+        ("a", 0.1): (2.0, 4.0, 6.0),
+        ("b", 0.1): (3.0, 5.0, 6.0),
+        ("c", 0.1): (3.0, 5.0),
+        ("d", 0.1): (9.0,),
+    }
+    text = rendered(compare(make_record, scores), "bbox/AP").split("difference from random")[1]
+    lines = {line[0]: line[1] for line in map(cells, text.splitlines()) if len(line) == 2}
+    assert "seed" not in lines["a"] and lines["c"].endswith(", 2 seeds)") and lines["d"] == "–"
 
 
 def test_differences_come_with_the_paired_test(make_record):
@@ -215,6 +237,10 @@ def test_each_protocol_has_tables_under_its_name(make_record):
     assert "Several protocols" not in text
 
 
+def overview_tables_of(comparison: Comparison, metrics) -> list[tables.Table]:
+    return overview_tables(comparison, statistics.overview(comparison, metrics))
+
+
 def overview(make_record) -> Comparison:
     """Fine-tunes with two fractions, and a frozen detector and SVMs with all labels."""
     scores = {
@@ -259,7 +285,7 @@ def test_several_protocols_have_one_table_with_a_column_each(make_record):
 
 def test_p_of_the_overview_is_corrected_for_the_tests_of_all_its_columns(make_record):
     comparison = overview(make_record)
-    _, differences, pairs = overview_tables(comparison, AP)
+    _, differences, pairs = overview_tables_of(comparison, AP)
     assert "for the 5 tests of this table (Holm)" in differences.notes[0]
     # captions - random: 10, 11, 11 and half of that twice, all with p 0.00098; the smallest of
     # five equal ones is multiplied by five.
@@ -277,7 +303,7 @@ def test_p_of_the_overview_is_corrected_for_the_tests_of_all_its_columns(make_re
 
 
 def test_metrics_that_are_named_lead_the_overview_where_a_protocol_has_them(make_record):
-    table, *_ = overview_tables(overview(make_record), ["svm/mAP-area", "segm/AP"])
+    table, *_ = overview_tables_of(overview(make_record), ["svm/mAP-area", "segm/AP"])
     assert table.columns[1:] == ["Mask AP, tuned", "Mask AP, frozen", "SVM mAP-area, svm"]
 
 
@@ -289,9 +315,9 @@ def test_protocols_with_all_labels_alone_have_their_tables_too_where_all_are_lik
 
 
 def test_one_protocol_or_none_with_all_labels_has_no_overview(make_record):
-    assert overview_tables(compare(make_record, TWO), AP) == []
+    assert overview_tables_of(compare(make_record, TWO), AP) == []
     few = {cell: values for cell, values in TWO.items() if cell[1] < 1}
-    assert overview_tables(mixed(make_record, few, ("a", "b")), AP) == []
+    assert overview_tables_of(mixed(make_record, few, ("a", "b")), AP) == []
     assert "Box AP by part of the labels, b" in rendered(mixed(make_record, few, ("a", "b")))
 
 
@@ -311,7 +337,7 @@ def test_a_bar_in_a_name_does_not_break_the_markdown_table(make_record):
 
 def test_one_seed_has_no_deviation_and_the_note_claims_none(make_record):
     text = rendered(compare(make_record, {("random", 0.1): (4.0,), ("captions", 0.1): (5.0,)}))
-    assert "\nMean over 1 seed.\n" in text and "±" not in text and "| captions | +1.0 |" in text
+    assert "\nMean over 1 seed.\n" in text and "±" not in text and "difference" not in text
 
 
 def test_a_metric_that_no_run_of_a_protocol_has_has_no_table(make_record):

@@ -107,6 +107,19 @@ def test_curves_are_drawn(done, tmp_path, suffix, words):
     assert (tmp_path / f"curves{suffix}").stat().st_size > 5000
 
 
+def test_the_report_of_an_unfinished_matrix_says_what_is_missing(done, tmp_path):
+    page = tmp_path / "page.html"
+    run = next(run for cell, run in read_matrix(done).cells.items() if cell.seed == 1)
+    (run.folder / "results.jsonl").unlink()
+    with pytest.raises(UserError, match="1 of the 8 runs in .* are not complete(?s:.*)--partial"):
+        main("report", done, "--output", page)
+    main("report", done, "--output", page, "--partial")
+    assert "7 of the 8 runs of the matrix are complete" in page.read_text()
+    main("table", done, "--partial", "--write-records", tmp_path / "some.jsonl")
+    main("report", done, "--output", page, "--partial", "--records", tmp_path / "some.jsonl")
+    assert "Missing: seed 1 of random init at 50" in page.read_text()
+
+
 def test_the_report_is_written(done, tmp_path):
     main("report", done, "--output", tmp_path / "page.html")
     assert "Two starts" in (tmp_path / "page.html").read_text()

@@ -11,8 +11,9 @@ from tests.conftest import TINY_DETECTOR
 from virtex_det.config import load_config
 from virtex_det.data.following import follow_data
 from virtex_det.errors import UserError
-from virtex_det.experiments.matrix import Matrix, report
-from virtex_det.experiments.preflight import check_folders, check_sources, config_of
+from virtex_det.experiments.configs import config_of
+from virtex_det.experiments.matrix import Matrix, measured, report
+from virtex_det.experiments.preflight import check_folders, check_sources
 
 BASE = "_BASE_: detectron2/_base_mask_rcnn_R_50_FPN.yaml\n"
 LABELS = {f"{number}.jpg": f"{number % 2} 0.5 0.5 0.5 0.5" for number in range(4)}
@@ -46,9 +47,17 @@ def begin(run) -> None:
 
 def test_protocols_may_choose_other_classes_of_the_same_data(matrix):
     check_sources(matrix.runs())
-    numbers = [matrix.config(name).MODEL.ROI_HEADS.NUM_CLASSES for name in ("both", "one")]
-    assert numbers == [2, 1] and not matrix.config("both").MODEL.MASK_ON
+    ids = [matrix.protocol_id(name, 1.0) for name in ("both", "one")]
+    assert ids[0] != ids[1] and all("DATASETS.CLASSES" in words for words in ids[1:])
     assert {run.dataset for run in matrix.runs()} == {"yolo:data.yaml:val"}
+
+
+def test_a_card_says_what_a_run_took_from_its_data_without_loading_them(matrix, tmp_path):
+    assert "NUM_CLASSES 0" in matrix.cards()["both"]["departs"]
+    begin(matrix.runs()[0])
+    shutil.rmtree(tmp_path / "labels")
+    card = matrix.cards()["both"]
+    assert "NUM_CLASSES 2" in card["departs"] and card["detector"].startswith("Faster R-CNN")
 
 
 @pytest.mark.parametrize("where", ["here", "moved", "gone"])
@@ -97,5 +106,5 @@ def test_the_report_shows_images_with_the_classes_of_the_protocol(
     (run.folder / "model_final.pth").touch()
     if not are_there:
         shutil.rmtree(tmp_path / "images")
-    report(matrix, tmp_path / "page.html")
+    report(matrix, measured(matrix), tmp_path / "page.html")
     assert ("1 found, 0 missed" in (tmp_path / "page.html").read_text()) == are_there

@@ -5,8 +5,8 @@ import pytest
 
 from virtex_det.errors import UserError
 from virtex_det.experiments import Pretraining
+from virtex_det.experiments.configs import config_of
 from virtex_det.experiments.matrix_file import read_matrix
-from virtex_det.experiments.preflight import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """

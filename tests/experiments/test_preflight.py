@@ -10,7 +10,8 @@ from tests.earlier_config import earlier_config
 from virtex_det.data.datasets import annotation_content
 from virtex_det.engine import Trainer, load_config
 from virtex_det.errors import UserError
-from virtex_det.experiments.preflight import check_folders, check_sources, check_weights, config_of
+from virtex_det.experiments.configs import config_of
+from virtex_det.experiments.preflight import check_folders, check_sources, check_weights
 from virtex_det.experiments.runs import Run
 from virtex_det.text_files import read_bytes
 

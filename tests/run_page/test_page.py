@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from virtex_det.benchmark.costs import RunCost
-from virtex_det.benchmark.pictures import EvaluatedRun
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
 from virtex_det.benchmark.records import read_records
 from virtex_det.checkpoint.report import LoadReport
 from virtex_det.config import load_config

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from virtex_det.utils import write_atomically
 # Names may hold half surrogates, which pyarrow, where it is installed, cannot store.
 pd.set_option("mode.string_storage", "python")
 
+_MOST_GAPS = 12  # rows of missing runs that are named, and starts in a row
+
 
 class Cell(NamedTuple):
     """The place of a run in a matrix."""
@@ -29,17 +31,28 @@ class Cell(NamedTuple):
     seed: int
 
 
+def share(fraction: float) -> str:
+    """Return a fraction of the labels in percent, with at most three digits.
+
+    Example:
+        >>> share(0.1), share(0.0234)
+        ('10 %', '2.34 %')
+    """
+    return f"{100 * fraction:.3g} %"
+
+
 @dataclasses.dataclass
 class Comparison:
     """What the runs of a matrix measured.
 
     Attributes:
         title: the question that the matrix asks.
-        baseline: the start that the others are compared with; "" for none.
+        baseline: the start that the others are compared with; "" for none, or one without records.
         records: by cell.
         mix: allow records of several protocol ids under one name.
         pairs: of starts that are compared with each other; those without records are left out.
         pretraining: what the run cost that made the weights of a cell, where that is known.
+        missing: cells of the matrix without a record.
         starts: in the order of the matrix.
         protocols: their names in the matrix, in its order.
         fractions: of the labels, ascending.
@@ -57,9 +70,11 @@ class Comparison:
     mix: bool = False
     pairs: Sequence[tuple[str, str]] = ()
     pretraining: Mapping[Cell, RunCost] = dataclasses.field(default_factory=dict)
+    missing: Sequence[Cell] = ()
 
     def __post_init__(self) -> None:
         self.starts = list(dict.fromkeys(cell.start for cell in self.records))
+        self.baseline = self.baseline if self.baseline in self.starts else ""
         self.pairs = [pair for pair in self.pairs if set(pair) <= set(self.starts)]
         self.protocols = list(dict.fromkeys(cell.protocol for cell in self.records))
         self.fractions = sorted({cell.fraction for cell in self.records})
@@ -115,6 +130,19 @@ class Comparison:
             fractions[cell.protocol].add(cell.fraction)
         several = [protocol for protocol in self.protocols if len(fractions[protocol]) > 1]
         return self.of(several or self.protocols)
+
+    @property
+    def gaps(self) -> str:
+        """A sentence on what is missing of an unfinished matrix; "" for a whole one."""
+        if not self.missing:
+            return ""
+        done, named = len(self.records), _rows_of(self.missing, self.records)
+        more = [f"and {len(named) - _MOST_GAPS} more"] if len(named) > _MOST_GAPS else []
+        return (
+            f"Unfinished: {done} of the {done + len(self.missing)} runs of the matrix are "
+            f"complete, and only they are compared. Missing: "
+            f"{'; '.join([*named[:_MOST_GAPS], *more])}."
+        )
 
     @property
     def text_encoders(self) -> list[str]:
@@ -202,38 +230,62 @@ def _parsed(line: str, where: str) -> tuple[Cell, ResultRecord, RunCost | None]:
 
 def _check_recipes(records: Mapping[Cell, ResultRecord]) -> None:
     """Refuse records of several protocol ids under one name: they would stand in one table."""
-    found: dict[str, dict[str, Cell]] = defaultdict(dict)
-    for cell, record in records.items():
-        found[cell.protocol].setdefault(record.protocol, cell)
-    for name, examples in found.items():
-        if len(examples) > 1:
-            raise UserError(
-                f"These records of {name} are of {len(examples)} protocols, whose numbers do not "
-                f"compare:\n{_listed(examples)}\n"
-                "To show them in one table anyway, set --mix-protocols."
-            )
+    ids = ((cell.protocol, record.protocol, cell) for cell, record in records.items())
+    advice = "To show them in one table anyway, set --mix-protocols."
+    _refuse_several("protocols", ids, advice)
 
 
 def _check_versions(records: Mapping[Cell, ResultRecord]) -> None:
     """Refuse records of one data set with two contents: their numbers never compare."""
-    found: dict[str, dict[str, Cell]] = defaultdict(dict)
+    found = []
     for cell, record in records.items():
         for name, version in record.data_versions().items():
             words = f"{version['images']} images, sha256 {version['sha256'][:12]}"
-            found[name].setdefault(words, cell)
-    for name, versions in found.items():
-        if len(versions) > 1:
+            found.append((name, words, cell))
+    advice = "Do the runs of one of them again, or compare each version by itself."
+    _refuse_several("versions", found, advice)
+
+
+def _refuse_several(what: str, found: Iterable[tuple[str, str, Cell]], advice: str) -> None:
+    """Refuse a name that has several values; the message has a cell as an example of each."""
+    examples: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for name, value, cell in found:
+        examples[name].setdefault(value, cell)
+    for name, of_name in examples.items():
+        if len(of_name) > 1:
+            lines = [f"  {value}, e.g. {_words(cell)}" for value, cell in of_name.items()]
+            lines.append(advice)
             raise UserError(
-                f"These records are of {len(versions)} versions of {name}, whose numbers do not "
-                f"compare:\n{_listed(versions)}\n"
-                "Do the runs of one of them again, or compare each version by itself."
+                f"These records are of {len(of_name)} {what} of {name}, whose numbers do not "
+                "compare:\n" + "\n".join(lines)
             )
 
 
-def _listed(examples: Mapping[str, Cell]) -> str:
-    return "\n".join(f"  {what}, e.g. {_words(cell)}" for what, cell in examples.items())
+def _rows_of(missing: Sequence[Cell], done: Iterable[Cell]) -> list[str]:
+    """Return missing cells in words, those together that differ in nothing but their start."""
+    whole = [*done, *missing]
+    has_protocols = len({cell.protocol for cell in whole}) > 1
+    fractions: dict[tuple[int, str, str], list[float]] = defaultdict(list)
+    for cell in missing:
+        fractions[cell.seed, cell.protocol, cell.start].append(cell.fraction)
+    starts: dict[tuple[int, str, tuple[float, ...]], list[str]] = defaultdict(list)
+    for (seed, protocol, start), of_start in fractions.items():
+        starts[seed, protocol, tuple(of_start)].append(start)
+    rows = []
+    for (seed, protocol, of_rows), names in starts.items():
+        expected = [cell for cell in whole if cell.protocol == protocol]
+        shown = names[:_MOST_GAPS]
+        if len(names) > len(shown):
+            shown.append(f"{len(names) - len(shown)} more starts")
+        are_all = len(names) == len({cell.start for cell in expected})
+        row = f"seed {seed} of {'every start' if are_all else ', '.join(shown)}"
+        row += f" under {protocol}" if has_protocols else ""
+        if len(of_rows) < len({cell.fraction for cell in expected}):
+            row += f" at {', '.join(map(share, of_rows))}"
+        rows.append(row)
+    return rows
 
 
 def _words(cell: Cell) -> str:
-    labels = f"{100 * cell.fraction:.3g} % of the labels"
+    labels = f"{share(cell.fraction)} of the labels"
     return f"{cell.start}, {cell.protocol}, {labels}, seed {cell.seed}"

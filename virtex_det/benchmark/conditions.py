@@ -7,43 +7,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.comparison import Comparison, share
 from virtex_det.benchmark.costs import RunCost
-from virtex_det.benchmark.statistics import share
 from virtex_det.benchmark.tables import Table, Value, count
 
 MAX_NAMES = 20  # of empty categories in one sentence
 
 
-class Account(NamedTuple):
-    """An account of how a comparison was made.
-
-    Attributes:
-        setting: a sentence on what was compared.
-        sentences: what was equal and what was not.
-        pretraining: seconds by start, as of ``Cost``.
-        costs: a table of what pretraining and fine-tuning cost.
-        facts: code, libraries, hardware, data and dates, as the records name them.
-    """
-
-    setting: str
-    sentences: list[str]
-    pretraining: dict[str, float | None]
-    costs: Table
-    facts: dict[str, str]
-
-
-def account_for(comparison: Comparison) -> Account:
-    """Return the account of a comparison."""
-    spent = costs(comparison)
-    pretraining = {start: cost.pretraining for start, cost in spent.items()}
-    table = cost_table(spent, comparison.protocols)
-    return Account(
-        _setting(comparison), conditions(comparison), pretraining, table, _facts(comparison)
-    )
-
-
-def _setting(comparison: Comparison) -> str:
+def setting(comparison: Comparison) -> str:
+    """Return a sentence on what was compared."""
     records = comparison.records.values()
     data = _joined(f"{r.dataset}, {r.dataset_version['images']} images" for r in records)
     starts = count(len(comparison.starts), "start")
@@ -62,7 +34,8 @@ def _fractions(comparison: Comparison) -> str:
     return f"{', '.join(map(share, comparison.fractions))} of the labels"
 
 
-def _facts(comparison: Comparison) -> dict[str, str]:
+def facts(comparison: Comparison) -> dict[str, str]:
+    """Return code, libraries, hardware, data and dates, as the records name them."""
     records = comparison.records.values()
     versions: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -262,14 +235,11 @@ def _seeds(runs: pd.DataFrame) -> list[str]:
         f"Seeds: {', '.join(map(str, seeds))}. One draws the labelled images, the new layers and "
         "the order of images; it is shared by all starts."
     ]
-    numbers = runs.groupby(["start", "protocol", "fraction"], sort=False).size()
-    if short := list(numbers[numbers < len(seeds)].index):
-        several = runs["protocol"].nunique() > 1
-        named = ", ".join(
-            f"{start}{f', {protocol},' * several} at {share(fraction)}"
-            for start, protocol, fraction in short
+    if runs.groupby(["start", "protocol", "fraction"], sort=False).size().nunique() > 1:
+        sentences.append(
+            "Not equal: the number of seeds. The tables say how many each mean is of, and mark no "
+            "start as the best where these numbers differ."
         )
-        sentences.append(f"Not equal: the number of seeds. Fewer than {len(seeds)} have: {named}.")
     return sentences
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from virtex_det.benchmark.comparison import Comparison
-from virtex_det.benchmark.statistics import AP, LEVEL, enough_labels, share
+from virtex_det.benchmark.comparison import Comparison, share
+from virtex_det.benchmark.statistics import AP, LEVEL, enough_labels
 from virtex_det.benchmark.tables import count, mean, p_value, title_of
 
 _ZERO = 0.05  # AP below this is 0.0 in the tables
@@ -114,11 +114,12 @@ def _efficiency(measured: pd.DataFrame, best: Any, baseline: str) -> str:
     """Return how few labels the best start needs to match the baseline with all of them.
 
     Returns:
-        "" if that is unknown.
+        "" if that is unknown, or known from one seed only.
     """
+    both = measured[measured["start"].isin([best.start, baseline])]
     means = measured.set_index(["start", "fraction"])["mean"]
     goal = means.get((baseline, 1.0), math.nan)
-    if best.fraction < 1 or not goal > 0:
+    if best.fraction < 1 or not goal > 0 or both["seeds"].min() < 2:
         return ""
     enough = enough_labels(means[best.start], goal)
     if enough == share(1.0):

@@ -9,17 +9,15 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_tools
 
-from virtex_det.benchmark.comparison import Cell, Comparison
+from virtex_det.benchmark.comparison import Cell, Comparison, share
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
 from virtex_det.benchmark.matching import MIN_OVERLAP, Verdict, encode_mask, judge
-from virtex_det.benchmark.records import ResultRecord, read_records
-from virtex_det.benchmark.statistics import share
 from virtex_det.benchmark.tables import count
 from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage, load_image
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, draw_remark, mask_contours
 from virtex_det.pages.html import data_uri
 from virtex_det.text_files import read_json
-from virtex_det.utils import folder_name
 from virtex_det.yaml_files import read_yaml
 
 SCORE_THRESHOLD = 0.5
@@ -40,31 +38,6 @@ _LOOKS: dict[Verdict, tuple[tuple[int, int, int], tuple[float, float] | None, st
     Verdict.MISSED: ((255, 255, 255), (0.5, 2.5), "missed {name}"),
     Verdict.UNJUDGED: ((190, 190, 190), None, "{name} {score:.2f}"),
 }
-
-
-class EvaluatedRun(NamedTuple):
-    """A run whose detections are shown."""
-
-    folder: Path
-    record: ResultRecord
-
-    def detections_file(self) -> Path:
-        """Return where its evaluation writes detections."""
-        folder = self.folder / "inference" / folder_name(self.record.dataset)
-        return folder / "coco_instances_results.json"
-
-    def has_own_detections(self) -> bool:
-        """Return whether the detections in the folder are those that the record measured.
-
-        An evaluation of other weights, or with other settings, may have replaced them.
-        """
-        if not self.detections_file().exists():
-            return False
-        own = self.record
-        records = [each for each in read_records(self.folder) if each.dataset == own.dataset]
-        last = records[-1] if records else own
-        settings = (last.config_sha256, last.iteration) == (own.config_sha256, own.iteration)
-        return settings and last.metrics == own.metrics
 
 
 class DrawnImage(NamedTuple):
@@ -134,7 +107,7 @@ class Annotations:
 
 def draw_gallery(
     comparison: Comparison,
-    folders: Mapping[Cell, Path],
+    runs: Mapping[Cell, EvaluatedRun],
     annotations: str | Path | None,
     image_root: str | Path | None,
     first: Sequence[str],
@@ -143,7 +116,7 @@ def draw_gallery(
 
     Args:
         comparison: what was measured.
-        folders: run folders, which need not exist.
+        runs: of the comparison.
         annotations: COCO or LVIS JSON of the evaluation set.
         image_root: folder of its images.
         first: starts of the first row, which are always shown.
@@ -153,12 +126,11 @@ def draw_gallery(
     """
     if annotations is None or image_root is None:
         return None
-    runs = {}
-    shown = set()
-    for cell in _cells_to_show(comparison, folders, first):
-        runs[cell.start] = EvaluatedRun(folders[cell], comparison.records[cell])
-        shown.add(f"{share(cell.fraction)} of the labels and seed {cell.seed}")
-    strips = draw_strips(runs, annotations, image_root) if Path(annotations).exists() else []
+    cells = _cells_to_show(comparison, runs, first)
+    shown = {f"{share(cell.fraction)} of the labels and seed {cell.seed}" for cell in cells}
+    strips = []
+    if Path(annotations).exists():
+        strips = draw_strips({cell.start: runs[cell] for cell in cells}, annotations, image_root)
     first_row = None
     if strips:
         pictures = strips[0].pictures
@@ -168,13 +140,13 @@ def draw_gallery(
         strips,
         first_row,
         sorted(shown),
-        [start for start in comparison.starts if start not in runs],
+        [start for start in comparison.starts if start not in {cell.start for cell in cells}],
         (Path(annotations), Path(image_root)),
     )
 
 
 def _cells_to_show(
-    comparison: Comparison, folders: Mapping[Cell, Path], first: Sequence[str]
+    comparison: Comparison, runs: Mapping[Cell, EvaluatedRun], first: Sequence[str]
 ) -> list[Cell]:
     """Return a cell per start: that with the most labels and lowest seed which has detections.
 
@@ -183,8 +155,7 @@ def _cells_to_show(
     """
     cells: dict[str, Cell] = {}
     for cell in sorted(comparison.records, key=lambda cell: (-cell.fraction, cell.seed)):
-        run = EvaluatedRun(folders[cell], comparison.records[cell])
-        if cell.protocol == comparison.protocols[0] and run.has_own_detections():
+        if cell.protocol == comparison.protocols[0] and runs[cell].has_own_detections():
             cells.setdefault(cell.start, cell)
     by_rank = [start for start in dict.fromkeys([*first, *comparison.starts]) if start in cells]
     return [cells[start] for start in comparison.starts if start in by_rank[:MAX_STARTS]]

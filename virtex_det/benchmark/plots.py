@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.records import ResultRecord, read_records
-from virtex_det.benchmark.statistics import AP, share
+from virtex_det.benchmark.comparison import Cell, Comparison, share
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
+from virtex_det.benchmark.records import ResultRecord
+from virtex_det.benchmark.statistics import AP
 from virtex_det.benchmark.tables import title_of
 from virtex_det.errors import UserError
 from virtex_det.escaping import in_plot
@@ -87,7 +88,7 @@ def draw_plots(
     summary: pd.DataFrame,
     colours: Mapping[str, str],
     pretraining: Mapping[str, float | None],
-    folders: Mapping[Cell, Path],
+    runs: Mapping[Cell, EvaluatedRun],
 ) -> Plots:
     """Draw the plots of a page.
 
@@ -96,7 +97,7 @@ def draw_plots(
         summary: of ``summarize``, with box and mask AP.
         colours: by start.
         pretraining: seconds by start; None if unknown.
-        folders: run folders, which need not exist.
+        runs: of the comparison.
     """
     metrics = [metric for metric in AP if metric in summary.index.unique("metric")]
     curves, drawn = [], comparison.curves
@@ -112,7 +113,7 @@ def draw_plots(
             figure = plot_time(comparison, summary.loc[[metric]], colours, counted)
             curves.append(as_picture(figure, f"{title_of(metric)} against training time"))
     histories = []
-    for (protocol, fraction), starts in _histories(comparison, folders).items():
+    for (protocol, fraction), starts in _histories(runs).items():
         for metric in metrics:
             title = f"{title_of(metric)}, {share(fraction)} of the labels"
             title += f", {protocol}" if len(comparison.protocols) > 1 else ""
@@ -121,28 +122,15 @@ def draw_plots(
 
 
 def _histories(
-    comparison: Comparison, folders: Mapping[Cell, Path]
+    runs: Mapping[Cell, EvaluatedRun],
 ) -> dict[tuple[str, float], dict[str, list[ResultRecord]]]:
     """Return records from evaluations in training, by protocol and fraction, then by start."""
     panels: dict[tuple[str, float], dict[str, list[ResultRecord]]]
     panels = defaultdict(lambda: defaultdict(list))
-    for cell, last in comparison.records.items():
-        found = {}
-        for record in read_records(folders[cell]):
-            if _is_on_the_way(record, last):
-                found[record.iteration] = record
-        if len(found) > 1:
-            panels[cell.protocol, cell.fraction][cell.start] += found.values()
+    for cell, run in runs.items():
+        if len(history := run.history()) > 1:
+            panels[cell.protocol, cell.fraction][cell.start] += history
     return panels
-
-
-def _is_on_the_way(record: ResultRecord, last: ResultRecord) -> bool:
-    """Return whether a record is of the training that ended with the last one.
-
-    Other records in the run folder are of another file, or were evaluated with other settings.
-    """
-    is_of_run = (record.dataset, record.config_sha256) == (last.dataset, last.config_sha256)
-    return is_of_run and (record == last or not record.evaluated)
 
 
 def as_picture(figure: Figure, title: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Cell, Comparison
-from virtex_det.benchmark.conditions import account_for, conditions, cost_table, costs
+from virtex_det.benchmark.conditions import conditions, cost_table, costs, facts, setting
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
 from virtex_det.benchmark.finding import main_finding
 from virtex_det.benchmark.pictures import draw_gallery
 from virtex_det.benchmark.plots import (
@@ -17,7 +18,8 @@ from virtex_det.benchmark.plots import (
     plot_fractions,
     save_figure,
 )
-from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
+from virtex_det.benchmark.records import read_records
+from virtex_det.benchmark.statistics import AP, compare_pairs, overview, summarize
 from virtex_det.benchmark.tables import (
     WORDS,
     category_tables,
@@ -113,7 +115,7 @@ def write_report(
     Args:
         page: HTML file to write.
         comparison: what the runs measured.
-        folders: run folders, for pictures and AP over iterations; they need not exist.
+        folders: of the runs, for pictures and AP over iterations; they need not exist.
         annotations: COCO or LVIS JSON of the evaluation set; None for a page without pictures.
         image_root: folder of its images.
         cards: of the protocols.
@@ -121,29 +123,30 @@ def write_report(
         notes: sentences on what was equal and what was not that records cannot tell.
     """
     summary, paired = summarize(comparison), compare_pairs(comparison, AP)
+    with_all_labels = overview(comparison, AP)
     finding = main_finding(comparison, summary)
-    account = account_for(comparison)
+    spent = costs(comparison)
+    pretraining = {start: cost.pretraining for start, cost in spent.items()}
+    runs = {}
+    for cell, record in comparison.records.items():
+        runs[cell] = EvaluatedRun(folders[cell], record, read_records(folders[cell]))
     colours = line_colours(comparison.starts, comparison.baseline)
-    dark_colours = line_colours(comparison.starts, comparison.baseline, DARK)
-    categories = category_tables(comparison)
-    results = protocol_tables(comparison, summary, paired)
-    plots = draw_plots(comparison, summary, colours, account.pretraining, folders)
-    pictures = draw_gallery(comparison, folders, annotations, image_root, finding.starts)
-    html = render_html(
-        "benchmark/report.html.j2",
-        comparison=comparison,
-        finding=finding.sentence,
-        results=results,
-        overview=overview_tables(comparison, AP),
-        categories=categories,
-        words=WORDS,
-        account=account,
-        notes=notes,
-        plots=plots,
-        colours=colours,
-        dark_colours=dark_colours,
-        pictures=pictures,
-        cards=cards,
-        commands=commands,
-    )
-    write_atomically(page, html)
+    content = {
+        "comparison": comparison,
+        "finding": finding.sentence,
+        "setting": setting(comparison),
+        "conditions": [*conditions(comparison), *notes],
+        "facts": facts(comparison),
+        "costs": cost_table(spent, comparison.protocols),
+        "results": protocol_tables(comparison, summary, paired),
+        "overview": overview_tables(comparison, with_all_labels),
+        "categories": category_tables(comparison),
+        "words": WORDS,
+        "plots": draw_plots(comparison, summary, colours, pretraining, runs),
+        "pictures": draw_gallery(comparison, runs, annotations, image_root, finding.starts),
+        "colours": colours,
+        "dark_colours": line_colours(comparison.starts, comparison.baseline, DARK),
+        "cards": cards,
+        "commands": commands,
+    }
+    write_atomically(page, render_html("benchmark/report.html.j2", **content))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy, SeriesGroupBy
 
-from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.comparison import Comparison, share
 from virtex_det.errors import UserError
 
 TASKS = {"bbox": "Box", "segm": "Mask"}
@@ -74,9 +74,9 @@ def summarize(comparison: Comparison, metrics: Sequence[str] | None = None) -> p
     Returns:
         Indexed by metric, protocol, start and fraction; a metric that no record has is left out.
         Columns: mean, deviation (of the sample), seeds (their number); seconds (of training, mean);
-        recipe; best (no start has more, and there are others); those of ``test_against``; p_holm
-        (corrected for all tests of the metric under the protocol); tests (their number). NaN for
-        numbers that are not defined.
+        recipe; best (no start has more, and there are others, with as many seeds); those of
+        ``test_against``; p_holm (corrected for all tests of the metric under the protocol); tests
+        (their number). NaN for numbers that are not defined.
     """
     if metrics is None:
         metrics = [f"{task}/{name}" for task in TASKS for name in DETAILS]
@@ -90,8 +90,10 @@ def _summary(frame: pd.DataFrame, baseline: str, family: Sequence[str]) -> pd.Da
     summary["seconds"] = groups["seconds"].agg(fmean)
     summary["recipe"] = _recipes(groups)
     summary = _corrected(summary.join(test_against(baseline, frame)), family)
-    rivals = summary.groupby(["metric", "protocol", "fraction"], observed=True)["mean"]
-    summary["best"] = (summary["mean"] == rivals.transform("max")) & (rivals.transform("count") > 1)
+    rivals = summary.groupby(["metric", "protocol", "fraction"], observed=True)
+    means, has_equal_seeds = rivals["mean"], rivals["seeds"].transform("nunique") == 1
+    is_first = (summary["mean"] == means.transform("max")) & (means.transform("count") > 1)
+    summary["best"] = is_first & has_equal_seeds
     return summary
 
 
@@ -296,40 +298,6 @@ def detectable_difference(tests: pd.DataFrame, corrected_for: int) -> float:
 
     shift = brentq(missing_power, 0, limits[-1] + 10)
     return float(shift * math.sqrt(pooled / (most + 1)))
-
-
-def reached(means: pd.Series, baseline: str, title: str) -> str:
-    """Return a sentence on how few labels each start needs to reach the baseline with all labels.
-
-    Args:
-        means: of one metric under one protocol, by start and fraction.
-        baseline: the start that the others are compared with.
-        title: of the metric, followed by the protocol if there are several.
-
-    Returns:
-        "" if the baseline's mean with all labels is 0 or unknown.
-    """
-    goal = means.get((baseline, 1.0), math.nan)
-    enough = []
-    for start, curve in means.groupby("start", sort=False, observed=True):
-        if start != baseline:
-            enough.append(f"{start}: {enough_labels(curve.droplevel('start'), goal)}")
-    if not goal > 0 or not enough:
-        return ""
-    return (
-        f"With all labels, {baseline} has {goal:.1f} {title}. Fraction of the labels at which "
-        f"each other start reaches it, interpolated: {'; '.join(enough)}."
-    )
-
-
-def share(fraction: float) -> str:
-    """Return a fraction of the labels in percent, with at most three digits.
-
-    Example:
-        >>> share(0.1), share(0.0234)
-        ('10 %', '2.34 %')
-    """
-    return f"{100 * fraction:.3g} %"
 
 
 def enough_labels(curve: pd.Series, goal: float) -> str:

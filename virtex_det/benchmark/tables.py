@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from virtex_det.benchmark.comparison import Comparison
+from virtex_det.benchmark.comparison import Comparison, share
 from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.statistics import (
     AP,
     DETAILS,
     TASKS,
+    Overview,
     compare_pairs,
     detectable_difference,
+    enough_labels,
     overview,
-    reached,
-    share,
 )
 from virtex_det.escaping import in_csv, in_latex, in_markdown, visible
 
@@ -79,18 +79,18 @@ def p_value(p: float) -> Value:
     return Value("< 0.0001", p) if p < 1e-4 else number(p, ".2g")
 
 
-def mean(cell: Any, is_best: bool = False, most: int = 0) -> Value:
+def mean(cell: Any, is_best: bool = False, usual: int = 0) -> Value:
     """Return the mean and deviation of a row of the summary as a cell.
 
     Args:
         cell: the row.
         is_best: whether it is the best on equal labels.
-        most: seeds of most cells; one with another number says so. 0 for no such note.
+        usual: seeds of most cells; one with another number says so. 0 for no such note.
     """
     if math.isnan(cell.mean):
         return Value()
     deviation = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.1f}"
-    seeds = f" ({count(cell.seeds, 'seed')})" if most not in (0, cell.seeds) else ""
+    seeds = f" ({count(cell.seeds, 'seed')})" if usual not in (0, cell.seeds) else ""
     return Value(f"{cell.mean:.1f}{deviation}{seeds}", cell.mean, bool(is_best))
 
 
@@ -108,7 +108,8 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
     """
     if len(comparison.protocols) == 1:
         return _tables_of_protocol(comparison, summary)
-    last = overview_tables(comparison, list(summary.index.unique("metric")))
+    metrics = list(summary.index.unique("metric"))
+    last = overview_tables(comparison, overview(comparison, metrics))
     tables, full = [], comparison.curves.protocols
     for protocol in comparison.protocols:
         part = comparison.of([protocol])
@@ -121,37 +122,38 @@ def result_tables(comparison: Comparison, summary: pd.DataFrame) -> list[Table]:
     return tables + last
 
 
-def overview_tables(comparison: Comparison, metrics: Sequence[str]) -> list[Table]:
+def overview_tables(comparison: Comparison, found: Overview | None) -> list[Table]:
     """Return the main metric of each protocol with all labels, and its differences and pairs.
 
     Args:
         comparison: what was measured.
-        metrics: as of ``overview``.
+        found: of ``overview``.
 
     Returns:
         Tables with a row per start and a column per protocol; none for a single protocol.
     """
-    found = overview(comparison, metrics)
     if found is None:
         return []
     titles = {name: f"{title_of(metric)}, {name}" for name, metric in found.metrics.items()}
     columns = ["start", *titles.values()]
     text_encoders = comparison.of(titles).text_encoders
-    most = int(found.summary["seeds"].max())
+    usual = _usual(found.summary["seeds"])
     notes = [
-        f"With all labels; mean{' ± sample standard deviation' * (most > 1)} over "
-        f"{count(most, 'seed')}. Each column is of another protocol: compare the starts in it."
+        f"With all labels; {_what_means_are(found.summary['seeds'])}. Each column is of another "
+        "protocol: compare the starts in it."
     ]
     cells = _by_protocol(found.summary, titles)
-    rows = [[Value(start), *(mean(c, c.best, most) for c in line)] for start, line in cells]
+    rows = [[Value(start), *(mean(c, c.best, usual) for c in line)] for start, line in cells]
     tables = [Table(OVERVIEW, columns, rows, notes + text_encoders)]
     others = found.summary[~found.summary.index.isin([comparison.baseline], "start")]
     compared = {"of paired starts": found.pairs}
-    if others["pairs"].any():
+    if comparison.baseline:
         compared = {f"from {comparison.baseline}": others} | compared
     for what, part in compared.items():
-        if len(part):
-            rows = [[Value(s), *map(_difference, line)] for s, line in _by_protocol(part, titles)]
+        if _has_pairs(part):
+            usual = _usual(part["pairs"][part["pairs"] > 1])
+            lines = _by_protocol(part, titles)
+            rows = [[Value(s), *(_difference(c, usual) for c in line)] for s, line in lines]
             notes = _notes_on_tests(part, columns=titles) + text_encoders
             tables.append(Table(f"{OVERVIEW}, difference {what}", columns, rows, notes))
     return tables
@@ -170,7 +172,7 @@ def _tables_of_protocol(comparison: Comparison, summary: pd.DataFrame) -> list[T
     for metric in metrics:
         means.append(_with_published(means_table(comparison, summary, metric), comparison, metric))
         part = summary.loc[metric]
-        if part["pairs"].any():
+        if _has_pairs(part):
             others = part[part.index.get_level_values("start") != comparison.baseline]
             title = f"{title_of(metric)}, difference from {comparison.baseline}"
             differences.append(_tests_table(comparison, others, title))
@@ -228,16 +230,42 @@ def means_table(comparison: Comparison, summary: pd.DataFrame, metric: str) -> T
     Arguments as of ``result_tables``.
     """
     part, title = summary.loc[metric], title_of(metric)
-    most = int(part["seeds"].max())
+    usual = _usual(part["seeds"])
     rows = []
     for first, cells in _lines(comparison, part):
         bold = len(comparison.recipes) == 1
-        rows.append([*first, *(mean(cell, bold and cell.best, most) for cell in cells)])
+        rows.append([*first, *(mean(cell, bold and cell.best, usual) for cell in cells)])
     notes = [MIXED] if len(comparison.recipes) > 1 else []
-    notes.append(f"Mean{' ± sample standard deviation' * (most > 1)} over {count(most, 'seed')}.")
-    notes.append(reached(part["mean"].droplevel("protocol"), comparison.baseline, title))
+    notes.append(f"{_what_means_are(part['seeds']).capitalize()}.")
+    has_seeds = part.groupby("start", observed=True)["seeds"].transform("min") > 1
+    means = part["mean"][has_seeds].droplevel("protocol")
+    notes.append(reached(means, comparison.baseline, title))
     notes = [note for note in notes if note] + comparison.text_encoders
     return Table(f"{title} by part of the labels", _columns(comparison), rows, notes)
+
+
+def reached(means: pd.Series, baseline: str, title: str) -> str:
+    """Return a sentence on how few labels each start needs to reach the baseline with all labels.
+
+    Args:
+        means: of one metric under one protocol, by start and fraction.
+        baseline: the start that the others are compared with.
+        title: of the metric, followed by the protocol if there are several.
+
+    Returns:
+        "" if the baseline's mean with all labels is 0 or unknown.
+    """
+    goal = means.get((baseline, 1.0), math.nan)
+    enough = []
+    for start, curve in means.groupby("start", sort=False, observed=True):
+        if start != baseline:
+            enough.append(f"{start}: {enough_labels(curve.droplevel('start'), goal)}")
+    if not goal > 0 or not enough:
+        return ""
+    return (
+        f"With all labels, {baseline} has {goal:.1f} {title}. Fraction of the labels at which "
+        f"each other start reaches it, interpolated: {'; '.join(enough)}."
+    )
 
 
 def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> Table:
@@ -260,7 +288,8 @@ def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> T
             cell = of_metric[f"{task}/{name}"]
             row.append(mean(cell, len(comparison.recipes) == 1 and cell.best))
         if tested:
-            row += [number(ap.difference, "+.1f"), p_value(ap.p_holm)]
+            difference = ap.difference if ap.pairs > 1 else math.nan
+            row += [number(difference, "+.1f"), p_value(ap.p_holm)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
     if tested:
@@ -320,8 +349,8 @@ def published_table(recipes: Sequence[str]) -> Table | None:
 
 
 def render_markdown(comparison: Comparison, summary: pd.DataFrame, heading: str = "###") -> str:
-    """Return the tables of a comparison in Markdown."""
-    texts = []
+    """Return the tables of a comparison in Markdown, after what is missing of it."""
+    texts = [f"{in_markdown(comparison.gaps)}\n"] if comparison.missing else []
     for table in result_tables(comparison, summary):
         notes = "  \n".join(map(in_markdown, table.notes))
         title = f"{heading} {in_markdown(table.title)}"
@@ -331,7 +360,8 @@ def render_markdown(comparison: Comparison, summary: pd.DataFrame, heading: str 
 
 def render_latex(comparison: Comparison, summary: pd.DataFrame) -> str:
     """Return the same tables for LaTeX; they need the package booktabs."""
-    return "\n".join(map(_to_latex, result_tables(comparison, summary)))
+    gaps = [f"% {visible(comparison.gaps, '')}\n"] if comparison.missing else []
+    return "\n".join([*gaps, *map(_to_latex, result_tables(comparison, summary))])
 
 
 def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
@@ -439,13 +469,33 @@ def _pair_tables(comparison: Comparison, paired: pd.DataFrame) -> list[Table]:
     """Return a table per metric of ``compare_pairs``, or of some of its rows."""
     tables = []
     for metric in paired.index.unique("metric"):
-        title = f"{title_of(metric)}, difference of paired starts"
-        tables.append(_tests_table(comparison, paired.loc[metric], title))
+        part, title = paired.loc[metric], f"{title_of(metric)}, difference of paired starts"
+        if _has_pairs(part):
+            tables.append(_tests_table(comparison, part, title))
     return tables
 
 
+def _has_pairs(tests: pd.DataFrame) -> bool:
+    """Return whether there is a difference over several seeds; that of one seed is not shown."""
+    return bool((tests["pairs"] > 1).any())
+
+
+def _usual(numbers: pd.Series) -> int:
+    """Return the most frequent number; the largest of several that are as frequent."""
+    return int(numbers.mode().max())
+
+
+def _what_means_are(seeds: pd.Series) -> str:
+    spread = " ± sample standard deviation" if seeds.max() > 1 else ""
+    others = ", or as many as a cell says" if seeds.nunique() > 1 else ""
+    return f"mean{spread} over {count(_usual(seeds), 'seed')}{others}"
+
+
 def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
-    rows = [[*first, *map(_difference, cells)] for first, cells in _lines(comparison, part)]
+    usual = _usual(part["pairs"][part["pairs"] > 1])
+    rows = []
+    for first, cells in _lines(comparison, part):
+        rows.append([*first, *(_difference(cell, usual) for cell in cells)])
     notes = [*_notes_on_tests(part), *comparison.text_encoders]
     return Table(title, _columns(comparison), rows, notes)
 
@@ -461,7 +511,7 @@ def _notes_on_tests(
         columns: titles by protocol, if the columns are of several, each with its own differences.
     """
     if not part["p"].notna().any():
-        return ["Without two seeds there is no interval and no test."]
+        return ["A difference needs two seeds, and a test differences that vary between seeds."]
     tests = int(part["tests"].max())
     most = count(part["pairs"].max(), "seed")
     of_what = f" {what}" if what else ""
@@ -512,12 +562,16 @@ def _recipe(comparison: Comparison, protocol: str, line: pd.DataFrame) -> str:
     return recipes if is_clear else f"{protocol}: {recipes}"
 
 
-def _difference(cell: Any) -> Value:
-    if math.isnan(cell.difference):
+def _difference(cell: Any, usual: int) -> Value:
+    """Return a paired difference as a cell, which says its number of seeds unless it is usual."""
+    if not cell.pairs > 1:
         return Value()
-    text = f"{cell.difference:+.1f}"
+    said = []
     if not math.isnan(cell.p):
         digits = 2 if cell.p_holm >= 0.01 else 3
         p = "< 0.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.{digits}f}"
-        text += f" ({cell.low:+.1f} to {cell.high:+.1f}, p {p})"
-    return Value(text, cell.difference)
+        said += [f"{cell.low:+.1f} to {cell.high:+.1f}", f"p {p}"]
+    if cell.pairs != usual:
+        said.append(count(cell.pairs, "seed"))
+    more = f" ({', '.join(said)})" if said else ""
+    return Value(f"{cell.difference:+.1f}{more}", cell.difference)

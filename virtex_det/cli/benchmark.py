@@ -98,7 +98,8 @@ def plot(options: argparse.Namespace) -> None:
 
 def write_html(options: argparse.Namespace) -> None:
     """Write the HTML page."""
-    report(read_matrix(options.matrix), options.output, mix=options.mix_protocols)
+    matrix = read_matrix(options.matrix)
+    report(matrix, _comparison(matrix, options), options.output)
     say(f"written: {options.output}")
 
 
@@ -129,24 +130,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_table(add_command("table", table))
     _add_plot(add_command("plot", plot))
     html = add_command("report", write_html)
-    _add_matrix(html)
+    _add_records(html)
     html.add_argument("--output", type=Path, required=True, metavar="PAGE.html")
     add_command("protocols", protocols)
     return parser
 
 
-def _add_matrix(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("matrix", metavar="MATRIX.yaml")
-    mix = "put runs of several recipes into one protocol's table, which says so"
-    parser.add_argument("--mix-protocols", action="store_true", help=mix)
-
-
 def _add_records(parser: argparse.ArgumentParser) -> None:
+    mix = "put runs of several recipes into one protocol's table, which says so"
     add = parser.add_argument
+    add("matrix", metavar="MATRIX.yaml")
+    add("--mix-protocols", action="store_true", help=mix)
     add("--records", type=Path, metavar="FILE.jsonl", help="written records, instead of the runs")
     add("--partial", action="store_true", help="show the complete runs of an unfinished matrix")
+
+
+def _add_metrics(parser: argparse.ArgumentParser) -> None:
     metrics = "such as bbox/AP50, segm/APs"
-    add("--metrics", nargs="+", default=[], metavar="TASK/NAME", help=metrics)
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="TASK/NAME", help=metrics)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -183,8 +184,8 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
-    _add_matrix(parser)
     _add_records(parser)
+    _add_metrics(parser)
     add = parser.add_argument
     add("--format", choices=FORMATS, default="markdown")
     add("--page", type=Path, metavar="FILE.md", help="write a page, with its curves beside it")
@@ -193,8 +194,8 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
-    _add_matrix(parser)
     _add_records(parser)
+    _add_metrics(parser)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="FILE.svg", help=".png, .svg or .pdf")
     add("--against", choices=["fraction", "time"], default="fraction")

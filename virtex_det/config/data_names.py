@@ -33,6 +33,7 @@ NUMBER_KEYS = {
     "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
 }
+MASK_KEYS = ("MODEL.MASK_ON", "INPUT.MASK_FORMAT")  # which data by name may change
 
 
 def is_by_name(name: str, kinds: Iterable[str] = (*OBJECTS, *CAPTIONS)) -> bool:
@@ -66,10 +67,30 @@ def voc_year(folder: str | PurePath) -> int:
     return 2007 if PurePath(folder).name == "VOC2007" else 2012
 
 
+def metadata_by_name(name: str) -> dict[str, Any]:
+    """Return what a name that says where the data lie tells of them, under Detectron2's keys.
+
+    Returns:
+        Empty for another name.
+    """
+    if not is_by_name(name):
+        return {}
+    kind, place, *_ = name.split(":")
+    known = {"evaluator_type": EVALUATORS.get(kind, "")}
+    return known | {"year": voc_year(place)} if kind == "voc" else known
+
+
 def open_number(cfg: CfgNode) -> str:
     """Return the key of a detector's number of classes if it is 0, that of the data; else ""."""
     key = NUMBER_KEYS.get(cfg.MODEL.META_ARCHITECTURE, "")
     return key if key and reduce(getattr, key.split("."), cfg) == 0 else ""
+
+
+def keys_of_data(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the keys whose values a run takes from its data, whatever a config says."""
+    is_own = any(is_by_name(name, OBJECTS) for name in cfg.DATASETS.TRAIN)
+    number = open_number(cfg)
+    return ((number,) if number else ()) + (MASK_KEYS if is_own else ())
 
 
 def portable_leaves(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from virtex_det.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-OF_DATA = ("MODEL.MASK_ON", "INPUT.MASK_FORMAT")  # keys that data may change, besides the number
-
 
 def follow_data(cfg: CfgNode, *, trains: bool = True) -> CfgNode:
     """Return a config with what its data decide, where they are named by where they lie.

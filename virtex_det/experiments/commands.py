@@ -5,8 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from virtex_det.benchmark.comparison import Cell
-from virtex_det.benchmark.statistics import share
+from virtex_det.benchmark.comparison import Cell, share
 from virtex_det.config.files import CONFIGS
 from virtex_det.experiments.runs import Run
 from virtex_det_commands import as_called

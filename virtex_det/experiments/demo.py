@@ -14,7 +14,7 @@ from pathlib import Path
 
 from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
-from virtex_det.experiments import Matrix, Pretraining, report
+from virtex_det.experiments import Matrix, Pretraining, measured, report
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.runs import train_all
 from virtex_det.utils import write_atomically
@@ -95,6 +95,7 @@ def run_demo(folder: str | Path, size: DemoSize) -> Path:
     page = folder / "index.html"
     report(
         matrix,
+        measured(matrix),
         page,
         annotations=scenes / "annotations" / "instances_val.json",
         image_root=scenes / "val",

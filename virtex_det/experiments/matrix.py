@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -12,31 +11,33 @@ from typing import Annotated, Any
 
 import msgspec
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison
+from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison, share
 from virtex_det.benchmark.costs import RunCost, read_cost
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
-from virtex_det.benchmark.statistics import share
-from virtex_det.config.data_names import OBJECTS, is_by_name, short_names
+from virtex_det.config.data_names import short_names
 from virtex_det.config.roles import OF_MATRIX
-from virtex_det.data.datasets.by_name import read_found
-from virtex_det.data.datasets.class_rules import as_rules
-from virtex_det.data.datasets.found import coco_content
-from virtex_det.data.following import give_classes
 from virtex_det.errors import UserError
 from virtex_det.experiments.commands import repeat_commands
+from virtex_det.experiments.configs import (
+    as_words,
+    begun_config,
+    config_of,
+    is_probe,
+    shared_options,
+    trained_config,
+)
+from virtex_det.experiments.ground_truth import ground_truth_files
 from virtex_det.experiments.local import LocalLauncher
 from virtex_det.experiments.preflight import (
     check_folders,
     check_output,
     check_sources,
     check_weights,
-    config_of,
 )
 from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
-from virtex_det.protocols.card import is_svm_probe, protocol_card
+from virtex_det.protocols.card import protocol_card
 from virtex_det.protocols.matching import protocol_id
 
 # Files are checked against these types; a matrix made in Python is trusted with them.
@@ -164,12 +165,31 @@ class Matrix:
         return [*self.cells.values(), *self.pretraining()]
 
     def config(self, protocol: str, fraction: float = 1.0) -> CfgNode:
-        """Return the config of a protocol's runs, without what starts and seeds set."""
-        return config_of(self.protocols[protocol], self._shared_options(protocol, fraction))
+        """Return the config of a protocol's runs, without what starts, seeds and data set."""
+        path, options = self._recipe(protocol, fraction)
+        return config_of(path, options)
 
     def cards(self) -> dict[str, dict[str, str]]:
         """Return each protocol in words."""
-        return {name: protocol_card(self.config(name)) for name in self.protocols}
+        cards = {}
+        for name in self.protocols:
+            runs = [run for cell, run in self.cells.items() if cell.protocol == name]
+            cfg = self.config(name)
+            begun = begun_config(cfg, runs)
+            cards[name] = protocol_card(begun)
+        return cards
+
+    def protocol_id(self, protocol: str, fraction: float) -> str:
+        """Return the protocol id of runs, with what they take from their data if these are here."""
+        try:
+            return protocol_id(trained_config(*self._recipe(protocol, fraction)))
+        except UserError:
+            return protocol_id(self.config(protocol, fraction))
+
+    def _recipe(self, protocol: str, fraction: float) -> tuple[Path, tuple[str, ...]]:
+        """Return the config file of a protocol's runs, and the options that these share."""
+        path = self.protocols[protocol]
+        return path, shared_options(path, self.options, fraction)
 
     def _measured_run(self, cell: Cell) -> Run:
         start, after = self.starts[cell.start], None
@@ -178,29 +198,20 @@ class Matrix:
             after = self._pretraining(cell.start, start, cell.seed)
             weights = after.folder / "model_final.pth"
         own = {"MODEL.WEIGHTS": weights, "DATASETS.SUBSET_SEED": cell.seed, "SEED": cell.seed}
-        cfg = self.config(cell.protocol, cell.fraction)
+        path, shared = self._recipe(cell.protocol, cell.fraction)
+        cfg = config_of(path, shared)
         return Run(
             self.output / _slug(*cell),
-            self.protocols[cell.protocol],
-            _words(own) + self._shared_options(cell.protocol, cell.fraction),
-            None if self._is_probe(cell.protocol) else cfg.SOLVER.MAX_ITER,
+            path,
+            as_words(own) + shared,
+            None if is_probe(path) else cfg.SOLVER.MAX_ITER,
             next(iter(short_names(cfg.DATASETS.TEST).values()), ""),
             after,
         )
 
-    def _is_probe(self, protocol: str) -> bool:
-        return is_svm_probe(config_of(self.protocols[protocol], ()))
-
-    def _shared_options(self, protocol: str, fraction: float) -> tuple[str, ...]:
-        options = {"DATASETS.TRAIN_FRACTION": fraction, "TEST.EVAL_PERIOD": 0, **self.options}
-        if self._is_probe(protocol):
-            # Its SVMs follow no schedule, and these keys would be departures from its protocol.
-            options = {k: value for k, value in options.items() if not k.startswith("SOLVER.")}
-        return _words(options)
-
     def _pretraining(self, name: str, start: Pretraining, seed: int) -> Run:
         seed = seed if start.seed is None else start.seed
-        options = _words({"DATASETS.TEST": ()} | dict(start.options))
+        options = as_words({"DATASETS.TEST": ()} | dict(start.options))
         iterations = config_of(start.pretrain, options).SOLVER.MAX_ITER
         folder = self.output / "pretrain" / _slug(name, seed)
         return Run(folder, start.pretrain, ("SEED", str(seed), *options), iterations)
@@ -267,7 +278,7 @@ def _kept_records(
         return {}, {}
     comparison = recorded(matrix, kept, mix=True, partial=True)
     for cell, record in comparison.records.items():
-        expected = protocol_id(matrix.config(cell.protocol, cell.fraction))
+        expected = matrix.protocol_id(cell.protocol, cell.fraction)
         if record.protocol != expected:
             raise UserError(
                 f"{kept} has records of the protocol {record.protocol} as {cell.protocol!r}, but "
@@ -323,21 +334,18 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
         UserError: runs are missing, folders hold other runs, or the records do not compare.
     """
     check_folders(matrix.runs())
-    records: dict[Cell, ResultRecord] = {}
-    missing = []
-    for cell, run in matrix.cells.items():
-        record = _own_record(cell, run)
-        if record is None:
-            missing.append(run)
-        else:
-            records[cell] = record
+    found = {cell: _own_record(cell, run) for cell, run in matrix.cells.items()}
+    records = {cell: record for cell, record in found.items() if record is not None}
+    missing = [cell for cell, record in found.items() if record is None]
     if missing and not (partial and records):
+        advice = "\nTo show the others anyway: --partial." if records else ""
         raise UserError(
             f"{len(missing)} of the {len(matrix.cells)} runs in {matrix.output} are not complete, "
-            f"e.g. {missing[0].folder.name}.\nDo them with: python tools/benchmark.py run"
+            f"e.g. {matrix.cells[missing[0]].folder.name}.\n"
+            f"Do them with: python tools/benchmark.py run{advice}"
         )
     costs = _pretraining_costs(records, matrix)
-    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs, costs)
+    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs, costs, missing)
 
 
 def _pretraining_costs(records: Mapping[Cell, ResultRecord], matrix: Matrix) -> dict[Cell, RunCost]:
@@ -389,77 +397,51 @@ def recorded(
             f"{path} lacks {len(missing)} of the {len(matrix.cells)} runs of the matrix, e.g. "
             f"{matrix.cells[missing[0]].folder.name}.\nTo show the others anyway: --partial."
         )
-    return comparison
+    return dataclasses.replace(comparison, missing=missing)
 
 
 def report(
     matrix: Matrix,
+    comparison: Comparison,
     page: str | Path,
     *,
-    mix: bool = False,
     annotations: Path | None = None,
     image_root: Path | None = None,
     notes: Sequence[str] = (),
     preparation: Sequence[str] = (),
 ) -> None:
-    """Write the HTML page of a complete matrix.
+    """Write the HTML page of a matrix.
 
     Args:
         matrix: what was run.
+        comparison: its records, of ``measured`` or ``recorded``. Without its folders, the page has
+            neither pictures nor AP over iterations.
         page: the file to write.
-        mix: allow several recipes under one protocol.
         annotations: COCO or LVIS file of the evaluation images; by default that of the data set.
         image_root: folder of these images.
         notes: sentences to add to what is equal and what is not.
         preparation: shell lines that come before the runs.
     """
-    comparison = measured(matrix, mix=mix)
     cell = next(iter(comparison.records))
     cfg = matrix.config(cell.protocol, cell.fraction)
+    cards = matrix.cards()
+    commands = repeat_commands(matrix.cells, matrix.output, preparation)
     with tempfile.TemporaryDirectory() as folder:
-        own_annotations, own_images = _ground_truth(cfg, Path(folder))
+        own_annotations, own_images = ground_truth_files(cfg, Path(folder))
         write_report(
             page,
             comparison,
             folders={cell: run.folder for cell, run in matrix.cells.items()},
             annotations=annotations or own_annotations,
             image_root=image_root or own_images,
-            cards=matrix.cards(),
-            commands=repeat_commands(matrix.cells, matrix.output, preparation),
+            cards=cards,
+            commands=commands,
             notes=notes,
         )
 
 
-def _ground_truth(cfg: CfgNode, folder: Path) -> tuple[Path | None, Path | None]:
-    """Return the annotation file of the first test set and the folder of its images.
-
-    None where they are not here. For data that are named by where they lie the file is written into
-    the folder given: theirs may be of another form, or have other classes (DATASETS.CLASSES).
-    """
-    name = cfg.DATASETS.TEST[0]
-    if not is_by_name(name, OBJECTS):
-        return _existing(name, "json_file"), _existing(name, "image_root")
-    try:
-        give_classes([name], as_rules(cfg.DATASETS.CLASSES))
-        found = read_found(name)
-    except UserError:
-        return None, None
-    file = folder / "ground_truth.json"
-    file.write_text(json.dumps(coco_content(found)))
-    return file, Path(found.image_root)
-
-
-def _existing(dataset: str, what: str) -> Path | None:
-    path = Path(str(MetadataCatalog.get(dataset).get(what, "")))
-    return path if str(path) != "." and path.exists() else None
-
-
 def _listed(fractions: Sequence[float]) -> str:
     return ", ".join(f"{fraction:g}" for fraction in fractions) or "none"
-
-
-def _words(options: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(word) for pair in options.items() for word in pair)
 
 
 def _slug(*words: object) -> str:

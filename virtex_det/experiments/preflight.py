@@ -1,8 +1,7 @@
 """Pre-flight checks of a matrix: faults of any run are found before the first one starts."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,11 +10,11 @@ from detectron2.config import CfgNode
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.hashing import Digest
-from virtex_det.config import load_config, with_options
-from virtex_det.config.data_names import open_number, portable_leaves
+from virtex_det.config import with_options
+from virtex_det.config.data_names import keys_of_data, portable_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
 from virtex_det.data.datasets.loading import forget_loaded
-from virtex_det.data.following import OF_DATA, follow_data
+from virtex_det.data.following import follow_data
 from virtex_det.engine.preflight import (
     check_data,
     check_probe,
@@ -29,6 +28,7 @@ from virtex_det.engine.preflight import check_weights as check_weights_fit
 from virtex_det.engine.run_folder import CONFIG, check_run_files, is_run_folder, read_beginning
 from virtex_det.engine.trained_config import on_this_machine
 from virtex_det.errors import UserError
+from virtex_det.experiments.configs import config_of, trained_config
 from virtex_det.experiments.runs import Run
 from virtex_det.files import check_output_folder
 from virtex_det.model_zoo.cache import cache_path
@@ -38,24 +38,6 @@ from virtex_det.model_zoo.handler import PREFIX
 # Keys that differ between runs that share a config. DATASETS.TRAIN_FRACTION is not among them: it
 # may scale the schedule.
 PER_CELL = {key for key, origin in OF_MATRIX.items() if origin in ("start", "seed")}
-
-
-@cache
-def config_of(path: Path, options: tuple[str, ...]) -> CfgNode:
-    """Return the config that several runs share; to build it once saves seconds.
-
-    What it takes from its data is in it where these are here; records may be without their data.
-
-    Raises:
-        UserError: the file is missing, or a key or value does not fit.
-    """
-    cfg = load_config(str(path), list(options))
-    try:
-        return follow_data(cfg)
-    except UserError:
-        return cfg
-    finally:
-        forget_loaded()
 
 
 def check_weights(starts: Mapping[str, str]) -> None:
@@ -99,11 +81,17 @@ def check_sources(runs: Iterable[Run]) -> None:
     Raises:
         UserError: a run would fail; says why, and what to do.
     """
-    runs = list(runs)
-    trainings = _shared_configs(run for run in runs if not run.is_probe)
-    probes = _shared_configs(run for run in runs if run.is_probe)
+    try:
+        _check_sources(list(runs))
+    finally:
+        forget_loaded()
+
+
+def _check_sources(runs: Sequence[Run]) -> None:
+    trainings = _trained_configs(run for run in runs if not run.is_probe)
+    probes = _trained_configs(run for run in runs if run.is_probe)
     for cfg in [*trainings, *probes]:
-        follow_data(cfg)  # raises what is wrong with the data
+        follow_data(cfg)  # another config may have registered the same data with other classes
         check_schedule(cfg)
         check_settings(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
@@ -125,8 +113,8 @@ def _starts(runs: Sequence[Run]) -> Iterator[tuple[CfgNode, str, CfgNode | None]
     """Yield each config once with each start: its weights, or the config that makes them."""
     seen = set()
     for run in runs:
-        cfg, weights = _shared_config(run), _weights_of(run)
-        before = _shared_config(run.after) if run.after else None
+        cfg, weights = _shared_config(run, trained_config), _weights_of(run)
+        before = _shared_config(run.after, trained_config) if run.after else None
         if (id(cfg), weights, id(before)) not in seen:
             seen.add((id(cfg), weights, id(before)))
             yield cfg, weights, before
@@ -201,18 +189,20 @@ def _settings(run: Run) -> dict[str, Any]:
     settings = portable_leaves(on_this_machine(cfg))
     for key in PER_CELL & options.keys():
         settings[key] = options[key] if key == "MODEL.WEIGHTS" else int(options[key])
-    # Where the data are not here, what the run took from them is unknown.
-    unknown = (number, *OF_DATA) if (number := open_number(cfg)) else ()
-    return {key: settings[key] for key in keys_of(*IN_CELL) if key not in unknown}
+    # Records name the version of the data, so what a run took from them need not be compared.
+    of_data = keys_of_data(cfg)
+    return {key: settings[key] for key in keys_of(*IN_CELL) if key not in of_data}
 
 
-def _shared_configs(runs: Iterable[Run]) -> list[CfgNode]:
-    return list({id(cfg): cfg for cfg in map(_shared_config, runs)}.values())
+def _trained_configs(runs: Iterable[Run]) -> list[CfgNode]:
+    found = [_shared_config(run, trained_config) for run in runs]
+    return list({id(cfg): cfg for cfg in found}.values())
 
 
-def _shared_config(run: Run) -> CfgNode:
+def _shared_config(run: Run, read: Callable[..., CfgNode] = config_of) -> CfgNode:
+    """Return the config that a run shares with others, as ``config_of`` or ``trained_config``."""
     shared = [pair for pair in _options(run).items() if pair[0] not in PER_CELL]
-    return config_of(run.config, tuple(word for pair in shared for word in pair))
+    return read(run.config, tuple(word for pair in shared for word in pair))
 
 
 def _options(run: Run) -> dict[str, str]:

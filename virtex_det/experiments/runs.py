@@ -208,7 +208,9 @@ def train_all(
     with _Progress(runs, waiting) as progress:
         try:
             while waiting or working:
-                for run in _ready(waiting, {*working, *waiting})[: launcher.at_once - len(working)]:
+                unfinished = {*working, *waiting}
+                ready = [run for run in waiting if run.after not in unfinished]
+                for run in ready[: launcher.at_once - len(working)]:
                     waiting.remove(run)
                     working[run] = launcher.start(run)
                 time.sleep(0.5)
@@ -240,10 +242,6 @@ def is_done(run: Run) -> bool:
             file=sys.stderr,
         )
         return False
-
-
-def _ready(waiting: Sequence[Run], unfinished: Collection[Run]) -> list[Run]:
-    return [run for run in waiting if run.after not in unfinished]
 
 
 def _ended(working: dict[Run, Job]) -> Iterator[tuple[Run, str]]:

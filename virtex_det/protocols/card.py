@@ -1,11 +1,12 @@
 """Protocol cards: a config's recipe in words, shown beside its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from virtex_det.config.data_names import EVALUATORS, is_by_name, short_names, voc_year
+from virtex_det.config.data_names import metadata_by_name, short_names
 from virtex_det.config.mappers import mapper_name
 from virtex_det.protocols.matching import nearest_protocol
 
@@ -47,7 +48,7 @@ def protocol_card(cfg: CfgNode) -> dict[str, str]:
 
 def is_svm_probe(cfg: CfgNode) -> bool:
     """Return whether the config is for SVMs: a classifier evaluated on a dataset with boxes."""
-    kinds = {_evaluator_type(dataset) for dataset in cfg.DATASETS.TEST}
+    kinds = {_metadata(dataset).get("evaluator_type") for dataset in cfg.DATASETS.TEST}
     return cfg.MODEL.META_ARCHITECTURE == "ImageClassifier" and "classification" not in kinds
 
 
@@ -165,10 +166,10 @@ def _metrics(cfg: CfgNode, is_detector: bool) -> str:
     }
     found = []
     for dataset in cfg.DATASETS.TEST:
-        kind = _evaluator_type(dataset)
+        metadata = _metadata(dataset)
+        kind = metadata.get("evaluator_type", "")
         if kind == "pascal_voc":
-            is_2007 = _year(dataset) == 2007
-            curve = "11-point" if is_2007 else "area under the curve"
+            curve = "11-point" if metadata.get("year") == 2007 else "area under the curve"
             of = ", mean over IoU .50 to .95; not COCO's AP" if is_detector else ", of images"
             found.append(f"VOC AP, {curve}{of}")
         else:
@@ -176,16 +177,11 @@ def _metrics(cfg: CfgNode, is_detector: bool) -> str:
     return "; ".join(dict.fromkeys(found))
 
 
-def _year(dataset: str) -> int | None:
-    if is_by_name(dataset):
-        return voc_year(dataset.split(":")[1])
-    return MetadataCatalog.get(dataset).get("year")
-
-
-def _evaluator_type(dataset: str) -> str:
-    if dataset not in MetadataCatalog.list():
-        return EVALUATORS.get(dataset.partition(":")[0], "") if is_by_name(dataset) else ""
-    return MetadataCatalog.get(dataset).get("evaluator_type", "")
+def _metadata(dataset: str) -> Mapping[str, Any]:
+    """Return what is known of a data set before it is loaded; nothing if it is not registered."""
+    if dataset in MetadataCatalog.list():
+        return MetadataCatalog.get(dataset).as_dict()
+    return metadata_by_name(dataset)
 
 
 def _data(cfg: CfgNode, version: str) -> str:

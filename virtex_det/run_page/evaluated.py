@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 
-from virtex_det.benchmark.pictures import EvaluatedRun
+from virtex_det.benchmark.evaluated_run import EvaluatedRun
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.tables import title_of
 from virtex_det.data.datasets import load_dataset
