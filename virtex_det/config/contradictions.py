@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from virtex_det.config.mappers import OURS, mapper_name, unfit_mapper
+from virtex_det.config.rules import number
 
 # Number of channels by INPUT.FORMAT.
 CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
@@ -343,9 +344,11 @@ def _expected_results(cfg: CfgNode) -> Iterator[str]:
         if not (
             isinstance(row, list | tuple)
             and len(row) == 4
-            and all(isinstance(v, int | float) for v in row[2:])
+            and number().holds(row[2])
+            and number(0).holds(row[3])  # NaN would agree with every result, -1 with none
         ):
             yield (
-                f"TEST.EXPECTED_RESULTS has {row!r}, but each entry is [task, metric, value, "
-                "tolerance], such as [bbox, AP, 38.5, 0.2]."
+                f"TEST.EXPECTED_RESULTS has {row!r:.200}, but each entry is [task, metric, value, "
+                "tolerance], such as [bbox, AP, 38.5, 0.2]; both numbers are finite, and the "
+                "tolerance is 0 or more."
             )
