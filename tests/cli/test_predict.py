@@ -30,7 +30,9 @@ def test_a_run_and_a_folder_become_detections_and_pictures(run, scenes, tmp_path
     words = (scenes / "val", tmp_path / "broken.jpg", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     predict("--run", run, "--output", tmp_path / "out", "--draw", "--threshold", 0, *words)
     entries = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert f"{len(entries)} detections in 4 pictures, 1 skipped." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{len(entries)} detections in 4 pictures, 1 skipped." in printed
+    assert "counts.csv, pictures/ in" in printed
     assert entries and len(list((tmp_path / "out" / "pictures").iterdir())) == 4
 
 

@@ -23,6 +23,7 @@ images.json, what its ids mean; counts.csv, objects of each class in each pictur
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -81,9 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     plural = "" if written.pictures == 1 else "s"
     counts = f"{written.detections} detections in {written.pictures} picture{plural}"
-    files = [DETECTIONS, IMAGES, COUNTS, *([f"{PICTURES}/ or {VIDEOS}/"] if options.draw else [])]
+    drawn = [f"{name}/" for name in (PICTURES, VIDEOS) if Path(options.output, name).exists()]
     say(f"\n{counts}, {written.skipped} skipped.")
-    say(f"written: {', '.join(files)} in {options.output}. Open this page:")
+    files = ", ".join([DETECTIONS, IMAGES, COUNTS, *drawn])
+    say(f"written: {files} in {options.output}. Open this page:")
     say(f"{options.output}/{PAGE}")
 
 
