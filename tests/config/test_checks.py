@@ -194,6 +194,7 @@ OTHERS = (
     ("OUTPUT_DIR", "s3://bucket/run"),
     ("OUTPUT_DIR", None),
     ("MODEL.WEIGHTS", None),
+    ("MODEL.WEIGHTS", " "),
     ("GLOBAL.HACK", float("inf")),
 )
 INVALID = (

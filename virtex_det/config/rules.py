@@ -116,8 +116,8 @@ def text() -> Rule:
 
 
 def line() -> Rule:
-    """One line of text, such as a path or a name; it may be empty."""
-    return Rule("one line of text", _is_line)
+    """One line of text, such as a path or a name; it may be empty, but not blanks alone."""
+    return Rule("one line of text", lambda value: value == "" or text().holds(value))
 
 
 def anything() -> Rule:

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, feature_channels
 
 
 @META_ARCH_REGISTRY.register()
@@ -47,7 +47,7 @@ class ImageClassifier(ImageModel):
         pixel_std: Sequence[float],
     ):
         super().__init__(backbone, pixel_mean, pixel_std)
-        self.classifier = nn.Linear(backbone.output_shape()["res5"].channels, num_classes)
+        self.classifier = nn.Linear(feature_channels(backbone), num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 

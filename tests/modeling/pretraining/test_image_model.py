@@ -90,3 +90,19 @@ def test_pixels_are_normalised_in_the_model(build):
     model.pixel_std.copy_(model.pixel_std * 2)
     torch.testing.assert_close(model.visual_grid(shifted), expected)
     assert not any(name.startswith("pixel") for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("BicaptioningModel", "TokenClassificationModel", "MultilabelClassificationModel"),
+        *("ICMLMModel", "TagPredictionModel", "ImageClassifier"),
+    ],
+)
+def test_a_pyramid_in_place_of_the_last_feature_map_is_named(task, build):
+    pyramid = ("MODEL.BACKBONE.NAME", "build_caption_resnet_fpn_backbone")
+    maps = [f"res{stage}" for stage in range(2, 6)]
+    keys = ("MODEL.RESNETS.OUT_FEATURES", maps, "MODEL.FPN.IN_FEATURES", maps)
+    tags = ("MODEL.TAG_PREDICTION.NUM_TAGS", 5)
+    with pytest.raises(UserError, match=r"reads the feature map res5, but .* returns p2, .*p6"):
+        build(task, *pyramid, *keys, *tags)

@@ -175,7 +175,8 @@ def captions_in(dataset_dict: Mapping[str, Any]) -> Sequence[str]:
         raise UserError(
             f"No caption for image {dataset_dict['file_name']}; pretraining needs at least one per "
             "image.\n"
-            "Set DATASETS.TRAIN to a dataset with captions, such as coco_2017_train_captions."
+            "Name a dataset with captions, such as coco_2017_train_captions, in DATASETS.TRAIN "
+            "and TEST."
         )
     return captions
 

@@ -27,7 +27,8 @@ class MultilabelMapper(PretrainingMapper):
             raise UserError(
                 f"No annotations for image {dataset_dict['file_name']}; multi-label "
                 "classification needs those of objects.\n"
-                "Set DATASETS.TRAIN to a dataset with instances, such as coco_2017_train."
+                "Name a dataset with instances, such as coco_2017_train, in DATASETS.TRAIN and "
+                "TEST."
             )
         example, _ = self.map_image(dataset_dict)
         labels = sorted(

@@ -124,8 +124,8 @@ class NarrativeMapper(CaptionMapper):
             raise UserError(
                 f"Image {dataset_dict['file_name']} has {len(captions or ())} captions and "
                 f"{len(traces or ())} traces; NarrativeMapper needs equal numbers.\n"
-                "Set DATASETS.TRAIN to a dataset with narratives, such as "
-                "coco_2017_train_narratives, or MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from "
+                "Name a dataset with narratives, such as coco_2017_train_narratives, in "
+                "DATASETS.TRAIN and TEST, or set MODEL.LOCTEX.LOCALIZATION_WEIGHT 0 to learn from "
                 "captions alone."
             )
         return captions, traces

@@ -15,6 +15,7 @@ from virtex_det.modeling.pretraining.image_model import (
     ImageModel,
     TargetLosses,
     draw_for_examples,
+    feature_channels,
     per_caption,
 )
 from virtex_det.modeling.textual import TransformerDecoderTextualHead, build_textual_head
@@ -79,7 +80,7 @@ class CaptioningModel(ImageModel):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         common = super().from_config(cfg)
-        textual = build_textual_head(cfg, common["backbone"].output_shape()["res5"].channels)
+        textual = build_textual_head(cfg, feature_channels(common["backbone"]))
         return common | {
             "textual": textual,
             "decoder": build_caption_decoder(cfg),

@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 
 from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, feature_channels
 from virtex_det.modeling.pretraining.label_sets import (
     LabelSetLoss,
     RareLabelsLoss,
@@ -55,7 +55,7 @@ class LabelSetModel(ImageModel):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         common = super().from_config(cfg)
-        channels = common["backbone"].output_shape()["res5"].channels
+        channels = feature_channels(common["backbone"])
         return common | {"textual": LinearTextualHead(channels, cls.num_labels(cfg))}
 
     @classmethod

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from virtex_det.data.vocabulary import vocabulary_size
 from virtex_det.errors import UserError
-from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses
+from virtex_det.modeling.pretraining.image_model import ImageModel, TargetLosses, feature_channels
 from virtex_det.modeling.pretraining.label_sets import (
     LabelSetLoss,
     equal_share_losses,
@@ -107,7 +107,7 @@ class ICMLMModel(ImageModel):
                 cannot be read.
         """
         common = super().from_config(cfg)
-        channels = common["backbone"].output_shape()["res5"].channels
+        channels = feature_channels(common["backbone"])
         options, text_encoder = cfg.MODEL.ICMLM, build_text_encoder(cfg)
         if options.TAG_WEIGHT < 0:
             raise UserError(

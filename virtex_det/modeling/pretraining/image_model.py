@@ -13,6 +13,22 @@ from torch import Tensor, nn
 from virtex_det.errors import UserError
 
 
+def feature_channels(backbone: Backbone, name: str = "res5") -> int:
+    """Return the number of channels of a backbone's feature map.
+
+    Raises:
+        UserError: the backbone does not return it, as one with an FPN does not.
+    """
+    features = backbone.output_shape()
+    if name not in features:
+        raise UserError(
+            f"The model reads the feature map {name}, but the backbone returns "
+            f"{', '.join(features)}.\n"
+            f"A ResNet without an FPN returns it if {name} is in MODEL.RESNETS.OUT_FEATURES."
+        )
+    return features[name].channels
+
+
 class TargetLosses(NamedTuple):
     """The loss of each target in a batch; a target is one token, or the labels of one image."""
 

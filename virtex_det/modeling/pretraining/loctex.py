@@ -285,7 +285,8 @@ def _check(options: CfgNode, given: Mapping[str, ShapeSpec]) -> None:
             f"The backbone does not return {', '.join(absent)}: LocTex compares images by res5, "
             "and localizes in MODEL.LOCTEX.LOCALIZATION_FEATURES "
             f"{options.LOCALIZATION_FEATURES}.\n"
-            f"Set MODEL.RESNETS.OUT_FEATURES to {sorted({*given, *wanted})}."
+            "A ResNet without an FPN returns them with MODEL.RESNETS.OUT_FEATURES "
+            f"{sorted(wanted)}."
         )
 
 
