@@ -1,9 +1,10 @@
 """A small set of scenes, small models, and the real samples where they are at hand."""
 
+import logging
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Detectron2 reads the variable when its datasets are registered, which is at import.
@@ -32,6 +33,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slow modules first, so that all processes have work until the end."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Take back what a training in this process changes: its handlers write to closed streams."""
+    loggers = [logging.getLogger(name) for name in ("fvcore", "detectron2", "virtex_det")]
+    before = [(log.handlers[:], log.level, log.propagate) for log in loggers]
+    yield
+    for log, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        log.handlers[:] = handlers
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 @pytest.fixture(scope="session")
