@@ -137,7 +137,7 @@ def test_a_data_set_keeps_its_ids(run, scenes, tmp_path):
 
 
 def test_scores_by_class_and_pictures_behind_them(run, scenes, tmp_path):
-    words = ("--classes", "star,ring", "--maximum", 3, "--output", tmp_path / "out")
+    words = ("--classes", "star, ring", "--maximum", 3, "--output", tmp_path / "out")
     predict("--run", run, *words, "--threshold", "star=0.01", 0, scenes / "val", *ALL)
     names = json.loads((tmp_path / "out" / "images.json").read_text())["categories"]
     star, ring = (

@@ -1,11 +1,13 @@
-"""Folders of trained runs, which are tiny models with random weights."""
+"""Folders of trained runs, which are tiny models with random weights, and pictures for them."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
 import torch
 
+import virtex_det as vd
 from virtex_det.config import with_options
 from virtex_det.data.vocabulary import with_vocabulary_size
 from virtex_det.engine import Trainer
@@ -22,6 +24,10 @@ TINY = {
 }
 
 
+def read(path):
+    return json.loads(path.read_text())
+
+
 def write_run(cfg, folder):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(cfg.dump())
@@ -34,6 +40,21 @@ def write_run(cfg, folder):
 def detector_run(detector_cfg, tmp_path):
     """The folder of a detector that finds many objects in any picture."""
     return write_run(detector_cfg("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0), tmp_path / "detector")
+
+
+@pytest.fixture
+def detector(detector_run):
+    return vd.Detector(detector_run)
+
+
+@pytest.fixture
+def photos(scenes):
+    return sorted((scenes / "val").glob("*.png"))
+
+
+@pytest.fixture
+def annotations(scenes):
+    return scenes / "annotations" / "instances_val.json"
 
 
 @pytest.fixture

@@ -8,28 +8,10 @@ import pytest
 from PIL import Image
 
 import virtex_det as vd
+from tests.inference.conftest import read
 from virtex_det.errors import UserError
 from virtex_det.inference.detection_files import check_output, write_detections
 from virtex_det.inference.result_ids import ids_of_file, own_ids
-
-
-@pytest.fixture
-def detector(detector_run):
-    return vd.Detector(detector_run)
-
-
-@pytest.fixture
-def photos(scenes):
-    return sorted((scenes / "val").glob("*.png"))
-
-
-@pytest.fixture
-def annotations(scenes):
-    return scenes / "annotations" / "instances_val.json"
-
-
-def read(path):
-    return json.loads(path.read_text())
 
 
 def test_the_results_file_is_what_the_detector_finds(detector, photos, annotations, tmp_path):

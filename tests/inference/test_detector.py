@@ -21,16 +21,6 @@ from virtex_det.errors import UserError
 from virtex_det.image_files import BrokenImage
 
 
-@pytest.fixture
-def detector(detector_run):
-    return vd.Detector(detector_run)
-
-
-@pytest.fixture
-def photos(scenes):
-    return sorted((scenes / "val").glob("*.png"))
-
-
 def category_ids(dataset):
     metadata = MetadataCatalog.get(dataset)
     return dict(

@@ -5,31 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import virtex_det as vd
 from tests.data.datasets.conftest import coco_content
+from tests.inference.conftest import read
 from virtex_det.config import load_config
 from virtex_det.data.datasets import load_dataset
 from virtex_det.errors import UserError
 from virtex_det.inference.result_ids import ids_of_dataset, ids_of_file
-
-
-@pytest.fixture
-def detector(detector_run):
-    return vd.Detector(detector_run)
-
-
-@pytest.fixture
-def photos(scenes):
-    return sorted((scenes / "val").glob("*.png"))
-
-
-@pytest.fixture
-def annotations(scenes):
-    return scenes / "annotations" / "instances_val.json"
-
-
-def read(path):
-    return json.loads(path.read_text())
 
 
 def test_ids_are_those_of_the_annotation_file(detector, photos, annotations):

@@ -103,6 +103,16 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names in a text that has commas between them.
+
+    Example:
+        >>> split_names("car, traffic light")
+        ['car', 'traffic light']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def as_classes(text: str) -> Rules:
     """Return the value of ``--classes``.
 
@@ -110,5 +120,5 @@ def as_classes(text: str) -> Rules:
         UserError: it is a list that DATASETS.CLASSES cannot be.
     """
     if not text.lstrip().startswith(("[", "(")):
-        return as_rules([name for name in text.split(",") if name])
+        return as_rules(split_names(text))
     return as_rules(load_config(overrides={"DATASETS.CLASSES": text}).DATASETS.CLASSES)

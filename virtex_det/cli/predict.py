@@ -28,7 +28,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from virtex_det.cli.parsers import command_parser, positive, split_overrides
+from virtex_det.cli.parsers import command_parser, positive, split_names, split_overrides
 from virtex_det.config import load_config
 from virtex_det.escaping import say
 from virtex_det.inference import Detector
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cfg,
         threshold=scores.pop("", None),
         thresholds=scores,
-        classes=[name for name in options.classes.split(",") if name],
+        classes=split_names(options.classes),
         maximum=options.maximum,
         batch_size=options.batch,
         tile=options.tiles,

@@ -120,6 +120,16 @@ def test_cropping_polygons_without_shapely_is_an_error_that_says_what_to_install
         mapper(cfg, True)(example)
 
 
+@pytest.mark.parametrize("mapper", [DetectionMapper, MAPPER_REGISTRY.get("DatasetMapper")])
+def test_another_missing_package_is_not_taken_for_shapely(cfg, example, mapper, monkeypatch):
+    def lacking(*_, **__):
+        raise ModuleNotFoundError("No module named 'mine'", name="mine")
+
+    monkeypatch.setattr("detectron2.data.detection_utils.transform_instance_annotations", lacking)
+    with pytest.raises(ModuleNotFoundError, match="mine"):
+        mapper(cfg, True)(example)
+
+
 def test_evaluation_examples_are_those_of_detectron2(cfg, example):
     ours = DetectionMapper(cfg, False)(example)
     assert_equal_examples(ours, DatasetMapper(cfg, False)(example))

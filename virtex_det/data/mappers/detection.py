@@ -29,10 +29,6 @@ _ANNOTATION_ERRORS = (
 )
 _CORRECT_IT = "Correct it in the annotation file."
 _INVALID = "invalid annotations"
-_NO_SHAPELY = (
-    "INPUT.CROP.ENABLED crops mask polygons, which needs Shapely: pip install shapely. For boxes "
-    "alone set MODEL.MASK_ON False."
-)
 
 
 @MAPPER_REGISTRY.register()
@@ -69,8 +65,8 @@ class DatasetMapper(data.DatasetMapper):
                 check_eight_bits(dataset_dict[key])
         try:
             return super().__call__(dataset_dict)
-        except ModuleNotFoundError as error:  # of Detectron2's crop
-            raise UserError(_NO_SHAPELY) from error
+        except ModuleNotFoundError as error:
+            raise _without_shapely(error) from error
         except (OSError, SyntaxError, detection_utils.SizeMismatchError) as error:
             raise BrokenImage(
                 f"Image cannot be used: {dataset_dict['file_name']}\n{error}"
@@ -199,8 +195,8 @@ class DetectionMapper:
             annotations, size = dataset_dict["annotations"], augmented.image.shape[:2]
             try:
                 example["instances"] = self._instances(annotations, transforms, size)
-            except ModuleNotFoundError as error:  # of Detectron2's crop
-                raise UserError(_NO_SHAPELY) from error
+            except ModuleNotFoundError as error:
+                raise _without_shapely(error) from error
             except _ANNOTATION_ERRORS as error:
                 raise self._unusable(example, annotations, error) from error
         return example
@@ -275,6 +271,16 @@ def _with(resize: type[ResizeShortestEdge], augmentation: T.Augmentation) -> T.A
     if type(augmentation) is not T.ResizeShortestEdge:
         return augmentation
     return resize(augmentation.short_edge_length, augmentation.max_size, augmentation.sample_style)
+
+
+def _without_shapely(error: ModuleNotFoundError) -> Exception:
+    """Return what to say of a package that is not installed; Detectron2's crop needs Shapely."""
+    if (error.name or "").partition(".")[0] != "shapely":
+        return error
+    return UserError(
+        "INPUT.CROP.ENABLED crops mask polygons, which needs Shapely: pip install shapely. For "
+        "boxes alone set MODEL.MASK_ON False."
+    )
 
 
 def _fault_of_box(box: Any) -> str:
