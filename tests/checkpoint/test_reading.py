@@ -95,7 +95,11 @@ def test_an_unsupported_address():
 def test_the_error_for_a_folder_names_files_in_it(tmp_path):
     written(tmp_path, b"x", "model_final.pth")
     message = refusal(tmp_path)
-    assert "is a folder" in message and "model_final.pth" in message
+    assert "is a folder" in message and "name a file in it, such as model_final.pth." in message
+
+
+def test_the_error_for_a_folder_without_weights_says_so(tmp_path):
+    assert "it has no .pth, .pt or .safetensors file." in refusal(tmp_path)
 
 
 def test_an_empty_file(tmp_path):

@@ -1,6 +1,9 @@
+import base64
 import dataclasses
+import re
 
 import numpy as np
+import pytest
 
 from virtex_det.run_page.curves import Series, draw_curves, read_series
 
@@ -27,3 +30,12 @@ def test_curves_are_of_evaluations_in_training_only(make_record):
     other = dataclasses.replace(make_record(iteration=30), evaluated={"path": "w.pth"})
     assert [plot["title"] for plot in draw_curves({}, in_training)] == ["Evaluations on scenes_val"]
     assert draw_curves({}, [other]) == []
+
+
+@pytest.mark.parametrize(("points", "marks"), [(1, 1), (2, 0)])
+def test_a_run_that_logged_once_has_a_mark_for_a_line_that_cannot_be_seen(points, marks):
+    series = Series(np.arange(1, points + 1), np.ones(points))
+    [plot] = draw_curves({"lr": series}, [])
+    svg = base64.b64decode(plot["light"].partition("base64,")[2]).decode()
+    # Only what stands for data is clipped to the axes; ticks and the legend are not.
+    assert len(re.findall(r'<g clip-path="[^"]*">\s*<use', svg)) == marks

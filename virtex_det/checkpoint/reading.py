@@ -122,10 +122,12 @@ def _opened(path: Path) -> BinaryIO:
             for child in sorted(path.iterdir())
             if child.suffix in (".pth", ".pt", ".safetensors")
         ]
-        raise UserError(
-            f"{path} is a folder, not a weights file; name one file in it "
-            f"({', '.join(inside[:3]) or 'none'})."
+        advice = (
+            f"name a file in it, such as {', '.join(inside[:3])}"
+            if inside
+            else "it has no .pth, .pt or .safetensors file"
         )
+        raise UserError(f"{path} is a folder, not a weights file; {advice}.")
     if not path.exists():
         scheme = re.match(r"(\w+):/", str(path))
         hint = f"{scheme[1]}:// addresses are not supported" if scheme else "check MODEL.WEIGHTS"

@@ -122,8 +122,9 @@ def _plot(
     axes = figure.subplots()
     colours = line_colours([*series], baseline)
     for place, (name, values) in enumerate(series.items()):
-        marker = MARKERS[place % len(MARKERS)] if marked else ""
         x, y = values.thinned()
+        # A line through one point cannot be seen.
+        marker = MARKERS[place % len(MARKERS)] if marked or len(x) == 1 else ""
         axes.plot(
             x,
             y,
