@@ -125,7 +125,7 @@ def test_a_schedule_in_proportion_to_the_labels_is_complete_in_proportion(tmp_pa
 
 
 def test_all_runs_of_a_seed_come_before_those_of_the_next(matrix):
-    names = [run.folder.name for run in in_order(matrix.cells, matrix.pretraining())]
+    names = [run.folder.name for run in in_order(matrix.seeds, matrix.cells, matrix.pretraining())]
     assert names == [
         *("random_init_scenes_segm_0.1_0", "random_init_scenes_segm_1.0_0"),
         *("virtex_again_0", "virtex_again_scenes_segm_0.1_0", "virtex_again_scenes_segm_1.0_0"),
@@ -136,15 +136,25 @@ def test_all_runs_of_a_seed_come_before_those_of_the_next(matrix):
 
 def test_seeds_are_done_in_the_order_of_the_matrix(tmp_path):
     matrix = make_matrix(tmp_path, seeds=(3, 0), fractions=(1.0,), starts={"random init": ""})
-    assert [run.folder.name[-1] for run in in_order(matrix.cells, [])] == ["3", "0"]
+    assert [run.folder.name[-1] for run in in_order(matrix.seeds, matrix.cells, [])] == ["3", "0"]
+
+
+def test_a_first_seed_that_is_done_in_part_is_finished_before_the_next_seed_begins(matrix):
+    missing = {
+        cell: run
+        for cell, run in matrix.cells.items()
+        if (cell.start, cell.seed) != ("random init", 0)
+    }
+    order = in_order(matrix.seeds, missing, [])
+    assert [run.folder.name[-1] for run in order] == ["0", "0", "3", "3", "3", "3"]
 
 
 def test_pretraining_for_all_seeds_comes_once_and_what_is_complete_never(tmp_path):
     starts = {"captions": dataclasses.replace(CAPTIONS, seed=1)}
     matrix = make_matrix(tmp_path, starts=starts, baseline="", fractions=(1.0,))
-    order = in_order(matrix.cells, matrix.pretraining())
+    order = in_order(matrix.seeds, matrix.cells, matrix.pretraining())
     assert order == [*matrix.pretraining(), *matrix.cells.values()]
-    assert in_order(matrix.cells, []) == [*matrix.cells.values()]
+    assert in_order(matrix.seeds, matrix.cells, []) == [*matrix.cells.values()]
 
 
 def with_probe(folder: Path, **fields) -> Matrix:
@@ -156,7 +166,7 @@ def with_probe(folder: Path, **fields) -> Matrix:
 def test_a_probe_runs_with_its_fraction_after_the_fine_tunes_of_its_weights(tmp_path):
     matrix = with_probe(tmp_path, seeds=(3,))
     [weights] = matrix.pretraining()
-    order = in_order(matrix.cells, [weights])[-4:]
+    order = in_order(matrix.seeds, matrix.cells, [weights])[-4:]
     assert [run.folder.name for run in order] == [
         "virtex_again_3",
         *("virtex_again_scenes_segm_0.1_3", "virtex_again_scenes_segm_1.0_3"),

@@ -263,7 +263,7 @@ def run_matrix(
             comparison.write_records(kept)
 
     keep(*(run for run in cells.values() if run not in missing))
-    train_all(in_order(cells, pretraining), launcher or LocalLauncher(), on_done=keep)
+    train_all(in_order(matrix.seeds, cells, pretraining), launcher or LocalLauncher(), on_done=keep)
     return measured(matrix, mix=True) if kept is None else recorded(matrix, kept, mix=True)
 
 
@@ -304,17 +304,20 @@ def _check_measured(matrix: Matrix) -> None:
             )
 
 
-def in_order(cells: Mapping[Cell, Run], pretraining: Collection[Run]) -> list[Run]:
+def in_order(
+    seeds: Sequence[Seed], cells: Mapping[Cell, Run], pretraining: Collection[Run]
+) -> list[Run]:
     """Return the runs seed by seed, each pretraining just before the first run that needs it.
 
     In this order, a matrix that is done in part is a whole matrix of fewer seeds.
 
     Args:
-        cells: the measured runs; their order gives that of the seeds, and of the runs of a seed.
+        seeds: of the matrix, in its order.
+        cells: the measured runs that are missing; their order gives that of the runs of a seed.
         pretraining: what is not complete of it.
     """
     runs: list[Run] = []
-    for seed in dict.fromkeys(cell.seed for cell in cells):
+    for seed in seeds:
         for run in (run for cell, run in cells.items() if cell.seed == seed):
             if run.after and run.after in pretraining and run.after not in runs:
                 runs.append(run.after)
