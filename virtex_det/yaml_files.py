@@ -1,8 +1,12 @@
 """Reading of users' YAML within bounds: plain values only, and each key once."""
 
+import dataclasses
+import difflib
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import yaml
 
 from virtex_det.errors import UserError
@@ -21,6 +25,7 @@ _UNREADABLE = (
     AttributeError,
     LookupError,
 )
+T = TypeVar("T")
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times faster, if PyYAML has it
 
 
@@ -57,14 +62,82 @@ for _kind in ("binary", "omap", "pairs", "set", "timestamp"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse)
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Return the content of a YAML file as plain values.
+class YamlFile(NamedTuple):
+    """A YAML file that was read, whose values are checked with their line.
+
+    Attributes:
+        path: the file.
+        content: its plain values.
+        text: its bytes.
+    """
+
+    path: Path
+    content: Any
+    text: bytes
+
+    def at(self, *place: str | int) -> str:
+        """Return file and line of a value, or of the nearest around it, for messages.
+
+        Args:
+            place: the keys and indices that lead to the value.
+        """
+        node, line = yaml.compose(self.text, Loader=_SafeLoader), 1
+        for step in place:
+            found = dict[str | int, tuple[yaml.Node, yaml.Node]]()
+            if isinstance(node, yaml.MappingNode):
+                found = {key.value: (key, value) for key, value in node.value}
+            elif isinstance(node, yaml.SequenceNode):
+                found = {index: (item, item) for index, item in enumerate(node.value)}
+            if step not in found:  # it is missing, or comes from another place by an alias
+                break
+            first, node = found[step]
+            line = first.start_mark.line + 1
+        return f"{self.path}, line {line}"
+
+    def convert(self, value: Any, kind: type[T], *place: str | int) -> T:
+        """Return a value of the file as a dataclass, checked against its types.
+
+        Args:
+            value: what stands at the place.
+            kind: a dataclass.
+            place: the keys and indices that lead to the value.
+
+        Raises:
+            UserError: a field is unknown, missing or of another type; says file, line and field.
+        """
+        if not isinstance(value, dict):
+            raise UserError(f"{self.at(*place)}: expected fields and values, not {value!r:.80}.")
+        known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        if unknown := [str(field) for field in value if field not in known]:
+            nearest = difflib.get_close_matches(unknown[0], known, n=1) or known
+            raise UserError(
+                f"{self.at(*place, unknown[0])}: there is no field {unknown[0]:.80}; the nearest: "
+                f"{', '.join(nearest)}."
+            )
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            said, _, path = str(error).partition(" - at `$")
+            steps = re.findall(r"\.(\w+)|\[(\d+)\]", path.partition("[...]")[0])
+            inner = [name or int(index) for name, index in steps]
+            field = f"field {'.'.join(map(str, inner))}: " if inner else ""
+            raise UserError(f"{self.at(*place, *inner)}: {field}{said}.") from error
+
+
+def read_yaml_file(path: str | Path) -> YamlFile:
+    """Return the content of a YAML file as plain values, which can be checked with their lines.
 
     Raises:
         UserError: it is not a regular file, or not plain YAML within MAX_BYTES, MAX_VALUES and
             MAX_DEPTH.
     """
-    return parse_yaml(read_regular(path, MAX_BYTES), str(path))
+    text = read_regular(path, MAX_BYTES)
+    return YamlFile(Path(path), parse_yaml(text, str(path)), text)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the content of a YAML file as plain values; errors as of ``read_yaml_file``."""
+    return read_yaml_file(path).content
 
 
 def parse_yaml(content: str | bytes, where: str) -> Any:

@@ -1,14 +1,24 @@
 import dataclasses
+import os
 import re
 from collections import Counter
 
 import pytest
 import yaml
 
+from virtex_det import model_zoo
 from virtex_det.checkpoint import FORMATS
 from virtex_det.config import get_cfg
 from virtex_det.errors import UserError
-from virtex_det.model_zoo.catalog import catalog, find, list_models, read_catalog
+from virtex_det.model_zoo import page
+from virtex_det.model_zoo.catalog import (
+    CATALOG,
+    VARIABLE,
+    catalog,
+    find,
+    list_models,
+    read_catalog,
+)
 
 VIRTEX_CONFIGS = {
     "task_ablations": (
@@ -146,3 +156,84 @@ def test_a_file_that_is_not_a_catalogue_is_an_error(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match="catalogue"):
         read_catalog(path)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, entry):
+    """Write catalogues of the user, each of one entry, and name them in VIRTEX_DET_CATALOG."""
+
+    def write(**fields):
+        paths = []
+        for name, changes in fields.items():
+            paths.append(tmp_path / f"{name}.yaml")
+            changed = entry | {"name": name, "aliases": []} | changes
+            paths[-1].write_text(yaml.safe_dump({"weights": [changed]}))
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, paths)))
+        return paths
+
+    return write
+
+
+def test_own_files_and_folders_add_records(own, tmp_path, monkeypatch):
+    first, second = own(first={}, second={"aliases": ["ours"]})
+    assert list_models()[-2:] == ["first", "second"]
+    assert find("ours").name == "second"
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert list_models()[-2:] == ["first", "second"]
+    first.unlink()
+    assert "first" not in list_models()
+
+
+def test_an_own_file_is_read_again_after_a_change(own):
+    own(ours={})
+    assert find("ours").architecture == "R-50"
+    (path,) = own(ours={"architecture": "R-18"})
+    os.utime(path, ns=(1, 1))
+    assert find("ours").architecture == "R-18"
+
+
+def test_the_config_of_an_own_record_is_a_file_beside_its_catalogue(own, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/ours.yaml").write_text("_BASE_: detectron2/scenes_segm.yaml\nSEED: 7\n")
+    own(ours={"config": "configs/ours.yaml", "network": {"MODEL.RESNETS.DEPTH": 101}})
+    cfg = model_zoo.get_config("ours")
+    assert (cfg.SEED, cfg.MODEL.RESNETS.DEPTH) == (7, 101)
+
+
+def test_a_config_that_is_nowhere_is_named_with_its_line(own):
+    (path,) = own(ours={"config": "nowhere.yaml"})
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "nowhere" in text)
+    with pytest.raises(UserError, match=rf"ours.yaml, line {line}, .* field config: .*nowhere"):
+        find("ours")
+
+
+@pytest.mark.parametrize("changes", [{"name": "clip_RN50"}, {"aliases": ["clip_RN50"]}])
+def test_a_record_that_hides_a_name_of_ours_is_refused_with_both_files(own, changes):
+    (path,) = own(ours=changes)
+    with pytest.raises(UserError, match=f"{path}: .* would hide the name clip_RN50 of {CATALOG}"):
+        find("clip_RN50")
+
+
+def test_two_own_files_with_one_name_are_refused(own):
+    first, second = own(first={"aliases": ["ours"]}, second={"aliases": ["ours"]})
+    with pytest.raises(UserError, match=f"{second}: .* the name ours of {first}"):
+        list_models()
+
+
+def test_an_invalid_field_is_named_with_its_line(own):
+    (path,) = own(ours={"size": -1})
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "size" in text)
+    with pytest.raises(UserError, match=rf"{path}, line {line}, record 1 \(ours\), field size"):
+        list_models()
+
+
+def test_a_variable_that_names_nothing_is_refused(tmp_path, monkeypatch):
+    for name, message in [(tmp_path, "folder without YAML"), (tmp_path / "x", "does not exist")]:
+        monkeypatch.setenv(VARIABLE, str(name))
+        with pytest.raises(UserError, match=f"{VARIABLE} names .*{message}"):
+            find("clip_RN50")
+
+
+def test_the_page_of_the_package_has_no_own_records(own):
+    own(my_own_weights={})
+    assert "my_own_weights" not in page.render()

@@ -1,8 +1,12 @@
-"""The catalogue of published weights: catalog.yaml, one record per file, with checked fields."""
+"""The catalogue of published weights: catalog.yaml, one record per file, with checked fields.
+
+``VIRTEX_DET_CATALOG`` names files of the same form, or folders of them, that add records.
+"""
 
 import dataclasses
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -10,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from virtex_det.config.files import packaged_config
 from virtex_det.errors import UserError
-from virtex_det.yaml_files import read_yaml
+from virtex_det.yaml_files import YamlFile, read_yaml_file
 
 CATALOG = Path(__file__).with_name("catalog.yaml")
+VARIABLE = "VIRTEX_DET_CATALOG"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Record:
         architecture: a short name of the network; ``network`` has its config keys.
         pretraining: task and data.
         paper: the source of the method.
-        config: a config to start from, below ``configs/``.
+        config: a config to start from, below ``configs/``; in a catalogue of the user also a file,
+            by its path from the catalogue.
         pretraining_config: the config of the pretraining model that the file fills whole; empty if
             only the backbone can be used.
         urls: direct addresses of the file, tried in this order; empty if it must be downloaded by
@@ -75,8 +82,61 @@ class Record:
 
 
 def catalog() -> tuple[Record, ...]:
-    """Return all records of the package."""
-    return read_catalog(CATALOG)
+    """Return all records: those of the package, then those of ``VIRTEX_DET_CATALOG``.
+
+    Raises:
+        UserError: a file of the variable is missing or invalid, or hides a name of another file.
+    """
+    return _joined(tuple((path, path.stat().st_mtime_ns) for path in _own_catalogs()))
+
+
+@cache
+def _joined(own: tuple[tuple[Path, int], ...]) -> tuple[Record, ...]:
+    """Return the records of the package and of the user's files, given with their time of change.
+
+    Raises:
+        UserError: a file is invalid, or hides a name of another.
+    """
+    records: list[Record] = []
+    owners: dict[str, Path] = {}
+    for file in (CATALOG, *(path for path, _ in own)):
+        of_file = read_catalog(file)
+        for record in of_file:
+            for name in _names(record):
+                if name in owners:
+                    raise UserError(
+                        f"{file}: the record {record.name} would hide the name {name} of "
+                        f"{owners[name]}.\nGive it another name or alias."
+                    )
+        owners |= {name: file for record in of_file for name in _names(record)}
+        records += of_file
+    return tuple(records)
+
+
+def _own_catalogs() -> list[Path]:
+    """Return the files that ``VIRTEX_DET_CATALOG`` names, those of a folder in alphabetical order.
+
+    Raises:
+        UserError: one is missing, or a folder has no YAML file.
+    """
+    found: dict[Path, None] = {}
+    for name in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        path = Path(os.path.expanduser(name))  # noqa: PTH111  (Path's raises for ~nobody)
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.glob("[!.]*") if file.suffix in (".yaml", ".yml"))
+        if not files or not all(file.is_file() for file in files):
+            what = "is a folder without YAML files" if not files else "does not exist"
+            raise UserError(
+                f"{VARIABLE} names {name:.200}, which {what}.\nSet it to catalogue files, or "
+                f"folders of them, with {os.pathsep} between them."
+            )
+        found |= dict.fromkeys(file.resolve() for file in files)
+    return list(found)
+
+
+def _names(record: Record) -> tuple[str, ...]:
+    return (record.name, *record.aliases)
 
 
 def list_models(filter: str = "") -> list[str]:
@@ -105,7 +165,7 @@ def find(name: str) -> Record:
     Raises:
         UserError: the catalogue does not have the name; the message suggests the nearest.
     """
-    by_name = {known: record for record in catalog() for known in (record.name, *record.aliases)}
+    by_name = {known: record for record in catalog() for known in _names(record)}
     record = by_name.get(name.removesuffix(".yaml"))
     if record is None:
         nearest = difflib.get_close_matches(name[:200], by_name, n=5, cutoff=0.4)
@@ -140,54 +200,75 @@ def record_of(url: str) -> Record:
     return Record(name=url, urls=[url], licence=None, page=url, **unknown)
 
 
-@cache
 def read_catalog(path: Path) -> tuple[Record, ...]:
     """Return the records of a catalogue file.
 
     Raises:
-        UserError: names the invalid record and field.
+        UserError: names the line, the invalid record and its field.
     """
     try:
-        content = read_yaml(path)
+        file = read_yaml_file(path)
     except UserError as error:
         raise UserError(f"The catalogue {error}") from error
-    entries = content.get("weights") if isinstance(content, Mapping) else None
+    entries = file.content.get("weights") if isinstance(file.content, Mapping) else None
     if not isinstance(entries, list):
         raise UserError(f"The catalogue {path} has no list of records under the key weights.")
-    records = tuple(
-        _record(entry, f"{path}, record {index}") for index, entry in enumerate(entries, start=1)
-    )
-    _check_names(records, path)
+    records = tuple(_record(entry, file, index) for index, entry in enumerate(entries))
+    _check_names(records, file)
     return records
 
 
-def _record(entry: Any, where: str) -> Record:
+def _record(entry: Any, file: YamlFile, index: int) -> Record:
+    def where(field: str = "") -> str:
+        name = f" ({entry.get('name', 'without a name')})" if isinstance(entry, Mapping) else ""
+        said = f", field {field}" if field else ""
+        return f"{file.at('weights', index, field)}, record {index + 1}{name}{said}"
+
     if not isinstance(entry, Mapping):
-        raise UserError(f"{where}: expected fields and values, found {entry!r}.")
-    where = f"{where} ({entry.get('name', 'without a name')})"
+        raise UserError(f"{where()}: expected fields and values, found {entry!r}.")
     if unknown := sorted(set(map(str, entry)) - set(_FIELDS)):
         nearest = difflib.get_close_matches(unknown[0], _FIELDS, n=1) or sorted(_FIELDS)
-        raise UserError(
-            f"{where}, field {unknown[0]}: unknown field. Did you mean {' or '.join(nearest)}?"
-        )
+        raise UserError(f"{where(unknown[0])}: unknown field. Did you mean {' or '.join(nearest)}?")
     for field, (fits, expected) in _FIELDS.items():
         if field not in entry:
             if field in _REQUIRED:
-                raise UserError(f"{where}, field {field}: missing; expected {expected}.")
+                raise UserError(f"{where(field)}: missing; expected {expected}.")
         elif not fits(entry[field]):
-            raise UserError(f"{where}, field {field}: expected {expected}, found {entry[field]!r}.")
-    return Record(**entry)
+            raise UserError(f"{where(field)}: expected {expected}, found {entry[field]!r}.")
+    return Record(**{**entry, **_own_configs(entry, file.path, where)})
 
 
-def _check_names(records: tuple[Record, ...], path: Path) -> None:
+def _own_configs(
+    entry: Mapping[str, Any], catalog: Path, where: Callable[[str], str]
+) -> dict[str, str]:
+    """Return the configs of a record that are files beside its catalogue, by their whole paths.
+
+    Raises:
+        UserError: a config is neither there nor in the package.
+    """
+    found = {}
+    for field in ("config", "pretraining_config"):
+        beside = catalog.parent / (name := entry.get(field, ""))
+        if not name or packaged_config(name).is_file():
+            continue
+        if not beside.is_file():
+            raise UserError(
+                f"{where(field)}: the package has no config {name}, and there is no file {beside}."
+            )
+        found[field] = str(beside.absolute())
+    return found
+
+
+def _check_names(records: tuple[Record, ...], file: YamlFile) -> None:
     seen: set[str] = set()
-    for index, record in enumerate(records, start=1):
+    for index, record in enumerate(records):
         for field, names in (("name", [record.name]), ("aliases", record.aliases)):
             for name in names:
                 if name in seen:
                     raise UserError(
-                        f"{path}, record {index} ({record.name}), field {field}: an earlier record "
-                        f"has the name {name}, too. Change one of them."
+                        f"{file.at('weights', index, field)}, record {index + 1} ({record.name}), "
+                        f"field {field}: an earlier record has the name {name}, too. Change one of "
+                        "them."
                     )
                 seen.add(name)
 

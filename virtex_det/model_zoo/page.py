@@ -11,7 +11,7 @@ from virtex_det.benchmark.statistics import AP, spread
 from virtex_det.benchmark.tables import Table, Value, markdown_grid, mean
 from virtex_det.checkpoint.formats import FORMATS
 from virtex_det.escaping import Markdown, in_inline_code, in_markdown
-from virtex_det.model_zoo.catalog import Record, catalog
+from virtex_det.model_zoo.catalog import CATALOG, Record, read_catalog
 from virtex_det.utils import fill_template
 
 PAGE = Path("MODEL_ZOO.md")  # in a clone
@@ -29,13 +29,14 @@ def render(results: Path = RESULTS) -> str:
         results: folder of files of ``Comparison.write_records``, for the table of this package's
             results.
     """
+    records = read_catalog(CATALOG)  # of the package alone
     families = [
         (family, list(members))
-        for family, members in groupby(catalog(), key=lambda record: record.family)
+        for family, members in groupby(records, key=lambda record: record.family)
     ]
     return fill_template(
         Path(__file__).with_name("page.md.j2"),
-        records=catalog(),
+        records=records,
         families=families,
         table=weights_table,
         sources=_sources,
