@@ -39,6 +39,8 @@ PUBLISHED = (
     "coco_segm_default_init_2x",
     "lvis_segm_default_init_2x",
     "lvis_segm_imagenet_init_2x",
+    "lvis_v0.5_segm_default_init_2x",
+    "lvis_v0.5_segm_imagenet_init_2x",
     "voc_det_default_init_24k",
 )
 
@@ -64,6 +66,8 @@ def test_published_protocols_share_these_values(name):
         ("coco_segm_default_init_2x", "SyncBN", "SyncBN"),
         ("lvis_segm_default_init_2x", "SyncBN", "SyncBN"),
         ("lvis_segm_imagenet_init_2x", "FrozenBN", ""),
+        ("lvis_v0.5_segm_default_init_2x", "SyncBN", "SyncBN"),
+        ("lvis_v0.5_segm_imagenet_init_2x", "FrozenBN", ""),
     ],
 )
 def test_mask_rcnn_protocols(name, backbone_norm, fpn_norm):
@@ -90,6 +94,27 @@ def test_the_lvis_protocol_differs_from_coco_in_sampler_classes_and_detections()
         0.0001,
     )
     assert cfg.TEST.DETECTIONS_PER_IMAGE == 300
+
+
+@pytest.mark.parametrize("init", ["default", "imagenet"])
+def test_lvis_v05_differs_from_v1_in_data_classes_and_the_threshold_of_its_time(init):
+    cfg = load(f"detectron2/lvis_v0.5_segm_{init}_init_2x.yaml")
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("lvis_v0.5_train",), ("lvis_v0.5_val",))
+    heads = cfg.MODEL.ROI_HEADS
+    assert (heads.NUM_CLASSES, heads.SCORE_THRESH_TEST) == (1230, 0.0)
+    v1 = '("lvis_v1_train",)', '("lvis_v1_val",)'
+    settings = [
+        "DATASETS.TRAIN",
+        v1[0],
+        "DATASETS.TEST",
+        v1[1],
+        "MODEL.ROI_HEADS.NUM_CLASSES",
+        1203,
+    ]
+    settings += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0001]
+    assert load(f"detectron2/lvis_v0.5_segm_{init}_init_2x.yaml", *settings) == load(
+        f"detectron2/lvis_segm_{init}_init_2x.yaml"
+    )
 
 
 def test_the_voc_protocol():
@@ -191,6 +216,8 @@ CLIP_CONFIGS = (
     "coco_segm_clip_init_1x",
     "coco_segm_clip_init_1x_RN101",
     "coco_segm_clip_init_1x_RN50x4",
+    "coco_segm_clip_init_1x_RN50x16",
+    "coco_segm_clip_init_1x_RN50x64",
     "coco_segm_clip_init_1x_C4",
 )
 
@@ -235,10 +262,17 @@ def test_clip_without_one_is_a_mask_rcnn_c4():
 @pytest.mark.parametrize(
     ("name", "base", "differences"),
     [
-        (
-            "coco_segm_default_init_2x_R_101",
-            "coco_segm_default_init_2x",
-            {"MODEL.RESNETS.DEPTH": 101},
+        *(
+            (
+                f"coco_segm_default_init_2x_R_{depth}",
+                "coco_segm_default_init_2x",
+                {"MODEL.RESNETS.DEPTH": depth} | basic_blocks,
+            )
+            for depth, basic_blocks in [
+                (18, {"MODEL.RESNETS.RES2_OUT_CHANNELS": 64}),
+                (34, {"MODEL.RESNETS.RES2_OUT_CHANNELS": 64}),
+                (101, {}),
+            ]
         ),
         (
             "coco_segm_default_init_2x_R_50W2X",
@@ -253,14 +287,21 @@ def test_clip_without_one_is_a_mask_rcnn_c4():
             },
         ),
         ("coco_segm_clip_init_1x_RN101", "coco_segm_clip_init_1x", {"MODEL.RESNETS.DEPTH": 101}),
-        (
-            *("coco_segm_clip_init_1x_RN50x4", "coco_segm_clip_init_1x"),
-            {
-                "MODEL.CAPTION_RESNET.BLOCKS": (4, 6, 10, 6),
-                "MODEL.RESNETS.STEM_OUT_CHANNELS": 80,
-                "MODEL.RESNETS.RES2_OUT_CHANNELS": 320,
-                "MODEL.RESNETS.WIDTH_PER_GROUP": 80,
-            },
+        *(
+            (
+                *(f"coco_segm_clip_init_1x_{net}", "coco_segm_clip_init_1x"),
+                {
+                    "MODEL.CAPTION_RESNET.BLOCKS": blocks,
+                    "MODEL.RESNETS.STEM_OUT_CHANNELS": width,
+                    "MODEL.RESNETS.RES2_OUT_CHANNELS": 4 * width,
+                    "MODEL.RESNETS.WIDTH_PER_GROUP": width,
+                },
+            )
+            for net, blocks, width in [
+                ("RN50x4", (4, 6, 10, 6), 80),
+                ("RN50x16", (6, 8, 18, 8), 96),
+                ("RN50x64", (3, 15, 36, 10), 128),
+            ]
         ),
     ],
 )
@@ -276,12 +317,16 @@ def test_another_network_is_all_that_a_config_of_its_own_changes(name, base, dif
     # Millions of parameters of timm's and open_clip's networks, without classifiers and attention
     # pools.
     [
+        ("coco_segm_default_init_2x_R_18", 11.177),
+        ("coco_segm_default_init_2x_R_34", 21.285),
         ("coco_segm_default_init_2x_R_101", 42.500),
         ("coco_segm_default_init_2x_R_50W2X", 66.834),
         ("coco_segm_default_init_2x_R_50D", 23.527),
         ("coco_segm_clip_init_1x", 23.527),
         ("coco_segm_clip_init_1x_RN101", 42.519),
         ("coco_segm_clip_init_1x_RN50x4", 65.620),
+        ("coco_segm_clip_init_1x_RN50x16", 136.203),
+        ("coco_segm_clip_init_1x_RN50x64", 365.034),
         ("coco_segm_clip_init_1x_C4", 23.527),
     ],
 )
@@ -413,7 +458,9 @@ SCENES = {
 
 @pytest.mark.parametrize(("name", "target"), SCENES.items())
 def test_a_model_of_the_scenes_learns_from_an_example(name, target):
-    cfg = load(f"pretrain/{name}.yaml", "MODEL.DEVICE", "cpu", "MODEL.TEXTUAL.VOCAB_SIZE", 130)
+    # The demo may have made the vocabulary that the config names.
+    settings = ["MODEL.TEXTUAL.VOCAB_SIZE", 130, "INPUT.CAPTION.TOKENIZER", "none.model"]
+    cfg = load(f"pretrain/{name}.yaml", "MODEL.DEVICE", "cpu", *settings)
     model = build_model(cfg)
     tokens = torch.tensor([1, 5, 7, 2])
     examples = [
