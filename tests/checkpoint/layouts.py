@@ -340,6 +340,8 @@ LAYOUTS: dict[str, Layout] = {
     "openai clip RN50": Layout("clip", "CLIP RN50", lambda n: n, write_torchscript),
     "openai clip RN101": Layout("clip", "CLIP RN101", lambda n: n, write_torchscript),
     "openai clip RN50x4": Layout("clip", "CLIP RN50x4", lambda n: n, write_torchscript),
+    "openai clip RN50x16": Layout("clip", "CLIP RN50x16", lambda n: n, write_torchscript),
+    "openai clip RN50x64": Layout("clip", "CLIP RN50x64", lambda n: n, write_torchscript),
     "openai clip, tensors alone": Layout("clip", "CLIP RN50", lambda n: halves(clip(n))),
     "open_clip": Layout("clip", "CLIP RN50", clip),
     "open_clip training": Layout(

@@ -17,6 +17,7 @@ from virtex_det.config import get_cfg
 
 STAGES = ("res2", "res3", "res4", "res5")
 R50, R101, RN50X4 = (3, 4, 6, 3), (3, 4, 23, 3), (4, 6, 10, 6)
+RN50X16, RN50X64 = (6, 8, 18, 8), (3, 15, 36, 10)
 
 
 class Original(NamedTuple):
@@ -134,12 +135,15 @@ ORIGINALS = {
     "CLIP RN101": Original(
         lambda: _clip(R101), _clip_stages, {**_CLIP_KEYS, "RESNETS.DEPTH": 101}, CLIP_RGB
     ),
-    "CLIP RN50x4": Original(
-        lambda: _clip(RN50X4),
-        _clip_stages,
-        {**_CLIP_KEYS, "CAPTION_RESNET.BLOCKS": RN50X4},
-        CLIP_RGB,
-    ),
+    **{
+        f"CLIP {name}": Original(
+            lambda blocks=blocks: _clip(blocks),
+            _clip_stages,
+            {**_CLIP_KEYS, "CAPTION_RESNET.BLOCKS": blocks},
+            CLIP_RGB,
+        )
+        for name, blocks in [("RN50x4", RN50X4), ("RN50x16", RN50X16), ("RN50x64", RN50X64)]
+    },
     "timm's CLIP RN50": Original(_timm_clip, _timm_clip_stages, _CLIP_KEYS, CLIP_RGB),
 }
 

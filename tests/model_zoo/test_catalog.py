@@ -20,6 +20,8 @@ from virtex_det.model_zoo.catalog import (
     read_catalog,
 )
 
+CLIP_NETWORKS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
+
 VIRTEX_CONFIGS = {
     "task_ablations": (
         "bicaptioning_R_50_L1_H2048",
@@ -74,7 +76,7 @@ def test_a_hash_in_an_address_is_the_hash_of_the_record():
         if record.urls
     }
     assert {name: found[1] for name, found in stated.items() if found} == {
-        f"clip_{net}": find(f"clip_{net}").sha256 for net in ("RN50", "RN101", "RN50x4")
+        f"clip_{net}": find(f"clip_{net}").sha256 for net in CLIP_NETWORKS
     }
 
 
@@ -92,7 +94,7 @@ def test_every_format_is_a_known_family():
 
 def test_names_are_found_by_network_format_and_data():
     assert "clip_RN50x4" in list_models("RN50X4")
-    assert set(list_models("openai_clip")) == {"clip_RN50", "clip_RN101", "clip_RN50x4"}
+    assert set(list_models("openai_clip")) == {f"clip_{net}" for net in CLIP_NETWORKS}
     assert list_models("no such thing") == []
     assert len(list_models()) == len(catalog())
 

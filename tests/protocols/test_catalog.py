@@ -17,6 +17,7 @@ PUBLISHED = {
     ),
     *("coco-segm-1x-vissl", "coco-segm-2x-C4", "coco-segm-1x-C4", "coco-segm-clip-1x"),
     *("lvis-segm-2x", "lvis-segm-2x-frozen-bn", "voc-det-24k"),
+    *("lvis-v0.5-segm-2x", "lvis-v0.5-segm-2x-frozen-bn"),
     *("imagenet-linear", "inat18-finetune", "voc07-linear-svm"),
 }
 
