@@ -83,14 +83,14 @@ class YamlFile(NamedTuple):
         """
         node, line = yaml.compose(self.text, Loader=_SafeLoader), 1
         for step in place:
-            found = dict[str | int, tuple[yaml.Node, yaml.Node]]()
+            found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
             if isinstance(node, yaml.MappingNode):
-                found = {key.value: (key, value) for key, value in node.value}
+                found = {str(key.value): (key, value) for key, value in node.value}
             elif isinstance(node, yaml.SequenceNode):
-                found = {index: (item, item) for index, item in enumerate(node.value)}
-            if step not in found:  # it is missing, or comes from another place by an alias
+                found = {str(index): (item, item) for index, item in enumerate(node.value)}
+            if str(step) not in found:  # it is missing, or merged in from another mapping
                 break
-            first, node = found[step]
+            first, node = found[str(step)]
             line = first.start_mark.line + 1
         return f"{self.path}, line {line}"
 

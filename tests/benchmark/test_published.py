@@ -1,8 +1,10 @@
 import pytest
 import yaml
 
-from virtex_det.benchmark.published import PUBLISHED, published, published_for
+from virtex_det.benchmark.published import PUBLISHED, published, published_for, published_results
+from virtex_det.errors import UserError
 from virtex_det.protocols.catalog import protocols
+from virtex_det.yaml_files import read_yaml_file
 
 
 @pytest.mark.parametrize(
@@ -10,7 +12,7 @@ from virtex_det.protocols.catalog import protocols
 )
 def test_every_number_was_read_in_a_source_and_belongs_to_a_protocol(result):
     assert result.how_sure == "READ"
-    assert result.source and result.start
+    assert result.source and result.start and result.paper
     assert result.protocol in protocols()
     values = [value for table in result.metrics.values() for value in table.values()]
     assert values and all(isinstance(value, float) and 0 < value < 100 for value in values)
@@ -46,3 +48,45 @@ def test_a_departure_from_a_protocol_has_nothing_published():
 def test_a_source_that_departs_from_the_protocol_says_in_what():
     clip = published_for("coco-segm-clip-1x")
     assert clip and all("mmdetection" in result.differs for result in clip)
+
+
+ROWS = """\
+- protocol: coco-segm-2x
+  paper: Doe 2026
+  source: arXiv
+  how_sure: READ
+  rows:
+    - {start: a, bbox: {AP: 40}}
+    - {start: b, bbox: {AP: 41.5}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "line", "message"),
+    [
+        ("READ", "MEM-hi", 4, "how_sure is MEM-hi, but only numbers that were READ"),
+        ("  paper: Doe 2026\n", "", 1, "missing required field `paper`"),
+        ("  source:", "  sources:", 3, "no field sources; the nearest: source"),
+        ("source: arXiv", "source: ''", 3, "field source: Expected `str` of length >= 1"),
+        ("{AP: 41.5}", "{AP: high}", 7, "metrics of bbox in percent"),
+        ("{AP: 41.5}", "{AP: 141.5}", 7, "metrics of bbox in percent"),
+        ("{AP: 41.5}", "{AP: .nan}", 7, "metrics of bbox in percent"),
+        ("{AP: 41.5}", "41.5", 7, "metrics of bbox in percent"),
+        (", bbox: {AP: 41.5}", "", 7, "the row has no numbers"),
+        ("{start: b, ", "{", 7, "missing required field `start`"),
+        ("start: b", "start: a", 7, "a second row of a under coco-segm-2x"),
+        ("  rows:", "  rows: 3\n  more:", 6, "no field more"),
+    ],
+)
+def test_a_slip_in_a_row_is_named_with_its_line(tmp_path, here, there, line, message):
+    (tmp_path / "rows.yaml").write_text(ROWS.replace(here, there))
+    file = read_yaml_file(tmp_path / "rows.yaml")
+    with pytest.raises(UserError, match=f"rows.yaml, line {line}: .*{message}"):
+        published_results(file, file.content)
+
+
+def test_a_file_that_is_no_list_of_groups_is_refused(tmp_path):
+    (tmp_path / "rows.yaml").write_text("protocol: coco-segm-2x")
+    file = read_yaml_file(tmp_path / "rows.yaml")
+    with pytest.raises(UserError, match="expected a list of groups of published rows"):
+        published_results(file, file.content)

@@ -10,6 +10,7 @@ from tests.benchmark.matrices import compare, mixed, rendered
 from virtex_det.benchmark import statistics, tables
 from virtex_det.benchmark.comparison import Cell, Comparison
 from virtex_det.benchmark.conditions import conditions
+from virtex_det.benchmark.published import PublishedResult
 from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
 from virtex_det.benchmark.tables import (
     Value,
@@ -142,7 +143,8 @@ def test_a_cell_that_was_not_run_is_a_dash_and_its_rival_is_not_the_best(make_re
 def test_published_numbers_stand_beside_ours_with_source_and_how_sure(make_record):
     text = rendered(compare(make_record, TWO, protocol="coco-segm-1x"))
     assert "| ImageNet supervised, published [1] |  | 38.9 |" in text
-    assert "[1] README of SoCo, https://github.com/hologerry/SoCo (how sure: READ)" in text
+    assert "[1] SoCo (Wei et al. 2021); README of SoCo, https://github.com/hologerry/SoCo, " in text
+    assert '"Results on COCO with MaskRCNN R50-FPN" (how sure: READ)' in text
     assert "| ImageNet supervised, published [1] |  | 35.4 |" in text.split("Mask AP by")[1]
 
 
@@ -397,15 +399,35 @@ def test_details_of_mixed_protocols_say_so_and_have_no_best(make_record):
     assert not any(value.is_best for row in table.rows for value in row)
 
 
-def test_published_numbers_of_a_protocol_have_a_table_with_their_source():
-    table = published_table(["coco-segm-1x"])
+def test_published_numbers_of_a_protocol_have_a_table_with_their_source(make_record):
+    table = published_table(compare(make_record, TWO, protocol="coco-segm-1x"))
     metrics = [f"{task} {metric}" for task in ("Box", "Mask") for metric in ("AP", "AP50", "AP75")]
-    assert table.columns == ["published start", *metrics, "source", "how sure"]
+    assert table.columns == ["published start", *metrics, "paper", "source", "how sure"]
     assert texts(table)[0][:3] == ["random", "31.0", "49.5"] and texts(table)[0][-1] == "READ"
     assert texts(table)[2][2] == "–" and texts(table)[2][-2].endswith(
         "; differs: mmdetection's own 1x schedule, norms and sizes"
     )
-    assert published_table(["scenes-segm"]) is None
+    assert published_table(compare(make_record, TWO)) is None
+
+
+def test_published_numbers_that_a_matrix_adds_stand_with_ours_everywhere(make_record):
+    rival = PublishedResult(
+        protocol="scenes-segm",
+        start="rival",
+        metrics={"bbox": {"AP": 33.3}},
+        paper="Doe 2026",
+        source="arXiv:2601.00001",
+        how_sure="READ",
+        table="Table 5",
+    )
+    comparison = replace(compare(make_record, TWO), published=[rival])
+    text = rendered(comparison)
+    assert "| rival, published [1] |  | 33.3 |" in text
+    assert "[1] Doe 2026; arXiv:2601.00001, Table 5 (how sure: READ)" in text
+    assert "rival" in rendered(comparison, style="csv")
+    row = texts(published_table(comparison))[0]
+    assert row == ["rival", "33.3", "Doe 2026", "arXiv:2601.00001, Table 5", "READ"]
+    assert comparison.of(comparison.protocols).published_for("scenes-segm") == [rival]
 
 
 def test_categories_are_means_over_seeds_at_the_largest_fraction(comparison):

@@ -6,6 +6,7 @@ import pytest
 
 from virtex_det.benchmark.comparison import Cell
 from virtex_det.benchmark.costs import RunCost
+from virtex_det.benchmark.published import PublishedResult
 from virtex_det.errors import UserError
 from virtex_det.experiments.matrix import (
     Matrix,
@@ -55,6 +56,16 @@ def finish(matrix: Matrix, make_record, **fields) -> None:
         (run.folder / "model_final.pth").touch()
         record = make_record(9.0, seed=cell.seed, fraction=cell.fraction, iteration=run.iterations)
         dataclasses.replace(record, **fields).write(run.folder)
+
+
+def test_runs_and_written_records_stand_beside_what_the_matrix_has_published(tmp_path, make_record):
+    result = PublishedResult("scenes-segm", "rival", {"bbox": {"AP": 9.0}}, "Doe", "arXiv", "READ")
+    matrix = make_matrix(tmp_path, published=(result,), starts={"random init": ""})
+    finish(matrix, make_record)
+    comparison = measured(matrix)
+    assert comparison.published_for("scenes-segm") == [result]
+    comparison.write_records(tmp_path / "records.jsonl")
+    assert recorded(matrix, tmp_path / "records.jsonl").published_for("scenes-segm") == [result]
 
 
 def test_runs_of_a_seed_differ_in_their_weights_alone(matrix):

@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from virtex_det.config import load_config
 from virtex_det.errors import UserError
 from virtex_det.experiments import Pretraining
 from virtex_det.experiments.configs import config_of
 from virtex_det.experiments.matrix_file import read_matrix
+from virtex_det.protocols.catalog import protocols
+from virtex_det.protocols.matching import settings_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = """
@@ -180,3 +183,107 @@ def test_the_matrix_of_rates_gives_every_method_the_same_runs(monkeypatch):
     }
     methods = read_matrix("configs/benchmarks/scenes_methods.yaml")
     assert {*rates} == {run.config for run in methods.pretraining()}
+
+
+OWN = """\
+title: Mine
+output: runs
+protocols:
+  mine:
+    config: CONFIG
+    fractions: [1.0]
+    paper: Doe 2026
+    section: sec. 4
+    settings: "DIGITS"
+    dataset_version: captioned scenes
+    train_images: 12
+  scenes-segm: detectron2/scenes_segm.yaml
+starts: {random init: ""}
+fractions: [0.5, 1.0]
+seeds: [0]
+published:
+  - protocol: mine
+    paper: Roe 2025
+    source: arXiv:2501.00001
+    table: Table 2
+    how_sure: READ
+    rows:
+      - {start: rival, bbox: {AP: 12.5}}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Write a matrix with a protocol of its own, with changes, and read it."""
+    config = tmp_path / "mine.yaml"
+    config.write_text("_BASE_: detectron2/scenes_segm.yaml\nSOLVER: {BASE_LR: 0.0123}\n")
+    digits = settings_digits(load_config(str(config)))
+
+    def read_own(here="", there=""):
+        text = OWN.replace(here, there) if here else OWN
+        return read(tmp_path, text.replace("CONFIG", str(config)).replace("DIGITS", digits))
+
+    return read_own
+
+
+def test_a_matrix_defines_its_own_protocol_and_published_results(own):
+    matrix = own()
+    assert matrix.own_protocols["mine"].train_images == 12
+    assert matrix.some_fractions == {"mine": (1.0,)}
+    card = matrix.cards()["mine"]
+    assert (card["protocol"], card["paper"]) == ("mine", "Doe 2026: sec. 4")
+    assert "departs" not in card
+    (result,) = matrix.published_by_record()
+    assert (result.start, result.table) == ("rival", "Table 2")
+    assert result.protocol == matrix.protocol_id("mine", 1.0) == "scenes-segm+SOLVER.BASE_LR=0.0123"
+
+
+def test_published_results_of_an_own_protocol_do_not_stand_beside_a_departure(own):
+    matrix = own("seeds: [0]", "seeds: [0]\noptions: {SOLVER.MAX_ITER: 9}")
+    assert matrix.cards()["mine"]["protocol"] == "mine+SOLVER.MAX_ITER=9"
+    (result,) = matrix.published_by_record()
+    assert result.protocol != matrix.protocol_id("mine", 1.0)
+
+
+def test_published_results_may_be_in_a_file_of_their_own(own, tmp_path):
+    head, rows = OWN.split("published:\n")
+    (tmp_path / "rows.yaml").write_text(rows)
+    assert own(rows, f"  {tmp_path / 'rows.yaml'}").published == own().published
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "line", "message"),
+    [
+        ("  mine:", "  scenes-segm-frozen:", 4, "is a protocol of virtex_det already .*catalog"),
+        ('"DIGITS"', "12345678", 9, r'settings of mine are 12345678, but .* are "[0-9a-f]{8}"'),
+        (
+            '    settings: "DIGITS"\n',
+            "",
+            4,
+            'settings of mine are missing, (?s:.*)write settings: "',
+        ),
+        ("    paper: Doe 2026\n", "", 4, "missing required field `paper`"),
+        ("train_images: 12", "train_images: twelve", 11, "field train_images: Expected `int"),
+        ("- protocol: mine", "- protocol: mien", 17, "no protocol mien; the nearest: mine"),
+        ("how_sure: READ", "how_sure: MEM", 21, "how_sure is MEM"),
+        ("{AP: 12.5}", "{AP: 125}", 23, "metrics of bbox in percent"),
+    ],
+)
+def test_a_slip_in_an_own_protocol_or_result_is_named_with_its_line(
+    own, here, there, line, message
+):
+    with pytest.raises(UserError, match=rf"matrix.yaml, line {line}: (?s:.*){message}"):
+        own(here, there)
+
+
+def test_a_config_with_the_settings_of_a_public_protocol_is_not_another(tmp_path):
+    text = OWN.replace("CONFIG", "detectron2/scenes_segm.yaml")
+    text = text.replace("DIGITS", protocols()["scenes-segm"].settings)
+    with pytest.raises(UserError, match="line 4: .* has the settings of scenes-segm, so mine"):
+        read(tmp_path, text)
+
+
+def test_a_file_of_results_that_is_not_there_is_named(own):
+    rows = OWN.split("published:\n")[1]
+    with pytest.raises(UserError, match="no-such.yaml"):
+        own(rows, "  no-such.yaml")

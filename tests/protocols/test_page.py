@@ -24,7 +24,8 @@ def test_every_protocol_key_and_published_number_is_on_the_page():
             for line in section.splitlines()
             if line.startswith(f"| {in_markdown(result.start)} | ")
         ]
-        row = next(line for line in rows if f"| {in_markdown(result.source)} |" in line)
+        row = next(line for line in rows if f"| {in_markdown(result.place)} |" in line)
+        assert f"| {in_markdown(result.paper)} |" in row
         assert all(
             f" {value:.1f}" in row for table in result.metrics.values() for value in table.values()
         )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from virtex_det.benchmark.costs import RunCost, cost_from
+from virtex_det.benchmark.published import PublishedResult, published_for
 from virtex_det.benchmark.records import ResultRecord, record_from
 from virtex_det.errors import UserError
 from virtex_det.files import open_regular
@@ -53,6 +54,7 @@ class Comparison:
         pairs: of starts that are compared with each other; those without records are left out.
         pretraining: what the run cost that made the weights of a cell, where that is known.
         missing: cells of the matrix without a record.
+        published: results of others that the matrix adds to those of the package.
         starts: in the order of the matrix.
         protocols: their names in the matrix, in its order.
         fractions: of the labels, ascending.
@@ -71,6 +73,7 @@ class Comparison:
     pairs: Sequence[tuple[str, str]] = ()
     pretraining: Mapping[Cell, RunCost] = dataclasses.field(default_factory=dict)
     missing: Sequence[Cell] = ()
+    published: Sequence[PublishedResult] = ()
 
     def __post_init__(self) -> None:
         self.starts = list(dict.fromkeys(cell.start for cell in self.records))
@@ -116,6 +119,11 @@ class Comparison:
     def metrics(self) -> list[str]:
         """The names of the measured metrics, in the order of the records."""
         return list(self.frame["metric"].unique())
+
+    def published_for(self, recipe: str) -> list[PublishedResult]:
+        """Return what others published under a protocol id of the records."""
+        added = [result for result in self.published if result.protocol == recipe]
+        return [*published_for(recipe), *added]
 
     def of(self, protocols: Collection[str]) -> "Comparison":
         """Return the part under some protocols."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from virtex_det.benchmark.comparison import Comparison, share
-from virtex_det.benchmark.published import PublishedResult, published_for
+from virtex_det.benchmark.published import PublishedResult
 from virtex_det.benchmark.statistics import (
     AP,
     DETAILS,
@@ -30,7 +30,7 @@ MIXED = (
 )
 OVERVIEW = "What the features are worth"
 # Columns without numbers.
-WORDS = ("protocol", "start", "published start", "category", "source", "how sure")
+WORDS = ("protocol", "start", "published start", "category", "paper", "source", "how sure")
 MAX_CATEGORIES = 100
 _TITLES = {**TASKS, "svm": "SVM"}
 
@@ -219,7 +219,7 @@ def protocol_tables(
         means = [means_table(part, rows, metric) for metric in metrics if len(part.fractions) > 1]
         details = [details_table(part, rows, metric.partition("/")[0]) for metric in metrics]
         own = paired.index.isin(metrics, "metric") & paired.index.isin([protocol], "protocol")
-        pairs, published = _pair_tables(part, paired[own]), published_table(part.recipes)
+        pairs, published = _pair_tables(part, paired[own]), published_table(part)
         found.append(ProtocolTables(protocol, part.recipes, means, pairs, details, published))
     return found
 
@@ -332,9 +332,9 @@ def category_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def published_table(recipes: Sequence[str]) -> Table | None:
-    """Return what others published under protocols, None if there is nothing."""
-    results = [result for recipe in recipes for result in published_for(recipe)]
+def published_table(comparison: Comparison) -> Table | None:
+    """Return what others published under the protocols of records, None if there is nothing."""
+    results = [r for recipe in comparison.recipes for r in comparison.published_for(recipe)]
     metrics = []
     for metric in (f"{task}/{name}" for task in TASKS for name in DETAILS):
         if any(not math.isnan(result.metric(metric)) for result in results):
@@ -342,9 +342,10 @@ def published_table(recipes: Sequence[str]) -> Table | None:
     rows = []
     for result in results:
         numbers = [number(result.metric(metric), ".1f") for metric in metrics]
-        source = "; differs: ".join(filter(None, (result.source, result.differs)))
-        rows.append([Value(result.start), *numbers, Value(source), Value(result.how_sure)])
-    columns = ["published start", *map(title_of, metrics), "source", "how sure"]
+        source = "; differs: ".join(filter(None, (result.place, result.differs)))
+        words = [result.paper, source, result.how_sure]
+        rows.append([Value(result.start), *numbers, *map(Value, words)])
+    columns = ["published start", *map(title_of, metrics), "paper", "source", "how sure"]
     return Table("Published under this protocol, by others", columns, rows) if rows else None
 
 
@@ -380,11 +381,11 @@ def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
             row = [_recipe(comparison, protocol, cells), start, fraction, cells["seeds"].iloc[0]]
             rows.append([*row, *cells[numbers].to_numpy().ravel(), source, ""])
     for recipe in comparison.recipes:
-        for result in published_for(recipe):
+        for result in comparison.published_for(recipe):
             row = [recipe, result.start, 1.0, None]
             for metric in metrics:
                 row += [result.metric(metric), *[None] * (len(numbers) - 1)]
-            source = "; ".join(filter(None, (result.source, result.differs)))
+            source = "; ".join(filter(None, (result.paper, result.place, result.differs)))
             rows.append([*row, source, result.how_sure])
     safe = [list(map(in_csv, row)) for row in [columns, *rows]]
     table = pd.DataFrame(safe[1:], columns=safe[0], dtype=object)
@@ -444,7 +445,7 @@ def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
     """Add a row per published result, in the column of all labels, and a note on each source."""
     rows, sources = [], []
     for recipe in comparison.recipes:
-        for result in published_for(recipe):
+        for result in comparison.published_for(recipe):
             if math.isnan(value := result.metric(metric)):
                 continue
             if (source := _source(result)) not in sources:
@@ -462,7 +463,7 @@ def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
 
 def _source(result: PublishedResult) -> str:
     differs = f"; differs: {result.differs}" if result.differs else ""
-    return f"{result.source} (how sure: {result.how_sure}){differs}"
+    return f"{result.paper}; {result.place} (how sure: {result.how_sure}){differs}"
 
 
 def _pair_tables(comparison: Comparison, paired: pd.DataFrame) -> list[Table]:

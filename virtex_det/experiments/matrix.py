@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.benchmark.comparison import Cell, Comparison, read_comparison, share
 from virtex_det.benchmark.costs import RunCost, read_cost
+from virtex_det.benchmark.published import PublishedResult
 from virtex_det.benchmark.records import ResultRecord
 from virtex_det.benchmark.report import write_report
 from virtex_det.config.data_names import short_names
@@ -38,6 +39,7 @@ from virtex_det.experiments.preflight import (
 )
 from virtex_det.experiments.runs import Launcher, Run, is_done, train_all
 from virtex_det.protocols.card import protocol_card
+from virtex_det.protocols.catalog import Protocol
 from virtex_det.protocols.matching import protocol_id
 
 # Files are checked against these types; a matrix made in Python is trusted with them.
@@ -78,6 +80,8 @@ class Matrix:
         options: config keys of all fine-tunes and probes; a probe reads none of SOLVER.
         pairs: of starts that are compared with each other.
         some_fractions: by name, the fractions of protocols that are not run with all of them.
+        own_protocols: by name, those of ``protocols`` that the matrix defines as its own.
+        published: results of others, beside those of the package.
     """
 
     title: Name
@@ -90,6 +94,8 @@ class Matrix:
     options: Options = dataclasses.field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...] = ()
     some_fractions: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    own_protocols: Mapping[str, Protocol] = dataclasses.field(default_factory=dict)
+    published: tuple[PublishedResult, ...] = ()
 
     def __post_init__(self) -> None:
         folders = [_slug(start, protocol) for start in self.starts for protocol in self.protocols]
@@ -176,15 +182,27 @@ class Matrix:
             runs = [run for cell, run in self.cells.items() if cell.protocol == name]
             cfg = self.config(name)
             begun = begun_config(cfg, runs)
-            cards[name] = protocol_card(begun)
+            cards[name] = protocol_card(begun, tuple(self.own_protocols.values()))
         return cards
 
     def protocol_id(self, protocol: str, fraction: float) -> str:
         """Return the protocol id of runs, with what they take from their data if these are here."""
-        try:
-            return protocol_id(trained_config(*self._recipe(protocol, fraction)))
-        except UserError:
-            return protocol_id(self.config(protocol, fraction))
+        return _protocol_id(*self._recipe(protocol, fraction))
+
+    def published_by_record(self) -> list[PublishedResult]:
+        """Return the results of others under the protocol ids that records have.
+
+        A record names public protocols alone, so that it can be read without the matrix. A run of
+        an own protocol has its id only if no option of the matrix departs from it.
+        """
+        found = []
+        for result in self.published:
+            if result.protocol in self.own_protocols:
+                path = self.protocols[result.protocol]
+                recipe = _protocol_id(path, shared_options(path, {}, 1.0))
+                result = dataclasses.replace(result, protocol=recipe)
+            found.append(result)
+        return found
 
     def _recipe(self, protocol: str, fraction: float) -> tuple[Path, tuple[str, ...]]:
         """Return the config file of a protocol's runs, and the options that these share."""
@@ -348,7 +366,16 @@ def measured(matrix: Matrix, *, mix: bool = False, partial: bool = False) -> Com
             f"Do them with: python tools/benchmark.py run{advice}"
         )
     costs = _pretraining_costs(records, matrix)
-    return Comparison(matrix.title, matrix.baseline, records, mix, matrix.pairs, costs, missing)
+    return Comparison(
+        matrix.title,
+        matrix.baseline,
+        records,
+        mix,
+        matrix.pairs,
+        costs,
+        missing,
+        matrix.published_by_record(),
+    )
 
 
 def _pretraining_costs(records: Mapping[Cell, ResultRecord], matrix: Matrix) -> dict[Cell, RunCost]:
@@ -400,7 +427,7 @@ def recorded(
             f"{path} lacks {len(missing)} of the {len(matrix.cells)} runs of the matrix, e.g. "
             f"{matrix.cells[missing[0]].folder.name}.\nTo show the others anyway: --partial."
         )
-    return dataclasses.replace(comparison, missing=missing)
+    return dataclasses.replace(comparison, missing=missing, published=matrix.published_by_record())
 
 
 def report(
@@ -441,6 +468,14 @@ def report(
             commands=commands,
             notes=notes,
         )
+
+
+def _protocol_id(path: Path, options: tuple[str, ...]) -> str:
+    """Return the protocol id of runs, with what they take from their data if these are here."""
+    try:
+        return protocol_id(trained_config(path, options))
+    except UserError:
+        return protocol_id(config_of(path, options))
 
 
 def _listed(fractions: Sequence[float]) -> str:

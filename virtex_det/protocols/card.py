@@ -8,21 +8,23 @@ from detectron2.data import MetadataCatalog
 
 from virtex_det.config.data_names import metadata_by_name, short_names
 from virtex_det.config.mappers import mapper_name
+from virtex_det.protocols.catalog import Protocol
 from virtex_det.protocols.matching import nearest_protocol
 
 FROZEN = ("nothing frozen", "stem frozen", *(f"stem to res{stage} frozen" for stage in range(2, 6)))
 
 
-def protocol_card(cfg: CfgNode) -> dict[str, str]:
+def protocol_card(cfg: CfgNode, own: tuple[Protocol, ...] = ()) -> dict[str, str]:
     """Describe the recipe of a config; paper and section are those of the nearest protocol.
 
     Args:
         cfg: the full config.
+        own: protocols of the user, beside those of the package.
 
     Returns:
         Text by heading, in display order; "departs" only if the config differs from the protocol.
     """
-    name, protocol, departures = nearest_protocol(cfg)
+    name, protocol, departures = nearest_protocol(cfg, own)
     has_its_data = not {"DATASETS.TRAIN", "DATASETS.TEST"} & departures.keys()
     images = protocol.train_images if protocol and has_its_data else None
     version = protocol.dataset_version if protocol and has_its_data else ""

@@ -1,12 +1,20 @@
 """The catalogue of protocols: recipes of published numbers, each with its config."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
-import yaml
+import msgspec
+
+from virtex_det.yaml_files import YamlFile, read_yaml_file
 
 PROTOCOLS = Path(__file__).with_name("catalog.yaml")
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Digits = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
+Count = Annotated[int, msgspec.Meta(gt=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +25,7 @@ class Protocol:
         id: its name in records, tables and pages.
         paper: its source; "this package" for our own.
         section: of the paper, or the public file in which it was read.
-        config: the config of the package that follows it.
+        config: the config of the package that follows it; of a user's protocol, the whole path.
         settings: eight digits of a hash of that config's settings, which reveal later edits.
         dataset_version: the data in words.
         train_images: images of the whole training set, for epochs; None if it depends on how the
@@ -25,13 +33,13 @@ class Protocol:
         notes: other facts to know before comparing.
     """
 
-    id: str
-    paper: str
+    id: Text
+    paper: Text
     section: str
-    config: str
-    settings: str
-    dataset_version: str
-    train_images: int | None = None
+    config: Text
+    settings: Digits
+    dataset_version: Text
+    train_images: Count | None = None
     notes: str = ""
 
 
@@ -43,5 +51,14 @@ def protocols() -> dict[str, Protocol]:
         >>> protocols()["coco-segm-2x"].config
         'configs/detectron2/coco_segm_default_init_2x.yaml'
     """
-    records = yaml.safe_load(PROTOCOLS.read_text())
-    return {name: Protocol(id=name, **fields) for name, fields in records.items()}
+    file = read_yaml_file(PROTOCOLS)
+    return {name: protocol_from(file, fields, name) for name, fields in file.content.items()}
+
+
+def protocol_from(file: YamlFile, fields: Mapping[str, Any], *place: str | int) -> Protocol:
+    """Return the protocol that a file describes; the last step to its place is its id.
+
+    Raises:
+        UserError: a field is unknown, missing or invalid; says file and line.
+    """
+    return file.convert({"id": place[-1], **fields}, Protocol, *place)

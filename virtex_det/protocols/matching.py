@@ -58,11 +58,16 @@ def protocol_id(cfg: CfgNode) -> str:
     return nearest_protocol(cfg).id
 
 
-def nearest_protocol(cfg: CfgNode) -> Match:
-    """Return the protocol with the fewest settings that differ from a config's."""
+def nearest_protocol(cfg: CfgNode, own: tuple[Protocol, ...] = ()) -> Match:
+    """Return the protocol with the fewest settings that differ from a config's.
+
+    Args:
+        cfg: the full config of a run.
+        own: protocols of the user, beside those of the package.
+    """
     ours = _read_settings(cfg)
     departures = {}
-    for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION).items():
+    for name, theirs in _protocol_settings(cfg.SOLVER.REFERENCE_FRACTION, own).items():
         if any(theirs[key] == ours[key] for key in KINDS):
             departures[name] = _departures(ours, theirs)
     if not departures:
@@ -75,7 +80,7 @@ def nearest_protocol(cfg: CfgNode) -> Match:
         words = [*words[:SHOWN], f"{further}-more-{_digits(found)}"]
     if cfg.SOLVER.REFERENCE_FRACTION:
         words.append("scaled-schedule")
-    return Match("+".join([name, *words]), protocols()[name], found)
+    return Match("+".join([name, *words]), _known(own)[name], found)
 
 
 def settings_digits(cfg: CfgNode) -> str:
@@ -83,11 +88,15 @@ def settings_digits(cfg: CfgNode) -> str:
     return _digits(_departures(_read_settings(cfg), _settings(get_cfg())))
 
 
+def _known(own: tuple[Protocol, ...]) -> dict[str, Protocol]:
+    return {**protocols(), **{protocol.id: protocol for protocol in own}}
+
+
 @cache
-def _protocol_settings(fraction: float) -> dict[str, Settings]:
+def _protocol_settings(fraction: float, own: tuple[Protocol, ...]) -> dict[str, Settings]:
     """Return each protocol's settings; a fraction other than 0 scales their schedules."""
     found = {}
-    for name, cfg in _protocol_configs().items():
+    for name, cfg in _protocol_configs(own).items():
         cfg = cfg.clone()
         cfg.defrost()
         cfg.DATASETS.TRAIN_FRACTION = fraction or 1.0
@@ -98,10 +107,10 @@ def _protocol_settings(fraction: float) -> dict[str, Settings]:
 
 
 @cache
-def _protocol_configs() -> dict[str, CfgNode]:
+def _protocol_configs(own: tuple[Protocol, ...]) -> dict[str, CfgNode]:
     """Load each protocol's config; one that is missing or was edited is left out."""
     found = {}
-    for name, protocol in protocols().items():
+    for name, protocol in _known(own).items():
         try:
             cfg = load_config(str(packaged_config(protocol.config)), [])
             if settings_digits(cfg) != protocol.settings:

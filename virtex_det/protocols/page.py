@@ -37,6 +37,7 @@ def _row(result: PublishedResult) -> dict[str, str]:
     return {
         "start": result.start,
         "numbers": ", ".join(numbers),
-        "source": result.source,
+        "paper": result.paper,
+        "source": result.place,
         "differs": result.differs,
     }
