@@ -57,6 +57,12 @@ def test_a_caption_does_not_depend_on_the_batch(run, scenes):
     assert [image.log_probability for image in alone] == pytest.approx(probabilities, rel=1e-4)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5])
+def test_a_batch_without_pictures_is_refused(captioner_run, photos, batch_size):
+    with pytest.raises(UserError, match="batch_size is .*; expected a whole number from 1 to"):
+        Captioner(captioner_run).caption(photos, batch_size)
+
+
 def test_nucleus_sampling_writes_captions_too(run, photos):
     captioner = Captioner(run, overrides={"MODEL.TEXTUAL.DECODING.METHOD": "nucleus_sampling"})
     assert len(captioner.caption(find_images([str(photos)])).captioned) == 3

@@ -103,6 +103,55 @@ def test_a_class_without_an_id_is_named(detections, ids):
         detections.to_coco(1, ids)
 
 
+@pytest.mark.parametrize("image_id", [float("nan"), 1.5, -1, True, None, "", "a\nb"])
+def test_an_invalid_image_id_is_refused(detections, image_id):
+    with pytest.raises(UserError, match="^image_id is"):
+        detections.to_coco(image_id, [18, 17])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 1.5, -1, None, "17", 2**70])
+def test_an_invalid_category_id_is_refused_by_the_name_of_its_class(detections, wrong):
+    for ids in ([18, wrong], {"dog": 18, "cat": wrong}):
+        with pytest.raises(UserError, match="The category id of the class cat is"):
+            detections.to_coco(1, ids)
+
+
+@pytest.mark.parametrize("ids", [None, 17, np.array(17)])
+def test_what_holds_no_category_ids_is_refused(detections, ids):
+    with pytest.raises(UserError, match="There is no category id for the class cat"):
+        detections.to_coco(1, ids)
+
+
+def test_numbers_of_numpy_are_ids(detections):
+    entry = detections.to_coco(np.int64(5), {"dog": np.int32(18), "cat": np.int64(17)})[0]
+    assert type(entry["image_id"]) is int and (entry["image_id"], entry["category_id"]) == (5, 17)
+
+
+@pytest.mark.parametrize("side", [0, -1, 1.5, float("nan"), None, "100", True, 10**9])
+def test_a_thumbnail_of_an_impossible_side_is_refused(detections, side):
+    with pytest.raises(UserError, match="The side of a thumbnail is .*whole number from 1 to"):
+        detections.thumbnail(side)
+
+
+@pytest.mark.parametrize(("side", "size"), [(1, (1, 1)), (15, (15, 10)), (np.int64(60), (60, 40))])
+def test_a_thumbnail_has_its_side(detections, tmp_path, side, size):
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "photo.png")
+    detections.file_name = str(tmp_path / "photo.png")
+    assert detections.thumbnail(side).size == size
+
+
+def test_a_thumbnail_of_a_narrow_picture_has_at_least_one_pixel(tmp_path):
+    Image.new("RGB", (500, 2)).save(tmp_path / "narrow.png")
+    instances = Instances(
+        (2, 500),
+        pred_boxes=Boxes(torch.tensor([[0.0, 0.0, 400.0, 2.0]])),
+        scores=torch.tensor([0.9]),
+        pred_classes=torch.tensor([0]),
+    )
+    narrow = ImageDetections(instances, ("dog",), None, str(tmp_path / "narrow.png"))
+    assert narrow.thumbnail(20).size == (20, 1)
+
+
 def test_a_drawing_is_the_same_at_each_call_and_shows_each_object(detections):
     plain = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     drawn = np.asarray(detections.draw(plain))

@@ -20,6 +20,10 @@ def check_argument(name: str, value: Any, rule: Rule) -> None:
     Raises:
         UserError: names the argument, its value, and what is expected.
     """
-    plain = value.item() if isinstance(value, np.generic) else value
-    if not rule.holds(plain):
+    if not rule.holds(plain(value)):
         raise UserError(f"{name} is {shortened(value)}; expected {rule.expected}.")
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from virtex_det.config import Overrides
+from virtex_det.config.rules import whole
 from virtex_det.data.mappers.pretraining import PretrainingMapper
 from virtex_det.data.pictures import (
     Picture,
@@ -33,6 +34,7 @@ from virtex_det.engine.evaluation import load_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import printable
 from virtex_det.image_files import BrokenImage
+from virtex_det.inference.arguments import check_argument
 from virtex_det.inference.pages import encode_jpeg, write_page
 from virtex_det.inference.trained import CAPTIONS, Source, trained_config
 from virtex_det.pages.html import data_uri
@@ -164,7 +166,12 @@ class Captioner:
             yield caption
 
     def caption(self, paths: Sequence[Path], batch_size: int = BATCH_SIZE) -> Captions:
-        """Caption image files for a page; list those that are broken or not images."""
+        """Caption image files for a page; list those that are broken or not images.
+
+        Raises:
+            UserError: the batch size is not a whole number above 0.
+        """
+        check_argument("batch_size", batch_size, whole(1))
         result = Captions([], [])
         found = self._in_batches(paths, self._prepare_with_thumbnail, batch_size)
         for path, caption in tqdm(found, total=len(paths), unit="image", desc="captioning"):

@@ -7,18 +7,22 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as mask_tools
 
+from virtex_det.config.rules import whole
+from virtex_det.data.datasets.ids import check_id, check_id_or_name
 from virtex_det.data.pictures import Picture, read_rgb
 from virtex_det.errors import UserError
 from virtex_det.escaping import visible
 from virtex_det.evaluation.detection.detections import Detections
+from virtex_det.inference.arguments import check_argument, plain
 from virtex_det.inference.tiles import import_supervision
 from virtex_det.pages.drawing import Mark, box_contour, draw_marks, mask_contours
 from virtex_det.pages.theme import DARK
 
 _SHOWN = 5
+_LARGEST_THUMBNAIL = 10_000  # pixels of its longest side, which take 300 MB
 
 
 class ImageDetections:
@@ -88,9 +92,7 @@ class ImageDetections:
     def names(self) -> tuple[str, ...]:
         """The class name of each object; its number as text if names are unknown."""
         numbers = self.classes.tolist()
-        return tuple(
-            self.class_names[number] if self.class_names else str(number) for number in numbers
-        )
+        return tuple(map(self._name, numbers))
 
     @property
     def masks(self) -> np.ndarray | None:
@@ -125,22 +127,30 @@ class ImageDetections:
             category_ids: the category id of each class, by name or in the order of the classes.
 
         Raises:
-            UserError: the class of a detection has no id.
+            UserError: the class of a detection has no id, or an id is invalid.
         """
-        keys: Sequence[Any] = (
-            self.names if isinstance(category_ids, Mapping) else self.classes.tolist()
-        )
-        ids_of: Any = category_ids
+        image_id = plain(image_id)
+        check_id_or_name(image_id, "image_id is")
+        ids = [self._category_id(number, category_ids) for number in self.classes.tolist()]
+        columns = Detections.of_instances(self._instances, 0, np.array(ids, np.int64), self.rles)
+        return [entry | {"image_id": image_id} for entry in columns.entries()]
+
+    def _name(self, number: int) -> str:
+        return self.class_names[number] if self.class_names else str(number)
+
+    def _category_id(self, number: int, category_ids: Any) -> int:
+        name = self._name(number)
+        shown = visible(name, "")
         try:
-            ids = [ids_of[key] for key in keys]
+            found = plain(category_ids[name if isinstance(category_ids, Mapping) else number])
         except (LookupError, TypeError) as error:
             raise UserError(
-                f"There is no category id for the class {error}.\n"
+                f"There is no category id for the class {shown}.\n"
                 f"Give the id of every class, by name ({{'person': 1, ...}}) or in the order of "
                 f"the classes: {', '.join(self.class_names):.200}"
             ) from error
-        columns = Detections.of_instances(self._instances, 0, np.array(ids, np.int64), self.rles)
-        return [entry | {"image_id": image_id} for entry in columns.entries()]
+        check_id(found, f"The category id of the class {shown} is")
+        return int(found)
 
     def draw(self, picture: Picture | None = None) -> Image.Image:
         """Return the picture with outlines, names and scores; a class has one colour.
@@ -159,9 +169,16 @@ class ImageDetections:
         """Return the picture as drawn by ``draw``, its longest side of ``side`` pixels.
 
         The labels can still be read where a page shows it at 60 % of its size.
+
+        Raises:
+            UserError: as for ``draw``, or the side is not from 1 to 10000 pixels.
         """
-        picture = ImageOps.contain(Image.fromarray(self._read(None)), (side, side))
-        return Image.fromarray(self._drawn(np.asarray(picture), type_size=side // 25))
+        check_argument("The side of a thumbnail", side, whole(1, _LARGEST_THUMBNAIL))
+        picture = Image.fromarray(self._read(None))
+        longest = max(picture.size)
+        width, height = (max(round(length / longest * side), 1) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return Image.fromarray(self._drawn(np.asarray(picture), type_size=max(side // 25, 1)))
 
     def count(self) -> dict[str, int]:
         """Return the number of objects of each class that was found, the most frequent first."""

@@ -17,6 +17,7 @@ from virtex_det.checkpoint.report import RANDOM_INIT
 from virtex_det.checkpoint.sources import open_weights
 from virtex_det.config import Overrides, leaves, load_config, override, override_pairs
 from virtex_det.config.device import default_device
+from virtex_det.config.rules import whole
 from virtex_det.data.images import image_tensor
 from virtex_det.data.mappers.pretraining import centre_crop
 from virtex_det.data.pictures import Picture, read_rgb
@@ -73,8 +74,10 @@ class PretrainedBackbone(nn.Module):
             (3, H, W) float32, or (3, size, size) with a size; on the CPU.
 
         Raises:
-            UserError: the picture cannot be used.
+            UserError: the picture cannot be used, or the size is not a whole number above 0.
         """
+        if size is not None and not whole(1).holds(size):
+            raise UserError(f"size is {size!r:.80}; expected a whole number of pixels from 1 on.")
         image = image_tensor(read_rgb(picture, self._max_value), "RGB")
         if size is not None:
             image = centre_crop(size)(image)
