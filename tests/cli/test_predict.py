@@ -66,6 +66,29 @@ def test_ids_of_an_annotation_file_are_written(run, scenes, tmp_path):
     } <= ids
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "truth.json does not exist"),
+        ("no JSON", "truth.json"),
+        ({"images": [], "annotations": [], "categories": []}, r"4 of 4 pictures .*has no images"),
+    ],
+)
+def test_an_annotation_file_is_read_before_the_model(
+    content, message, run, scenes, tmp_path, monkeypatch
+):
+    file = tmp_path / "truth.json"
+    if content is not None:
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+    def load(*arguments, **options):
+        raise AssertionError("the model is loaded first")
+
+    monkeypatch.setattr("virtex_det.cli.predict.Detector", load)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        predict("--run", run, scenes / "val", "--annotations", file, "--output", tmp_path / "out")
+
+
 def test_zoo_weights_without_a_detector_are_refused_with_what_makes_one(scenes, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["virtex-det predict"])
     with pytest.raises(

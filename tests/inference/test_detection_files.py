@@ -11,11 +11,11 @@ import virtex_det as vd
 from tests.inference.conftest import read
 from virtex_det.errors import UserError
 from virtex_det.inference.detection_files import check_output, write_detections
-from virtex_det.inference.result_ids import ids_of_file, own_ids
+from virtex_det.inference.result_ids import ids_of_file, own_ids, read_ids
 
 
 def test_the_results_file_is_what_the_detector_finds(detector, photos, annotations, tmp_path):
-    ids = ids_of_file(detector, photos, annotations)
+    ids = ids_of_file(detector, read_ids(annotations, photos))
     written = write_detections(tmp_path, detector, photos, ids)
     expected = []
     for number, found in zip(ids.images, detector(photos), strict=True):

@@ -44,7 +44,14 @@ from virtex_det.inference.detection_files import (
     write_detections,
 )
 from virtex_det.inference.picture_sources import PictureSources, find_pictures
-from virtex_det.inference.result_ids import Ids, ids_of_dataset, ids_of_file, own_ids
+from virtex_det.inference.result_ids import (
+    FileIds,
+    Ids,
+    ids_of_dataset,
+    ids_of_file,
+    own_ids,
+    read_ids,
+)
 from virtex_det.inference.trained import DETECTION, trained_config
 
 
@@ -61,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_output(options.output)
     cfg = _config(options, overrides)
     sources = find_pictures(names)
+    of_file = read_ids(options.annotations, sources.paths) if options.annotations else None
     detector = Detector(
         cfg,
         threshold=scores.pop("", None),
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output,
         detector,
         sources.paths,
-        _ids(detector, sources, options.annotations),
+        _ids(detector, sources, of_file),
         draw=options.draw,
         total=sources.number,
     )
@@ -97,9 +105,9 @@ def _config(options: argparse.Namespace, overrides: Sequence[str]) -> CfgNode:
     return trained_config(source, config, overrides, task=DETECTION)
 
 
-def _ids(detector: Detector, sources: PictureSources, annotations: str | None) -> Ids:
-    if annotations:
-        return ids_of_file(detector, sources.paths, annotations)
+def _ids(detector: Detector, sources: PictureSources, of_file: FileIds | None) -> Ids:
+    if of_file is not None:
+        return ids_of_file(detector, of_file)
     if sources.dataset:
         return ids_of_dataset(detector, sources.dataset, sources.image_ids)
     return own_ids(detector)

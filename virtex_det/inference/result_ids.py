@@ -18,6 +18,20 @@ from virtex_det.errors import UserError
 from virtex_det.inference.detector import Detector
 
 
+class FileIds(NamedTuple):
+    """The ids in an annotation file.
+
+    Attributes:
+        file: its name.
+        images: of each picture, in the order of the pictures.
+        categories: of each category, by its name.
+    """
+
+    file: str
+    images: list[int | str]
+    categories: dict[str, int]
+
+
 class Ids(NamedTuple):
     """The ids that images and categories have in a results file.
 
@@ -59,26 +73,38 @@ def ids_of_dataset(detector: Detector, name: str, images: Iterable[int | str]) -
     return Ids(images, found) if found else own_ids(detector, images)
 
 
-def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Path) -> Ids:
-    """Return the ids of pictures and categories in an annotation file of COCO's or LVIS's form.
+def read_ids(annotations: str | Path, paths: Sequence[Path]) -> FileIds:
+    """Return the ids of pictures and of all categories in an annotation file of COCO or LVIS.
 
-    A picture is found by the end of its path, a class by its name.
+    A picture is found by the end of its path.
 
     Raises:
-        UserError: the file cannot be read, or does not name a picture or a class of the detector.
+        UserError: the file cannot be read, or does not name a picture.
     """
-    content = read_annotations(annotations, "an annotation file in COCO's form")
+    content = read_annotations(annotations, "an annotation file in COCO's format")
     check_coco_ids(content, str(annotations))
     images = {_file_name(entry): entry["id"] for entry in content.get("images", [])}
     found = [_id_of(path, images) for path in paths]
     strange = [path for path, number in zip(paths, found, strict=True) if number is None]
     if strange:
+        names = ", ".join(list(images)[:3])
+        what = f"Its images have names such as {names}." if names else "It has no images."
         raise UserError(
             f"{len(strange)} of {len(paths)} pictures are not in {annotations}, "
-            f"e.g. {strange[0]}.\nIts images have names such as {', '.join(list(images)[:3])}."
+            f"e.g. {strange[0]}.\n{what}"
         )
     categories = {str(entry.get("name")): entry["id"] for entry in content.get("categories", [])}
-    unknown = [name for name in detector.classes if name not in categories]
+    image_ids = [number for number in found if number is not None]
+    return FileIds(str(annotations), image_ids, categories)
+
+
+def ids_of_file(detector: Detector, ids: FileIds) -> Ids:
+    """Return the ids of an annotation file for a detector, whose classes are found by name.
+
+    Raises:
+        UserError: a class of the detector is not a category of the file.
+    """
+    unknown = [name for name in detector.classes if name not in ids.categories]
     if unknown or not detector.classes:
         what = (
             f"The detector's class {unknown[0]} is not a category of"
@@ -86,11 +112,10 @@ def ids_of_file(detector: Detector, paths: Sequence[Path], annotations: str | Pa
             else "The detector's classes have no names to compare with the categories of"
         )
         raise UserError(
-            f"{what} {annotations}, which has {', '.join(categories):.200}.\n"
+            f"{what} {ids.file}, which has {', '.join(ids.categories):.200}.\n"
             "Leave --annotations out: the ids are then written beside the detections."
         )
-    image_ids = [number for number in found if number is not None]
-    return Ids(image_ids, [categories[name] for name in detector.classes])
+    return Ids(ids.images, [ids.categories[name] for name in detector.classes])
 
 
 def number_of_classes(detector: Detector) -> int:
