@@ -157,6 +157,13 @@ OTHERS = (
     ("INPUT.MIN_SIZE_TRAIN", (0,)),
     ("INPUT.MIN_SIZE_TRAIN", (160.5,)),
     ("INPUT.MIN_SIZE_TRAIN", (9000,)),
+    ("INPUT.MIN_SIZE_TRAIN", (1,)),
+    ("INPUT.MIN_SIZE_TRAIN", (640, 15)),
+    ("INPUT.MAX_SIZE_TRAIN", 1),
+    ("INPUT.MIN_SIZE_TEST", 15),
+    ("INPUT.CAPTION.CROP_SIZE", 1),
+    ("INPUT.CLASSIFICATION.RESIZE", 1),
+    ("TEST.AUG.MIN_SIZES", (400, 1)),
     ("INPUT.MIN_SIZE_TEST", 9000),
     ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"),
     ("INPUT.CROP.SIZE", [0.5]),
@@ -299,6 +306,14 @@ def build_backbone_of_the_checks(cfg, input_shape):
 def test_another_backbone_may_freeze_and_name_its_features_as_it_likes():
     own = {"MODEL.BACKBONE.NAME": "build_backbone_of_the_checks", "MODEL.BACKBONE.FREEZE_AT": -1}
     check_config(config(own | {"MODEL.RPN.IN_FEATURES": ["stage2"] * 4}))
+
+
+def test_sizes_of_a_few_pixels_are_refused_with_sizes_that_make_sense():
+    message = r"INPUT.MIN_SIZE_TRAIN is \(1,\).*pixels from 16 on. The default is \(800,\)"
+    with pytest.raises(UserError, match=message):
+        check_config(config({"INPUT.MIN_SIZE_TRAIN": (1,)}))
+    with pytest.raises(UserError, match=r"INPUT.CROP.SIZE is \[384, 1\].*from 16 on"):
+        check_config(config({"INPUT.CROP.TYPE": "absolute", "INPUT.CROP.SIZE": [384, 1]}))
 
 
 def test_heads_that_read_one_map_are_named():

@@ -59,3 +59,19 @@ def test_a_hundred_in_a_row_are_an_error_and_fewer_are_not():
     check_run([Skipped("a.jpg", "broken")] * 99)
     with pytest.raises(UserError, match=r"100 images in a row.*last is a\.jpg \(broken\)"):
         check_run([Skipped("a.jpg", "broken")] * 100)
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_of_the_disk"),
+    [
+        ("image cannot be read", True),
+        ("image file is missing", True),
+        ("invalid annotations", False),
+        ("not of the annotated size", False),
+    ],
+)
+def test_only_missing_and_damaged_files_lead_to_the_disk(reason, is_of_the_disk):
+    with pytest.raises(UserError) as caught:
+        check_run([Skipped("a.jpg", reason)] * 100, UserError("Correct it."))
+    assert ("Check the disk" in str(caught.value)) == is_of_the_disk
+    assert str(caught.value).endswith("The last one's error:\nCorrect it.")

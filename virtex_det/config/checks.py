@@ -9,7 +9,7 @@ from detectron2 import modeling
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 
-from virtex_det.config.contradictions import CHANNELS, contradictions
+from virtex_det.config.contradictions import CHANNELS, LEAST_SIDE, contradictions
 from virtex_det.config.data_names import NUMBER_KEYS
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.nodes import leaves
@@ -41,6 +41,8 @@ _LARGEST_SEED = 2**32 - 2**16
 SHARE = number(0, 1)
 MOST_LAYERS = 1000  # more are a mistake and would take hours to build
 WIDTH = whole(1, 2**17)  # channels or features; larger weights fill any memory
+# Shorter sides leave the coarser feature maps, of stride 16 and 32, without a full cell.
+SIDE = Rule(f"a whole number of pixels from {LEAST_SIDE} on", whole(LEAST_SIDE).holds)
 NOT_NEGATIVE = number(0)
 POSITIVE = number(above=0)
 NORMS = one_of(
@@ -160,20 +162,20 @@ RULES: dict[str, Rule] = {
     "DATALOADER.TEST_BATCH_SIZE": whole(1),
     "DATALOADER.SHARD_SHUFFLE_SIZE": whole(1),
     # Images.
-    "INPUT.MIN_SIZE_TRAIN": several(whole(1), 1),
+    "INPUT.MIN_SIZE_TRAIN": several(SIDE, 1),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": one_of("choice", "range"),
-    "INPUT.MAX_SIZE_TRAIN": whole(1),
-    "INPUT.MIN_SIZE_TEST": whole(0),
-    "INPUT.MAX_SIZE_TEST": whole(1),
+    "INPUT.MAX_SIZE_TRAIN": SIDE,
+    "INPUT.MIN_SIZE_TEST": either(SIDE, exactly(0, "images keep their size")),
+    "INPUT.MAX_SIZE_TEST": SIDE,
     "INPUT.RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "INPUT.FORMAT": one_of(*CHANNELS),
     "INPUT.MAX_VALUE": NOT_NEGATIVE,
     "INPUT.MASK_FORMAT": one_of("polygon", "bitmask"),
     "INPUT.CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "INPUT.CROP.SIZE": several(POSITIVE, 2, 2),
-    "INPUT.*.CROP_SIZE": whole(1),
+    "INPUT.*.CROP_SIZE": SIDE,
     "INPUT.*.CROP_SCALE": several(number(high=1, above=0), 2, 2),
-    "INPUT.*.RESIZE": whole(1),
+    "INPUT.*.RESIZE": SIDE,
     "INPUT.CAPTION.COLOR_JITTER": several(NOT_NEGATIVE, 4, 4),
     "INPUT.CAPTION.FLIP_WORDS": several(several(text(), 2, 2)),
     "INPUT.CAPTION.CONCEPT_MASKS": whole(0),
@@ -222,8 +224,8 @@ RULES: dict[str, Rule] = {
     "TEST.EXTRA_MAX_DETECTIONS": several(whole(1)),
     "TEST.KEYPOINT_OKS_SIGMAS": several(POSITIVE),
     "TEST.DETECTIONS_PER_IMAGE": either(whole(1), exactly(-1, "all")),
-    "TEST.AUG.MIN_SIZES": several(whole(1), 1),
-    "TEST.AUG.MAX_SIZE": whole(1),
+    "TEST.AUG.MIN_SIZES": several(SIDE, 1),
+    "TEST.AUG.MAX_SIZE": SIDE,
     "TEST.PRECISE_BN.NUM_ITER": whole(1),
     "SEED": Rule(
         f"a whole number up to {_LARGEST_SEED}; -1 draws a seed",

@@ -10,6 +10,7 @@ from virtex_det.config.rules import number
 
 # Number of channels by INPUT.FORMAT.
 CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
+LEAST_SIDE = 16  # pixels of an image that a network gets
 # Backbones whose use of MODEL.RESNETS and whose feature maps we know.
 _RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
 _PYRAMIDS = {
@@ -77,10 +78,12 @@ def _crops(cfg: CfgNode) -> Iterator[str]:
             f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a share "
             "of the image, above 0 and at most 1. For pixels set INPUT.CROP.TYPE absolute."
         )
-    if crop.TYPE.startswith("absolute") and not all(isinstance(side, int) for side in crop.SIZE):
+    if crop.TYPE.startswith("absolute") and not all(
+        isinstance(side, int) and side >= LEAST_SIDE for side in crop.SIZE
+    ):
         yield (
             f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it must be "
-            "whole numbers of pixels."
+            f"whole numbers of pixels from {LEAST_SIDE} on."
         )
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
         yield (

@@ -14,7 +14,8 @@ LEFT_OUT = "left_out"
 # This many broken files in a row end a run.
 LONGEST_RUN = 100
 _SHOWN = 10
-_CHECK_THE_DISK = "Check the disk, DETECTRON2_DATASETS and the names under DATASETS."
+_CHECK_THE_DISK = " Check the disk, DETECTRON2_DATASETS and the names under DATASETS."
+_OF_THE_DISK = ("image cannot be read", "image file is missing", "image file cannot be opened")
 
 
 class Skipped(NamedTuple):
@@ -77,21 +78,27 @@ def summarise(reports: Iterable[Mapping[str, Iterable[str]]]) -> str:
     return "\n".join(["Left out of training:", *lines]) if lines else ""
 
 
-def check_run(
-    broken: list[Skipped], error: Exception | None = None, advice: str = _CHECK_THE_DISK
-) -> None:
+def check_run(broken: list[Skipped], error: Exception | None = None, advice: str = "") -> None:
     """Raise an error if too many images in a row were broken.
 
     Args:
         broken: the broken images since the last good one.
-        error: error of the last one.
-        advice: what to check.
+        error: error of the last one, with its advice.
+        advice: what to check besides; "": the disk, if the last file is missing or damaged.
+
+    Raises:
+        UserError: there are LONGEST_RUN of them.
     """
-    if len(broken) >= LONGEST_RUN:
-        last = broken[-1]
-        raise UserError(
-            f"{len(broken)} images in a row cannot be used; the last is {last.name} "
-            f"({last.reason}).\n"
-            f"These are more than a few broken files. {advice}"
-            + (f" The last one's error:\n{error}" if error else "")
-        )
+    if len(broken) < LONGEST_RUN:
+        return
+    last = broken[-1]
+    if advice:
+        advice = f" {advice}"
+    elif last.reason in _OF_THE_DISK:
+        advice = _CHECK_THE_DISK
+    raise UserError(
+        f"{len(broken)} images in a row cannot be used; the last is {visible(last.name, '')} "
+        f"({last.reason}).\n"
+        f"So many probably have one cause.{advice}"
+        + (f" The last one's error:\n{error}" if error else "")
+    )

@@ -243,8 +243,9 @@ class DetectionMapper:
                     f"{begin} its mask is run-length encoded.\nSet INPUT.MASK_FORMAT bitmask."
                 )
         return BrokenExample(
-            f"Annotations of {file_name} are invalid: {type(error).__name__}: {error}\n"
-            "Compare them with docs/your_own_data.md.",
+            f"Annotations of {file_name} cannot be used: {type(error).__name__}: {error}\n"
+            "Compare them with docs/your_own_data.md, and the sizes and crops under INPUT with the "
+            "image's size.",
             _INVALID,
         )
 
