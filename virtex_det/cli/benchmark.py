@@ -18,7 +18,7 @@ from virtex_det.benchmark.plots import plot_fractions, plot_time, save_figure
 from virtex_det.benchmark.report import write_markdown_page
 from virtex_det.benchmark.statistics import find_metrics, summarize
 from virtex_det.benchmark.tables import FORMATS, render_markdown
-from virtex_det.cli.parsers import command_parser, positive
+from virtex_det.cli.parsers import command_parser, natural, positive
 from virtex_det.escaping import say
 from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
 from virtex_det.experiments.local import LocalLauncher
@@ -157,23 +157,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     kept = "runs with a record in it are not done again; new records are added as runs end"
     limit = "time limit, after which a job is queued again and resumes"
     add = parser.add_argument
-    add("--jobs", type=_natural, default=0, metavar="N", help=jobs)
-    add("--gpus-per-job", type=_natural, default=1, metavar="N", help=gpus)
+    add("--jobs", type=natural, default=0, metavar="N", help=jobs)
+    add("--gpus-per-job", type=natural, default=1, metavar="N", help=gpus)
     add("--records", type=Path, metavar="FILE.jsonl", help=kept)
     add = parser.add_argument_group("on a cluster").add_argument
     add("--slurm", action="store_true", help="each run is a Slurm job; needs submitit")
     add("--slurm-partition", default="", metavar="NAME")
     add("--cpus-per-job", type=positive, default=8, metavar="N")
-    add("--memory-gb", type=_natural, default=0, metavar="N")
+    add("--memory-gb", type=natural, default=0, metavar="N")
     add("--minutes", type=positive, default=24 * 60, help=limit)
     sbatch = "of sbatch, such as account=me"
     add("--slurm-option", nargs="+", type=_pair, default=[], metavar="KEY=VALUE", help=sbatch)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text[:50]!r} is not an integer from 0 on")
-    return int(text)
 
 
 def _pair(word: str) -> tuple[str, str]:

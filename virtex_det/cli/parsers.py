@@ -33,8 +33,22 @@ def positive(text: str) -> int:
     Raises:
         ArgumentTypeError: it is anything else.
     """
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"{text[:50]!r} is not an integer from 1 to {LARGEST}")
+    return _integer(text, 1)
+
+
+def natural(text: str) -> int:
+    """Return an argument as an integer from 0 to LARGEST.
+
+    Raises:
+        ArgumentTypeError: it is anything else.
+    """
+    return _integer(text, 0)
+
+
+def _integer(text: str, low: int) -> int:
+    is_plain = text.isascii() and text.isdecimal() and len(text) < 20
+    if not is_plain or not low <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:50]!r} is not an integer from {low} to {LARGEST}")
     return int(text)
 
 

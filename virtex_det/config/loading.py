@@ -239,7 +239,7 @@ def _merge_options(cfg: CfgNode, overrides: Overrides) -> None:
                 f"{', '.join(some)}."
             )
         is_whole = type(value) is int or (
-            isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value)
+            isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value)
         )
         if is_whole and isinstance(defaults.get(key), float):
             value = float(value)  # yacs refuses an int for a float

@@ -169,6 +169,8 @@ def test_names_that_are_not_those_of_classes_are_refused(names, message, yolo):
         ("0.5 0.5 0.5 0.1 0.1", "has the class 0.5"),
         ("-1 0.5 0.5 0.1 0.1", "has the class -1"),
         ("1_0 0.5 0.5 0.1 0.1", "expected a class and numbers"),
+        ("１ 0.5 0.5 0.1 0.1", "is '１ 0.5 0.5 0.1 0.1'; expected a class and numbers. Write num"),
+        ("1 0.5 0.5 0.1 0.１", "Write numbers in the digits 0 to 9."),
     ],
 )
 def test_a_line_that_is_no_label_is_named(line, message, yolo):

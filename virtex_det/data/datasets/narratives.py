@@ -206,7 +206,7 @@ def _resolve(jsonl_files: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _check_parts(files: list[Path]) -> None:
-    parts = re.search(r"-of-(\d+)", files[0].name)
+    parts = re.search(r"-of-([0-9]+)", files[0].name)
     if parts and len(files) != int(parts[1]):
         raise UserError(
             f"{len(files)} of {int(parts[1])} parts are in {files[0].parent.absolute()}: "

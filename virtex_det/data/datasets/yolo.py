@@ -399,13 +399,15 @@ def _lines(settings: Settings, label: Path) -> Iterator[Line]:
 
 
 def _line(place: str, words: Sequence[str], keypoints: int) -> Line:
-    try:
-        numbers = tuple(map(float, words))
-    except ValueError:
-        numbers = ()
-    if not numbers or not all(map(math.isfinite, numbers)) or any("_" in word for word in words):
-        comma = " Separate them by spaces." if "," in "".join(words) else ""
-        raise UserError(f"{place} is {' '.join(words)!r:.80}; expected a class and numbers.{comma}")
+    numbers = _numbers(words)
+    if not numbers:
+        text = "".join(words)
+        advice = " Separate them by spaces." if "," in text else ""
+        if not text.isascii():
+            advice += " Write numbers in the digits 0 to 9."
+        raise UserError(
+            f"{place} is {' '.join(words)!r:.80}; expected a class and numbers.{advice}"
+        )
     if keypoints and len(numbers) == 5 + keypoints:
         numbers = numbers[:5]
     category = numbers[0]
@@ -422,6 +424,17 @@ def _line(place: str, words: Sequence[str], keypoints: int) -> Line:
             "and x y of three points or more."
         )
     return Line(place, int(category), numbers[1:])
+
+
+def _numbers(words: Sequence[str]) -> tuple[float, ...]:
+    """Return finite numbers in ASCII, () for other words; float() reads "1_0" and "１", too."""
+    if not all(word.isascii() and "_" not in word for word in words):
+        return ()
+    try:
+        numbers = tuple(map(float, words))
+    except ValueError:
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def _check_names(settings: Settings, lines: Sequence[Sequence[Line]]) -> None:
