@@ -42,6 +42,28 @@ def test_an_unknown_key_is_answered_with_the_nearest_ones():
         load_config(CONFIG, ["SOLVER.MAX_ITERS", "7"])
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("folder", r"folder is a folder, .*no \.pth, \.pt or \.safetensors file"),
+        ("gone.pth", "No weights file at .*gone.pth"),
+        ("notes.txt", "notes.txt is a text file, not weights"),
+        ("empty.pth", r"empty.pth is empty \(0 bytes\)"),
+        ("virtex://bicaptionin", "The model zoo has no weights 'bicaptionin'. Nearest names"),
+    ],
+)
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_visibly_wrong_weights_are_refused_at_once(tmp_path, weights, message, evaluates):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("My weights are elsewhere.")
+    (tmp_path / "empty.pth").touch()
+    path = weights if "://" in weights else tmp_path / weights
+    words = ["--eval-only"] if evaluates else []
+    with pytest.raises(UserError, match=message):
+        setup(arguments(*words, "OUTPUT_DIR", tmp_path / "run", "MODEL.WEIGHTS", path))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_key_in_a_file_is_answered_with_the_nearest_ones(tmp_path):
     path = tmp_path / "typo.yaml"
     path.write_text("MODEL:\n  RESNET:\n    DEPTH: 50\nVERSION: 2\n")

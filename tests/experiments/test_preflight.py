@@ -50,6 +50,15 @@ def test_a_file_that_does_not_exist_is_answered_with_its_neighbours(tmp_path):
         check_weights({"MoCo": str(tmp_path / "moco_v2_80ep.pth")})
 
 
+def test_a_folder_and_a_text_are_called_what_they_are(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "notes.txt").write_text("My weights are elsewhere.")
+    with pytest.raises(UserError, match=r"start 'MoCo': .*run is a folder, .*no \.pth"):
+        check_weights({"MoCo": str(tmp_path / "run")})
+    with pytest.raises(UserError, match=r"start 'MoCo': .*notes.txt is a text file, not weights"):
+        check_weights({"MoCo": str(tmp_path / "notes.txt")})
+
+
 def test_a_zoo_name_without_its_prefix_is_answered_with_it():
     with pytest.raises(UserError, match="virtex://bicaptioning_R_50_L1_H2048"):
         check_weights({"VirTex": "bicaptioning_R_50_L1_H2048"})
@@ -62,7 +71,7 @@ def test_an_invalid_address_is_named_before_anything_starts(address):
 
 
 def test_weights_that_are_there_pass(tmp_path):
-    (tmp_path / "some.pth").touch()
+    torch.save({}, tmp_path / "some.pth")
     address = "https://example.org/some.pth"
     zoo = "virtex://bicaptioning_R_50_L1_H2048"
     check_weights(

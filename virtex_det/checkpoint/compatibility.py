@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from virtex_det.checkpoint.formats import Format, Pixels
 from virtex_det.checkpoint.inside import own_pixels
 from virtex_det.checkpoint.last import find_last
+from virtex_det.checkpoint.reading import check_path
 from virtex_det.checkpoint.sources import named_in, open_file, open_weights
 from virtex_det.checkpoint.weights import Weights
 from virtex_det.errors import UserError
@@ -72,6 +73,23 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
     if not entry.pixels:
         raise _no_pixels(path, f"{path} is of format {entry.name}")
     return with_pixels(cfg, entry.pixels[0])
+
+
+def check_start(cfg: CfgNode, *, resume: bool = False) -> None:
+    """Refuse a MODEL.WEIGHTS that is visibly wrong, as ``check_path``, before data are read.
+
+    A run that resumes does not read it.
+
+    Args:
+        cfg: config of the run.
+        resume: as for ``follow_weights``.
+
+    Raises:
+        UserError: names the path and says what it is instead.
+    """
+    path, is_own = _start(cfg, resume)
+    if path and not is_own:
+        check_path(path)
 
 
 def _no_pixels(path: str, why: str) -> UserError:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from virtex_det.checkpoint import unpickling
-from virtex_det.checkpoint.locating import is_index, tensors_by_shard
+from virtex_det.checkpoint.locating import is_index, locate, tensors_by_shard
 from virtex_det.checkpoint.pickle_limits import Refused
 from virtex_det.checkpoint.plain_values import plain
 from virtex_det.checkpoint.torch_files import (
@@ -68,11 +68,7 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
     """
     path = Path(path)
     with _opened(path) as file, _naming_damage(path), _unchanged(file):
-        head = file.read(512)
-        if not head:
-            raise Refused(f"is empty (0 bytes): {_DOWNLOAD_AGAIN}.")
-        if problem := not_weights(head):
-            raise Refused(problem)
+        head = _beginning(file)
         if head.startswith(_ZIP_MAGIC):
             mapped = Mapped(file, copy=not mmap)
             return plain(read_archive(file, mapped), len(mapped.bytes))
@@ -87,12 +83,45 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
         return _read_safetensors(path, file)
 
 
+def check_path(path: str) -> None:
+    """Refuse what a glance shows not to be weights: a missing file, a folder, other first bytes.
+
+    Args:
+        path: a file, a folder with one model, or an address; of addresses only the names of the
+            model zoo are checked, and nothing is downloaded.
+
+    Raises:
+        UserError: as ``read_content``, or the model zoo has no such name.
+    """
+    if path.startswith("virtex://"):
+        # imports the model zoo, which only its names need
+        from virtex_det.model_zoo.catalog import find
+
+        find(path.removeprefix("virtex://"))
+    if "://" in path:
+        return
+    file = locate(path)
+    if not is_index(file):
+        with _opened(file) as opened, _naming_damage(file):
+            _beginning(opened)
+
+
 def not_weights(beginning: bytes) -> str:
     """Return what a file is instead of weights, by its first 512 bytes; "" if it may be weights."""
     magic = (_ZIP_MAGIC, LEGACY_MAGIC)
     if beginning.startswith(magic) or _PICKLE_MAGIC.match(beginning) or _is_safetensors(beginning):
         return ""
     return _what_else(beginning)
+
+
+def _beginning(file: BinaryIO) -> bytes:
+    """Return the first bytes of a file, which may be weights by them."""
+    head = file.read(512)
+    if not head:
+        raise Refused(f"is empty (0 bytes): {_DOWNLOAD_AGAIN}.")
+    if problem := not_weights(head):
+        raise Refused(problem)
+    return head
 
 
 def _read_shards(index: Path, *, mmap: bool = True) -> dict[str, torch.Tensor]:

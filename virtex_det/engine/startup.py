@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from virtex_det.benchmark.records import read_records
 from virtex_det.checkpoint import follow_weights
+from virtex_det.checkpoint.compatibility import check_start
 from virtex_det.checkpoint.last import LAST_CHECKPOINT, adopt_last
 from virtex_det.config import load_config
 from virtex_det.config.help import key_help
@@ -112,6 +113,7 @@ def _checked_config(args: argparse.Namespace) -> tuple[CfgNode, bool]:
         check_run_files(cfg.OUTPUT_DIR)
     if args.resume and cfg.OUTPUT_DIR:
         adopt_last(cfg.OUTPUT_DIR)
+    check_start(cfg, resume=args.resume)
     cfg = follow_weights(cfg, resume=args.resume)
     goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
     if goes_on or args.eval_only:  # files of a failed start are replaced

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from virtex_det.checkpoint import follow_weights
 from virtex_det.checkpoint.hashing import Digest
+from virtex_det.checkpoint.reading import check_path
 from virtex_det.config import with_options
 from virtex_det.config.data_names import keys_of_data, portable_leaves
 from virtex_det.config.roles import IN_CELL, OF_MATRIX, keys_of
@@ -41,13 +42,14 @@ PER_CELL = {key for key, origin in OF_MATRIX.items() if origin in ("start", "see
 
 
 def check_weights(starts: Mapping[str, str]) -> None:
-    """Refuse weights that do not exist.
+    """Refuse weights that do not exist, and files and folders that are visibly none.
 
     Args:
         starts: file, address or ``virtex://`` name by name of the start; "" for random init.
 
     Raises:
-        UserError: weights are missing; names similar ones that exist.
+        UserError: weights are missing, and the message names similar ones that exist; or a file or
+            folder is something else.
     """
     for name, weights in starts.items():
         if weights.startswith(PREFIX):
@@ -57,13 +59,24 @@ def check_weights(starts: Mapping[str, str]) -> None:
                 f"The start {name!r} names an invalid address: {weights}. Expected one such as "
                 "https://example.org/model.pth."
             )
-        elif weights and "://" not in weights and not Path(weights).is_file():
-            folder = Path(weights).parent
-            others = [str(path) for path in folder.iterdir()] if folder.is_dir() else []
-            known = [*others, *(PREFIX + model for model in list_models())]
-            similar = difflib.get_close_matches(weights, known, n=4, cutoff=0.4)
-            nearest = f" The nearest: {', '.join(similar)}" if similar else ""
-            raise UserError(f"The weights of the start {name!r} do not exist: {weights}.{nearest}")
+        elif weights and "://" not in weights:
+            _check_local(name, weights)
+
+
+def _check_local(name: str, weights: str) -> None:
+    """Refuse a path that does not exist, or is visibly no weights file."""
+    path = Path(weights).expanduser()
+    if path.exists():
+        try:
+            check_path(weights)
+        except UserError as error:
+            raise UserError(f"The weights of the start {name!r}: {error}") from error
+        return
+    others = [str(each) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    known = [*others, *(PREFIX + model for model in list_models())]
+    similar = difflib.get_close_matches(weights, known, n=4, cutoff=0.4)
+    nearest = f" The nearest: {', '.join(similar)}." if similar else " Check the path."
+    raise UserError(f"The weights of the start {name!r} do not exist: {weights}.{nearest}")
 
 
 def _is_address(name: str) -> bool:
