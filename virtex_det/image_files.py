@@ -259,10 +259,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _damaged(shown: str, error: Exception, head: bytes) -> BrokenImage:
-    advice = (
-        "The file is damaged or truncated: download it again, or remove it from the annotation "
-        "file."
-    )
+    advice = "The file is damaged or truncated: download it again, or leave it out."
     if variety := variety_of_jpeg(head):
         advice = (
             f"It is {variety}, which Pillow does not read: save it as a JPEG of 8 bits that is "

@@ -64,7 +64,7 @@ def not_read(head: bytes, formats: str) -> str:
         formats: the readable formats, in words.
     """
     if not head:
-        return "The file is empty: download it again, or remove it from the annotation file."
+        return "The file is empty: download it again, or leave it out."
     if head.startswith(_TIFF):
         return (
             "It is a damaged TIFF, or one that is not supported: supported are 1, 3 or 4 "
@@ -74,7 +74,7 @@ def not_read(head: bytes, formats: str) -> str:
     what = _variety(head) or "Its first bytes are not those of an image: it is damaged or no image."
     return (
         f"{what} Supported formats: {formats}.\n"
-        "Convert it, download it again, or remove it from the annotation file."
+        "Convert it, download it again, or leave it out."
     )
 
 

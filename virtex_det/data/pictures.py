@@ -193,7 +193,9 @@ def in_one_line(picture: Picture, error: BrokenImage) -> str:
     name = printable(picture_name(picture)) or "a picture in memory"
     if isinstance(error.__cause__, UnidentifiedImageError):
         return f"{name}: not an image"
-    why = " ".join(str(error).splitlines()[1:]) or error.reason
+    lines = str(error).splitlines()[1:]
+    sentences = [line if line.endswith((".", ":", ",")) else f"{line}." for line in lines]
+    why = " ".join(sentences) or error.reason
     return f"{name}: {visible(why, '')}"
 
 
