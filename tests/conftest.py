@@ -1,5 +1,6 @@
 """A small set of scenes, small models, and the real samples where they are at hand."""
 
+import copy
 import logging
 import os
 import signal
@@ -45,6 +46,20 @@ def loggers_as_before() -> Iterator[None]:
         log.handlers[:] = handlers
         log.setLevel(level)
         log.propagate = propagate
+
+
+@pytest.fixture
+def plugins() -> Iterator[None]:
+    """Take back the config keys that a test registers, and their roles."""
+    from virtex_det.config import added, roles
+
+    kept: list = [added.FUNCTIONS, roles.ROLES]
+    before = [copy.copy(content) for content in kept]
+    yield
+    for content, earlier in zip(kept, before, strict=True):
+        content.clear()
+        content.extend(earlier) if isinstance(content, list) else content.update(earlier)
+    added.forget_results()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,13 @@ try:
     import virtex_det.data
     import virtex_det.model_zoo
     import virtex_det.modeling  # noqa: F401  (each registers what it defines)
-    from virtex_det.config import add_virtex_det_config, get_cfg, load_config
+    from virtex_det.config import (
+        Role,
+        add_virtex_det_config,
+        get_cfg,
+        load_config,
+        register_config,
+    )
 except ModuleNotFoundError as error:
     raise explain_missing(error) from error
 
@@ -33,12 +39,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Captioner",
     "Detector",
+    "Role",
     "add_virtex_det_config",
     "evaluate",
     "get_cfg",
     "load_backbone",
     "load_config",
     "load_weights",
+    "register_config",
 ]
 
 _ON_FIRST_USE = {

@@ -10,9 +10,12 @@ from virtex_det.config.loading import (
     with_options,
 )
 from virtex_det.config.nodes import leaves, plain_leaves
+from virtex_det.config.registration import register_config
+from virtex_det.config.roles import Role
 
 __all__ = [
     "Overrides",
+    "Role",
     "add_virtex_det_config",
     "get_cfg",
     "leaves",
@@ -20,6 +23,7 @@ __all__ = [
     "override",
     "override_pairs",
     "plain_leaves",
+    "register_config",
     "scale_schedule",
     "with_options",
 ]

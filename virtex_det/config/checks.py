@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any
 
 from detectron2 import modeling
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 
+from virtex_det.config.added import cached
 from virtex_det.config.contradictions import CHANNELS, LEAST_SIDE, contradictions
 from virtex_det.config.data_names import NUMBER_KEYS
 from virtex_det.config.defaults import get_cfg
@@ -257,7 +257,7 @@ def check_config(cfg: CfgNode) -> None:
         raise UserError("\n".join(faults[:_SHOWN]) + more)
 
 
-@cache
+@cached
 def _defaults() -> dict[str, Any]:
     return dict(leaves(get_cfg()))
 

@@ -3,11 +3,12 @@
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from virtex_det.config.added import add_keys_of_plugins
 from virtex_det.config.renames import register_old_names
 
 
 def add_virtex_det_config(cfg: CN) -> None:
-    """Add virtex_det's keys to a Detectron2 config, in place.
+    """Add virtex_det's keys to a Detectron2 config, in place; and those of plugins.
 
     Detectron2's own keys keep their defaults.
     """
@@ -20,6 +21,7 @@ def add_virtex_det_config(cfg: CN) -> None:
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
     register_old_names(cfg)
+    add_keys_of_plugins(cfg)
 
 
 def get_cfg() -> CN:

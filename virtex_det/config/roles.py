@@ -9,6 +9,7 @@ from functools import cache
 
 from detectron2.config import CfgNode
 
+from virtex_det.config.added import cached
 from virtex_det.config.defaults import get_cfg
 from virtex_det.config.mappers import OURS, mapper_name
 from virtex_det.config.nodes import leaves
@@ -170,7 +171,7 @@ _READ_IF: dict[str, Callable[[CfgNode], bool]] = {
 }
 
 
-@cache
+@cached
 def role_of(key: str) -> Role:
     """Return the role of a key by its dotted name.
 
@@ -180,7 +181,7 @@ def role_of(key: str) -> Role:
     return ROLES[_longest_prefix(key, tuple(ROLES))]
 
 
-@cache
+@cached
 def keys_of(*roles: Role) -> tuple[str, ...]:
     """Return the keys with these roles, in the order of a config."""
     return tuple(key for key, _ in leaves(get_cfg()) if role_of(key) in roles)

@@ -2,13 +2,13 @@
 
 import json
 import logging
-from functools import cache
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
 from virtex_det.benchmark.records import sha256_of
 from virtex_det.config import get_cfg, load_config, plain_leaves, scale_schedule
+from virtex_det.config.added import cached
 from virtex_det.config.data_names import portable_leaves
 from virtex_det.config.files import packaged_config
 from virtex_det.config.mappers import mapper_name
@@ -19,8 +19,9 @@ from virtex_det.protocols.catalog import Protocol, protocols
 
 SHOWN = 3  # departures written out in an id
 
-# Keys that a run may set without a departure from its protocol.
-FREE = frozenset(keys_of(*(role for role in Role if role not in IN_PROTOCOL)))
+_FREE_ROLES = tuple(role for role in Role if role not in IN_PROTOCOL)
+# Keys of the package that a run may set without a departure from its protocol.
+FREE = frozenset(keys_of(*_FREE_ROLES))
 
 # A config that shares none of these values with a protocol has no protocol: pretraining.
 KINDS = keys_of(Role.KIND)
@@ -92,7 +93,7 @@ def _known(own: tuple[Protocol, ...]) -> dict[str, Protocol]:
     return {**protocols(), **{protocol.id: protocol for protocol in own}}
 
 
-@cache
+@cached
 def _protocol_settings(fraction: float, own: tuple[Protocol, ...]) -> dict[str, Settings]:
     """Return each protocol's settings; a fraction other than 0 scales their schedules."""
     found = {}
@@ -106,7 +107,7 @@ def _protocol_settings(fraction: float, own: tuple[Protocol, ...]) -> dict[str, 
     return found
 
 
-@cache
+@cached
 def _protocol_configs(own: tuple[Protocol, ...]) -> dict[str, CfgNode]:
     """Load each protocol's config; one that is missing or was edited is left out."""
     found = {}
@@ -131,10 +132,10 @@ def _read_settings(cfg: CfgNode) -> Settings:
 
 
 def _settings(cfg: CfgNode) -> Settings:
-    floats = _lists_of_floats()
+    floats, free = _lists_of_floats(), {*keys_of(*_FREE_ROLES)}
     settings = {}
     for key, value in _under_old_names(portable_leaves(cfg)).items():
-        if key not in FREE:
+        if key not in free:
             settings[key] = _floats(value) if key in floats else value
     return settings | {"DATALOADER.MAPPER": mapper_name(cfg)}
 
@@ -147,7 +148,7 @@ def _under_old_names(values: Settings) -> Settings:
     return values
 
 
-@cache
+@cached
 def _lists_of_floats() -> set[str]:
     defaults = plain_leaves(get_cfg()).items()
     return {key for key, value in defaults if isinstance(value, list) and "." in json.dumps(value)}
