@@ -72,10 +72,7 @@ def not_read(head: bytes, formats: str) -> str:
             "Save it as a grey or RGB image of 8 or 16 bits, or download it again."
         )
     what = _variety(head) or "Its first bytes are not those of an image: it is damaged or no image."
-    return (
-        f"{what} Supported formats: {formats}.\n"
-        "Convert it, download it again, or leave it out."
-    )
+    return f"{what} Supported formats: {formats}.\nConvert it, download it again, or leave it out."
 
 
 def _variety(head: bytes) -> str:
