@@ -71,9 +71,9 @@ def test_an_empty_folder_is_an_error(tmp_path):
 @pytest.mark.parametrize("target", ["nowhere.jpg", "link.jpg"])
 def test_a_link_to_nothing_is_an_error(target, tmp_path):
     (tmp_path / "link.jpg").symlink_to(target)
-    with pytest.raises(UserError, match="link.jpg is a link to nothing"):
+    with pytest.raises(UserError, match="link.jpg is a broken link"):
         find_images([str(tmp_path / "link.jpg")])
-    with pytest.raises(UserError, match="link.jpg is a link to nothing"):
+    with pytest.raises(UserError, match="link.jpg is a broken link"):
         find_images([str(tmp_path / "l*.jpg")])
 
 
@@ -192,7 +192,7 @@ def test_an_empty_name_is_not_taken_for_this_folder(photos, monkeypatch):
     with pytest.raises(UserError, match="1 of 2 pictures cannot be used"):
         usable_pictures(list_pictures([photos / "a.PNG", ""]), 0.0, skip_broken=False)
     assert is_one_picture("")
-    with pytest.raises(UserError, match="names of images is empty"):
+    with pytest.raises(UserError, match="A name of an image is empty"):
         find_images([""])
 
 

@@ -210,6 +210,14 @@ def test_shards_take_neither_a_split_file_nor_strata(cfg, tmp_path, write_shard,
             use(cfg)
 
 
+def test_a_set_without_any_file_is_not_blamed_on_its_fraction(cfg, dicts, register):
+    gone = [{**entry, "file_name": f"/gone/{entry['image_id']}.jpg"} for entry in dicts]
+    cfg.DATASETS.TRAIN, cfg.DATASETS.MAX_MISSING_FILES = (register(gone, "gone_set"),), 1.0
+    with pytest.raises(UserError, match="every image lacks its file(?s:.*)Complete") as caught:
+        load_train_dicts(cfg)
+    assert "fraction" not in str(caught.value).lower()
+
+
 def test_data_that_are_not_here_are_an_error(cfg):
     cfg.DATASETS.TRAIN = ("coco_2017_train",)
     with pytest.raises(UserError, match="coco_2017_train is missing"):

@@ -231,7 +231,7 @@ def test_only_a_class_all_of_whose_objects_are_difficult_is_difficult(voc):
 
 
 def coco(path, annotations, categories=("ring", "star")):
-    """Register two images with annotations in COCO's form; return the name."""
+    """Register two images with annotations in COCO's format; return the name."""
     content = {
         "images": [
             {"id": number, "file_name": f"{number}.png", "width": 9, "height": 9}

@@ -49,7 +49,7 @@ def test_other_classes_are_named_and_a_missing_area_is_noted(parts, tmp_path):
     assert len(look.problems) == 1
     assert "different classes" in look.problems[0]
     assert "a training would not begin" in in_words(look)
-    assert "1 annotations have no area" in in_words(look)
+    assert "1 annotations have no valid area" in in_words(look)
 
 
 def test_an_image_without_a_file_ends_an_evaluation_and_is_left_out_of_a_training(parts, tmp_path):

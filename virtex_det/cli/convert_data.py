@@ -1,4 +1,4 @@
-"""Write own data of any form, or a part of them, as an annotation file of COCO's form.
+"""Write own data of any form, or a part of them, as an annotation file of COCO's format.
 
     python tools/convert_data.py yolo:data.yaml:train --output train.json
 a fifth for validation, and the rest:

@@ -181,7 +181,7 @@ def _add_data_keys(cfg: CN) -> None:
     # labels.
     cfg.DATASETS.SUBSET_STRATIFIED = False
     # File that names the images instead of a fraction and a seed: a manifest or id list of
-    # tools/subset.py, or an index file in Unbiased Teacher's form, from which TRAIN_FRACTION and
+    # tools/subset.py, or an index file in Unbiased Teacher's format, from which TRAIN_FRACTION and
     # SUBSET_SEED choose the entry.
     cfg.DATASETS.SUBSET_FILE = ""
     # Captions per image to train on, chosen by SUBSET_SEED like the images; 0 for all.

@@ -159,5 +159,7 @@ def _checked(content: Any) -> CaptionClusters:
     except (TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
     if wrong:
-        raise ValueError(f"cluster {wrong[0]} is not among {clusters.size}")
+        raise ValueError(
+            f"a caption has cluster {wrong[0]!r:.40}; expected 0 to {clusters.size - 1}"
+        )
     return clusters

@@ -102,8 +102,9 @@ def _with_number(cfg: CfgNode, names: Sequence[str], *, boxes_alone: bool) -> Cf
         if found := class_names(cfg, name):
             return with_options(cfg, [classes.key, str(len(found))])
     raise UserError(
-        f"{classes.key} is 0, the number of the data, but {', '.join(names) or 'no data set'} "
-        f"names no classes.\nSet {classes.key}."
+        f"{classes.key} is 0, which takes the number from the data, but "
+        f"{', '.join(names) or 'no data set'} names no classes.\n"
+        f"Set {classes.key} to the number of classes."
     )
 
 

@@ -232,7 +232,8 @@ def _given(argument: str) -> list[str]:
     found = [name for name in names if name]
     if not found:
         raise UserError(
-            "- takes the names of images from standard input, one on a line: none came."
+            "The argument - reads names of images from standard input, one per line, but there was "
+            "none."
         )
     return found
 
@@ -240,7 +241,7 @@ def _given(argument: str) -> list[str]:
 def _find(argument: str) -> list[Path]:
     if not argument:
         raise UserError(
-            "One of the names of images is empty. For all images below this folder write a dot."
+            "A name of an image is empty. For all images in the current folder write a dot."
         )
     path = Path(argument)
     if is_by_name(argument) and not os.path.lexists(argument):
@@ -250,7 +251,7 @@ def _find(argument: str) -> list[Path]:
     if os.path.exists(argument):  # noqa: PTH110
         return [path]
     if os.path.lexists(argument):  # a pattern would name it for ever
-        raise UserError(f"{printable(argument):.500} is a link to nothing.")
+        raise UserError(f"{printable(argument):.500} is a broken link: its target does not exist.")
     found = [file for name in find_matching(argument) for file in _find(name)]
     if not found:
         raise UserError(f"There is no image, folder or pattern {argument!r:.500}.")
@@ -308,21 +309,21 @@ def _advice(pixels: np.ndarray) -> str:
     """Return how to convert an array to a picture."""
     shape, lines = pixels.shape, []
     if pixels.ndim == 4:
-        lines.append("Several pictures are a list of arrays: list(pictures).")
+        lines.append("Pass several pictures as a list of arrays: list(pictures).")
     elif pixels.ndim == 2:
-        lines.append("A grey one goes in as PIL image: Image.fromarray(picture).")
+        lines.append("Pass a grey picture as a PIL image: Image.fromarray(picture).")
     elif pixels.ndim == 3 and shape[2] == 4:
-        lines.append("Without alpha it is picture[:, :, :3].")
+        lines.append("Remove the alpha channel: picture[:, :, :3].")
     elif pixels.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
         lines.append("Channels come last: picture.transpose(1, 2, 0).")
     if pixels.dtype != np.uint8 and pixels.size and pixels.dtype.kind in "fiu":
         low, high = pixels.min(), pixels.max()
         scale = "255 * picture" if high <= 1 else "picture"
+        white = "1" if high <= 1 else "255"
         lines.append(
-            f"Its values go from {low:g} to {high:g}: if white is {'1' if high <= 1 else '255'}, "
-            "it is"
+            f"Its values go from {low:g} to {high:g}; if white is {white}, convert it by "
+            f"({scale}).round().astype(numpy.uint8)."
         )
-        lines[-1] += f" ({scale}).round().astype(numpy.uint8)."
     lines.append("OpenCV's BGR becomes RGB with picture[:, :, ::-1].")
     return "\n" + "\n".join(lines)
 

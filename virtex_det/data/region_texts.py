@@ -136,8 +136,8 @@ def vocabulary_texts(bins: int) -> Iterator[str]:
 def read_caption_prompt(cfg: CfgNode) -> tuple[int, ...]:
     """Return the tokens of the prompt before a caption, by the tokenizer of a config.
 
-    None where MODEL.TEXTUAL.VOCAB_SIZE is set and the tokenizer's file is not here, as for a model
-    that is built to be looked at.
+    There are none if the tokenizer's file is not here and MODEL.TEXTUAL.VOCAB_SIZE is set: then a
+    model can be built without the file, to inspect it.
 
     Raises:
         UserError: the tokenizer cannot be read.

@@ -100,7 +100,7 @@ class ShardExamples(torchdata.IterableDataset):
                 examples = [self._map(place, sample) for place in waiting]
             except BrokenImage as error:
                 broken.append(Skipped(sample["file_name"], error.reason))
-                check_run(broken, error, f"{HOW_TO_MAKE} If it was made so, check the disk.")
+                check_run(broken, error, f"{HOW_TO_MAKE} If it is made like this, check the disk.")
                 continue
             yield with_notes(examples[0], notes + broken)
             yield from examples[1:]

@@ -99,6 +99,6 @@ def check_run(broken: list[Skipped], error: Exception | None = None, advice: str
     raise UserError(
         f"{len(broken)} images in a row cannot be used; the last is {visible(last.name, '')} "
         f"({last.reason}).\n"
-        f"So many probably have one cause.{advice}"
+        f"So many in a row probably have one cause.{advice}"
         + (f" The last one's error:\n{error}" if error else "")
     )

@@ -23,5 +23,5 @@ def read_tokenizer(source: str) -> Tokenizer:
 
 
 def is_sentencepiece(source: str) -> bool:
-    """Return whether a name is of a SentencePiece file, not of a BERT; so is an empty name."""
+    """Return whether a name is that of a SentencePiece file, not of a BERT; True for ""."""
     return not source or source.endswith(".model") or Path(source).is_file()

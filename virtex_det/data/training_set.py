@@ -115,11 +115,7 @@ def load_training_set(cfg: CfgNode) -> TrainingSet:
         check_same_classes(cfg, names)
         dicts = _with_objects(cfg, dicts)
     if not dicts:
-        raise UserError(
-            f"No image to train on in {', '.join(names)} with DATASETS.TRAIN_FRACTION "
-            f"{cfg.DATASETS.TRAIN_FRACTION}: the part has no image.\n"
-            "Raise the fraction."
-        )
+        raise UserError(_no_images(cfg))
     _log_classes(names[0], dicts)
     manifest = make_manifest(chosen, subset_in(cfg))
     counts = count_instances(names[0], dicts)
@@ -294,13 +290,29 @@ def _filters(cfg: CfgNode) -> bool:
     return cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
 
 
+def _no_images(cfg: CfgNode) -> str:
+    message = f"No image to train on in {', '.join(cfg.DATASETS.TRAIN)}"
+    if _is_part(cfg):
+        return (
+            f"{message} with DATASETS.TRAIN_FRACTION {cfg.DATASETS.TRAIN_FRACTION}: the part has "
+            "no image with a file and an object.\nRaise the fraction."
+        )
+    return (
+        f"{message}: every image lacks its file or has no object.\n"
+        "Complete the folder of images, or correct the annotations."
+    )
+
+
+def _is_part(cfg: CfgNode) -> bool:
+    return cfg.DATASETS.TRAIN_FRACTION < 1 or bool(cfg.DATASETS.SUBSET_FILE)
+
+
 def _nothing_to_train_on(cfg: CfgNode, reason: str) -> str:
     dropped = 0 if trains_boxes_alone(cfg) else sum(map(_count_without_polygon, cfg.DATASETS.TRAIN))
     if dropped:
         reason += f"; {dropped} are left out because their polygons have fewer than 3 points"
-    is_part = cfg.DATASETS.TRAIN_FRACTION < 1 or cfg.DATASETS.SUBSET_FILE
     advice = "Correct the annotations"
-    if is_part:
+    if _is_part(cfg):
         advice = (
             f"Raise DATASETS.TRAIN_FRACTION, now {cfg.DATASETS.TRAIN_FRACTION}, or correct the "
             "annotations"

@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 class Video(NamedTuple):
-    """What the head of a video says: about how many frames it has, and their rate a second."""
+    """The approximate number of frames of a video, and frames per second, from its header."""
 
     frames: int
     rate: Fraction
@@ -73,7 +73,7 @@ def read_head(path: str | os.PathLike[str]) -> Video:
 
 
 def read_frames(path: str | os.PathLike[str]) -> Iterator[Frame]:
-    """Yield the frames of a video; where it is damaged, a last one without pixels says so.
+    """Yield the frames of a video; if it is damaged, the last one has no pixels but a fault.
 
     Raises:
         UserError: as ``read_head``.
@@ -155,7 +155,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
             why = visible(getattr(error, "strerror", "") or str(error), "")
             raise UserError(
                 f"{name} cannot be read as a video: {why:.200}.\n"
-                f"Play it to see whether it is whole; as MP4 (H.264) every video can be read."
+                "Play it to see whether it is damaged, or convert it to MP4 (H.264)."
             ) from error
         with container:
             if not container.streams.video:
@@ -173,7 +173,7 @@ def _av() -> ModuleType:
         import av
     except ModuleNotFoundError as error:
         raise UserError(
-            "Videos are read by PyAV, which is not installed.\n"
-            "pip install 'virtex_det[predict]', or pip install av"
+            "Videos need PyAV, which is not installed here.\n"
+            "Install it: pip install 'virtex_det[predict]', or pip install av"
         ) from error
     return av

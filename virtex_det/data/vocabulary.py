@@ -21,8 +21,8 @@ _MANY, _NEARLY_ALL = 0.1, 0.9  # shares of unknown words
 def vocabulary_size(cfg: CfgNode) -> int:
     """Return how many tokens the tokenizer of a config has, the special ones included.
 
-    Where MODEL.TEXTUAL.VOCAB_SIZE says it and the tokenizer's file is not here, as for a model that
-    is built to be looked at, no file is needed.
+    If the tokenizer's file is not here and MODEL.TEXTUAL.VOCAB_SIZE is set, that is the number: a
+    model can then be built without the file, to inspect it.
 
     Args:
         cfg: the full config, of a model that reads captions.
@@ -73,7 +73,7 @@ def with_vocabulary_size(cfg: CfgNode) -> CfgNode:
 
 
 def check_known_words(tokenizer: Tokenizer, dicts: Sequence[Mapping[str, Any]], name: str) -> None:
-    """Refuse captions of which the tokenizer knows nearly no word, as of another language.
+    """Refuse captions whose words the tokenizer hardly knows, such as those of another language.
 
     A tenth of unknown words is a warning. A sample of captions is looked at, at even distances.
 
@@ -98,7 +98,8 @@ def check_known_words(tokenizer: Tokenizer, dicts: Sequence[Mapping[str, Any]], 
     )
     if share > _NEARLY_ALL:
         raise UserError(
-            f"{found}\nBuild a vocabulary from these captions: virtex-det data vocabulary, or name "
-            "the one that is theirs."
+            f"{found}\n"
+            "Build a vocabulary from these captions with tools/build_vocabulary.py, or set "
+            "INPUT.CAPTION.TOKENIZER to the one that was built from them."
         )
     logger.warning(found)

@@ -49,11 +49,12 @@ class WordPieceTokenizer:
         lacking = self._tokenizer.convert_ids_to_tokens(
             range(self._tokenizer.vocab_size, len(self._tokenizer))
         )
-        if lacking or self._tokenizer.pad_token_id != 0:
+        faults = [f"it lacks {', '.join(lacking)}"] if lacking else []
+        if self._tokenizer.pad_token_id != 0:
+            faults.append(f"[PAD] has id {self._tokenizer.pad_token_id}")
+        if faults:
             raise UserError(
-                f"The vocabulary in {folder} is not BERT's: it lacks "
-                f"{', '.join(lacking) or 'nothing'}, and [PAD] has id "
-                f"{self._tokenizer.pad_token_id}.\n"
+                f"The vocabulary in {folder} is not BERT's: {' and '.join(faults)}.\n"
                 "Expected [PAD] with id 0, and [UNK], [CLS], [SEP] and [MASK]."
             )
 

@@ -109,7 +109,7 @@ def _with_file(dataset_name: str, folder: Path) -> str:
     The data may be of another form, or have other classes than their file (DATASETS.CLASSES).
 
     Raises:
-        UserError: the data are of VOC's form, which Detectron2 reads in VOC's own folders only.
+        UserError: the data are of VOC's format, which Detectron2 reads in VOC's own folders only.
     """
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.evaluator_type == "pascal_voc":

@@ -107,7 +107,7 @@ def write_detections(
 ) -> Written:
     """Write what a detector finds in image files and videos, behind a progress bar.
 
-    ``detections.json`` is a results file in COCO's form. ``images.json`` says which images and
+    ``detections.json`` is a results file in COCO's format. ``images.json`` says which images and
     categories its ids mean, as the annotation files of COCO do. ``counts.csv`` counts the objects
     of each class in each picture, and ``detections.html`` shows them; both take those from
     DRAWN_FROM on where the detector has no threshold. ``pictures/`` has each picture with its

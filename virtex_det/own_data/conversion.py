@@ -13,7 +13,7 @@ from virtex_det.errors import UserError
 
 
 class Converted(NamedTuple):
-    """A data set in COCO's form.
+    """A data set in COCO's format.
 
     Attributes:
         content: what the file is to hold.
@@ -38,7 +38,7 @@ def readable_name(name: str) -> str:
         kind, file = metadata.get("evaluator_type"), metadata.get("json_file")
         if kind not in ("coco", "lvis") or not file or not metadata.get("image_root"):
             raise UserError(
-                f"{name} was registered without an annotation file of COCO's or LVIS's form.\n"
+                f"{name} was registered without an annotation file of COCO's or LVIS's format.\n"
                 "Name the data by where they lie: coco:FILE.json:IMAGES, yolo:data.yaml:SPLIT or "
                 "voc:FOLDER:SPLIT."
             )
@@ -53,7 +53,7 @@ def readable_name(name: str) -> str:
 
 
 def convert(name: str, chosen: Collection[int | str] | None = None) -> Converted:
-    """Return a data set in COCO's form.
+    """Return a data set in COCO's format.
 
     Ids of images and categories are those of the data where they have numbers, else 1, 2, 3 ...
     Boxes and masks are not changed or rounded.

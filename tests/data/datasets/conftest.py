@@ -38,7 +38,7 @@ def write_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def yolo(tmp_path: Path, catalog: None, write_image: Callable[..., Path]) -> Callable[..., str]:
-    """Writes a data set in YOLO's form from the labels of images; returns the name of its train.
+    """Writes a data set in YOLO's format from the labels of images; returns the name of its train.
 
     A label of None leaves the file out.
     """
@@ -65,7 +65,7 @@ def voc_xml(
     size: tuple[int, int] | None = (60, 40),
     difficult: int = 0,
 ) -> str:
-    """Return an XML file of VOC's form with objects of a name and four corners."""
+    """Return an XML file of VOC's format with objects of a name and four corners."""
     entries = "".join(
         f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}"
         f"</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
@@ -92,7 +92,7 @@ def voc(tmp_path: Path, catalog: None, write_image: Callable[..., Path]) -> Call
 
 
 def coco_content(**changes: Any) -> dict[str, Any]:
-    """Return an annotation file of COCO's form with two images and three objects, and changes."""
+    """Return an annotation file of COCO's format with two images and three objects, and changes."""
     content = {
         "images": [
             {"id": 1, "file_name": "a.jpg", "height": 40, "width": 60},
@@ -109,7 +109,7 @@ def coco_content(**changes: Any) -> dict[str, Any]:
 
 
 def lvis_content() -> dict[str, Any]:
-    """Return the same in LVIS's form; the first image has its name in coco_url only."""
+    """Return the same in LVIS's format; the first image has its name in coco_url only."""
     content = coco_content()
     for image in content["images"]:
         image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
@@ -134,7 +134,7 @@ def _object(number: int, image: int, category: int, box: list[int]) -> dict[str,
 
 @pytest.fixture
 def coco(tmp_path: Path, catalog: None, write_image: Callable[..., Path]) -> Callable[..., str]:
-    """Writes an annotation file of COCO's form and its images; returns the name of the data set."""
+    """Writes an annotation file in COCO's format and its images; returns the data set's name."""
 
     def write(content: dict[str, Any], kind: str = "coco") -> str:
         for name in ("a.jpg", "b.jpg"):

@@ -96,6 +96,12 @@ def test_what_is_wrong_in_voc_names_the_xml_file_and_the_object(voc, content, me
         load_dataset(NAME)
 
 
+def test_a_class_that_voc_is_registered_with_twice_is_named(voc):
+    MetadataCatalog.get(NAME).thing_classes[:] = ["cat", "cat"]
+    with pytest.raises(UserError, match="is registered with the class 'cat' twice"):
+        load_dataset(NAME)
+
+
 def test_a_pipe_in_voc_is_not_waited_for(voc):
     (voc / "Annotations/000001.xml").unlink()
     os.mkfifo(voc / "Annotations/000001.xml")

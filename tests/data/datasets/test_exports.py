@@ -52,7 +52,7 @@ def test_label_studios_file_names_are_found(changed, tmp_path):
 
     name, notes = changed(change)
     assert load_dataset(name)[1]["file_name"] == f"{tmp_path}/images/b.jpg"
-    assert "2 images have backslashes" in notes and "under their name, in another folder" in notes
+    assert "2 images have backslashes" in notes and "are found in another folder below" in notes
 
 
 def test_a_file_name_that_several_folders_have_is_left_to_the_check_of_missing_files(
@@ -73,7 +73,7 @@ def test_a_missing_area_is_that_of_the_mask_and_a_missing_crowd_is_none(changed)
     name, notes = changed(change)
     truth = read_ground_truth(name)
     assert [entry["area"] for entry in truth.annotations_of(1)] == [100, 128]
-    assert "3 annotations have no area" in notes and "3 annotations have no iscrowd" in notes
+    assert "3 annotations have no valid area" in notes and "3 annotations have no iscrowd" in notes
 
 
 def test_a_flat_polygon_of_via_is_nested(changed):
@@ -121,7 +121,7 @@ def test_whole_numbers_written_as_floats_are_read(changed):
 def test_ids_as_text_of_numbers_find_their_owners(changed):
     name, notes = changed(of_each("image_id", lambda entry: str(entry["image_id"])))
     assert [len(entry["annotations"]) for entry in load_dataset(name)] == [2, 1]
-    assert "3 annotations have an id as text" in notes
+    assert "3 annotations name an id as text" in notes
 
 
 def test_images_with_text_ids_keep_them_and_are_measured(changed):
@@ -199,14 +199,14 @@ def test_polygons_beyond_their_image_are_counted(changed):
 @pytest.mark.parametrize(
     ("content", "form"),
     [
-        ({"_via_img_metadata": {}}, "VIA's own form"),
-        ({"a.jpg123": {"filename": "a.jpg", "regions": [], "size": 123}}, "VIA's own form"),
+        ({"_via_img_metadata": {}}, "VIA's own format"),
+        ({"a.jpg123": {"filename": "a.jpg", "regions": [], "size": 123}}, "VIA's own format"),
         ({"shapes": [], "imagePath": "a.jpg"}, "labelme's file of one image"),
         ({"images": [], "annotations": [{"caption": "a nut"}]}, "captions:FILE.json:IMAGES"),
         ({"images": [], "annotations": [{"segments_info": []}]}, "panoptic annotations"),
         ({"cat": "cat.n.01"}, 'no "images"'),
         ([{"image_id": 1, "score": 0.5}], "it is detections"),
-        ([{"id": 1, "data": {}, "annotations": []}], "Label Studio's own form"),
+        ([{"id": 1, "data": {}, "annotations": []}], "Label Studio's own format"),
         ([1, 2], "not in COCO's format"),
         ({"images": 3, "annotations": []}, 'its "images" is not a list'),
         ({"annotations": [], "categories": []}, 'it has no "images"'),
@@ -262,7 +262,7 @@ def test_a_mask_that_cannot_be_measured_is_refused(mask, message, field, changed
 def test_an_area_that_is_no_number_is_replaced(changed):
     name, notes = changed(of_each("area", "25"))
     assert read_ground_truth(name).annotations_of(2)[0]["area"] == 2400
-    assert "3 annotations have no area that is a number" in notes
+    assert "3 annotations have no valid area" in notes
 
 
 def test_a_file_is_not_changed_and_is_read_the_same_again(coco, tmp_path, caplog):
@@ -273,4 +273,4 @@ def test_a_file_is_not_changed_and_is_read_the_same_again(coco, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         assert load_dataset(name) == load_dataset(name)
     assert (tmp_path / "instances.json").read_text() == before == json.dumps(content)
-    assert caplog.text.count("have no area") == 1
+    assert caplog.text.count("have no valid area") == 1

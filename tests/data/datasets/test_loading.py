@@ -164,7 +164,7 @@ def test_an_lvis_category_out_of_range_is_an_error(tmp_path):
     MetadataCatalog.get(NAME).set(
         json_file=str(path), image_root=f"{tmp_path}/", thing_classes=["cat", "dog"]
     )
-    with pytest.raises(UserError, match="image 1 .* category 2 .* of 2 .*lvis.json"):
+    with pytest.raises(UserError, match="image 1 .* class 2, .* 2 classes .*lvis.json"):
         load_dataset(NAME)
 
 
@@ -228,7 +228,7 @@ def test_classes_in_the_users_script_that_are_not_the_files_are_shown_side_by_si
     register(CONTENT, thing_classes=["dog", "cat"])
     with pytest.raises(
         UserError,
-        match=r"(?s)0 +dog +cat\n.*thing_classes, CLASSES in your script.*or without names",
+        match=r"(?s)0 +dog +cat\n.*thing_classes in the order of .*or without thing_classes",
     ) as error:
         load_dataset(NAME)
     assert "Download" not in str(error.value)

@@ -20,7 +20,7 @@ def check(masks, boxes):
     [
         (FRACTIONS, BOX, "look like fractions: multiply"),
         (FRACTIONS, [0, 0, 40, 50], "look like fractions: multiply"),  # at the image's corner
-        (ELSEWHERE, BOX, "in the pixels of the image"),
+        (ELSEWHERE, BOX, "in pixels of the same image"),
     ],
 )
 def test_polygons_away_from_their_boxes_are_refused_with_the_first(mask, box, message):

@@ -110,7 +110,7 @@ REFUSED = {
     "category of another type": (first(category_id="1"), "annotation 11 has category_id '1'"),
     "category without name": (
         without("categories", "name"),
-        "category 1 has name None; expected text",
+        "category 1 has name None; expected one line of text",
     ),
     "ids of images as text": (
         each(lambda a: a.update(image_id=str(a["image_id"]))),
@@ -200,7 +200,7 @@ def test_boxes_of_a_function_pass_in_both_modes(mode, box):
         (
             BoxMode.XYXY_ABS,
             (30, 20, 10, 10),
-            "boxes end before they begin: reversed, or x, y, width, height",
+            "boxes have x2 below x1 or y2 below y1: reversed corners, or x, y, width, height",
         ),
         (BoxMode.XYXY_ABS, (0.1, 0.1, 0.5, 0.5), "look like fractions"),
         (BoxMode.XYWH_ABS, (30, 20, 50, 35), "look like .x1, y1"),
@@ -265,7 +265,7 @@ def test_runs_go_with_bitmasks():
         ({"size": [4, 4], "counts": ["0", "16"]}, "has a mask whose runs do not add up"),
         (
             {"size": [2, 8], "counts": [0, 16]},
-            r"has a mask of size \[2, 8\]; its image has another",
+            r"has a mask of size \[2, 8\]; expected \[\d+, \d+\], \[height, width\] of its image",
         ),
         ({"size": [4.0, 4.0], "counts": [0, 16]}, "has the mask"),
         ({"size": [4, 4]}, "has the mask"),
@@ -367,3 +367,13 @@ def test_objects_of_other_classes_may_have_the_same_box(caplog):
 
     check_objects(spoilt(other_class), "coco", "two_classes.json")
     assert "repeat" not in caplog.text
+
+
+def test_an_image_of_unknown_size_is_not_given_one_in_the_message():
+    of_unknown_size = [
+        {key: value for key, value in entry.items() if key not in ("height", "width")}
+        for entry in dicts(BoxMode.XYXY_ABS, (0.1, 0.1, 0.5, 0.5))
+    ]
+    with pytest.raises(UserError, match=r"has \[0\.1, .*\]; expected") as caught:
+        check_dicts(of_unknown_size, "data set mine")
+    assert "nan" not in str(caught.value)

@@ -175,7 +175,7 @@ def test_the_case_of_a_suffix_does_not_part_a_pair(tmp_path):
     (tmp_path / "a.TXT").write_text("a dog")
     assert [entry["captions"] for entry in load_pairs(tmp_path)] == [["a dog"]]
     (tmp_path / "a.txt").write_text("a cat")
-    with pytest.raises(UserError, match=r"a\.(txt|TXT) can be the caption of one image"):
+    with pytest.raises(UserError, match=r"a\.(txt|TXT) are captions of the same image"):
         load_pairs(tmp_path)
 
 

@@ -95,5 +95,5 @@ def test_missing_folders_and_shards_are_named_a_few(tmp_path):
         check_datasets([f"pairs:{tmp_path}/nothing"])
     with pytest.raises(UserError, match="(?s)0.tar in .*4.tar in .*and 95 more"):
         check_datasets([f"shards:{tmp_path}/{{0..99}}.tar"])
-    with pytest.raises(UserError, match=r"no file matches .*\*\.tar"):
+    with pytest.raises(UserError, match=r"No file matches .*\*\.tar"):
         check_datasets([f"shards:{tmp_path}/*.tar"])

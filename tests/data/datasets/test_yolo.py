@@ -144,7 +144,7 @@ def test_a_place_without_images_is_named(place, message, yolo, tmp_path):
     [
         ("names: [nut, bolt]\nnc: 3", "nc 3, but names 2 classes"),
         ("names: [nut, no]", "the name of class 1 is False: YAML reads yes, no"),
-        ("names: {0: nut, '0': bolt}", "two classes have one number"),
+        ("names: {0: nut, '0': bolt}", "names has one class number twice"),
         ("names: {nut: 0}", "names has the key 'nut'"),
         ("names: nut", "names 'nut'; expected"),
         ("names: []", r"names \[\]; expected"),
@@ -227,14 +227,14 @@ def test_a_few_labels_without_an_image_are_counted_and_many_are_refused(yolo, tm
         assert len(load_dataset(name)) == 10
     assert "1 label files have no image" in caplog.text and "lost.txt" in caplog.text
     (labels / "lost_too.txt").write_text(BOX)
-    assert "2 label files have no image beside 10" in refused(name)
+    assert "2 label files have no image (of 10 images)" in refused(name)
 
 
 def test_a_label_is_not_kept_company_by_a_file_that_is_no_image(yolo, tmp_path):
     name = yolo({"a.jpg": BOX})
     (tmp_path / "images/train/b.heic").touch()
     (tmp_path / "labels/train/b.txt").write_text(BOX)
-    assert "1 label files have no image beside 1" in refused(name)
+    assert "1 label files have no image (of 1 images)" in refused(name)
 
 
 def test_labels_that_are_elsewhere_are_asked_for_at_their_place(yolo, tmp_path):

@@ -1,5 +1,6 @@
 """Readers of annotation files instead of Detectron2's, which merge equal ids and name no file."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from virtex_det.data.classes import compare_classes
 from virtex_det.data.datasets.annotation_content import read_annotations
 from virtex_det.data.datasets.by_name import find_source, load_objects
-from virtex_det.data.datasets.ids import check_coco_ids, check_unique
+from virtex_det.data.datasets.ids import check_coco_ids
 from virtex_det.data.datasets.instances import make_dicts, registration_of
 from virtex_det.data.datasets.objects import check_objects
 from virtex_det.data.datasets.voc import (
@@ -73,7 +74,7 @@ def _check(name: str, content: Any, kind: str | None, json_file: str) -> None:
 def _read(json_file: str, is_cocos: bool) -> Any:
     """Return a file's content; None for another format that a user's own function reads."""
     try:
-        content = read_annotations(json_file, "an annotation file in COCO's form")
+        content = read_annotations(json_file, "an annotation file in COCO's format")
     except UserError:
         if is_cocos:
             raise
@@ -107,9 +108,8 @@ def _check_registered_classes(name: str, content: Mapping[str, Any], json_file: 
 
 
 _REGISTER_AS_IN_FILE = (
-    "Register the data set with the names of the file's categories in the order of their ids "
-    "(thing_classes, CLASSES in your script), or without names ({}): then they are read from the "
-    "file."
+    "Register the data set with thing_classes in the order of the file's category ids, or without "
+    "thing_classes (metadata {}): then the names are read from the file."
 )
 
 
@@ -136,15 +136,17 @@ def _check_voc_files(name: str) -> None:
     """Check all files of VOC; the errors of Detectron2's reader name neither file nor object."""
     metadata = MetadataCatalog.get(name)
     folder, split = Path(metadata.dirname), metadata.split
-    check_unique(
-        list(metadata.thing_classes),
-        f"data set {name}: class",
-        "VOC's files have class names only.",
-    )
+    twice = [title for title, count in Counter(metadata.thing_classes).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"data set {name} is registered with the class {twice[0]!r} twice. VOC's files have "
+            "class names only, which do not tell the two apart.\nRegister each class once."
+        )
     paths = find_annotations(folder, split).values()
     if len(paths) == 1 and is_read_by_detectron2(name):
         raise UserError(
-            f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or more."
+            f"{image_set_file(folder, split)} has one image; Detectron2's reader needs two or "
+            "more.\nAdd an image, or name the data voc:FOLDER:SPLIT, which reads one image, too."
         )
     if starts_with_mark(image_set_file(folder, split)) and is_read_by_detectron2(name):
         raise UserError(

@@ -4,12 +4,12 @@ How a command takes such a name, as one in DATASETS.TRAIN:
 
     load_dataset(name)          dataset dicts; registers the name at first use
     MetadataCatalog.get(name)   thing_classes, evaluator_type, image_root; classes once loaded
-    read_found(name)            images, objects and categories in COCO's form, whatever the files
+    read_found(name)            images, objects and categories in COCO's format, whatever the files
                                 are, with notes on what was odd: to show, to check or to convert
     read_ground_truth(name)     the ground truth for AP (virtex_det.evaluation.detection)
     find_source(name)           the parts of the name; None for a data set that is not one of these
 
-All readers return COCO's form, so that one set of checks, one maker of dataset dicts and one
+All readers return COCO's format, so that one set of checks, one maker of dataset dicts and one
 evaluation serve all of them. VOC's data are evaluated by VOC's metrics, as their difficult objects
 mean nothing to COCO's.
 """
@@ -53,8 +53,8 @@ class Source(NamedTuple):
     Attributes:
         kind: the part before the first colon.
         place: file or folder of the labels, or of images without labels.
-        images: folder of the images, of COCO's and LVIS's form.
-        split: of YOLO's and VOC's form.
+        images: folder of the images, of COCO's and LVIS's format.
+        split: of YOLO's and VOC's format.
         share: of the images that VOC's split "val" is.
         rules: of its classes, as DATASETS.CLASSES; empty for the classes of the data.
     """
@@ -115,7 +115,7 @@ def find_source(name: str) -> Source | None:
 
 
 def read_found(name: str) -> Found:
-    """Read a registered data set in COCO's form, with the classes of DATASETS.CLASSES.
+    """Read a registered data set in COCO's format, with the classes of DATASETS.CLASSES.
 
     Raises:
         UserError: a file is missing or invalid.
@@ -125,7 +125,7 @@ def read_found(name: str) -> Found:
 
 
 def read_files(source: Source) -> Found:
-    """Read a data set in COCO's form, with the classes of its files.
+    """Read a data set in COCO's format, with the classes of its files.
 
     Raises:
         UserError: a file is missing or invalid.
@@ -186,7 +186,7 @@ def _tell(name: str, note: str) -> None:
 
 
 def _add_rest(dicts: list[dict[str, Any]], found: Found) -> None:
-    """Add to dataset dicts what COCO's form lacks: names of images, LVIS's lists of categories."""
+    """Add to dataset dicts what COCO's format lacks: image names, LVIS's lists of categories."""
     images = {image["id"]: image for image in found.content["images"]}
     for entry in dicts:
         image = images[entry["image_id"]]
@@ -224,9 +224,9 @@ def _is_number(text: str) -> bool:
 
 
 def _read_file(source: Source) -> Found:
-    """Read an annotation file in COCO's or LVIS's form."""
+    """Read an annotation file in COCO's or LVIS's format."""
     file, images, style = str(source.place), source.images, source.kind
-    content = read_annotations(file, f"an annotation file in {style.upper()}'s form")
+    content = read_annotations(file, f"an annotation file in {style.upper()}'s format")
     mended = Mended(content, file, images, style)
     content = mended.content
     if style == "lvis":
@@ -261,7 +261,7 @@ def _read_folder(source: Source) -> Found:
     files = find_files(source.place, IMAGE_SUFFIXES)
     if not files:
         raise UserError(
-            f"{source.place} has no image, an image is one of {', '.join(IMAGE_SUFFIXES)}."
+            f"{source.place} has no image; expected files that end in {', '.join(IMAGE_SUFFIXES)}."
         )
     names = [path.relative_to(source.place).as_posix() for path in files]
     images = [{"id": number, "file_name": name} for number, name in enumerate(names, 1)]

@@ -169,7 +169,7 @@ def _read(json_file: Path) -> dict[str, Any]:
             f"there is no {json_file.name} in {json_file.parent.absolute()}\n"
             "Put it there, or set DETECTRON2_DATASETS to the folder of your data sets."
         )
-    content = read_json(json_file, "captions in COCO's form")
+    content = read_json(json_file, "captions in COCO's format")
     lists = (
         [content.get("images"), content.get("annotations", [])]
         if isinstance(content, dict)

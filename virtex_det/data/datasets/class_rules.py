@@ -23,13 +23,18 @@ def as_rules(value: Sequence[Any]) -> Rules:
     rules = tuple(entry if isinstance(entry, str) else tuple(entry) for entry in value)
     titles = Counter(entry if isinstance(entry, str) else entry[0] for entry in rules)
     sources = Counter(name for entry in rules for name in _sources(entry))
-    for counts, what in ((titles, "names the class"), (sources, "has the class")):
-        twice = [name for name, count in counts.items() if count > 1 and name]
-        if twice:
-            raise UserError(
-                f"DATASETS.CLASSES {what} {twice[0]!r} twice.\n"
-                'Join classes in one entry: ["vehicle", "car", "truck"].'
-            )
+    repeated = [name for name, count in titles.items() if count > 1 and name]
+    if repeated:
+        raise UserError(
+            f"DATASETS.CLASSES has two entries for the class {repeated[0]!r}.\n"
+            'To join classes, write them into one entry: ["vehicle", "car", "truck"].'
+        )
+    taken = [name for name, count in sources.items() if count > 1 and name]
+    if taken:
+        raise UserError(
+            f"DATASETS.CLASSES takes the class {taken[0]!r} of the data twice.\n"
+            "Leave it in one entry only."
+        )
     return rules
 
 
@@ -137,8 +142,8 @@ def _frequency(
     if len(members) != 1:
         raise UserError(
             f"DATASETS.CLASSES makes {title!r} of {len(members)} classes of {source}, but LVIS's "
-            "metrics need how frequent each class is.\n"
-            "Rename or leave out its classes, or name the file as coco:FILE.json:IMAGES."
+            "metrics need the frequency of each class, which joined classes do not have.\n"
+            "Rename or leave out LVIS's classes only, or name the file as coco:FILE.json:IMAGES."
         )
     return {key: members[0][key] for key in ("frequency", "image_count") if key in members[0]}
 

@@ -34,7 +34,8 @@ def check_dataset_dicts(dicts: Any, metadata: Mapping[str, Any]) -> None:
             )
         if isinstance(entry.get("image_id"), bool):
             raise UserError(
-                f"entry {place} of the list (counted from 0) has image_id {entry['image_id']}.\n"
+                f"entry {place} of the list (counted from 0) has image_id {entry['image_id']}; "
+                "expected a whole number or text.\n"
                 f"{_FORM}"
             )
         _check_sides(entry)

@@ -1,7 +1,8 @@
 """COCO files as labelling tools export them: oddities are mended by stated rules and counted.
 
-What Label Studio, CVAT, Roboflow, VIA and the converters of labelme write differs from COCO's form
-in small things, of which each has one reading. Files of another form are refused by its name.
+What Label Studio, CVAT, Roboflow, VIA and the converters of labelme write differs from COCO's
+format in small things, each of which has one reading. Files in another format are refused, with its
+name.
 """
 
 import os
@@ -32,7 +33,7 @@ class Mended:
     """A file's content while it is mended, with notes on what was odd.
 
     Attributes:
-        content: the lists of COCO's form; neither it nor its entries are changed in place.
+        content: the lists in COCO's format; neither it nor its entries are changed in place.
         names: of images whose ids are text, by the number that they get.
         notes: what was odd, a sentence each.
     """
@@ -46,7 +47,7 @@ class Mended:
             style: "coco" or "lvis".
 
         Raises:
-            UserError: the file has another form, or an entry cannot be used; names the entry.
+            UserError: the file has another format, or an entry cannot be used; names the entry.
         """
         _refuse_other_forms(content, file)
         if not isinstance(content, dict):
@@ -54,7 +55,7 @@ class Mended:
         if not content.get("images"):
             raise UserError(
                 f'{file} cannot be used: it has no "images"; expected the lists images, '
-                "annotations and categories, as in COCO's form."
+                "annotations and categories, as in COCO's format."
             )
         self.content, self.file, self.images, self.style = content, file, images, style
         self.notes: list[str] = []
@@ -104,10 +105,12 @@ class Mended:
         self._mend(
             "annotations",
             lambda entry: _with_known_ids(entry, keys),
-            "have an id as text where its owner has a number, or the other way round",
+            "name an id as text that is a number in its list, or the reverse: read as that id",
         )
-        self._mend("annotations", _with_nested_polygon, "have one polygon as a flat list (as VIA)")
-        self._mend("annotations", _with_box_of_mask, "have no bbox; that of their mask is taken")
+        self._mend(
+            "annotations", _with_nested_polygon, "have one polygon as a flat list, as VIA writes it"
+        )
+        self._mend("annotations", _with_box_of_mask, "have no bbox; the box of the mask is used")
         entries = self.content.get("annotations")
         is_list = isinstance(entries, list) and all(isinstance(each, dict) for each in entries)
         if is_list and entries and not any("id" in each for each in entries):
@@ -146,7 +149,9 @@ class Mended:
                 return entry
             return {**entry, "file_name": places[0]}
 
-        self._mend("images", found, f"are in {self.images} under their name, in another folder")
+        self._mend(
+            "images", found, f"are found in another folder below {self.images}, by file name alone"
+        )
 
     def _has_file(self, entry: Any) -> bool:
         file = entry.get("file_name") if isinstance(entry, dict) else None
@@ -203,11 +208,13 @@ class Mended:
 
     def _fill_annotations(self) -> None:
         """Add areas and crowds, which metrics need, and take empty polygons for no mask."""
-        self._mend("annotations", _without_empty_mask, "have an empty mask, read as none")
+        self._mend(
+            "annotations", _without_empty_mask, "have an empty mask, which counts as no mask"
+        )
         self._mend(
             "annotations",
             _with_area,
-            "have no area that is a number; that of their mask, or else of their box, is taken",
+            "have no valid area; the area of the mask, or else of the box, is used",
         )
         if self.style == "coco":
             self._mend("annotations", _with_crowd, "have no iscrowd, read as 0")
@@ -221,7 +228,11 @@ class Mended:
             name, group = category["name"], str(category.get("supercategory"))
             is_group = name in groups and group in ("none", "") and len(categories) > 1
             if category["id"] not in used and (is_group or name in _BACKGROUND):
-                what = "the group of the others (as Roboflow)" if is_group else "the background"
+                what = (
+                    "the group of the others, as Roboflow writes it,"
+                    if is_group
+                    else "the background"
+                )
                 self.notes.append(
                     f"the category {name!r} has no objects and looks like {what}. It counts as a "
                     f'class; DATASETS.CLASSES ["*", ["", {name!r}]] leaves it out'
@@ -259,16 +270,18 @@ class Mended:
 
 
 def _refuse_other_forms(content: Any, file: str) -> None:
-    """Refuse files of tools that are not in COCO's form, by the name of their form."""
+    """Refuse files of tools that are not in COCO's format, by the name of their format."""
     first = content[0] if isinstance(content, list) and content else None
     form = ""
     if isinstance(content, dict):
         annotations = content.get("annotations")
         entry = annotations[0] if isinstance(annotations, list) and annotations else None
         if "_via_img_metadata" in content or _is_via(content):
-            form = "VIA's own form; export it as COCO there (Annotation, Export)"
+            form = "VIA's own format; export it as COCO there (Annotation, Export)"
         elif "shapes" in content and "imagePath" in content:
-            form = "labelme's file of one image; labelme2coco makes one file in COCO's form of all"
+            form = (
+                "labelme's file of one image; labelme2coco makes one file in COCO's format of all"
+            )
         elif isinstance(entry, dict) and "caption" in entry:
             form = "captions; name them captions:FILE.json:IMAGES"
         elif isinstance(entry, dict) and "segments_info" in entry:
@@ -278,7 +291,7 @@ def _refuse_other_forms(content: Any, file: str) -> None:
     elif isinstance(first, dict) and "score" in first and "image_id" in first:
         form = "detections; name the file of the annotations"
     elif isinstance(first, dict) and ("completions" in first or "annotations" in first):
-        form = "Label Studio's own form; export it as COCO there"
+        form = "Label Studio's own format; export it as COCO there"
     if form:
         raise UserError(f"{file} cannot be used: it is {form}.")
 

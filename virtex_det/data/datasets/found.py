@@ -1,4 +1,4 @@
-"""What the readers of own data return: the objects of a data set in COCO's form."""
+"""What the readers of own data return: the objects of a data set in COCO's format."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ class Found(NamedTuple):
     """The images and objects of a data set.
 
     Attributes:
-        content: lists of COCO's form with checked entries. An object of VOC may have "difficult" 1.
+        content: lists in COCO's format with checked entries; objects of VOC may have "difficult" 1.
         image_root: folder to which the "file_name" of an image is relative.
         names: of the images by the number that is their "id", where the dataset dicts have a name
-            as image_id: in YOLO's and VOC's form. Empty otherwise.
+            as image_id: in YOLO's and VOC's format. Empty otherwise.
         notes: what was noticed, a sentence each, for the log and for reports.
     """
 

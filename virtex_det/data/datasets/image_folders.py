@@ -56,9 +56,9 @@ def load_image_folders(name: str, root: str | Path) -> list[dict[str, Any]]:
             f"no image for the classes {', '.join(empty[:10])}" if images else "no class folder"
         )
         raise UserError(
-            f"data set {name}: found {lacking} in {root}; an image is one of "
-            f"{', '.join(IMAGE_SUFFIXES)}\n"
-            f"Expected images as {root}/CLASS/IMAGE. Unpack the class again, or remove its folder "
+            f"data set {name}: found {lacking} in {root}.\n"
+            f"Expected images as {root}/CLASS/IMAGE, whose names end in "
+            f"{', '.join(IMAGE_SUFFIXES)}. Unpack the class again, or remove its folder "
             "from every split."
         )
     MetadataCatalog.get(name).classes = list(images)
@@ -107,8 +107,8 @@ def _check_names(content: Mapping[str, Any]) -> None:
         for entry in content[entries]:
             if not is_name(entry[field]):
                 raise UserError(
-                    f"{what} {entry['id']} has {field} {entry[field]!r:.80}; expected text on a "
-                    "line."
+                    f"{what} {entry['id']} has {field} {entry[field]!r:.80}; expected one line of "
+                    "text."
                 )
 
 

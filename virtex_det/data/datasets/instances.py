@@ -71,7 +71,7 @@ def make_dicts(
         registration: the dataset's registration.
         boxes_alone: keep COCO's objects without a polygon of 3 points or more, with their box only;
             Detectron2 always leaves them out.
-        by_name: the data are named by where they lie: of any form, with VOC's difficult objects,
+        by_name: the data are named by where they lie: in any format, with VOC's difficult objects,
             and with any numbers of categories.
 
     Raises:
@@ -218,9 +218,10 @@ def _lvis_metadata(name: str) -> dict[str, Any]:
         return get_lvis_instances_meta(name)
     except (ValueError, AssertionError) as error:
         raise UserError(
-            f"data set {name} was registered as LVIS's, and Detectron2 knows the classes of LVIS's "
-            "releases only, by v0.5 or v1 in the name.\nRegister data with classes of your own by "
-            "register_coco_instances; each image then needs a file_name."
+            f"data set {name} was registered as LVIS data, but its name has neither v0.5 nor v1, "
+            "by which Detectron2 finds the classes of LVIS.\n"
+            "Register data with classes of your own by register_coco_instances; each image then "
+            "needs a file_name."
         ) from error
 
 

@@ -92,17 +92,18 @@ def load_dataset(name: str, *, boxes_alone: bool = False) -> list[dict[str, Any]
     if dicts is not None and is_users_own(name):
         _check_function(name, dicts)
     if not dicts:
-        raise UserError(f"data set {name} has no images (read from {_source(name)})")
+        raise UserError(
+            f"data set {name} has no images (read from {_source(name)}).\nName data with images."
+        )
     wrong = [
         image_id for entry in dicts if not isinstance(image_id := entry.get("image_id"), int | str)
     ]
     if wrong:
         raise UserError(
             f'data set {name}: the "image_id" of {len(wrong)} of {len(dicts)} images is not an '
-            "int or str, the first is "
-            f"{wrong[0]!r} ({_source(name)})\n"
-            "Evaluation and parts of data sets need it: give each image a unique one, int(...) "
-            "for NumPy's numbers."
+            f"int or str, the first is {wrong[0]!r} ({_source(name)}).\n"
+            "Give each image its own id, an int or str (int(...) for NumPy's numbers): evaluation "
+            "and DATASETS.TRAIN_FRACTION need it."
         )
     try:
         check_unique([entry["image_id"] for entry in dicts], "image")
@@ -278,8 +279,8 @@ def _check_category_ids(name: str, dicts: list[dict[str, Any]]) -> None:
         for annotation in entry.get("annotations", ()):
             if not 0 <= annotation["category_id"] < len(classes):
                 raise UserError(
-                    f"data set {name}: image {entry['image_id']} has an annotation of category "
-                    f"{annotation['category_id']} (counted from 0) of {len(classes)} "
-                    f"({_source(name)})\n"
-                    "Annotations and categories must be from one release."
+                    f"data set {name}: image {entry['image_id']} has an annotation of class "
+                    f"{annotation['category_id']}, but its {len(classes)} classes are numbered "
+                    f"from 0 to {len(classes) - 1} ({_source(name)}).\n"
+                    "Use annotations and categories of one release."
                 )

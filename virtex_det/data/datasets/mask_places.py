@@ -22,7 +22,7 @@ def check_mask_places(
 ) -> None:
     """Refuse polygons if most lie away from the boxes of their objects; count them otherwise.
 
-    Polygons in fractions of the image, or of another size of the image, are such.
+    Such polygons are in fractions of the image, or for another size of the image.
 
     Args:
         masks: polygons of each object: x and y in turn, in pixels; each has at least one.
@@ -60,7 +60,7 @@ def check_mask_places(
             example,
         )
         return
-    advice = "Give the polygons in the pixels of the image that the boxes are in."
+    advice = "Write polygons and boxes in pixels of the same image."
     if fractions.any():
         advice = "They look like fractions: multiply them by the width and height of their image."
     raise UserError(

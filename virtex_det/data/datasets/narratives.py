@@ -250,11 +250,13 @@ def _narrative(record: dict[str, Any], place: str, remarks: _Remarks) -> _Narrat
         return None
     if spoken.split() != caption.split():
         remarks.add(
-            "captions that differ from their utterances, which are used where a trace is", place
+            "captions that differ from their utterances; with a trace the utterances are used",
+            place,
         )
     if not all(start <= end for _, start, end in utterances):
         remarks.add(
-            "narratives with words whose time ends before it starts; these have no points", place
+            "narratives with words whose time ends before it starts; these words get no points",
+            place,
         )
     trace = {
         "utterances": utterances,
@@ -307,7 +309,9 @@ def _points(
             place,
         )
     if (np.diff(points[:, 2]) < 0).any():
-        remarks.add("narratives with points whose times run backwards; sorted", place)
+        remarks.add(
+            "narratives with points whose times run backwards; they are sorted by time", place
+        )
         points = points[points[:, 2].argsort(kind="stable")]
     return points
 
@@ -326,7 +330,7 @@ def _report_missing(
         raise UserError(
             f"{message}\n"
             f"At most a fraction of {max_missing} may be missing. Complete the download, or check "
-            "the folder: an image is named by its id, COCO's with 12 digits, and one of "
+            "the folder: the name of an image is its id, for COCO with 12 digits, and then one of "
             f"{' '.join(IMAGE_SUFFIXES)}."
         )
     logger.warning(message)

@@ -144,9 +144,9 @@ def _check_repeats(
         place = int(np.flatnonzero(repeated)[0])
         raise UserError(
             f"{int(repeated.sum())} of {len(values)} {what}, the first: {boxes.name(place)}.\n"
-            "Every object would count several times. Was the file put together twice?"
+            "Such objects would count several times. Were the same annotations merged twice?"
         )
-    _tell(boxes, repeated, f"{what}, and count each", values)
+    _tell(boxes, repeated, f"{what}; each of them counts", values)
 
 
 def check_dicts(dicts: Sequence[Mapping[str, Any]], source: str) -> None:
@@ -228,10 +228,10 @@ def check_boxes(boxes: Boxes) -> None:
 
 
 def check_made_boxes(content: Mapping[str, Any], places: Sequence[str], source: str) -> None:
-    """Check the boxes of objects that a reader of another form has put into COCO's.
+    """Check the boxes of objects that the reader of another format has put into COCO's.
 
     Args:
-        content: in COCO's form; images have a height and a width.
+        content: in COCO's format; images have a height and a width.
         places: of the objects in their files, for messages.
         source: name of the dataset in messages.
 
@@ -343,8 +343,8 @@ def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
             beyond,
             "reach beyond their image, but all would fit as corners: they look like [x1, y1, "
             "x2, y2]",
-            "Convert them: width = x2 - x1, height = y2 - y1 (or set bbox_mode XYXY_ABS in data "
-            "of a function).",
+            "Convert them: width = x2 - x1, height = y2 - y1; or let your function set bbox_mode "
+            "BoxMode.XYXY_ABS.",
         )
     reversed_corners = boxes.are_corners & np.any(extent < 0, axis=1)
     if reversed_corners.sum() > 0.1 * max(boxes.are_corners.sum(), 1):
@@ -352,8 +352,8 @@ def _check_kind(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
             boxes,
             values,
             reversed_corners,
-            "end before they begin: reversed, or x, y, width, height",
-            "Set the corners in order, or bbox_mode BoxMode.XYWH_ABS in data of a function.",
+            "have x2 below x1 or y2 below y1: reversed corners, or x, y, width, height",
+            "Set the corners in order, or let your function set bbox_mode BoxMode.XYWH_ABS.",
         )
 
 
@@ -405,10 +405,11 @@ def _check_small(boxes: Boxes, values: np.ndarray, extent: np.ndarray) -> None:
 def _refuse(boxes: Boxes, values: np.ndarray, wrong: np.ndarray, what: str, advice: str) -> None:
     place = int(np.flatnonzero(wrong)[0])
     height, width = boxes.sizes[place]
+    where = "" if np.isnan((height, width)).any() else f" in an image of {width:g} x {height:g}"
     raise UserError(
         f"{int(wrong.sum())} of {len(values)} boxes {what}.\n"
-        f"The first: {boxes.name(place)} has {values[place].tolist()} in an image of {width:g} x "
-        f"{height:g} pixels; expected {_form(boxes, place)} in pixels.\n"
+        f"The first: {boxes.name(place)} has {values[place].tolist()}{where}; expected "
+        f"{_form(boxes, place)} in pixels.\n"
         f"{advice}"
     )
 
@@ -506,8 +507,8 @@ def _check_category_names(categories: Sequence[Mapping[str, Any]]) -> None:
     for category in categories:
         if not is_name(category.get("name")):
             raise UserError(
-                f"category {category['id']} has name {category.get('name')!r:.80}; expected text "
-                "on a line."
+                f"category {category['id']} has name {category.get('name')!r:.80}; expected one "
+                "line of text."
             )
 
 
@@ -597,12 +598,12 @@ def _check_runs(dicts: Sequence[Mapping[str, Any]]) -> None:
                 f"{name(place)} has the mask {mask!r:.80}; "
                 'expected {"size": [h, w], "counts": ...}.'
             )
-        if mask["size"] != [
-            entry.get(side, mask["size"][axis]) for axis, side in enumerate(("height", "width"))
-        ]:
+        of_mask = mask["size"]
+        size = [entry.get("height", of_mask[0]), entry.get("width", of_mask[1])]
+        if of_mask != size:
             raise UserError(
-                f"{name(place)} has a mask of size {mask['size']}; its image has another [height, "
-                "width]."
+                f"{name(place)} has a mask of size {of_mask}; expected {size}, [height, width] of "
+                "its image."
             )
         runs = mask["counts"]
         if isinstance(runs, list) and not _add_up(runs, mask["size"]):

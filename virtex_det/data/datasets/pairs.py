@@ -32,9 +32,8 @@ def load_pairs(path: str | Path) -> list[dict[str, Any]]:
     if not is_lines and not path.is_dir():
         raise UserError(
             f"{path} is neither a folder nor a .jsonl.\n"
-            "Expected a folder of images and texts, or a .jsonl with a line "
-            'such as {"image": "a.jpg", "caption": "a dog"} per image: '
-            "convert yours to such a file."
+            "Expected a folder of images and texts, or a .jsonl with a line such as "
+            '{"image": "a.jpg", "caption": "a dog"} per image. Convert yours to one of these.'
         )
     captions = _read_lines(path) if is_lines else _read_folder(path)
     root = path.parent if is_lines else path
@@ -60,8 +59,8 @@ def _read_folder(folder: Path) -> dict[str, list[str]]:
     for path in files:
         if path.suffix.lower() == ".txt" and texts.setdefault(path.with_suffix(""), path) != path:
             raise UserError(
-                f"{path} and {texts[path.with_suffix('')].name} can be the caption of one image: "
-                "remove one."
+                f"{path} and {texts[path.with_suffix('')].name} are captions of the same image. "
+                "Remove one."
             )
     images = [path for path in files if path.suffix.lower() != ".txt"]
     image_of: dict[Path, Path] = {}

@@ -33,7 +33,7 @@ def load_regions(
         UserError: a file is missing or invalid, or no captioned image is in the other file.
     """
     dicts = load_coco_captions(captions_json, image_root)
-    content = read_annotations(boxes_json, "an annotation file in COCO's form")
+    content = read_annotations(boxes_json, "an annotation file in COCO's format")
     check_coco_ids(content, str(boxes_json))
     check_objects(content, "coco", str(boxes_json))
     images = {image["id"]: image for image in content["images"]}

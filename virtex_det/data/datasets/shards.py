@@ -66,8 +66,8 @@ def shard_files(pattern: str) -> list[str]:
     files = [found for name in named for found in (find_matching(name) if "*" in name else [name])]
     if not files:
         raise UserError(
-            f"no file matches {pattern}\n"
-            f"Expected tar files, e.g. shards:/data/cc12m/{{00000..01242}}.tar"
+            f"No file matches {pattern}.\n"
+            f"Name tar files, such as shards:/data/cc12m/{{00000..01242}}.tar"
         )
     return files
 
@@ -101,7 +101,7 @@ def load_shards(pattern: str) -> list[dict[str, Any]]:
         )
     if damaged and not dicts:
         raise UserError(
-            f"{damaged[0]} is not a tar file, or truncated or damaged: it has no whole sample.\n"
+            f"{damaged[0]} has no whole sample: it is truncated or damaged, or is not a tar file.\n"
             f"{HOW_TO_MAKE}"
         )
     for fault, names in faults.items():
@@ -134,8 +134,8 @@ def check_shards(files: Iterable[str]) -> None:
             raise UserError(
                 f"{file} is compressed by {packed}; expected a plain tar file, which allows "
                 "access to single images.\n"
-                "Decompress it once, e.g. with gunzip: images are compressed already, so it "
-                "hardly grows."
+                "Decompress it once (gunzip, bunzip2, unxz, zstd -d, unzip): images are compressed "
+                "already, so it hardly grows."
             )
 
 

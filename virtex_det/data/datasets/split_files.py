@@ -160,7 +160,10 @@ def _sorted(ids: Iterable[int | str]) -> list[int | str]:
 def _read(path: Path) -> Any:
     """Return the file's JSON, or its lines."""
     if not path.exists():
-        raise UserError(f"there is no split file {path} (DATASETS.SUBSET_FILE)")
+        raise UserError(
+            f"There is no split file {path} (DATASETS.SUBSET_FILE).\n"
+            "Check the path, or make one: python tools/subset.py."
+        )
     try:
         text = read_text(path).strip()
         if text.startswith(("{", "[")):
@@ -194,8 +197,8 @@ def _read_manifest(
         raise UserError(f"{path} is not a valid manifest: {error}\n{_FORMS}") from error
     if manifest_sha256(*ids.values()) != content["sha256"]:
         raise UserError(
-            f"{path}: its sha256 {content['sha256']} does not match its ids, with sha256 "
-            f"{manifest_sha256(*ids.values())}: it was edited or damaged.\n"
+            f"{path}: its ids have the sha256 {manifest_sha256(*ids.values())}, but it says "
+            f"{content['sha256']}. The file was edited or damaged.\n"
             "Make it again with tools/subset.py."
         )
     return ids, subset
@@ -205,11 +208,11 @@ def _checked_ids(path: str | Path, ids: Any) -> list[int | str]:
     if not isinstance(ids, list) or not all(
         type(image_id) is int or is_name(image_id) for image_id in ids
     ):
-        raise UserError(f"{path} has no list of image ids\n{_FORMS}")
+        raise UserError(f"{path} has no list of image ids.\n{_FORMS}")
     twice = [image_id for image_id, count in Counter(map(str, ids)).items() if count > 1]
     if twice:
         raise UserError(
-            f"{path} names {len(twice)} images more than once, the first {twice[0]}\n"
+            f"{path} names {len(twice)} images more than once, the first {twice[0]}.\n"
             "Name each once."
         )
     return ids
@@ -300,8 +303,8 @@ def _take_places(
     ):
         raise UserError(
             f'{path}: its entry "{percent}" of seed {subset.seed} has {len(places)} indices up to '
-            f"{max(places, default=0)}; {percent} % of the {len(dicts)} images with annotations "
-            f"of {', '.join(sets)} are {_count(percent, dicts)}.\n"
+            f"{max(places, default=0)}; expected {_count(percent, dicts)} indices below "
+            f"{len(dicts)}, {percent} % of the images of {', '.join(sets)} with annotations.\n"
             "An index file is for one data set: COCO_supervision.txt is for coco_2017_train."
         )
     taken = {id(dicts[place]) for place in places}

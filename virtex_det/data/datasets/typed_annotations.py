@@ -1,4 +1,4 @@
-"""Decodes annotation files in COCO's form and checks their types at the same time.
+"""Decodes annotation files in COCO's format and checks their types at the same time.
 
 msgspec decodes with types as fast as without. Most files are valid; any other file is left to the
 slower readers, which check each entry in Python and name the invalid one.
@@ -68,7 +68,7 @@ class TypedContent(dict):
 
 
 def decode_annotations(encoded: bytes) -> TypedContent | None:
-    """Decode an annotation file of COCO's form.
+    """Decode an annotation file in COCO's format.
 
     Args:
         encoded: the JSON.

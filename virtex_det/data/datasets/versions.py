@@ -25,9 +25,9 @@ def dataset_version(name: str) -> dict[str, Any]:
 
     For one annotation file it is the file's sha256. For several (a VOC split's list and XML files,
     or the parts of narratives) it is the hash of the output of ``sha256sum``. For shards it is the
-    hash of their names and sizes. For other datasets (folders of images, YOLO's and VOC's form) it
-    is the hash of the loaded image ids with labels, captions or objects, whatever classes
-    DATASETS.CLASSES makes of these.
+    hash of their names and sizes. For other datasets (folders of images, data in YOLO's and VOC's
+    format) it is the hash of the loaded image ids with labels, captions or objects, whatever
+    classes DATASETS.CLASSES makes of these.
 
     Args:
         name: a registered dataset.

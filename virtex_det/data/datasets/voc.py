@@ -109,7 +109,8 @@ def read_voc_image(path: Path, *, needs_size: bool = True) -> VOCImage:
         ) from error
     if root.tag.casefold() != "annotation":
         raise UserError(
-            f"{path} is not of VOC's form: it begins with <{root.tag[:40]}>; expected <annotation>."
+            f"{path} is not in VOC's format: it begins with <{root.tag[:40]}>; expected "
+            "<annotation>."
         )
     _check_tags(path, root)
     height, width = (_side(path, root, side, needs_size) for side in ("height", "width"))
@@ -201,7 +202,7 @@ def _object(path: Path, number: int, entry: ET.Element) -> VOCObject:
     if right < left or bottom < top:
         raise UserError(
             f"{what} has the reversed box xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax "
-            f"{bottom:g}, which nothing can match.\n"
+            f"{bottom:g}, which no detection can match.\n"
             "Swap its corners, or remove the object."
         )
     difficult = (entry.findtext("difficult", "0")).strip()

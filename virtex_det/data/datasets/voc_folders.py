@@ -1,4 +1,4 @@
-"""Reader of own data in VOC's form: a folder with image sets, or XML files near their images."""
+"""Reader of own data in VOC's format: a folder with image sets, or XML files near their images."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class _Pair(NamedTuple):
 
 
 def read_voc(folder: Path, split: str, share: float | None = None) -> Found:
-    """Read a split of a data set in VOC's form.
+    """Read a split of a data set in VOC's format.
 
     The classes are the names of all objects in the folder, of all splits, in alphabetical order.
 

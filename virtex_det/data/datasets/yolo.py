@@ -1,8 +1,8 @@
-"""Reader of YOLO's form as Ultralytics has it: a data.yaml, images, and a text file of each.
+"""Reader of YOLO's format as Ultralytics has it: a data.yaml, images, and a text file of each.
 
 The rules are those of Ultralytics' documentation: a label lies where its image does, with the last
 "images" of the path replaced by "labels", or beside the image. A line is a class and the box's
-centre and size, or a class and the points of a polygon, in shares of the image.
+centre and size, or a class and the points of a polygon, as fractions of the image.
 """
 
 import math
@@ -55,7 +55,7 @@ class Settings(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One object of a label file, in shares of the image."""
+    """One object of a label file, in fractions of the image."""
 
     place: str  # "FILE, line N"
     category: int
@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
 
 def read_yolo(file: Path, split: str) -> Found:
-    """Read a split of a data set in YOLO's form.
+    """Read a split of a data set in YOLO's format.
 
     Args:
         file: the data.yaml, or the folder that has one.
@@ -150,10 +150,12 @@ def _names(file: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names)) or []
     if not isinstance(names, dict) or not names:
-        raise UserError(f"{file} has names {shortened(names)}; expected those of classes.\n{_FORM}")
+        raise UserError(f"{file} has names {shortened(names)}; expected names of classes.\n{_FORM}")
     found = {_class_id(file, key): _class_name(file, key, name) for key, name in names.items()}
     if len(found) < len(names):
-        raise UserError(f"{file}: two classes have one number, once as text. Number each once.")
+        raise UserError(
+            f"{file}: names has one class number twice, once as text. Name each number once."
+        )
     if type(number) is int and number not in (len(found), max(found) + 1):
         raise UserError(
             f"{file} has nc {number}, but names {len(found)} classes, {min(found)} to "
@@ -208,7 +210,7 @@ def _root(
         return given, []
     if any((own / first).exists() for value in splits.values() for first in _listed(value)[:1]):
         # Written on another machine, or relative to Ultralytics' folder of data sets.
-        return own, [f"{file}: its path {path} does not exist here; its own folder is used"]
+        return own, [f"{file}: its path {path} does not exist here; the file's folder is used"]
     raise UserError(
         f"{file} has path {path}, but there is no folder {given}, and its splits are not in "
         f"{own} either.\nCorrect path; it is relative to the file."
@@ -242,7 +244,7 @@ def _images_of(settings: Settings, split: str) -> tuple[list[Path], list[str]]:
     unique = sorted({os.path.abspath(path) for path in found})  # noqa: PTH100  (keeps links)
     if not unique:
         raise UserError(
-            f"{file}: {split} has no image in {some(places)}; an image is one of "
+            f"{file}: {split} has no image in {some(places)}; expected files that end in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     twice = len(found) - len(unique)
@@ -318,7 +320,8 @@ def _labels_of(images: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
         where = _label_folder(images[0].parent) / f"{images[0].stem}.txt"
         raise UserError(
             f"None of {len(images)} images has a label file; expected for {images[0]} the file "
-            f"{where}.\nPut the labels there. For images without labels name them folder:IMAGES."
+            f"{where}.\n"
+            "Put the labels there. To use images without labels, name them folder:IMAGES."
         )
     return labels, _orphans(folders, apart, len(images))
 
@@ -364,7 +367,7 @@ def _orphans(
     lost = [path for path in lost if _looks_like_labels(path)]
     if not lost:
         return []
-    what = f"{len(lost)} label files have no image beside {number} that have one, e.g. {lost[0]}"
+    what = f"{len(lost)} label files have no image (of {number} images), e.g. {lost[0]}"
     if len(lost) > _FEW * number:
         raise UserError(
             f"{what}.\nComplete the images ({', '.join(IMAGE_SUFFIXES)}), or remove these labels."
@@ -490,7 +493,7 @@ def _check_fractions(settings: Settings, lines: Sequence[Sequence[Line]]) -> Non
         raise UserError(
             f"{settings.file}: {len(pixels)} of {number} objects have coordinates above 1, which "
             f"look like pixels; the first: {pixels[0].place}.\n"
-            "YOLO's labels are shares of the image: divide x by its width, y by its height."
+            "YOLO's coordinates are fractions of the image: divide x by its width, y by its height."
         )
 
 

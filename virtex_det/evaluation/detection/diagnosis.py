@@ -154,7 +154,7 @@ def diagnose(
 
 
 def in_coco_form(truth: GroundTruth | VOCGroundTruth) -> GroundTruth:
-    """Return ground truth in COCO's form; VOC's difficult objects, which do not count, as crowds.
+    """Return ground truth in COCO's format; VOC's difficult objects, which do not count, as crowds.
 
     Ids of images and classes are those of detections for the given ground truth.
     """

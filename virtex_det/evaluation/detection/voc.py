@@ -103,7 +103,7 @@ class VOCGroundTruth:
 
     @classmethod
     def of_found(cls, found: Found, year: int, source: str) -> "VOCGroundTruth":
-        """Return the ground truth of data in VOC's form that are named by where they lie.
+        """Return the ground truth of data in VOC's format that are named by where they lie.
 
         Args:
             found: what ``read_found`` returned.
