@@ -99,7 +99,7 @@ def test_the_error_for_a_folder_names_files_in_it(tmp_path):
 
 
 def test_the_error_for_a_folder_without_weights_says_so(tmp_path):
-    assert "it has no .pth, .pt or .safetensors file." in refusal(tmp_path)
+    assert "it has no .pth, .pt or .safetensors file: name a weights file." in refusal(tmp_path)
 
 
 def test_an_empty_file(tmp_path):

@@ -169,9 +169,7 @@ def test_a_run_from_weights_that_were_made_anew_is_refused(tmp_path):
     (run.folder / "load_report.json").write_text(json.dumps(report))
     check_folders([run])
     (weights.folder / "model_final.pth").write_bytes(b"second, made anew")
-    with pytest.raises(
-        UserError, match="did not start from the present content of .*model_final.pth"
-    ):
+    with pytest.raises(UserError, match="started from an earlier content of .*model_final.pth"):
         check_folders([run])
 
 

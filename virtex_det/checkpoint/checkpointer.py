@@ -161,8 +161,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             )
             if absent:
                 raise UserError(
-                    f"{path} is not a checkpoint of such a run: it has no "
-                    f"{', '.join(sorted(absent))}."
+                    f"{path} is not a checkpoint of a training: it has no "
+                    f"{' and no '.join(sorted(absent))}."
                 )
             self._check_tokenizer(content, path)
             self._check_files(content, path)
@@ -335,8 +335,8 @@ class TransferCheckpointer(DetectionCheckpointer):
             else "There is no previous checkpoint"
         )
         return (
-            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. {last}. Free "
-            "disk space, then continue with --resume."
+            f"Cannot save checkpoint {path}: {reason}. The disk has {free} MB free. {last}.\n"
+            "Free disk space, or make the folder writable; then continue with --resume."
         )
 
 

@@ -38,9 +38,12 @@ def at_prefix(
         return exact or here
     known = [each.network.location for each in found] or [network.location for network in networks]
     nearest = difflib.get_close_matches(prefix, known, n=5, cutoff=0) or known[:5]
+    advice = "No network was found in the file."
+    if nearest:
+        advice = f"Set it to the prefix of a network in the file: {', '.join(nearest)}"
     raise UserError(
         f"{path} has no network under MODEL.WEIGHTS_PREFIX {prefix!r}; nothing was loaded.\n"
-        f"Prefixes of the networks in the file: {', '.join(nearest) or 'no network was found'}"
+        f"{advice}"
     )
 
 

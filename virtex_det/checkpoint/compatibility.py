@@ -76,9 +76,9 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
 
 
 def check_start(cfg: CfgNode, *, resume: bool = False) -> None:
-    """Refuse a MODEL.WEIGHTS that is visibly wrong, as ``check_path``, before data are read.
+    """Refuse a MODEL.WEIGHTS that is not a weights file by ``check_path``, before data are read.
 
-    A run that resumes does not read it.
+    A run that resumes does not read MODEL.WEIGHTS.
 
     Args:
         cfg: config of the run.

@@ -105,7 +105,9 @@ def _names(weights: Weights, to: Naming) -> dict[str, str]:
         )
     if weights.architecture.stem != "basic" and (to == "virtex" or weights.format.stem != "clip"):
         raise UserError(
-            "torchvision has no network with a deep stem. Convert it with `--to detectron2`."
+            "The network has a stem of three convolutions, but torchvision, whose names "
+            f"--to {to} writes, has no network with a deep stem.\n"
+            "Convert it with --to detectron2."
         )
     names = {
         to_torchvision(canonical): weights.backbone[canonical]

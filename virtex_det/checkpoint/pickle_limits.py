@@ -94,7 +94,9 @@ class _Stack:
             self.marks.append(len(self.items))
         elif step in ("PUT", "BINPUT", "LONG_BINPUT"):
             if not 0 <= argument <= count:
-                raise Refused(f"numbers its objects up to {argument:,} after {count:,} steps.")
+                raise Refused(
+                    f"holds an invalid pickle: step {count:,} stores object number {argument:,}."
+                )
             self.memo[argument] = self.items[-1]
         elif step == "MEMOIZE":
             self.memo[len(self.memo)] = self.items[-1]
@@ -135,7 +137,7 @@ class _Stack:
             return
         self.key_items += sum(key.items for key in keys)
         if self.key_items > MAX_KEY_ITEMS:
-            raise Refused(f"has keys of more than {MAX_KEY_ITEMS:,} parts.")
+            raise Refused(f"has dict keys with more than {MAX_KEY_ITEMS:,} parts in all.")
 
 
 def _tuple_of(items: list[_Item]) -> _Item:

@@ -38,7 +38,7 @@ _PACKED = {
     b"ustar": "tar",
 }
 _LFS_MAGIC = b"version https://git-lfs"
-_DOWNLOAD_AGAIN = "delete it and download it again"
+_DOWNLOAD_AGAIN = "delete it, and download or copy it again"
 
 
 def read_content(file: Path, *, mmap: bool = True) -> Any:
@@ -84,7 +84,9 @@ def read_file(path: str | Path, *, mmap: bool = True) -> Any:
 
 
 def check_path(path: str) -> None:
-    """Refuse what a glance shows not to be weights: a missing file, a folder, other first bytes.
+    """Refuse a path that is missing, a folder without weights, or a file of another kind.
+
+    Only the first bytes of the file are read.
 
     Args:
         path: a file, a folder with one model, or an address; of addresses only the names of the
@@ -115,7 +117,7 @@ def not_weights(beginning: bytes) -> str:
 
 
 def _beginning(file: BinaryIO) -> bytes:
-    """Return the first bytes of a file, which may be weights by them."""
+    """Return the first bytes of a file; refuse it if they are not those of weights."""
     head = file.read(512)
     if not head:
         raise Refused(f"is empty (0 bytes): {_DOWNLOAD_AGAIN}.")
@@ -154,12 +156,12 @@ def _opened(path: Path) -> BinaryIO:
         advice = (
             f"name a file in it, such as {', '.join(inside[:3])}"
             if inside
-            else "it has no .pth, .pt or .safetensors file"
+            else "it has no .pth, .pt or .safetensors file: name a weights file"
         )
         raise UserError(f"{path} is a folder, not a weights file; {advice}.")
     if not path.exists():
         scheme = re.match(r"(\w+):/", str(path))
-        hint = f"{scheme[1]}:// addresses are not supported" if scheme else "check MODEL.WEIGHTS"
+        hint = f"{scheme[1]}:// addresses are not supported" if scheme else "check the path"
         raise UserError(f"No weights file at {path}: {hint}.")
     return open_regular(path)
 

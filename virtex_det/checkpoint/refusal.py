@@ -84,9 +84,9 @@ def _check_rivals(report: LoadReport, targets: Mapping[str, torch.Tensor]) -> No
             f"The model has {len(found.rivals) + 1} networks that could be MODEL.BACKBONE: "
             f"{' and '.join([found.prefix, *found.rivals])}\n"
             f"{report.path} fills one of them; nothing was loaded.\n"
-            "In the model, name the network that the file is for `backbone` (self.backbone = "
-            "build_backbone(cfg)): then the others stay unchanged, and the report lists them. Or "
-            "load a checkpoint of this model, which has all networks."
+            "In the model, give the network that the file should fill the name backbone "
+            "(self.backbone = build_backbone(cfg)): then the others stay unchanged, and the report "
+            "lists them. Or load a checkpoint of this model, which has all networks."
         )
 
 

@@ -42,7 +42,7 @@ PER_CELL = {key for key, origin in OF_MATRIX.items() if origin in ("start", "see
 
 
 def check_weights(starts: Mapping[str, str]) -> None:
-    """Refuse weights that do not exist, and files and folders that are visibly none.
+    """Refuse weights that do not exist, and files or folders that are not weights.
 
     Args:
         starts: file, address or ``virtex://`` name by name of the start; "" for random init.
@@ -64,7 +64,7 @@ def check_weights(starts: Mapping[str, str]) -> None:
 
 
 def _check_local(name: str, weights: str) -> None:
-    """Refuse a path that does not exist, or is visibly no weights file."""
+    """Refuse a path that does not exist, or does not begin as a weights file."""
     path = Path(weights).expanduser()
     if path.exists():
         try:
@@ -161,8 +161,8 @@ def check_folders(runs: Iterable[Run]) -> None:
             is_known = weights.exists() and began.sha256
             if is_known and began.sha256 != Digest([weights]).wait():
                 raise UserError(
-                    f"{run.folder} did not start from the present content of {weights}. Move that "
-                    "folder away to do the run again."
+                    f"The run in {run.folder} started from an earlier content of {weights}. Move "
+                    "its folder away to do the run again."
                 )
         if other:
             lines = [
