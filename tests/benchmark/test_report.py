@@ -10,6 +10,7 @@ from tests.benchmark.example_comparison import make_example
 from tests.benchmark.matrices import compare
 from virtex_det.benchmark.comparison import Comparison
 from virtex_det.benchmark.costs import RunCost
+from virtex_det.benchmark.published import PublishedResult
 from virtex_det.benchmark.report import write_report
 
 CARDS = {"scenes": {"detector": "Mask R-CNN & friends"}}
@@ -80,6 +81,25 @@ def test_each_protocol_has_tables_of_its_own(page_of):
     assert "Equal in all runs of a protocol: detector" in html
     assert "Numbers of one-segm, two-segm are not to be compared with each other." in html
     assert "Box AP, 10 % of the labels, two" in html
+
+
+def test_several_protocols_stand_in_one_table_with_published_results_and_sources(
+    tmp_path, make_record
+):
+    found = make_example(tmp_path, make_record, protocols=("one", "two"))
+    rival = PublishedResult("one-segm", "rival", {"bbox": {"AP": 22.2}}, "Doe", "arXiv", "READ")
+    write_report(
+        tmp_path / "index.html",
+        dataclasses.replace(found.comparison, published=[rival]),
+        folders=dict.fromkeys(found.folders, tmp_path / "gone"),
+        cards=CARDS,
+        commands=COMMANDS,
+    )
+    html = (tmp_path / "index.html").read_text().replace("\u00a0", " ")
+    table = html.partition("<h3>All protocols</h3>")[2].partition("<h3>")[0]
+    assert "Box AP, one, 10 %" in table and "Mask AP, two, 100 %" in table
+    assert "rival, published [1]" in table and "22.2" in table
+    assert "[1] Doe; arXiv (how sure: READ)" in table
 
 
 def test_a_protocol_of_svms_is_a_column_of_the_overview_alone(tmp_path, make_record):

@@ -70,6 +70,25 @@ def test_the_table_comes_in_three_formats(done, capsys, style, expected):
     assert expected in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ("markdown", "| captions | **10.5 ± 0.7** | **20.5 ± 0.7** |"),
+        ("csv", "captions,10.5,"),
+        ("latex", r"captions & \textbf{10.5 $\pm$ 0.7} & \textbf{20.5 $\pm$ 0.7} &"),
+    ],
+)
+def test_one_table_over_protocols_comes_in_three_formats(done, capsys, style, expected):
+    main("table", done, "--wide", "--format", style)
+    assert expected in capsys.readouterr().out
+
+
+def test_one_table_over_protocols_is_no_page(done, capsys):
+    with pytest.raises(SystemExit):
+        main("table", done, "--wide", "--page", "page.md")
+    assert "not allowed with argument --wide" in capsys.readouterr().err
+
+
 def test_other_metrics_can_be_shown(done, capsys):
     main("table", done, "--metrics", "bbox/AP50")
     assert "Box AP50" in (text := capsys.readouterr().out) and "Mask" not in text

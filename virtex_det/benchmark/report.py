@@ -29,6 +29,7 @@ from virtex_det.benchmark.tables import (
     render_markdown,
     title_of,
 )
+from virtex_det.benchmark.wide_table import wide_metrics, wide_table
 from virtex_det.escaping import in_code
 from virtex_det.files import refuse_special_target
 from virtex_det.pages.html import render_html
@@ -131,6 +132,9 @@ def write_report(
     for cell, record in comparison.records.items():
         runs[cell] = EvaluatedRun(folders[cell], record, read_records(folders[cell]))
     colours = line_colours(comparison.starts, comparison.baseline)
+    wide = None
+    if len(comparison.protocols) > 1:
+        wide = wide_table(comparison, wide_metrics(comparison))
     content = {
         "comparison": comparison,
         "finding": finding.sentence,
@@ -139,7 +143,7 @@ def write_report(
         "facts": facts(comparison),
         "costs": cost_table(spent, comparison.protocols),
         "results": protocol_tables(comparison, summary, paired),
-        "overview": overview_tables(comparison, with_all_labels),
+        "overview": [*filter(None, [wide]), *overview_tables(comparison, with_all_labels)],
         "categories": category_tables(comparison),
         "words": WORDS,
         "plots": draw_plots(comparison, summary, colours, pretraining, runs),

@@ -4,7 +4,9 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -33,6 +35,9 @@ OVERVIEW = "What the features are worth"
 WORDS = ("protocol", "start", "published start", "category", "paper", "source", "how sure")
 MAX_CATEGORIES = 100
 _TITLES = {**TASKS, "svm": "SVM"}
+_PRINTED = re.compile(r"\d+(\.\d+)?")  # the mean at the beginning of a cell
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+_MINUS_ZERO = re.compile(r"(?<![\w.])-(0\.?0*)(?![\d.])")
 
 
 class Value(NamedTuple):
@@ -50,12 +55,24 @@ class Value(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table before it is written in a format, with a title above it and notes below."""
+    """A table before it is written in a format, with a title above it and notes below.
+
+    Attributes:
+        title: in LaTeX the caption.
+        columns: their headings.
+        rows: a cell per column.
+        notes: sentences below it; in LaTeX comments.
+        sources: of published numbers, below the notes; in LaTeX a part of the caption.
+        levels: headings of the columns from the widest to their own, for formats that can join
+            equal ones; empty if they have one level.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[Value]]
     notes: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    levels: Sequence[Sequence[str]] = ()
 
 
 def title_of(metric: str) -> str:
@@ -137,9 +154,9 @@ def overview_tables(comparison: Comparison, found: Overview | None) -> list[Tabl
     titles = {name: f"{title_of(metric)}, {name}" for name, metric in found.metrics.items()}
     columns = ["start", *titles.values()]
     text_encoders = comparison.of(titles).text_encoders
-    usual = _usual(found.summary["seeds"])
+    usual = usual_number(found.summary["seeds"])
     notes = [
-        f"With all labels; {_what_means_are(found.summary['seeds'])}. Each column is of another "
+        f"With all labels; {what_means_are(found.summary['seeds'])}. Each column is of another "
         "protocol: compare the starts in it."
     ]
     cells = _by_protocol(found.summary, titles)
@@ -151,7 +168,7 @@ def overview_tables(comparison: Comparison, found: Overview | None) -> list[Tabl
         compared = {f"from {comparison.baseline}": others} | compared
     for what, part in compared.items():
         if _has_pairs(part):
-            usual = _usual(part["pairs"][part["pairs"] > 1])
+            usual = usual_number(part["pairs"][part["pairs"] > 1])
             lines = _by_protocol(part, titles)
             rows = [[Value(s), *(_difference(c, usual) for c in line)] for s, line in lines]
             notes = _notes_on_tests(part, columns=titles) + text_encoders
@@ -230,13 +247,13 @@ def means_table(comparison: Comparison, summary: pd.DataFrame, metric: str) -> T
     Arguments as of ``result_tables``.
     """
     part, title = summary.loc[metric], title_of(metric)
-    usual = _usual(part["seeds"])
+    usual = usual_number(part["seeds"])
     rows = []
     for first, cells in _lines(comparison, part):
         bold = len(comparison.recipes) == 1
         rows.append([*first, *(mean(cell, bold and cell.best, usual) for cell in cells)])
     notes = [MIXED] if len(comparison.recipes) > 1 else []
-    notes.append(f"{_what_means_are(part['seeds']).capitalize()}.")
+    notes.append(f"{what_means_are(part['seeds']).capitalize()}.")
     has_seeds = part.groupby("start", observed=True)["seeds"].transform("min") > 1
     means = part["mean"][has_seeds].droplevel("protocol")
     notes.append(reached(means, comparison.baseline, title))
@@ -352,17 +369,14 @@ def published_table(comparison: Comparison) -> Table | None:
 def render_markdown(comparison: Comparison, summary: pd.DataFrame, heading: str = "###") -> str:
     """Return the tables of a comparison in Markdown, after what is missing of it."""
     texts = [f"{in_markdown(comparison.gaps)}\n"] if comparison.missing else []
-    for table in result_tables(comparison, summary):
-        notes = "  \n".join(map(in_markdown, table.notes))
-        title = f"{heading} {in_markdown(table.title)}"
-        texts.append("\n".join([title, "", markdown_grid(table), "", notes, ""]))
+    texts += [to_markdown(table, heading) for table in result_tables(comparison, summary)]
     return "\n".join(texts)
 
 
 def render_latex(comparison: Comparison, summary: pd.DataFrame) -> str:
     """Return the same tables for LaTeX; they need the package booktabs."""
     gaps = [f"% {visible(comparison.gaps, '')}\n"] if comparison.missing else []
-    return "\n".join([*gaps, *map(_to_latex, result_tables(comparison, summary))])
+    return "\n".join([*gaps, *map(to_latex, result_tables(comparison, summary))])
 
 
 def render_csv(comparison: Comparison, summary: pd.DataFrame) -> str:
@@ -420,25 +434,77 @@ def count(number: float, noun: str) -> str:
     return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
-def _to_latex(table: Table) -> str:
-    """Return a table in LaTeX, with its title and notes as comments."""
+def to_markdown(table: Table, heading: str = "###") -> str:
+    """Return a table in Markdown, with its title above it and its notes and sources below."""
+    notes = "  \n".join(map(in_markdown, [*table.notes, *table.sources]))
+    title = f"{heading} {in_markdown(table.title)}"
+    return "\n".join([title, "", markdown_grid(table), "", notes, ""])
+
+
+def without_ties(table: Table) -> Table:
+    """Return a table in which a best is marked only if it prints higher than the other starts."""
+    printed = [
+        [_PRINTED.match(value.text) for value in column] for column in zip(*table.rows, strict=True)
+    ]
+    rows = []
+    for row in table.rows:
+        cells = []
+        for value, column in zip(row, printed, strict=True):
+            own = _PRINTED.match(value.text)
+            equal = [other for other in column if own and other and own[0] == other[0]]
+            cells.append(value._replace(is_best=value.is_best and len(equal) == 1))
+        rows.append(cells)
+    return table._replace(rows=rows)
+
+
+def to_latex(table: Table) -> str:
+    """Return a table in LaTeX, with a caption and a label, and its notes as comments.
+
+    A number has a true minus sign, and zero has none. The best is bold if it prints higher.
+    """
     columns = "".join("l" if column in WORDS else "r" for column in table.columns)
+    label = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
+    caption = in_latex(" ".join(f"{text}." for text in [table.title, *table.sources]))
     lines = [
-        rf"% {visible(table.title, '')}. Needs \usepackage{{booktabs}}.",
+        r"\begin{table} % needs \usepackage{booktabs}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        " & ".join(map(in_latex, table.columns)) + r" \\",
+        *_latex_headings(table),
         r"\midrule",
     ]
-    for row in table.rows:
+    for row in without_ties(table).rows:
         cells = []
         for value in row:
             text = in_latex(value.text)
+            if value.number is not None:
+                text = _MINUS.sub("$-$", _MINUS_ZERO.sub(r"\1", text))
             cells.append(rf"\textbf{{{text}}}" if value.is_best else text)
         lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     lines += [f"% {visible(note, '')}" for note in table.notes]
     return "\n".join([*lines, ""])
+
+
+def _latex_headings(table: Table) -> list[str]:
+    """Return the lines of the headings; equal neighbours are joined, but in the last line."""
+    if not table.levels:
+        return [" & ".join(map(in_latex, table.columns)) + r" \\"]
+    lines, last = [], len(table.levels[0]) - 1
+    for depth in range(last):
+        cells, rules, place = [], [], 1
+        # Equal down to this level: below two protocols, one metric has two headings.
+        for levels, group in groupby(level[: depth + 1] for level in table.levels):
+            width, text = len(list(group)), in_latex(levels[depth])
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{text}}}")
+            if text:
+                rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
+            place += width
+        lines += [" & ".join(cells) + r" \\", " ".join(rules)]
+    lines.append(" & ".join(in_latex(level[last]) for level in table.levels) + r" \\")
+    return lines
 
 
 def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
@@ -448,7 +514,7 @@ def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
         for result in comparison.published_for(recipe):
             if math.isnan(value := result.metric(metric)):
                 continue
-            if (source := _source(result)) not in sources:
+            if (source := source_of(result)) not in sources:
                 sources.append(source)
             start = Value(f"{result.start}, published [{sources.index(source) + 1}]")
             first = [start] if len(comparison.recipes) == 1 else [Value(recipe), start]
@@ -457,11 +523,16 @@ def _with_published(table: Table, comparison: Comparison, metric: str) -> Table:
     ours, columns = table.rows, table.columns
     if rows and 1.0 not in comparison.fractions:
         ours, columns = [[*row, Value("")] for row in ours], [*columns, share(1.0)]
-    notes = [f"[{place}] {source}" for place, source in enumerate(sources, start=1)]
-    return Table(table.title, columns, ours + rows, [*table.notes, *notes])
+    return Table(table.title, columns, ours + rows, table.notes, numbered(sources))
 
 
-def _source(result: PublishedResult) -> str:
+def numbered(sources: Iterable[str]) -> list[str]:
+    """Return sources with the numbers that cells refer to them by."""
+    return [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+
+
+def source_of(result: PublishedResult) -> str:
+    """Return where a published result was read, how sure that is, and in what it differs."""
     differs = f"; differs: {result.differs}" if result.differs else ""
     return f"{result.paper}; {result.place} (how sure: {result.how_sure}){differs}"
 
@@ -481,19 +552,20 @@ def _has_pairs(tests: pd.DataFrame) -> bool:
     return bool((tests["pairs"] > 1).any())
 
 
-def _usual(numbers: pd.Series) -> int:
+def usual_number(numbers: pd.Series) -> int:
     """Return the most frequent number; the largest of several that are as frequent."""
     return int(numbers.mode().max())
 
 
-def _what_means_are(seeds: pd.Series) -> str:
+def what_means_are(seeds: pd.Series) -> str:
+    """Return what cells of means show, from the number of seeds of each."""
     spread = " ± sample standard deviation" if seeds.max() > 1 else ""
     others = ", or as many as a cell says" if seeds.nunique() > 1 else ""
-    return f"mean{spread} over {count(_usual(seeds), 'seed')}{others}"
+    return f"mean{spread} over {count(usual_number(seeds), 'seed')}{others}"
 
 
 def _tests_table(comparison: Comparison, part: pd.DataFrame, title: str) -> Table:
-    usual = _usual(part["pairs"][part["pairs"] > 1])
+    usual = usual_number(part["pairs"][part["pairs"] > 1])
     rows = []
     for first, cells in _lines(comparison, part):
         rows.append([*first, *(_difference(cell, usual) for cell in cells)])

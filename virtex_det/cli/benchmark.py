@@ -18,6 +18,7 @@ from virtex_det.benchmark.plots import plot_fractions, plot_time, save_figure
 from virtex_det.benchmark.report import write_markdown_page
 from virtex_det.benchmark.statistics import find_metrics, summarize
 from virtex_det.benchmark.tables import FORMATS, render_markdown
+from virtex_det.benchmark.wide_table import WIDE_FORMATS, wide_metrics
 from virtex_det.cli.parsers import command_parser, natural, positive
 from virtex_det.escaping import say
 from virtex_det.experiments import Matrix, measured, read_matrix, recorded, report, run_matrix
@@ -69,7 +70,10 @@ def table(options: argparse.Namespace) -> None:
     metrics = find_metrics(comparison, options.metrics)
     if options.write_records:
         comparison.write_records(options.write_records)
-    if options.page:
+    if options.wide:
+        metrics = wide_metrics(comparison, options.metrics)
+        print(WIDE_FORMATS[options.format](comparison, metrics))
+    elif options.page:
         commands = [as_called(f"python tools/benchmark.py run {options.matrix}"), options.command]
         written = write_markdown_page(
             options.page, comparison, cards=matrix.cards(), commands=commands, metrics=metrics
@@ -182,7 +186,9 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
     _add_metrics(parser)
     add = parser.add_argument
     add("--format", choices=FORMATS, default="markdown")
-    add("--page", type=Path, metavar="FILE.md", help="write a page, with its curves beside it")
+    form = parser.add_mutually_exclusive_group().add_argument
+    form("--wide", action="store_true", help="all protocols in one table, a row per start")
+    form("--page", type=Path, metavar="FILE.md", help="write a page, with its curves beside it")
     records = "write the records of all runs to one file"
     add("--write-records", type=Path, metavar="FILE.jsonl", help=records)
 
