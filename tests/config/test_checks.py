@@ -168,6 +168,7 @@ OTHERS = (
     ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"),
     ("INPUT.CROP.SIZE", [0.5]),
     ("INPUT.CROP.SIZE", [384, 600]),
+    ("INPUT.CROP.SIZE", [0.001, 0.9]),
     ("INPUT.CROP.SIZE", [0, 0]),
     ("INPUT.FORMAT", "L"),
     ("INPUT.CAPTION.CROP_SCALE", (1.0, 0.2)),

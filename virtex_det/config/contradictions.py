@@ -11,6 +11,7 @@ from virtex_det.config.rules import number
 # Number of channels by INPUT.FORMAT.
 CHANNELS = {"BGR": 3, "RGB": 3, "HSV": 3, "YCbCr": 3, "L": 1, "RGBA": 4, "CMYK": 4}
 LEAST_SIDE = 16  # pixels of an image that a network gets
+SMALLEST_CROP = 0.05  # fraction of an image's side; less can leave no pixel
 # Backbones whose use of MODEL.RESNETS and whose feature maps we know.
 _RESNETS = ("build_resnet_backbone", "build_caption_resnet_backbone")
 _PYRAMIDS = {
@@ -73,10 +74,12 @@ def _sizes(cfg: CfgNode) -> Iterator[str]:
 
 def _crops(cfg: CfgNode) -> Iterator[str]:
     crop = cfg.INPUT.CROP
-    if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
+    is_relative = crop.TYPE.startswith("relative")
+    if is_relative and not all(SMALLEST_CROP <= share <= 1 for share in crop.SIZE):
         yield (
-            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a share "
-            "of the image, above 0 and at most 1. For pixels set INPUT.CROP.TYPE absolute."
+            f"INPUT.CROP.SIZE is {crop.SIZE}, but with INPUT.CROP.TYPE {crop.TYPE} it is a "
+            f"fraction of the image, from {SMALLEST_CROP} to 1. For pixels set INPUT.CROP.TYPE "
+            "absolute."
         )
     if crop.TYPE.startswith("absolute") and not all(
         isinstance(side, int) and side >= LEAST_SIDE for side in crop.SIZE

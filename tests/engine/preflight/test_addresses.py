@@ -107,7 +107,7 @@ def test_lvis_data_with_classes_of_their_own_are_told_how_to_register(parts, par
     try:
         with pytest.raises(
             UserError,
-            match="knows the classes of LVIS's releases only.*\n.*register_coco_instances",
+            match="was registered as LVIS data.*\n.*register_coco_instances",
         ):
             check_training(cfg)
     finally:
