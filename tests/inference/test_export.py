@@ -223,7 +223,10 @@ def test_pictures_of_ones_own_are_compared_at_their_sizes(detector_run, scenes, 
 @pytest.mark.parametrize(
     ("test", "said"), [((), "DATASETS.TEST is empty"), (("gone_val",), "gone_val")]
 )
-def test_without_the_test_set_pictures_must_be_named(detector_run, tmp_path, test, said):
+def test_without_the_test_set_pictures_must_be_named(
+    detector_run, tmp_path, test, said, monkeypatch
+):
+    monkeypatch.delattr(exporting, "Detector")  # pictures are read before the model
     said = refused(said, detector_run, tmp_path / "x", overrides={"DATASETS.TEST": test})
     assert "Name pictures" in said
 

@@ -130,12 +130,12 @@ def export(
     keys = dict(override_pairs(overrides))
     if isinstance(source, str | os.PathLike) and "MODEL.WEIGHTS" not in keys:
         check_finished(source)
-    detector = Detector(trained_config(source, config, keys | _PLAIN, task=DETECTION))
+    cfg = trained_config(source, config, keys | _PLAIN, task=DETECTION)
+    compared = _pictures(cfg, pictures)
+    detector = Detector(cfg)
     model = exportable(detector.predictor.model, detector.cfg.INPUT.FORMAT).requires_grad_(False)
     metadata = _metadata(detector, model)
-    samples = _samples(
-        detector, _pictures(detector.cfg, pictures), metadata["input"]["smallest_side"]
-    )
+    samples = _samples(detector, compared, metadata["input"]["smallest_side"])
     tell(f"Tracing the model for {to}, which takes up to some minutes ...")
     with replacing(path) as unfinished, torch.no_grad():
         exported = _write(form, model, samples[0].images, unfinished, metadata)
