@@ -271,3 +271,16 @@ def test_detectron2s_mapper_gets_no_images_that_it_would_read_otherwise(cfg, exa
         ):
             with pytest.raises(BrokenImage, match=message):
                 mapper({**example, key: name})
+
+
+def test_a_picture_that_becomes_one_pixel_wide_is_mirrored_too(cfg, tmp_path):
+    Image.new("RGB", (2, 400)).save(tmp_path / "narrow.png")
+    mask = mask_util.encode(np.asfortranarray(np.ones((400, 2), np.uint8)))
+    found = {"bbox": [0, 0, 2, 400], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    narrow = {"file_name": str(tmp_path / "narrow.png"), "height": 400, "width": 2, "image_id": 1}
+    narrow["annotations"] = [{**found, "segmentation": mask}]
+    cfg.merge_from_list(["INPUT.MASK_FORMAT", "bitmask", "INPUT.MAX_SIZE_TRAIN", 100])
+    mapper = DetectionMapper(cfg, True)
+    for seed in range(8):  # some of them mirror it
+        instances = map_with_seed(mapper, narrow, seed)["instances"]
+        assert instances.gt_masks.tensor.shape == (1, 100, 1) and instances.gt_masks.tensor.all()

@@ -213,6 +213,11 @@ class DetectionMapper:
             "segmentation" not in annotation for annotation in transformed
         ):
             raise ValueError("an object has no segmentation")
+        for annotation in transformed:
+            mask = annotation.get("segmentation")
+            # A mirrored mask of one column counts as contiguous, but torch refuses its stride.
+            if isinstance(mask, np.ndarray) and 1 in mask.shape:
+                annotation["segmentation"] = np.array(mask, order="C")
         instances = detection_utils.annotations_to_instances(
             transformed, size, self.instance_mask_format
         )
