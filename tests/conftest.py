@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 # Detectron2 reads the variable when its datasets are registered, which is at import.
 _DATASETS = tempfile.TemporaryDirectory(prefix="virtex_det_tests_")
@@ -49,17 +50,22 @@ def loggers_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def plugins() -> Iterator[None]:
-    """Take back the config keys that a test registers, and their roles."""
+def plugins() -> Iterator[SimpleNamespace]:
+    """Take back the plugins and config keys of a test; ``forget()`` does so within it."""
+    from virtex_det import plugins as module
     from virtex_det.config import added, roles
 
-    kept: list = [added.FUNCTIONS, roles.ROLES]
+    kept: list = [added.FUNCTIONS, roles.ROLES, module._imported, module._done]
     before = [copy.copy(content) for content in kept]
-    yield
-    for content, earlier in zip(kept, before, strict=True):
-        content.clear()
-        content.extend(earlier) if isinstance(content, list) else content.update(earlier)
-    added.forget_results()
+
+    def forget() -> None:
+        for content, earlier in zip(kept, before, strict=True):
+            content.clear()
+            content.extend(earlier) if isinstance(content, list) else content.update(earlier)
+        added.forget_results()
+
+    yield SimpleNamespace(forget=forget)
+    forget()
 
 
 @pytest.fixture(scope="session")

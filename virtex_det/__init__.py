@@ -26,6 +26,7 @@ try:
         load_config,
         register_config,
     )
+    from virtex_det.plugins import import_plugin
 except ModuleNotFoundError as error:
     raise explain_missing(error) from error
 
@@ -43,6 +44,7 @@ __all__ = [
     "add_virtex_det_config",
     "evaluate",
     "get_cfg",
+    "import_plugin",
     "load_backbone",
     "load_config",
     "load_weights",

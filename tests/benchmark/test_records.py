@@ -174,3 +174,13 @@ def test_code_is_dirty_by_its_files_and_not_by_records(changed, is_dirty, tmp_pa
     assert re.fullmatch("[0-9a-f]{12}", clean)
     (tmp_path / changed).write_text("after")
     assert records.code_revision() == (f"{clean}-dirty" if is_dirty else clean)
+
+
+def test_only_a_record_with_plugins_has_that_field_so_earlier_ones_are_read(tmp_path, make_record):
+    plain = make_record()
+    plain.write(tmp_path)
+    assert "plugins" not in json.loads((tmp_path / "results.json").read_text())
+    dataclasses.replace(plain, plugins={"mine.py": "4" * 64}).write(tmp_path)
+    first, second = read_records(tmp_path)
+    assert (first.plugins, second.plugins) == ({}, {"mine.py": "4" * 64})
+    assert first == plain and first.sha256 != second.sha256

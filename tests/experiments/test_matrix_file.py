@@ -1,4 +1,5 @@
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,26 @@ def test_a_file_of_results_that_is_not_there_is_named(own):
     rows = OWN.split("published:\n")[1]
     with pytest.raises(UserError, match="no-such.yaml"):
         own(rows, "  no-such.yaml")
+
+
+def test_imports_are_relative_to_the_matrix_and_go_to_each_run(tmp_path, plugins):
+    (tmp_path / "mine.py").write_text(
+        "from virtex_det import Role, register_config\n\n"
+        "@register_config\n"
+        "def add_keys(cfg):\n"
+        "    cfg.MODEL.MINE = 1\n"
+        "    return {'MODEL.MINE': Role.RECIPE}\n"
+    )
+    text = MATRIX.replace("options: {SOLVER.BASE_LR", "options: {MODEL.MINE: 2, SOLVER.BASE_LR")
+    matrix = read(tmp_path, f"{text}imports: mine.py\n")
+    assert matrix.config("scenes-segm").MODEL.MINE == 2
+    for run in matrix.runs():
+        after = dict(pairwise(run.command()))
+        assert after["--import"] == str(tmp_path / "mine.py")
+
+
+def test_a_matrix_of_a_run_folder_imports_nothing(tmp_path):
+    for name in ("config.yaml", "model_final.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"asks to import .*mine.py(?s:.*)--import"):
+        read(tmp_path, f"{MATRIX}imports: [mine.py]\n")

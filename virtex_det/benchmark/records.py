@@ -61,6 +61,8 @@ class ResultRecord:
         config_sha256: hash of the config without what depends on place and machine; in earlier
             records, of the text of ``config.yaml``.
         wall_seconds: time since the run, or an evaluation by itself, began.
+        plugins: the sha256 of each plugin that the process had imported, by name; a record without
+            plugins has no such field in its file.
         sha256: hash of all other fields, which reveals edits by hand.
     """
 
@@ -82,6 +84,7 @@ class ResultRecord:
     evaluated: dict[str, str]
     config_sha256: str
     wall_seconds: float
+    plugins: dict[str, str] = dataclasses.field(default_factory=dict)
     hardware: dict[str, Any] = dataclasses.field(default_factory=lambda: describe_hardware())
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: library_versions())
     code_revision: str = dataclasses.field(default_factory=lambda: code_revision())
@@ -111,7 +114,7 @@ class ResultRecord:
         self._write_as_last(run_folder)
 
     def _as_json(self, indent: int | None = None) -> str:
-        return json.dumps(dataclasses.asdict(self), allow_nan=False, indent=indent)
+        return json.dumps(_without_empty(dataclasses.asdict(self)), allow_nan=False, indent=indent)
 
     def _write_as_last(self, run_folder: str | Path) -> None:
         write_atomically(Path(run_folder) / "results.json", self._as_json(indent=2) + "\n")
@@ -174,9 +177,9 @@ def record_from(content: Any, where: str) -> ResultRecord:
             "tools/train_net.py --eval-only --resume."
         )
     names = {field.name for field in dataclasses.fields(ResultRecord)}
-    if odd := sorted(names ^ set(content)):
+    if odd := sorted(names ^ {*content, "plugins"}):
         raise UserError(f"{where}: unknown or missing fields: {', '.join(odd)}. Evaluate again.")
-    fields = {name: content[name] for name in names - {"sha256"}}
+    fields = {name: content[name] for name in content if name != "sha256"}
     if _fingerprint(fields) != content["sha256"]:
         raise UserError(
             f"{where}: the record has changed since it was written: edited by hand or damaged. "
@@ -227,7 +230,12 @@ def _parse(line: str, where: str) -> Any:
 
 
 def _fingerprint(fields: Mapping[str, Any]) -> str:
-    return sha256_of(json.dumps(fields, sort_keys=True, separators=(",", ":")))
+    return sha256_of(json.dumps(_without_empty(fields), sort_keys=True, separators=(",", ":")))
+
+
+def _without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out ``plugins`` if there are none: records of earlier versions have no such field."""
+    return {name: value for name, value in fields.items() if value or name != "plugins"}
 
 
 def sha256_of(text: str) -> str:

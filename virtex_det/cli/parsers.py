@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from virtex_det.config import get_cfg, load_config
 from virtex_det.config.rules import LARGEST
 from virtex_det.data.datasets.class_rules import Rules, as_rules
 from virtex_det.errors import UserError
 from virtex_det.files import check_output
+from virtex_det.plugins import add_import_option
 from virtex_det_commands import as_called
 
 IMAGES_HELP = (
@@ -24,7 +26,15 @@ def command_parser(text: str | None) -> argparse.ArgumentParser:
     instead if this process was started that way.
     """
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=as_called(text or ""), formatter_class=formatter)
+    return _Parser(description=as_called(text or ""), formatter_class=formatter)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser with ``--import``, as have those of its subcommands."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        add_import_option(self)
 
 
 def positive(text: str) -> int:

@@ -9,10 +9,16 @@ from typing import Any
 from virtex_det.config.nodes import leaves
 from virtex_det.config.renames import forget, superseded, without_effect
 from virtex_det.errors import UserError
+from virtex_det.plugins import MANIFEST, check_imported, import_plugin, imported
 from virtex_det.yaml_files import read_yaml, shortened
 
 CONFIGS = Path(__file__).parents[1].joinpath("configs").resolve()  # of the package
 MAX_BASES = 100  # files that a config consists of
+RUN_CONFIG = "config.yaml"  # that a run writes
+RUN_MARKERS = ("last_checkpoint", "model_*.pth", "metrics.json")  # patterns of files of a run
+_DIRECTIVES = ("_BASE_", "IMPORTS")
+# Variables that name the folders of downloaded files.
+_CACHES = ("VIRTEX_DET_CACHE", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "FVCORE_CACHE")
 
 
 def find_config(name: str | Path, what: str = "config file") -> Path:
@@ -68,16 +74,20 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     """Return a config file's keys merged over those of its ``_BASE_``, as Detectron2 does.
 
     ``_BASE_`` is a file name or a list of them: a path relative to the file that names it, or a
-    config of the package. ``~`` is the home directory.
+    config of the package. ``~`` is the home directory. The plugins under ``IMPORTS`` are imported
+    (see ``import_named``).
 
     Raises:
         UserError: ``read_yaml`` refuses a file, or it is not a mapping; bases form a circle, are
-            more than MAX_BASES, or are addresses.
+            more than MAX_BASES, or are addresses; or as ``import_named``, or the file is that of a
+            run whose plugins are not imported.
     """
     return _read_config(Path(path), (), iter(range(MAX_BASES)))
 
 
-def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dict[str, Any]:
+def _read_config(
+    path: Path, above: tuple[str, ...], left: Iterator[int], is_users: bool = True
+) -> dict[str, Any]:
     real = os.path.realpath(path)
     if real in above:
         circle = " -> ".join([*above[above.index(real) :], real])
@@ -93,13 +103,68 @@ def _read_config(path: Path, above: tuple[str, ...], left: Iterator[int]) -> dic
             f"{path} is not a config: expected lines of KEY: VALUE, found {shortened(content)}."
         )
     _check_keys(content, path)
+    is_users = is_users and not is_of_others(path)
+    if path.name == RUN_CONFIG:
+        check_imported(path.parent)
+    import_named(content.get("IMPORTS"), path, is_users=is_users)
     merged: dict[str, Any] = {}
     for base in _bases(content, path):
-        _merge_over(merged, _read_config(base, (*above, real), left), base)
-    own = {key: value for key, value in content.items() if key != "_BASE_"}
+        _merge_over(merged, _read_config(base, (*above, real), left, is_users), base)
+    own = {key: value for key, value in content.items() if key not in _DIRECTIVES}
     forget(own, without_effect(dict(leaves(own)), str(path)))
     _merge_over(merged, own, path)
     return merged
+
+
+def import_named(named: Any, path: Path, *, is_users: bool = True) -> None:
+    """Import the plugins that a file names: paths relative to it, or modules.
+
+    Args:
+        named: one name or a list of them; None for none.
+        path: the file.
+        is_users: the user wrote the file. Of another file's plugins each must have been imported.
+
+    Raises:
+        UserError: a name is none, a plugin cannot be imported, or must be asked for.
+    """
+    names = [] if named is None else named if isinstance(named, list) else [named]
+    for name in names:
+        if not isinstance(name, str) or not name or name[0] in "(['\"" or "\0" in name:
+            raise UserError(
+                f"{path} imports {shortened(named)}; expected the name of a Python file or of a "
+                "module, or a list of them: [my_task.py]."
+            )
+        is_file = name.endswith(".py") or os.sep in name
+        place = os.path.join(path.parent, os.path.expanduser(name)) if is_file else name  # noqa: PTH111, PTH118
+        if is_users:
+            import_plugin(place)
+        elif Path(name).name not in {plugin.name for plugin in imported()}:
+            raise UserError(
+                f"{path} asks to import {name}, but it is a file of a run or was downloaded, and "
+                "nothing is imported because of such a file.\n"
+                f"Read the code; if you want it to run, add to the command: --import {place}"
+            )
+
+
+def is_of_others(path: Path) -> bool:
+    """Return whether a file may come from elsewhere: of a run folder, or in a cache of downloads.
+
+    A run writes ``config.yaml``, and people share it with its weights.
+    """
+    variables = [os.environ.get(name, "") for name in _CACHES]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    caches = [os.path.realpath(folder) for folder in (cache, *variables) if folder]
+    for place in (path.absolute(), Path(os.path.realpath(path))):
+        is_cached = any(place.is_relative_to(folder) for folder in caches)
+        if path.name == RUN_CONFIG or is_cached or any(map(_is_run, place.parents)):
+            return True
+    return False
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a folder has a config beside weights, logs or plugins, as a run's has."""
+    patterns = (*RUN_MARKERS, MANIFEST, "*.safetensors")
+    return (folder / RUN_CONFIG).is_file() and any(any(folder.glob(one)) for one in patterns)
 
 
 def _merge_over(lower: dict[str, Any], upper: dict[str, Any], path: Path) -> None:

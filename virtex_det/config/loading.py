@@ -28,6 +28,7 @@ from virtex_det.config.renames import (
 )
 from virtex_det.errors import UserError
 from virtex_det.files import as_name
+from virtex_det.plugins import import_entry_points
 from virtex_det.yaml_files import shortened
 
 Overrides = Mapping[str, Any] | Sequence[Any]  # {"KEY": value} or ["KEY", value, "KEY", value]
@@ -48,7 +49,8 @@ _DOES_NOT_FIT = (
 def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides = ()) -> CfgNode:
     """Return the frozen config of a file and overrides of its keys, on CPU if there is no GPU.
 
-    YAML is read safely: tags that would run code are refused. An integer is accepted for a float,
+    YAML is read safely: tags that would run code are refused. Plugins are imported (see
+    ``virtex_det.plugins``). An integer is accepted for a float,
     and the name of one data set for a list of it. The schedule is scaled to
     DATASETS.TRAIN_FRACTION if SOLVER.REFERENCE_FRACTION is another fraction. An empty
     DATALOADER.MAPPER becomes the model's own mapper. A device in the file that is not available
@@ -69,12 +71,15 @@ def load_config(config_file: str | os.PathLike[str] = "", overrides: Overrides =
         101
     """
     config_file = as_name(config_file, "The config file")
+    import_entry_points()
+    # First, because it imports plugins, which add keys.
+    content = read_config_file(find_config(config_file)) if config_file else {}
     cfg = get_cfg()
     cfg.MODEL.DEVICE = default_device()
     admit_old_names(cfg)
     given: set[str] = set()
     if config_file:
-        given = _merge_file(cfg, config_file)
+        given = _merge_file(cfg, content, config_file)
         cfg.MODEL.DEVICE = device_of_file(cfg.MODEL.DEVICE, config_file)
     given |= {key for key, _ in override_pairs(overrides)}
     _merge_options(cfg, overrides)
@@ -172,9 +177,9 @@ def with_options(cfg: CfgNode, options: list[str]) -> CfgNode:
     return cfg
 
 
-def _merge_file(cfg: CfgNode, config_file: str) -> set[str]:
-    """Merge a config file, and return the keys that it and its bases give."""
-    given = CfgNode(read_config_file(find_config(config_file)))
+def _merge_file(cfg: CfgNode, content: dict[str, Any], config_file: str) -> set[str]:
+    """Merge the content of a config file, and return the keys that it and its bases give."""
+    given = CfgNode(content)
     keys = {key for key, _ in leaves(given)}
     _list_names(given)
     try:
@@ -378,7 +383,10 @@ def _no_such_key(key: str, cfg: CfgNode) -> str:
         )
     if "=" in key and _holds(cfg, key.partition("=")[0]):
         return f"There is no config key {_cut(shown)}. Write KEY VALUE, without a = between."
-    return f"There is no config key {_cut(shown)}.{_nearest(key, cfg)}"
+    if key == "IMPORTS":
+        return "IMPORTS is read from config files only; on a command line write --import PLUGIN."
+    plugin = "\nIf a plugin has it, import that: --import my_task.py"
+    return f"There is no config key {_cut(shown)}.{_nearest(key, cfg) or plugin}"
 
 
 def _nearest(key: str, cfg: CfgNode) -> str:

@@ -44,7 +44,7 @@ def register_config(function: AddKeys) -> AddKeys:
             'keys, such as {"MODEL.MY_TASK": Role.RECIPE}.'
         )
     if faults := [*_faults(before, dict(leaves(cfg)), roles)]:
-        raise UserError("\n".join(faults[:8]))
+        raise UserError("\n".join(faults[:4]))
     FUNCTIONS.append(function)
     ROLES.update(roles)
     forget_results()

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,6 +20,7 @@ from virtex_det.engine.run_folder import other_model_keys
 from virtex_det.engine.trainer import Trainer
 from virtex_det.engine.training_state import check_training_state
 from virtex_det.errors import UserError
+from virtex_det.plugins import warn_of_changed
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ def load_trained(
     model = Trainer.build_model(cfg)
     checkpointer = TransferCheckpointer(model, report_folder, cfg=cfg, require="model")
     rest = checkpointer.load(weights)
+    warn_of_changed(Path(weights).parent)
     for line in other_model_keys(cfg, weights):
         logger.warning("%s was trained with %s", weights, line)
     return model, checkpointer.report, rest

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -25,6 +25,7 @@ from torch.multiprocessing import ProcessExitedException
 from virtex_det.engine.explain import explain, is_lost_peer, wants_traceback
 from virtex_det.errors import UserError
 from virtex_det.escaping import VisibleText, on_one_screen
+from virtex_det.plugins import Plugin, import_as, imported
 from virtex_det.signals import SIGNALS, Stopped, command, end_with_parent, handling, stop_at_once
 
 
@@ -169,7 +170,7 @@ def launch_processes(
                 num_machines=machines,
                 machine_rank=machine,
                 dist_url=dist_url,
-                args=(os.getpid(), function, *args),
+                args=(os.getpid(), imported(), function, *args),
             )
     except ProcessExitedException as error:
         _end_like(error, processes, asked)
@@ -203,9 +204,18 @@ def _end_like(error: ProcessExitedException, processes: int, asked: list[int]) -
     sys.exit(1)  # the child has printed what the user can correct
 
 
-def _one_of_several(parent: int, function: Callable[..., object], *args: object) -> None:
+def _one_of_several(
+    parent: int, plugins: Sequence[Plugin], function: Callable[..., object], *args: object
+) -> None:
     end_with_parent(signal.SIGTERM, parent)
-    with_one_screen_errors(_in_group, function, *args)
+    with_one_screen_errors(_in_group, _with_plugins, plugins, function, *args)
+
+
+def _with_plugins(
+    plugins: Sequence[Plugin], function: Callable[..., object], *args: object
+) -> None:
+    import_as(plugins)
+    function(*args)
 
 
 def _join_environment(

@@ -18,6 +18,7 @@ from virtex_det.data.training_set import training_part
 from virtex_det.engine.origin import Origin
 from virtex_det.engine.run_folder import read_start, start_of
 from virtex_det.errors import UserError
+from virtex_det.plugins import plugin_hashes
 from virtex_det.protocols.matching import protocol_id
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def write_records(
             evaluated=start_of(evaluated._asdict()) if evaluated else {},
             config_sha256=config_sha256(cfg),
             wall_seconds=round(wall_seconds, 1),
+            plugins=plugin_hashes(),
             **part,
         ).write(cfg.OUTPUT_DIR)
 

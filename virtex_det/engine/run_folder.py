@@ -16,31 +16,33 @@ from virtex_det.checkpoint.hashing import file_sha256
 from virtex_det.checkpoint.last import LAST_CHECKPOINT
 from virtex_det.config import get_cfg, leaves, load_config, override, plain_leaves, with_options
 from virtex_det.config.data_names import portable_leaves
+from virtex_det.config.files import RUN_CONFIG as CONFIG
+from virtex_det.config.files import RUN_MARKERS
 from virtex_det.config.precision import computes_in_bfloat16
 from virtex_det.config.renames import OLD_NAMES
 from virtex_det.config.roles import FILES, FIXED, Role, is_read, role_of
 from virtex_det.data.skipped import together
 from virtex_det.errors import UserError
 from virtex_det.files import refuse_special
+from virtex_det.plugins import MANIFEST, keep_plugins
 from virtex_det.text_files import read_json
 from virtex_det.utils import replacing, write_atomically
 from virtex_det.yaml_files import read_yaml, shortened
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
 CLASSES = "classes.json"
 LEFT_OUT = "left_out.json"
 PAGE = "report.html"
 # First and last key of each config that a run writes.
 _FIRST_KEY, _LAST_KEY = "CUDNN_BENCHMARK", "VIS_PERIOD"
-RUN_MARKERS = (LAST_CHECKPOINT, "model_*.pth", "metrics.json")  # patterns
 # Patterns of all files that a run reads or writes at the top of its folder.
 _RUN_FILES = (
     LAST_CHECKPOINT,
     CONFIG,
     LEFT_OUT,
     CLASSES,
+    MANIFEST,
     COST,
     PAGE,
     "*.pth",
@@ -234,7 +236,8 @@ _PUT_BACK = (
 
 
 def keep_config(cfg: CfgNode) -> None:
-    """Write the config of the run that is trained."""
+    """Write the config of the run that is trained, and the plugins that it needs."""
+    keep_plugins(cfg.OUTPUT_DIR)
     write_atomically(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
 
 

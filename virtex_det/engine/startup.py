@@ -37,6 +37,7 @@ from virtex_det.engine.trained_config import as_trained
 from virtex_det.errors import UserError
 from virtex_det.escaping import VisibleText
 from virtex_det.files import check_output_folder
+from virtex_det.plugins import add_import_option, check_imported, imported, refuse_changed
 from virtex_det.utils import sweep, write_atomically
 from virtex_det_commands import as_called
 
@@ -51,6 +52,7 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
     """
     parser = default_argument_parser(as_called(key_help()))
     parser.description = as_called(description or "")
+    add_import_option(parser)
     return parser
 
 
@@ -89,6 +91,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _start_logging(run_folder, rank)
     logger = logging.getLogger("virtex_det")
     logger.info(f"Command line: {vars(args)}")
+    for plugin in imported():
+        logger.info(f"Plugin {plugin.name}, {plugin.asked}, sha256 {plugin.sha256}")
     _log_schedule(cfg)
     begins = not (goes_on or args.eval_only)
     # A resumed run keeps the files that it has until it trains.
@@ -116,6 +120,9 @@ def _checked_config(args: argparse.Namespace) -> tuple[CfgNode, bool]:
     check_start(cfg, resume=args.resume)
     cfg = follow_weights(cfg, resume=args.resume)
     goes_on = args.resume and (Path(cfg.OUTPUT_DIR) / LAST_CHECKPOINT).exists()
+    if goes_on:
+        check = check_imported if args.eval_only else refuse_changed
+        check(cfg.OUTPUT_DIR)
     if goes_on or args.eval_only:  # files of a failed start are replaced
         cfg = follow_kept_files(cfg, resume=goes_on)
     if args.resume:

@@ -3,14 +3,15 @@
 import copy
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from virtex_det.benchmark.published import PublishedResult, published_results
-from virtex_det.config.files import find_config
+from virtex_det.config.files import find_config, import_named, is_of_others
 from virtex_det.errors import UserError
 from virtex_det.experiments.configs import config_of
 from virtex_det.experiments.matrix import Matrix, Pretraining
@@ -32,6 +33,7 @@ seeds: [0, 1, 2]
 baseline: NAME          # of a start; optional, as are the next two
 pairs: [[NAME, NAME]]   # starts to compare with each other
 options: {KEY: VALUE}   # of all runs but pretraining
+imports: FILE.py        # optional: plugins, or a list of them
 published: FILE         # optional: results of others, or a list of them here"""
 # What makes an entry of protocols a protocol of the user.
 _DEFINES = [
@@ -50,19 +52,30 @@ class _Protocol:
 def read_matrix(path: str | Path) -> Matrix:
     """Read a matrix file of the user or of the package.
 
-    Its relative paths start at the working folder.
+    Its relative paths start at the working folder; those under ``imports``, at the file.
 
     Raises:
         UserError: the file, or that of its published results, is missing or invalid.
     """
     path = find_config(path, "matrix")
-    try:
+    with _showing_form(path):
         file = read_yaml_file(path)
-        matrix = _matrix(file.content)
-    except (UserError, msgspec.ValidationError) as error:
-        raise UserError(f"{path} is not a matrix: {error}\n{_FORM}") from error
+    content = file.content
+    if isinstance(content, dict):
+        import_named(content.get("imports"), path, is_users=not is_of_others(path))
+        content = {key: value for key, value in content.items() if key != "imports"}
+    with _showing_form(path):
+        matrix = _matrix(content)
     own = _own_protocols(file, matrix)
     return dataclasses.replace(matrix, own_protocols=own, published=_published(file, own))
+
+
+@contextmanager
+def _showing_form(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, msgspec.ValidationError) as error:
+        raise UserError(f"{path} is not a matrix: {error}\n{_FORM}") from error
 
 
 def _matrix(content: Any) -> Matrix:

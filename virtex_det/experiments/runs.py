@@ -14,6 +14,7 @@ from tqdm import tqdm
 from virtex_det.benchmark.records import ResultRecord, read_records, sha256_of
 from virtex_det.config.identity import config_sha256
 from virtex_det.errors import UserError
+from virtex_det.plugins import import_words
 from virtex_det.yaml_files import read_yaml
 from virtex_det_commands import own_command
 
@@ -71,13 +72,15 @@ class Run:
     def arguments(self, gpus: int = 1) -> list[str]:
         """Return the arguments of the script; ``--resume`` starts an empty folder.
 
+        The run imports the plugins of this process.
+
         Args:
             gpus: of a training, with a process each; a probe has one process.
         """
         words = ["svm"] if self.is_probe else []
         if gpus > 1 and not self.is_probe:
             words += ["--num-gpus", str(gpus)]
-        words += ["--resume", "--config-file", str(self.config)]
+        words += [*import_words(), "--resume", "--config-file", str(self.config)]
         return [*words, *self.options, "OUTPUT_DIR", str(self.folder)]
 
     def command(self, gpus: int = 1) -> list[str]:

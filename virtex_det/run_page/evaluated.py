@@ -25,6 +25,7 @@ from virtex_det.evaluation.detection.diagnosis import (
 )
 from virtex_det.evaluation.detection.ground_truth import GroundTruth
 from virtex_det.evaluation.detection.results_file import read_ground_truth
+from virtex_det.plugins import run_import_option
 from virtex_det.run_page.sheets import (
     Sheet,
     best_images,
@@ -145,8 +146,8 @@ def number(value: float | None) -> str:
 
 def evaluation_command(folder: Path) -> str:
     """Return the command that evaluates a run's last checkpoint."""
-    command = f"python tools/train_net.py --config-file {folder / CONFIG} --eval-only --resume"
-    return as_called(command)
+    config = f"{run_import_option(folder)} --config-file {folder / CONFIG}"
+    return as_called(f"python tools/train_net.py{config} --eval-only --resume")
 
 
 def _values(metrics: Metrics, name: str) -> list[str]:

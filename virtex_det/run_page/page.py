@@ -21,6 +21,7 @@ from virtex_det.engine.run_folder import CONFIG, PAGE, RUN_MARKERS, check_run_fi
 from virtex_det.errors import UserError
 from virtex_det.pages.html import render_html
 from virtex_det.pages.paths import shown_path
+from virtex_det.plugins import run_import_option
 from virtex_det.run_page.curves import Series, draw_curves, read_series
 from virtex_det.run_page.evaluated import (
     Wanted,
@@ -217,13 +218,16 @@ def _load_report(folder: Path) -> dict[str, str] | None:
 
 
 def _commands(cfg: CfgNode, folder: Path) -> dict[str, str]:
-    train = f"python tools/train_net.py --config-file {folder / CONFIG}"
+    plugins = run_import_option(folder)
+    train = f"python tools/train_net.py{plugins} --config-file {folder / CONFIG}"
     commands = {
         "Train longer": f"{train} --resume SOLVER.MAX_ITER {2 * cfg.SOLVER.MAX_ITER}",
         "Evaluate again": evaluation_command(folder),
     }
     if is_detector(cfg):
-        commands["Find objects in pictures"] = f"python tools/predict.py --run {folder} PICTURES"
+        commands["Find objects in pictures"] = (
+            f"python tools/predict.py{plugins} --run {folder} PICTURES"
+        )
         commands["Train on other data from these weights"] = (
             "python tools/init_config.py DATA --weights "
             f"{folder / 'model_final.pth'} --output run.yaml"
