@@ -39,7 +39,12 @@ def test_classes_are_names_or_a_list_as_in_a_config():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("[bolt, nut]", "'bolt', 'nut'"), ("bolt,bolt", "twice"), ("[1]", "CLASSES")]
+    ("text", "said"),
+    [
+        ("[bolt, nut]", "'bolt', 'nut'"),
+        ("bolt,bolt", "two entries for the class 'bolt'"),
+        ("[1]", "CLASSES"),
+    ],
 )
 def test_a_list_that_is_none_of_classes_is_refused_with_the_way_to_write_it(text, said):
     with pytest.raises(UserError, match=said):
