@@ -78,6 +78,14 @@ def test_a_metric_without_values_is_a_dash(results, make_record):
     assert [row.split(" | ")[-3:-1] for row in rows_of(page.render(results))] == [["10.0", "-"]]
 
 
+def test_svms_beside_detectors_have_no_row_of_dashes(results, make_record):
+    svm = dataclasses.replace(make_record(), protocol="svm", metrics={"svm": {"mAP": 30.0}})
+    records = {Cell("random", "1x", 0.1, 0): make_record(), Cell("random", "svm", 0.1, 0): svm}
+    Comparison("both", "", records, mix=True).write_records(results / "starts.jsonl")
+    [row] = rows_of(page.render(results))
+    assert "`scenes-segm`" in row
+
+
 def test_each_protocol_has_its_own_row(results, make_record):
     records = {
         Cell("random", name, 0.1, 0): dataclasses.replace(make_record(seed=0), protocol=name)

@@ -85,12 +85,15 @@ def _sources(records: Iterable[Record]) -> list[str]:
 
 
 def _results_table(folder: Path) -> str:
-    """Return a Markdown table with a row per start, protocol and fraction; "" without records."""
+    """Return a Markdown table with a row per start, protocol and fraction; "" without records.
+
+    Records of SVMs, which have neither box nor mask AP, have no row.
+    """
     rows = []
     for path in sorted(folder.glob("[!.]*.jsonl")):
         # Protocols may be mixed, since each row names its own.
         frame = read_comparison(path, mix=True).frame
-        scores = frame[frame["metric"].isin(AP)]
+        scores = frame[frame["metric"].isin(AP)].dropna(subset="value")
         for (start, protocol, dataset, fraction), runs in scores.groupby(
             ROW, sort=False, observed=True
         ):
