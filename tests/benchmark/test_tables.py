@@ -13,14 +13,12 @@ from virtex_det.benchmark.conditions import conditions
 from virtex_det.benchmark.published import PublishedResult
 from virtex_det.benchmark.statistics import AP, compare_pairs, summarize
 from virtex_det.benchmark.tables import (
-    Table,
     Value,
     category_tables,
     details_table,
     overview_tables,
     protocol_tables,
     published_table,
-    to_latex,
 )
 
 TWO = {
@@ -224,15 +222,20 @@ def test_latex_is_escaped_and_has_as_many_columns_as_it_says(make_record):
     )
 
 
-def test_latex_has_a_caption_a_label_true_minus_signs_and_no_negative_zero(make_record):
+def test_latex_has_a_caption_a_label_and_true_minus_signs(make_record):
     scores = {("random", 1.0): (5.0, 6.0, 7.0), ("x-1", 1.0): (4.0, 5.1, 5.2)}
     text = rendered(compare(make_record, scores), style="latex")
     assert r"\caption{Box AP by part of the labels.}" in text
     assert r"\label{tab:box-ap-by-part-of-the-labels}" in text
     assert r"x-1 & $-$1.2 ($-$2.5 to 0.0, p 0.05) \\" in text
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
-    table = Table("", ["a", "b"], [[Value("-0.0", -0.01), Value("-0.04 (-0.0 to -0.0)", -0.04)]])
-    assert r"0.0 & $-$0.04 (0.0 to 0.0) \\" in to_latex(table)
+
+
+@pytest.mark.parametrize("style", ["markdown", "latex"])
+def test_a_difference_that_rounds_to_zero_has_no_sign(make_record, style):
+    scores = {("random", 1.0): (5.0, 6.0, 7.0), ("x", 1.0): (4.99, 5.98, 6.97)}
+    text = rendered(compare(make_record, scores), style=style)
+    assert "0.0 (0.0 to 0.0, p 0.07)" in text
 
 
 def test_latex_has_the_best_in_bold_only_where_it_prints_higher(make_record):

@@ -37,7 +37,6 @@ MAX_CATEGORIES = 100
 _TITLES = {**TASKS, "svm": "SVM"}
 _PRINTED = re.compile(r"\d+(\.\d+)?")  # the mean at the beginning of a cell
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-_MINUS_ZERO = re.compile(r"(?<![\w.])-(0\.?0*)(?![\d.])")
 
 
 class Value(NamedTuple):
@@ -89,6 +88,12 @@ def title_of(metric: str) -> str:
 def number(value: float, form: str) -> Value:
     """Return a number as a cell, NaN as an empty one."""
     return Value() if math.isnan(value) else Value(format(value, form), value)
+
+
+def signed(difference: float) -> str:
+    """Return a difference with its sign and one digit; what rounds to zero has no sign."""
+    text = f"{difference:+.1f}"
+    return text if float(text) else "0.0"
 
 
 def p_value(p: float) -> Value:
@@ -305,8 +310,10 @@ def details_table(comparison: Comparison, summary: pd.DataFrame, task: str) -> T
             cell = of_metric[f"{task}/{name}"]
             row.append(mean(cell, len(comparison.recipes) == 1 and cell.best))
         if tested:
-            difference = ap.difference if ap.pairs > 1 else math.nan
-            row += [number(difference, "+.1f"), p_value(ap.p_holm)]
+            difference = Value()
+            if ap.pairs > 1:
+                difference = Value(signed(ap.difference), ap.difference)
+            row += [difference, p_value(ap.p_holm)]
         rows.append(row)
     notes = [MIXED] if len(comparison.recipes) > 1 else []
     if tested:
@@ -460,7 +467,7 @@ def without_ties(table: Table) -> Table:
 def to_latex(table: Table) -> str:
     """Return a table in LaTeX, with a caption and a label, and its notes as comments.
 
-    A number has a true minus sign, and zero has none. The best is bold if it prints higher.
+    A number has a true minus sign. The best is bold if it prints higher.
     """
     columns = "".join("l" if column in WORDS else "r" for column in table.columns)
     label = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
@@ -480,7 +487,7 @@ def to_latex(table: Table) -> str:
         for value in row:
             text = in_latex(value.text)
             if value.number is not None:
-                text = _MINUS.sub("$-$", _MINUS_ZERO.sub(r"\1", text))
+                text = _MINUS.sub("$-$", text)
             cells.append(rf"\textbf{{{text}}}" if value.is_best else text)
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
@@ -643,8 +650,8 @@ def _difference(cell: Any, usual: int) -> Value:
     if not math.isnan(cell.p):
         digits = 2 if cell.p_holm >= 0.01 else 3
         p = "< 0.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.{digits}f}"
-        said += [f"{cell.low:+.1f} to {cell.high:+.1f}", f"p {p}"]
+        said += [f"{signed(cell.low)} to {signed(cell.high)}", f"p {p}"]
     if cell.pairs != usual:
         said.append(count(cell.pairs, "seed"))
     more = f" ({', '.join(said)})" if said else ""
-    return Value(f"{cell.difference:+.1f}{more}", cell.difference)
+    return Value(f"{signed(cell.difference)}{more}", cell.difference)
