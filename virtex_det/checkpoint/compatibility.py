@@ -78,17 +78,25 @@ def follow_weights(cfg: CfgNode, *, resume: bool = False) -> CfgNode:
 def check_start(cfg: CfgNode, *, resume: bool = False) -> None:
     """Refuse a MODEL.WEIGHTS that is not a weights file by ``check_path``, before data are read.
 
-    A run that resumes does not read MODEL.WEIGHTS.
+    Of addresses only names of the model zoo are checked, and nothing is downloaded. A run that
+    resumes does not read MODEL.WEIGHTS.
 
     Args:
         cfg: config of the run.
         resume: as for ``follow_weights``.
 
     Raises:
-        UserError: names the path and says what it is instead.
+        UserError: names the path and says what it is instead, or the model zoo has no such name.
     """
     path, is_own = _start(cfg, resume)
-    if path and not is_own:
+    if is_own:
+        return
+    if path.startswith("virtex://"):
+        # imports the model zoo, which only its names need
+        from virtex_det.model_zoo.catalog import find
+
+        find(path.removeprefix("virtex://"))
+    elif path and "://" not in path:
         check_path(path)
 
 

@@ -89,19 +89,11 @@ def check_path(path: str) -> None:
     Only the first bytes of the file are read.
 
     Args:
-        path: a file, a folder with one model, or an address; of addresses only the names of the
-            model zoo are checked, and nothing is downloaded.
+        path: a file, or a folder with one model.
 
     Raises:
-        UserError: as ``read_content``, or the model zoo has no such name.
+        UserError: as ``read_content``.
     """
-    if path.startswith("virtex://"):
-        # imports the model zoo, which only its names need
-        from virtex_det.model_zoo.catalog import find
-
-        find(path.removeprefix("virtex://"))
-    if "://" in path:
-        return
     file = locate(path)
     if not is_index(file):
         with _opened(file) as opened, _naming_damage(file):
