@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -26,6 +26,7 @@ _UNREADABLE = (
     LookupError,
 )
 T = TypeVar("T")
+Text = Annotated[str, msgspec.Meta(min_length=1)]  # of fields that must not be empty
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # many times faster, if PyYAML has it
 
 

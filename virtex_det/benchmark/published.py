@@ -5,16 +5,12 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from virtex_det.errors import UserError
-from virtex_det.yaml_files import YamlFile, read_yaml_file
+from virtex_det.yaml_files import Text, YamlFile, read_yaml_file
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-
-Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 @dataclasses.dataclass(frozen=True)

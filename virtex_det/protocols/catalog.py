@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from virtex_det.yaml_files import YamlFile, read_yaml_file
+from virtex_det.yaml_files import Text, YamlFile, read_yaml_file
 
 PROTOCOLS = Path(__file__).with_name("catalog.yaml")
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
 Digits = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 
