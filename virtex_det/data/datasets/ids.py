@@ -63,7 +63,7 @@ def check_unique(
         return
     repeated = [value for value, count in Counter(map(str, ids)).items() if count > 1]
     if repeated:
-        more = f", and {len(repeated) - 1} more ids do" if len(repeated) > 1 else ""
+        more = f" ({len(repeated)} such ids)" if len(repeated) > 1 else ""
         raise UserError(
             f"{what} id {repeated[0]} occurs twice{more}. "
             f"One of the two would be lost, or get the other's annotations.\n{advice}"
