@@ -2,6 +2,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -192,6 +193,28 @@ def test_an_own_file_is_read_again_after_a_change(own):
     (path,) = own(ours={"architecture": "R-18"})
     os.utime(path, ns=(1, 1))
     assert find("ours").architecture == "R-18"
+
+
+def test_the_catalogue_of_the_page_is_read_from_its_folder_with_its_config_below(
+    tmp_path, monkeypatch
+):
+    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    (tmp_path / "ours.yaml").write_text(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    config = tmp_path / "configs" / "segm_ours.yaml"
+    config.parent.mkdir()
+    config.write_text("_BASE_: detectron2/coco_segm_default_init_2x.yaml\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert find("ours_R_50").config == str(config)
+
+
+def test_a_config_among_the_catalogues_of_a_folder_is_sent_to_a_subfolder(
+    own, tmp_path, monkeypatch
+):
+    own(ours={})
+    (tmp_path / "segm_ours.yaml").write_text("SEED: 7\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with pytest.raises(UserError, match=r"segm_ours\.yaml has no list of records .*\n.*subfolder"):
+        list_models()
 
 
 def test_the_config_of_an_own_record_is_a_file_beside_its_catalogue(own, tmp_path):

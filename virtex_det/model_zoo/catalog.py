@@ -212,7 +212,11 @@ def read_catalog(path: Path) -> tuple[Record, ...]:
         raise UserError(f"The catalogue {error}") from error
     entries = file.content.get("weights") if isinstance(file.content, Mapping) else None
     if not isinstance(entries, list):
-        raise UserError(f"The catalogue {path} has no list of records under the key weights.")
+        raise UserError(
+            f"The catalogue {path} has no list of records under the key weights.\n"
+            f"If it is something else, such as a config, move it into a subfolder: each YAML file "
+            f"right in a folder of {VARIABLE} is read as a catalogue."
+        )
     records = tuple(_record(entry, file, index) for index, entry in enumerate(entries))
     _check_names(records, file)
     return records
