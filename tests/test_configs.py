@@ -458,7 +458,7 @@ SCENES = {
 
 @pytest.mark.parametrize(("name", "target"), SCENES.items())
 def test_a_model_of_the_scenes_learns_from_an_example(name, target):
-    # The demo may have made the vocabulary that the config names.
+    # A user of the scenes has the vocabulary that the config names, of another size.
     settings = ["MODEL.TEXTUAL.VOCAB_SIZE", 130, "INPUT.CAPTION.TOKENIZER", "none.model"]
     cfg = load(f"pretrain/{name}.yaml", "MODEL.DEVICE", "cpu", *settings)
     model = build_model(cfg)

@@ -37,7 +37,7 @@ SCENES = {
 NINETEEN_TAGS = (
     *("MODEL.TAG_PREDICTION.NUM_TAGS", 19),
     *("MODEL.TEXTUAL.VOCAB_SIZE", 130, "MODEL.DEVICE", "cpu"),
-    # The demo may have made the files that the configs name.
+    # A user of the scenes has the files that the configs name, of other sizes.
     *("INPUT.CAPTION.TOKENIZER", "none.model", "INPUT.CAPTION.CONCEPTS", "none.json"),
 )
 
