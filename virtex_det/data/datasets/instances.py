@@ -176,9 +176,7 @@ class _ObjectsOfCOCO:
 
 
 def _with_three_points(polygons: list[list[float]]) -> list[list[float]]:
-    # The file's own list where it is whole: copies would take 60 MB for COCO.
-    whole = [polygon for polygon in polygons if len(polygon) % 2 == 0 and len(polygon) >= 6]
-    return polygons if len(whole) == len(polygons) else whole
+    return [polygon for polygon in polygons if len(polygon) % 2 == 0 and len(polygon) >= 6]
 
 
 def _encode(entry: dict[str, Any]) -> dict[str, Any]:
