@@ -1,6 +1,7 @@
 """The one builder of models: for training, evaluation, prediction and the model zoo."""
 
 import logging
+from typing import Any
 
 import torch
 from detectron2 import modeling
@@ -43,6 +44,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         # CPU convolutions are fastest in this layout; results are the same up to rounding.
         # The loss of Detectron2's keypoint head fails with it.
         model.to(memory_format=torch.channels_last)
+        if hasattr(model, "roi_heads"):
+            model.roi_heads.register_forward_pre_hook(_in_layout_of_roi_align)
     if cfg.MODEL.GATHER_ROI_ALIGN:
         use_gather_roi_align(model)
     if computes_in_bfloat16(cfg):
@@ -50,3 +53,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
     if cfg.SOLVER.AMP.ENABLED:
         logger.info(precision_in_words(cfg))
     return model
+
+
+def _in_layout_of_roi_align(
+    roi_heads: nn.Module, inputs: tuple[Any, ...]
+) -> tuple[Any, ...] | None:
+    """Give ROI heads in evaluation features in the layout that ROIAlign needs.
+
+    ROIAlign would copy them itself, once for boxes and once more for masks. In training the sum of
+    gradients would be in another order, which changes the last digit.
+    """
+    if roi_heads.training:
+        return None
+    images, features, *others = inputs
+    return images, {name: each.contiguous() for name, each in features.items()}, *others
